@@ -1,0 +1,36 @@
+# `make demo` and `make test` are the first commands on a fresh machine: both make the environment they need.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+# On Linux bare `mlx` has no backend: the runtime's cpu extra brings MLX's own.
+comma  := ,
+EXTRAS := $(if $(filter Darwin,$(shell uname -s)),lm,cpu$(comma)lm)
+
+.PHONY: demo test check format clean
+
+demo: $(READY)  ## the dry-run diff of the ten example scripts, and a summary
+	@$(BIN)/flash-integrate fixtures/mlx_scripts --dry-run $(if $(NO_COLOR),,--color always)
+
+test: $(READY)  ## every test
+	$(BIN)/python -m pytest -n auto --dist loadgroup
+
+check: $(READY)  ## formatting, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(READY)  ## formats and fixes what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# pip reads the [dependency-groups] of pyproject.toml from version 25.1 on.
+$(READY): pyproject.toml runtime/pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --editable 'runtime[$(EXTRAS)]' --editable . --group dev
+	@touch $@
