@@ -1,0 +1,89 @@
+"""Switching the patch on and off."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from . import patch
+from .fused import KNOWN, is_known
+from .log import announce, logger
+from .planner import planner_for
+from .problem import Device, mlx_release, mlx_version
+from .report import write_at_exit
+from .settings import Settings, resolve
+
+_warned_versions: set[str] = set()
+
+
+def enable_flash_attention(enabled: bool = True, *, block_size: int | None = None) -> None:
+    """Routes MLX's attention calls through the planner, process-wide, whenever the model was loaded.
+
+    `block_size` is the number of queries and of keys that a route with blocks takes at once, None to leave it to the
+    planner. With `enabled=False` MLX's own attention is put back. Calling it again changes the settings. In the
+    environment, `MLX_FLASH_DISABLE=1` wins over `enabled`; `MLX_FLASH_BLOCK_SIZE` counts where `block_size` is None;
+    `MLX_FLASH_ROUTE` names a route to prefer; `MLX_FLASH_REPORT` asks for a report at exit. On a release of MLX that
+    this package does not know, it warns once and leaves MLX's own attention in place.
+
+    Replaced are `mx.fast.scaled_dot_product_attention` and every name that a loaded module has bound to it; a function
+    kept elsewhere (a default argument, an attribute of a class) stays MLX's own.
+
+    Raises ValueError unless `block_size` is None or a positive multiple of 8; a bad environment variable ends the
+    program with one line on stderr and exit status 2.
+    """
+    settings = resolve(enabled, block_size)
+    write_at_exit()
+    before = patch.active()
+    _apply(settings)
+    after = patch.active()
+    if after is not None and after is not before:
+        size = settings.block_size or "auto"
+        announce(f"flash attention: on (mlx {mlx_version()}, {Device.current().backend}; block size {size})")
+
+
+def disable_flash_attention() -> None:
+    """Puts MLX's own attention back everywhere; does nothing where it is in place."""
+    patch.uninstall()
+
+
+@contextmanager
+def flash_attention_enabled(enabled: bool = True, *, block_size: int | None = None) -> Iterator[None]:
+    """`enable_flash_attention` for the length of a `with` block; what was in place before comes back, also after an
+    error.
+
+    The patch is process-wide, so threads that run meanwhile are patched too.
+    """
+    settings = resolve(enabled, block_size)
+    before = patch.active()
+    _apply(settings)
+    try:
+        yield
+    finally:
+        if before is None:
+            patch.uninstall()
+        else:
+            patch.install(before)
+
+
+def _apply(settings: Settings) -> None:
+    if settings.enabled and mlx_is_known():
+        patch.install(planner_for(settings))
+    else:
+        patch.uninstall()
+
+
+def mlx_is_known() -> bool:
+    """Whether this release of MLX was checked; warns the first time that it was not."""
+    version = mlx_version()
+    if is_known(mlx_release(version)):
+        return True
+    if version not in _warned_versions:
+        _warned_versions.add(version)
+        first, end = (".".join(map(str, release)) for release in KNOWN)
+        logger.warning(
+            "flash attention: off: mlx %s is not a version this package knows (%s up to, not including, %s)",
+            version,
+            first,
+            end,
+        )
+    return False

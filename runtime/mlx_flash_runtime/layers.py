@@ -1,0 +1,165 @@
+"""Which attention layer called, found on the Python stack, and how often each took which route."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import weakref
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import get_ident
+from types import CodeType, FrameType
+from typing import Any, NamedTuple
+
+
+class Decision(NamedTuple):
+    """A route's name and the reason for it."""
+
+    route: str
+    reason: str
+
+
+@dataclass(slots=True)
+class Layer:
+    """One attention layer. Each thread counts its calls by decision for itself, so that counting needs no lock."""
+
+    name: str
+    class_name: str
+    calls: dict[int, dict[Decision, int]] = field(default_factory=dict)
+    module: weakref.ref[Any] | None = None
+
+
+_lock = threading.Lock()
+_layers: list[Layer] = []
+# By identity, for as long as the module lives.
+_by_module: dict[int, Layer] = {}
+# Two tables by the identity of a code object (hashing one reads all of it), each holding it too, so that the identity
+# stays its own: layers of calls outside any module by line, and whether a function is a method (has a first argument
+# named self).
+_by_site: dict[tuple[int, int], tuple[CodeType, Layer]] = {}
+_methods: dict[int, tuple[bool, CodeType]] = {}
+
+
+def count(decision: Decision, caller: FrameType) -> None:
+    """Counts one attention call for the layer that made it from the frame `caller`.
+
+    The layer is the nearest `nn.Module` on the stack that runs one of its methods; without one, the line of the call.
+    """
+    layer = None
+    frame: FrameType | None = caller
+    while frame is not None:
+        code = frame.f_code
+        if (_methods.get(id(code)) or _learn(code))[0]:
+            module = frame.f_locals.get("self")
+            layer = _by_module.get(id(module))
+            if layer is not None:
+                break
+            if _is_module(module):
+                layer = _new_layer(module, frame)
+                break
+        frame = frame.f_back
+    if layer is None:
+        layer = _site(caller)
+    thread = get_ident()
+    own = layer.calls.get(thread)
+    if own is None:
+        own = layer.calls[thread] = {}
+    own[decision] = own.get(decision, 0) + 1
+
+
+class Counted(NamedTuple):
+    """The calls of one layer by decision, all threads together."""
+
+    name: str
+    class_name: str
+    calls: Counter[Decision]
+
+
+def snapshot() -> list[Counted]:
+    """The layers seen so far, in the order of their first calls."""
+    with _lock:
+        seen = list(_layers)
+    counted = []
+    for layer in seen:
+        calls: Counter[Decision] = Counter()
+        for own in list(layer.calls.values()):  # list() and dict(): in one step, as other threads may be counting
+            calls.update(dict(own))
+        counted.append(Counted(layer.name, layer.class_name, calls))
+    return counted
+
+
+def forget() -> None:
+    """Starts all counts over."""
+    with _lock:
+        _layers.clear()
+        _by_module.clear()
+        _by_site.clear()
+
+
+def _learn(code: CodeType) -> tuple[bool, CodeType]:
+    known = _methods[id(code)] = (code.co_argcount > 0 and code.co_varnames[0] == "self", code)
+    return known
+
+
+def _is_module(value: object) -> bool:
+    nn = sys.modules.get("mlx.nn")  # a program that has not imported it has no modules
+    return nn is not None and isinstance(value, nn.Module)
+
+
+def _new_layer(module: Any, frame: FrameType) -> Layer:
+    # Named once, when first seen: a gradient checkpoint runs the layer again without its model on the stack.
+    name = _name(module, frame)
+    class_name = type(module).__name__
+    with _lock:
+        if id(module) in _by_module:  # another thread was here meanwhile
+            return _by_module[id(module)]
+        # A model that is built anew goes on counting where the one before it, now gone, left off.
+        gone = (old for old in _layers if _is_gone(old) and (old.name, old.class_name) == (name, class_name))
+        layer = next(gone, None)
+        if layer is None:
+            layer = Layer(name, class_name)
+            _layers.append(layer)
+        key = id(module)
+        layer.module = weakref.ref(module, lambda _: _by_module.pop(key, None))
+        _by_module[key] = layer
+    return layer
+
+
+def _is_gone(layer: Layer) -> bool:
+    return layer.module is not None and layer.module() is None
+
+
+def _name(module: Any, frame: FrameType) -> str:
+    """The module's path in the outermost module on the stack that has it, as `model.layers.0.self_attn`."""
+    name = ""
+    outer: FrameType | None = frame.f_back
+    while outer is not None:
+        if _learn(outer.f_code)[0]:
+            root: Any = outer.f_locals.get("self")
+            if _is_module(root):
+                path = next((path for path, part in root.named_modules() if part is module), None)
+                name = path or name  # the frames go outwards: the last one that knows it wins
+        outer = outer.f_back
+    return name or type(module).__name__
+
+
+def _site(frame: FrameType) -> Layer:
+    code = frame.f_code
+    key = (id(code), frame.f_lineno)
+    with _lock:
+        if key not in _by_site:
+            layer = Layer(f"{Path(code.co_filename).name}:{frame.f_lineno} {code.co_name}", "function")
+            _by_site[key] = (code, layer)
+            _layers.append(layer)
+        return _by_site[key][1]
+
+
+def _new_lock() -> None:
+    global _lock
+    _lock = threading.Lock()  # a thread of the parent may have held the old one
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_new_lock)

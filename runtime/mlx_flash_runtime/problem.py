@@ -1,0 +1,154 @@
+"""What the planner decides about (`Problem`) and where (`Device`), both as plain data."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+from typing import Literal
+
+import mlx.core as mx
+
+MaskKind = Literal["none", "causal", "bool", "additive"]
+Backend = Literal["cpu", "metal", "cuda"]
+
+_ITEM_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One attention call: `softmax(scale * q @ k.T + mask, with sinks) @ v`.
+
+    q is `[batch, query_heads, query_length, head_dim]`, k `[batch, key_heads, key_length, head_dim]`,
+    v `[batch, key_heads, key_length, value_head_dim]`; `dtype` names the type that the three promote to. The mask is
+    described by its structure; `mask_shape` is the array's own shape before broadcasting, `()` without an array.
+    """
+
+    batch: int
+    query_heads: int
+    key_heads: int
+    query_length: int
+    key_length: int
+    head_dim: int
+    value_head_dim: int
+    dtype: str = "float32"
+    mask: MaskKind = "none"
+    mask_shape: tuple[int, ...] = ()
+    sinks: bool = False
+
+    @property
+    def item_bytes(self) -> int:
+        """Bytes of one element of q, k, v and the output."""
+        return _ITEM_BYTES[self.dtype]
+
+    @property
+    def score_count(self) -> int:
+        """Elements of the full score matrix, `[batch, query_heads, query_length, key_length]`."""
+        return self.batch * self.query_heads * self.query_length * self.key_length
+
+    @classmethod
+    def of(cls, q: object, k: object, v: object, mask: object = None, sinks: object = None) -> Problem | None:
+        """The problem of one call, or None where it is for MLX itself to judge: arguments that it may reject, types
+        that no route computes in (float64, integer queries)."""
+        if not (isinstance(q, mx.array) and isinstance(k, mx.array) and isinstance(v, mx.array)):
+            return None
+        if not (q.ndim == k.ndim == v.ndim == 4):
+            return None
+        batch, query_heads, query_length, head_dim = q.shape
+        _, key_heads, key_length, value_head_dim = v.shape
+        if k.shape != (batch, key_heads, key_length, head_dim) or v.shape[0] != batch:
+            return None
+        if prod((*q.shape, *v.shape)) == 0 or query_heads % key_heads:
+            return None
+        dtype = promoted(q.dtype, k.dtype, v.dtype)
+        if not (mx.issubdtype(q.dtype, mx.floating) and mx.issubdtype(dtype, mx.floating)) or dtype == mx.float64:
+            return None
+        kind = _mask_kind(mask, (batch, query_heads, query_length, key_length), dtype)
+        if kind is None:
+            return None
+        if sinks is not None and not (
+            isinstance(sinks, mx.array) and sinks.shape == (query_heads,) and promoted(dtype, sinks.dtype) == dtype
+        ):
+            return None
+        return cls(
+            batch,
+            query_heads,
+            key_heads,
+            query_length,
+            key_length,
+            head_dim,
+            value_head_dim,
+            dtype=str(dtype).removeprefix("mlx.core."),
+            mask=kind,
+            mask_shape=tuple(mask.shape) if isinstance(mask, mx.array) else (),
+            sinks=sinks is not None,
+        )
+
+
+def _mask_kind(mask: object, scores: tuple[int, ...], dtype: mx.Dtype) -> MaskKind | None:
+    if mask is None:
+        return "none"
+    if isinstance(mask, str):
+        return "causal" if mask == "causal" else None
+    if not isinstance(mask, mx.array) or mask.ndim > 4:
+        return None
+    if any(own not in (1, full) for own, full in zip(reversed(mask.shape), reversed(scores), strict=False)):
+        return None
+    if mask.dtype == mx.bool_:
+        return "bool"
+    return "additive" if promoted(dtype, mask.dtype) == dtype else None
+
+
+def promoted(dtype: mx.Dtype, *others: mx.Dtype) -> mx.Dtype:
+    """The type that MLX's promotion gives `dtype` and `others` (`mx.result_type` is not in every MLX known here)."""
+    total = None
+    for other in others:
+        if other != dtype:
+            total = (mx.zeros((), dtype) if total is None else total) + mx.zeros((), other)
+    return dtype if total is None else total.dtype
+
+
+@dataclass(frozen=True)
+class Device:
+    """The machine as the planner sees it. `memory` is in bytes, `mlx` the release as `(0, 32, 4)`, `system` as
+    `platform.system()` says it."""
+
+    backend: Backend
+    mlx: tuple[int, ...]
+    memory: int
+    system: str = "Linux"
+
+    @classmethod
+    def current(cls) -> Device:
+        """The default device of this thread, as it is now."""
+        return _facts(mx.default_device().type == mx.DeviceType.gpu, mlx_version())
+
+
+@lru_cache
+def _facts(gpu: bool, version: str) -> Device:
+    # The hardware does not change while a process lives; which of its devices is the default may.
+    release, system = mlx_release(version), platform.system()
+    if not gpu:
+        return Device("cpu", release, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), system)
+    info = mx.device_info()
+    if mx.metal.is_available():
+        return Device("metal", release, int(info["memory_size"]), system)
+    return Device("cuda", release, int(info["total_memory"]), system)
+
+
+def mlx_version() -> str:
+    """MLX's own version, as `"0.32.4"`."""
+    version: str = mx.__version__  # type: ignore[attr-defined]  # missing in MLX's stubs
+    return version
+
+
+def mlx_release(version: str) -> tuple[int, ...]:
+    """`"0.32.4"` and `"0.32.4.dev20260101+abc"` are both `(0, 32, 4)`; what is not a version is `()`."""
+    numbers: list[int] = []
+    for part in version.split(".")[:3]:
+        if not part.isdigit():
+            break
+        numbers.append(int(part))
+    return tuple(numbers)
