@@ -1,0 +1,224 @@
+"""Scripts with an `argparse.ArgumentParser`: two flags on each parser that is parsed, the call below each parse.
+
+Inserts: the import, `--disable-flash-attention` and `--flash-block-size` after the parser's last own argument, and
+the call right after the namespace has a name. Where the namespace is passed on as a whole, the two names are taken
+out of it again. A parser that another file builds gets its flags there, once, if every script that uses it is
+integrated. An abbreviation that would become ambiguous (`--d` for `--data`) is kept. Where one parser leaves the rest
+of the command line to another, the flags are the other's.
+
+Refuses: parsers that can't take the flags (an option of that name, an abbreviation that would be lost, a class that
+parses in its own way), and parse calls whose namespace gets no name that is this program's alone.
+"""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+
+from flash_codemods._runtime_import import import_runtime
+from flash_integrate.codemod import Insertion, Refusal
+from flash_integrate.facts.argparse_namespaces import Namespace
+from flash_integrate.facts.argparse_parsers import Parser
+from flash_integrate.facts.file_facts import FileFacts
+from flash_integrate.plan import is_test, left_alone
+from flash_integrate.snippets import (
+    BLOCK_SIZE_FLAG,
+    BLOCK_SIZE_TYPE,
+    DISABLE_FLAG,
+    FLAG_NAMES,
+    enable_call_from,
+    flags,
+    keep_abbreviation,
+    remove_names,
+)
+from flash_integrate.syntax import Function, Place
+
+ORDER = 10
+SUMMARY = "argparse scripts: two flags after the parser's last argument, the call after the arguments are parsed"
+REVIEW = "the flags stand on the parser that users call, and the call stands before the model runs"
+
+
+@dataclass(frozen=True)
+class Match:
+    """The parsers of this file that get the flags, and the places where a parsed namespace gets a name."""
+
+    parsers: list[Parser]
+    namespaces: list[Namespace]
+
+
+def match(facts: FileFacts) -> Match | Refusal | None:
+    shared = [parser for parser in facts.shared_parsers if _refuse_parser(facts, parser) is None]
+    refusal = _refuse_script(facts)
+    namespaces = [namespace for namespace in facts.argparse.namespaces if not _hands_over(facts, namespace)]
+    if refusal is None and (namespaces or shared):
+        used = dict.fromkeys(namespace.parser for namespace in namespaces)
+        own = [parser for parser in used if parser.home == facts.name]
+        return Match([*own, *(parser for parser in shared if parser not in own)], namespaces)
+    return Match(shared, []) if shared else refusal
+
+
+def edit(facts: FileFacts, match: Match) -> list[Insertion]:
+    insertions = [import_runtime(facts, call=bool(match.namespaces), flags=bool(match.parsers))]
+    insertions += [_flags(facts, parser) for parser in match.parsers]
+    insertions += [_call(facts, namespace) for namespace in match.namespaces]
+    return insertions
+
+
+def _flags(facts: FileFacts, parser: Parser) -> Insertion:
+    own_default = any(keyword.arg == "argument_default" for keyword in parser.call.keywords)
+    indent = parser.last_argument.node.col_offset
+    code = flags(parser.name, facts.style, indent, own_default=own_default)
+    for short, option in _abbreviations(parser).items():
+        code += keep_abbreviation(parser.name, short, option, facts.style)
+    return Insertion(parser.last_argument.place, code)
+
+
+def _call(facts: FileFacts, namespace: Namespace) -> Insertion:
+    if namespace.fixed and _holds_no_choice(facts, namespace):
+        code = remove_names(namespace.target, facts.style, mapping=namespace.mapping)
+    else:
+        remove = namespace.escapes or namespace.mapping
+        code = enable_call_from(namespace.target, facts.style, mapping=namespace.mapping, remove=remove)
+    home = namespace.parser.home
+    needs = home if home != facts.name else None
+    return Insertion(namespace.statement.place, code, before=namespace.entry is not None, needs=needs)
+
+
+def _hands_over(facts: FileFacts, namespace: Namespace) -> bool:
+    """Whether its parser leaves the rest of the command line to another one, which comes next in the same suite: then
+    the flags are the other's."""
+    place = namespace.statement.place
+    return any(len(next_place) == len(place) for next_place in _parsed_next(facts, namespace))
+
+
+def _parsed_next(facts: FileFacts, namespace: Namespace) -> list[Place]:
+    """Where other parsers parse what this one may leave: below it, in its suite or in a statement of that."""
+    if namespace.entry is not None or not namespace.leaves_rest:
+        return []
+    *suite, (field, index) = namespace.statement.place
+    others = [item.place for item, parser in facts.argparse.parsed if parser is not namespace.parser]
+    in_suite = [place for place in others if list(place[: len(suite)]) == suite and len(place) > len(suite)]
+    return [place for place in in_suite if place[len(suite)][0] == field and place[len(suite)][1] > index]
+
+
+def _holds_no_choice(facts: FileFacts, namespace: Namespace) -> bool:
+    """Whether defaults say nothing on attention: where the same parser reads the user's command line too, and not in
+    another branch of the program, or a caller passes in what it has read."""
+    function = namespace.statement.scope.node
+    if isinstance(function, Function) and function.args.args:
+        return True
+    others = (other for other in facts.argparse.namespaces if other.parser is namespace.parser and not other.fixed)
+    return any(not _are_branches(namespace.statement.place, other.statement.place) for other in others)
+
+
+def _are_branches(one: Place, two: Place) -> bool:
+    """Whether two places are in different suites of one statement, which do not both run to their end."""
+    pairs = zip(one, two, strict=False)
+    fields = next(((step[0], other[0]) for step, other in pairs if step != other), ("", ""))
+    return fields[0] != fields[1] and "finalbody" not in fields
+
+
+def _refuse_script(facts: FileFacts) -> Refusal | None:
+    """Why the places at which a script parses its arguments can't be edited; None also where it parses none."""
+    found = facts.argparse
+    if found.unbound:
+        return Refusal(found.unbound[0].reason, found.unbound[0].statement.line)
+    for namespace in found.namespaces:
+        if not namespace.can_be_followed:
+            return Refusal("its parse call shares its line with another statement", namespace.statement.line)
+        if namespace.entry is not None and _is_imported_by_another(facts, namespace.entry):
+            return Refusal(f"other files import {namespace.entry}, to which it passes its arguments")
+    if found.namespaces and all(namespace.fixed for namespace in found.namespaces):
+        return Refusal("parses a fixed list of arguments", found.namespaces[0].statement.line)
+    namespaces = [namespace for namespace in found.namespaces if not _hands_over(facts, namespace)]
+    for namespace in namespaces:
+        if _parsed_next(facts, namespace):
+            return Refusal("parses its arguments in steps, with several parsers", namespace.statement.line)
+    parsers = dict.fromkeys(namespace.parser for namespace in namespaces)
+    if child := next((parser for parser in parsers if not parsers.keys().isdisjoint(parser.parents)), None):
+        return Refusal("parses with a parser and with one that is built on it", child.created.line)
+    refusals = (_refuse_parser(facts, parser) for parser in parsers)
+    return next((refusal for refusal in refusals if refusal is not None), None)
+
+
+def _is_imported_by_another(facts: FileFacts, function: str) -> bool:
+    project = facts.workspace.project
+    for user in project.importers.get(facts.name, ()):
+        for item in project.scans[user].imports:
+            whole = not item.names or {"*", facts.name.stem} & set(item.names)
+            if facts.name in project.resolve(item, user) and (whole or function in item.names):
+                return True
+    return False
+
+
+def _refuse_parser(facts: FileFacts, parser: Parser) -> Refusal | None:
+    """Why a parser can't get the flags: for what it is, or for who else uses it."""
+    home = facts.workspace.facts(parser.home)
+    if home.integrated_at is not None and {DISABLE_FLAG, BLOCK_SIZE_FLAG} <= parser.options.every:
+        return None  # a parser of another file, which an earlier run has given the flags
+    where = f" of {parser.home}" if home is not facts else ""
+    line = parser.created.line if home is facts else None
+    if home is not facts and (parser.home not in facts.workspace.editable or left_alone(home) is not None):
+        return Refusal(f"its parser is built in {parser.home}, which is not edited")
+    if any(keyword.arg == "prefix_chars" for keyword in parser.call.keywords):
+        return Refusal(f"the parser{where} sets prefix_chars: flags that start with -- may not fit it", line)
+    if clash := parser.options.dests & set(FLAG_NAMES):
+        return Refusal(f"the parser{where} has an argument {min(clash)} already", line)
+    if BLOCK_SIZE_TYPE.encode() in home.source.data:
+        return Refusal(f"the file of the parser{where} has a {BLOCK_SIZE_TYPE} of its own", line)
+    if not parser.constructor.gives_namespace:
+        return Refusal(f"the class of the parser{where} makes something of its own of the parsed arguments", line)
+    if home.argparse.inspects_parsers:
+        return Refusal(f"the file of the parser{where} looks into argparse's own tables", line)
+    if not parser.last_argument.ends_its_line:
+        return Refusal(f"the last argument of the parser{where} shares its line with another statement", line)
+    if short := _lost_abbreviation(facts, parser):
+        return Refusal(f"with the flags the parser{where} would no longer take {short}", line)
+    return _refuse_sharing(facts, parser)
+
+
+def _refuse_sharing(facts: FileFacts, parser: Parser) -> Refusal | None:
+    """A user of the parser that is not integrated would be handed two names that it does not know."""
+    for user in facts.workspace.users(parser):
+        if is_test(user.name):
+            continue
+        own = [use for use in user.argparse.namespaces if use.parser is parser]
+        fits = own and all(use.can_be_followed for use in own) and not user.argparse.unbound
+        if not fits or left_alone(user) is not None or user.reached is None:
+            return Refusal(f"its parser is built in {parser.home}, which {user.name} uses without the integration")
+    return None
+
+
+def _abbreviations(parser: Parser) -> dict[str, str]:
+    """The abbreviations that stood for one option alone and would now stand for a flag as well.
+
+    An option that is there under some condition only may have made one ambiguous; to accept it then does no harm.
+    """
+    owners = {short: _owners(parser.options.always, short) for short in _shared_abbreviations(parser)}
+    return {short: of_short[0] for short, of_short in owners.items() if len(of_short) == 1}
+
+
+def _shared_abbreviations(parser: Parser) -> list[str]:
+    """The beginnings of the flags that the parser takes as abbreviations."""
+    if any(keyword.arg == "allow_abbrev" and _is_false(keyword.value) for keyword in parser.call.keywords):
+        return []
+    shorts = [flag[:length] for flag in (DISABLE_FLAG, BLOCK_SIZE_FLAG) for length in range(3, len(flag))]
+    return [short for short in shorts if short not in parser.options.every]
+
+
+def _owners(options: set[str], short: str) -> list[str]:
+    return [option for option in options if option.startswith(short)]
+
+
+def _is_false(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and node.value is False
+
+
+def _lost_abbreviation(facts: FileFacts, parser: Parser) -> str | None:
+    """An abbreviation that can't be kept, since its option may not be there when the flags are added."""
+    options = set(parser.options.every)
+    for user in facts.workspace.users(parser):
+        options |= user.argparse.extensions[parser].every if parser in user.argparse.extensions else set()
+    shorts = _shared_abbreviations(parser)
+    always = parser.options.always
+    return next((short for short in shorts if not _owners(always, short) and _owners(options, short)), None)

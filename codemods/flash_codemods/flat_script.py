@@ -1,0 +1,29 @@
+"""Scripts that do their work at module level. The call comes right below the imports, before the work.
+
+Inserts: the import and the call, without flags: `MLX_FLASH_DISABLE` and `MLX_FLASH_BLOCK_SIZE` do what flags would.
+
+Refuses: modules that other files import, where a call would run on import.
+"""
+
+from __future__ import annotations
+
+from flash_codemods._runtime_import import import_runtime
+from flash_integrate.codemod import Insertion, Refusal
+from flash_integrate.facts.file_facts import FileFacts
+from flash_integrate.snippets import enable_call
+
+ORDER = 30
+SUMMARY = "scripts that work at module level: the call right below the imports"
+REVIEW = "the file is started as a script, and never imported"
+
+
+def match(facts: FileFacts) -> bool | Refusal | None:
+    if facts.first_work is None or facts.guard is not None:
+        return None
+    if facts.is_imported:
+        return Refusal("works at module level, but other files import it", facts.first_work.line)
+    return True
+
+
+def edit(facts: FileFacts, match: bool) -> list[Insertion]:
+    return [import_runtime(facts, then=enable_call())]

@@ -1,0 +1,4 @@
+from flash_integrate.cli import main
+
+if __name__ == "__main__":
+    main()

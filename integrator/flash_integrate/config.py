@@ -1,0 +1,156 @@
+"""`[tool.flash-integrate]` of the target's pyproject.toml, and the command line's word on top of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pathspec
+
+from flash_integrate.codemod import name_of, registry
+from flash_integrate.discover import checkout_of
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+TABLE = "[tool.flash-integrate]"
+KEYS = ("include", "exclude", "only", "skip")
+
+
+class ConfigError(Exception):
+    """A configuration that can't be used; the message names the file, or the option, and the key."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Which files are looked at and which codemods are asked.
+
+    `include` and `exclude` are patterns as in `.gitignore`, relative to the folder of `file`; `only` and `skip` are
+    names of codemods. Empty, it leaves everything as it is without a configuration.
+    """
+
+    file: Path | None = None
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
+
+    def wants(self, codemod: str) -> bool:
+        """Whether the codemod of this name is asked."""
+        return (not self.only or codemod in self.only) and codemod not in self.skip
+
+    def leaves_out(self, path: Path, *, is_folder: bool = False) -> str | None:
+        """Why a path (absolute) is left out, or None. The file speaks of paths below its own folder alone.
+
+        A folder is left out by `exclude` alone: what `include` names may lie below it.
+        """
+        if self.file is None or not path.is_relative_to(self.file.parent):
+            return None
+        name = path.relative_to(self.file.parent).as_posix() + ("/" if is_folder else "")
+        if self._excluded.match_file(name):
+            return f"{TABLE} excludes it"
+        if self.include and not is_folder and not self._included.match_file(name):
+            return f"{TABLE} does not include it"
+        return None
+
+    @cached_property
+    def _included(self) -> pathspec.GitIgnoreSpec:
+        return pathspec.GitIgnoreSpec.from_lines(self.include)
+
+    @cached_property
+    def _excluded(self) -> pathspec.GitIgnoreSpec:
+        return pathspec.GitIgnoreSpec.from_lines(self.exclude)
+
+
+def load(path: Path) -> Config:
+    """The configuration for what lies at `path`: that of the nearest pyproject.toml with the table, looked for from
+    `path` upward to the top of its git checkout. A nested project's file without the table hides nothing.
+
+    Raises:
+        ConfigError: such a file can't be read, is not valid TOML, or says something that can't be used.
+    """
+    for file in _pyprojects(path):
+        table = _read_table(file)
+        if table is not None:
+            return _checked(file, table)
+    return Config()
+
+
+def merge(config: Config, *, only: Iterable[str] = (), skip: Iterable[str] = ()) -> Config:
+    """The configuration with `--only` in the place of the file's choice of codemods, and `--skip` added to it.
+
+    Raises:
+        ConfigError: an option names no codemod, or both name the same one.
+    """
+    only, skip = tuple(only), tuple(skip)
+    _check_codemods("--only", only)
+    _check_codemods("--skip", skip)
+    if clash := set(only) & set(skip):
+        raise ConfigError(f"--only and --skip both name {min(clash)}")
+    kept = tuple(name for name in config.skip if name not in only)
+    return dataclasses.replace(config, only=only or config.only, skip=(*kept, *skip))
+
+
+def _pyprojects(path: Path) -> Iterator[Path]:
+    """The pyproject.toml files that may hold the table, nearest first."""
+    real = path.resolve()
+    folder = real if real.is_dir() else real.parent
+    top = checkout_of(folder)
+    for parent in (folder, *folder.parents):
+        if (file := parent / "pyproject.toml").is_file():
+            yield file
+        if parent == top:
+            return
+
+
+def _read_table(file: Path) -> dict[str, Any] | None:
+    try:
+        document = tomllib.loads(file.read_bytes().decode())
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror}") from error
+    except ValueError as error:  # not UTF-8, or not TOML
+        raise ConfigError(f"{file}: not valid TOML: {error}") from error
+    tool = document.get("tool", {})
+    table = tool.get("flash-integrate") if isinstance(tool, dict) else None
+    if table is not None and not isinstance(table, dict):
+        raise ConfigError(f"{file}: tool.flash-integrate must be a table")
+    return table
+
+
+def _checked(file: Path, table: dict[str, Any]) -> Config:
+    if unknown := table.keys() - set(KEYS):
+        raise ConfigError(f"{file}: {TABLE} has no key {min(unknown)!r}; it has {', '.join(KEYS)}")
+    for key, value in table.items():
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise ConfigError(f"{file}: {TABLE} {key} must be a list of strings")
+    values = {key: tuple(value) for key, value in table.items()}
+    for key in ("include", "exclude"):
+        _check_patterns(f"{file}: {TABLE} {key}", values.get(key, ()))
+    for key in ("only", "skip"):
+        _check_codemods(f"{file}: {TABLE} {key}", values.get(key, ()))
+    if clash := set(values.get("only", ())) & set(values.get("skip", ())):
+        raise ConfigError(f"{file}: {TABLE} only and skip both name {min(clash)}")
+    return Config(file, **values)
+
+
+def _check_patterns(where: str, patterns: tuple[str, ...]) -> None:
+    for pattern in patterns:
+        try:
+            pathspec.GitIgnoreSpec.from_lines([pattern])
+        except ValueError as error:
+            raise ConfigError(f"{where}: {pattern!r} is not a pattern of .gitignore") from error
+
+
+def _check_codemods(where: str, names: tuple[str, ...]) -> None:
+    if not names:
+        return
+    known = [name_of(codemod) for codemod in registry()]
+    if unknown := [name for name in names if name not in known]:
+        raise ConfigError(f"{where}: no codemod is called {unknown[0]!r}; there are {', '.join(known)}")

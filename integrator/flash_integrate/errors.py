@@ -1,0 +1,23 @@
+"""What can go wrong with one file: always reported with its path and line, never fatal to the rest of the run."""
+
+from __future__ import annotations
+
+
+class FileError(Exception):
+    """A file that is reported as failed and left alone."""
+
+    def __init__(self, message: str, line: int | None = None) -> None:
+        super().__init__(message)
+        self.line = line
+
+
+class UnreadableSource(FileError):
+    """The file can't be read, decoded or parsed."""
+
+
+class UnsafeRewrite(FileError):
+    """A rewrite that does not hold one of the four properties of `verify`."""
+
+
+class CannotRemove(FileError):
+    """An inserted statement that can't be taken out as whole lines."""

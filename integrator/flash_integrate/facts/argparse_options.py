@@ -1,0 +1,166 @@
+"""The options that code adds to a parser: those that are there in any case, and those that may be."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from flash_integrate.syntax import Function, dotted, walk
+
+GROUP_METHODS = {"add_argument_group", "add_mutually_exclusive_group"}
+
+
+@dataclass
+class Options:
+    """Long options as they are spelled, and the names that all arguments get in the namespace."""
+
+    always: set[str] = field(default_factory=set)
+    sometimes: set[str] = field(default_factory=set)
+    dests: set[str] = field(default_factory=set)
+
+    @property
+    def every(self) -> set[str]:
+        return self.always | self.sometimes
+
+    def update(self, other: Options, *, certain: bool = True) -> None:
+        """Takes up what other code adds, which runs in any case if it is `certain` to."""
+        self.always |= other.always if certain else set()
+        self.sometimes |= other.sometimes if certain else other.every
+        self.dests |= other.dests
+
+
+Adders = Callable[[str], "Options | None"]
+"""From the name of a function to what it adds to a parser that it is given."""
+
+
+def method(call: ast.Call) -> str | None:
+    """`f` of a call `x.f()`."""
+    return call.func.attr if isinstance(call.func, ast.Attribute) else None
+
+
+def receiver(call: ast.Call) -> str | None:
+    """`x` of a call `x.f()`, also where a group is made in between: `x.add_argument_group().f()`."""
+    value = call.func.value if isinstance(call.func, ast.Attribute) else None
+    if isinstance(value, ast.Call) and method(value) in GROUP_METHODS:
+        return receiver(value)
+    return dotted(value)
+
+
+def assignments(node: ast.AST) -> Iterator[tuple[str, ast.expr]]:
+    """The (name, value) pairs of an assignment to names or attributes."""
+    if isinstance(node, ast.Assign):
+        for target in node.targets:
+            if (name := dotted(target)) is not None:
+                yield name, node.value
+    elif isinstance(node, ast.AnnAssign) and node.value is not None and (name := dotted(node.target)) is not None:
+        yield name, node.value
+
+
+class Adding:
+    """Looks for what code adds to one parser, which it knows by the name `parser` to begin with.
+
+    `adders` says what the functions add to which the parser is handed.
+    """
+
+    def __init__(self, parser: str, adders: Adders) -> None:
+        self.parser = parser
+        self.adders = adders
+        self.owners = {parser}
+        """Names for the parser and its groups."""
+        self.functions: set[str] = set()
+        """Names for their `add_argument`."""
+
+    def options_of(self, body: Iterable[ast.stmt]) -> Options:
+        found = Options()
+        for node in body:
+            found.update(self.options_in(node))
+        return found
+
+    def options_in(self, node: ast.stmt) -> Options:
+        """What one statement of the parser's suite adds."""
+        for part in walk(node):
+            for name, value in assignments(part):
+                self._learn(name, value)
+        found = Options()
+        certain = isinstance(node, ast.Expr | ast.Assign | ast.AnnAssign | ast.Return)
+        for call in (part for part in walk(node) if isinstance(part, ast.Call)):
+            if self._adds_one(call):
+                found.update(_option_of(call) or _computed_options(call, node), certain=certain)
+            elif self._is_given(call) and (added := self.adders(dotted(call.func) or "")) is not None:
+                found.update(added, certain=certain)
+        return found
+
+    def adds_in(self, node: ast.stmt) -> bool:
+        """Whether a statement adds arguments: to the parser or one of its groups, or in a function that is given it."""
+        return any(
+            self._adds_one(call) or self._prepares(call) or self._is_given(call)
+            for call in walk(node)
+            if isinstance(call, ast.Call)
+        )
+
+    def _learn(self, name: str, value: ast.expr) -> None:
+        if isinstance(value, ast.Call) and method(value) in GROUP_METHODS and receiver(value) in self.owners:
+            self.owners.add(name)
+        if isinstance(value, ast.Attribute) and value.attr == "add_argument" and dotted(value.value) in self.owners:
+            self.functions.add(name)
+
+    def _adds_one(self, call: ast.Call) -> bool:
+        on_owner = method(call) == "add_argument" and receiver(call) in self.owners
+        return on_owner or dotted(call.func) in self.functions
+
+    def _prepares(self, call: ast.Call) -> bool:
+        """Whether a call does something else on the parser that belongs to its arguments: a group, a default."""
+        name = method(call) or ""
+        others = name.startswith("add_") and name not in ("add_subparsers", "add_parser")
+        return (others or name == "set_defaults") and receiver(call) in self.owners
+
+    def _is_given(self, call: ast.Call) -> bool:
+        values = [*call.args, *(keyword.value for keyword in call.keywords if keyword.arg != "parents")]
+        return any(dotted(value) == self.parser for value in values)
+
+
+def adders(tree: ast.Module, outside: Adders) -> Adders:
+    """What each function of a module adds to a parser that it is given; `outside` knows those that it imports."""
+    functions = {node.name: node for node in tree.body if isinstance(node, Function)}
+    found: dict[str, Options] = {}
+
+    def added_by(name: str) -> Options | None:
+        if name not in functions:
+            return outside(name)
+        if name not in found:
+            found[name] = Options()  # ends a recursion
+            arguments = functions[name].args
+            for parameter in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]:
+                found[name].update(Adding(parameter.arg, added_by).options_of(functions[name].body))
+        return found[name]
+
+    return added_by
+
+
+def _option_of(call: ast.Call) -> Options | None:
+    """What a call of `add_argument` defines; None where its names are computed."""
+    if call.args and _string(call.args[0]) is None:
+        return None
+    long = {value for value in map(_string, call.args) if value is not None and value.startswith("--")}
+    given = next((_string(keyword.value) for keyword in call.keywords if keyword.arg == "dest"), None)
+    first = next((argument for argument in map(_string, call.args) if argument in long), None)
+    name = given or first or (_string(call.args[0]) if call.args else None)
+    return Options(always=long, dests={_dest(name)} if name else set())
+
+
+def _dest(option: str) -> str:
+    return option.lstrip("-").replace("-", "_")
+
+
+def _computed_options(call: ast.Call, within: ast.stmt) -> Options:
+    """What `parser.add_argument(f"--{name}")` may define: strings of the innermost loop around it name the options."""
+    loops = [node for node in walk(within) if isinstance(node, ast.For) and any(call is part for part in walk(node))]
+    source = loops[-1].iter if loops else call.args[0]
+    texts = (_string(part) or "" for part in walk(source))
+    named = {f"--{text.lstrip('-')}" for text in texts if text.strip("-") and " " not in text}
+    return Options(sometimes=named, dests={_dest(option) for option in named})
+
+
+def _string(node: ast.AST) -> str | None:
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None

@@ -1,0 +1,210 @@
+"""The `ArgumentParser`s that a module builds: where their arguments end, and which expressions stand for them."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from flash_integrate.facts.argparse_options import Adding, Options, adders, assignments, method, receiver
+from flash_integrate.syntax import Function, Scope, Statement, dotted, walk
+
+if TYPE_CHECKING:
+    from flash_integrate.facts.argparse_namespaces import ArgparseFacts
+
+PARSE_METHODS = {"parse_args", "parse_known_args", "parse_intermixed_args", "parse_known_intermixed_args"}
+INTERNALS = {"_actions", "_action_groups", "_option_string_actions", "_group_actions"}
+
+Lookup = Callable[[str], "tuple[ArgparseFacts, str] | None"]
+"""From a name that a file imports from the project to the facts of the file that defines it, and its name there."""
+
+
+@dataclass(frozen=True)
+class Constructor:
+    """`ArgumentParser` or a subclass of it: the options that its own methods may add, and whether parsing with it
+    gives argparse's own namespace."""
+
+    options: Options = field(default_factory=Options)
+    gives_namespace: bool = True
+
+
+@dataclass(eq=False)
+class Parser:
+    """An `ArgumentParser` of the file `home`: the name it is bound to and the statement after which flags can go.
+
+    `options` are there `always` if they are defined before that point in any case. `parents` are the parsers of the
+    project from which it takes arguments.
+    """
+
+    home: PurePosixPath
+    name: str
+    created: Statement
+    call: ast.Call
+    last_argument: Statement
+    constructor: Constructor
+    options: Options = field(default_factory=Options)
+    parents: list[Parser] = field(default_factory=list)
+
+
+class ParserReader:
+    """Finds the parsers of one module, and tells for an expression which parser it stands for."""
+
+    def __init__(self, home: PurePosixPath, tree: ast.Module, found: list[Statement], lookup: Lookup) -> None:
+        self.home = home
+        self.tree = tree
+        self.statements = found
+        self.lookup = lookup
+        self.by_node = {id(statement.node): statement for statement in found}
+        self.added_by = adders(tree, self._added_by_imported)
+        self.constructors = {name: Constructor() for name in _own_constructors(tree)}
+        self.factories: dict[str, Parser] = {}
+        self.parsers: list[Parser] = []
+        self.extensions: dict[Parser, Options] = {}
+        self._bindings: dict[tuple[int, str], Parser] = {}
+        self._find_subclasses()
+        self._find_parsers()
+        self._find_factories()
+        for parser in self.parsers:
+            self._find_arguments(parser)
+        self._find_extensions()
+
+    def parser_of(self, expression: ast.expr | None, scope: Scope) -> Parser | None:
+        """The parser that an expression stands for: a name, an attribute, or a call of a function that returns one."""
+        if isinstance(expression, ast.Call):
+            return self._returned_by(dotted(expression.func))
+        name = dotted(expression)
+        if name is None:
+            return None
+        at: Scope | None = scope
+        while at is not None:
+            if (id(at.node), name) in self._bindings:
+                return self._bindings[id(at.node), name]
+            at = at.parent
+        return None
+
+    def _returned_by(self, function: str | None) -> Parser | None:
+        if function is None or function in self.factories:
+            return self.factories.get(function or "")
+        found = self.lookup(function)
+        return found[0].factories.get(found[1]) if found else None
+
+    def _added_by_imported(self, function: str) -> Options | None:
+        found = self.lookup(function) if function else None
+        return found[0].added_by(found[1]) if found else None
+
+    def _constructor(self, name: str | None) -> Constructor | None:
+        """`ArgumentParser` or a subclass of it, here or in another file of the project, by its name."""
+        if name is None or name in self.constructors:
+            return self.constructors.get(name or "")
+        found = self.lookup(name) if name.rpartition(".")[2][:1].isupper() else None
+        return found[0].constructors.get(found[1]) if found else None
+
+    def _find_subclasses(self) -> None:
+        for statement in self.statements:
+            node = statement.node
+            bases = map(self._constructor, map(dotted, node.bases)) if isinstance(node, ast.ClassDef) else ()
+            base = next((base for base in bases if base is not None), None)
+            if isinstance(node, ast.ClassDef) and base is not None:
+                self.constructors[node.name] = self._subclass(node, base)
+
+    def _subclass(self, node: ast.ClassDef, base: Constructor) -> Constructor:
+        options = Options()
+        options.update(base.options)
+        methods = [item for item in node.body if isinstance(item, Function)]
+        for item in methods:
+            options.update(Adding("self", self.added_by).options_of(item.body), certain=False)
+        keep = all(_returns_namespace(item) for item in methods if item.name in PARSE_METHODS)
+        return Constructor(options, base.gives_namespace and keep)
+
+    def _find_parsers(self) -> None:
+        for statement in self.statements:
+            for name, value in assignments(statement.node):
+                constructor = self._constructor(dotted(value.func)) if isinstance(value, ast.Call) else None
+                if isinstance(value, ast.Call) and constructor is not None:
+                    parser = Parser(self.home, name, statement, value, statement, constructor)
+                    self.parsers.append(parser)
+                    self._bind(statement.scope, name, parser)
+
+    def _find_factories(self) -> None:
+        """Functions that return a parser, and the names that calls of them are bound to."""
+        for statement in self.statements:
+            if isinstance(statement.node, ast.Return) and isinstance(statement.scope.node, Function):
+                parser = self.parser_of(statement.node.value, statement.scope)
+                if parser is not None:
+                    self.factories.setdefault(statement.scope.node.name, parser)
+        for statement in self.statements:
+            for name, value in assignments(statement.node):
+                parser = self.parser_of(value, statement.scope) if isinstance(value, ast.Call) else None
+                if parser is not None:
+                    self._bind(statement.scope, name, parser)
+
+    def _bind(self, scope: Scope, name: str, parser: Parser) -> None:
+        # `self.parser` is reached from every method: it is looked up in the module.
+        owner = self.tree if "." in name else scope.node
+        self._bindings[id(owner), name] = parser
+
+    def _find_arguments(self, parser: Parser) -> None:
+        """The last statement of the parser's suite that adds an argument, before the parser is used."""
+        parser.options.update(parser.constructor.options)
+        for inherited in self._parents(parser):
+            parser.parents.append(inherited)
+            parser.options.update(inherited.options)
+        adding = Adding(parser.name, self.added_by)
+        for node in parser.created.suite[parser.created.index + 1 :]:
+            calls = (call for call in walk(node) if isinstance(call, ast.Call))
+            if any(method(call) in PARSE_METHODS and receiver(call) == parser.name for call in calls):
+                break
+            parser.options.update(adding.options_in(node))
+            if adding.adds_in(node):
+                parser.last_argument = self.by_node[id(node)]
+
+    def _parents(self, parser: Parser) -> Iterator[Parser]:
+        for keyword in parser.call.keywords:
+            if keyword.arg == "parents" and isinstance(keyword.value, ast.List | ast.Tuple):
+                found = (self.parser_of(element, parser.created.scope) for element in keyword.value.elts)
+                yield from (parent for parent in found if parent is not None)
+
+    def _find_extensions(self) -> None:
+        """What the module adds to each parser, its own and those of other files, wherever it has a name for it."""
+        bodies = {id(statement.scope.node): statement.scope.node.body for statement in self.statements}
+        every = [node.body for node in walk(self.tree) if isinstance(node, Function)] if self._bindings else []
+        for (scope, name), parser in self._bindings.items():
+            own = self.extensions.setdefault(parser, Options())
+            for body in every if "." in name else [bodies.get(scope, [])]:
+                own.update(Adding(name, self.added_by).options_of(body), certain=False)
+        for parser in self.parsers:
+            parser.options.update(self.extensions[parser], certain=False)
+
+    @cached_property
+    def inspects_parsers(self) -> bool:
+        """Whether the module looks into argparse's own tables, where it would meet the flags."""
+        return any(isinstance(node, ast.Attribute) and node.attr in INTERNALS for node in walk(self.tree))
+
+
+def _own_constructors(tree: ast.Module) -> set[str]:
+    """The dotted names under which a module reaches argparse's `ArgumentParser`."""
+    names: set[str] = set()
+    for node in walk(tree):
+        if isinstance(node, ast.Import):
+            modules = (alias for alias in node.names if alias.name == "argparse")
+            names.update(f"{alias.asname or alias.name}.ArgumentParser" for alias in modules)
+        elif isinstance(node, ast.ImportFrom) and node.module == "argparse":
+            names.update(alias.asname or alias.name for alias in node.names if alias.name == "ArgumentParser")
+    return names
+
+
+def _returns_namespace(override: Function) -> bool:
+    """Whether a parse method of a subclass returns what `super()` gave it, and not something made of that."""
+    given = {
+        name
+        for node in walk(override)
+        for name, value in assignments(node)
+        if isinstance(value, ast.Call) and method(value) in PARSE_METHODS
+    }
+    returned = (node.value for node in walk(override) if isinstance(node, ast.Return))
+    return all(
+        dotted(value) in given or (isinstance(value, ast.Call) and method(value) in PARSE_METHODS) for value in returned
+    )

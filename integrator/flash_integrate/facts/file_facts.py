@@ -1,0 +1,233 @@
+"""What one file is and holds, read from its syntax tree: everything that `plan` decides from."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from flash_integrate.facts.argparse_namespaces import ArgparseFacts, read_argparse
+from flash_integrate.facts.argparse_parsers import Parser
+from flash_integrate.facts.reach import holds_models
+from flash_integrate.snippets import ENABLE, RUNTIME, Style
+from flash_integrate.source import Source
+from flash_integrate.syntax import Function, Place, Statement, dotted, is_docstring, is_main_guard, statements, walk
+
+if TYPE_CHECKING:
+    from flash_integrate.facts.workspace import Workspace
+
+FAST_ATTENTION = "fast.scaled_dot_product_attention"
+# Module-level calls that prepare a process rather than do a program's work.
+_SETUP_CALLS = re.compile(
+    r"^(sys\.path|sys\.stdout|sys\.setrecursionlimit|os\.environ|os\.putenv|os\.chdir|logging|warnings|load_dotenv"
+    r"|dotenv|locale|signal|random\.seed|np\.random|numpy\.random|mx\.random|mx\.set_|mx\.metal|multiprocessing|mp\."
+    r"|nest_asyncio|transformers\.logging|matplotlib|plt\.style|sns\.|pd\.set_option|torch\.)"
+)
+# What scripts call to run a model, as a word of the function's name.
+_RUNS = re.compile(r"(^|_)(generate|train|evaluate|chat|transcribe|stream)(_|$)")
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """A file of a workspace, `name` being its path as shown."""
+
+    name: PurePosixPath
+    source: Source
+    workspace: Workspace = field(repr=False)
+
+    @property
+    def tree(self) -> ast.Module:
+        return self.source.tree
+
+    @cached_property
+    def statements(self) -> list[Statement]:
+        return statements(self.tree, self.source.text)
+
+    @cached_property
+    def reached(self) -> str | None:
+        """How the file comes to attention, in words; None if it does not."""
+        return self.workspace.reach.of_script(self.name, self.source)
+
+    @property
+    def is_imported(self) -> bool:
+        return self.name in self.workspace.project.importers
+
+    @cached_property
+    def argparse(self) -> ArgparseFacts:
+        if not self.workspace.project.may_parse_arguments(self.name):
+            return ArgparseFacts()
+        self.workspace.being_read.add(self.name)
+        try:
+            return read_argparse(self.name, self.tree, self.statements, self._look_up)
+        finally:
+            self.workspace.being_read.discard(self.name)
+
+    def _look_up(self, used: str) -> tuple[ArgparseFacts, str] | None:
+        """The argparse facts of the project's file that defines a name which this file imports."""
+        found = self.workspace.definition(self.name, used)
+        if found is None or found[0].name in self.workspace.being_read:  # modules that import each other
+            return None
+        return found[0].argparse, found[1]
+
+    @cached_property
+    def shared_parsers(self) -> list[Parser]:
+        """The parsers of this file that other files parse their arguments with."""
+        return [parser for parser in self.argparse.parsers if self.workspace.users(parser)]
+
+    @cached_property
+    def console_functions(self) -> list[Statement]:
+        """The functions that the project's packaging installs as commands."""
+        names = self.workspace.console_scripts.get(self.name, set())
+        return [item for item in self.module_level if isinstance(item.node, Function) and item.node.name in names]
+
+    @cached_property
+    def module_level(self) -> list[Statement]:
+        return [statement for statement in self.statements if len(statement.place) == 1]
+
+    @cached_property
+    def guard(self) -> Statement | None:
+        """The `if __name__ == "__main__":` of the module; of several the first that a line can be inserted into."""
+        guards = [statement for statement in self.module_level if is_main_guard(statement.node)]
+        can_take_lines = [guard for guard in guards if self.first_line_of(guard) is not None]
+        return next(iter(can_take_lines or guards), None)
+
+    def first_line_of(self, header: Statement) -> Place | None:
+        """The first statement below a header, a docstring passed over; None where a line can't go before it."""
+        inner = [item for item in self.statements if item.place[:-1] == header.place and item.place[-1][0] == "body"]
+        body = [item for item in inner if not (item.index == 0 and is_docstring(item.node))] or inner
+        return body[0].place if body[0].starts_its_line else None
+
+    @cached_property
+    def first_work(self) -> Statement | None:
+        """The first module-level statement that does a program's work: a call for its effect, a loop, a `with`."""
+        return next((statement for statement in self.module_level if self._does_work(statement.node)), None)
+
+    def _does_work(self, node: ast.stmt) -> bool:
+        if isinstance(node, ast.For | ast.While | ast.With):
+            return True
+        value = getattr(node, "value", None) if isinstance(node, ast.Expr | ast.Assign | ast.AnnAssign) else None
+        call = value.value if isinstance(value, ast.Await) else value
+        if not isinstance(call, ast.Call):
+            return False
+        if isinstance(node, ast.Expr):
+            return not _SETUP_CALLS.match(dotted(call.func) or "")
+        return dotted(call.func) in self._model_functions
+
+    @cached_property
+    def imported_packages(self) -> set[str]:
+        """The top-level packages that the file imports, wherever the import stands."""
+        names: set[str] = set()
+        for node in self.source.nodes:
+            if isinstance(node, ast.Import):
+                names.update(alias.name.partition(".")[0] for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                names.add((node.module or "").partition(".")[0])
+        return names
+
+    @cached_property
+    def _model_functions(self) -> set[str]:
+        """The names under which the module imports functions (not classes) of packages that hold models."""
+        names: set[str] = set()
+        for node in self.source.nodes:
+            if isinstance(node, ast.ImportFrom) and node.level == 0 and holds_models(node.module or ""):
+                names.update(alias.asname or alias.name for alias in node.names if alias.name.islower())
+        return names
+
+    @cached_property
+    def integrated_at(self) -> int | None:
+        """The line that imports the runtime, if there is one."""
+        for statement in self.statements:
+            node = statement.node
+            modules = [node.module] if isinstance(node, ast.ImportFrom) else []
+            modules += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if any((module or "").partition(".")[0] == RUNTIME for module in modules):
+                return statement.line
+        return None
+
+    @cached_property
+    def replaces_attention_at(self) -> int | None:
+        """The line on which the file sets `mx.fast.scaled_dot_product_attention` itself."""
+        for statement in self.statements:
+            node = statement.node
+            targets = node.targets if isinstance(node, ast.Assign) else []
+            if any((dotted(target) or "").endswith(FAST_ATTENTION) for target in targets):
+                return statement.line
+        return None
+
+    @cached_property
+    def runs_models(self) -> bool:
+        """Whether the file calls something that generates, trains or evaluates, by the name of what it calls."""
+        calls = (dotted(node.func) or "" for node in self.source.nodes if isinstance(node, ast.Call))
+        return any(_RUNS.search(name.rpartition(".")[2]) for name in calls)
+
+    @cached_property
+    def handwritten_attention(self) -> list[int]:
+        """The lines of functions that compute `softmax(q @ k.T) @ v` from its parts: no patch can reach those."""
+        return sorted({line for node in self.source.nodes if (line := _softmax_of_product(node)) is not None})
+
+    @cached_property
+    def uses_name(self) -> bool:
+        """Whether the file already uses the name of the patch call for something."""
+        return any(isinstance(node, ast.Name) and node.id == ENABLE for node in self.source.nodes)
+
+    @cached_property
+    def style(self) -> Style:
+        """The quotes of the arguments' strings, and the width of the widest `add_argument` line."""
+        lines = re.split(r"\r\n|\r|\n", self.source.text)
+        width, quotes = 88, Counter[str]()
+        for call in self.source.nodes:
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "add_argument":
+                if call.lineno == call.end_lineno:
+                    width = max(width, len(lines[call.lineno - 1]))
+                strings = [node for node in walk(call) if isinstance(node, ast.Constant) and _is_string(node)]
+                quotes.update(_source_character(lines, node) for node in strings)
+        return Style("'" if quotes["'"] > quotes['"'] else '"', width)
+
+    @cached_property
+    def import_anchor(self) -> int | None:
+        """The index in the module's body after which the runtime's import goes; None: before everything.
+
+        That is the last import above the first definition, guard or work; else the docstring.
+        """
+        anchor = None
+        for index, statement in enumerate(self.module_level):
+            node = statement.node
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                break
+            if is_main_guard(node) or self._does_work(node):
+                break
+            header = isinstance(node, ast.Import | ast.ImportFrom) or (index == 0 and is_docstring(node))
+            if header and statement.ends_its_line:
+                anchor = index
+        return anchor
+
+
+def _softmax_of_product(node: ast.AST) -> int | None:
+    """The line of a softmax in a function that also multiplies before and after it."""
+    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        return None
+    own = walk(node)
+    softmax = [
+        call.lineno
+        for call in own
+        if isinstance(call, ast.Call) and (dotted(call.func) or "").rpartition(".")[2] == "softmax"
+    ]
+    products = sum(
+        (isinstance(item, ast.BinOp) and isinstance(item.op, ast.MatMult))
+        or (isinstance(item, ast.Call) and (dotted(item.func) or "").rpartition(".")[2] in ("matmul", "einsum"))
+        for item in own
+    )
+    return softmax[0] if softmax and products >= 2 else None
+
+
+def _is_string(node: ast.Constant) -> bool:
+    return isinstance(node.value, str)
+
+
+def _source_character(lines: list[str], node: ast.expr) -> str:
+    """The character at which an expression starts; `col_offset` counts UTF-8 bytes."""
+    return lines[node.lineno - 1].encode()[node.col_offset : node.col_offset + 1].decode(errors="replace")

@@ -1,0 +1,148 @@
+"""The files of a tree as a graph of local imports.
+
+Imports are read from the bytes by regular expressions: it has to be cheap enough for every file of a tree, and a file
+that does not parse still takes part.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+_FROM = re.compile(rb"^[ \t]*from[ \t]+(\.*)([\w.]*)[ \t]+import[ \t]*(\([^)]*\)|[^\r\n]*)", re.MULTILINE)
+_IMPORT = re.compile(rb"^[ \t]*import[ \t]+([\w., \t]+)", re.MULTILINE)
+_NAME = re.compile(rb"(\w+)(?:\s+as\s+\w+)?")
+_COMMENT = re.compile(rb"#[^\r\n]*")
+
+
+@dataclass(frozen=True)
+class Import:
+    """`from {dots}{module} import {names}`, or `import {module}` without names."""
+
+    dots: int
+    module: str
+    names: tuple[str, ...] = ()
+
+
+def scan_imports(data: bytes) -> Iterator[Import]:
+    """The imports that a file's bytes show, wherever they stand."""
+    for match in _FROM.finditer(data):
+        dots, module, names = match.groups()
+        bare = _COMMENT.sub(b"", names).strip(b"()")
+        yield Import(len(dots), module.decode(), tuple(name.decode() for name in _NAME.findall(bare)))
+    for match in _IMPORT.finditer(data):
+        for part in match.group(1).split(b","):
+            if words := part.split():
+                yield Import(0, words[0].decode())
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What the first look at a file's bytes gives: whether they name MLX and argparse, and the imports."""
+
+    names_mlx: bool
+    names_argparse: bool
+    imports: tuple[Import, ...]
+
+    @staticmethod
+    def of(data: bytes) -> Scan:
+        adds_arguments = b"argparse" in data or b".add_argument(" in data
+        return Scan(b"mlx" in data, adds_arguments, tuple(scan_imports(data)))
+
+
+class Project:
+    """The files below a base folder; paths are relative to it.
+
+    `scans` are the files that were looked at. With `look_further` an import that leads to none of them is looked for
+    on disk: who names a single script still has its local modules seen through.
+    """
+
+    def __init__(self, base: Path, scans: dict[PurePosixPath, Scan], look_further: bool = False) -> None:
+        self.base = base
+        self.scans = scans
+        self.look_further = look_further
+        self._reaches_mlx: dict[PurePosixPath, bool] = {}
+        self._resolved: dict[tuple[Import, PurePosixPath], list[PurePosixPath]] = {}
+
+    @cached_property
+    def importers(self) -> dict[PurePosixPath, set[PurePosixPath]]:
+        """For each file that other files of the tree import, those files."""
+        found: dict[PurePosixPath, set[PurePosixPath]] = {}
+        for path in list(self.scans):
+            for item in self.scans[path].imports:
+                for target in self.resolve(item, path):
+                    if target != path:
+                        found.setdefault(target, set()).add(path)
+        return found
+
+    @cached_property
+    def _names_mlx(self) -> bool:
+        """Whether any file of the tree names MLX: in a tree without it no import has to be followed."""
+        return self.look_further or any(scan.names_mlx for scan in self.scans.values())
+
+    def resolve(self, item: Import, path: PurePosixPath) -> list[PurePosixPath]:
+        """The files of the tree that an import in `path` reads: the module, and those of its names that are modules."""
+        key = (item, path.parent)
+        if key not in self._resolved:
+            self._resolved[key] = self._resolve(item, path.parent)
+        return self._resolved[key]
+
+    def _resolve(self, item: Import, folder: PurePosixPath) -> list[PurePosixPath]:
+        above = [folder, *folder.parents]
+        roots = [base / sub for base in above for sub in ("", "src")]
+        bases = above[item.dots - 1 : item.dots] if item.dots else roots
+        for base in bases:
+            stem = base.joinpath(*item.module.split(".")) if item.module else base
+            candidates = [stem.with_name(stem.name + ".py")] if stem.name else []
+            candidates += [stem / "__init__.py", *(stem / f"{name}.py" for name in item.names)]
+            candidates += [stem / name / "__init__.py" for name in item.names]
+            if hits := [candidate for candidate in candidates if self._exists(candidate)]:
+                return hits
+        return []
+
+    def reaches_mlx(self, path: PurePosixPath) -> bool:
+        """Whether `path` names MLX, or imports a file of the tree that reaches it."""
+        if path not in self._reaches_mlx:
+            scan = self.scans[path]
+            self._reaches_mlx[path] = scan.names_mlx  # ends cycles
+            targets = (target for item in scan.imports for target in self.resolve(item, path))
+            self._reaches_mlx[path] = scan.names_mlx or any(self.reaches_mlx(target) for target in targets)
+        return self._reaches_mlx[path]
+
+    def concerns(self, path: PurePosixPath) -> bool:
+        """Whether a file may have to be edited: it reaches MLX, or builds parsers for one that does."""
+        if not self._names_mlx:
+            return False
+        if self.reaches_mlx(path):
+            return True
+        return self.scans[path].names_argparse and any(map(self.reaches_mlx, self.importers.get(path, ())))
+
+    def may_parse_arguments(self, path: PurePosixPath) -> bool:
+        """Whether a file names argparse, or imports a file that does, directly or through a package's `__init__`."""
+        scan = self.scans.get(path)
+        if scan is None or scan.names_argparse:
+            return True
+        for target in (target for item in scan.imports for target in self.resolve(item, path)):
+            through = target.name == "__init__.py" and target != path
+            if self.scans[target].names_argparse or (through and self._reexports_argparse(target)):
+                return True
+        return False
+
+    def _reexports_argparse(self, package: PurePosixPath) -> bool:
+        targets = (target for item in self.scans[package].imports for target in self.resolve(item, package))
+        return any(self.scans[target].names_argparse for target in targets)
+
+    def read(self, path: PurePosixPath) -> bytes:
+        """The bytes of a file of the tree; none for one that can't be read (it is reported when its turn comes)."""
+        try:
+            return (self.base / path).read_bytes()
+        except OSError:
+            return b""
+
+    def _exists(self, path: PurePosixPath) -> bool:
+        if path not in self.scans and self.look_further and (self.base / path).is_file():
+            self.scans[path] = Scan.of(self.read(path))
+        return path in self.scans

@@ -1,0 +1,216 @@
+"""How a script comes to attention: through what it does itself, or through the functions and classes it imports.
+
+The question is asked of names, not of files: a script that takes `read_jsonl` from a module which elsewhere loads a
+model does not run attention.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import PurePosixPath
+
+from flash_integrate.errors import FileError
+from flash_integrate.facts.imports import Import, Project
+from flash_integrate.source import Source
+from flash_integrate.syntax import dotted, walk
+
+# MLX packages that hold no model.
+_NO_MODELS = {"mlx", "mlx_data", "mlx_flash_runtime", "mlx_cuda", "mlx_metal"}
+# What a package of models offers besides running them.
+_RUNS_NOTHING = {
+    "convert", "quantize", "quantize_model", "dequantize_model", "save", "save_config", "save_model", "save_weights",
+    "save_gguf", "convert_to_gguf", "upload_to_hub", "create_model_card", "get_model_path", "fetch_from_hub",
+    "hf_repo_to_path", "load_config", "load_tokenizer", "TokenizerWrapper", "compute_bits_per_weight",
+    "get_total_parameters", "__version__", "version", "load_audio", "load_dataset", "download",
+}  # fmt: skip
+_ATTENTION = {
+    "scaled_dot_product_attention",
+    "MultiHeadAttention",
+    "Transformer",
+    "TransformerEncoder",
+    "TransformerDecoder",
+    "TransformerEncoderLayer",
+    "TransformerDecoderLayer",
+}
+_PRODUCTS = {"matmul", "einsum"}
+
+
+def holds_models(module: str) -> bool:
+    """Whether a module belongs to a package of MLX models (mlx_lm, mlx_vlm, mlx_whisper, ...)."""
+    package = module.partition(".")[0]
+    return "mlx" in package and package not in _NO_MODELS
+
+
+@dataclass(frozen=True)
+class Symbols:
+    """A module's top-level definitions and the names that its imports bind, read from the syntax tree."""
+
+    source: Source
+    imported: dict[str, tuple[Import, str | None]] = field(init=False, default_factory=dict)
+    stars: list[Import] = field(init=False, default_factory=list)
+
+    def __post_init__(self) -> None:
+        for node in self.source.nodes:
+            if isinstance(node, ast.ImportFrom):
+                for alias in node.names:
+                    item = Import(node.level, node.module or "", (alias.name,))
+                    if alias.name == "*":
+                        self.stars.append(item)
+                    else:
+                        self.imported[alias.asname or alias.name] = (item, alias.name)
+            elif isinstance(node, ast.Import):
+                for alias in node.names:
+                    self.imported[alias.asname or alias.name] = (Import(0, alias.name), None)
+
+    @cached_property
+    def definitions(self) -> dict[str, ast.stmt]:
+        """The functions, classes and variables of the module by name."""
+        found: dict[str, ast.stmt] = {}
+        for node in self.source.tree.body:
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                found[node.name] = node
+            elif isinstance(node, ast.Assign):
+                found.update((target.id, node) for target in node.targets if isinstance(target, ast.Name))
+        return found
+
+    def binding(self, name: str) -> tuple[Import, str, str] | None:
+        """What an import binds of a dotted name: the import, the name that it takes, the attribute that follows."""
+        for tail in _tails(name):
+            bound = name[: len(name) - len(tail)].rstrip(".")
+            if bound in self.imported:
+                item, original = self.imported[bound]
+                attribute = tail.partition(".")[0]
+                return item, original or attribute, attribute
+        return None
+
+
+class AttentionReach:
+    """Answers for the files of one project, which `source` gives; every definition is read at most once."""
+
+    def __init__(self, project: Project, source: Callable[[PurePosixPath], Source]) -> None:
+        self.project = project
+        self.source = source
+        self._symbols: dict[PurePosixPath, Symbols | None] = {}
+        self._read: dict[ast.AST, tuple[str | None, list[str]]] = {}
+
+    def of_script(self, path: PurePosixPath, source: Source) -> str | None:
+        """How the script at `path` comes to attention, in words; None if it does not."""
+        if path not in self._symbols:
+            self._symbols[path] = Symbols(source)
+        return self._search(path, source.tree, set())
+
+    def symbols(self, path: PurePosixPath) -> Symbols | None:
+        """The symbols of a file of the project; None if it can't be parsed."""
+        if path not in self._symbols:
+            try:
+                self._symbols[path] = Symbols(self.source(path))
+            except FileError:  # reported when the file's own turn comes
+                self._symbols[path] = None
+        return self._symbols[path]
+
+    def imported_definition(self, path: PurePosixPath, used: str) -> tuple[PurePosixPath, str] | None:
+        """The file, and the name in it, from which the file `path` imports a dotted name, one import further."""
+        symbols = self.symbols(path)
+        binding = symbols.binding(used) if symbols is not None else None
+        if binding is None:
+            return None
+        item, name, attribute = binding
+        for target in self.project.resolve(item, path):
+            wanted, found = _wanted(target, name, attribute), self.symbols(target)
+            if found is not None and (wanted in found.definitions or wanted in found.imported):
+                return target, wanted
+        return None
+
+    def _search(self, path: PurePosixPath, node: ast.AST, seen: set[tuple[PurePosixPath, str]]) -> str | None:
+        """Looks at one definition (or a whole script) and at everything that it names."""
+        if node not in self._read:
+            self._read[node] = _evidence(node), sorted(_names_used(node))
+        evidence, names = self._read[node]
+        symbols = self.symbols(path)
+        if evidence is not None or symbols is None:
+            return evidence
+        for name in names:
+            if found := self._follow(path, symbols, name, seen):
+                return found
+        if isinstance(node, ast.Module):
+            for item in symbols.stars:
+                if found := self._follow_import(path, item, "*", "", seen):
+                    return found
+        return None
+
+    def _follow(
+        self, path: PurePosixPath, symbols: Symbols, name: str, seen: set[tuple[PurePosixPath, str]]
+    ) -> str | None:
+        """Follows a dotted name that is used in `path` to where it is defined."""
+        if (path, name) in seen:
+            return None
+        seen.add((path, name))
+        root = name.partition(".")[0]
+        if root in symbols.definitions:
+            return self._search(path, symbols.definitions[root], seen)
+        binding = symbols.binding(name)
+        return None if binding is None else self._follow_import(path, *binding, seen)
+
+    def _follow_import(
+        self,
+        path: PurePosixPath,
+        item: Import,
+        name: str,
+        attribute: str,
+        seen: set[tuple[PurePosixPath, str]],
+    ) -> str | None:
+        if not item.dots and holds_models(item.module) and not self.project.resolve(item, path):
+            package = item.module.partition(".")[0]
+            return None if name in _RUNS_NOTHING else f"imports {package}"
+        for target in self.project.resolve(item, path):
+            symbols = self.symbols(target)
+            if symbols is None:
+                continue
+            if name in ("*", ""):  # everything, or the module as an object: `getattr(models, args.arch)`
+                found = self._search(target, symbols.source.tree, seen)
+            else:
+                found = self._follow(target, symbols, _wanted(target, name, attribute), seen)
+            if found:
+                return f"imports {target}" if found.startswith(("uses", "has", "loads")) else found
+        return None
+
+
+def _wanted(target: PurePosixPath, name: str, attribute: str) -> str:
+    """The name to look for in `target`: `from package import module` makes it the one used as `module.name`."""
+    return attribute if attribute and target.stem == name else name
+
+
+def _tails(name: str) -> Iterator[str]:
+    """`a.b.c` -> "", "c", "b.c": what can follow the part that an import binds, the longest binding first."""
+    parts = name.split(".")
+    return (".".join(parts[count:]) for count in range(len(parts), 0, -1))
+
+
+def _names_used(node: ast.AST) -> set[str]:
+    """The dotted names that a node reads, each with as many attributes as follow it."""
+    inner: set[int] = set()
+    names: set[str] = set()
+    for child in walk(node):
+        if isinstance(child, ast.Attribute | ast.Name) and id(child) not in inner:
+            name = dotted(child)
+            if name is not None:
+                names.add(name)
+                inner.update(id(part) for part in walk(child))
+    return names
+
+
+def _evidence(node: ast.AST) -> str | None:
+    """Attention in the node itself: MLX's own, written by hand, or a model whose module is chosen at run time."""
+    nodes = walk(node)
+    attributes = {child.attr for child in nodes if isinstance(child, ast.Attribute)}
+    names = attributes | {child.id for child in nodes if isinstance(child, ast.Name)}
+    multiplies = any(isinstance(child, ast.BinOp) and isinstance(child.op, ast.MatMult) for child in nodes)
+    if used := sorted(names & _ATTENTION):
+        return f"uses {used[0]}"
+    if "softmax" in names and (multiplies or names & _PRODUCTS):
+        return "has attention written by hand"
+    # Who loads a module by name and calls its main() hands over to a script that is looked at for itself.
+    return "loads modules by name" if "import_module" in names and "main" not in attributes else None

@@ -1,0 +1,88 @@
+"""One scanned base folder: its files, what they define and import, and what is known of each. Parsed at most once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+from flash_integrate.errors import FileError
+from flash_integrate.facts.argparse_parsers import Parser
+from flash_integrate.facts.file_facts import FileFacts
+from flash_integrate.facts.imports import Project, Scan
+from flash_integrate.facts.packaging import console_scripts
+from flash_integrate.facts.reach import AttentionReach
+from flash_integrate.source import Source
+
+
+class Workspace:
+    """Facts on the files of a project, and the way from a name that one file imports to the file that defines it.
+
+    `wants` says of a codemod's name whether it is asked; `editable` are the files that this run may change.
+    """
+
+    def __init__(self, project: Project, wants: Callable[[str], bool]) -> None:
+        self.project = project
+        self.wants = wants
+        self.editable: set[PurePosixPath] = set()
+        self.being_read: set[PurePosixPath] = set()
+        self.reach = AttentionReach(project, self.source)
+        self._sources: dict[PurePosixPath, Source] = {}
+        self._facts: dict[PurePosixPath, FileFacts] = {}
+
+    @classmethod
+    def alone(cls, name: PurePosixPath, data: bytes, base: Path) -> Workspace:
+        """A workspace of one file whose bytes are at hand; `base` is where it would stand."""
+        workspace = cls(Project(base, {name: Scan.of(data)}), lambda codemod: True)
+        workspace.editable.add(name)
+        workspace._sources[name] = Source(base / name, data)
+        return workspace
+
+    @cached_property
+    def console_scripts(self) -> dict[PurePosixPath, set[str]]:
+        return console_scripts(self.project)
+
+    def source(self, name: PurePosixPath) -> Source:
+        """A file of the project, read once."""
+        if name not in self._sources:
+            self._sources[name] = Source(self.project.base / name, self.project.read(name))
+        return self._sources[name]
+
+    def facts(self, name: PurePosixPath) -> FileFacts:
+        """The facts of a file of the project."""
+        if name not in self._facts:
+            self._facts[name] = FileFacts(name, self.source(name), self)
+        return self._facts[name]
+
+    def definition(self, name: PurePosixPath, used: str) -> tuple[FileFacts, str] | None:
+        """The file of the project, and the name in it, that a dotted name used in the file `name` stands for."""
+        for _ in range(4):  # re-exports through a package's __init__ are followed this far
+            target = self.reach.imported_definition(name, used)
+            if target is None:
+                return None
+            name, used = target
+            symbols = self.reach.symbols(name)
+            if symbols is not None and used in symbols.definitions:
+                return self.facts(name), used
+        return None
+
+    def users(self, parser: Parser) -> list[FileFacts]:
+        """The other files that parse arguments with `parser`, a parser of one file that its importers share."""
+        return [facts for facts in self._importers(parser.home) if parser in facts.argparse.parsers_used]
+
+    def _importers(self, name: PurePosixPath) -> list[FileFacts]:
+        """The files that import the file `name`, themselves or through others, and can be parsed."""
+        found: dict[PurePosixPath, FileFacts | None] = {}
+        todo = [name]
+        while todo:
+            for path in sorted(self.project.importers.get(todo.pop(), ())):
+                if path not in found and path != name:
+                    facts = self.facts(path)
+                    try:
+                        _ = facts.tree
+                    except FileError:  # reported when its own turn comes
+                        found[path] = None
+                    else:
+                        found[path] = facts
+                    todo.append(path)
+        return [facts for facts in found.values() if facts is not None]

@@ -1,0 +1,1 @@
+"""Notebooks: the cells of the JSON text, read as Python and edited in place."""

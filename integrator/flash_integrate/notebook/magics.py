@@ -1,0 +1,59 @@
+"""The cells of a notebook as Python alone: what only IPython understands becomes `pass`, on the same line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from flash_integrate.errors import UnreadableSource
+from flash_integrate.source import Source
+
+_CELL_MAGIC = re.compile(r"\s*%%(\S+)")
+# Cell magics below which stands Python that runs once, in the notebook's own namespace.
+_PYTHON_CELLS = {"time", "capture"}
+# `%magic`, `!command`, `?help`, `name = %magic`, `name = !command`, `help?`
+_MAGIC = re.compile(r"\s*[%!?]|[^#=]*=\s*[%!]|.*\?\s*$")
+# Above the code when it is parsed alone: a cell has no coding cookie, whatever its first two lines look like.
+_NO_COOKIE = ["", ""]
+
+
+def as_python(lines: Sequence[str]) -> list[str]:
+    """The lines of a cell without their endings, fit for `ast`; all blank for a cell that is not Python (`%%bash`).
+
+    Whether a line is a magic is only asked where Python stumbles: `% b` may also continue the line above.
+
+    Raises:
+        UnreadableSource: the cell is neither Python nor magics; the line counts from 1 in the cell.
+    """
+    result = [line.rstrip("\r\n") for line in lines]
+    start = next((index for index, line in enumerate(result) if line.strip()), len(result))
+    while start < len(result) and (magic := _CELL_MAGIC.match(result[start])):
+        if magic.group(1) not in _PYTHON_CELLS:
+            return [""] * len(result)
+        result[start] = ""
+        start += 1
+    while (error := _error(result)) is not None:
+        index = (error.line or 1) - 1
+        if index >= len(result) or not _MAGIC.match(result[index]):
+            raise error
+        _blank(result, index)
+    return result
+
+
+def _error(lines: list[str]) -> UnreadableSource | None:
+    """What keeps the lines from being Python."""
+    try:
+        _ = Source(Path(), "\n".join([*_NO_COOKIE, *lines, ""]).encode(errors="replace")).tree
+    except UnreadableSource as error:
+        return UnreadableSource(str(error), line=max((error.line or 1) - len(_NO_COOKIE), 1))
+    return None
+
+
+def _blank(lines: list[str], index: int) -> None:
+    """Puts `pass` in the place of a magic, and nothing in the place of the lines on which it goes on."""
+    while lines[index].endswith("\\") and index + 1 < len(lines):
+        lines[index + 1], lines[index] = lines[index] + lines[index + 1], ""
+        index += 1
+    indent = len(lines[index]) - len(lines[index].lstrip())
+    lines[index] = lines[index][:indent] + "pass"

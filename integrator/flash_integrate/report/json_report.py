@@ -1,0 +1,47 @@
+"""The run for programs: JSON as `report.schema.json`, beside this file, describes it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from flash_integrate import __version__
+from flash_integrate.plan import Status
+from flash_integrate.run import Outcome
+
+SCHEMA_VERSION = 1
+"""Goes up when a reader of the last version could misread this one; a new key is no such change."""
+
+
+def as_json(outcomes: Iterable[Outcome], mode: str) -> str:
+    """The run as JSON: `files` in the order of the scan, `summary` the number of files by status.
+
+    Pure ASCII, so that a file name which is no valid UTF-8 can be written, and read again, like any other.
+    """
+    files = [_file_as_dict(outcome) for outcome in outcomes]
+    summary = Counter(entry["status"] for entry in files)
+    document = {
+        "tool": "flash-integrate",
+        "version": __version__,
+        "schema_version": SCHEMA_VERSION,
+        "mode": mode,
+        "summary": {status.value: summary[status.value] for status in Status},
+        "files": files,
+    }
+    return json.dumps(document, indent=2) + "\n"
+
+
+def _file_as_dict(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "path": outcome.name.as_posix(),
+        "status": outcome.status.value,
+        "reason": outcome.reason,
+        "line": outcome.line,
+        "codemod": outcome.codemod,
+        "review": outcome.review or None,
+        # A change that could not be written failed: its lines are in no file.
+        "changed_lines": sorted(outcome.lines) if outcome.changes else [],
+        "notes": [{"line": note.line, "text": note.reason} for note in outcome.notes],
+    }

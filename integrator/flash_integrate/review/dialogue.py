@@ -1,0 +1,145 @@
+"""The review before anything is written: a person says of each hunk whether it is wanted, as in `git add -p`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TextIO
+
+from rich.console import Console
+from rich.text import Text
+
+from flash_integrate.diff import Hunk, diff_header
+from flash_integrate.errors import UnsafeRewrite
+from flash_integrate.plan import Status
+from flash_integrate.report.text import coloured, hunks_of
+from flash_integrate.review.selection import select
+from flash_integrate.run import Outcome
+from flash_integrate.source import Source, split_lines
+
+DECLINED = "declined in the review"
+NOT_REVIEWED = "the review ended before it"
+
+_Key = tuple[Path, PurePosixPath]
+
+_HELP = """\
+y - {verb} this hunk
+n - leave this hunk
+a - {verb} this hunk and all that follow in the file
+d - leave this hunk and all that follow in the file
+q - leave this hunk and everything that follows, in this file and in all others
+? - this help"""
+
+
+def review(outcomes: Iterable[Outcome], console: Console, answers: TextIO) -> list[Outcome]:
+    """The outcomes with what was accepted of them: a file of which nothing is accepted is a skipped one.
+
+    Shows each change's hunks on `console` and reads a line of `answers` for each; the end of `answers` is `q`. Hunks
+    that do not work without others that were left are asked again. A change that another one needs, or that needs
+    another, is left alone unless both are accepted as a whole.
+    """
+    before = list(outcomes)
+    reviewer = _Reviewer(console, answers)
+    return _resolve(console, before, [reviewer.review(outcome) for outcome in before])
+
+
+@dataclass
+class _Reviewer:
+    console: Console
+    answers: TextIO
+    has_quit: bool = False
+
+    def review(self, outcome: Outcome) -> Outcome:
+        if not outcome.changes:
+            return outcome
+        if self.has_quit:
+            return _left(outcome, NOT_REVIEWED)
+        hunks = hunks_of(outcome)
+        self._show_file(outcome)
+        while True:
+            accepted = self._ask_file(outcome, hunks)
+            if not accepted:
+                return _left(outcome, DECLINED)
+            try:
+                return outcome if accepted == hunks else select(outcome, accepted)
+            except UnsafeRewrite as error:
+                if self.has_quit:
+                    self._say(f"{outcome.name} is left as it is: {error}", "yellow")
+                    return _left(outcome, f"{DECLINED}: {error}")
+                self._say(
+                    f"Not accepted: {error}. Once more, from the first hunk; d leaves the file as it is.", "yellow"
+                )
+
+    def _ask_file(self, outcome: Outcome, hunks: list[Hunk]) -> list[Hunk]:
+        """The hunks that are accepted."""
+        accepted: list[Hunk] = []
+        for number, hunk in enumerate(hunks, start=1):
+            self._show_hunk(outcome, hunk)
+            answer = self._ask(f"({number}/{len(hunks)}) {_verb(outcome)} this hunk [y,n,a,d,q,?]? ", outcome)
+            self.has_quit = answer == "q"
+            if answer == "a":
+                accepted += hunks[number - 1 :]
+            if answer == "y":
+                accepted.append(hunk)
+            if answer in ("a", "d", "q"):
+                break
+        return accepted
+
+    def _ask(self, question: str, outcome: Outcome) -> str:
+        while True:
+            self.console.print(Text(question, "bold blue"), end="")
+            self.console.file.flush()
+            line = self.answers.readline()
+            if not self.answers.isatty():  # a terminal has shown it
+                self._say(line.strip(), "")
+            answer = line.strip().lower() if line else "q"
+            if answer in ("y", "n", "a", "d", "q"):
+                return answer
+            self._say(_HELP.format(verb=_verb(outcome)), "blue")
+
+    def _show_file(self, outcome: Outcome) -> None:
+        self._write(diff_header(outcome.name.as_posix()), "utf-8")
+        if outcome.review:
+            self._say(f"{outcome.codemod}, {outcome.reason}. To review: {outcome.review}", "dim")
+        for note in outcome.notes:
+            self._say(f"note{f' on line {note.line}' if note.line else ''}: {note.reason}", "yellow")
+
+    def _show_hunk(self, outcome: Outcome, hunk: Hunk) -> None:
+        encoding = Source(outcome.path, outcome.before).encoding
+        for line in hunk.text():
+            self._write(line, encoding)
+
+    def _write(self, lines: bytes, encoding: str) -> None:
+        colours = self.console.is_terminal and not self.console.no_color
+        for line in split_lines(lines):
+            self.console.file.write((coloured(line) if colours else line).decode(encoding, "replace"))
+
+    def _say(self, text: str, style: str) -> None:
+        self.console.print(Text(text, style), soft_wrap=True)
+
+
+def _verb(outcome: Outcome) -> str:
+    return "take out" if outcome.status is Status.REVERTED else "insert"
+
+
+def _left(outcome: Outcome, reason: str) -> Outcome:
+    return Outcome(outcome.base, outcome.name, Status.SKIPPED, reason)
+
+
+def _resolve(console: Console, before: Sequence[Outcome], after: Sequence[Outcome]) -> list[Outcome]:
+    """Takes back what was accepted of a change that belongs to another one which was not accepted as a whole."""
+    result = {(outcome.base, outcome.name): outcome for outcome in after}
+    planned = {(outcome.base, outcome.name): outcome for outcome in before if outcome.changes}
+    pairs = [(key, (outcome.base, name)) for key, outcome in planned.items() for name in outcome.needs]
+    pairs = [pair for one, other in pairs if other in planned for pair in ((one, other), (other, one))]
+    while (pair := next((pair for pair in pairs if _unmet(*pair, result, planned)), None)) is not None:
+        one, other = pair
+        reason = f"{DECLINED}: {other[1]}, to which its change belongs, was not accepted as a whole"
+        console.print(Text(f"{one[1]} is left as it is: {reason}", "yellow"), soft_wrap=True)
+        result[one] = _left(result[one], reason)
+    return list(result.values())
+
+
+def _unmet(one: _Key, other: _Key, result: dict[_Key, Outcome], planned: dict[_Key, Outcome]) -> bool:
+    return result[one].changes and result[other].lines != planned[other].lines

@@ -1,0 +1,288 @@
+"""The pipeline over a tree: discover, read, plan, rewrite, verify. Writes nothing; every file gets an outcome."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+from flash_integrate.codemod import Refusal
+from flash_integrate.config import Config
+from flash_integrate.discover import Found, discover
+from flash_integrate.errors import FileError, UnsafeRewrite
+from flash_integrate.explain import explain
+from flash_integrate.facts.file_facts import FileFacts
+from flash_integrate.facts.imports import Project, Scan
+from flash_integrate.facts.workspace import Workspace
+from flash_integrate.integrated import inserted_lines, leftovers, without_lines
+from flash_integrate.notebook.cells import Notebook
+from flash_integrate.notebook.rewriting import (
+    SUFFIX,
+    Rewritten,
+    plan_notebook,
+    revert_notebook,
+    rewrite_notebook,
+    scan_notebook,
+)
+from flash_integrate.plan import Decision, Status, plan, skip_by_name
+from flash_integrate.snippets import RUNTIME
+from flash_integrate.source import Source
+from flash_integrate.verify import verify
+
+NO_MLX = "no MLX"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one file ends. `after` is what is to be written, `lines` the numbers of the lines that differ in it
+    (`CHANGED`) or in `before` (`REVERTED`). `needs` are other files without whose change this one would not run."""
+
+    base: Path
+    name: PurePosixPath
+    status: Status
+    reason: str
+    line: int | None = None
+    codemod: str | None = None
+    review: str = ""
+    notes: tuple[Refusal, ...] = ()
+    before: bytes = field(default=b"", repr=False)
+    after: bytes = field(default=b"", repr=False)
+    lines: frozenset[int] = frozenset()
+    needs: frozenset[PurePosixPath] = frozenset()
+
+    @property
+    def path(self) -> Path:
+        return self.base / self.name
+
+    @property
+    def changes(self) -> bool:
+        return self.status in (Status.CHANGED, Status.REVERTED)
+
+
+Progress = Callable[[Sequence[Found], str], Iterable[Found]]
+"""Passes files on, and may show how far they are."""
+
+EVERYTHING = Config()
+
+
+def integrate(
+    paths: list[Path], exclude: Iterable[str], progress: Progress, config: Config = EVERYTHING, jobs: int | None = None
+) -> list[Outcome]:
+    """The outcome of each Python file and notebook below `paths`, as if they were written.
+
+    `jobs` processes share the planning; None leaves their number to the number of files that concern MLX.
+    """
+    files = list(discover(paths, exclude))
+    run = _Run(config)
+    look_further = any(path.is_file() for path in paths)
+    for found in progress(files, "reading"):
+        run.scan(found, look_further)
+    jobs = jobs or run.reasonable_jobs()
+    planned = progress(files, "planning")
+    if jobs == 1:
+        return resolve([run.outcome(found) for found in planned])
+    return resolve(_plan_in_processes(run, planned, files, jobs))
+
+
+def _plan_in_processes(run: _Run, planned: Iterable[Found], files: list[Found], jobs: int) -> list[Outcome]:
+    """The outcomes of `files`; `planned` are the same files, and shows how far it is."""
+    from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+    from multiprocessing import active_children
+
+    # Ctrl-C at a terminal goes to every process: the others start with it blocked, and leave it to this one.
+    own = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    pool = ProcessPoolExecutor(jobs, initializer=_adopt, initargs=(run,))
+    try:
+        outcomes = pool.map(_outcome, files, chunksize=max(1, len(files) // (jobs * 8)))
+        signal.pthread_sigmask(signal.SIG_SETMASK, own)
+        return [outcome for _, outcome in zip(planned, outcomes, strict=True)]
+    except BrokenExecutor as error:
+        raise FileError("a planning process was killed; nothing was written; -j 1 does without") from error
+    except KeyboardInterrupt:
+        for child in active_children():
+            child.terminate()
+        raise
+    finally:
+        pool.shutdown()
+
+
+def explain_files(paths: list[Path], exclude: Iterable[str], config: Config) -> Iterator[str]:
+    """Lines that say, of each Python file below `paths`, what is seen in it and why it is or is not changed."""
+    run = _Run(config)
+    files = [found for found in discover(paths, exclude) if found.path.suffix != SUFFIX]
+    for found in files:
+        run.scan(found, look_further=True)
+    for found in files:
+        outcome = run.outcome(found)
+        if outcome.reason == NO_MLX or outcome.status is Status.FAILED:
+            yield f"{found.name}: {outcome.status.value}: {outcome.reason}"
+        else:
+            yield from explain(run.workspaces[found.base].facts(found.name))
+
+
+class _Run:
+    """The workspaces of one run, a base folder each, and the files that could not be read."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.workspaces: dict[Path, Workspace] = {}
+        self.failed: dict[Path, Outcome] = {}
+
+    def scan(self, found: Found, look_further: bool) -> None:
+        """Takes a file into its workspace."""
+        if found.base not in self.workspaces:
+            self.workspaces[found.base] = Workspace(Project(found.base, {}, look_further), self.config.wants)
+        workspace = self.workspaces[found.base]
+        try:
+            workspace.project.scans[found.name] = _scan(found)
+        except FileError as error:
+            self.failed[found.path] = _failed(found, error)
+        else:
+            if self.config.leaves_out(found.path) is None:
+                workspace.editable.add(found.name)
+
+    def reasonable_jobs(self) -> int:
+        """One process for every forty files that name MLX, at most one for each processor."""
+        scans = (scan for workspace in self.workspaces.values() for scan in workspace.project.scans.values())
+        return min(os.cpu_count() or 1, 1 + sum(scan.names_mlx for scan in scans) // 40)
+
+    def outcome(self, found: Found) -> Outcome:
+        if found.path in self.failed:
+            return self.failed[found.path]
+        if reason := self.config.leaves_out(found.path):
+            return Outcome(found.base, found.name, Status.SKIPPED, reason)
+        return _integrate_file(found, self.workspaces[found.base])
+
+
+_adopted: _Run
+
+
+def _adopt(run: _Run) -> None:
+    """Gives a worker process the run that it works for."""
+    global _adopted
+    _adopted = run
+
+
+def _outcome(found: Found) -> Outcome:
+    return _adopted.outcome(found)
+
+
+def resolve(outcomes: list[Outcome]) -> list[Outcome]:
+    """Takes back the changes that need another file's change which did not come about."""
+    status = {(outcome.base, outcome.name): outcome.status for outcome in outcomes}
+    resolved = []
+    for outcome in outcomes:
+        unmet = [name for name in outcome.needs if status[outcome.base, name] in (Status.FAILED, Status.SKIPPED)]
+        if outcome.changes and unmet:
+            reason = f"its parser is built in {unmet[0]}, which could not be changed"
+            outcome = dataclasses.replace(outcome, status=Status.FAILED, reason=reason)
+        resolved.append(outcome)
+    return resolved
+
+
+def revert(paths: list[Path], exclude: Iterable[str], progress: Progress) -> list[Outcome]:
+    """The outcome of each Python file below `paths`, its insertions taken out."""
+    outcomes = []
+    files = list(discover(paths, exclude))
+    for found in progress(files, "reading"):
+        try:
+            outcomes.append(_revert_file(found))
+        except FileError as error:
+            outcomes.append(_failed(found, error))
+    return outcomes
+
+
+def _integrate_file(found: Found, workspace: Workspace) -> Outcome:
+    if not workspace.project.concerns(found.name):
+        return Outcome(found.base, found.name, Status.SKIPPED, NO_MLX)
+    if reason := skip_by_name(found.name):
+        return Outcome(found.base, found.name, Status.SKIPPED, reason)
+    try:
+        if found.path.suffix == SUFFIX:
+            notebook = Notebook(found.path, _read(found))
+            decision = plan_notebook(notebook, found.name, workspace)
+            rewrite = partial(rewrite_notebook, notebook, found.name, workspace)
+        else:
+            facts = workspace.facts(found.name)
+            decision = plan(facts)
+            rewrite = partial(_rewrite_script, facts, decision)
+        if decision.status is not Status.CHANGED:
+            return Outcome(found.base, found.name, decision.status, decision.reason, decision.line)
+        return _changed(found, decision, rewrite())
+    except FileError as error:
+        return _failed(found, error)
+
+
+def _rewrite_script(facts: FileFacts, decision: Decision) -> Rewritten:
+    # LibCST takes half a second to import: a run that rewrites nothing does without.
+    from flash_integrate.rewrite import rewrite
+
+    after = rewrite(facts.source, decision.insertions)
+    lines = verify(facts, after)
+    return Rewritten(facts.source.data, after, frozenset(lines))
+
+
+def _changed(found: Found, decision: Decision, rewritten: Rewritten) -> Outcome:
+    return Outcome(
+        found.base,
+        found.name,
+        Status.CHANGED,
+        decision.reason,
+        codemod=decision.codemod,
+        review=decision.review,
+        notes=decision.notes,
+        before=rewritten.before,
+        after=rewritten.after,
+        lines=rewritten.lines,
+        needs=frozenset(item.needs for item in decision.insertions if item.needs is not None),
+    )
+
+
+def _revert_file(found: Found) -> Outcome:
+    data = _read(found)
+    is_notebook = found.path.suffix == SUFFIX
+    result = revert_notebook(Notebook(found.path, data)) if is_notebook else _revert_script(Source(found.path, data))
+    if result is None:
+        return Outcome(found.base, found.name, Status.SKIPPED, "not integrated by this tool")
+    return Outcome(
+        found.base,
+        found.name,
+        Status.REVERTED,
+        f"{len(result.lines)} lines taken out" if result.lines else "taken out",
+        notes=result.notes,
+        before=data,
+        after=result.after,
+        lines=result.lines,
+    )
+
+
+def _revert_script(source: Source) -> Rewritten | None:
+    lines = inserted_lines(source) if RUNTIME.encode() in source.data else set()
+    if not lines:
+        return None
+    result = Source(source.path, without_lines(source, lines))
+    try:
+        notes = tuple(Refusal(f"still uses {name}", line) for line, name in leftovers(result))
+    except FileError as error:
+        raise UnsafeRewrite(f"without the inserted lines the file would not be valid: {error}") from error
+    return Rewritten(source.data, result.data, frozenset(lines), notes)
+
+
+def _scan(found: Found) -> Scan:
+    data = _read(found)
+    return scan_notebook(Notebook(found.path, data)) if found.path.suffix == SUFFIX else Scan.of(data)
+
+
+def _read(found: Found) -> bytes:
+    try:
+        return found.path.read_bytes()
+    except OSError as error:
+        raise FileError(error.strerror or str(error)) from error
+
+
+def _failed(found: Found, error: FileError) -> Outcome:
+    return Outcome(found.base, found.name, Status.FAILED, str(error), error.line)

@@ -1,0 +1,90 @@
+"""The statements that a patched script gains, as text; `integrated.py` finds the same statements again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+RUNTIME = "mlx_flash_runtime"
+ENABLE = "enable_flash_attention"
+BLOCK_SIZE_TYPE = "flash_block_size"
+DISABLE_FLAG = "--disable-flash-attention"
+BLOCK_SIZE_FLAG = "--flash-block-size"
+FLAG_NAMES = ("disable_flash_attention", "flash_block_size")
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a file's author writes calls: the quote character and the width that lines may have."""
+
+    quote: str = '"'
+    width: int = 88
+
+
+def runtime_import(*, call: bool, flags: bool) -> str:
+    """The guarded import of what a file uses: the patch `call`, the type of `--flash-block-size`, or both."""
+    names = ", ".join([ENABLE] * call + [BLOCK_SIZE_TYPE] * flags)
+    values = ", ".join(["None"] * call + ["int"] * flags)
+    return (
+        f"try:\n"
+        f"    from {RUNTIME} import {names}\n"
+        f"except ImportError:  # without the runtime this script runs on MLX's own attention\n"
+        f"    {names} = {values}\n"
+    )
+
+
+def flags(parser: str, style: Style, indent: int, *, own_default: bool = False) -> str:
+    """The two `add_argument` calls on the expression `parser`, at a column of `indent`.
+
+    `own_default` states the default of the switch, for a parser whose `argument_default` would take its place.
+    """
+    disable = [repr(DISABLE_FLAG), "action='store_true'", "help='use stock MLX attention'"]
+    if own_default:
+        disable.insert(2, "default=False")
+    size_help = "attention block size, a positive multiple of 8"
+    block_size = [
+        repr(BLOCK_SIZE_FLAG),
+        f"type={BLOCK_SIZE_TYPE}",
+        "default=None",
+        "metavar='N'",
+        f"help={size_help!r}",
+    ]
+    return "".join(_call(f"{parser}.add_argument", arguments, style, indent) for arguments in (disable, block_size))
+
+
+def _call(function: str, arguments: list[str], style: Style, indent: int) -> str:
+    """A call on one line where it fits, else one argument a line with a trailing comma."""
+    arguments = [argument.replace("'", style.quote) for argument in arguments]
+    line = f"{function}({', '.join(arguments)})\n"
+    if indent + len(line) - 1 <= style.width:
+        return line
+    return f"{function}(\n" + "".join(f"    {argument},\n" for argument in arguments) + ")\n"
+
+
+def keep_abbreviation(parser: str, short: str, option: str, style: Style) -> str:
+    """Keeps an abbreviation that argparse accepted before there was a second option to which it could belong."""
+    table = f"{parser}._option_string_actions"
+    return f"{table}['{short}'] = {table}['{option}']  # still short for {option}\n".replace("'", style.quote)
+
+
+def enable_call() -> str:
+    """The patch call of a script without flags: the environment variables alone steer it."""
+    return f"if {ENABLE} is not None:\n    {ENABLE}()\n"
+
+
+def enable_call_from(namespace: str, style: Style, *, mapping: bool, remove: bool) -> str:
+    """The patch call with the flags of `namespace`, an argparse namespace or (`mapping`) its dict.
+
+    `remove` takes the two names out again, for a namespace that is passed on as a whole.
+    """
+    disable, block_size = (_item(namespace, name, style, mapping) for name in FLAG_NAMES)
+    call = f"if {ENABLE} is not None:\n    {ENABLE}(not {disable}, block_size={block_size})\n"
+    return call + remove_names(namespace, style, mapping=mapping) if remove else call
+
+
+def remove_names(namespace: str, style: Style, *, mapping: bool) -> str:
+    """The statement that takes the two names out of a namespace or dict."""
+    return f"del {', '.join(_item(namespace, name, style, mapping) for name in FLAG_NAMES)}\n"
+
+
+def _item(namespace: str, name: str, style: Style, mapping: bool) -> str:
+    return f"{namespace}[{style.quote}{name}{style.quote}]" if mapping else f"{namespace}.{name}"

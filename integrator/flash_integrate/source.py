@@ -1,0 +1,88 @@
+"""A source file as bytes and as text: what was read is what a rewrite must give back."""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import tokenize
+import warnings
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from flash_integrate.errors import UnreadableSource
+from flash_integrate.syntax import walk
+
+
+@dataclass(frozen=True)
+class Source:
+    """A Python file: `path` as it is shown to the user, `data` its bytes."""
+
+    path: Path
+    data: bytes
+
+    @cached_property
+    def encoding(self) -> str:
+        """The encoding that the BOM or the coding cookie declares.
+
+        Raises:
+            UnreadableSource: the cookie names no known encoding, or contradicts the BOM.
+        """
+        try:
+            return tokenize.detect_encoding(io.BytesIO(self.data).readline)[0]
+        except SyntaxError as error:
+            raise UnreadableSource(str(error), line=1) from error
+
+    @cached_property
+    def text(self) -> str:
+        """The decoded text, newlines as they are.
+
+        Raises:
+            UnreadableSource: the bytes do not fit the declared encoding.
+        """
+        try:
+            return self.data.decode(self.encoding)
+        except UnicodeDecodeError as error:
+            line = self.data.count(b"\n", 0, error.start) + 1
+            raise UnreadableSource(f"not valid {self.encoding}: {error.reason}", line=line) from error
+
+    @cached_property
+    def tree(self) -> ast.Module:
+        """The syntax tree.
+
+        Raises:
+            UnreadableSource: the file is not valid Python, or is nested deeper than the parser reads.
+        """
+        try:
+            return _parse(self.text)
+        except SyntaxError as error:
+            from flash_integrate.newer_syntax import in_older_syntax  # and LibCST with it, which takes half a second
+
+            if (older := in_older_syntax(self.text)) is not None:
+                return _parse(older)
+            raise UnreadableSource(error.msg, line=error.lineno or 1) from error
+        except ValueError as error:
+            raise UnreadableSource(str(error), line=1) from error
+        except (RecursionError, MemoryError) as error:
+            raise UnreadableSource("nested too deeply to be parsed", line=1) from error
+
+    @cached_property
+    def nodes(self) -> list[ast.AST]:
+        """Every node of the tree. A walk is what most questions cost: it is made once."""
+        return walk(self.tree)
+
+    def lines(self) -> list[bytes]:
+        """The file's lines with their endings, split where Python splits them (not at form feeds)."""
+        return split_lines(self.data)
+
+
+def _parse(text: str) -> ast.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # `"\d"` in a user's file is not this program's to warn about
+        return ast.parse(text)
+
+
+def split_lines(data: bytes) -> list[bytes]:
+    """Splits at `\\n`, `\\r\\n` and `\\r` alone, endings kept."""
+    return re.findall(rb"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+", data)

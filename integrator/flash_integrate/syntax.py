@@ -1,0 +1,124 @@
+"""Statements of a module, each with its place: a path from the module's body that `ast` and LibCST share."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+Step = tuple[str, int]
+"""A suite's field (`body`, `orelse`, `finalbody`, `handlers`, `cases`) and an index in it."""
+
+Place = tuple[Step, ...]
+"""The steps from the module to a statement: `(("body", 4), ("body", 0))` is the first statement of the fifth one."""
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+@dataclass(frozen=True, eq=False)
+class Scope:
+    """A module or function body; `parent` is the scope in which its free names are looked up."""
+
+    node: ast.Module | Function
+    parent: Scope | None
+
+
+@dataclass(frozen=True, eq=False)
+class Statement:
+    """A statement, where it stands, and whether whole lines can be inserted before and after it."""
+
+    node: ast.stmt
+    place: Place
+    scope: Scope
+    suite: list[ast.stmt] = field(repr=False)
+    starts_its_line: bool
+    ends_its_line: bool
+
+    @property
+    def index(self) -> int:
+        return self.place[-1][1]
+
+    @property
+    def line(self) -> int:
+        return self.node.lineno
+
+
+def statements(tree: ast.Module, text: str) -> list[Statement]:
+    """Every statement of the module that `text` holds, in document order."""
+    lines = re.split(r"\r\n|\r|\n", text)
+    found: list[Statement] = []
+
+    def visit(suite: list[ast.stmt], name: str, prefix: Place, scope: Scope) -> None:
+        is_block = bool(suite) and _starts_a_block(suite[0], lines)
+        for index, node in enumerate(suite):
+            place = (*prefix, (name, index))
+            previous, following = suite[index - 1] if index else None, suite[index + 1 : index + 2]
+            starts = is_block and (previous is None or (previous.end_lineno or 0) < node.lineno)
+            ends = is_block and (not following or following[0].lineno > (node.end_lineno or node.lineno))
+            found.append(Statement(node, place, scope, suite, starts, ends))
+            inner = Scope(node, scope) if isinstance(node, Function) else scope
+            for field_name in ("body", "orelse", "finalbody"):
+                visit(getattr(node, field_name, []), field_name, place, inner)
+            for field_name in ("handlers", "cases"):
+                for position, child in enumerate(getattr(node, field_name, [])):
+                    visit(child.body, "body", (*place, (field_name, position)), inner)
+
+    visit(tree.body, "body", (), Scope(tree, None))
+    return found
+
+
+def _starts_a_block(first: ast.stmt, lines: list[str]) -> bool:
+    """Whether a suite's first statement has its line to itself: not the suite of `if quick: run()`, nor an `elif`,
+    which `ast` takes for an `if` in the suite of an `else`."""
+    before, after = lines[first.lineno - 1][: first.col_offset], lines[first.lineno - 1][first.col_offset :]
+    return not before.strip() and not (isinstance(first, ast.If) and after.startswith("elif"))
+
+
+def walk(root: ast.AST) -> list[ast.AST]:
+    """Every node of a tree but the expression contexts, in no order to rely on: `ast.walk` in half its time."""
+    found = [root]
+    for node in found:
+        for value in node.__dict__.values():
+            if isinstance(value, list):
+                found += [item for item in value if isinstance(item, ast.AST)]
+            elif isinstance(value, ast.AST) and not isinstance(value, ast.expr_context):
+                found.append(value)
+    return found
+
+
+_STATEMENTS = (ast.stmt, ast.ExceptHandler, ast.match_case)
+
+
+def own_nodes(statement: ast.stmt) -> Iterator[ast.AST]:
+    """The nodes of a statement without those of the statements nested in it."""
+    todo: list[ast.AST] = [statement]
+    while todo:
+        node = todo.pop()
+        yield node
+        todo.extend(child for child in ast.iter_child_nodes(node) if not isinstance(child, _STATEMENTS))
+
+
+def dotted(node: ast.AST | None) -> str | None:
+    """`a.b.c` for a chain of attributes on a name, None for any other expression."""
+    parts: list[str] = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    if not isinstance(node, ast.Name):
+        return None
+    return ".".join([node.id, *reversed(parts)])
+
+
+def is_docstring(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def is_main_guard(node: ast.stmt) -> bool:
+    """Whether a statement is `if __name__ == "__main__":`, written either way round."""
+    if not isinstance(node, ast.If) or not isinstance(node.test, ast.Compare) or len(node.test.ops) != 1:
+        return False
+    sides = (node.test.left, node.test.comparators[0])
+    names = [side.id for side in sides if isinstance(side, ast.Name)]
+    values = [side.value for side in sides if isinstance(side, ast.Constant)]
+    return isinstance(node.test.ops[0], ast.Eq) and names == ["__name__"] and values == ["__main__"]
