@@ -1,0 +1,27 @@
+"""The cases under `fixtures/codemods`: NAME.before.py becomes NAME.after.py, NAME.noop.py stays as it is."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+
+from flash_integrate.facts.file_facts import FileFacts
+from flash_integrate.facts.workspace import Workspace
+from flash_integrate.plan import Decision, plan
+
+CASES = Path(__file__).parents[2] / "fixtures" / "codemods"
+BEFORE = sorted(CASES.glob("*/*.before.py"))
+NOOP = sorted(CASES.glob("*/*.noop.py"))
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(CASES).as_posix().removesuffix(".py")
+
+
+def facts_of(path: Path, data: bytes) -> FileFacts:
+    """The facts of a file that stands alone."""
+    name = PurePosixPath(path.name.partition(".")[0] + ".py")
+    return Workspace.alone(name, data, path.parent).facts(name)
+
+
+def decide(path: Path) -> Decision:
+    return plan(facts_of(path, path.read_bytes()))

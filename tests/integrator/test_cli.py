@@ -1,0 +1,213 @@
+"""The command as its user meets it: exit codes, output, what is written and what is left alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from conftest import SCRIPT, Run, commit_all, git
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def test_dry_run_prints_a_diff_and_writes_nothing(flash_integrate: Run, repo: Path) -> None:
+    before = tree(repo)
+    result = flash_integrate(repo, "--dry-run")
+    assert result.returncode == 0
+    assert b"+++ b/run.py\n" in result.stdout
+    assert b"--disable-flash-attention" in result.stdout
+    assert b"1 would change" in result.stderr
+    assert b"\x1b[" not in result.stdout + result.stderr
+    assert tree(repo) == before
+
+
+def test_git_apply_of_the_dry_run_is_the_real_run(
+    flash_integrate: Run, repo: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    commit_all(repo)
+    diff = tmp_path_factory.mktemp("diff") / "flash.diff"
+    diff.write_bytes(flash_integrate(repo, "--dry-run").stdout)
+    git(repo, "apply", str(diff))
+    patched = tree(repo)
+    git(repo, "checkout", "-q", ".")
+    assert flash_integrate(repo).returncode == 0
+    assert tree(repo) == patched
+
+
+def test_apply_then_apply_again_then_revert(flash_integrate: Run, repo: Path) -> None:
+    before = tree(repo)
+    assert flash_integrate(repo).returncode == 0
+    after = tree(repo)
+    assert after["run.py"] != before["run.py"]
+    assert after["model.py"] == before["model.py"]
+    again = flash_integrate(repo)
+    assert b"1 already integrated" in again.stderr
+    assert tree(repo) == after
+    assert flash_integrate(repo, "--revert", "--dry-run").stdout.count(b"\n-") > 10
+    assert tree(repo) == after
+    assert flash_integrate(repo, "--revert").returncode == 0
+    assert tree(repo) == before
+
+
+def test_check_exits_1_when_there_is_work(flash_integrate: Run, repo: Path) -> None:
+    before = tree(repo)
+    assert flash_integrate(repo, "--check").returncode == 1
+    assert tree(repo) == before
+    flash_integrate(repo)
+    assert flash_integrate(repo, "--check").returncode == 0
+
+
+def test_revert_keeps_what_the_user_wrote_since(flash_integrate: Run, repo: Path) -> None:
+    flash_integrate(repo)
+    patched = (repo / "run.py").read_text()
+    (repo / "run.py").write_text(patched.replace("    args = ", "    # parse\n    args = ") + "print('done')\n")
+    assert flash_integrate(repo, "--revert").returncode == 0
+    expected = SCRIPT.replace("    args = ", "    # parse\n    args = ") + "print('done')\n"
+    assert (repo / "run.py").read_text() == expected
+
+
+def test_revert_leaves_a_file_alone_that_would_not_parse_without_the_call(flash_integrate: Run, repo: Path) -> None:
+    flash_integrate(repo)
+    patched = (repo / "run.py").read_text().replace("    args = parser", "    if True:\n        args = parser")
+    # The user has put the call under a header of their own: taken out, the header would have no body.
+    broken = patched.replace("    if enable_flash", "    if args:\n      if enable_flash")
+    broken = broken.replace("        enable_flash_attention(not", "        enable_flash_attention(not")
+    (repo / "run.py").write_text(broken)
+    compile(broken, "run.py", "exec")
+    result = flash_integrate(repo, "--revert")
+    assert result.returncode == 2
+    assert b"would not be valid" in result.stderr
+    assert (repo / "run.py").read_text() == broken
+
+
+def test_a_broken_file_is_reported_with_its_line_and_the_rest_is_done(flash_integrate: Run, repo: Path) -> None:
+    (repo / "broken.py").write_text("import mlx\n\ndef f(:\n    pass\n")
+    (repo / "latin.py").write_bytes(b"import mlx\nname = '\xe9'\n")
+    result = flash_integrate(repo)
+    assert result.returncode == 2
+    assert b"broken.py:3" in result.stderr
+    assert b"latin.py:2" in result.stderr
+    assert b"1 changed" in result.stderr
+    assert b"2 failed" in result.stderr
+    assert b"Traceback" not in result.stderr
+    assert "enable_flash_attention" in (repo / "run.py").read_text()
+
+
+@pytest.mark.parametrize("nesting", ["(" * 300 + "1" + ")" * 300, "1" + " + 1" * 20000], ids=["nested", "chain"])
+def test_code_too_deep_for_the_parsers_is_reported(flash_integrate: Run, repo: Path, nesting: str) -> None:
+    deep = f"from mlx_lm import chat\nx = {nesting}\nchat.main()\n"
+    (repo / "deep.py").write_text(deep)
+    result = flash_integrate(repo)
+    assert result.returncode in (0, 2)
+    assert b"Traceback" not in result.stderr
+    if result.returncode:
+        assert b"deep.py" in result.stderr
+        assert (repo / "deep.py").read_text() == deep
+    assert "enable_flash_attention" in (repo / "run.py").read_text()
+
+
+def test_refuses_to_write_over_uncommitted_changes(flash_integrate: Run, repo: Path) -> None:
+    commit_all(repo)
+    (repo / "run.py").write_text(SCRIPT + "# work in progress\n")
+    before = tree(repo)
+    result = flash_integrate(repo)
+    assert result.returncode == 2
+    assert b"run.py" in result.stderr
+    assert b"--force" in result.stderr
+    assert tree(repo) == before
+    assert flash_integrate(repo, "--dry-run").returncode == 0
+    assert flash_integrate(repo, "--force").returncode == 0
+    assert (repo / "run.py").read_text().endswith("# work in progress\n")
+
+
+def test_changes_in_files_that_are_not_touched_do_not_matter(flash_integrate: Run, repo: Path) -> None:
+    commit_all(repo)
+    (repo / "notes.py").write_text("print('changed')\n")
+    assert flash_integrate(repo).returncode == 0
+    # What it wrote itself can be taken out again without --force.
+    assert flash_integrate(repo, "--revert").returncode == 0
+    assert git(repo, "diff", "--name-only").split() == [b"notes.py"]
+
+
+def test_exclude(flash_integrate: Run, repo: Path) -> None:
+    (repo / "old").mkdir()
+    (repo / "old" / "run.py").write_text(SCRIPT)
+    flash_integrate(repo, "--exclude", "old/", "--exclude", "model*")
+    assert (repo / "old" / "run.py").read_text() == SCRIPT
+    assert (repo / "run.py").read_text() != SCRIPT
+
+
+def test_what_git_ignores_and_environments_are_left_out(flash_integrate: Run, repo: Path) -> None:
+    kept = ["scratch/run.py", "lib/site-packages/run.py", "myenv/run.py", "sub/generated_run.py"]
+    for name in [*kept, "sub/run.py"]:
+        (repo / name).parent.mkdir(parents=True, exist_ok=True)
+        (repo / name).write_text(SCRIPT)
+    (repo / "myenv" / "pyvenv.cfg").touch()
+    (repo / ".gitignore").write_text("scratch/\n")
+    (repo / "sub" / ".gitignore").write_text("generated_*\n")
+    flash_integrate(repo)
+    assert all((repo / name).read_text() == SCRIPT for name in kept)
+    assert (repo / "sub" / "run.py").read_text() != SCRIPT
+
+
+def test_a_symlink_is_not_followed_and_its_target_is_edited_once(flash_integrate: Run, repo: Path) -> None:
+    (repo / "link.py").symlink_to("run.py")
+    result = flash_integrate(repo, repo / "run.py")
+    assert b"1 changed" in result.stderr
+    assert (repo / "link.py").is_symlink()
+    assert (repo / "run.py").read_text().count("import enable_flash_attention") == 1
+
+
+def test_permissions_stay_and_no_temporary_file_is_left(flash_integrate: Run, repo: Path) -> None:
+    (repo / "run.py").chmod(0o750)
+    names = set(os.listdir(repo))
+    flash_integrate(repo)
+    assert stat.S_IMODE((repo / "run.py").stat().st_mode) == 0o750
+    assert set(os.listdir(repo)) == names
+
+
+def test_json_names_every_file_with_its_outcome(
+    flash_integrate: Run, repo: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    report = tmp_path_factory.mktemp("report") / "report.json"
+    (repo / "broken.py").write_text("import mlx\nx = = 1\n")
+    flash_integrate(repo, "--dry-run", "--json", report)
+    document = json.loads(report.read_text())
+    assert document["mode"] == "apply --dry-run"
+    assert document["summary"] == {"changed": 1, "reverted": 0, "already integrated": 0, "skipped": 2, "failed": 1}
+    files = {entry["path"]: entry for entry in document["files"]}
+    assert files["run.py"]["codemod"] == "argparse-script"
+    assert files["broken.py"]["line"] == 2
+    assert files["model.py"]["reason"] == "a library module: nothing in it starts a program"
+
+
+def test_a_single_file_still_has_its_local_imports_seen_through(flash_integrate: Run, repo: Path) -> None:
+    script = "import model\n\nif __name__ == '__main__':\n    print(model.attention(64, 4))\n"
+    (repo / "use.py").write_text(script)
+    result = flash_integrate(repo / "use.py")
+    assert b"imports model.py" in result.stderr
+    assert (repo / "use.py").read_text() != script
+    assert (repo / "run.py").read_text() == SCRIPT
+
+
+def test_colours_on_demand(flash_integrate: Run, repo: Path) -> None:
+    assert b"\x1b[32m+" in flash_integrate(repo, "--dry-run", "--color", "always").stdout
+    assert b"\x1b[" not in flash_integrate(repo, "--dry-run", "--color", "never").stdout
+
+
+@pytest.mark.parametrize("args", [[], ["no/such/folder"], ["--no-such-option", "."]])
+def test_a_wrong_command_line_exits_2(flash_integrate: Run, repo: Path, args: list[str]) -> None:
+    result = flash_integrate(*args, cwd=repo)
+    assert result.returncode == 2
+    assert b"Traceback" not in result.stderr
+
+
+def test_a_folder_without_python_is_no_error(flash_integrate: Run, tmp_path: Path) -> None:
+    result = flash_integrate(tmp_path)
+    assert result.returncode == 0
+    assert b"no Python files found" in result.stderr

@@ -1,0 +1,129 @@
+"""`[tool.flash-integrate]`: where it is found, what it leaves out, and what is said when it can't be used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flash_integrate.codemod import name_of, registry
+from flash_integrate.config import Config, ConfigError, load, merge
+
+CODEMODS = [name_of(codemod) for codemod in registry()]
+
+
+def write(folder: Path, table: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "pyproject.toml").write_text(table)
+    return folder / "pyproject.toml"
+
+
+def test_without_a_file_everything_is_taken(tmp_path: Path) -> None:
+    (tmp_path / ".git").mkdir()
+    config = load(tmp_path)
+    assert config == Config()
+    assert config.leaves_out(tmp_path / "run.py") is None
+    assert all(map(config.wants, CODEMODS))
+
+
+def test_the_nearest_file_with_the_table_is_found_from_a_folder_or_a_script(tmp_path: Path) -> None:
+    (tmp_path / ".git").mkdir()
+    file = write(tmp_path, '[tool.flash-integrate]\nexclude = ["old/"]\n')
+    write(tmp_path / "pack", '[project]\nname = "pack"\n')  # has no table: it hides nothing
+    (tmp_path / "pack" / "run.py").touch()
+    assert load(tmp_path).file == file
+    assert load(tmp_path / "pack").file == file
+    assert load(tmp_path / "pack" / "run.py").file == file
+    nested = write(tmp_path / "pack", "[tool.flash-integrate]\n")
+    assert load(tmp_path / "pack" / "run.py").file == nested
+
+
+def test_the_search_ends_at_the_top_of_the_checkout(tmp_path: Path) -> None:
+    write(tmp_path, '[tool.flash-integrate]\nexclude = ["old/"]\n')
+    (tmp_path / "checkout" / ".git").mkdir(parents=True)
+    assert load(tmp_path / "checkout").file is None
+    (tmp_path / "folder").mkdir()
+    assert load(tmp_path / "folder").file == tmp_path / "pyproject.toml"
+
+
+def test_patterns_are_relative_to_the_file(tmp_path: Path) -> None:
+    write(tmp_path, '[tool.flash-integrate]\nexclude = ["old/", "/sub/one.py", "*_test.py", "!keep_test.py"]\n')
+    (tmp_path / "sub").mkdir()
+    config = load(tmp_path / "sub")
+    out = ["old/run.py", "sub/old/run.py", "sub/one.py", "sub/a_test.py"]
+    kept = ["run.py", "one.py", "deep/sub/one.py", "keep_test.py"]
+    assert {name: config.leaves_out(tmp_path / name) for name in out} == dict.fromkeys(
+        out, "[tool.flash-integrate] excludes it"
+    )
+    assert {name: config.leaves_out(tmp_path / name) for name in kept} == dict.fromkeys(kept)
+    assert config.leaves_out(tmp_path / "old", is_folder=True)
+    assert not config.leaves_out(tmp_path.parent / "elsewhere" / "old" / "run.py")
+
+
+def test_include_names_all_that_is_taken_and_exclude_takes_from_it(tmp_path: Path) -> None:
+    write(tmp_path, '[tool.flash-integrate]\ninclude = ["scripts/", "/train.py"]\nexclude = ["scripts/old.py"]\n')
+    config = load(tmp_path)
+    assert config.leaves_out(tmp_path / "scripts" / "run.py") is None
+    assert config.leaves_out(tmp_path / "train.py") is None
+    assert config.leaves_out(tmp_path / "other.py") == "[tool.flash-integrate] does not include it"
+    assert config.leaves_out(tmp_path / "scripts" / "old.py") == "[tool.flash-integrate] excludes it"
+    # A folder that is not included itself may hold what is.
+    assert config.leaves_out(tmp_path / "deep", is_folder=True) is None
+    assert config.leaves_out(tmp_path / "deep" / "scripts" / "run.py") is None
+
+
+def test_only_and_skip_choose_codemods(tmp_path: Path) -> None:
+    first, second = CODEMODS[:2]
+    write(tmp_path, f'[tool.flash-integrate]\nskip = ["{first}"]\n')
+    config = load(tmp_path)
+    assert [config.wants(first), config.wants(second)] == [False, True]
+    write(tmp_path, f'[tool.flash-integrate]\nonly = ["{first}"]\n')
+    config = load(tmp_path)
+    assert [config.wants(first), config.wants(second)] == [True, False]
+
+
+def test_the_command_line_takes_the_place_of_only_and_adds_to_skip() -> None:
+    first, second, third = CODEMODS[:3]
+    config = Config(only=(first, second), skip=(third,))
+    assert merge(config) == config
+    assert merge(config, only=[third]) == Config(only=(third,))
+    assert merge(config, skip=[second]) == Config(only=(first, second), skip=(third, second))
+
+
+def test_the_command_line_is_checked() -> None:
+    with pytest.raises(ConfigError, match=rf"^--only: no codemod is called 'argparse'; there are .*{CODEMODS[0]}"):
+        merge(Config(), only=["argparse"])
+    with pytest.raises(ConfigError, match=r"^--skip: no codemod"):
+        merge(Config(), skip=["argparse"])
+    with pytest.raises(ConfigError, match=rf"^--only and --skip both name {CODEMODS[0]}"):
+        merge(Config(), only=CODEMODS[:1], skip=CODEMODS[:1])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[tool.flash-integrate", "not valid TOML"),
+        ("[tool]\nflash-integrate = 3\n", "tool.flash-integrate must be a table"),
+        ('[tool.flash-integrate]\nexclud = ["a"]\n', "has no key 'exclud'; it has include, exclude, only, skip"),
+        ('[tool.flash-integrate]\nexclude = "old"\n', "exclude must be a list of strings"),
+        ("[tool.flash-integrate]\ninclude = [1]\n", "include must be a list of strings"),
+        ('[tool.flash-integrate]\nexclude = ["!"]\n', "exclude: '!' is not a pattern of .gitignore"),
+        ('[tool.flash-integrate]\nonly = ["fire"]\n', "only: no codemod is called 'fire'"),
+        (
+            '[tool.flash-integrate]\nonly = ["main-guard"]\nskip = ["main-guard"]\n',
+            "only and skip both name main-guard",
+        ),
+    ],
+)
+def test_what_can_not_be_used_is_said_with_file_and_key(tmp_path: Path, text: str, message: str) -> None:
+    file = write(tmp_path, text)
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path)
+    assert str(caught.value).startswith(f"{file}: ")
+    assert message in str(caught.value)
+
+
+def test_a_file_that_is_not_utf8_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_bytes(b"# caf\xe9\n")
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        load(tmp_path)

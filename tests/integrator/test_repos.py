@@ -1,0 +1,315 @@
+"""Scripts whose parser, entry point or attention is in another file of the repo."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import Run
+
+SHARED_PARSER = """\
+import argparse
+
+
+def build_parser():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--model", default="tiny")
+    return parser
+
+
+def parse_arguments():
+    return build_parser().parse_args()
+"""
+USES_PARSER = """\
+from mlx_lm import load
+
+from options import build_parser
+
+if __name__ == "__main__":
+    parser = build_parser()
+    parser.add_argument("--steps", type=int, default=3)
+    args = parser.parse_args()
+    load(args.model)
+    print(sorted(vars(args)))
+"""
+USES_ARGUMENTS = """\
+import options
+from mlx_lm import load
+
+
+def main():
+    args = options.parse_arguments()
+    load(args.model)
+    print(args.model)
+
+
+if __name__ == "__main__":
+    main()
+"""
+USES_NO_MODEL = """\
+import options
+
+if __name__ == "__main__":
+    print(vars(options.parse_arguments()))
+"""
+SUBCLASS = """\
+import argparse
+
+
+class ModelParser(argparse.ArgumentParser):
+    def add_model_arguments(self):
+        self.add_argument("--model", default="tiny")
+
+    def parse_args(self, *args, **kwargs):
+        namespace = super().parse_args(*args, **kwargs)
+        namespace.model = namespace.model.upper()
+        return namespace
+"""
+USES_SUBCLASS = """\
+from mlx_lm import load
+
+from options import ModelParser
+
+
+def main():
+    parser = ModelParser(description="generate")
+    parser.add_model_arguments()
+    args = parser.parse_args()
+    load(args.model)
+    print(args.model)
+
+
+if __name__ == "__main__":
+    main()
+"""
+UTILITIES = """\
+import json
+
+from mlx_lm import load
+
+
+def read(path):
+    return json.load(path)
+
+
+def model():
+    return load("tiny")
+"""
+ADDS_OPTIONS = """\
+def add_data_options(parser):
+    parser.add_argument("--data")
+"""
+HANDS_OVER_PARSER = """\
+import argparse
+
+from common import add_data_options
+from mlx_lm import load
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    add_data_options(parser)
+    args = parser.parse_args()
+    load(args.data)
+    print(args.data)
+"""
+PASSES_ARGUMENTS = """\
+import argparse
+
+from mlx_lm import load
+
+
+def main(args):
+    load(args.model)
+    print(args.model)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--model", default="tiny")
+    main(parser.parse_args())
+"""
+ONE = """\
+import argparse
+
+import two
+
+
+def parser():
+    return argparse.ArgumentParser()
+"""
+TWO = """\
+import argparse
+
+import one
+from mlx_lm import load
+
+
+def main():
+    args = one.parser().parse_args()
+    load(args)
+"""
+
+
+def make(folder: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return folder
+
+
+def statuses(flash_integrate: Run, repo: Path, report: Path) -> dict[str, tuple[str, str]]:
+    flash_integrate(repo, "--dry-run", "--json", report)
+    files = json.loads(report.read_text())["files"]
+    return {entry["path"]: (entry["codemod"] or entry["status"], entry["reason"]) for entry in files}
+
+
+def run_script(path: Path, *args: str) -> str:
+    """Runs a script with a stand-in for mlx_lm, without the runtime."""
+    stand_ins = path.parent / "stand_ins"
+    make(stand_ins, {"mlx_lm.py": "def load(model): pass\n", "mlx_flash_runtime.py": "raise ImportError\n"})
+    environment = {**os.environ, "PYTHONPATH": str(stand_ins)}
+    result = subprocess.run([sys.executable, path, *args], capture_output=True, text=True, env=environment)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_a_parser_of_another_module_gets_the_flags_once_and_each_script_its_call(
+    flash_integrate: Run, tmp_path: Path
+) -> None:
+    files = {"options.py": SHARED_PARSER, "train.py": USES_PARSER, "chat.py": USES_ARGUMENTS}
+    repo = make(tmp_path / "repo", files)
+    before = {name: run_script(repo / name) for name in ("train.py", "chat.py")}
+    assert flash_integrate(repo).returncode == 0
+    assert (repo / "options.py").read_text().count("--disable-flash-attention") == 1
+    assert "enable_flash_attention" not in (repo / "options.py").read_text()
+    for name in ("train.py", "chat.py"):
+        text = (repo / name).read_text()
+        assert text.count("    enable_flash_attention(not args.disable_flash_attention") == 1
+        assert 'add_argument("--disable-flash' not in text
+        assert run_script(repo / name) == before[name]
+        assert run_script(repo / name, "--disable-flash-attention", "--flash-block-size", "64") == before[name]
+        assert "--flash-block-size N" in run_script(repo / name, "--help")
+    assert flash_integrate(repo, "--check").returncode == 0
+    assert flash_integrate(repo, "--revert").returncode == 0
+    assert {name: (repo / name).read_text() for name in files} == files
+
+
+def test_a_script_added_later_finds_the_flags_on_the_shared_parser(flash_integrate: Run, tmp_path: Path) -> None:
+    repo = make(tmp_path / "repo", {"options.py": SHARED_PARSER, "chat.py": USES_ARGUMENTS})
+    flash_integrate(repo)
+    options = (repo / "options.py").read_text()
+    make(repo, {"train.py": USES_PARSER})
+    assert flash_integrate(repo).returncode == 0
+    assert (repo / "options.py").read_text() == options
+    assert "disable_flash_attention" in (repo / "train.py").read_text()
+    assert "steps" in run_script(repo / "train.py", "--flash-block-size", "64")
+
+
+def test_a_parser_that_a_script_without_attention_uses_too_gets_no_flags(flash_integrate: Run, tmp_path: Path) -> None:
+    files = {"options.py": SHARED_PARSER, "chat.py": USES_ARGUMENTS, "show.py": USES_NO_MODEL}
+    repo = make(tmp_path / "repo", files)
+    before = run_script(repo / "show.py")
+    assert flash_integrate(repo).returncode == 0
+    assert (repo / "options.py").read_text() == SHARED_PARSER
+    assert (repo / "show.py").read_text() == USES_NO_MODEL
+    assert "    enable_flash_attention()" in (repo / "chat.py").read_text()
+    assert run_script(repo / "show.py") == before
+
+
+def test_a_script_named_alone_gets_no_call_for_flags_that_its_parser_will_not_have(
+    flash_integrate: Run, tmp_path: Path
+) -> None:
+    repo = make(tmp_path / "repo", {"options.py": SHARED_PARSER, "chat.py": USES_ARGUMENTS})
+    result = flash_integrate(repo / "chat.py")
+    assert b"its parser is built in options.py, which is not edited" in result.stderr
+    assert run_script(repo / "chat.py") == "tiny\n"
+
+
+def test_a_subclass_of_the_parser_in_another_module(flash_integrate: Run, tmp_path: Path) -> None:
+    repo = make(tmp_path / "repo", {"options.py": SUBCLASS, "run.py": USES_SUBCLASS})
+    assert flash_integrate(repo).returncode == 0
+    assert (repo / "options.py").read_text() == SUBCLASS
+    assert run_script(repo / "run.py", "--disable-flash-attention", "--model", "small") == "SMALL\n"
+
+
+@pytest.mark.parametrize(
+    ("manifest", "text"),
+    [
+        ("pyproject.toml", '[project.scripts]\ntalk = "pkg.talk:start"\n'),
+        ("setup.cfg", "[options.entry_points]\nconsole_scripts =\n    talk = pkg.talk:start\n"),
+        (
+            "setup.py",
+            "from setuptools import setup\nsetup(entry_points={'console_scripts': ['talk=pkg.talk:start']})\n",
+        ),
+    ],
+)
+def test_a_function_that_packaging_installs_as_a_command(
+    flash_integrate: Run, tmp_path: Path, manifest: str, text: str
+) -> None:
+    talk = 'from mlx_lm import load\n\n\ndef start():\n    """Talk."""\n    load("tiny")\n\n\ndef helper():\n    pass\n'
+    repo = make(tmp_path / "repo", {manifest: text, "src/pkg/__init__.py": "", "src/pkg/talk.py": talk})
+    assert flash_integrate(repo).returncode == 0
+    expected = '    """Talk."""\n    if enable_flash_attention is not None:\n        enable_flash_attention()\n    load'
+    assert expected in (repo / "src/pkg/talk.py").read_text()
+
+
+def test_attention_is_asked_of_names_and_not_of_files(flash_integrate: Run, tmp_path: Path) -> None:
+    repo = make(
+        tmp_path / "repo",
+        {
+            "utils.py": UTILITIES,
+            "prepare.py": "from utils import read\n\nprint(read('data.json'))\n",
+            "train.py": "from utils import model\n\nprint(model())\n",
+            "by_name.py": "import utils\n\nprint(getattr(utils, 'model')())\n",
+        },
+    )
+    found = statuses(flash_integrate, repo, tmp_path / "report.json")
+    assert found["prepare.py"] == ("skipped", "no attention is reached from it")
+    assert found["train.py"] == ("flat-script", "imports mlx_lm")
+    assert found["by_name.py"] == ("flat-script", "imports mlx_lm")
+    assert found["utils.py"] == ("skipped", "a library module: nothing in it starts a program")
+
+
+def test_an_option_that_another_module_adds_keeps_its_abbreviation(flash_integrate: Run, tmp_path: Path) -> None:
+    files = {"common.py": ADDS_OPTIONS, "run.py": HANDS_OVER_PARSER}
+    repo = make(tmp_path / "repo", files)
+    before = run_script(repo / "run.py", "--d", "here")
+    assert flash_integrate(repo).returncode == 0
+    assert (repo / "common.py").read_text() == ADDS_OPTIONS
+    assert run_script(repo / "run.py", "--d", "here") == before == "here\n"
+    assert run_script(repo / "run.py", "--d", "here", "--disable-flash-attention") == before
+
+
+def test_a_script_that_adds_to_a_shared_parser_loses_no_abbreviation(flash_integrate: Run, tmp_path: Path) -> None:
+    """The flags come first there, when its option is not known yet: they are refused."""
+    script = USES_PARSER.replace('"--steps", type=int, default=3', '"--data"')
+    repo = make(tmp_path / "repo", {"options.py": SHARED_PARSER, "run.py": script})
+    before = run_script(repo / "run.py", "--d", "here")
+    result = flash_integrate(repo)
+    assert b"would no longer take --d" in result.stderr
+    assert (repo / "options.py").read_text() == SHARED_PARSER
+    assert run_script(repo / "run.py", "--d", "here") == before
+
+
+def test_a_function_that_another_file_calls_gets_no_call_for_flags(flash_integrate: Run, tmp_path: Path) -> None:
+    files = {
+        "run.py": PASSES_ARGUMENTS,
+        "notebook.py": "import types\n\nimport run\n\nrun.main(types.SimpleNamespace(model='x'))\n",
+    }
+    repo = make(tmp_path / "repo", files)
+    before = {name: run_script(repo / name) for name in files}
+    assert flash_integrate(repo).returncode == 0
+    assert "enable_flash_attention()" in (repo / "run.py").read_text()
+    assert {name: run_script(repo / name) for name in files} == before
+
+
+def test_modules_that_import_each_other(flash_integrate: Run, tmp_path: Path) -> None:
+    repo = make(tmp_path / "repo", {"one.py": ONE, "two.py": TWO, "run.py": "import two\n\ntwo.main()\n"})
+    result = flash_integrate(repo)
+    assert result.returncode == 0, result.stderr
+    assert "enable_flash_attention()" in (repo / "run.py").read_text()

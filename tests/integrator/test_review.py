@@ -1,0 +1,158 @@
+"""The review of a change hunk by hunk: what a person answers is what is written."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import pexpect
+import pytest
+from conftest import SCRIPT, commit_all, git
+from reviewing import SPREAD, TWO_PARSERS, only, reviewed, scanned
+from rich.console import Console
+
+from flash_integrate.diff import unified_diff
+from flash_integrate.plan import Status
+from flash_integrate.report.text import hunks_of
+from flash_integrate.review.dialogue import review
+from flash_integrate.run import Outcome
+
+
+def test_hunks_hold_each_changed_line_once(tmp_path: Path) -> None:
+    for text, count in ((SPREAD, 3), (TWO_PARSERS, 5), (SCRIPT, 1)):
+        outcome = only(tmp_path, text)
+        found = hunks_of(outcome)
+        assert len(found) == count
+        assert sorted(number for hunk in found for number in hunk.changed) == sorted(outcome.lines)
+
+
+# The answers
+
+
+def test_yes_to_everything_changes_nothing_of_the_plan(repo: Path) -> None:
+    (repo / "spread.py").write_text(SPREAD)
+    outcomes = scanned(repo)
+    accepted, printed = reviewed(outcomes, "yyyy")
+    assert list(accepted.values()) == outcomes
+    assert "(3/3) insert this hunk [y,n,a,d,q,?]? " in printed
+
+
+def test_each_hunk_is_shown_as_the_diff_shows_it(tmp_path: Path) -> None:
+    outcome = only(tmp_path, SPREAD)
+    _, printed = reviewed([outcome], "yyy")
+    diff = b"".join(unified_diff("run.py", outcome.before, outcome.after, set(outcome.lines))).decode()
+    shown = [line for line in printed.splitlines() if line.startswith(("@@", "+", "-", "diff", " "))]
+    assert shown == diff.splitlines()
+
+
+@pytest.mark.parametrize("answers", ["n", "d", "nnn", "dd"])
+def test_no_leaves_the_file_as_it_is(tmp_path: Path, answers: str) -> None:
+    outcome = only(tmp_path, SPREAD)
+    # Two answers more than a file needs: they are not asked for.
+    accepted, _ = reviewed([outcome], answers.ljust(3, "n"))
+    assert accepted["run.py"] == Outcome(outcome.base, outcome.name, Status.SKIPPED, "declined in the review")
+
+
+def test_a_takes_the_rest_of_the_file_and_asks_for_the_next(repo: Path) -> None:
+    (repo / "spread.py").write_text(SPREAD)
+    accepted, printed = reviewed(scanned(repo), "dya")
+    assert accepted["run.py"].status is Status.SKIPPED
+    assert accepted["spread.py"].status is Status.CHANGED
+    assert "(2/3)" in printed
+    assert "(3/3)" not in printed
+
+
+def test_q_leaves_this_and_everything_that_follows_and_keeps_what_came_before(repo: Path) -> None:
+    (repo / "a.py").write_text(SCRIPT)
+    (repo / "z.py").write_text(SCRIPT)
+    accepted, _ = reviewed(scanned(repo), "yqyyyy")
+    status = {name: (outcome.status, outcome.reason) for name, outcome in accepted.items() if name != "notes.py"}
+    assert status["a.py"][0] is Status.CHANGED
+    assert status["run.py"] == (Status.SKIPPED, "declined in the review")
+    assert status["z.py"] == (Status.SKIPPED, "the review ended before it")
+
+
+def test_the_end_of_the_answers_is_q(repo: Path) -> None:
+    (repo / "z.py").write_text(SCRIPT)
+    console = Console(file=io.StringIO())
+    after = {outcome.name.as_posix(): outcome for outcome in review(scanned(repo), console, io.StringIO("y\n"))}
+    assert after["run.py"].status is Status.CHANGED
+    assert after["z.py"].status is Status.SKIPPED
+
+
+def test_help_and_what_is_no_answer_ask_again(tmp_path: Path) -> None:
+    accepted, printed = reviewed([only(tmp_path, SCRIPT)], "?xy")
+    assert accepted["run.py"].status is Status.CHANGED
+    assert printed.count("(1/1)") == 3
+    assert printed.count("q - leave this hunk and everything that follows") == 2
+
+
+def test_notes_and_what_to_look_at_are_shown_above_the_hunks(tmp_path: Path) -> None:
+    written = "\ndef attend(q, k, v):\n    return mx.softmax(q @ k.T) @ v\n"
+    outcome = only(tmp_path, SCRIPT.replace("\nif __name__", written + "\nif __name__"))
+    _, printed = reviewed([outcome], "y")
+    above = printed[: printed.index("@@")]
+    assert "note on line 6: attention written by hand" in above
+    assert outcome.review in above
+
+
+@pytest.mark.parametrize("colours", [True, False])
+def test_colours_follow_the_console(tmp_path: Path, colours: bool) -> None:
+    console = Console(file=io.StringIO(), force_terminal=colours, no_color=not colours)
+    review([only(tmp_path, SCRIPT)], console, io.StringIO("y\n"))
+    assert ("\x1b[32m+" in console.file.getvalue()) is colours  # type: ignore[attr-defined]
+    assert ("\x1b" in console.file.getvalue()) is colours  # type: ignore[attr-defined]
+
+
+# Through the command
+
+
+def test_interactive_in_a_terminal(repo: Path) -> None:
+    (repo / "z.py").write_text(SPREAD)
+    before = (repo / "z.py").read_bytes()
+    command = [*["-m", "flash_integrate", "--interactive", "--color", "never"], str(repo)]
+    child = pexpect.spawn(sys.executable, command, encoding="utf-8", timeout=60, dimensions=(60, 200))
+    child.expect_exact("diff --git a/run.py b/run.py")
+    child.expect_exact("(1/1) insert this hunk [y,n,a,d,q,?]? ")
+    child.sendline("?")
+    child.expect_exact("(1/1) insert this hunk [y,n,a,d,q,?]? ")
+    child.sendline("y")
+    child.expect_exact("(1/3) insert this hunk")
+    child.sendline("q")
+    child.expect_exact("1 changed")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
+    assert "enable_flash_attention" in (repo / "run.py").read_text()
+    assert (repo / "z.py").read_bytes() == before
+
+
+def test_interactive_through_a_pipe_makes_a_patch_with_dry_run(repo: Path) -> None:
+    (repo / "z.py").write_text(SCRIPT)
+    commit_all(repo)
+    command = [sys.executable, "-m", "flash_integrate", "--interactive", "--dry-run", str(repo)]
+    result = subprocess.run(command, input=b"n\ny\n", capture_output=True, check=True)
+    assert result.stdout.count(b"diff --git") == 1
+    assert b"+++ b/z.py" in result.stdout
+    (repo.parent / "review.diff").write_bytes(result.stdout)
+    git(repo, "apply", str(repo.parent / "review.diff"))
+    assert (repo / "run.py").read_text() == SCRIPT
+    assert "enable_flash_attention" in (repo / "z.py").read_text()
+
+
+def test_nothing_is_written_when_the_review_is_interrupted(repo: Path) -> None:
+    (repo / "z.py").write_text(SCRIPT)
+    before = {path: path.read_bytes() for path in repo.glob("*.py")}
+    command = ["-m", "flash_integrate", "--interactive", str(repo)]
+    child = pexpect.spawn(sys.executable, command, encoding="utf-8", timeout=60)
+    child.expect_exact("this hunk")
+    child.sendline("y")
+    child.expect_exact("z.py")
+    child.expect_exact("this hunk")
+    child.sendintr()
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus != 0
+    assert {path: path.read_bytes() for path in repo.glob("*.py")} == before

@@ -1,0 +1,217 @@
+"""A part of a change is accepted if the file works with it, and only then."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+from conftest import Run, commit_all, git
+from reviewing import CALL, FILLER, FLAGS, IMPORT, SPREAD, TWO_PARSERS, hunks_at, only, reviewed, scanned
+
+from flash_integrate.diff import unified_diff
+from flash_integrate.errors import UnsafeRewrite
+from flash_integrate.integrated import inserted_lines, without_lines
+from flash_integrate.plan import Status
+from flash_integrate.review.selection import select
+from flash_integrate.run import revert
+from flash_integrate.source import Source
+
+NOTEBOOKS = Path(__file__).parents[2] / "fixtures" / "notebooks"
+
+
+@pytest.mark.parametrize(
+    ("accepted", "missing"),
+    [
+        ([FLAGS, CALL], "the import (line 6)"),
+        ([IMPORT, CALL], "the flags (line 24)"),
+        ([IMPORT, FLAGS], "the call (line 4"),
+        ([CALL], "the import (line 6) and the flags (line 24)"),
+        ([FLAGS], "the import (line 6) and the call"),
+        ([IMPORT], "the flags (line 24) and the call"),
+    ],
+)
+def test_a_selection_that_would_crash_or_do_nothing_is_refused(
+    tmp_path: Path, accepted: list[int], missing: str
+) -> None:
+    outcome = only(tmp_path, SPREAD)
+    with pytest.raises(UnsafeRewrite) as refusal:
+        select(outcome, hunks_at(outcome, *accepted))
+    assert missing in str(refusal.value)
+
+
+def test_a_refused_selection_is_asked_again(tmp_path: Path) -> None:
+    outcome = only(tmp_path, SPREAD)
+    accepted, printed = reviewed([outcome], "yny" + "yyy")
+    assert "Not accepted: what would be in the file does not work without the flags" in printed
+    assert accepted["run.py"] == outcome
+
+
+def test_quitting_on_a_selection_that_does_not_work_leaves_the_file_and_says_why(tmp_path: Path) -> None:
+    accepted, printed = reviewed([only(tmp_path, SPREAD)], "yyq")
+    assert accepted["run.py"].status is Status.SKIPPED
+    assert "without the call" in accepted["run.py"].reason
+    assert "run.py is left as it is" in printed
+
+
+@pytest.mark.parametrize(
+    ("answers", "gained", "left"), [("yyynn", "one", "two"), ("ynnyy", "two", "one"), ("ynnya", "two", "one")]
+)
+def test_one_of_two_parsers_can_be_had_alone(tmp_path: Path, answers: str, gained: str, left: str) -> None:
+    outcome = only(tmp_path, TWO_PARSERS)
+    accepted, _ = reviewed([outcome], answers)
+    result = accepted["run.py"]
+    assert result.status is Status.CHANGED
+    text = result.after.decode()
+    assert f'{gained}.add_argument(\n        "--disable-flash-attention"' in text
+    assert f'{left}.add_argument(\n        "--disable-flash-attention"' not in text
+    assert text.count("enable_flash_attention(not") == 1
+    # The lines are counted in what is written, and `--revert` finds the same ones.
+    assert inserted_lines(Source(result.path, result.after)) == result.lines
+    result.path.write_bytes(result.after)
+    [undone] = scanned(tmp_path, revert)
+    assert undone.after.decode() == TWO_PARSERS
+
+
+@pytest.mark.parametrize("answers", ["yynny", "ynyyn", "nynyn"])
+def test_the_flags_of_one_parser_do_not_stand_in_for_those_of_another(tmp_path: Path, answers: str) -> None:
+    accepted, printed = reviewed([only(tmp_path, TWO_PARSERS)], answers + "d")
+    assert "Not accepted" in printed
+    assert accepted["run.py"].status is Status.SKIPPED
+
+
+@pytest.fixture
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an mlx_lm that answers at once, and a runtime that says that it was called."""
+    folder = tmp_path_factory.mktemp("packages")
+    (folder / "mlx_lm.py").write_text(
+        "def load(model):\n    return model, 0\n\n\ndef generate(*parts):\n    return parts\n"
+    )
+    runtime = (
+        "flash_block_size = int\n\n\ndef enable_flash_attention(enabled, block_size):\n    print('enabled', enabled)\n"
+    )
+    (folder / "mlx_flash_runtime.py").write_text(runtime)
+    return folder
+
+
+def works(script: Path, packages: Path) -> bool:
+    """Whether both commands run, and those with the flags, at least one, are those that call the runtime."""
+    flags, calls = [], []
+    for command, parser in (("first", "one"), ("second", "two")):
+        result = subprocess.run(
+            [sys.executable, script, command, "--model", "m"],
+            env={**os.environ, "PYTHONPATH": str(packages)},
+            capture_output=True,
+        )
+        if result.returncode:
+            return False
+        flags.append(f'{parser}.add_argument(\n        "--disable-flash-attention"' in script.read_text())
+        calls.append(b"enabled True" in result.stdout)
+    return flags == calls and any(calls)
+
+
+def test_exactly_those_selections_are_accepted_with_which_the_script_works(tmp_path: Path, packages: Path) -> None:
+    outcome = only(tmp_path, TWO_PARSERS)
+    accepted = set()
+    for chosen in (set(chosen) for size in range(1, 5) for chosen in combinations(range(5), size)):
+        selected = hunks_at(outcome, *chosen)
+        rest = outcome.lines.difference(*(hunk.changed for hunk in selected))
+        (tmp_path / "run.py").write_bytes(without_lines(Source(outcome.path, outcome.after), rest))
+        if works(tmp_path / "run.py", packages):
+            accepted.add(frozenset(chosen))
+            assert select(outcome, selected).after == (tmp_path / "run.py").read_bytes()
+        else:
+            with pytest.raises(UnsafeRewrite):
+                select(outcome, selected)
+    assert accepted == {frozenset({0, 1, 2}), frozenset({0, 3, 4})}
+
+
+def test_a_script_without_flags_is_had_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
+    text = f"from mlx_lm import load\n\n{FILLER}\nif __name__ == '__main__':\n    load('model')\n"
+    outcome = only(tmp_path, text)
+    accepted, printed = reviewed([outcome], "yn" + "ny" + "yy")
+    assert "without the call" in printed
+    assert "without the import" in printed
+    assert accepted["run.py"] == outcome
+
+
+@pytest.mark.parametrize("newline", ["\r\n", "\n"])
+def test_a_part_is_byte_for_byte_the_original_and_the_accepted_lines(tmp_path: Path, newline: str) -> None:
+    data = TWO_PARSERS.rstrip().replace("\n", newline).encode()
+    (tmp_path / "run.py").write_bytes(data)
+    [outcome] = scanned(tmp_path)
+    accepted, _ = reviewed([outcome], "yyynn")
+    result = accepted["run.py"]
+    kept = [
+        line for number, line in enumerate(Source(result.path, result.after).lines(), 1) if number not in result.lines
+    ]
+    assert b"".join(kept) == data
+
+
+def test_a_notebook_is_had_as_a_whole_or_not_at_all(flash_integrate: Run, tmp_path: Path) -> None:
+    for path in NOTEBOOKS.glob("*.before.ipynb"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    outcomes = scanned(tmp_path)
+    assert any(outcome.changes and not outcome.lines for outcome in outcomes)  # a cell that is one string
+    assert list(reviewed(outcomes, "y" * 9)[0].values()) == outcomes
+    assert not any(outcome.changes for outcome in reviewed(outcomes, "n" * 9)[0].values())
+    flash_integrate(tmp_path)
+    undone = scanned(tmp_path, revert)
+    assert list(reviewed(undone, "y" * 9)[0].values()) == undone
+
+
+# Several files that belong together
+
+PARSER = SPREAD.split("def main")[0].replace("from mlx_lm import generate, load\n", "") + (
+    'def build():\n    parser = argparse.ArgumentParser()\n    parser.add_argument("--model")\n    return parser\n'
+)
+USER = """\
+from mlx_lm import load
+from options import build
+
+
+def main():
+    args = build().parse_args()
+    load(args.model)
+
+
+main()
+"""
+
+
+@pytest.mark.parametrize("answers", ["da", "ad"])
+def test_a_parser_in_another_file_and_the_call_that_reads_it_are_had_together(tmp_path: Path, answers: str) -> None:
+    (tmp_path / "options.py").write_text(PARSER)
+    (tmp_path / "use.py").write_text(USER)
+    outcomes = scanned(tmp_path)
+    assert [outcome.status for outcome in outcomes] == [Status.CHANGED, Status.CHANGED]
+    assert list(reviewed(outcomes, "aa")[0].values()) == outcomes
+    accepted, printed = reviewed(outcomes, answers)
+    assert [outcome.status for outcome in accepted.values()] == [Status.SKIPPED, Status.SKIPPED]
+    taken_back, other = ("use.py", "options.py") if answers == "da" else ("options.py", "use.py")
+    assert f"{taken_back} is left as it is" in printed
+    assert other in accepted[taken_back].reason
+
+
+# A revert
+
+
+def test_a_revert_is_reviewed_too_and_what_stays_must_work(flash_integrate: Run, tmp_path: Path) -> None:
+    (tmp_path / "run.py").write_text(TWO_PARSERS)
+    flash_integrate(tmp_path)
+    [outcome] = scanned(tmp_path, revert)
+    accepted, printed = reviewed([outcome], "ynnnn" + "nyynn")
+    assert "(1/5) take out this hunk" in printed
+    assert "does not work without the import" in printed
+    result = accepted["run.py"]
+    assert result.status is Status.REVERTED
+    assert result.reason == f"{len(result.lines)} of {len(outcome.lines)} lines taken out"
+    assert result.after.decode().count("enable_flash_attention(not") == 1
+    shown = b"".join(unified_diff("run.py", result.before, result.after, set(result.lines), removes=True))
+    commit_all(tmp_path)
+    (tmp_path.parent / "part.diff").write_bytes(shown)
+    git(tmp_path, "apply", str(tmp_path.parent / "part.diff"))
+    assert (tmp_path / "run.py").read_bytes() == result.after

@@ -1,0 +1,153 @@
+"""Attention calls to test, and the comparison of one route's answers with the float64 reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from attention64 import Array, sum_to
+from attention64 import attention as attention64
+
+Function = Callable[..., mx.array]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call: `mask` is None, "causal", ("bool", shape), ("additive", shape) or ("rows hidden", shape)."""
+
+    query_length: int
+    key_length: int
+    heads: int = 2
+    key_heads: int = 2
+    head_dim: int = 16
+    value_head_dim: int = 16
+    batch: int = 1
+    mask: Any = None
+    sinks: bool = False
+    block_size: int = 32
+
+    def __str__(self) -> str:
+        mask = self.mask if isinstance(self.mask, str) else "dense" if self.mask is None else self.mask[0]
+        shape = "" if self.mask is None or isinstance(self.mask, str) else "x".join(map(str, self.mask[1]))
+        sinks = "-sinks" if self.sinks else ""
+        return f"{self.query_length}x{self.key_length}-{self.heads}/{self.key_heads}-{mask}{shape}{sinks}"
+
+
+@dataclass
+class Call:
+    """The arrays of one case. `primals` are those with a gradient: q, k, v, then an additive mask, then sinks."""
+
+    primals: list[mx.array]
+    mask: mx.array | str | None
+    cotangent: mx.array
+    scale: float
+    sinks: bool
+    block_size: int
+
+    @property
+    def additive(self) -> bool:
+        return isinstance(self.mask, mx.array) and self.mask.dtype != mx.bool_
+
+    def function(self, attention: Function) -> Callable[..., mx.array]:
+        """`attention` as a function of the primals."""
+
+        def of_primals(*primals: mx.array) -> mx.array:
+            q, k, v, *rest = primals
+            mask = rest[0] if self.additive else self.mask
+            return attention(q, k, v, scale=self.scale, mask=mask, sinks=rest[-1] if self.sinks else None)
+
+        return of_primals
+
+
+def make(case: Case, dtype: mx.Dtype, seed: int = 0) -> Call:
+    """Random arrays for `case`."""
+    keys = iter(mx.random.split(mx.random.key(seed), 8))
+
+    def normal(*shape: int) -> mx.array:
+        return mx.random.normal(shape, key=next(keys)).astype(dtype)
+
+    primals = [
+        normal(case.batch, case.heads, case.query_length, case.head_dim),
+        normal(case.batch, case.key_heads, case.key_length, case.head_dim),
+        normal(case.batch, case.key_heads, case.key_length, case.value_head_dim),
+    ]
+    cotangent = normal(case.batch, case.heads, case.query_length, case.value_head_dim)
+    mask: mx.array | str | None = case.mask if isinstance(case.mask, str) else None
+    if isinstance(case.mask, tuple):
+        kind, shape = case.mask
+        seen = mx.random.uniform(shape=shape, key=next(keys)) < 0.7
+        if kind == "additive":
+            mask = normal(*shape)
+            primals.append(mask)
+        elif kind == "rows hidden":  # every third query sees nothing
+            mask = seen & (mx.arange(shape[-2]) % 3 != 0)[:, None]
+        else:
+            mask = seen
+    if case.sinks:
+        primals.append(normal(case.heads))
+    mx.eval(primals, cotangent)
+    return Call(primals, mask, cotangent, case.head_dim**-0.5, case.sinks, case.block_size)
+
+
+def answers(attention: Function, call: Call) -> list[mx.array]:
+    """Output and gradients of the primals."""
+    outputs, gradients = mx.vjp(call.function(attention), call.primals, [call.cotangent])
+    return [*outputs, *gradients]
+
+
+def expected(call: Call, rounded: int | None = None) -> list[Array]:
+    """The same in float64; with `rounded`, a seed, for primals each one rounding error away."""
+    primals = [wide(x) for x in call.primals]
+    if rounded is not None:
+        random = np.random.default_rng(rounded)
+        error = float(mx.finfo(call.primals[0].dtype).eps)
+        primals = [x * (1 + error * random.choice([-1, 1], x.shape)) for x in primals]
+    q, k, v, *rest = primals
+    mask = rest[0] if call.additive else np.array(call.mask) if isinstance(call.mask, mx.array) else call.mask
+    return attention64(q, k, v, call.scale, mask, rest[-1] if call.sinks else None, wide(call.cotangent))
+
+
+def wide(x: mx.array) -> Array:
+    """`x` in float64."""
+    return np.array(x.astype(mx.float32)).astype(np.float64)
+
+
+def assert_as_exact_as(independent: Function, attention: Function, call: Call) -> None:
+    """Holds `attention` to the errors that `independent`, another implementation, makes in the same precision.
+
+    Where those happen to be small, one rounding of the inputs and of the answer counts as well, and one of the terms
+    that an answer sums up: the gradient of a mask that is one number for many scores can be zero as their sum. The
+    largest error may be 3 times as large: the order of the additions is each implementation's own.
+    """
+    exact = expected(call)
+    rounded = [expected(call, seed) for seed in range(3)]
+    precision = float(mx.finfo(call.primals[0].dtype).eps)
+    ours, theirs = answers(attention, call), answers(independent, call)
+    terms = _terms(call)
+    assert len(ours) == len(exact)
+    for i, (own, other, wanted) in enumerate(zip(ours, theirs, exact, strict=True)):
+        assert own.dtype == other.dtype
+        assert own.shape == wanted.shape
+        errors = [wide(other) - wanted, precision * wanted, *(answer[i] - wanted for answer in rounded)]
+        budget = 3 * max(precision * terms[i], *map(_largest, errors))
+        error = _largest(wide(own) - wanted)
+        assert error <= budget, f"answer {i}: error {error:.2e}, budget {budget:.2e}"
+
+
+def _terms(call: Call) -> list[float]:
+    """For each answer, the magnitudes that one of its numbers sums up: of an additive mask's gradient those of the
+    scores that share a number of the mask; 1 for the others, whose terms are of the order of the inputs."""
+    terms = [1.0] * (1 + len(call.primals))
+    if call.additive:
+        q, k, v, mask, *sinks = (wide(x) for x in call.primals)
+        full = np.broadcast_to(mask, (*q.shape[:3], k.shape[2]))
+        gradients = attention64(q, k, v, call.scale, full, sinks[0] if sinks else None, wide(call.cotangent))
+        terms[4] = max(1.0, _largest(sum_to(np.abs(gradients[4]), mask.shape)))
+    return terms
+
+
+def _largest(x: Array) -> float:
+    return float(np.abs(x).max())

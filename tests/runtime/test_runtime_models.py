@@ -1,0 +1,159 @@
+"""Real layers and models, patched against unpatched, and the names that the report gives their layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import pytest
+from backends import cpu_only
+from mlx.utils import tree_flatten
+from mlx_lm.models.cache import make_prompt_cache
+from mlx_lm.models.llama import Model, ModelArgs, TransformerBlock
+from mlx_lm.tuner.trainer import grad_checkpoint
+from mlx_lm.tuner.utils import linear_to_lora_layers
+
+from mlx_flash_runtime import flash_attention, flash_attention_enabled, report
+
+LAYERS = 3
+ROUTES = ["native", "blockwise", "reference"]
+
+
+@pytest.fixture
+def model() -> Model:
+    mx.random.seed(1)
+    return Model(
+        ModelArgs(
+            model_type="llama",
+            hidden_size=32,
+            num_hidden_layers=LAYERS,
+            intermediate_size=48,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            rms_norm_eps=1e-5,
+            vocab_size=64,
+        )
+    )
+
+
+TOKENS = mx.array([[(7 * i) % 64 for i in range(30)]])
+
+
+def both(function: Callable[[], Any], route: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any]:
+    """What `function` returns unpatched and patched, computed."""
+    plain = function()
+    mx.eval(plain)
+    monkeypatch.setenv("MLX_FLASH_ROUTE", route)
+    with flash_attention_enabled(block_size=8):
+        patched = function()
+        mx.eval(patched)
+    return plain, patched
+
+
+def layer_calls() -> dict[str, dict[str, int]]:
+    return {layer["name"]: layer["routes"] for layer in report().as_dict()["layers"]}
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_llama_prefill_and_decode(route: str, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    def logits() -> mx.array:
+        cache = make_prompt_cache(model)
+        steps = [model(TOKENS[:, :20], cache=cache), *(model(TOKENS[:, i : i + 1], cache=cache) for i in range(20, 25))]
+        return mx.concatenate(steps, axis=1)
+
+    plain, patched = both(logits, route, monkeypatch)
+    assert mx.allclose(plain, patched, rtol=1e-4, atol=1e-4)
+    assert layer_calls() == {f"model.layers.{i}.self_attn": {route: 6} for i in range(LAYERS)}
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+@pytest.mark.parametrize("route", ROUTES)
+def test_llama_lora_gradients(route: str, checkpointed: bool, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    model.freeze()
+    linear_to_lora_layers(model, LAYERS, {"rank": 2, "scale": 2.0, "dropout": 0.0})
+    # lora_b is zero at first, which would hide half of the gradients.
+    named = tree_flatten(model.trainable_parameters())
+    model.load_weights([(name, mx.random.normal(weight.shape) * 0.1) for name, weight in named], strict=False)
+    if checkpointed:  # mlx-lm changes the class of the layers: monkeypatch puts it back
+        monkeypatch.setattr(TransformerBlock, "__call__", TransformerBlock.__call__)
+        grad_checkpoint(model.layers[0])
+
+    def loss(inputs: mx.array, targets: mx.array) -> mx.array:
+        return nn.losses.cross_entropy(model(inputs), targets).mean()
+
+    step = nn.value_and_grad(model, loss)
+    plain, patched = both(lambda: step(TOKENS[:, :-1], TOKENS[:, 1:]), route, monkeypatch)
+    assert patched[0].item() == pytest.approx(plain[0].item(), rel=1e-4)
+    wanted, own = dict(tree_flatten(plain[1])), dict(tree_flatten(patched[1]))
+    assert wanted.keys() == own.keys()
+    for name, gradient in wanted.items():
+        assert mx.abs(gradient).max().item() > 0, name
+        assert mx.allclose(gradient, own[name], rtol=1e-3, atol=1e-5), name
+    # A checkpoint runs each layer once more, without the model on the stack.
+    assert layer_calls() == {f"model.layers.{i}.self_attn": {route: 1 + checkpointed} for i in range(LAYERS)}
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_transformer_encoder(route: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = nn.TransformerEncoder(num_layers=2, dims=32, num_heads=4, mlp_dims=32)
+    x = mx.random.normal((2, 30, 32))
+    mask = nn.MultiHeadAttention.create_additive_causal_mask(30)
+    plain, patched = both(lambda: encoder(x, mask), route, monkeypatch)
+    assert mx.allclose(plain, patched, rtol=1e-4, atol=1e-5)
+    assert layer_calls() == {f"layers.{i}.attention": {route: 1} for i in range(2)}
+
+
+def test_a_layer_alone_is_named_by_its_class() -> None:
+    layer, x = nn.MultiHeadAttention(16, 2), mx.zeros((1, 4, 16))
+    with flash_attention_enabled():
+        layer(x, x, x)
+    assert list(layer_calls()) == ["MultiHeadAttention"]
+
+
+def test_a_call_outside_any_module_is_named_by_its_line() -> None:
+    q = mx.zeros((1, 1, 4, 8))
+
+    def attend() -> None:
+        mx.fast.scaled_dot_product_attention(q, q, q, scale=1.0)
+
+    with flash_attention_enabled():
+        attend()
+        attend()
+    flash_attention(q, q, q, scale=1.0)
+    code = attend.__code__
+    here = f"{__file__.rpartition('/')[2]}:{code.co_firstlineno + 1} attend"
+    names = layer_calls()
+    assert names[here] == {"native": 2}
+    assert [name.split()[1] for name in names] == ["attend", "test_a_call_outside_any_module_is_named_by_its_line"]
+
+
+def test_a_model_built_again_goes_on_counting() -> None:
+    x = mx.zeros((1, 4, 16))
+    with flash_attention_enabled():
+        for _ in range(3):
+            nn.TransformerEncoder(1, 16, 2)(x, None)
+        kept = [nn.TransformerEncoder(1, 16, 2) for _ in range(2)]
+        for encoder in kept:
+            encoder(x, None)
+    assert [layer["calls"] for layer in report().as_dict()["layers"]] == [4, 1]
+
+
+@cpu_only
+def test_summary_is_readable() -> None:
+    layer, x = nn.MultiHeadAttention(16, 2), mx.zeros((1, 4, 16))
+    with flash_attention_enabled():
+        layer(x, x, x)
+        lines = str(report()).splitlines()
+    assert lines[0] == "flash attention: 1 attention layer, 1 call: native 1"
+    assert lines[1] == "  native 1: MLX has no fused kernel on the CPU, and blocks are not faster at this length"
+
+
+def test_compiled_calls_count_when_traced() -> None:
+    layer, x = nn.MultiHeadAttention(16, 2), mx.zeros((1, 4, 16))
+    compiled = mx.compile(lambda x: layer(x, x, x))
+    with flash_attention_enabled():
+        for _ in range(3):
+            compiled(x)
+    assert report().as_dict()["calls"] == 1

@@ -1,0 +1,192 @@
+"""The planner's decisions, for devices that are not here as well."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import mlx.core as mx
+import pytest
+from backends import cpu_only
+
+from mlx_flash_runtime import explain
+from mlx_flash_runtime.crossover import skipped_share
+from mlx_flash_runtime.planner import Planner, plan
+from mlx_flash_runtime.problem import Device, Problem, mlx_release
+from mlx_flash_runtime.settings import Settings
+
+GIB = 2**30
+CPU = Device("cpu", (0, 32, 4), 16 * GIB)
+METAL = Device("metal", (0, 32, 4), 32 * GIB)
+METAL_31 = Device("metal", (0, 31, 0), 32 * GIB)
+CUDA = Device("cuda", (0, 32, 4), 80 * GIB)
+
+
+def problem(length: int = 1024, keys: int | None = None, head_dim: int = 64, **changes: Any) -> Problem:
+    base = Problem(1, 16, 8, length, keys or length, head_dim, head_dim, dtype="bfloat16", mask="causal")
+    return replace(base, **changes)
+
+
+def route(device: Device, case: Problem, **settings: Any) -> tuple[str, str]:
+    return plan(case, device, Settings(enabled=True, **settings)).decision
+
+
+FUSED = "MLX has a fused kernel"
+
+
+@pytest.mark.parametrize(
+    ("device", "case", "reason"),
+    [
+        (METAL, problem(), FUSED),
+        (METAL, problem(mask="bool", mask_shape=(1024, 1024)), FUSED),
+        (METAL, problem(dtype="float32", head_dim=96), FUSED),
+        (METAL_31, problem(head_dim=96), "no fused kernel for this head dim,"),
+        (METAL, problem(head_dim=256), "no fused kernel for this head dim,"),
+        (METAL, problem(1, 4096, head_dim=256), FUSED),
+        (METAL, problem(8, 4096, head_dim=80), "no fused kernel for this head dim with few queries"),
+        (METAL, problem(1, 4096, head_dim=192, value_head_dim=128), FUSED),
+        (METAL_31, problem(1, 4096, head_dim=192, value_head_dim=128), "this head dim with few queries"),
+        (METAL, problem(head_dim=192, value_head_dim=128), "values of another head dim"),
+        (METAL, problem(1024, 512), "a causal mask over more queries than keys"),
+        (METAL, problem(1024, 512, mask="none"), FUSED),
+        (METAL, problem(8, 4096, query_heads=64), "this many query heads per key head"),
+        (METAL, problem(8, 4, mask="none"), "more queries than keys"),
+        (CUDA, problem(), FUSED),
+        (CUDA, problem(head_dim=40), FUSED),
+        (CUDA, problem(head_dim=256), "this head dim"),
+        (CUDA, problem(head_dim=36), "this head dim"),
+        (CUDA, problem(dtype="float32"), "float32"),
+        (CUDA, problem(1, 4096), FUSED),
+        (CUDA, problem(1, 4096, dtype="float32"), FUSED),
+        (CUDA, problem(1, 4096, head_dim=80), "one query of this head dim"),
+        (CUDA, problem(1, 4096, mask="bool", mask_shape=(1, 4096)), "one query with an array mask"),
+        (CUDA, problem(1024, 512), "a causal mask over more queries than keys"),
+    ],
+)
+def test_mlx_stays_where_it_is_fused_and_where_nothing_is_faster(device: Device, case: Problem, reason: str) -> None:
+    name, why = route(device, case)
+    assert name == "native"
+    assert reason in why
+    assert (why == FUSED) == (reason == FUSED)
+
+
+@pytest.mark.parametrize(
+    ("device", "case"),
+    [
+        (METAL, problem(32768, head_dim=256)),
+        (CUDA, problem(32768, dtype="float32")),
+        (CPU, problem(16384, mask="none")),
+        (CPU, problem(8, 2**26, mask="none")),
+    ],
+)
+def test_scores_that_do_not_fit_run_in_blocks(device: Device, case: Problem) -> None:
+    chosen = plan(case, device, Settings(enabled=True))
+    assert chosen.decision.route == "blockwise"
+    [(refused, why)] = chosen.refused
+    assert refused == "native"
+    assert why.endswith("its scores would not fit in memory")
+    assert chosen.extra_memory < device.memory / 4
+
+
+@pytest.mark.parametrize(
+    ("case", "name"),
+    [
+        (problem(1024), "blockwise"),
+        (problem(512), "blockwise"),
+        (problem(256), "native"),  # bfloat16
+        (problem(256, dtype="float16"), "blockwise"),
+        (problem(256, dtype="float32"), "blockwise"),
+        (problem(128, dtype="float32"), "native"),
+        (problem(1, 8192), "native"),
+        (problem(512, 4096, dtype="float32"), "native"),  # nearly all of the mask is visible
+        (problem(512, 4096, dtype="float32", head_dim=128), "blockwise"),
+        (problem(1024, mask="none", dtype="float32"), "native"),
+        (problem(1024, mask="none", dtype="float32", head_dim=128), "blockwise"),
+        (problem(1024, mask="additive", mask_shape=(1024, 1024), head_dim=128), "native"),
+    ],
+)
+def test_cpu_takes_blocks_where_they_were_measured_faster(case: Problem, name: str) -> None:
+    assert route(CPU, case)[0] == name
+
+
+def test_where_nothing_was_measured_mlx_stays() -> None:
+    for device in (METAL, CUDA, replace(CPU, system="Darwin")):
+        name, why = route(device, problem(2048, dtype="float32", head_dim=256))
+        assert name == "native"
+        assert why.endswith("blocks are not known to be faster on this device")
+
+
+def test_skipped_share_counts_blocks() -> None:
+    assert skipped_share(problem(128)) == 0
+    assert skipped_share(problem(256)) == 0.25
+    assert skipped_share(problem(1024)) == pytest.approx(28 / 64)
+    assert skipped_share(problem(100, 1000)) == 0
+    assert skipped_share(problem(1000, 100)) == 0
+    assert skipped_share(problem(1024, mask="none")) == 0
+
+
+def test_a_preferred_route_is_asked_first_and_may_refuse() -> None:
+    assert route(METAL, problem(), route="blockwise")[0] == "blockwise"
+    assert route(METAL, problem(), route="reference")[0] == "reference"
+    assert route(CPU, problem(), route="native")[0] == "blockwise"
+
+
+def test_block_size_is_the_user_s_where_there_are_blocks() -> None:
+    assert plan(problem(), CPU, Settings(True)).block_size == 128
+    assert plan(problem(), CPU, Settings(True, block_size=64)).block_size == 64
+    assert plan(problem(), METAL, Settings(True, block_size=64)).block_size is None
+
+
+@pytest.mark.parametrize(
+    ("version", "release"),
+    [("0.32.4", (0, 32, 4)), ("0.32.5.dev2026+ab", (0, 32, 5)), ("0.33", (0, 33)), ("next", ()), ("1.2rc1", (1,))],
+)
+def test_release_of_a_version(version: str, release: tuple[int, ...]) -> None:
+    assert mlx_release(version) == release
+
+
+def arrays(length: int, dtype: mx.Dtype = mx.float32) -> list[mx.array]:
+    return [mx.zeros((1, 2, length, 64), dtype) for _ in range(3)]
+
+
+@cpu_only
+def test_plans_are_remembered_per_problem() -> None:
+    planner = Planner(Settings(True))
+    first = planner.plan_call(*arrays(300), "causal", None)
+    assert planner.plan_call(*arrays(300), "causal", None) is first
+    assert first.decision.route == "blockwise"
+    for changed in (
+        planner.plan_call(*arrays(301), "causal", None),
+        planner.plan_call(*arrays(300), None, None),
+        planner.plan_call(*arrays(300), mx.zeros((300, 300)), None),
+        planner.plan_call(*arrays(300), mx.zeros((300, 300), mx.bool_), None),
+        planner.plan_call(*arrays(300), "causal", mx.zeros((2,))),
+        planner.plan_call(*arrays(300, mx.bfloat16), "causal", None),
+    ):
+        assert changed is not first
+
+
+def test_the_cache_does_not_grow_with_a_long_decode() -> None:
+    planner = Planner(Settings(True))
+    q, k, _ = mx.zeros((1, 2, 1, 64)), *[mx.zeros((1, 2, 5000, 64))] * 2
+    for length in range(1, 5000):
+        keys = k[:, :, :length]
+        planner.plan_call(q, keys, keys, None, None)
+    assert len(planner._plans) <= 4096
+
+
+@cpu_only
+def test_explain_arrays_and_problems() -> None:
+    q, k, v = arrays(512)
+    told = explain(q, k, v, scale=0.125, mask="causal")
+    assert (told.route, told.block_size) == ("blockwise", 128)
+    assert told.problem == Problem(1, 2, 2, 512, 512, 64, 64, dtype="float32", mask="causal")
+    assert explain(told.problem, device=CPU).route == "blockwise"
+    text = str(explain(told.problem, block_size=64, device=CPU))
+    assert text.splitlines()[0].startswith("route blockwise: ")
+    assert "  not native: MLX has no fused kernel on the CPU, and blocks skip much of its causal mask" in text
+    assert "block size 64" in text
+    assert "MiB" in text
+    assert explain(told.problem, device=METAL).extra_memory == 0
+    with pytest.raises(ValueError, match="not the arguments of an attention call"):
+        explain(q, k[0], v)
