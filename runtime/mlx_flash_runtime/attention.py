@@ -39,7 +39,9 @@ def flash_attention(
         return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask, sinks=sinks)
     chosen = planner_for(settings).plan_call(q, k, v, mask, sinks)
     layers.count(chosen.decision, sys._getframe(1))
-    return chosen.route.run(q, k, v, scale=scale, mask=mask, sinks=sinks, block_size=chosen.block_size)
+    if chosen.problem is None:
+        return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask, sinks=sinks)
+    return chosen.run(q, k, v, scale=scale, mask=mask, sinks=sinks)
 
 
 @dataclass(frozen=True)

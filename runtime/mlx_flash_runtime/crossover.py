@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .masks import Causal
 from .problem import Device, Problem
 
 # Above this share of the memory the scores of one call do not fit next to everything else.
@@ -18,6 +19,11 @@ _CPU_SKIPPED_SHARE = {"float32": 0.25, "float16": 0.25, "bfloat16": 0.375}
 _CPU_HEAD_DIM = 128
 
 
+def scores_fit(problem: Problem, device: Device) -> bool:
+    """Whether the scores of MLX's unfused attention fit in memory next to everything else."""
+    return unfused_memory(problem) <= _MEMORY_SHARE * device.memory
+
+
 def unfused_memory(problem: Problem) -> int:
     """Bytes of MLX's unfused forward pass at its peak, beyond inputs and output: the scores and their softmax."""
     return 2 * problem.item_bytes * problem.score_count
@@ -25,25 +31,30 @@ def unfused_memory(problem: Problem) -> int:
 
 def blocks_pay(problem: Problem, device: Device) -> tuple[bool, str]:
     """Whether a call that is unfused in MLX should run in blocks, and the reason in a phrase."""
-    if unfused_memory(problem) > _MEMORY_SHARE * device.memory:
+    if not scores_fit(problem, device):
         return True, "its scores would not fit in memory"
     if device.backend != "cpu" or device.system != "Linux":
         return False, "blocks are not known to be faster on this device"
     if min(problem.query_length, problem.key_length) < _CPU_LENGTH:
         return False, "blocks are not faster at this length"
     if skipped_share(problem) >= _CPU_SKIPPED_SHARE[problem.dtype]:
-        return True, "blocks skip much of its causal mask"
+        return True, "blocks skip much of its mask"
     if problem.dtype == "float32" and problem.head_dim >= _CPU_HEAD_DIM:
         return True, "blocks multiply faster"
     return False, "blocks are not faster for it"
 
 
 def skipped_share(problem: Problem, block_size: int = 128) -> float:
-    """The share of the score blocks that a causal mask hides entirely."""
-    if problem.mask != "causal" or problem.query_length > problem.key_length:
+    """The share of the score blocks that the mask's structure hides entirely."""
+    structure = Causal() if problem.mask == "causal" else problem.structure
+    if structure is None or problem.query_length > problem.key_length:
         return 0.0
     offset = problem.key_length - problem.query_length
     rows = range(0, problem.query_length, block_size)
     columns = -(-problem.key_length // block_size)
-    seen = sum(-(-(offset + min(start + block_size, problem.query_length)) // block_size) for start in rows)
+    seen = 0
+    for start in rows:
+        stop = min(start + block_size, problem.query_length)
+        first, last = structure.first(offset + start), structure.last(offset + stop - 1)
+        seen += last // block_size - first // block_size + 1
     return 1 - seen / (len(rows) * columns)

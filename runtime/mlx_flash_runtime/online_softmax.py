@@ -12,9 +12,12 @@ or that of the scores [B, H_kv, G, L, S]. `sinks` is None or [H_kv, G]. q is flo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import mlx.core as mx
+
+from .masks import Causal, Structure, between
+from .problem import Call, Problem
 
 # What a masked score becomes, here as in MLX's unfused attention: a query that sees no key gets the mean of all values.
 MASKED = mx.finfo(mx.float32).min
@@ -22,12 +25,12 @@ MASKED = mx.finfo(mx.float32).min
 
 @dataclass(frozen=True)
 class Blocks:
-    """How the scores are cut, by `size` along both lengths. `causal` aligns the last query with the last key."""
+    """How the scores are cut, by `size` along both lengths, and which keys a query sees by the mask's structure."""
 
     query_length: int
     key_length: int
     size: int
-    causal: bool
+    structure: Structure | None = None
 
     @property
     def rows(self) -> list[slice]:
@@ -41,30 +44,40 @@ class Blocks:
 
     def skips(self, rows: slice, columns: slice) -> bool:
         """No query of the block sees any of its keys. (A query that sees no key at all needs every one: see MASKED.)"""
-        first, last = self._last_keys(rows)
-        return self.causal and first >= 0 and columns.start > last
+        at = self._positions(rows)
+        if self.structure is None or at[0] < 0:
+            return False
+        return bool(columns.start > self.structure.last(at[-1]) or columns.stop <= self.structure.first(at[0]))
 
     def visible(self, rows: slice, columns: slice) -> mx.array | None:
-        """The causal mask [rows, columns] of one block, or None where every query sees every key."""
-        first, last = self._last_keys(rows)
-        if not self.causal or columns.stop - 1 <= first:
+        """The mask [rows, columns] of one block, or None where every query sees every key."""
+        at = self._positions(rows)
+        if self.structure is None or (
+            columns.stop - 1 <= self.structure.last(at[0]) and columns.start >= self.structure.first(at[-1])
+        ):
             return None
-        return mx.arange(first, last + 1)[:, None] >= mx.arange(columns.start, columns.stop)
+        return between(self.structure, at, range(columns.start, columns.stop))
 
-    def _last_keys(self, rows: slice) -> tuple[int, int]:
-        """The last key that the first and the last query of the block see."""
+    def _positions(self, rows: slice) -> range:
+        """Where the queries of the block stand among the keys; before the first key they are negative."""
         offset = self.key_length - self.query_length
-        return rows.start + offset, rows.stop - 1 + offset
+        return range(rows.start + offset, rows.stop + offset)
 
 
 def forward(
-    q: mx.array, k: mx.array, v: mx.array, mask: mx.array | None, sinks: mx.array | None, blocks: Blocks
+    q: mx.array,
+    k: mx.array,
+    v: mx.array,
+    mask: mx.array | None,
+    sinks: mx.array | None,
+    blocks: Blocks,
+    softcap: float | None = None,
 ) -> tuple[mx.array, mx.array, mx.array]:
     """The output [B, H_kv, G, L, D_v] and each query's row_max and row_sum, [B, H_kv, G, L, 1], all in float32."""
     parts: list[tuple[mx.array, mx.array, mx.array]] = []
     for rows in blocks.rows:
         queries = _after(_fold(q, rows), *(parts[-1] if parts else ()))
-        parts.append(_forward_rows(queries, k, v, mask, sinks, blocks, rows))
+        parts.append(_forward_rows(queries, k, v, mask, sinks, blocks, softcap, rows))
     out, row_max, row_sum = (mx.concatenate(list(part), axis=3) for part in zip(*parts, strict=True))
     return out, row_max, row_sum
 
@@ -76,6 +89,7 @@ def _forward_rows(
     mask: mx.array | None,
     sinks: mx.array | None,
     blocks: Blocks,
+    softcap: float | None,
     rows: slice,
 ) -> tuple[mx.array, mx.array, mx.array]:
     batch, heads, folded, _ = queries.shape
@@ -90,7 +104,8 @@ def _forward_rows(
     for columns in blocks.columns:
         if blocks.skips(rows, columns):
             continue
-        scores = _scores(queries, _transposed(k, columns), mask, blocks, rows, columns)
+        scores = _capped(queries @ _transposed(k, columns), softcap)
+        scores = _masked(scores, mask, blocks, rows, columns)
         larger = mx.maximum(row_max, mx.max(scores, axis=-1, keepdims=True))
         weights = mx.exp(scores - larger)
         shrink = mx.exp(row_max - larger)
@@ -99,6 +114,34 @@ def _forward_rows(
         out = out * shrink + weights @ v[:, :, columns].astype(mx.float32)
         queries = _after(queries, out, row_sum)
     return _unfold(out / row_sum, length), _unfold(row_max, length), _unfold(row_sum, length)
+
+
+def sink_weight(call: Call, block_size: int) -> mx.array:
+    """The share of each query's weight that its sink takes, [B, H, L] in float32."""
+    inputs = folded(replace(call, v=call.v[..., :1]))
+    sinks = inputs[-1]
+    assert sinks is not None
+    _, row_max, row_sum = forward(*inputs, blocks_of(call.problem, block_size), call.problem.softcap)
+    weight = mx.exp(sinks[None, :, :, None, None] - row_max) / row_sum
+    return mx.flatten(mx.squeeze(weight, -1), 1, 2)
+
+
+def blocks_of(problem: Problem, block_size: int) -> Blocks:
+    """How a call's scores are cut."""
+    structure = Causal() if problem.mask == "causal" else problem.structure
+    return Blocks(problem.query_length, problem.key_length, block_size, structure)
+
+
+def folded(call: Call) -> tuple[mx.array, mx.array, mx.array, mx.array | None, mx.array | None]:
+    """q, k, v, mask and sinks of a call in the shapes of this module; the mask is None where its structure is known."""
+    heads, groups = call.k.shape[1], call.q.shape[1] // call.k.shape[1]
+    q = call.scale * mx.unflatten(call.q.astype(mx.float32), 1, (heads, groups))
+    mask = None if call.problem.structure is not None else call.mask
+    if mask is not None:
+        mask = mx.reshape(mask, (1,) * (4 - mask.ndim) + tuple(mask.shape))
+        mask = mx.expand_dims(mask, 2) if mask.shape[1] == 1 else mx.unflatten(mask, 1, (heads, groups))
+    sinks = None if call.sinks is None else mx.unflatten(call.sinks.astype(mx.float32), 0, (heads, groups))
+    return q, call.k, call.v, mask, sinks
 
 
 def backward(
@@ -110,6 +153,7 @@ def backward(
     blocks: Blocks,
     outputs: list[mx.array],
     cotangents: list[mx.array],
+    softcap: float | None = None,
 ) -> tuple[mx.array, mx.array, mx.array, mx.array | None, mx.array | None]:
     """Gradients of q, k, v, of an additive mask and of the sinks (None where there is none), in float32.
 
@@ -137,15 +181,16 @@ def backward(
             if blocks.skips(rows, columns):
                 continue
             queries, d_rows = _after(_fold(q, rows), *done), _fold(d, rows)
-            scores = _scores(queries, keys, mask, blocks, rows, columns)
-            weights = mx.exp(scores - _fold(row_max, rows))
-            dscores = weights * (d_rows @ values + _fold(shift, rows))
+            capped = _capped(queries @ keys, softcap)
+            weights = mx.exp(_masked(capped, mask, blocks, rows, columns) - _fold(row_max, rows))
+            dmasked = weights * (d_rows @ values + _fold(shift, rows))
+            dscores = dmasked if softcap is None else dmasked * (1 - mx.square(capped / softcap))
             dq_block = dscores @ k[:, :, columns].astype(mx.float32)
             dq[rows.start] = dq[rows.start] + dq_block if rows.start in dq else dq_block
             dk_block = dk_block + mx.swapaxes(dscores, -1, -2) @ _fold(q_seeing, rows)
             dv_block = dv_block + mx.swapaxes(weights, -1, -2) @ d_rows
             done = [dq[rows.start], dk_block, dv_block]
-            done += dmask.add(_unfold(dscores, rows.stop - rows.start), rows, columns)
+            done += dmask.add(_unfold(dmasked, rows.stop - rows.start), rows, columns)
         dk.append(dk_block)
         dv.append(dv_block)
 
@@ -182,11 +227,12 @@ class _MaskGradient:
         return mx.concatenate([mx.concatenate(band, axis=4) for band in bands], axis=3)
 
 
-def _scores(
-    queries: mx.array, keys: mx.array, mask: mx.array | None, blocks: Blocks, rows: slice, columns: slice
-) -> mx.array:
-    """The masked scores of one block, [B, H_kv, G * rows, columns]; `keys` is [B, H_kv, D, columns]."""
-    scores = queries @ keys
+def _capped(scores: mx.array, softcap: float | None) -> mx.array:
+    return scores if softcap is None else softcap * mx.tanh(scores / softcap)
+
+
+def _masked(scores: mx.array, mask: mx.array | None, blocks: Blocks, rows: slice, columns: slice) -> mx.array:
+    """The masked scores of one block, [B, H_kv, G * rows, columns]."""
     block = blocks.visible(rows, columns)
     if mask is not None:
         all_of = slice(None)

@@ -85,4 +85,4 @@ def scaled_dot_product_attention(
     layers.count(plan.decision, sys._getframe(1))
     if plan.is_native or not hasattr(scale, "__float__"):
         return stock.attention(q, k, v, scale=scale, mask=mask, sinks=sinks)
-    return plan.route.run(q, k, v, scale=float(scale), mask=mask, sinks=sinks, block_size=plan.block_size)
+    return plan.run(q, k, v, scale=float(scale), mask=mask, sinks=sinks)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import mlx.core as mx
 
+from . import gradient
 from .layers import Decision
-from .problem import Device, Problem
-from .routes import ROUTES, Route, native
+from .masks import structure_of
+from .problem import Call, Device, Problem
+from .routes import ROUTES, Route, native, unfused
 from .settings import Settings
 
 # A decoding loop meets a new key length with every token: the cache starts over rather than grow with them.
@@ -21,15 +23,33 @@ class Plan:
     """The route of one call, the decision in words, and the reasons against the routes before it.
 
     `block_size` is None where the route has no blocks; `extra_memory` is the predicted peak of one forward call, in
-    bytes beyond its inputs and its output.
+    bytes beyond its inputs and its output. `in_training` is the plan for when a gradient is traced, where that is
+    another one; `is_native` says that MLX's own function gets the arguments as they are.
     """
 
     route: Route
     decision: Decision
+    problem: Problem | None = None
     refused: tuple[tuple[str, str], ...] = ()
     block_size: int | None = None
     extra_memory: int = 0
     is_native: bool = False
+    in_training: Plan | None = None
+
+    def run(
+        self,
+        q: mx.array,
+        k: mx.array,
+        v: mx.array,
+        *,
+        scale: float,
+        mask: mx.array | str | None = None,
+        sinks: mx.array | None = None,
+    ) -> mx.array:
+        """The call by this plan, whose problem is that of the arguments."""
+        assert self.problem is not None
+        array = mask if isinstance(mask, mx.array) and self.problem.has_array_mask else None
+        return self.route.run(Call(self.problem, q, k, v, scale, array, sinks), self.block_size)
 
 
 # A call that MLX itself rejects (it words the error), or asks something of MLX that no route describes.
@@ -40,16 +60,30 @@ def plan(problem: Problem, device: Device, settings: Settings) -> Plan:
     """The first route that holds for `problem` on `device`; the route that `settings` prefers is asked first."""
     refused: list[tuple[str, str]] = []
     for route in sorted(ROUTES, key=lambda route: settings.route != route.NAME):
-        holds, reason = route.accepts(problem, device)
-        if holds:
-            block_size = route.block_size(problem, device)
-            if block_size is not None:
-                block_size = settings.block_size or block_size
-            memory = route.extra_memory(problem, device, block_size)
-            decision = Decision(route.NAME, reason)
-            return Plan(route, decision, tuple(refused), block_size, memory, is_native=route is native)
+        ok, reason = route.holds(problem, device)
+        if ok and settings.route != route.NAME:
+            ok, why = route.pays(problem, device)
+            reason = reason if ok else why
+        if ok:
+            return _chosen(route, reason, problem, device, settings, tuple(refused))
         refused.append((route.NAME, reason))
     raise AssertionError("the last route refuses nothing")
+
+
+def _chosen(
+    route: Route,
+    reason: str,
+    problem: Problem,
+    device: Device,
+    settings: Settings,
+    refused: tuple[tuple[str, str], ...],
+) -> Plan:
+    block_size = route.block_size(problem, device)
+    if block_size is not None:
+        block_size = settings.block_size or block_size
+    memory = route.extra_memory(problem, device, block_size)
+    is_native = route in (native, unfused)
+    return Plan(route, Decision(route.NAME, reason), problem, refused, block_size, memory, is_native)
 
 
 class Planner:
@@ -60,6 +94,7 @@ class Planner:
         self._plans: dict[tuple[object, ...], Plan] = {}
         # With a GPU, either device may be a thread's default at the time of a call.
         self._device_varies = mx.metal.is_available() or mx.cuda.is_available()
+        gradient.shows()  # asks MLX once, here, outside of any gradient
 
     def plan_call(self, q: mx.array, k: mx.array, v: mx.array, mask: object, sinks: object) -> Plan:
         """The plan of one call, whose arguments are those of `mx.fast.scaled_dot_product_attention`, of any type."""
@@ -68,25 +103,52 @@ class Planner:
             # it.
             key: tuple[object, ...] = (q.shape, k.shape, v.shape, q.dtype)
             if mask is not None:
-                key += (mask.shape, mask.dtype) if isinstance(mask, mx.array) else (mask,)
+                if isinstance(mask, mx.array):
+                    key += (mask.shape, mask.dtype, structure_of(mask, q.shape[-2], k.shape[-2]))
+                else:
+                    key += (mask,)
             if sinks is not None:
                 key += ("sinks",)
             if self._device_varies:
                 key += (mx.default_device().type,)
             found = self._plans.get(key)
-        except (AttributeError, TypeError):  # no arrays: MLX says so best
+        except (AttributeError, TypeError, IndexError):  # no arrays: MLX says so best
             return UNPLANNED
         if found is None:
             if len(self._plans) >= _CACHED_PLANS:
                 self._plans.clear()
             found = self._plans[key] = self._plan_anew(q, k, v, mask, sinks)
-        elif not found.is_native and not (q.dtype == k.dtype == v.dtype and sinks is None):
-            return self._plan_anew(q, k, v, mask, sinks)
+        elif not found.is_native and not _alike(q, k, v, sinks):
+            found = self._plan_anew(q, k, v, mask, sinks)
+        if found.in_training is not None and gradient.is_traced():
+            return found.in_training
         return found
 
     def _plan_anew(self, q: mx.array, k: mx.array, v: mx.array, mask: object, sinks: object) -> Plan:
         problem = Problem.of(q, k, v, mask, sinks)
-        return UNPLANNED if problem is None else plan(problem, Device.current(), self.settings)
+        if problem is None:
+            return UNPLANNED
+        device = Device.current()
+        chosen = self._plan(problem, device, mask)
+        if not gradient.shows() or device.backend == "cpu":
+            return chosen
+        in_training = self._plan(replace(problem, training=True), device, mask)
+        if chosen.is_native and in_training.is_native:
+            return chosen
+        return replace(chosen, in_training=in_training)
+
+    def _plan(self, problem: Problem, device: Device, mask: object) -> Plan:
+        chosen = plan(problem, device, self.settings)
+        # A causal array that is known to be one is better said in a word, which is what `Plan.run` does.
+        said_in_a_word = problem.mask == "causal" and isinstance(mask, mx.array)
+        return replace(chosen, is_native=False) if said_in_a_word else chosen
+
+
+def _alike(q: mx.array, k: mx.array, v: mx.array, sinks: object) -> bool:
+    """Whether a remembered plan, found by the type of q, is that of these arrays."""
+    if not q.dtype == k.dtype == v.dtype:
+        return False
+    return sinks is None or (isinstance(sinks, mx.array) and sinks.dtype == q.dtype and sinks.shape == q.shape[1:2])
 
 
 @lru_cache(maxsize=64)

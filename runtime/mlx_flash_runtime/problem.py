@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
@@ -11,10 +12,13 @@ from typing import Literal
 
 import mlx.core as mx
 
-MaskKind = Literal["none", "causal", "bool", "additive"]
+from .masks import Causal, Prefix, Segments, Structure, Window, structure_of
+
+MaskKind = Literal["none", "causal", "window", "prefix", "segments", "bool", "additive"]
 Backend = Literal["cpu", "metal", "cuda"]
 
 _ITEM_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
+_KINDS: dict[type, MaskKind] = {Causal: "causal", Window: "window", Prefix: "prefix", Segments: "segments"}
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,9 @@ class Problem:
 
     q is `[batch, query_heads, query_length, head_dim]`, k `[batch, key_heads, key_length, head_dim]`,
     v `[batch, key_heads, key_length, value_head_dim]`; `dtype` names the type that the three promote to. The mask is
-    described by its structure; `mask_shape` is the array's own shape before broadcasting, `()` without an array.
+    described by its structure where that is known (`structure`, except for "causal", which says it all); `mask_shape`
+    is an array's own shape before broadcasting, `()` without one. With `softcap` the scores are
+    `softcap * tanh(scores / softcap)` before the mask. `training` says that a gradient is known to be traced.
     """
 
     batch: int
@@ -36,7 +42,20 @@ class Problem:
     dtype: str = "float32"
     mask: MaskKind = "none"
     mask_shape: tuple[int, ...] = ()
+    structure: Structure | None = None
     sinks: bool = False
+    softcap: float | None = None
+    training: bool = False
+
+    @property
+    def window(self) -> int | None:
+        """The size of a sliding window, or None."""
+        return self.structure.size if isinstance(self.structure, Window) else None
+
+    @property
+    def has_array_mask(self) -> bool:
+        """Whether the mask reaches MLX as an array: it is one, or a structure that MLX has no name for."""
+        return self.mask not in ("none", "causal")
 
     @property
     def item_bytes(self) -> int:
@@ -48,8 +67,23 @@ class Problem:
         """Elements of the full score matrix, `[batch, query_heads, query_length, key_length]`."""
         return self.batch * self.query_heads * self.query_length * self.key_length
 
+    @property
+    def output_bytes(self) -> int:
+        """Bytes of the output, `[batch, query_heads, query_length, value_head_dim]`."""
+        return self.item_bytes * self.batch * self.query_heads * self.query_length * self.value_head_dim
+
     @classmethod
-    def of(cls, q: object, k: object, v: object, mask: object = None, sinks: object = None) -> Problem | None:
+    def of(
+        cls,
+        q: object,
+        k: object,
+        v: object,
+        mask: object = None,
+        sinks: object = None,
+        *,
+        softcap: float | None = None,
+        training: bool = False,
+    ) -> Problem | None:
         """The problem of one call, or None where it is for MLX itself to judge: arguments that it may reject, types
         that no route computes in (float64, integer queries)."""
         if not (isinstance(q, mx.array) and isinstance(k, mx.array) and isinstance(v, mx.array)):
@@ -65,7 +99,12 @@ class Problem:
         dtype = promoted(q.dtype, k.dtype, v.dtype)
         if not (mx.issubdtype(q.dtype, mx.floating) and mx.issubdtype(dtype, mx.floating)) or dtype == mx.float64:
             return None
-        kind = _mask_kind(mask, (batch, query_heads, query_length, key_length), dtype)
+        structure = structure_of(mask, query_length, key_length) if isinstance(mask, mx.array) else None
+        kind = (
+            _KINDS[type(structure)]
+            if structure
+            else _mask_kind(mask, (batch, query_heads, query_length, key_length), dtype)
+        )
         if kind is None:
             return None
         if sinks is not None and not (
@@ -82,9 +121,34 @@ class Problem:
             value_head_dim,
             dtype=str(dtype).removeprefix("mlx.core."),
             mask=kind,
-            mask_shape=tuple(mask.shape) if isinstance(mask, mx.array) else (),
+            mask_shape=tuple(mask.shape) if isinstance(mask, mx.array) and kind != "causal" else (),
+            structure=None if kind == "causal" else structure,
             sinks=sinks is not None,
+            softcap=softcap,
+            training=training,
         )
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One attention call with its arrays, of the shapes that `problem` says. `mask` is None unless the mask reached us
+    as an array."""
+
+    problem: Problem
+    q: mx.array
+    k: mx.array
+    v: mx.array
+    scale: float
+    mask: mx.array | None = None
+    sinks: mx.array | None = None
+
+    @property
+    def dtype(self) -> mx.Dtype:
+        """The type of the output."""
+        return promoted(self.q.dtype, self.k.dtype, self.v.dtype)
+
+
+Attend = Callable[[Call], mx.array]
 
 
 def _mask_kind(mask: object, scores: tuple[int, ...], dtype: mx.Dtype) -> MaskKind | None:

@@ -6,7 +6,15 @@ from collections.abc import Callable
 
 import mlx.core as mx
 
+from .problem import Call
+
 Attention = Callable[..., mx.array]
 
 # The function that the patch replaced, or would.
 attention: Attention = mx.fast.scaled_dot_product_attention
+
+
+def call(call: Call, **options: bool) -> mx.array:
+    """MLX's own function with the arguments of `call`."""
+    mask = "causal" if call.problem.mask == "causal" else call.mask
+    return attention(call.q, call.k, call.v, scale=call.scale, mask=mask, sinks=call.sinks, **options)

@@ -23,6 +23,7 @@ def attention(
     mask: NDArray[Any] | str | None,
     sinks: Array | None,
     d_out: Array,
+    softcap: float | None = None,
 ) -> list[Array]:
     """The output and the gradients of `sum(output * d_out)`: of q, k, v, then of an additive mask and of sinks if
     any."""
@@ -30,6 +31,10 @@ def attention(
     groups = heads // k.shape[1]
     keys, values = (np.repeat(x, groups, axis=1) for x in (k, v))
     scores = scale * np.einsum("bhld,bhsd->bhls", q, keys)
+    slope: Array | float = 1.0
+    if softcap is not None:
+        slope = 1 - np.tanh(scores / softcap) ** 2
+        scores = softcap * np.tanh(scores / softcap)
     hidden = np.zeros(scores.shape, bool)
     additive = None
     if isinstance(mask, str):
@@ -55,7 +60,8 @@ def attention(
     d_sinks = None
     if sinks is not None:
         d_sinks, d_scores = d_scores[..., 0].sum((0, 2)), d_scores[..., 1:]
-    d_scores = np.where(hidden, 0.0, d_scores)
+    d_masked = np.where(hidden, 0.0, d_scores)
+    d_scores = d_masked * slope
 
     def per_key_head(x: Array) -> Array:
         return x.reshape(batch, -1, groups, *x.shape[2:]).sum(2)
@@ -66,7 +72,7 @@ def attention(
         per_key_head(np.einsum("bhls,bhld->bhsd", seen, d_out)),
     ]
     if additive is not None:
-        gradients.append(sum_to(d_scores, additive.shape))
+        gradients.append(sum_to(d_masked, additive.shape))
     return [out, *gradients, *([] if d_sinks is None else [d_sinks])]
 
 

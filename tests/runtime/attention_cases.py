@@ -11,12 +11,17 @@ import numpy as np
 from attention64 import Array, sum_to
 from attention64 import attention as attention64
 
+from mlx_flash_runtime.masks import packed_mask, prefix_mask, window_mask
+from mlx_flash_runtime.problem import Call as RouteCall
+from mlx_flash_runtime.problem import Problem
+
 Function = Callable[..., mx.array]
 
 
 @dataclass(frozen=True)
 class Case:
-    """One call: `mask` is None, "causal", ("bool", shape), ("additive", shape) or ("rows hidden", shape)."""
+    """One call: `mask` is None, "causal", ("bool", shape), ("additive", shape), ("rows hidden", shape) or a mask of
+    known structure: ("window", (size,)), ("prefix", (length,)), ("segments", lengths)."""
 
     query_length: int
     key_length: int
@@ -28,12 +33,21 @@ class Case:
     mask: Any = None
     sinks: bool = False
     block_size: int = 32
+    softcap: float | None = None
 
     def __str__(self) -> str:
         mask = self.mask if isinstance(self.mask, str) else "dense" if self.mask is None else self.mask[0]
         shape = "" if self.mask is None or isinstance(self.mask, str) else "x".join(map(str, self.mask[1]))
         sinks = "-sinks" if self.sinks else ""
-        return f"{self.query_length}x{self.key_length}-{self.heads}/{self.key_heads}-{mask}{shape}{sinks}"
+        softcap = "-softcap" if self.softcap else ""
+        return f"{self.query_length}x{self.key_length}-{self.heads}/{self.key_heads}-{mask}{shape}{sinks}{softcap}"
+
+
+STRUCTURED: dict[str, Callable[[Case, tuple[int, ...]], mx.array]] = {
+    "window": lambda case, shape: window_mask(case.query_length, *shape, case.key_length),
+    "prefix": lambda case, shape: prefix_mask(case.query_length, *shape),
+    "segments": lambda case, shape: packed_mask(shape),
+}
 
 
 @dataclass
@@ -46,6 +60,7 @@ class Call:
     scale: float
     sinks: bool
     block_size: int
+    softcap: float | None = None
 
     @property
     def additive(self) -> bool:
@@ -78,18 +93,33 @@ def make(case: Case, dtype: mx.Dtype, seed: int = 0) -> Call:
     mask: mx.array | str | None = case.mask if isinstance(case.mask, str) else None
     if isinstance(case.mask, tuple):
         kind, shape = case.mask
-        seen = mx.random.uniform(shape=shape, key=next(keys)) < 0.7
-        if kind == "additive":
+        if kind in STRUCTURED:
+            mask = STRUCTURED[kind](case, shape)
+        elif kind == "additive":
             mask = normal(*shape)
             primals.append(mask)
-        elif kind == "rows hidden":  # every third query sees nothing
-            mask = seen & (mx.arange(shape[-2]) % 3 != 0)[:, None]
         else:
-            mask = seen
+            mask = mx.random.uniform(shape=shape, key=next(keys)) < 0.7
+            if kind == "rows hidden":  # every third query sees nothing
+                mask &= (mx.arange(shape[-2]) % 3 != 0)[:, None]
     if case.sinks:
         primals.append(normal(case.heads))
     mx.eval(primals, cotangent)
-    return Call(primals, mask, cotangent, case.head_dim**-0.5, case.sinks, case.block_size)
+    return Call(primals, mask, cotangent, case.head_dim**-0.5, case.sinks, case.block_size, case.softcap)
+
+
+def runner(route: Any, block_size: int | None, softcap: float | None = None, training: bool = False) -> Function:
+    """`route` as a function of the arguments of MLX's own."""
+
+    def attention(
+        q: mx.array, k: mx.array, v: mx.array, *, scale: float, mask: Any = None, sinks: mx.array | None = None
+    ) -> mx.array:
+        problem = Problem.of(q, k, v, mask, sinks, softcap=softcap, training=training)
+        assert problem is not None
+        array = mask if isinstance(mask, mx.array) and problem.has_array_mask else None
+        return route.run(RouteCall(problem, q, k, v, scale, array, sinks), block_size)
+
+    return attention
 
 
 def answers(attention: Function, call: Call) -> list[mx.array]:
@@ -107,7 +137,8 @@ def expected(call: Call, rounded: int | None = None) -> list[Array]:
         primals = [x * (1 + error * random.choice([-1, 1], x.shape)) for x in primals]
     q, k, v, *rest = primals
     mask = rest[0] if call.additive else np.array(call.mask) if isinstance(call.mask, mx.array) else call.mask
-    return attention64(q, k, v, call.scale, mask, rest[-1] if call.sinks else None, wide(call.cotangent))
+    sinks = rest[-1] if call.sinks else None
+    return attention64(q, k, v, call.scale, mask, sinks, wide(call.cotangent), call.softcap)
 
 
 def wide(x: mx.array) -> Array:
@@ -144,7 +175,8 @@ def _terms(call: Call) -> list[float]:
     if call.additive:
         q, k, v, mask, *sinks = (wide(x) for x in call.primals)
         full = np.broadcast_to(mask, (*q.shape[:3], k.shape[2]))
-        gradients = attention64(q, k, v, call.scale, full, sinks[0] if sinks else None, wide(call.cotangent))
+        cotangent = wide(call.cotangent)
+        gradients = attention64(q, k, v, call.scale, full, sinks[0] if sinks else None, cotangent, call.softcap)
         terms[4] = max(1.0, _largest(sum_to(np.abs(gradients[4]), mask.shape)))
     return terms
 

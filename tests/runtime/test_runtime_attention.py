@@ -6,11 +6,11 @@ from typing import Any
 
 import mlx.core as mx
 import pytest
-from attention_cases import Case, answers, assert_as_exact_as, make
+from attention_cases import Case, answers, assert_as_exact_as, make, runner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlx_flash_runtime.routes import ROUTES, blockwise, native, reference
+from mlx_flash_runtime.routes import ROUTES, blockwise, forced, native, reference
 
 DTYPES = [mx.float32, mx.float16, mx.bfloat16]
 
@@ -34,14 +34,18 @@ CASES = [
     Case(63, 70, heads=4, batch=2, mask=("additive", (1, 4, 1, 70)), sinks=True),
     Case(40, 40, mask=("additive", (40,))),
     Case(40, 40, mask=("additive", ())),
+    Case(111, 111, heads=4, mask=("window", (20,)), block_size=16),
+    Case(40, 111, mask=("window", (1,)), sinks=True),
+    Case(100, 100, mask=("prefix", (37,)), block_size=16),
+    Case(111, 111, heads=4, mask=("segments", (30, 1, 50, 30)), block_size=16),
 ]
-
-
-def runner(route: Any, block_size: int) -> Any:
-    def attention(q: mx.array, k: mx.array, v: mx.array, **arguments: Any) -> mx.array:
-        return route.run(q, k, v, block_size=block_size, **arguments)
-
-    return attention
+OURS = [blockwise, reference]
+SOFTCAPPED = [
+    Case(63, 63, heads=4, mask="causal", softcap=1.5),
+    Case(20, 63, mask=("rows hidden", (20, 63)), softcap=20.0, sinks=True),
+    Case(40, 40, mask=("additive", (40, 40)), softcap=0.5),
+    Case(50, 70, heads=4, batch=2, mask=("window", (9,)), softcap=2.0, block_size=16),
+]
 
 
 def stock(*args: Any, **kwargs: Any) -> mx.array:
@@ -50,38 +54,45 @@ def stock(*args: Any, **kwargs: Any) -> mx.array:
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("case", CASES, ids=str)
-@pytest.mark.parametrize("route", [route for route in ROUTES if route is not native], ids=lambda route: route.NAME)
+@pytest.mark.parametrize("route", OURS, ids=lambda route: route.NAME)
 def test_route_is_as_exact_as_mlx(route: Any, case: Case, dtype: mx.Dtype) -> None:
     call = make(case, dtype)
     assert_as_exact_as(stock, runner(route, case.block_size), call)
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("case", SOFTCAPPED, ids=str)
+def test_softcapped_blocks_are_as_exact_as_the_definition(case: Case, dtype: mx.Dtype) -> None:
+    call = make(case, dtype)
+    assert_as_exact_as(runner(reference, None, case.softcap), runner(blockwise, case.block_size, case.softcap), call)
+
+
 @pytest.mark.parametrize("case", CASES[:9:2], ids=str)
 def test_native_is_mlx(case: Case) -> None:
     call = make(case, mx.float32)
-    for own, other in zip(answers(runner(native, 8), call), answers(stock, call), strict=True):
+    for own, other in zip(answers(runner(native, None), call), answers(stock, call), strict=True):
         assert mx.array_equal(own, other)
 
 
-@pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.NAME)
+@pytest.mark.parametrize("route", [route for route in ROUTES if route is not forced], ids=lambda route: route.NAME)
 def test_mixed_types_promote_as_in_mlx(route: Any) -> None:
     q, k, v = make(Case(20, 20, block_size=8), mx.float32).primals
     q, v = q.astype(mx.float16), v.astype(mx.bfloat16)
-    out = route.run(q, k, v, scale=0.25, mask=None, sinks=None, block_size=8)
+    out = runner(route, 8)(q, k, v, scale=0.25)
     wanted = stock(q, k, v, scale=0.25)
     assert out.dtype == wanted.dtype
     assert mx.allclose(out, wanted, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.NAME)
+@pytest.mark.parametrize("route", [route for route in ROUTES if route is not forced], ids=lambda route: route.NAME)
 def test_rows_of_minus_infinity_are_nan_alone(route: Any) -> None:
     q, k, v = make(Case(9, 20), mx.float32).primals
     mask = mx.where(mx.arange(9)[:, None] == 4, -mx.inf, mx.zeros((9, 20)))
     mask[2, :16] = -mx.inf  # whole blocks of a row that sees other keys
-    out = route.run(q, k, v, scale=0.25, mask=mask, sinks=None, block_size=8)
+    out = runner(route, 8)(q, k, v, scale=0.25, mask=mask)
     hidden = mx.isnan(out).all(axis=(0, 1, 3))
     assert hidden.tolist() == [row == 4 for row in range(9)]
-    sinks = route.run(q, k, v, scale=0.25, mask=mask, sinks=mx.zeros((2,)), block_size=8)
+    sinks = runner(route, 8)(q, k, v, scale=0.25, mask=mask, sinks=mx.zeros((2,)))
     assert mx.abs(sinks[:, :, 4]).max().item() == 0
 
 
@@ -91,7 +102,7 @@ def test_keys_that_no_query_sees_do_not_matter() -> None:
     poisoned = [mx.where((mx.arange(64) < 50)[:, None], x, 1e30) for x in (k, v)]
 
     def loss(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
-        return blockwise.run(q, k, v, scale=0.25, mask=mask, sinks=None, block_size=16).square().sum()
+        return runner(blockwise, 16)(q, k, v, scale=0.25, mask=mask).square().sum()
 
     clean = mx.value_and_grad(loss, argnums=(0,))(q, k, v)
     dirty = mx.value_and_grad(loss, argnums=(0,))(q, *poisoned)

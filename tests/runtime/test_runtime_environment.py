@@ -126,7 +126,11 @@ def test_block_size_variable(script: Path) -> None:
     [
         ("MLX_FLASH_BLOCK_SIZE", "7", "7 is not a positive multiple of 8"),
         ("MLX_FLASH_BLOCK_SIZE", "many", "many is not a positive multiple of 8"),
-        ("MLX_FLASH_ROUTE", "fast", "fast is not a route; the routes are native, blockwise, reference"),
+        (
+            "MLX_FLASH_ROUTE",
+            "fast",
+            "fast is not a route; the routes are lowered, native, forced, blockwise, unfused, reference",
+        ),
     ],
 )
 def test_bad_variable_is_one_line_and_status_2(script: Path, variable: str, value: str, message: str) -> None:

@@ -18,7 +18,7 @@ from mlx_lm.tuner.utils import linear_to_lora_layers
 from mlx_flash_runtime import flash_attention, flash_attention_enabled, report
 
 LAYERS = 3
-ROUTES = ["native", "blockwise", "reference"]
+ROUTES = ["unfused", "blockwise", "reference"]
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def test_a_call_outside_any_module_is_named_by_its_line() -> None:
     code = attend.__code__
     here = f"{__file__.rpartition('/')[2]}:{code.co_firstlineno + 1} attend"
     names = layer_calls()
-    assert names[here] == {"native": 2}
+    assert names[here] == {"unfused": 2}
     assert [name.split()[1] for name in names] == ["attend", "test_a_call_outside_any_module_is_named_by_its_line"]
 
 
@@ -146,8 +146,8 @@ def test_summary_is_readable() -> None:
     with flash_attention_enabled():
         layer(x, x, x)
         lines = str(report()).splitlines()
-    assert lines[0] == "flash attention: 1 attention layer, 1 call: native 1"
-    assert lines[1] == "  native 1: MLX has no fused kernel on the CPU, and blocks are not faster at this length"
+    assert lines[0] == "flash attention: 1 attention layer, 1 call: unfused 1"
+    assert lines[1] == "  unfused 1: MLX has no fused kernel on the CPU, and blocks are not faster at this length"
 
 
 def test_compiled_calls_count_when_traced() -> None:

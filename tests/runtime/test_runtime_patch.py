@@ -159,7 +159,7 @@ def arguments(qkv: list[mx.array]) -> list[tuple[list[Any], dict[str, Any]]]:
     ]
 
 
-@pytest.mark.parametrize("route", ["native", "blockwise", "reference"])
+@pytest.mark.parametrize("route", ["unfused", "blockwise", "reference"])
 def test_every_form_of_call_works(route: str, qkv: list[mx.array], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLX_FLASH_ROUTE", route)
     enable_flash_attention()
@@ -190,7 +190,7 @@ def wrong_arguments(qkv: list[mx.array]) -> list[tuple[list[Any], dict[str, Any]
     ]
 
 
-@pytest.mark.parametrize("route", ["native", "blockwise"])
+@pytest.mark.parametrize("route", ["unfused", "blockwise"])
 def test_errors_are_those_of_mlx(route: str, qkv: list[mx.array], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLX_FLASH_ROUTE", route)
     enable_flash_attention()

@@ -7,7 +7,7 @@ from typing import Any
 
 import mlx.core as mx
 import pytest
-from attention_cases import Call, Case, make
+from attention_cases import Call, Case, make, runner
 from backends import on_cpu
 
 from mlx_flash_runtime.problem import Device, Problem, mlx_release, mlx_version
@@ -28,7 +28,7 @@ def attentions(call: Call) -> list[Attention]:
     def attention(route: Any) -> Attention:
         mask = call.primals[3] if call.additive else call.mask
         sinks = call.primals[-1] if call.sinks else None
-        return lambda q, k, v: route.run(q, k, v, scale=call.scale, mask=mask, sinks=sinks, block_size=call.block_size)
+        return lambda q, k, v: runner(route, call.block_size)(q, k, v, scale=call.scale, mask=mask, sinks=sinks)
 
     return [attention(reference), attention(blockwise)]
 
@@ -117,7 +117,7 @@ def test_memory_is_linear_in_the_length(phase: str, mask: Any) -> None:
     peaks = {}
     for length in (1024, 2048, 4096):
         call = make(Case(length, length, heads=1, key_heads=1, head_dim=8, value_head_dim=8, mask=mask), mx.float32)
-        attention = call.function(lambda q, k, v, **rest: blockwise.run(q, k, v, block_size=256, **rest))
+        attention = call.function(runner(blockwise, 256))
         peaks[length] = peak(attention if phase == "forward" else gradient(attention), call.primals)
     assert peaks[2048] < 2.2 * peaks[1024]
     assert peaks[4096] < 2.2 * peaks[2048]

@@ -1,4 +1,4 @@
-"""The routes, cheapest first. A route is a module; none imports another."""
+"""The routes, in the order in which they are asked. A route is a module; none imports another."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Protocol
 
 import mlx.core as mx
 
-from ..problem import Device, Problem
-from . import blockwise, native, reference
+from ..problem import Call, Device, Problem
+from . import blockwise, forced, lowered, native, reference, unfused
 
 
 class Route(Protocol):
@@ -17,8 +17,12 @@ class Route(Protocol):
     def NAME(self) -> str:
         """The name that reports, `explain` and `MLX_FLASH_ROUTE` use."""
 
-    def accepts(self, problem: Problem, device: Device) -> tuple[bool, str]:
-        """Whether the route holds for `problem` on `device`, and why or why not (a phrase without the call's sizes)."""
+    def holds(self, problem: Problem, device: Device) -> tuple[bool, str]:
+        """Whether the route can run `problem` on `device`, exactly, and why or why not (a phrase without sizes)."""
+
+    def pays(self, problem: Problem, device: Device) -> tuple[bool, str]:
+        """Whether it is faster, where it holds, than the routes that are asked after it, or needed for memory; and the
+        reason in a phrase. A calibration of this machine (`mlx-flash tune`) knows better."""
 
     def block_size(self, problem: Problem, device: Device) -> int | None:
         """The block size it would choose, or None where it has no blocks."""
@@ -26,19 +30,8 @@ class Route(Protocol):
     def extra_memory(self, problem: Problem, device: Device, block_size: int | None) -> int:
         """Predicted bytes at the peak of one forward call, beyond its inputs and its output."""
 
-    def run(
-        self,
-        q: mx.array,
-        k: mx.array,
-        v: mx.array,
-        *,
-        scale: float,
-        mask: mx.array | str | None,
-        sinks: mx.array | None,
-        block_size: int | None,
-    ) -> mx.array:
-        """The attention itself, for arguments that `Problem.of` has accepted: `[batch, heads, length,
-        value_head_dim]`."""
+    def run(self, call: Call, block_size: int | None) -> mx.array:
+        """The attention itself, `[batch, query_heads, query_length, value_head_dim]`."""
 
 
-ROUTES: tuple[Route, ...] = (native, blockwise, reference)
+ROUTES: tuple[Route, ...] = (lowered, native, forced, blockwise, unfused, reference)

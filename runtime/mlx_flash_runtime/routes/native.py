@@ -1,24 +1,24 @@
-"""MLX's own attention as it is: wherever MLX has a fused kernel, and wherever nothing here is faster."""
+"""MLX's own fused kernel as it is: never get in its way."""
 
 from __future__ import annotations
 
 import mlx.core as mx
 
 from .. import stock
-from ..crossover import blocks_pay, unfused_memory
-from ..fused import forward_is_fused
-from ..problem import Device, Problem
+from ..fused import is_fused
+from ..problem import Call, Device, Problem
 
 NAME = "native"
 
 
-def accepts(problem: Problem, device: Device) -> tuple[bool, str]:
-    """Unless MLX is unfused for `problem` and blocks pay."""
-    fused, reason = forward_is_fused(problem, device)
-    if fused:
-        return True, reason
-    pay, why = blocks_pay(problem, device)
-    return not pay, f"{reason}, and {why}"
+def holds(problem: Problem, device: Device) -> tuple[bool, str]:
+    """Where MLX has a fused kernel."""
+    return is_fused(problem, device)
+
+
+def pays(problem: Problem, device: Device) -> tuple[bool, str]:
+    """Always."""
+    return True, "MLX's own fused kernel is the fastest known"
 
 
 def block_size(problem: Problem, device: Device) -> int | None:
@@ -27,20 +27,11 @@ def block_size(problem: Problem, device: Device) -> int | None:
 
 
 def extra_memory(problem: Problem, device: Device, block_size: int | None) -> int:
-    """The scores where MLX is unfused, else nothing."""
-    fused, _ = forward_is_fused(problem, device)
-    return 0 if fused else unfused_memory(problem)
+    """A mask, where MLX spreads a bool mask over batch and heads as numbers to add."""
+    spread = device.backend == "cuda" and problem.has_array_mask and problem.mask != "additive"
+    return problem.item_bytes * problem.score_count if spread else 0
 
 
-def run(
-    q: mx.array,
-    k: mx.array,
-    v: mx.array,
-    *,
-    scale: float,
-    mask: mx.array | str | None,
-    sinks: mx.array | None,
-    block_size: int | None,
-) -> mx.array:
+def run(call: Call, block_size: int | None) -> mx.array:
     """MLX's own function."""
-    return stock.attention(q, k, v, scale=scale, mask=mask, sinks=sinks)
+    return stock.call(call)

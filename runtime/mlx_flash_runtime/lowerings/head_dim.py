@@ -1,0 +1,70 @@
+"""A head dim without a fused kernel, padded with zeros to the next one that has it: zeros add nothing to a product."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import mlx.core as mx
+
+from ..fused import fused_head_dims
+from ..problem import Attend, Call, Device, Problem
+
+DOES = "its head dim padded"
+
+# Padding copies the keys, which a fused kernel for few queries would only read.
+_QUERIES = 9
+# From this many times as many bytes on, the scores that are not written pay for the copies.
+_SAVING = 4
+# Metal, where nothing could be measured: with more than this many times the products, MLX's unfused way stays.
+_METAL_GROWTH = 1.5
+
+
+def lower(problem: Problem, device: Device, block_size: int | None) -> tuple[Problem, ...] | str:
+    """The problem with both head dims at the next fused size."""
+    if problem.query_length < _QUERIES:
+        return "padding costs more than few queries save"
+    head_dim, value_head_dim = _padded(problem, device)
+    if not head_dim or not value_head_dim:
+        return "there is no larger head dim with a fused kernel"
+    if (head_dim, value_head_dim) == (problem.head_dim, problem.value_head_dim):
+        return "its head dim needs no padding"
+    return (replace(problem, head_dim=head_dim, value_head_dim=value_head_dim),)
+
+
+def pays(problem: Problem, device: Device) -> bool:
+    """For scores that are much larger than the padded arrays, and on Metal for not many more products."""
+    if device.backend == "metal" and _padded(problem, device)[0] > _METAL_GROWTH * problem.head_dim:
+        return False
+    scores = 2 * problem.item_bytes * problem.score_count
+    return scores >= _SAVING * extra_memory(problem, device, None)
+
+
+def extra_memory(problem: Problem, device: Device, block_size: int | None) -> int:
+    """q, k and v as padded, and the padded output."""
+    head_dim, value_head_dim = _padded(problem, device)
+    queries = problem.query_heads * problem.query_length * (head_dim + value_head_dim)
+    keys = problem.key_heads * problem.key_length * (head_dim + value_head_dim)
+    return problem.item_bytes * problem.batch * (queries + keys)
+
+
+def run(call: Call, calls: tuple[Problem, ...], attend: Attend) -> mx.array:
+    """Pad, attend, cut the values' own dim out."""
+    (padded,) = calls
+    q, k = (_pad(x, padded.head_dim) for x in (call.q, call.k))
+    out = attend(replace(call, problem=padded, q=q, k=k, v=_pad(call.v, padded.value_head_dim)))
+    return out[..., : call.problem.value_head_dim]
+
+
+def _padded(problem: Problem, device: Device) -> tuple[int, int]:
+    """The fused head dims for queries and values, 0 where there is none. On Metal the two have to be equal."""
+
+    def next_fused(size: int) -> int:
+        return next((fused for fused in fused_head_dims(device) if fused >= size), 0)
+
+    if device.backend == "metal":
+        return (next_fused(max(problem.head_dim, problem.value_head_dim)),) * 2
+    return next_fused(problem.head_dim), next_fused(problem.value_head_dim)
+
+
+def _pad(x: mx.array, dim: int) -> mx.array:
+    return mx.pad(x, [(0, 0)] * 3 + [(0, dim - x.shape[-1])]) if dim > x.shape[-1] else x

@@ -1,0 +1,67 @@
+"""A gradient on CUDA at a length that the fused backward pass does not take, padded to the next one.
+
+The padding comes last: a causal query does not see keys behind it, and without a mask only the queries are padded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import mlx.core as mx
+
+from ..fused import CUDA_BACKWARD_ROWS
+from ..problem import Attend, Call, Device, Problem
+
+DOES = "its length padded"
+
+# Below this length the padding is most of the work.
+_LENGTH = 64
+
+
+def lower(problem: Problem, device: Device, block_size: int | None) -> tuple[Problem, ...] | str:
+    """The problem with more queries, and with as many more keys if it is causal."""
+    if device.backend != "cuda" or not problem.training:
+        return "no gradient asks for another length"
+    padding = -problem.query_length % CUDA_BACKWARD_ROWS
+    if not padding:
+        return "its length needs no padding"
+    shape = problem.mask_shape
+    if len(shape) >= 2 and shape[-2] > 1:
+        shape = (*shape[:-2], shape[-2] + padding, shape[-1])
+    return (
+        replace(
+            problem,
+            query_length=problem.query_length + padding,
+            key_length=problem.key_length + (padding if problem.mask == "causal" else 0),
+            mask_shape=shape,
+        ),
+    )
+
+
+def pays(problem: Problem, device: Device) -> bool:
+    """From some length on."""
+    return problem.query_length >= _LENGTH
+
+
+def extra_memory(problem: Problem, device: Device, block_size: int | None) -> int:
+    """q and the output as padded, and keys and values if the mask is causal."""
+    dims = problem.head_dim + problem.value_head_dim
+    rows = problem.query_heads * (problem.query_length + CUDA_BACKWARD_ROWS)
+    rows += problem.key_heads * (problem.key_length + CUDA_BACKWARD_ROWS) if problem.mask == "causal" else 0
+    return problem.item_bytes * problem.batch * rows * dims
+
+
+def run(call: Call, calls: tuple[Problem, ...], attend: Attend) -> mx.array:
+    """Pad, attend, cut off what the padding answered."""
+    (padded,) = calls
+    q, k, v = _pad(call.q, padded.query_length), _pad(call.k, padded.key_length), _pad(call.v, padded.key_length)
+    mask = call.mask
+    if mask is not None and mask.ndim >= 2 and mask.shape[-2] > 1:
+        mask = _pad(mask, padded.query_length)
+    return attend(replace(call, problem=padded, q=q, k=k, v=v, mask=mask))[:, :, : call.problem.query_length]
+
+
+def _pad(x: mx.array, rows: int) -> mx.array:
+    """Zeros below the last of the second-last axis."""
+    missing = rows - x.shape[-2]
+    return mx.pad(x, [(0, 0)] * (x.ndim - 2) + [(0, missing), (0, 0)]) if missing else x

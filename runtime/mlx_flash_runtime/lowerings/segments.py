@@ -1,0 +1,46 @@
+"""Documents packed into one row: a causal call for each, without the mask that keeps them apart."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import accumulate
+
+import mlx.core as mx
+
+from ..masks import Segments
+from ..problem import Attend, Call, Device, Problem
+
+DOES = "its packed documents taken one by one"
+
+# From here on the scores between the documents cost more than the calls do.
+_TOKENS = 1024
+_CALLS = 256
+
+
+def lower(problem: Problem, device: Device, block_size: int | None) -> tuple[Problem, ...] | str:
+    """One causal problem for each document."""
+    if not isinstance(problem.structure, Segments):
+        return "its mask is not known to separate documents"
+    return tuple(
+        replace(problem, query_length=length, key_length=length, mask="causal", structure=None)
+        for length in problem.structure.lengths
+    )
+
+
+def pays(problem: Problem, device: Device) -> bool:
+    """For a row that is long enough, in documents that are."""
+    assert isinstance(problem.structure, Segments)
+    return problem.query_length >= _TOKENS and len(problem.structure.lengths) <= _CALLS
+
+
+def extra_memory(problem: Problem, device: Device, block_size: int | None) -> int:
+    """The outputs, before they are put together."""
+    return problem.output_bytes
+
+
+def run(call: Call, calls: tuple[Problem, ...], attend: Attend) -> mx.array:
+    """Split, attend, concatenate."""
+    ends = list(accumulate(call.query_length for call in calls))[:-1]
+    parts = zip(calls, *(mx.split(x, ends, axis=2) for x in (call.q, call.k, call.v)), strict=True)
+    out = [attend(replace(call, problem=one, q=q, k=k, v=v, mask=None)) for one, q, k, v in parts]
+    return mx.concatenate(out, axis=2)

@@ -1,0 +1,64 @@
+"""The gradient of sinks beside MLX's fused kernel on CUDA, which raises an error when asked for it.
+
+A sink takes part of a query's weight and has no value: with p its weight, out = N / (Z + exp(sink)) gives
+d out / d sink = -p out. The forward pass is MLX's, left as it is; the gradient of the sinks is computed only where
+someone wants it, as MLX is lazy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import mlx.core as mx
+
+from ..online_softmax import sink_weight
+from ..problem import Attend, Call, Device, Problem
+
+DOES = "a gradient for its sinks"
+
+_BLOCK = 1024  # keys and queries at once, as in the blockwise route on a GPU
+
+
+def lower(problem: Problem, device: Device, block_size: int | None) -> tuple[Problem, ...] | str:
+    """The problem of a call whose sinks are constants."""
+    if not (problem.sinks and problem.training and device.backend == "cuda"):
+        return "no gradient of sinks is missing"
+    return (replace(problem, sinks=False),)
+
+
+def pays(problem: Problem, device: Device) -> bool:
+    """Always: MLX has an error in its place, or its unfused attention."""
+    return True
+
+
+def extra_memory(problem: Problem, device: Device, block_size: int | None) -> int:
+    """Nothing in a forward call."""
+    return 0
+
+
+def run(call: Call, calls: tuple[Problem, ...], attend: Attend) -> mx.array:
+    """The call with constant sinks, then the identity, whose gradient knows the sinks."""
+    sinks = call.sinks
+    assert sinks is not None
+    out = attend(replace(call, problem=calls[0], sinks=mx.stop_gradient(sinks)))
+    constants = [mx.stop_gradient(x) for x in (call.q, call.k)]
+    return _with_gradient(call)(out, sinks, *constants)
+
+
+def _with_gradient(call: Call) -> Callable[..., mx.array]:
+    def output(out: mx.array, sinks: mx.array, q: mx.array, k: mx.array) -> mx.array:
+        return out
+
+    v = mx.stop_gradient(call.v)
+
+    def gradient(primals: Sequence[mx.array], cotangent: mx.array, _: mx.array) -> list[mx.array]:
+        out, sinks, q, k = primals
+        weight = sink_weight(replace(call, q=q, k=k, v=v, sinks=sinks), _BLOCK)
+        towards = mx.sum(out.astype(mx.float32) * cotangent.astype(mx.float32), axis=-1)
+        d_sinks = -mx.sum(weight * towards, axis=(0, 2)).astype(sinks.dtype)
+        return [cotangent, d_sinks, mx.zeros_like(q), mx.zeros_like(k)]
+
+    function = mx.custom_function(output)
+    function.vjp(gradient)
+    return function  # type: ignore[return-value]  # typed in MLX's stubs as returning object

@@ -1,0 +1,157 @@
+"""Masks that are known by what they say rather than by their elements.
+
+MLX takes a mask as `"causal"` or as an array; a window, a prefix or packed documents are arrays of L x S elements.
+Where such an array is made, its structure is remembered beside it (`remember`), and a route that knows what to do with
+the structure never looks at the elements: MLX is lazy, so the array itself is then never computed. An array whose
+origin is unknown stays an array; nothing is guessed from its elements.
+
+All structures are intervals: a query sees the keys from `first` to `last`, both growing with its position. Positions
+count along the keys, and the last query stands at the last key.
+"""
+
+from __future__ import annotations
+
+import weakref
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import mlx.core as mx
+
+
+@dataclass(frozen=True)
+class Causal:
+    """A query sees the keys up to its own."""
+
+    def first(self, position: int) -> int:
+        return 0
+
+    def last(self, position: int) -> int:
+        return position
+
+
+@dataclass(frozen=True)
+class Window:
+    """A query sees the last `size` keys up to its own."""
+
+    size: int
+
+    def first(self, position: int) -> int:
+        return max(0, position - self.size + 1)
+
+    def last(self, position: int) -> int:
+        return position
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """The first `length` keys are seen by all queries (those of the prefix see each other both ways), the rest
+    causally."""
+
+    length: int
+
+    def first(self, position: int) -> int:
+        return 0
+
+    def last(self, position: int) -> int:
+        return max(position, self.length - 1)
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Several documents of the given lengths in one row: a query sees the keys of its own document, up to its own."""
+
+    lengths: tuple[int, ...]
+
+    def first(self, position: int) -> int:
+        starts = (0, *accumulate(self.lengths))
+        return starts[max(0, bisect_right(starts, position) - 1)]
+
+    def last(self, position: int) -> int:
+        return position
+
+
+Structure = Causal | Window | Prefix | Segments
+
+
+def window_mask(query_length: int, size: int, key_length: int | None = None) -> mx.array:
+    """The bool mask `[query_length, key_length]` of causal attention over the last `size` keys.
+
+    `key_length` is `query_length` unless given. The runtime's routes know the mask by its structure and then never
+    compute it. Raises ValueError unless sizes are positive and there are at least as many keys as queries.
+    """
+    if size < 1:
+        raise ValueError(f"a window of {size} keys: the size must be at least 1")
+    return _mask(Window(size), query_length, key_length or query_length)
+
+
+def prefix_mask(length: int, prefix: int) -> mx.array:
+    """The bool mask `[length, length]` of a prefix language model: the first `prefix` tokens see each other, the others
+    all before them and themselves.
+
+    Raises ValueError unless 0 <= prefix <= length and length is positive.
+    """
+    if not 0 <= prefix <= length:
+        raise ValueError(f"a prefix of {prefix} in {length} tokens")
+    return _mask(Prefix(prefix) if prefix > 1 else Causal(), length, length)
+
+
+def packed_mask(lengths: Sequence[int]) -> mx.array:
+    """The bool mask `[sum(lengths), sum(lengths)]` of documents packed into one row, each causal in itself.
+
+    Raises ValueError unless there is at least one document and every length is positive.
+    """
+    if not lengths or min(lengths) < 1:
+        raise ValueError(f"documents of {list(lengths)} tokens: each must have at least 1")
+    total = sum(lengths)
+    return _mask(Segments(tuple(lengths)) if len(lengths) > 1 else Causal(), total, total)
+
+
+def _mask(structure: Structure, query_length: int, key_length: int) -> mx.array:
+    if not 1 <= query_length <= key_length:
+        raise ValueError(f"{query_length} queries on {key_length} keys")
+    return remember(as_array(structure, query_length, key_length), structure)
+
+
+def as_array(structure: Structure, query_length: int, key_length: int) -> mx.array:
+    """The structure as a bool array `[query_length, key_length]`, lazily."""
+    return between(structure, range(key_length - query_length, key_length), range(key_length))
+
+
+def between(structure: Structure, positions: range, keys: range) -> mx.array:
+    """Which of `keys` the queries at `positions` see: bool `[len(positions), len(keys)]`."""
+    key = mx.arange(keys.start, keys.stop)
+    position = mx.arange(positions.start, positions.stop)[:, None]
+    match structure:
+        case Causal():
+            return key <= position
+        case Window(size):
+            return (key <= position) & (key > position - size)
+        case Prefix(length):
+            return key <= mx.maximum(position, length - 1)
+        case Segments():
+            first = mx.array([structure.first(at) for at in positions], mx.int32)[:, None]
+            return (key >= first) & (key <= position)
+
+
+# By identity: an array cannot carry an attribute, and two equal ones may come from different places.
+_remembered: dict[int, tuple[weakref.ref[mx.array], Structure]] = {}
+
+
+def remember(mask: mx.array, structure: Structure) -> mx.array:
+    """Notes that `mask`, `[query_length, key_length]`, says `structure`; returns it."""
+    key = id(mask)
+    _remembered[key] = (weakref.ref(mask, lambda _: _remembered.pop(key, None)), structure)
+    return mask
+
+
+def structure_of(mask: mx.array, query_length: int, key_length: int) -> Structure | None:
+    """What `mask` is known to say about that many queries and keys, in its simplest form; None for any other array."""
+    found = _remembered.get(id(mask))
+    if found is None or found[0]() is not mask or mask.shape != (query_length, key_length):
+        return None
+    structure = found[1]
+    if isinstance(structure, Window) and structure.size >= key_length:
+        return Causal()
+    return structure

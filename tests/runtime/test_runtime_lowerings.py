@@ -1,0 +1,186 @@
+"""The rewritings, on faked GPUs: MLX's own call at their end is exact on any device, only slower here."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import mlx.core as mx
+import pytest
+from attention_cases import Case, assert_as_exact_as, make, runner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlx_flash_runtime import stock
+from mlx_flash_runtime.fused import is_fused
+from mlx_flash_runtime.masks import Prefix, Segments, Window, packed_mask, prefix_mask, structure_of, window_mask
+from mlx_flash_runtime.problem import Device, Problem
+from mlx_flash_runtime.routes import lowered
+
+GIB = 2**30
+CUDA = Device("cuda", (0, 32, 4), 80 * GIB)
+METAL = Device("metal", (0, 32, 4), 32 * GIB)
+HALF = {"head_dim": 64, "value_head_dim": 64}
+
+
+@pytest.fixture(autouse=True)
+def calls_of_mlx(monkeypatch: pytest.MonkeyPatch) -> list[Problem]:
+    """The problems of the calls that reach MLX."""
+    seen: list[Problem] = []
+    mlx = stock.attention
+
+    def spy(q: mx.array, k: mx.array, v: mx.array, *, mask: Any, sinks: Any, **rest: Any) -> mx.array:
+        problem = Problem.of(q, k, v, mask, sinks)
+        assert problem is not None
+        seen.append(problem)
+        return mlx(q, k, v, mask=mask, sinks=sinks, **rest)
+
+    monkeypatch.setattr(stock, "attention", spy)
+    return seen
+
+
+def on(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Device, "current", lambda: device)
+
+
+CASES = {
+    "window": Case(300, 300, heads=4, mask=("window", (40,)), **HALF),
+    "window of one": Case(130, 130, mask=("window", (1,)), **HALF),
+    "window, keys before": Case(140, 300, heads=4, key_heads=1, batch=2, mask=("window", (33,)), sinks=True, **HALF),
+    "window, some keys before": Case(140, 150, batch=2, mask=("window", (33,)), **HALF),
+    "packed": Case(111, 111, heads=4, mask=("segments", (30, 1, 50, 30)), **HALF),
+    "prefix": Case(100, 100, mask=("prefix", (37,)), sinks=True, **HALF),
+    "prefix of all": Case(100, 100, mask=("prefix", (100,)), **HALF),
+    "head dim": Case(40, 63, heads=4, mask="causal", head_dim=36, value_head_dim=20),
+    "bool": Case(63, 70, heads=4, batch=2, mask=("rows hidden", (2, 1, 63, 70)), **HALF),
+    "bool of keys": Case(63, 70, heads=4, batch=2, mask=("bool", (2, 1, 1, 70)), **HALF),
+    "bool of queries": Case(63, 70, heads=4, mask=("bool", (63, 1)), **HALF),
+    "bool for all": Case(63, 70, heads=4, mask=("bool", (1,)), **HALF),
+}
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_cuda_gets_calls_that_are_fused_there(
+    case: Case, training: bool, monkeypatch: pytest.MonkeyPatch, calls_of_mlx: list[Problem]
+) -> None:
+    on(CUDA, monkeypatch)
+    call = make(case, mx.bfloat16)
+    q, k, v = call.primals[:3]
+    problem = Problem.of(q, k, v, call.mask, call.primals[-1] if call.sinks else None, training=training)
+    assert problem is not None
+    assert lowered.holds(problem, CUDA)[0]
+    if problem.mask == "bool":
+        # What a query without any key answers is as in MLX; nobody may ask for the gradient of that.
+        seen = mx.broadcast_to(call.mask, (case.batch, case.heads, case.query_length, case.key_length))
+        call.cotangent = mx.where(seen.any(axis=-1, keepdims=True), call.cotangent, 0)
+    assert_as_exact_as(stock_or_definition, runner(lowered, 48, training=training), call)
+    ours = [replace(one, training=training, sinks=one.sinks and not training) for one in calls_of_mlx]
+    assert ours
+    assert all(is_fused(one, CUDA)[0] and one.mask != "bool" for one in ours)
+
+
+def stock_or_definition(*args: Any, **kwargs: Any) -> mx.array:
+    return mx.fast.scaled_dot_product_attention(*args, **kwargs)
+
+
+TRAINING = {
+    "causal": Case(70, 70, heads=4, mask="causal", **HALF),
+    "causal, keys before": Case(70, 100, heads=4, mask="causal", **HALF),
+    "dense": Case(70, 100, heads=4, key_heads=1, **HALF),
+    "additive": Case(70, 100, mask=("additive", (1, 2, 70, 100)), **HALF),
+    "sinks": Case(128, 128, heads=4, mask="causal", sinks=True, **HALF),
+    "everything": Case(70, 100, heads=4, mask=("bool", (70, 100)), sinks=True, head_dim=20, value_head_dim=28),
+}
+
+
+@pytest.mark.parametrize("case", TRAINING.values(), ids=TRAINING)
+def test_cuda_trains_on_its_fused_kernels(
+    case: Case, monkeypatch: pytest.MonkeyPatch, calls_of_mlx: list[Problem]
+) -> None:
+    on(CUDA, monkeypatch)
+    call = make(case, mx.bfloat16)
+    assert_as_exact_as(stock_or_definition, runner(lowered, None, training=True), call)
+    assert {one.query_length for one in calls_of_mlx} == {128}
+
+
+@pytest.mark.parametrize("name", ["window", "window, keys before", "packed", "prefix"])
+def test_metal_gets_structures_without_their_arrays(
+    name: str, monkeypatch: pytest.MonkeyPatch, calls_of_mlx: list[Problem]
+) -> None:
+    on(METAL, monkeypatch)
+    case = CASES[name]
+    call = make(case, mx.float32)
+    assert_as_exact_as(stock_or_definition, runner(lowered, 64), call)
+    assert all(is_fused(one, METAL)[0] for one in calls_of_mlx)
+    assert all(one.score_count < case.batch * case.heads * case.query_length * case.key_length for one in calls_of_mlx)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_any_window_in_any_chunks(data: st.DataObject) -> None:
+    length = data.draw(st.integers(2, 120))
+    keys = length + data.draw(st.integers(0, 120))
+    size, chunk = data.draw(st.integers(1, keys - 1)), 8 * data.draw(st.integers(1, 8))
+    case = Case(length, keys, heads=2, key_heads=1, head_dim=64, value_head_dim=64, mask=("window", (size,)))
+    call = make(case, mx.float32, seed=data.draw(st.integers(0, 100)))
+    with pytest.MonkeyPatch.context() as patch:
+        on(METAL, patch)
+        assert_as_exact_as(stock_or_definition, runner(lowered, chunk), call)
+
+
+def problem(length: int = 8192, **changes: Any) -> Problem:
+    return replace(Problem(1, 16, 8, length, length, 64, 64, dtype="bfloat16", mask="causal"), **changes)
+
+
+@pytest.mark.parametrize(
+    ("device", "case", "does"),
+    [
+        (CUDA, problem(8100, training=True), "its length padded"),
+        (CUDA, problem(8192, training=True), None),
+        (CUDA, problem(8100), None),
+        (CUDA, problem(head_dim=36, value_head_dim=36), "its head dim padded"),
+        (METAL, problem(head_dim=112, value_head_dim=112), "its head dim padded"),
+        (METAL, problem(head_dim=36, value_head_dim=36), None),  # 64: too many more products
+        (METAL, problem(head_dim=160, value_head_dim=160), None),
+        (METAL, problem(mask="window", structure=Window(1024)), "its window folded into the batch"),
+        (METAL, problem(mask="window", structure=Window(4097)), None),  # more than half of the keys
+        (METAL, problem(mask="segments", structure=Segments((4096, 4096))), "its packed documents taken one by one"),
+        (METAL, problem(mask="prefix", structure=Prefix(100)), "its prefix and the rest taken apart"),
+        (CUDA, problem(mask="bool", mask_shape=(8192, 8192)), "its mask added in its own shape"),
+        (CUDA, problem(mask="bool", mask_shape=(1, 16, 8192, 8192)), None),
+        (METAL, problem(mask="bool", mask_shape=(8192, 8192)), None),
+        (CUDA, problem(sinks=True, training=True), "a gradient for its sinks"),
+        (CUDA, problem(dtype="float32"), None),
+    ],
+)
+def test_a_rewriting_is_taken_where_it_pays(device: Device, case: Problem, does: str | None) -> None:
+    taken = lowered.holds(case, device)[0] and lowered.pays(case, device)[0]
+    assert taken == (does is not None)
+    if does:
+        assert lowered.holds(case, device)[1] == f"MLX has a fused kernel for it with {does}"
+
+
+def test_memory_of_a_window_is_that_of_its_chunks() -> None:
+    case = problem(16384, mask="window", structure=Window(1024), head_dim=128, value_head_dim=128)
+    chosen = lowered.extra_memory(case, CUDA, lowered.block_size(case, CUDA))
+    assert chosen < 2 * case.score_count / 16  # of the dense mask that MLX would spread
+
+
+def test_masks_remember_what_they_say() -> None:
+    assert structure_of(window_mask(8, 3), 8, 8) == Window(3)
+    assert structure_of(window_mask(8, 3) & True, 8, 8) is None
+    mask = window_mask(4, 3, 8)
+    assert structure_of(mask, 8, 4) is None
+    assert structure_of(mask, 4, 8) == Window(3)
+    assert mask[0].tolist() == [False, False, True, True, True, False, False, False]
+    assert prefix_mask(4, 2)[0].tolist() == [True, True, False, False]
+    assert packed_mask([1, 2])[2].tolist() == [False, True, True]
+    with pytest.raises(ValueError, match="each must have at least 1"):
+        packed_mask([3, 0])
+    with pytest.raises(ValueError, match="a window of 0 keys"):
+        window_mask(3, 0)
+    with pytest.raises(ValueError, match="9 queries on 3 keys"):
+        window_mask(9, 3, 3)
+    with pytest.raises(ValueError, match="a prefix of 5 in 4 tokens"):
+        prefix_mask(4, 5)
