@@ -12,7 +12,7 @@ or that of the scores [B, H_kv, G, L, S]. `sinks` is None or [H_kv, G]. q is flo
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import mlx.core as mx
 
@@ -116,14 +116,18 @@ def _forward_rows(
     return _unfold(out / row_sum, length), _unfold(row_max, length), _unfold(row_sum, length)
 
 
-def sink_weight(call: Call, block_size: int) -> mx.array:
+def sink_weight(call: Call, rows_at_once: int) -> mx.array:
     """The share of each query's weight that its sink takes, [B, H, L] in float32."""
-    inputs = folded(replace(call, v=call.v[..., :1]))
-    sinks = inputs[-1]
+    q, k, _, mask, sinks = folded(call)
     assert sinks is not None
-    _, row_max, row_sum = forward(*inputs, blocks_of(call.problem, block_size), call.problem.softcap)
-    weight = mx.exp(sinks[None, :, :, None, None] - row_max) / row_sum
-    return mx.flatten(mx.squeeze(weight, -1), 1, 2)
+    blocks = blocks_of(call.problem, call.problem.key_length)
+    columns = slice(0, call.problem.key_length)
+    weights = []
+    for rows in _cuts(call.problem.query_length, rows_at_once):
+        scores = _masked(_fold(q, rows) @ _transposed(k, columns), mask, blocks, rows, columns)
+        others = mx.unflatten(mx.logsumexp(scores, axis=-1), 2, (-1, rows.stop - rows.start))
+        weights.append(mx.sigmoid(sinks[None, :, :, None] - others))
+    return mx.flatten(mx.concatenate(weights, axis=3), 1, 2)
 
 
 def blocks_of(problem: Problem, block_size: int) -> Blocks:

@@ -10,7 +10,7 @@ from attention_cases import Case, answers, assert_as_exact_as, make, runner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlx_flash_runtime.routes import ROUTES, blockwise, forced, native, reference
+from mlx_flash_runtime.routes import ROUTES, blockwise, forced, native, query_blocks, reference
 
 DTYPES = [mx.float32, mx.float16, mx.bfloat16]
 
@@ -39,7 +39,7 @@ CASES = [
     Case(100, 100, mask=("prefix", (37,)), block_size=16),
     Case(111, 111, heads=4, mask=("segments", (30, 1, 50, 30)), block_size=16),
 ]
-OURS = [blockwise, reference]
+OURS = [query_blocks, blockwise, reference]
 SOFTCAPPED = [
     Case(63, 63, heads=4, mask="causal", softcap=1.5),
     Case(20, 63, mask=("rows hidden", (20, 63)), softcap=20.0, sinks=True),

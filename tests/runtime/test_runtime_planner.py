@@ -80,7 +80,7 @@ def test_mlx_stays_where_it_is_fused_and_where_nothing_is_faster(device: Device,
 )
 def test_scores_that_do_not_fit_run_in_blocks(device: Device, case: Problem) -> None:
     chosen = plan(case, device, Settings(enabled=True))
-    assert chosen.decision.route == "blockwise"
+    assert chosen.decision.route == ("blockwise" if device is CPU else "query_blocks")
     assert "unfused" not in dict(chosen.refused)
     assert chosen.extra_memory < device.memory / 4
 
@@ -109,12 +109,12 @@ def test_cpu_takes_blocks_where_they_were_measured_faster(case: Problem, name: s
 def test_a_kernel_that_metal_avoids_is_taken_where_scores_do_not_fit() -> None:
     assert route(METAL, problem(32768, head_dim=256))[0] == "forced"
     assert route(METAL, problem(2048, head_dim=256))[0] == "unfused"
-    assert route(METAL, problem(32768, head_dim=256, training=True))[0] == "blockwise"
-    assert route(METAL_31, problem(32768, head_dim=256))[0] == "blockwise"
+    assert route(METAL, problem(32768, head_dim=256, training=True))[0] == "query_blocks"
+    assert route(METAL_31, problem(32768, head_dim=256))[0] == "query_blocks"
 
 
 def test_where_nothing_was_measured_mlx_stays() -> None:
-    for device in (METAL, CUDA, replace(CPU, system="Darwin")):
+    for device in (METAL, replace(CPU, system="Darwin")):
         name, why = route(device, problem(2048, dtype="float32", head_dim=256))
         assert name == "unfused"
         assert why.endswith("blocks are not known to be faster on this device")

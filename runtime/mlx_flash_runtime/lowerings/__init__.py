@@ -35,4 +35,4 @@ class Lowering(Protocol):
         """`call` by way of `attend`, asked for `calls`, which is the answer of `lower`."""
 
 
-LOWERINGS: tuple[Lowering, ...] = (segments, prefix, window, head_dim, additive_mask, length, sink_gradient)
+LOWERINGS: tuple[Lowering, ...] = (segments, prefix, window, head_dim, length, additive_mask, sink_gradient)

@@ -7,6 +7,7 @@ query that sees no key (left padding) has a finite answer, as in MLX's unfused a
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 from math import prod
 
@@ -16,8 +17,8 @@ from ..problem import Attend, Call, Device, Problem
 
 DOES = "its mask added in its own shape"
 
-# From this many bytes on, what MLX would write is worth the operation.
-_BYTES = 2**20
+# From this many bytes on, what MLX would write is worth the operation (H200: below it, launching costs as much).
+_BYTES = 2**25
 
 
 def lower(problem: Problem, device: Device, block_size: int | None) -> tuple[Problem, ...] | str:
@@ -43,9 +44,22 @@ def extra_memory(problem: Problem, device: Device, block_size: int | None) -> in
 def run(call: Call, calls: tuple[Problem, ...], attend: Attend) -> mx.array:
     """Zero where a key is seen."""
     assert call.mask is not None
-    mask = mx.broadcast_to(call.mask, _shape(call.problem))
-    added = mx.where(mask, mx.array(0, call.dtype), mx.array(mx.finfo(call.dtype).min, call.dtype))
-    return attend(replace(call, problem=calls[0], mask=added))
+    return attend(replace(call, problem=calls[0], mask=_added(call.mask, _shape(call.problem), call.dtype)))
+
+
+# All layers of a model get the same mask object: it is made additive once, and forgotten with it.
+_made: dict[int, tuple[weakref.ref[mx.array], mx.array]] = {}
+
+
+def _added(mask: mx.array, shape: tuple[int, ...], dtype: mx.Dtype) -> mx.array:
+    key = id(mask)
+    made = _made.get(key)
+    if made is not None and made[0]() is mask and made[1].shape == shape and made[1].dtype == dtype:
+        return made[1]
+    full = mx.broadcast_to(mask, shape)
+    added = mx.where(full, mx.array(0, dtype), mx.array(mx.finfo(dtype).min, dtype))
+    _made[key] = (weakref.ref(mask, lambda _: _made.pop(key, None)), added)
+    return added
 
 
 def _shape(problem: Problem) -> tuple[int, ...]:

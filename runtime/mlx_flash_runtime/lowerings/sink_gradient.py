@@ -17,7 +17,8 @@ from ..problem import Attend, Call, Device, Problem
 
 DOES = "a gradient for its sinks"
 
-_BLOCK = 1024  # keys and queries at once, as in the blockwise route on a GPU
+# Scores at once. They are described by few operations, since that costs time even where nobody asks for their value.
+_SCORES = 2**28
 
 
 def lower(problem: Problem, device: Device, block_size: int | None) -> tuple[Problem, ...] | str:
@@ -50,11 +51,12 @@ def _with_gradient(call: Call) -> Callable[..., mx.array]:
     def output(out: mx.array, sinks: mx.array, q: mx.array, k: mx.array) -> mx.array:
         return out
 
-    v = mx.stop_gradient(call.v)
+    problem = call.problem
+    rows = max(1, _SCORES * problem.query_length // problem.score_count)
 
     def gradient(primals: Sequence[mx.array], cotangent: mx.array, _: mx.array) -> list[mx.array]:
         out, sinks, q, k = primals
-        weight = sink_weight(replace(call, q=q, k=k, v=v, sinks=sinks), _BLOCK)
+        weight = sink_weight(replace(call, q=q, k=k, sinks=sinks), rows)
         towards = mx.sum(out.astype(mx.float32) * cotangent.astype(mx.float32), axis=-1)
         d_sinks = -mx.sum(weight * towards, axis=(0, 2)).astype(sinks.dtype)
         return [cotangent, d_sinks, mx.zeros_like(q), mx.zeros_like(k)]

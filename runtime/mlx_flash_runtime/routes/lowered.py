@@ -16,6 +16,8 @@ NAME = "lowered"
 
 def holds(problem: Problem, device: Device) -> tuple[bool, str]:
     """Where rewritings lead to calls that MLX has a fused kernel for."""
+    if problem.training and problem.mask == "additive":
+        return False, "MLX's fused kernel has no gradient of a mask, which may be asked for"
     steps = _steps(problem, device)
     if not steps:
         fused, _ = is_fused(problem, device)
