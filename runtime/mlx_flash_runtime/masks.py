@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import weakref
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from itertools import accumulate
+from typing import Any
 
 import mlx.core as mx
 
@@ -155,3 +157,19 @@ def structure_of(mask: mx.array, query_length: int, key_length: int) -> Structur
     if isinstance(structure, Window) and structure.size >= key_length:
         return Causal()
     return structure
+
+
+def remembering(original: Callable[..., mx.array]) -> Callable[..., mx.array]:
+    """mlx-lm's `create_causal_mask`, remembering what its masks say; those with padding are arrays like any other."""
+
+    @wraps(original)
+    def create_causal_mask(
+        N: int, offset: int = 0, window_size: int | None = None, *args: Any, **padding: Any
+    ) -> mx.array:
+        mask = original(N, offset, window_size, *args, **padding)
+        padded = any(x is not None for x in (*args, *padding.values()))
+        if padded or mask.shape != (N, offset + N) or (window_size is not None and window_size < 1):
+            return mask
+        return remember(mask, Causal() if window_size is None else Window(window_size))
+
+    return create_causal_mask

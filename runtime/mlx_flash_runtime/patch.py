@@ -4,61 +4,49 @@ from __future__ import annotations
 
 import sys
 import threading
-from types import ModuleType
 from typing import Any
 
 import mlx.core as mx
 
-from . import layers, stock
+from . import layers, mla, mlx_lm_patches, state, stock
 from .planner import UNPLANNED, Planner
+from .rebind import rebind
 
 _lock = threading.RLock()
-_active: Planner | None = None
 # A function that another package put on top of ours, which may call ours: it stays where it is.
 _above: object = None
 
 
 def active() -> Planner | None:
     """The planner that patched calls go through, or None while MLX is unpatched."""
-    return _active
+    return state.planner
 
 
 def install(planner: Planner) -> None:
     """Routes every attention call through `planner`; takes the place of the planner before it."""
-    global _active
     with _lock:
-        patched = _active is not None
-        _active = planner
+        patched = state.planner is not None
+        state.planner = planner
         if not patched:
             current: Any = mx.fast.scaled_dot_product_attention
             if current is not _above and current is not scaled_dot_product_attention:
                 stock.attention = current
-            _rebind(stock.attention, scaled_dot_product_attention)
+            rebind(stock.attention, scaled_dot_product_attention)
+        mlx_lm_patches.catch_up()
 
 
 def uninstall() -> None:
     """Puts MLX's own function back, also in modules that bound ours meanwhile."""
-    global _active, _above
+    global _above
     with _lock:
         function: object = mx.fast.scaled_dot_product_attention
         # Unpatched, ours may still be there: a package on top of it that took itself out later put it back.
-        if _active is not None or function is scaled_dot_product_attention:
-            _active = None
-            _rebind(scaled_dot_product_attention, stock.attention)
+        if state.planner is not None or function is scaled_dot_product_attention:
+            state.planner = None
+            rebind(scaled_dot_product_attention, stock.attention)
+            mlx_lm_patches.uninstall()
             function = mx.fast.scaled_dot_product_attention
             _above = None if function is stock.attention else function
-
-
-def _rebind(old: object, new: object) -> None:
-    """Replaces `old` by `new` under every name that a loaded module has for it; `mlx.core.fast` is one of them."""
-    own = __name__.rpartition(".")[0]
-    for path, module in list(sys.modules.items()):
-        if isinstance(module, ModuleType) and not path.startswith(own):
-            # Not vars(): a module that loads lazily would load at the first look into it.
-            namespace = ModuleType.__getattribute__(module, "__dict__")
-            for name, value in list(namespace.items()):
-                if value is old:
-                    namespace[name] = new
 
 
 def scaled_dot_product_attention(
@@ -75,12 +63,16 @@ def scaled_dot_product_attention(
 
     A call with `stream=` or `force_fused=`, or with arguments that MLX rejects, goes to MLX as it is.
     """
-    planner = _active
+    planner = state.planner
     if planner is None:  # a name bound while the patch was in place, and out of reach of `uninstall`
         return stock.attention(q, k, v, *more, scale=scale, mask=mask, sinks=sinks, **rest)
     if more or rest:
         layers.count(UNPLANNED.decision, sys._getframe(1))
         return stock.attention(q, k, v, *more, scale=scale, mask=mask, sinks=sinks, **rest)
+    if mask is not None and mla.may_be_rope_scores(mask, q):
+        folded = mla.fold(q, k, mask, sys._getframe(1))
+        if folded is not None and planner.plan_call(folded.q, folded.k, v, folded.mask, sinks).is_ours:
+            q, k, mask = folded
     plan = planner.plan_call(q, k, v, mask, sinks)
     layers.count(plan.decision, sys._getframe(1))
     if plan.is_native or not hasattr(scale, "__float__"):

@@ -7,11 +7,11 @@ from functools import lru_cache
 
 import mlx.core as mx
 
-from . import gradient
+from . import gradient, mlx_lm_patches, state
 from .layers import Decision
 from .masks import structure_of
 from .problem import Call, Device, Problem
-from .routes import ROUTES, Route, native, unfused
+from .routes import ROUTES, Route, native, reference, unfused
 from .settings import Settings
 
 # A decoding loop meets a new key length with every token: the cache starts over rather than grow with them.
@@ -35,6 +35,11 @@ class Plan:
     extra_memory: int = 0
     is_native: bool = False
     in_training: Plan | None = None
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is better than MLX's unfused attention, known so rather than for lack of anything else."""
+        return self.problem is not None and self.route not in (unfused, reference)
 
     def run(
         self,
@@ -124,7 +129,27 @@ class Planner:
             return found.in_training
         return found
 
+    def plan_softcapped(
+        self, shape: tuple[int, int, int], heads: tuple[int, int, int], dtype: mx.Dtype, mask: object, softcap: float
+    ) -> Plan:
+        """The plan of a call whose scores are softcapped, from its batch, query length and key length, its query heads,
+        key heads and head dim."""
+        batch, query_length, key_length = shape
+        query_heads, key_heads, head_dim = heads
+        said = structure_of(mask, query_length, key_length) if isinstance(mask, mx.array) else mask
+        key = (shape, heads, dtype, softcap, said, getattr(mask, "shape", None), getattr(mask, "dtype", None))
+        found = self._plans.get(key)
+        if found is None:
+            q = mx.zeros((batch, query_heads, query_length, head_dim), dtype)  # never computed: MLX is lazy
+            k = mx.zeros((batch, key_heads, key_length, head_dim), dtype)
+            problem = Problem.of(q, k, k, mask, softcap=softcap)
+            found = UNPLANNED if problem is None else plan(problem, Device.current(), self.settings)
+            self._plans[key] = found
+        return found
+
     def _plan_anew(self, q: mx.array, k: mx.array, v: mx.array, mask: object, sinks: object) -> Plan:
+        if state.planner is self:
+            mlx_lm_patches.catch_up()
         problem = Problem.of(q, k, v, mask, sinks)
         if problem is None:
             return UNPLANNED

@@ -1,0 +1,142 @@
+"""Attention over keys and values that mlx-lm keeps quantized.
+
+Stock mlx-lm multiplies with the quantized arrays themselves, which leaves scores of H x L x S elements. For one or a
+few queries that is best, as nothing but the quantized bytes is read. For many queries the keys and values are
+dequantized here, some heads at a time (heads are independent of each other), and go where any attention call goes.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any
+
+import mlx.core as mx
+
+from . import layers, state
+from .layers import Decision
+
+NAME = "quantized"
+
+# Few queries read the keys and values once: dequantized ones are more bytes to read.
+_FEW_QUERIES = 8
+# Bytes of keys and values that are dequantized at once.
+_BYTES_AT_ONCE = 2**27
+
+Quantized = Sequence[mx.array]
+SINKS = Decision(NAME, "on the quantized keys and values, with sinks")
+
+
+def by_blocks(original: Callable[..., mx.array]) -> Callable[..., mx.array]:
+    """mlx-lm's `quantized_scaled_dot_product_attention`, which for many queries goes by way of dequantized heads."""
+
+    @wraps(original)
+    def quantized_scaled_dot_product_attention(
+        queries: mx.array,
+        q_keys: Quantized,
+        q_values: Quantized,
+        scale: float,
+        mask: Any,
+        group_size: int = 64,
+        bits: int = 8,
+    ) -> mx.array:
+        if state.planner is not None and queries.shape[2] > _FEW_QUERIES:
+            done = _attention(queries, q_keys, q_values, scale, mask, None, group_size, bits)
+            if done is not None:
+                layers.count(done[1], sys._getframe(1))
+                return done[0]
+        return original(queries, q_keys, q_values, scale=scale, mask=mask, group_size=group_size, bits=bits)
+
+    return quantized_scaled_dot_product_attention
+
+
+def with_sinks(original: Callable[..., mx.array]) -> Callable[..., mx.array]:
+    """mlx-lm's `scaled_dot_product_attention`, which refuses sinks over a quantized cache, with them."""
+
+    @wraps(original)
+    def scaled_dot_product_attention(
+        queries: mx.array, keys: Any, values: Any, cache: Any, scale: float, mask: Any, sinks: mx.array | None = None
+    ) -> mx.array:
+        if sinks is None or state.planner is None or not hasattr(cache, "bits"):
+            return original(queries, keys, values, cache, scale=scale, mask=mask, sinks=sinks)
+        arguments = (queries, keys, values, scale, mask, sinks, cache.group_size, cache.bits)
+        done = _attention(*arguments) if queries.shape[2] > _FEW_QUERIES else None
+        out, decision = (_products(*arguments), SINKS) if done is None else done
+        layers.count(decision, sys._getframe(1))
+        return out
+
+    return scaled_dot_product_attention
+
+
+def _attention(
+    queries: mx.array,
+    q_keys: Quantized,
+    q_values: Quantized,
+    scale: float,
+    mask: Any,
+    sinks: mx.array | None,
+    group_size: int,
+    bits: int,
+) -> tuple[mx.array, Decision] | None:
+    """The call on dequantized heads with its decision, or None where MLX's unfused attention would be all they get."""
+    planner = state.planner
+    assert planner is not None
+    heads, key_heads = queries.shape[1], q_keys[0].shape[1]
+    groups = heads // key_heads
+    at_once = _heads_at_once(q_keys, q_values, bits)
+    parts: list[mx.array] = []
+    for first in range(0, key_heads, at_once):
+        own = slice(first, min(first + at_once, key_heads))
+        queried = slice(groups * own.start, groups * own.stop)
+        k, v = (
+            mx.dequantize(x[:, own], scales[:, own], biases[:, own], group_size=group_size, bits=bits)
+            for x, scales, biases in (q_keys, q_values)
+        )
+        q = queries[:, queried]
+        own_mask = mask[:, queried] if isinstance(mask, mx.array) and mask.ndim == 4 and mask.shape[1] > 1 else mask
+        own_sinks = None if sinks is None else sinks[queried]
+        plan = planner.plan_call(q, k, v, own_mask, own_sinks)
+        if not plan.is_ours:
+            return None
+        parts.append(plan.run(q, k, v, scale=scale, mask=own_mask, sinks=own_sinks))
+    route, reason = plan.decision
+    out = parts[0] if len(parts) == 1 else mx.concatenate(parts, axis=1)
+    return out, Decision(NAME, f"dequantized some heads at a time, then {route}: {reason}")
+
+
+def _heads_at_once(q_keys: Quantized, q_values: Quantized, bits: int) -> int:
+    """Key heads whose keys and values together take about `_BYTES_AT_ONCE`, in the type of their scales."""
+    numbers = sum(x[0][:, :1].size * 32 // bits for x in (q_keys, q_values))
+    return max(1, _BYTES_AT_ONCE // (numbers * q_keys[1].dtype.size))
+
+
+def _products(
+    queries: mx.array,
+    q_keys: Quantized,
+    q_values: Quantized,
+    scale: float,
+    mask: Any,
+    sinks: mx.array,
+    group_size: int,
+    bits: int,
+) -> mx.array:
+    """softmax(scale * Q K^T + mask, with sinks) V on the quantized arrays: [B, H, L, D_v]."""
+    key_heads = q_keys[0].shape[1]
+    q = scale * mx.unflatten(queries, 1, (key_heads, -1))
+    (k, k_scales, k_biases), (v, v_scales, v_biases) = (
+        [mx.expand_dims(x, 2) for x in quantized] for quantized in (q_keys, q_values)
+    )
+    scores = mx.quantized_matmul(q, k, k_scales, k_biases, transpose=True, group_size=group_size, bits=bits)
+    scores = mx.flatten(scores, 1, 2)
+    length, key_length = scores.shape[-2:]
+    if isinstance(mask, str):
+        mask = mx.arange(key_length - length, key_length)[:, None] >= mx.arange(key_length)
+    if mask is not None:
+        hidden = mx.array(mx.finfo(scores.dtype).min, scores.dtype)
+        scores = mx.where(mask, scores, hidden) if mask.dtype == mx.bool_ else scores + mask
+    column = mx.broadcast_to(sinks.astype(scores.dtype)[:, None, None], (*scores.shape[:-1], 1))
+    weights = mx.softmax(mx.concatenate([column, scores], axis=-1), axis=-1, precise=True)[..., 1:]
+    weights = mx.unflatten(weights, 1, (key_heads, -1))
+    out = mx.quantized_matmul(weights, v, v_scales, v_biases, transpose=False, group_size=group_size, bits=bits)
+    return mx.flatten(out, 1, 2)

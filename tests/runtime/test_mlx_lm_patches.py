@@ -1,0 +1,265 @@
+"""What is patched in mlx-lm: the makers of masks, quantized keys and values, Gemma 2, the rope scores of MLA."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import pytest
+from attention_cases import wide
+from mlx_lm.models import base, cache, deepseek_v3, gemma2
+from mlx_lm.models.cache import KVCache, QuantizedKVCache, RotatingKVCache
+
+from mlx_flash_runtime import disable_flash_attention, enable_flash_attention, flash_attention_enabled, mla, report
+from mlx_flash_runtime.masks import Causal, Window, structure_of
+from mlx_flash_runtime.mlx_lm_patches import POINTS, _owner
+
+STOCK = {
+    (point.module, point.path): getattr(_owner(importlib.import_module(point.module), point), point.path[-1])
+    for point in POINTS
+}
+
+
+def in_place() -> list[bool]:
+    """For each point, whether mlx-lm's own function is there."""
+    return [
+        getattr(_owner(importlib.import_module(point.module), point), point.path[-1]) is STOCK[point.module, point.path]
+        for point in POINTS
+    ]
+
+
+def test_every_point_is_patched_and_put_back() -> None:
+    bound = gemma2.create_attention_mask, deepseek_v3.scaled_dot_product_attention, cache.create_causal_mask
+    for _ in range(2):
+        enable_flash_attention()
+        enable_flash_attention()
+        assert not any(in_place())
+        assert deepseek_v3.scaled_dot_product_attention is base.scaled_dot_product_attention is not bound[1]
+        assert cache.create_causal_mask is base.create_causal_mask is not bound[2]
+        disable_flash_attention()
+        assert all(in_place())
+        now = gemma2.create_attention_mask, deepseek_v3.scaled_dot_product_attention, cache.create_causal_mask
+        assert now == bound
+    with pytest.raises(RuntimeError, match="inside"), flash_attention_enabled():
+        raise RuntimeError("inside")
+    assert all(in_place())
+
+
+def test_masks_made_by_mlx_lm_keep_their_structure() -> None:
+    x = mx.zeros((1, 20, 8))
+    made = base.create_attention_mask(x, return_array=True)
+    assert structure_of(made, 20, 20) is None
+    enable_flash_attention()
+    made = base.create_attention_mask(x, return_array=True)
+    assert structure_of(made, 20, 20) == Causal()
+    made = base.create_attention_mask(x, window_size=7)
+    assert structure_of(made, 20, 20) == Window(7)
+    assert structure_of(made, 20, 21) is None
+    padded = base.create_causal_mask(20, 3, left_padding=mx.array([0, 2]))
+    assert structure_of(padded, 20, 23) is None
+
+
+@pytest.mark.parametrize("window", [None, 7])
+def test_masks_made_by_caches_keep_their_structure(window: int | None) -> None:
+    enable_flash_attention()
+    keys = mx.zeros((1, 1, 30, 4))
+    for kept in (KVCache(), RotatingKVCache(max_size=12)):
+        kept.update_and_fetch(keys, keys)
+        mask = kept.make_mask(5, window_size=window, return_array=True)
+        seen, _ = kept.update_and_fetch(keys[:, :, :5], keys[:, :, :5])
+        found = structure_of(mask, 5, seen.shape[2])
+        rotating_window = 12 if isinstance(kept, RotatingKVCache) else None
+        wanted = window or rotating_window
+        assert found == (Window(wanted) if wanted else Causal())
+
+
+def quantized_cache(keys: mx.array, values: mx.array, bits: int) -> tuple[QuantizedKVCache, Any, Any]:
+    kept = QuantizedKVCache(group_size=32, bits=bits)
+    return kept, *kept.update_and_fetch(keys, values)
+
+
+def dequantized(x: Any, bits: int) -> mx.array:
+    return mx.dequantize(*x, group_size=32, bits=bits)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("sinks", [False, True])
+@pytest.mark.parametrize(("length", "mask"), [(1, None), (5, "causal"), (40, "causal"), (300, "causal"), (40, "array")])
+def test_quantized_keys_and_values(length: int, mask: Any, sinks: bool, bits: int) -> None:
+    key = iter(mx.random.split(mx.random.key(bits + length), 5))
+    heads, key_heads, key_length, dim = 6, 2, 320, 64
+    q = mx.random.normal((2, heads, length, dim), key=next(key))
+    k, v = (mx.random.normal((2, key_heads, key_length, dim), key=next(key)) for _ in range(2))
+    sink = mx.random.normal((heads,), key=next(key)) if sinks else None
+    if mask == "array":
+        mask = mx.random.uniform(shape=(2, 1, length, key_length), key=next(key)) < 0.5
+    kept, q_keys, q_values = quantized_cache(k, v, bits)
+    wanted = mx.fast.scaled_dot_product_attention(
+        q, dequantized(q_keys, bits), dequantized(q_values, bits), scale=0.125, mask=mask, sinks=sink
+    )
+    enable_flash_attention()
+    # A name that a model bound before; stock works on q in place.
+    out = deepseek_v3.scaled_dot_product_attention(q + 0, q_keys, q_values, kept, scale=0.125, mask=mask, sinks=sink)
+    assert mx.allclose(out, wanted, rtol=1e-4, atol=1e-5)
+    by_route = report().as_dict()["routes"]
+    if sinks:
+        assert by_route == {"quantized": 1}
+
+
+def test_forced_blocks_take_a_quantized_prefill_head_by_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLX_FLASH_ROUTE", "blockwise")
+    monkeypatch.setattr("mlx_flash_runtime.quantized._BYTES_AT_ONCE", 1)
+    test_quantized_keys_and_values(40, "causal", False, 8)
+    [layer] = report().as_dict()["layers"]
+    assert layer["routes"] == {"quantized": 1}
+    disable_flash_attention()
+    test_quantized_keys_and_values(40, "array", True, 4)
+
+
+def gemma2_model() -> nn.Module:
+    mx.random.seed(1)
+    return gemma2.Model(
+        gemma2.ModelArgs(
+            model_type="gemma2",
+            hidden_size=32,
+            num_hidden_layers=2,
+            intermediate_size=48,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=16,
+            rms_norm_eps=1e-5,
+            vocab_size=64,
+            attn_logit_softcapping=2.0,
+            final_logit_softcapping=30.0,
+            query_pre_attn_scalar=16,
+        )
+    )
+
+
+def deepseek_model() -> nn.Module:
+    mx.random.seed(2)
+    return deepseek_v3.Model(
+        deepseek_v3.ModelArgs(
+            model_type="deepseek_v3",
+            vocab_size=64,
+            hidden_size=32,
+            intermediate_size=48,
+            moe_intermediate_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=4,
+            n_routed_experts=2,
+            n_shared_experts=1,
+            num_experts_per_tok=1,
+            n_group=1,
+            topk_group=1,
+            first_k_dense_replace=1,
+            kv_lora_rank=16,
+            q_lora_rank=16,
+            qk_rope_head_dim=8,
+            qk_nope_head_dim=16,
+            v_head_dim=16,
+        )
+    )
+
+
+def runs(model: nn.Module) -> dict[str, mx.array]:
+    """Logits of a prefill in two parts and of a decoded token, and the gradient of a loss."""
+    tokens = mx.random.randint(0, 64, (2, 40), key=mx.random.key(3))
+    kept = cache.make_prompt_cache(model)
+    out = {f"logits {start}": model(tokens[:, start:stop], cache=kept) for start, stop in ((0, 25), (25, 39), (39, 40))}
+
+    def loss(model: nn.Module) -> mx.array:
+        return nn.losses.cross_entropy(model(tokens[:, :-1]), tokens[:, 1:], reduction="mean")
+
+    value, gradient = nn.value_and_grad(model, loss)(model)
+    out["loss"] = value
+    for name, x in nn.utils.tree_flatten(gradient):
+        if "self_attn" in name:
+            out[name] = x
+    mx.eval(out)
+    return out
+
+
+@pytest.mark.parametrize("make", [gemma2_model, deepseek_model])
+def test_models_answer_the_same_by_blocks(make: Callable[[], nn.Module], monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make()
+    wanted = runs(model)
+    monkeypatch.setenv("MLX_FLASH_ROUTE", "blockwise")
+    monkeypatch.setenv("MLX_FLASH_BLOCK_SIZE", "16")
+    enable_flash_attention()
+    own = runs(model)
+    calls = report().as_dict()["routes"]
+    assert set(calls) == {"blockwise"}
+    assert calls["blockwise"] == 8
+    for name, x in wanted.items():
+        error = abs(wide(x) - wide(own[name])).max()
+        assert error <= 2e-5 * max(1.0, abs(wide(x)).max()), name
+
+
+def test_rope_scores_are_not_computed_where_they_are_folded(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    fold = mla.fold
+
+    def spy(*arguments: Any) -> Any:
+        seen.append(fold(*arguments))
+        return seen[-1]
+
+    monkeypatch.setattr(mla, "fold", spy)
+    monkeypatch.setenv("MLX_FLASH_ROUTE", "blockwise")
+    enable_flash_attention()
+    model = deepseek_model()
+    model(mx.zeros((1, 12), mx.int32))
+    assert len(seen) == 2
+    for folded in seen:
+        assert folded.q.shape == (1, 4, 12, 24)
+        assert folded.k.shape == (1, 4, 12, 24)
+        assert structure_of(folded.mask, 12, 12) == Causal()
+
+
+@pytest.mark.parametrize(
+    "module", ["deepseek_v3", "deepseek_v32", "kimi_linear", "glm4_moe_lite", "longcat_flash", "bailing_hybrid"]
+)
+def test_rope_scores_are_recognised_in_mlx_lm(module: str) -> None:
+    loaded = importlib.import_module(f"mlx_lm.models.{module}")
+    functions = [
+        value.__call__.__code__
+        for value in vars(loaded).values()
+        if isinstance(value, type) and value.__module__ == loaded.__name__ and "__call__" in vars(value)
+    ]
+    found = [names for code in functions if (names := mla._names(code))]
+    assert found
+    assert all(names[0] == "pe_scores" and names[3] == "mask" for names in found)
+
+
+class Other:
+    """Look alike, and are not."""
+
+    scale = 1.0
+
+    def biased(self, q: Any, k: Any, q_pe: Any, k_pe: Any, mask: Any) -> Any:
+        pe_scores = (q_pe * self.scale) @ k_pe.swapaxes(-1, -2)
+        pe_scores = pe_scores + 1
+        return base.scaled_dot_product_attention(q, k, k, None, scale=self.scale, mask=pe_scores)
+
+    def scaled_otherwise(self, q: Any, k: Any, q_pe: Any, k_pe: Any, mask: Any) -> Any:
+        pe_scores = (q_pe * 2) @ k_pe.swapaxes(-1, -2)
+        return base.scaled_dot_product_attention(q, k, k, None, scale=self.scale, mask=pe_scores)
+
+    def changed_later(self, q: Any, k: Any, q_pe: Any, k_pe: Any, mask: Any) -> Any:
+        pe_scores = (q_pe * self.scale) @ k_pe.swapaxes(-1, -2)
+        k_pe = k_pe * 2
+        return base.scaled_dot_product_attention(q, k, k, None, scale=self.scale, mask=pe_scores), k_pe
+
+    def the_same(self, q: Any, k: Any, q_pe: Any, k_pe: Any, mask: Any) -> Any:
+        scores = (q_pe * self.scale) @ k_pe.swapaxes(-1, -2)
+        return base.scaled_dot_product_attention(q, k, k, None, scale=self.scale, mask=scores)
+
+
+def test_other_masks_are_left_alone() -> None:
+    for function in (Other.biased, Other.scaled_otherwise, Other.changed_later):
+        assert mla._names(function.__code__) is None
+    assert mla._names(Other.the_same.__code__) == ("scores", "q_pe", "k_pe", None)
