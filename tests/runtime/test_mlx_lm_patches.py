@@ -13,7 +13,14 @@ from attention_cases import wide
 from mlx_lm.models import base, cache, deepseek_v3, gemma2
 from mlx_lm.models.cache import KVCache, QuantizedKVCache, RotatingKVCache
 
-from mlx_flash_runtime import disable_flash_attention, enable_flash_attention, flash_attention_enabled, mla, report
+from mlx_flash_runtime import (
+    disable_flash_attention,
+    enable_flash_attention,
+    flash_attention_enabled,
+    layers,
+    mla,
+    report,
+)
 from mlx_flash_runtime.masks import Causal, Window, structure_of
 from mlx_flash_runtime.mlx_lm_patches import POINTS, _owner
 
@@ -116,6 +123,7 @@ def test_forced_blocks_take_a_quantized_prefill_head_by_head(monkeypatch: pytest
     [layer] = report().as_dict()["layers"]
     assert layer["routes"] == {"quantized": 1}
     disable_flash_attention()
+    layers.forget()
     test_quantized_keys_and_values(40, "array", True, 4)
 
 
