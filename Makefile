@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 # On Linux bare `mlx` has no backend: the runtime's cpu extra brings MLX's own.
 comma  := ,
-EXTRAS := $(if $(filter Darwin,$(shell uname -s)),lm,cpu$(comma)lm)
+EXTRAS := $(if $(filter Darwin,$(shell uname -s)),,cpu$(comma))lm$(comma)plot
 
 .PHONY: demo test check format clean
 

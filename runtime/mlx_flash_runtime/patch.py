@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import mlx.core as mx
@@ -47,6 +49,17 @@ def uninstall() -> None:
             mlx_lm_patches.uninstall()
             function = mx.fast.scaled_dot_product_attention
             _above = None if function is stock.attention else function
+
+
+@contextmanager
+def paused() -> Iterator[None]:
+    """Stock attention for the length of a `with` block, at no cost worth measuring: the patch stays in place and passes
+    every call on. For measurements; not for threads that attend meanwhile."""
+    planner, state.planner = state.planner, None
+    try:
+        yield
+    finally:
+        state.planner = planner
 
 
 def scaled_dot_product_attention(

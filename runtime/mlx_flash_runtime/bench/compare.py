@@ -1,0 +1,191 @@
+"""A script with and without flash attention, in turns, as processes: what it gained, and how sure that is."""
+
+from __future__ import annotations
+
+import random
+import re
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import agreement, processes
+from .numbers import ratio, significant
+from .processes import Outcome
+from .timing import turns
+
+FLAG = "--disable-flash-attention"
+MODES = ("ours", "stock")
+
+Row = dict[str, Any]
+
+
+class ScriptFailed(Exception):
+    """The script did not end as it should; the message says how, and its last words."""
+
+
+class NotPatched(Exception):
+    """The script never called `enable_flash_attention`, so that there is nothing to switch."""
+
+
+@dataclass(frozen=True)
+class Script:
+    """A command line that runs a Python script. `switch` is where the flag goes, None where the environment alone
+    switches: the script's text does not have the flag."""
+
+    command: tuple[str, ...]
+    name: str
+    switch: int | None
+
+    def without(self) -> list[str]:
+        """The command line with flash attention disabled."""
+        command = list(self.command)
+        if self.switch is not None:
+            command.insert(self.switch, FLAG)
+        return command
+
+
+def find_script(command: Sequence[str]) -> Script:
+    """The script of a command line: its first word that names a .py file. Raises FileNotFoundError."""
+    for index, word in enumerate(command):
+        if word.endswith(".py"):
+            path = Path(word)
+            if not path.is_file():
+                raise FileNotFoundError(f"{word}: no such file")
+            has_flag = FLAG in path.read_text(encoding="utf-8", errors="replace")
+            # Straight after the script: in front of a subcommand of its own.
+            return Script(tuple(command), path.name, index + 1 if has_flag else None)
+    return Script(tuple(command), command[0], None)
+
+
+def measure(
+    script: Script, runs: int, stdin: Path | None, timeout: float, progress: Callable[[], None] = lambda: None
+) -> Iterator[tuple[str, Outcome]]:
+    """The outcomes of `runs` runs of each mode, in turns, after one that warms caches up and is not counted.
+
+    Raises NotPatched, ScriptFailed.
+    """
+    for mode in ("warm-up", *turns(MODES, runs)):
+        command = script.without() if mode == "stock" else list(script.command)
+        try:
+            outcome = processes.run(command, disabled=mode == "stock", stdin=stdin, timeout=timeout)
+        except processes.TimedOut:
+            raise ScriptFailed(
+                f"{script.name} did not end within {timeout:g} s and was ended. compare runs scripts that end by "
+                "themselves, which a server does not; --timeout gives more time, --stdin FILE an input that ends"
+            ) from None
+        except OSError as error:
+            raise ScriptFailed(f"{command[0]} cannot be run: {error.strerror}") from error
+        _check(script, mode, outcome)
+        progress()
+        if mode != "warm-up":
+            yield mode, outcome
+
+
+def _check(script: Script, mode: str, outcome: Outcome) -> None:
+    if outcome.returncode:
+        how = f"status {outcome.returncode}" if outcome.returncode > 0 else f"signal {-outcome.returncode}"
+        words = outcome.stderr.strip() or outcome.stdout.strip() or "(it printed nothing)"
+        last = "\n".join(f"  {line}" for line in words.splitlines()[-5:])
+        which = "without flash attention" if mode == "stock" else "with flash attention"
+        raise ScriptFailed(f"{script.name} ended with {how}, {which}:\n{last}")
+    if outcome.report is None:
+        raise NotPatched(
+            f"{script.name} did not enable flash attention: it is not patched, or the runtime is not installed for its "
+            f"Python. Patch it: flash-integrate {script.name}"
+        )
+    if mode != "stock" and not outcome.report["enabled"]:
+        raise NotPatched(f"{script.name} ran with flash attention off: its command line or this MLX turns it off")
+
+
+def rows_of(outcomes: Sequence[tuple[str, Outcome]]) -> list[Row]:
+    """One row per run."""
+    rows: list[Row] = []
+    for number, (mode, outcome) in enumerate(outcomes):
+        report = outcome.report or {}
+        rows.append(
+            {
+                "run": number // len(MODES) + 1,
+                "mode": mode,
+                "seconds": significant(outcome.seconds),
+                "peak_mib": significant(outcome.peak_bytes / 2**20),
+                "mlx_peak_mib": _mlx_peak(report),
+                "routes": ", ".join(f"{name} {calls}" for name, calls in report.get("routes", {}).items()),
+            }
+        )
+    return rows
+
+
+def _mlx_peak(report: dict[str, Any]) -> float | None:
+    peak = report.get("peak_memory")
+    return significant(peak / 2**20) if isinstance(peak, int) else None
+
+
+def summary_of(outcomes: Sequence[tuple[str, Outcome]]) -> list[Row]:
+    """One row per measured quantity: seconds, memory, and each line of the output that tells tokens per second."""
+    by_mode = {mode: [outcome for own, outcome in outcomes if own == mode] for mode in MODES}
+    rows = [_quantity("seconds", by_mode, lambda outcome: outcome.seconds)]
+    rows.append(_quantity("peak MiB", by_mode, lambda outcome: outcome.peak_bytes / 2**20))
+    if all(_mlx_peak(outcome.report or {}) for _, outcome in outcomes):
+        rows.append(_quantity("peak MiB of MLX", by_mode, lambda outcome: _mlx_peak(outcome.report or {}) or 0.0))
+    found = {id(outcome): agreement.speeds(outcome.stdout + "\n" + outcome.stderr) for _, outcome in outcomes}
+    for line in found[id(outcomes[0][1])]:
+        if all(line in each for each in found.values()):
+            median = lambda outcome, line=line: statistics.median(found[id(outcome)][line])  # noqa: E731
+            rows.append(_quantity(f"tokens/s: {line}", by_mode, median, more_is_better=True))
+    return rows
+
+
+def _quantity(
+    name: str, by_mode: dict[str, list[Outcome]], value: Callable[[Outcome], float], *, more_is_better: bool = False
+) -> Row:
+    ours, stock = ([value(outcome) for outcome in by_mode[mode]] for mode in MODES)
+    medians = [significant(statistics.median(values)) for values in (ours, stock)]
+    better, worse = (ours, stock) if more_is_better else (stock, ours)
+    low, high = interval(better, worse)
+    return {
+        "quantity": name,
+        "ours": medians[0],
+        "stock": medians[1],
+        "gain": ratio(*(medians if more_is_better else reversed(medians))),
+        "low": low,
+        "high": high,
+    }
+
+
+_RESAMPLES = 4000
+
+
+def interval(better: Sequence[float], worse: Sequence[float]) -> tuple[float | None, float | None]:
+    """The 95 % bootstrap interval of the ratio of the medians of `better` over `worse`; None with fewer than three of
+    each, which say nothing about it."""
+    if min(len(better), len(worse)) < 3 or min(*better, *worse) <= 0:
+        return None, None
+    draw = random.Random(0)
+    ratios = sorted(
+        statistics.median(draw.choices(better, k=len(better))) / statistics.median(draw.choices(worse, k=len(worse)))
+        for _ in range(_RESAMPLES)
+    )
+    return round(ratios[int(0.025 * _RESAMPLES)], 3), round(ratios[int(0.975 * _RESAMPLES)], 3)
+
+
+def verdict(seconds: Row) -> str:
+    """What the row of the seconds comes to, in a sentence."""
+    gain, low, high = seconds["gain"], seconds["low"], seconds["high"]
+    if low is None:
+        return f"{gain:.2f}× as fast with flash attention in one or two runs, which say nothing about the spread"
+    span = f"95 % interval of the ratio of medians {low:.2f} to {high:.2f}"
+    if low > 1:
+        return f"faster with flash attention: {gain:.2f}× ({span})"
+    if high < 1:
+        return f"slower with flash attention: {gain:.2f}× ({span})"
+    return f"no difference shown: {gain:.2f}× ({span})"
+
+
+def agreement_of(outcomes: Sequence[tuple[str, Outcome]]) -> agreement.Agreement:
+    """Whether the runs of the two modes printed the same, on stdout; on stderr where stdout stays empty."""
+    texts = {mode: [outcome.stdout for own, outcome in outcomes if own == mode] for mode in MODES}
+    if not any(re.search(r"\S", text) for output in texts.values() for text in output):
+        texts = {mode: [outcome.stderr for own, outcome in outcomes if own == mode] for mode in MODES}
+    return agreement.compare(texts["ours"], texts["stock"])

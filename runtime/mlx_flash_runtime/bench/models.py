@@ -1,0 +1,146 @@
+"""Models for measuring: a folder of the user's, or random weights in a usual shape, made on the spot.
+
+What attention costs does not depend on the weights, so that nothing needs to be downloaded. Needs mlx-lm.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+
+_LLAMA: dict[str, Any] = {
+    "model_type": "llama",
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 500000.0,
+    "tie_word_embeddings": True,
+}
+_SIZES: dict[str, dict[str, Any]] = {
+    "tiny": {
+        "hidden_size": 128,
+        "num_hidden_layers": 4,
+        "intermediate_size": 256,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 32,
+        "vocab_size": 512,
+        "sliding_window": 64,
+    },
+    "1b": {  # that of Llama 3.2 1B: 1.24 billion parameters
+        "hidden_size": 2048,
+        "num_hidden_layers": 16,
+        "intermediate_size": 8192,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 64,
+        "vocab_size": 128256,
+        "sliding_window": 1024,
+    },
+}
+_GEMMA: dict[str, dict[str, Any]] = {
+    "tiny": {
+        "hidden_size": 128,
+        "num_hidden_layers": 4,
+        "intermediate_size": 256,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 256,
+        "vocab_size": 512,
+        "sliding_window": 64,
+        "sliding_window_pattern": 2,
+    },
+    "1b": {},  # mlx-lm's own defaults are Gemma 3 1B's: head dim 256, a window of 512 in five layers of six
+}
+
+SIZES = tuple(_SIZES)
+SHAPES = ("llama", "window", "gemma")
+
+
+class NotAModel(Exception):
+    """A folder that mlx-lm cannot load; the message names it and says why."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model, its name in tables and what its configuration says of its attention."""
+
+    name: str
+    module: Any  # nn.Module, which MLX's stubs do not export
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocabulary: int
+    quantized: bool
+
+    @property
+    def dtype(self) -> str:
+        """That of its activations: of the norms, which stay as they are where a model is quantized."""
+        return str(self.module.model.norm.weight.dtype).removeprefix("mlx.core.")
+
+
+def config_of(size: str, shape: str) -> dict[str, Any]:
+    """The configuration of a made-up model. Of size `tiny` or `1b`; of shape `llama`, `window` (the same with a sliding
+    window in three layers of four) or `gemma` (head dim 256, sliding windows)."""
+    if shape == "gemma":
+        return {"model_type": "gemma3_text", **_GEMMA[size]}
+    config = {**_LLAMA, **_SIZES[size]}
+    if shape == "window":
+        kinds = ["sliding_attention"] * 3 + ["full_attention"]
+        config["layer_types"] = kinds * (config["num_hidden_layers"] // 4)
+    else:
+        del config["sliding_window"]
+    return config
+
+
+def make(size: str, shape: str, dtype: str | None = None) -> Model:
+    """A model with random weights; `dtype` is bfloat16 unless given, float32 for the tiny ones."""
+    config = config_of(size, shape)
+    architecture = import_module(f"mlx_lm.models.{config['model_type']}")
+    mx.random.seed(0)
+    arguments = architecture.ModelArgs.from_dict(config)
+    module = architecture.Model(arguments)
+    module.set_dtype(getattr(mx, dtype or ("float32" if size == "tiny" else "bfloat16")))
+    mx.eval(module.parameters())
+    return _described(f"{shape}-{size}", module, vars(arguments))
+
+
+def load(folder: Path, dtype: str | None = None) -> Model:
+    """The model in a folder; `dtype` is its own unless given. Raises NotAModel."""
+    from mlx_lm.utils import load_model
+
+    if not folder.is_dir():
+        raise NotAModel(f"{folder}: no such folder")
+    if not (folder / "config.json").is_file():
+        raise NotAModel(f"{folder} is no model: it has no config.json")
+    try:
+        module, config = load_model(folder)
+    except json.JSONDecodeError as error:
+        raise NotAModel(f"{folder / 'config.json'}:{error.lineno}: {error.msg}") from error
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise NotAModel(f"{folder} cannot be loaded: {error}") from error
+    if dtype is not None:
+        module.set_dtype(getattr(mx, dtype))
+    return _described(folder.resolve().name, module, config)
+
+
+def _described(name: str, module: Any, config: dict[str, Any]) -> Model:
+    config = {**config, **config.get("text_config", {})}
+    try:
+        heads = config["num_attention_heads"]
+        return Model(
+            name,
+            module,
+            len(module.layers),
+            heads,
+            config.get("num_key_value_heads") or heads,
+            config.get("head_dim") or config["hidden_size"] // heads,
+            config["vocab_size"],
+            "quantization" in config,
+        )
+    except KeyError as error:
+        raise NotAModel(f"{name}: its config.json does not say {error}") from error

@@ -1,0 +1,113 @@
+"""Results as one HTML page that needs nothing else: no network, no script."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from . import plots
+from .machine import described
+from .show import tables_of
+from .tables import Document, Table
+
+_STYLE = """
+:root {
+  color-scheme: light dark;
+  --sans: system-ui, -apple-system, "Segoe UI", "Helvetica Neue", Arial, sans-serif;
+  --mono: ui-monospace, "SF Mono", Menlo, Consolas, monospace;
+  --paper: #fff; --ink: #1f2328; --soft: #59636e; --faint: #d8dde3; --stripe: #f6f7f9; --bad: #b00020;
+  --plain: #9a9a9a; --stock: #3a6ea5; --ours: #d1702d; --without: #6b9e78;
+}
+@media (prefers-color-scheme: dark) {
+  :root {
+    --paper: #14171a; --ink: #e4e7ea; --soft: #9aa4ae; --faint: #343b42; --stripe: #1b1f23; --bad: #ff7b86;
+    --plain: #8b8f94; --stock: #6fa8e0; --ours: #f0955a; --without: #86bf96;
+  }
+}
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 3rem 1.5rem 4rem; max-width: 78rem; background: var(--paper); color: var(--ink);
+  font: 1rem/1.55 var(--sans); }
+h1 { font-size: 1.75rem; line-height: 1.2; font-weight: 650; letter-spacing: -.01em; margin: 0 0 .35rem; }
+h2 { font-size: 1.25rem; font-weight: 650; margin: 3.5rem 0 .25rem; padding-top: 1.5rem;
+  border-top: 1px solid var(--faint); }
+p { margin: .25rem 0; max-width: 60rem; }
+nav ol { margin: 1rem 0 0; padding-left: 1.25rem; }
+nav code { color: var(--soft); }
+a { color: var(--stock); }
+.machine { color: var(--soft); font-size: .9rem; }
+.verdict { margin: 1rem 0; padding-left: .9rem; border-left: 3px solid var(--ours); white-space: pre-line; }
+code { font: .85em var(--mono); overflow-wrap: anywhere; }
+figure { margin: 1.5rem 0; overflow-x: auto; }
+figure svg { display: block; width: 100%; min-width: 34rem; height: auto; }
+.scroll { overflow-x: auto; margin: 1rem 0 1.5rem; }
+table { border-collapse: collapse; font-size: .83rem; font-variant-numeric: tabular-nums; }
+caption { text-align: left; color: var(--soft); padding-bottom: .4rem; }
+th, td { padding: .32rem .6rem; text-align: right; white-space: nowrap; }
+th { font-weight: 600; border-bottom: 1.5px solid var(--ink); vertical-align: bottom; }
+td { border-bottom: 1px solid var(--faint); }
+tbody tr:nth-child(even) { background: var(--stripe); }
+td.word, th.word { text-align: left; }
+td.long { white-space: normal; min-width: 18rem; }
+tr.bad td { color: var(--bad); font-weight: 650; }
+details { color: var(--soft); font-size: .88rem; }
+summary { cursor: pointer; }
+details li { margin: .3rem 0; max-width: 60rem; }
+@media print { body { padding: 0; } details { display: none; } }
+"""
+_VERDICTS = 2  # the first definitions of a comparison are its outcome
+
+
+def page(documents: Sequence[Document]) -> str:
+    """The page: each result with its picture, its tables and what the words in them mean."""
+    title = documents[0].title if len(documents) == 1 else "Attention on MLX, measured"
+    contents = "".join(
+        f'<li><a href="#r{n}">{escape(each.title)}</a> <code>{escape(each.command)}</code></li>'
+        for n, each in enumerate(documents)
+    )
+    nav = f"<nav><ol>{contents}</ol></nav>" if len(documents) > 1 else ""
+    sections = "".join(_section(document, number) for number, document in enumerate(documents))
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
+        f"<header><h1>{escape(title)}</h1>{nav}</header>\n{sections}</body>\n</html>\n"
+    )
+
+
+def _section(document: Document, number: int) -> str:
+    verdicts = document.definitions[:_VERDICTS] if document.kind == "compare" else ()
+    definitions = document.definitions[len(verdicts) :]
+    picture = plots.inline_svg(plots.figure(document), escape(document.title, quote=True))
+    # Two pictures of one page must not share the names of their parts.
+    picture = picture.replace('id="', f'id="r{number}-').replace("url(#", f"url(#r{number}-")
+    picture = picture.replace('href="#', f'href="#r{number}-')
+    parts = [
+        f'<section>\n<h2 id="r{number}">{escape(document.title)}</h2>',
+        f'<p class="machine">{escape(described(document.machine))}<br><code>{escape(document.command)}</code></p>',
+        *(f'<p class="verdict">{escape(verdict)}</p>' for verdict in verdicts),
+        f"<figure>{picture}</figure>",
+        *map(_table, tables_of(document)),
+        "<details><summary>What the words mean</summary><ul>",
+        *(f"<li>{escape(definition)}</li>" for definition in definitions),
+        "</ul></details>\n</section>\n",
+    ]
+    return "\n".join(parts)
+
+
+_WORDS = ("route", "routes", "dtype", "mask", "phase", "median", "flash attention", "workflow", "model")
+
+
+def _table(table: Table) -> str:
+    kinds = ["word" if heading in _WORDS else "" for heading in table.headings]
+    caption = f"<caption>{escape(table.title)}</caption>" if table.title else ""
+    head = "".join(_cell("th", heading, kind) for heading, kind in zip(table.headings, kinds, strict=True))
+    body = ""
+    for number, cells in enumerate(table.cells):
+        row = "".join(_cell("td", cell, kind) for cell, kind in zip(cells, kinds, strict=True))
+        body += f'<tr class="bad">{row}</tr>' if number in table.bad else f"<tr>{row}</tr>"
+    return f'<div class="scroll"><table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _cell(tag: str, cell: str, kind: str) -> str:
+    kind += " long" if len(cell) > 40 else ""
+    return f'<{tag} class="{kind.strip()}">{escape(cell)}</{tag}>' if kind else f"<{tag}>{escape(cell)}</{tag}>"

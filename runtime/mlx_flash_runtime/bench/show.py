@@ -1,0 +1,202 @@
+"""What the tables of each kind of result show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from .grid import CANDIDATES, GAIN, TOO_LARGE, WRONG
+from .tables import Column, Document, Row, Table, make_table, number, text, varying
+
+GRID_DEFINITIONS = (
+    "plain: softmax(QKᵀ)V in MLX operations; stock: mx.fast.scaled_dot_product_attention; ours: the same call with "
+    "flash attention enabled, on the route named.",
+    "Times are medians in milliseconds per call, all candidates in one process, in turns, after a warm-up; the ± is "
+    "half the interquartile range. Each timed region chains as many calls as it takes to last 10 ms or more.",
+    "Speedups divide the times shown in the same row. Mean: arithmetic, over the rows that have both times.",
+    "Stability: 1 minus the interquartile range over the median, of ours; 1 is the same time in every round.",
+    "Tokens/s: queries of all batch entries over the time of ours.",
+    "Memory: peak of one call beyond its inputs, plain / stock / ours.",
+    "Error: largest difference from float64 attention, relative to the largest element; in training, of the output "
+    "and the three gradients. A row is wrong where ours exceeds twice the error of stock or plain in the same type.",
+)
+
+
+WORKFLOW_DEFINITIONS = (
+    "stock: MLX's own attention; ours: flash attention enabled, on the routes named; both in one process, in turns, "
+    "after two runs of each; the ± is half the interquartile range.",
+    "Tokens/s: tokens trained or evaluated per second; in chat and batch those of the replies over the whole time, "
+    "prompts included. Length: tokens of a training row, of an evaluated text, of a prompt (in batch the longest; the "
+    "shortest has half). × stock divides the tokens/s of the same row.",
+    "First token: median milliseconds until the first token of a reply (in batch: of any).",
+    "Memory: peak in MiB, stock / ours, everything included: model, optimizer, cache.",
+    "Attention: the share of stock's time that is gone when attention is replaced by adding numbers of the output's "
+    "shape, which still need q, k and v; at most: the speedup if attention took no time at all (Amdahl's law).",
+    "Difference: of the logits of ours from those of stock, relative to the largest, for one row of up to 2,048 "
+    "tokens; in brackets that of stock with the keys in reverse order, which is the same attention in other roundings.",
+    "Data are random tokens; a model that was made for the measurement has random weights.",
+)
+
+COMPARE_DEFINITIONS = (
+    "Medians over the runs, in turns, after one that is not counted. Gain: how many times faster, smaller or more with "
+    "flash attention than without; the interval is 95 % by bootstrap (from three runs on).",
+    "Seconds are wall time from start to end, loading included. Peak MiB: the process's resident memory as the "
+    "operating system counts it; a GPU's own memory is not in it.",
+    "Outputs: times, sizes and speeds (by their units) do not count, nor lines that differ between runs of the same "
+    "kind; all other text must be equal and numbers within 0.1 % of each other.",
+)
+
+
+def tables_of(document: Document) -> list[Table]:
+    """The tables of a result, of whatever kind."""
+    return _TABLES[document.kind](document)
+
+
+def _grid(document: Document) -> list[Table]:
+    rows = document.rows
+    names = {
+        "batch": number("batch", "batch"),
+        "length": number("length", "length"),
+        "head_dim": number("head_dim", "head dim"),
+        "heads": number("heads", "heads"),
+        "kv_heads": number("kv_heads", "key heads"),
+        "dtype": text("dtype", "dtype"),
+        "mask": text("mask", "mask"),
+        "phase": text("phase", "phase"),
+        "rounds": number("rounds", "rounds"),
+    }
+    shape, constant = varying(names, rows)
+    columns = [
+        *shape,
+        text("route", "route"),
+        *(Column(f"{name} ms", _time(name)) for name in CANDIDATES),
+        number("over_plain", "× plain", 2),
+        number("over_stock", "× stock", 2),
+        number("ours_tokens_per_s", "tokens/s"),
+        Column("MiB", lambda row: " / ".join(_size(row[f"{name}_peak_mib"]) for name in CANDIDATES)),
+        Column("error", _error),
+        number("ours_stability", "stability", 3),
+    ]
+    bad = [i for i, row in enumerate(rows) if row["ours_status"] == WRONG]
+    return [make_table(constant, columns, rows, bad), _grid_summary(document.summary)]
+
+
+def _time(name: str) -> Callable[[Row], str]:
+    def cell(row: Row) -> str:
+        ms = row[f"{name}_ms"]
+        if ms is None:
+            return str(row[f"{name}_status"]) if row[f"{name}_status"] == TOO_LARGE else "-"
+        spread = 100 * (row[f"{name}_high_ms"] - row[f"{name}_low_ms"]) / 2 / ms
+        return f"{ms:g} ±{spread:.0f}%"
+
+    return cell
+
+
+def _size(mebibytes: float | None) -> str:
+    return "-" if mebibytes is None else f"{mebibytes:,.3g}" if mebibytes < 1000 else f"{mebibytes:,.0f}"
+
+
+def _error(row: Row) -> str:
+    if row["ours_status"] == WRONG:
+        return f"WRONG: {row['ours_error']}"
+    return "-" if row["ours_error"] is None else f"{row['ours_error']:.1e}"
+
+
+def _grid_summary(summary: list[Row]) -> Table:
+    names = {
+        "dtype": text("dtype", "dtype"),
+        "phase": text("phase", "phase"),
+        "mask": text("mask", "mask"),
+        "heads": number("heads", "heads"),
+        "kv_heads": number("kv_heads", "key heads"),
+    }
+    shape, _ = varying(names, summary)
+    columns = [
+        *(shape or [names["dtype"]]),
+        number("mean_over_plain", "mean × plain", 2),
+        number("best_over_plain", "best", 2),
+        number("worst_over_plain", "worst", 2),
+        Column(f"at {GAIN}× or better", lambda row: f"{row['gaining']} of {row['configurations']}"),
+        number("mean_over_stock", "mean × stock", 2),
+        number("worst_over_stock", "worst × stock", 2),
+        number("peak_tokens_per_s", "most tokens/s"),
+        Column("stability, median (worst)", _stabilities),
+    ]
+    return make_table("summary", columns, summary)
+
+
+def _stabilities(row: Row) -> str:
+    if row["median_stability"] is None:
+        return "-"
+    return f"{row['median_stability']:.3f} ({row['worst_stability']:.3f})"
+
+
+def _workflow(document: Document) -> list[Table]:
+    rows = document.rows
+    names = {
+        "workflow": text("workflow", "workflow"),
+        "model": text("model", "model"),
+        "dtype": text("dtype", "dtype"),
+        "length": number("length", "length"),
+        "batch": number("batch", "batch"),
+        "new_tokens": number("new_tokens", "new tokens"),
+        "checkpoint": text("checkpoint", "checkpoint"),
+        "rounds": number("rounds", "rounds"),
+    }
+    shape, constant = varying(names, rows)
+    columns = [
+        *(shape or [names["length"]]),
+        text("route", "route"),
+        Column("stock tokens/s", _speed("stock")),
+        Column("ours tokens/s", _speed("ours")),
+        number("over_stock", "× stock", 2),
+        *([Column("first token ms", _first_tokens)] if any(row["stock_first_token_ms"] for row in rows) else []),
+        Column("MiB", lambda row: " / ".join(_size(row[f"{name}_peak_mib"]) for name in ("stock", "ours"))),
+        Column("attention", lambda row: "-" if row["attention_share"] is None else f"{row['attention_share']:.0%}"),
+        number("bound", "at most ×", 2),
+        Column("difference", _difference),
+    ]
+    return [make_table(constant, columns, rows)]
+
+
+def _speed(name: str) -> Callable[[Row], str]:
+    def cell(row: Row) -> str:
+        speed = row[f"{name}_tokens_per_s"]
+        if speed is None:
+            return str(row[f"{name}_status"])
+        spread = 100 * (row[f"{name}_high_tokens_per_s"] - row[f"{name}_low_tokens_per_s"]) / 2 / speed
+        return f"{speed:,g} ±{spread:.0f}%"
+
+    return cell
+
+
+def _first_tokens(row: Row) -> str:
+    times = (row[f"{name}_first_token_ms"] for name in ("stock", "ours"))
+    return " / ".join("-" if ms is None else f"{ms:,g}" for ms in times)
+
+
+def _difference(row: Row) -> str:
+    if row["difference"] is None:
+        return "-"
+    return f"{row['difference']:.1e} ({row['rounding']:.1e})"
+
+
+def _compare(document: Document) -> list[Table]:
+    columns = [
+        text("quantity", "median"),
+        number("ours", "with"),
+        number("stock", "without"),
+        number("gain", "gain ×", 2),
+        Column("95 % interval", lambda row: "-" if row["low"] is None else f"{row['low']:.2f} to {row['high']:.2f}"),
+    ]
+    names = {"ours": "with", "stock": "without"}
+    run_columns = [
+        number("run", "run"),
+        Column("flash attention", lambda row: names[row["mode"]]),
+        number("seconds", "seconds"),
+        number("peak_mib", "peak MiB"),
+        text("routes", "routes"),
+    ]
+    return [make_table("", columns, document.summary), make_table("runs", run_columns, document.rows)]
+
+
+_TABLES: dict[str, Callable[[Document], list[Table]]] = {"grid": _grid, "workflow": _workflow, "compare": _compare}

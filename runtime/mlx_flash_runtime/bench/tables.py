@@ -1,0 +1,133 @@
+"""Results as tables of text, made once for the terminal, Markdown and HTML alike; and as JSON and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .machine import described
+
+Row = dict[str, Any]
+KINDS = ("grid", "workflow", "compare")
+
+
+@dataclass(frozen=True)
+class Document:
+    """The result of one command. `definitions` says what the words in the tables mean."""
+
+    kind: str
+    title: str
+    command: str
+    machine: dict[str, Any]
+    definitions: tuple[str, ...]
+    rows: list[Row]
+    summary: list[Row]
+
+    def as_json(self) -> str:
+        """`vars(self)` as JSON; NaN, which JSON has no word for, as null."""
+        return json.dumps(_without_nan(vars(self)), indent=1) + "\n"
+
+    def as_csv(self) -> str:
+        """The rows with all their numbers."""
+        file = io.StringIO()
+        columns = list(dict.fromkeys(key for row in self.rows for key in row))
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        return file.getvalue()
+
+
+class NotAResult(Exception):
+    """A file that holds no result of this package; the message names it and says why."""
+
+
+def load(path: Path) -> Document:
+    """Reads what `as_json` wrote. Raises NotAResult."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise NotAResult(f"{path}: {error.strerror}") from error
+    except ValueError as error:
+        raise NotAResult(f"{path} is not JSON: {error}") from error
+    fields = list(Document.__dataclass_fields__)
+    if not isinstance(data, dict) or sorted(data) != sorted(fields) or data["kind"] not in KINDS:
+        raise NotAResult(f"{path} is not a result of mlx-flash bench or mlx-flash compare, written with --json")
+    return Document(**{**data, "definitions": tuple(data["definitions"])})
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: a heading and how the cell is made of a row."""
+
+    heading: str
+    cell: Callable[[Row], str]
+
+
+def number(key: str, heading: str, digits: int | None = None, unit: str = "") -> Column:
+    """A number as it is, or with so many decimals; `-` where there is none."""
+
+    def cell(row: Row) -> str:
+        value = row.get(key)
+        if value is None:
+            return "-"
+        return (f"{value:,}" if digits is None else f"{value:,.{digits}f}") + unit
+
+    return Column(heading, cell)
+
+
+def text(key: str, heading: str) -> Column:
+    """The value as text."""
+    return Column(heading, lambda row: str(row[key]) if row.get(key) not in (None, "") else "-")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Headings and cells as text. `bad` are the numbers of the rows that are wrong."""
+
+    title: str
+    headings: list[str]
+    cells: list[list[str]]
+    bad: frozenset[int] = frozenset()
+
+    def as_markdown(self) -> str:
+        lines = ["| " + " | ".join(self.headings) + " |", "|" + "---|" * len(self.headings)]
+        lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in self.cells]
+        return "\n".join(lines)
+
+
+def make_table(title: str, columns: Sequence[Column], rows: Sequence[Row], bad: Sequence[int] = ()) -> Table:
+    """The cells of every row."""
+    cells = [[column.cell(row) for column in columns] for row in rows]
+    return Table(title, [column.heading for column in columns], cells, frozenset(bad))
+
+
+def varying(columns: dict[str, Column], rows: Sequence[Row]) -> tuple[list[Column], str]:
+    """The columns whose values differ between rows, and the others in words, as `heads 8, dtype float32`."""
+    kept = [column for key, column in columns.items() if len({str(row[key]) for row in rows}) > 1]
+    constant = [
+        f"{column.heading} {column.cell(rows[0])}" for column in columns.values() if rows and column not in kept
+    ]
+    return kept, ", ".join(constant)
+
+
+def as_markdown(document: Document, tables: Sequence[Table]) -> str:
+    """Title, machine, tables, definitions."""
+    parts = [f"## {document.title}", described(document.machine), f"`{document.command}`"]
+    for table in tables:
+        parts += [*([f"**{table.title}**"] if table.title else []), table.as_markdown()]
+    parts.append("\n".join(f"- {definition}" for definition in document.definitions))
+    return "\n\n".join(parts) + "\n"

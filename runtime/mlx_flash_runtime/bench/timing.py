@@ -1,0 +1,89 @@
+"""Side-by-side timing: every candidate in one process, interleaved, with medians and quartiles."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+
+Candidates = Mapping[str, Callable[[], Any]]
+
+_MOST_CALLS = 256
+_FEWEST_ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one call, one number per round; `processor` is the same of the process's processor time."""
+
+    seconds: tuple[float, ...]
+    processor: tuple[float, ...] = ()
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+    @property
+    def quartiles(self) -> tuple[float, float]:
+        """The lower and the upper quartile; both the value itself where there is only one."""
+        if len(self.seconds) < 2:
+            return self.seconds[0], self.seconds[0]
+        low, _, high = statistics.quantiles(self.seconds, n=4, method="inclusive")
+        return low, high
+
+    @property
+    def stability(self) -> float:
+        """1 minus the interquartile range over the median: 1 where every round took the same time."""
+        low, high = self.quartiles
+        return 1 - (high - low) / self.median
+
+
+def interleaved(candidates: Candidates, rounds: int, calls: int = 1) -> dict[str, Timing]:
+    """Times each candidate once per round, in turns. A candidate makes `calls` calls and returns arrays, which are
+    evaluated inside the timed region. Warming up is left to the caller."""
+    seconds: dict[str, list[float]] = {name: [] for name in candidates}
+    processor: dict[str, list[float]] = {name: [] for name in candidates}
+    for name in turns(list(candidates), rounds):
+        start, processor_start = time.perf_counter(), time.process_time()
+        mx.eval(candidates[name]())
+        mx.synchronize()
+        seconds[name].append((time.perf_counter() - start) / calls)
+        processor[name].append((time.process_time() - processor_start) / calls)
+    return {name: Timing(tuple(seconds[name]), tuple(processor[name])) for name in candidates}
+
+
+def turns(names: Sequence[str], rounds: int) -> Iterator[str]:
+    """Each name once per round; another one goes first each time, for what is measured last finds caches warm."""
+    for number in range(rounds):
+        first = number % len(names)
+        yield from (*names[first:], *names[:first])
+
+
+def calibrated(candidates: Candidates, *, region: float, limit: float, rounds: int) -> tuple[int, int]:
+    """How many calls one timed region needs to last `region` seconds for the fastest candidate, and how many rounds, at
+    most `rounds`, fit into `limit` seconds. The candidates have been warmed up."""
+    fastest, total = math.inf, 0.0
+    for run in candidates.values():
+        start = time.perf_counter()
+        mx.eval(run())
+        mx.synchronize()
+        seconds = time.perf_counter() - start
+        fastest, total = min(fastest, seconds), total + seconds
+    calls = max(1, min(_MOST_CALLS, math.ceil(region / fastest)))
+    return calls, max(_FEWEST_ROUNDS, min(rounds, int(limit / (calls * total))))
+
+
+def peak_memory(run: Callable[[], Any]) -> int:
+    """Bytes that one call needs at its peak, beyond what was allocated before it: outputs and temporaries."""
+    mx.synchronize()
+    mx.clear_cache()
+    before = mx.get_active_memory()
+    mx.reset_peak_memory()
+    mx.eval(run())
+    mx.synchronize()
+    return max(0, mx.get_peak_memory() - before)

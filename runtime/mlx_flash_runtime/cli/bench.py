@@ -1,0 +1,20 @@
+"""`mlx-flash bench`."""
+
+from __future__ import annotations
+
+import click
+
+from .group import LazyGroup
+
+BENCHES = {
+    "grid": (".bench_grid:grid", "Attention by shape: by hand, MLX's own, ours."),
+    "workflow": (
+        ".bench_workflow:workflow_command",
+        "Training, chat, batches, evaluation: MLX's own attention and ours.",
+    ),
+}
+
+
+@click.command(cls=LazyGroup, lazy=BENCHES)
+def bench() -> None:
+    """Measure attention by shape, or whole workflows."""

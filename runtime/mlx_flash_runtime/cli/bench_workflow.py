@@ -1,0 +1,86 @@
+"""`mlx-flash bench workflow`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.progress import track
+
+from ..bench import models, problems, show, workflow, workloads
+from ..bench.grid import FlashIsOff
+from ..bench.machine import is_out_of_memory, machine
+from ..bench.tables import Document
+from .options import Failure, Outputs, Several, Usage, command_line, output_options, progress_console
+
+
+@click.command("workflow")
+@click.argument("name", type=click.Choice(workloads.WORKFLOWS), metavar="{" + ",".join(workloads.WORKFLOWS) + "}")
+@click.option("--model", "folder", type=click.Path(path_type=Path), metavar="FOLDER", help="A model for mlx-lm.")
+@click.option("--config", type=click.Choice(models.SIZES), default="tiny", show_default=True, help="Without --model.")
+@click.option(
+    "--shape",
+    type=click.Choice(models.SHAPES),
+    default="llama",
+    show_default=True,
+    help="Without --model: llama, the same with sliding windows, or gemma (head dim 256).",
+)
+@click.option("--dtype", type=click.Choice(problems.DTYPES), help="The model's own unless given.")
+@click.option("--length", type=Several(), default=(128, 512), show_default="128,512")
+@click.option("--batch", type=click.IntRange(1), default=2, show_default=True, help="Rows, or prompts at once.")
+@click.option("--new-tokens", type=click.IntRange(2), default=32, show_default=True, help="Tokens of a reply.")
+@click.option("--checkpoint", is_flag=True, help="Train with gradient checkpointing.")
+@click.option("--rounds", type=click.IntRange(3), default=5, show_default=True, help="Timed runs of each kind.")
+@output_options
+def workflow_command(
+    name: str,
+    folder: Path | None,
+    config: str,
+    shape: str,
+    dtype: str | None,
+    length: tuple[int, ...],
+    batch: int,
+    new_tokens: int,
+    checkpoint: bool,
+    rounds: int,
+    **files: Path | None,
+) -> None:
+    """Training, chat, batches, evaluation: MLX's own attention and ours.
+
+    On the model of a folder, or on one with random weights that is made for it. Needs the extra `lm`.
+    """
+    outputs = Outputs(*(files[f"{kind}_file"] for kind in ("json", "csv", "markdown", "plot")))
+    outputs.check()
+    facts = machine()
+    rows: list[dict[str, Any]] = []
+    try:
+        model = models.make(config, shape, dtype) if folder is None else models.load(folder, dtype)
+        if name == "full" and model.quantized:
+            raise Usage(f"{folder} is quantized: its weights cannot all be trained; qlora can train on it")
+        sizes = [workloads.Sizes(each, batch, new_tokens) for each in length]
+        measured = workflow.measure(model, name, sizes, rounds, checkpoint)
+        for row in track(measured, "measuring", len(sizes), console=progress_console(), transient=True):
+            rows.append(row)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != "mlx_lm":
+            raise
+        raise Usage("workflows need mlx-lm: pip install 'mlx-flash-runtime[lm]'") from None
+    except (models.NotAModel, FlashIsOff) as error:
+        raise Usage(str(error)) from error
+    except (MemoryError, RuntimeError, ValueError) as error:
+        what = "out of memory" if is_out_of_memory(error) else f"{type(error).__name__}: {error}"
+        raise Failure(f"{name} on {folder or f'{shape}-{config}'}: {what}") from error
+    finally:
+        if rows:
+            outputs.write(
+                Document(
+                    "workflow",
+                    f"Workflow {name}: stock and ours",
+                    command_line(),
+                    facts,
+                    show.WORKFLOW_DEFINITIONS,
+                    rows,
+                    [],
+                )
+            )

@@ -1,0 +1,65 @@
+"""`mlx-flash compare`."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import click
+from rich.progress import Progress
+
+from ..bench import compare as comparing
+from ..bench import show
+from ..bench.machine import machine
+from ..bench.tables import Document
+from .options import Failure, Outputs, Usage, output_options, progress_console
+
+
+@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.option("--runs", type=click.IntRange(1), default=5, show_default=True, help="Runs of each kind.")
+@click.option("--timeout", type=click.FloatRange(0, min_open=True), default=600.0, show_default=True, help="Seconds.")
+@click.option(
+    "--stdin",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="What the script reads from standard input, which is empty otherwise.",
+)
+@output_options
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def compare(runs: int, timeout: float, stdin: Path | None, command: tuple[str, ...], **files: Path | None) -> None:
+    """Run a script with and without flash attention, in turns.
+
+    \b
+    mlx-flash compare --runs 5 -- python my_script.py --model ./model
+
+    The script is one that flash-integrate has patched. It runs as a process of its own, once more than asked to warm
+    caches up; without flash attention it gets --disable-flash-attention where it has that flag, and
+    MLX_FLASH_DISABLE=1. Exits with 1 if it fails.
+    """
+    outputs = Outputs(*(files[f"{kind}_file"] for kind in ("json", "csv", "markdown", "plot")))
+    outputs.check()
+    facts = machine()
+    try:
+        script = comparing.find_script(command)
+        with Progress(console=progress_console(), transient=True) as progress:
+            task = progress.add_task(f"running {script.name}", total=2 * runs + 1)
+            outcomes = list(comparing.measure(script, runs, stdin, timeout, lambda: progress.advance(task)))
+    except (FileNotFoundError, comparing.NotPatched) as error:
+        raise Usage(str(error)) from error
+    except comparing.ScriptFailed as error:
+        raise Failure(str(error)) from error
+    summary = comparing.summary_of(outcomes)
+    agreement = comparing.agreement_of(outcomes)
+    verdict = (comparing.verdict(summary[0]), str(agreement))
+    command_line = f"mlx-flash compare --runs {runs} -- {shlex.join(command)}"
+    outputs.write(
+        Document(
+            "compare",
+            f"{script.name} with and without flash attention",
+            command_line,
+            facts,
+            (*verdict, *show.COMPARE_DEFINITIONS),
+            comparing.rows_of(outcomes),
+            summary,
+        )
+    )

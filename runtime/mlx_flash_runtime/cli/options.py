@@ -1,0 +1,150 @@
+"""Options that several subcommands share, and where their results go."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from ..bench import show, tables
+from ..bench.machine import described
+from ..bench.tables import Document
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Failure(click.ClickException):
+    """One line on stderr and exit status 1."""
+
+    def show(self, file: Any = None) -> None:
+        click.echo(f"error: {self.format_message()}", file=file, err=True)
+
+
+class Usage(Failure):
+    """The same for what the user can set right on the command line: exit status 2."""
+
+    exit_code = 2
+
+
+class Several(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases of click alone
+    """Values with commas between them, each a positive integer or one of a few names."""
+
+    def __init__(self, choices: Sequence[str] | None = None) -> None:
+        self.choices = choices
+        self.name = "N,..." if choices is None else "NAME,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
+        if not isinstance(value, str):
+            return tuple(value)
+        return tuple(self._one(part.strip(), param, ctx) for part in value.split(","))
+
+    def _one(self, part: str, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        if self.choices is not None:
+            if part not in self.choices:
+                self.fail(f"{part!r} is not one of {', '.join(self.choices)}", param, ctx)
+            return part
+        if not part.isdigit() or int(part) < 1:
+            self.fail(f"{part!r} is not a positive whole number", param, ctx)
+        return int(part)
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The files that a result goes to, next to the terminal."""
+
+    json: Path | None
+    csv: Path | None
+    markdown: Path | None
+    plot: Path | None
+
+    def check(self) -> None:
+        """Before anything is measured: plots can be made, and every folder is there. Raises Usage."""
+        if self.plot is not None:
+            if self.plot.suffix not in (".png", ".svg"):
+                raise Usage(f"--plot {self.plot}: the file's name must end in .png or .svg")
+            need_matplotlib()
+        for path in (self.json, self.csv, self.markdown, self.plot):
+            if path is not None and not path.absolute().parent.is_dir():
+                raise Usage(f"{path}: there is no folder {path.absolute().parent}")
+
+    def write(self, document: Document) -> None:
+        """The tables on the terminal, and the files. Raises Failure."""
+        found = show.tables_of(document)
+        print_tables(document, found)
+        texts = {self.json: document.as_json, self.csv: document.as_csv}
+        try:
+            for path, text in texts.items():
+                if path is not None:
+                    path.write_text(text(), encoding="utf-8")
+            if self.markdown is not None:
+                self.markdown.write_text(tables.as_markdown(document, found), encoding="utf-8")
+            if self.plot is not None:
+                from ..bench import plots
+
+                plots.save(plots.figure(document), self.plot)
+        except OSError as error:
+            raise Failure(f"{error.filename}: {error.strerror}") from error
+
+
+def output_options(command: F) -> F:
+    """--json, --csv, --markdown and --plot, as parameters of those names with `_file` after them."""
+    path = click.Path(dir_okay=False, path_type=Path)
+    for name, text in (
+        ("plot", "Draw it, as .png or .svg (needs the extra `plot`)."),
+        ("markdown", "Write the tables as Markdown."),
+        ("csv", "Write the rows as CSV."),
+        ("json", "Write everything as JSON, for `mlx-flash report`."),
+    ):
+        command = click.option(f"--{name}", f"{name}_file", type=path, metavar="FILE", help=text)(command)
+    return command
+
+
+def need_matplotlib() -> None:
+    """Raises Usage where it is not installed."""
+    try:
+        import matplotlib  # noqa: F401
+    except ModuleNotFoundError:
+        raise Usage("plots need matplotlib: pip install 'mlx-flash-runtime[plot]'") from None
+
+
+def command_line() -> str:
+    """The command as it was typed, without the files that the results go to."""
+    words: list[str] = []
+    arguments = iter(sys.argv[1:])
+    for word in arguments:
+        option = word.partition("=")[0]
+        if option in ("--json", "--csv", "--markdown", "--plot"):
+            if option == word:
+                next(arguments, None)
+        else:
+            words.append(word)
+    return shlex.join(["mlx-flash", *words])
+
+
+def print_tables(document: Document, found: Sequence[tables.Table]) -> None:
+    """On stdout, as wide as the tables need where it is no terminal."""
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 400)
+    console.print(Text(document.title, "bold"))
+    console.print(Text(described(document.machine), "dim"))
+    for table in found:
+        rich_table = RichTable(title=table.title or None, title_justify="left", header_style="bold")
+        for heading in table.headings:
+            rich_table.add_column(heading, justify="left" if heading in ("route", "script") else "right")
+        for index, cells in enumerate(table.cells):
+            rich_table.add_row(*map(Text, cells), style="bold red" if index in table.bad else None)
+        console.print(rich_table)
+    for definition in document.definitions:
+        console.print(Text(definition, "dim"))
+
+
+def progress_console() -> Console:
+    """Standard error: results on stdout stay clean."""
+    return Console(stderr=True)

@@ -1,0 +1,34 @@
+"""`mlx-flash report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ..bench.tables import NotAResult, load
+from .options import Failure, Usage, need_matplotlib
+
+
+@click.command()
+@click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RESULT.json...")
+@click.option(
+    "--html", "target", required=True, type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="The page."
+)
+def report(results: tuple[Path, ...], target: Path) -> None:
+    """Make one HTML page of results.
+
+    Of files that `mlx-flash bench` or `mlx-flash compare` wrote with --json. The page needs no network.
+    """
+    need_matplotlib()
+    try:
+        documents = [load(path) for path in results]
+    except NotAResult as error:
+        raise Usage(str(error)) from error
+    from ..bench.page import page
+
+    try:
+        target.write_text(page(documents), encoding="utf-8")
+    except OSError as error:
+        raise Failure(f"{target}: {error.strerror}") from error
+    click.echo(f"wrote {target}")

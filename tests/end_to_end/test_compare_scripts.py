@@ -1,0 +1,121 @@
+"""`mlx-flash compare` on the ten scripts, patched by `flash-integrate`, and on scripts that it cannot compare."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from drivers import run_terminal, run_web
+from scripts import BY_NAME, REPO, SCRIPTS, Script
+
+ENDING = [script for script in SCRIPTS if script.drive is not run_web]
+# Those that print tokens per second.
+WITH_SPEED = {"finetune", "finetune_improved", "qlora_finetune", "benchmark", "batch_inference", "chat_cli"}
+
+Compare = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def patched(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the repo with the codemods applied."""
+    folder = tmp_path_factory.mktemp("compared") / "repo"
+    repo = Path(shutil.copytree(REPO, folder, ignore=shutil.ignore_patterns("__pycache__")))
+    subprocess.run([sys.executable, "-m", "flash_integrate", str(repo)], check=True, env=environment)
+    return repo
+
+
+@pytest.fixture
+def compare(environment: dict[str, str], tmp_path: Path) -> Compare:
+    """Runs the command; its options, then the script's command line."""
+
+    def compare(
+        *command: str, options: tuple[str, ...] = ("--runs", "1"), env: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        words = [sys.executable, "-m", "mlx_flash_runtime.cli", "compare", *options, "--", sys.executable, *command]
+        return subprocess.run(
+            words, env={**environment, **(env or {})}, cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+
+    return compare
+
+
+def command_of(script: Script, repo: Path, models: Path, work: Path) -> tuple[list[str], dict[str, str]]:
+    names = {name: models / name for name in ("llama", "gemma", "data")}
+    names |= {"prompts": models / "prompts.txt", "repo": repo, "work": work}
+    arguments = [part.format(**names) for part in shlex.split(script.arguments)]
+    own = {name: value.format(**names) for name, value in script.environment.items()}
+    return [str(repo / script.path), *arguments], own
+
+
+@pytest.mark.parametrize("script", ENDING, ids=lambda script: script.name)
+def test_a_patched_script(script: Script, patched: Path, models: Path, compare: Compare, tmp_path: Path) -> None:
+    command, own = command_of(script, patched, models, tmp_path)
+    # The benchmark prints times without a unit: that they are none of its results shows in their varying.
+    options = ["--runs", "2" if script.name == "benchmark" else "1", "--json", str(tmp_path / "compare.json")]
+    if script.drive is run_terminal:
+        (tmp_path / "said.txt").write_text("\n".join([*script.said, "/quit"]) + "\n")
+        options += ["--stdin", str(tmp_path / "said.txt")]
+    done = compare(*command, options=tuple(options), env=own)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "compare.json").read_text())
+    assert result["definitions"][1].startswith("the outputs agree"), result["definitions"][1]
+    assert {row["mode"]: bool(row["routes"]) for row in result["rows"]} == {"ours": True, "stock": False}
+    assert all(row["seconds"] > 0 and row["peak_mib"] > 20 for row in result["rows"])
+    quantities = {row["quantity"].partition(":")[0]: row for row in result["summary"]}
+    assert ("tokens/s" in quantities) == (script.name in WITH_SPEED)
+    assert quantities["seconds"]["gain"] == round(quantities["seconds"]["stock"] / quantities["seconds"]["ours"], 2)
+    assert result["definitions"][0] in done.stdout
+
+
+def test_a_server_is_ended_after_the_timeout(patched: Path, models: Path, compare: Compare, tmp_path: Path) -> None:
+    command, _ = command_of(BY_NAME["web_app"], patched, models, tmp_path)
+    done = compare(*command, options=("--timeout", "5"))
+    assert done.returncode == 1
+    assert "web_app.py did not end within 5 s" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_script_that_is_not_patched(models: Path, compare: Compare, tmp_path: Path) -> None:
+    command, _ = command_of(BY_NAME["inference_score"], REPO, models, tmp_path)
+    done = compare(*command)
+    assert done.returncode == 2
+    assert "flash-integrate" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_script_that_crashes_says_how(compare: Compare, tmp_path: Path) -> None:
+    (tmp_path / "crash.py").write_text("import sys\nprint('so far so good')\nsys.exit('no such\\nmodel at all')\n")
+    done = compare("crash.py")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-3:] == [
+        "error: crash.py ended with status 1, with flash attention:",
+        "  no such",
+        "  model at all",
+    ]
+
+
+def test_a_patch_call_without_flags_is_switched_by_the_environment(compare: Compare, tmp_path: Path) -> None:
+    (tmp_path / "call.py").write_text(
+        "import mlx.core as mx\nfrom mlx_flash_runtime import enable_flash_attention\nenable_flash_attention()\n"
+        "x = mx.ones((1, 2, 8, 16))\nprint(mx.fast.scaled_dot_product_attention(x, x, x, scale=0.25).sum().item())\n"
+    )
+    done = compare("call.py", options=("--runs", "3", "--json", "compare.json"))
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "compare.json").read_text())
+    assert [bool(row["routes"]) for row in result["rows"] if row["mode"] == "stock"] == [False] * 3
+    assert [bool(row["routes"]) for row in result["rows"] if row["mode"] == "ours"] == [True] * 3
+    assert "95 % interval" in done.stdout
+
+
+@pytest.mark.parametrize(("command", "message"), [(("nowhere.py",), "nowhere.py: no such file"), ((), "")])
+def test_nothing_to_run(command: tuple[str, ...], message: str, compare: Compare) -> None:
+    done = compare(*command)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr

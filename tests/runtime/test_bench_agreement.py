@@ -1,0 +1,114 @@
+"""What `mlx-flash compare` reads in outputs, and what it makes of the runs' times."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlx_flash_runtime.bench import agreement, compare, processes
+
+
+@pytest.mark.parametrize(
+    ("line", "speed"),
+    [
+        ("Generation: 32 tokens, 123.456 tokens-per-sec", 123.456),
+        ("Iter 5: train loss 3.021, 989.5 tokens/s", 989.5),
+        ("step 3   loss 2.5   1,234.5 tok/s   peak 12 MB", 1234.5),
+        ("Tokens/sec 77.25, Trained Tokens 500", 77.25),
+        ("192 tokens in 0.50 s, 384.0 tokens/s with llama", 384.0),
+        ("prompt_tps=512.5", 512.5),
+        ("Decoding at 41 tokens per second", 41.0),
+    ],
+)
+def test_speeds_are_recognised(line: str, speed: float) -> None:
+    (values,) = agreement.speeds(line).values()
+    assert values == [speed]
+
+
+def test_lines_of_one_form_are_one_speed() -> None:
+    output = "\n".join(f"Iter {i}: loss {5 - i}.5, {100 + i}.0 tokens/s" for i in range(1, 4))
+    assert agreement.speeds(output) == {"Iter #: loss #, # tokens/s": [101.0, 102.0, 103.0]}
+
+
+def test_times_sizes_and_speeds_do_not_count() -> None:
+    ours = ["loss 2.5000 in 1.25 s, 80 tokens/s, peak 12.5 GB\n12:31:07 | done\nflash attention: on (mlx)\n"]
+    stock = ["loss 2.5001 in 2.50 s, 40 tokens/s, peak 25 GB\n12:33:08 | done\n"]
+    found = agreement.compare(ours, stock)
+    assert found.agree
+    assert found.compared == 2
+    assert found.largest == pytest.approx(0.0001 / 2.5001)
+
+
+@pytest.mark.parametrize(
+    ("ours", "stock"),
+    [("the cat sat", "the dog sat"), ("loss 2.50", "loss 2.60"), ("one\ntwo", "one"), ("a", "a\nb")],
+)
+def test_differences_are_found(ours: str, stock: str) -> None:
+    found = agreement.compare([ours], [stock])
+    assert found.agree is False
+    assert "the outputs differ" in str(found)
+
+
+def test_lines_that_vary_by_themselves_are_left_out() -> None:
+    ours, stock = ["seed 17\nloss 1.0", "seed 99\nloss 1.0"], ["seed 3\nloss 1.0", "seed 4\nloss 1.0"]
+    found = agreement.compare(ours, stock)
+    assert found.agree
+    assert (found.compared, found.left_out) == (1, 1)
+    assert agreement.compare(["seed 1", "seed 2"], ["seed 3", "seed 4"]).agree is None
+
+
+def test_a_progress_bar_counts_by_what_it_showed_last() -> None:
+    assert agreement.compare(["10 of 20\r20 of 20\nend"], ["5 of 20\r20 of 20\nend"]).agree
+
+
+@given(st.text("ab 1.\n", max_size=40))
+def test_equal_outputs_agree(text: str) -> None:
+    found = agreement.compare([text, text], [text, text])
+    assert found.agree
+    assert found.largest == 0
+
+
+@given(st.lists(st.floats(0.5, 2), min_size=3, max_size=8), st.floats(0.1, 10))
+def test_the_interval_holds_the_ratio_and_scales_with_it(seconds: list[float], factor: float) -> None:
+    low, high = compare.interval([factor * s for s in seconds], seconds)
+    assert low is not None
+    assert high is not None
+    assert low - 1e-3 <= factor <= high + 1e-3
+
+
+def test_two_runs_say_nothing_about_the_spread() -> None:
+    assert compare.interval([1.0, 2.0], [1.0, 2.0]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"), [(1.1, 1.3, "faster"), (0.7, 0.9, "slower"), (0.9, 1.2, "no difference shown")]
+)
+def test_the_verdict_says_no_more_than_the_interval(low: float, high: float, words: str) -> None:
+    assert compare.verdict({"gain": 1.0, "low": low, "high": high}).startswith(words)
+
+
+def test_the_flag_goes_straight_after_the_script_that_has_it(tmp_path: Path) -> None:
+    flagged, plain = tmp_path / "flagged.py", tmp_path / "plain.py"
+    flagged.write_text("parser.add_argument('--disable-flash-attention')\n")
+    plain.write_text("enable_flash_attention()\n")
+    script = compare.find_script(["python", str(flagged), "score", "--file", "x.py"])
+    assert script.without() == ["python", str(flagged), "--disable-flash-attention", "score", "--file", "x.py"]
+    script = compare.find_script(["python", str(plain), "x"])
+    assert script.without() == ["python", str(plain), "x"]
+
+
+def test_a_process_is_measured_and_ended_in_time(tmp_path: Path) -> None:
+    code = "import os, sys; x = bytearray(200 << 20); print(os.environ['MLX_FLASH_DISABLE'], sys.stdin.read())"
+    (tmp_path / "in.txt").write_text("hello")
+    command = [sys.executable, "-c", code]
+    outcome = processes.run(command, disabled=True, stdin=tmp_path / "in.txt", timeout=60)
+    assert (outcome.returncode, outcome.stdout) == (0, "1 hello\n")
+    assert outcome.peak_bytes > 200 << 20
+    assert outcome.seconds > 0
+    assert outcome.report is None
+    with pytest.raises(processes.TimedOut):
+        processes.run([sys.executable, "-c", "while True: pass"], disabled=False, stdin=None, timeout=0.2)

@@ -1,0 +1,196 @@
+"""`mlx-flash bench grid`: its numbers agree with each other, its checks find what is wrong, its files hold the rows."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlx.core as mx
+import pytest
+from click.testing import CliRunner, Result
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlx_flash_runtime.bench import grid, plain, problems, show, tables
+from mlx_flash_runtime.bench.machine import machine
+from mlx_flash_runtime.bench.timing import Timing
+from mlx_flash_runtime.cli.group import mlx_flash
+from mlx_flash_runtime.routes import blockwise
+
+SMALL = ("--batch", "1", "--length", "24", "--head-dim", "16", "--heads", "2", "--rounds", "3")
+LOOSE_SECONDS = st.floats(1e-7, 1e3)
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(mlx_flash, ["bench", "grid", *arguments])
+
+
+@pytest.fixture
+def memory_limit() -> Iterator[int]:
+    """What MLX may still take: too little for the scores of 2,048 tokens, enough for those of 64."""
+    before = mx.set_memory_limit(mx.get_active_memory() + 40 * 2**20)
+    yield 40 * 2**20
+    mx.set_memory_limit(before)
+
+
+def document(rows: list[grid.Row]) -> tables.Document:
+    return tables.Document("grid", "title", "command", machine(), (), rows, grid.summary(rows))
+
+
+@given(st.lists(st.tuples(LOOSE_SECONDS, LOOSE_SECONDS, LOOSE_SECONDS), min_size=1, max_size=4))
+def test_the_table_is_consistent_whatever_was_measured(measured: list[tuple[float, float, float]]) -> None:
+    rows = []
+    for number, seconds in enumerate(measured):
+        c = problems.Configuration(1, 64 + number, 32)
+        row = {**vars(c), "route": "native", "rounds": 3}
+        for name, value in zip(grid.CANDIDATES, seconds, strict=True):
+            spread = Timing((0.9 * value, value, 1.1 * value))
+            row |= {f"{name}_status": grid.OK, f"{name}_peak_mib": 1.0, f"{name}_error": 1e-7}
+            row |= grid.timed(c, name, spread)
+        rows.append(row | grid.speedups(row))
+    table, summary = show.tables_of(document(rows))
+    shown = [dict(zip(table.headings, cells, strict=True)) for cells in table.cells]
+    for cells in shown:
+        plain_ms, stock_ms, ours_ms = (float(cells[f"{name} ms"].split(" ")[0]) for name in grid.CANDIDATES)
+        over_plain, over_stock = (float(cells[key].replace(",", "")) for key in ("× plain", "× stock"))
+        assert over_plain == round(plain_ms / ours_ms, 2)
+        assert over_stock == round(stock_ms / ours_ms, 2)
+    gains = [row["over_plain"] for row in rows]
+    total = dict(zip(summary.headings, summary.cells[0], strict=True))
+    assert float(total["mean × plain"].replace(",", "")) == round(math.fsum(gains) / len(gains), 2)
+    assert total["at 1.15× or better"] == f"{sum(gain >= 1.15 for gain in gains)} of {len(gains)}"
+
+
+@pytest.mark.parametrize("phase", problems.PHASES)
+@pytest.mark.parametrize("mask", ["none", "causal", "window:8", "bool", "additive"])
+def test_every_phase_and_mask_is_measured_and_right(phase: str, mask: str) -> None:
+    configurations = problems.cross_product((2,), (40,), (16,), (4,), (2,), problems.DTYPES, (mask,), (phase,))
+    rows = list(grid.measure(configurations, 3))
+    assert [row["dtype"] for row in rows] == list(problems.DTYPES)
+    for row in rows:
+        for name in grid.CANDIDATES:
+            assert row[f"{name}_status"] == grid.OK
+            assert row[f"{name}_low_ms"] <= row[f"{name}_ms"] <= row[f"{name}_high_ms"]
+            assert row[f"{name}_peak_mib"] > 0
+        assert row["over_plain"] == round(row["plain_ms"] / row["ours_ms"], 2)
+        assert row["route"]
+
+
+def test_the_default_is_the_eight_configurations() -> None:
+    eight = problems.cross_product()
+    assert {(c.batch, c.length, c.head_dim) for c in eight} == {
+        (batch, length, dim) for batch in (1, 2) for length in (64, 128) for dim in (32, 64)
+    }
+    assert {(c.heads, c.kv_heads, c.mask, c.phase) for c in eight} == {(8, 8, "none", "prefill")}
+    assert len(eight) == 8
+
+
+@pytest.mark.parametrize("phase", problems.PHASES)
+def test_the_check_sees_a_wrong_element(phase: str) -> None:
+    c = problems.Configuration(1, 48, 16, 2, 2, "float32", "causal", phase)
+    inputs = problems.make_inputs(c)
+    check = plain.make_check(c, inputs)
+
+    def attend(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
+        return mx.fast.scaled_dot_product_attention(q, k, v, scale=inputs.scale, mask=inputs.mask)
+
+    def error(wrong: float) -> float:
+        def wrongly(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
+            return attend(q, k, v) * mx.where(mx.arange(16) == 3, 1 + wrong, 1.0)
+
+        return check.error(plain.run_phase(c, wrongly, inputs, check.cotangent))
+
+    budget = plain.error_budget(c, check, None)
+    assert error(0.0) <= budget
+    assert error(1e-3) > budget
+    assert not error(math.nan) <= budget
+
+
+def test_a_long_configuration_is_checked_by_some_of_its_queries() -> None:
+    c = problems.Configuration(1, 3000, 16, 1, 1, "float32", "causal", "train")
+    inputs = problems.make_inputs(c)
+    check = plain.make_check(c, inputs)
+    assert {0, 2999} <= set(check.rows)
+    assert len(check.rows) < 3000
+
+    def attend(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
+        return mx.fast.scaled_dot_product_attention(q, k, v, scale=inputs.scale, mask=inputs.mask)
+
+    error = check.error(plain.run_phase(c, attend, inputs, check.cotangent))
+    assert error <= plain.error_budget(c, check, None)
+
+
+def test_a_wrong_route_is_printed_as_wrong_and_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    right = blockwise.run
+    monkeypatch.setattr(blockwise, "run", lambda *args, **named: right(*args, **named) * 1.01)
+    monkeypatch.setenv("MLX_FLASH_ROUTE", "blockwise")
+    result = run(*SMALL, "--markdown", str(tmp_path / "grid.md"))
+    assert result.exit_code == 1
+    assert "WRONG: 0.01" in result.stdout
+    assert "WRONG: 0.01" in (tmp_path / "grid.md").read_text()
+
+
+def test_a_length_that_does_not_fit_is_reported_and_the_others_go_on(memory_limit: int, tmp_path: Path) -> None:
+    path = tmp_path / "grid.json"
+    result = run(*SMALL, "--length", "64,2048,1000000", "--mask", "causal", "--json", str(path))
+    assert result.exit_code == 0, result.stderr
+    first, second, third = json.loads(path.read_text())["rows"]
+    assert [first[f"{name}_status"] for name in grid.CANDIDATES] == ["ok"] * 3
+    assert [second[f"{name}_status"] for name in grid.CANDIDATES] == ["out of memory", "out of memory", "ok"]
+    assert [third[f"{name}_status"] for name in grid.CANDIDATES] == ["out of memory"] * 3
+    assert second["over_plain"] is None
+    assert second["ours_ms"] > 0
+    assert "out of memory" in result.stdout
+
+
+def test_every_file_holds_the_same_rows(tmp_path: Path) -> None:
+    files = {kind: tmp_path / f"grid.{kind}" for kind in ("json", "csv", "markdown", "svg", "png")}
+    options = [word for kind in ("json", "csv", "markdown") for word in (f"--{kind}", str(files[kind]))]
+    result = run(*SMALL, "--length", "16,24,32", *options, "--plot", str(files["svg"]))
+    assert result.exit_code == 0, result.stderr
+    loaded = tables.load(files["json"])
+    with open(files["csv"], newline="") as file:
+        from_csv = list(csv.DictReader(file))
+    assert [{key: str(value) for key, value in row.items()} for row in loaded.rows] == from_csv
+    markdown = files["markdown"].read_text()
+    for row in loaded.rows:
+        assert f"| {row['length']} |" in markdown
+        assert f"{row['ours_ms']:g} ±" in markdown
+        assert f"{row['ours_ms']:g} ±" in result.stdout
+    for text in (markdown, result.stdout):
+        assert f"MLX {loaded.machine['mlx']}" in text
+        assert "Stability: 1 minus the interquartile range" in text
+    assert files["svg"].read_text().count("<svg") == 1
+    assert run(*SMALL, "--plot", str(files["png"])).exit_code == 0
+    assert files["png"].read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--dtype", "float31"), "'float31' is not one of float32, float16, bfloat16"),
+        (("--length", "64,x"), "'x' is not a positive whole number"),
+        (("--length", "0"), "'0' is not a positive whole number"),
+        (("--mask", "window:0"), "window:0 is not a mask"),
+        (("--mask", "sliding"), "sliding is not a mask"),
+        (("--phase", "fill"), "'fill' is not one of prefill, decode, train"),
+        (("--heads", "8", "--kv-heads", "3"), "3 key heads do not divide 8 query heads"),
+        (("--plot", "grid.gif"), "must end in .png or .svg"),
+        (("--json", "no/such/folder.json"), "there is no folder"),
+    ],
+)
+def test_bad_options_are_refused_before_anything_is_measured(options: tuple[str, ...], message: str) -> None:
+    result = run(*options)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_it_says_so_where_flash_attention_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLX_FLASH_DISABLE", "1")
+    result = run(*SMALL)
+    assert result.exit_code == 2
+    assert "MLX_FLASH_DISABLE" in result.stderr

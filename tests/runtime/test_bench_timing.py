@@ -1,0 +1,62 @@
+"""What the numbers of a measurement mean."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+
+import mlx.core as mx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlx_flash_runtime.bench.numbers import ratio, significant
+from mlx_flash_runtime.bench.timing import Timing, calibrated, interleaved, peak_memory, turns
+
+
+@given(st.lists(st.floats(1e-6, 10), min_size=2, max_size=30))
+def test_median_quartiles_and_stability(seconds: list[float]) -> None:
+    timing = Timing(tuple(seconds))
+    low, high = timing.quartiles
+    assert min(seconds) <= low <= timing.median <= high <= max(seconds)
+    assert timing.median == statistics.median(seconds)
+    assert timing.stability == pytest.approx(1 - (high - low) / timing.median)
+
+
+def test_equal_rounds_are_perfectly_stable() -> None:
+    assert Timing((0.2,) * 5).stability == 1
+
+
+def test_each_candidate_runs_once_a_round_and_each_goes_first() -> None:
+    order = list(turns(["a", "b", "c"], 6))
+    assert Counter(order) == {"a": 6, "b": 6, "c": 6}
+    assert [order[i] for i in range(0, 18, 3)] == ["a", "b", "c", "a", "b", "c"]
+
+
+def test_candidates_are_evaluated_and_counted_per_call() -> None:
+    x = mx.random.normal((64, 64))
+    runs = {"one": lambda: x @ x, "many": lambda: [x @ x for _ in range(4)]}
+    calls, rounds = calibrated(runs, region=1e-3, limit=0.5, rounds=7)
+    assert calls >= 1
+    assert 3 <= rounds <= 7
+    timings = interleaved(runs, 5, calls=2)
+    assert all(len(timing.seconds) == len(timing.processor) == 5 for timing in timings.values())
+    assert all(second > 0 for timing in timings.values() for second in timing.seconds)
+
+
+def test_peak_memory_counts_what_a_call_needs_beyond_what_is_there() -> None:
+    x = mx.zeros((1024, 1024))
+    mx.eval(x)
+    assert 4 * 2**20 <= peak_memory(lambda: x + 1) < 6 * 2**20
+    assert peak_memory(lambda: x) == 0
+
+
+@given(st.floats(1e-12, 1e12))
+def test_significant_digits(value: float) -> None:
+    assert significant(value) == float(f"{value:.3e}")
+
+
+def test_a_ratio_needs_both_numbers() -> None:
+    assert ratio(3.0, 2.0) == 1.5
+    assert ratio(None, 2.0) is None
+    assert ratio(3.0, None) is None

@@ -1,0 +1,135 @@
+"""`mlx-flash bench workflow`: every workflow on small models, and what stands in for attention."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import mlx.core as mx
+import pytest
+from click.testing import CliRunner, Result
+
+from mlx_flash_runtime.bench import models, workflow, workloads
+from mlx_flash_runtime.bench.tables import load
+from mlx_flash_runtime.cli.group import mlx_flash
+from tiny_models import make_models
+
+STOCK = mx.fast.scaled_dot_product_attention
+QUICK = ("--rounds", "3", "--new-tokens", "3")
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(mlx_flash, ["bench", "workflow", *arguments])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny models that the end-to-end tests use, as folders."""
+    out = tmp_path_factory.mktemp("models")
+    make_models(out)
+    return out
+
+
+@pytest.mark.parametrize("name", workloads.WORKFLOWS)
+def test_every_workflow_is_measured(name: str) -> None:
+    model = models.make("tiny", "llama")
+    rows = list(workflow.measure(model, name, [workloads.Sizes(length, 2, 3) for length in (33, 64)], 3))
+    assert [row["length"] for row in rows] == [33, 64]
+    for row in rows:
+        assert {row[f"{variant}_status"] for variant in workflow.VARIANTS} == {"ok"}
+        assert row["over_stock"] == round(row["ours_tokens_per_s"] / row["stock_tokens_per_s"], 2)
+        assert row["stock_low_tokens_per_s"] <= row["stock_tokens_per_s"] <= row["stock_high_tokens_per_s"]
+        assert 0 <= row["attention_share"] < 1
+        assert row["bound"] >= 1
+        assert row["stock_peak_mib"] > 0
+        assert (row["stock_first_token_ms"] is not None) == (name in ("chat", "batch"))
+        assert row["difference"] <= 10 * row["rounding"]
+        assert row["route"]
+    assert mx.fast.scaled_dot_product_attention is STOCK
+
+
+@pytest.mark.parametrize("shape", ["window", "gemma"])
+@pytest.mark.parametrize("name", ["chat", "batch"])
+def test_windows_and_wide_heads(shape: str, name: str) -> None:
+    model = models.make("tiny", shape)
+    (row,) = workflow.measure(model, name, [workloads.Sizes(90, 2, 3)], 3)  # longer than the window of 64
+    assert row["stock_tokens_per_s"] > 0
+    assert row["difference"] <= 10 * row["rounding"]
+
+
+def test_checkpointing_is_undone() -> None:
+    model = models.make("tiny", "llama")
+    call = type(model.module.layers[0]).__call__
+    (row,) = workflow.measure(model, "lora", [workloads.Sizes(32, 2, 3)], 3, checkpoint=True)
+    assert row["checkpoint"]
+    assert type(model.module.layers[0]).__call__ is call
+
+
+def test_a_model_of_a_billion_is_described_right() -> None:
+    config = models.config_of("1b", "llama")
+    hidden, layers, wide = config["hidden_size"], config["num_hidden_layers"], config["intermediate_size"]
+    keys = config["num_key_value_heads"] * config["head_dim"]
+    parameters = config["vocab_size"] * hidden + layers * (2 * hidden**2 + 2 * hidden * keys + 3 * hidden * wide)
+    assert parameters > 10**9
+    assert models.config_of("1b", "window")["layer_types"].count("sliding_attention") == 12
+
+
+@pytest.mark.parametrize(("heads", "keys", "length", "value_dim"), [(4, 4, 6, 8), (4, 2, 10, 8), (4, 1, 4, 5)])
+def test_the_stand_in_has_attentions_shape_and_needs_all_its_inputs(
+    heads: int, keys: int, length: int, value_dim: int
+) -> None:
+    q = mx.random.normal((2, heads, 6, 8))
+    k, v = mx.random.normal((2, keys, length, 8)), mx.random.normal((2, keys, length, value_dim))
+    out = workflow.stand_in(q, k, v, scale=1.0, mask=None)
+    assert out.shape == STOCK(q, k, v, scale=1.0).shape
+    gradients = mx.grad(lambda *qkv: workflow.stand_in(*qkv).square().sum(), argnums=(0, 1, 2))(q, k, v)
+    for gradient, x in zip(gradients, (q, k, v), strict=True):
+        assert gradient.shape == x.shape
+        assert mx.abs(gradient).max().item() > 0
+
+
+def test_the_command_on_a_folder(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "chat.json"
+    result = run("chat", "--model", str(folder / "gemma"), "--length", "20,40", *QUICK, "--json", str(path))
+    assert result.exit_code == 0, result.stderr
+    document = load(path)
+    assert [row["model"] for row in document.rows] == ["gemma", "gemma"]
+    assert "Amdahl" in result.stdout
+    assert "first token ms" in result.stdout
+
+
+def test_bad_models_are_named(folder: Path, tmp_path: Path) -> None:
+    def refused(path: Path, name: str = "chat") -> str:
+        result = run(name, "--model", str(path), *QUICK)
+        assert result.exit_code == 2
+        assert "Traceback" not in result.output
+        return result.stderr
+
+    assert "no such folder" in refused(tmp_path / "nowhere")
+    assert "it has no config.json" in refused(tmp_path)
+    config = tmp_path / "config.json"
+    config.write_text('{\n "model_type": "llama"\n')
+    assert f"{config}:3:" in refused(tmp_path)
+    config.write_text(json.dumps({"model_type": "llama"}))
+    assert "cannot be loaded" in refused(tmp_path)
+
+
+def test_a_quantized_model_is_not_trained_in_full(folder: Path, tmp_path: Path) -> None:
+    from mlx_lm import load as load_model
+    from mlx_lm.utils import quantize_model, save
+
+    model, tokenizer, config = load_model(str(folder / "llama"), return_config=True)
+    model, config = quantize_model(model, config, group_size=32, bits=4)
+    save(tmp_path / "quantized", folder / "llama", model, tokenizer, config)
+    result = run("full", "--model", str(tmp_path / "quantized"), *QUICK)
+    assert result.exit_code == 2
+    assert "quantized" in result.stderr
+    result = run("qlora", "--model", str(tmp_path / "quantized"), "--length", "32", *QUICK)
+    assert result.exit_code == 0, result.stderr
+
+
+@pytest.mark.parametrize("options", [("cat",), ("chat", "--length", "x"), ("chat", "--dtype", "int8")])
+def test_bad_options(options: tuple[str, ...]) -> None:
+    result = run(*options)
+    assert result.exit_code == 2
+    assert "Traceback" not in result.output

@@ -1,0 +1,77 @@
+"""The command `mlx-flash` itself: fast to start, helpful without its packages."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from mlx_flash_runtime import __version__
+from mlx_flash_runtime.cli.bench import BENCHES
+from mlx_flash_runtime.cli.group import COMMANDS, mlx_flash
+
+HEAVY = ("rich", "matplotlib", "mlx_lm", "transformers", "numpy", "mlx_flash_runtime.bench")
+
+
+def python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("option", ["--version", "--help"])
+def test_it_starts_without_importing_what_it_does_not_need(option: str) -> None:
+    code = (
+        f"import sys; sys.argv = ['mlx-flash', '{option}']\n"
+        "from mlx_flash_runtime.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as end: status = end.code\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules], status)"
+    )
+    done = python(code)
+    assert done.stdout.splitlines()[-1] == "[] 0", done.stdout + done.stderr
+    assert __version__ in done.stdout or "Commands:" in done.stdout
+
+
+@pytest.mark.parametrize("package", ["click", "rich"])
+def test_without_its_packages_it_says_what_to_install(package: str) -> None:
+    code = (
+        f"import sys; sys.modules['{package}'] = None; sys.argv = ['mlx-flash', 'bench', 'grid']\n"
+        "from mlx_flash_runtime.cli import main; main()"
+    )
+    done = python(code)
+    assert done.returncode == 2
+    needs = f"mlx-flash needs {package}, which is not installed: pip install 'mlx-flash-runtime[cli]'"
+    assert done.stderr.splitlines() == [needs]
+
+
+@pytest.mark.parametrize(
+    ("package", "command", "extra"),
+    [
+        ("matplotlib", ["report", "x.json", "--html", "x.html"], "plot"),
+        ("matplotlib", ["bench", "grid", "--plot", "x.png"], "plot"),
+        ("mlx_lm", ["bench", "workflow", "chat"], "lm"),
+    ],
+)
+def test_without_an_extra_the_subcommand_says_what_to_install(package: str, command: list[str], extra: str) -> None:
+    code = (
+        f"import sys; sys.modules['{package}'] = None; sys.argv = ['mlx-flash', *{command!r}]\n"
+        "from mlx_flash_runtime.cli import main; main()"
+    )
+    done = python(code)
+    assert done.returncode == 2
+    assert f"pip install 'mlx-flash-runtime[{extra}]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("path", [[name] for name in COMMANDS] + [["bench", name] for name in BENCHES])
+def test_every_subcommand_is_where_its_registration_says(path: list[str]) -> None:
+    result = CliRunner().invoke(mlx_flash, [*path, "--help"])
+    assert result.exit_code == 0, result.output
+    assert result.output.startswith(f"Usage: mlx-flash {' '.join(path)} ")
+
+
+def test_an_unknown_subcommand_is_refused() -> None:
+    result = CliRunner().invoke(mlx_flash, ["benhc"])
+    assert result.exit_code == 2
+    assert "No such command 'benhc'" in result.output
