@@ -1,0 +1,179 @@
+"""Which route the attention layers of mlx-lm's model families take, on Metal, CUDA and the CPU, as `docs/families.md`.
+
+    PYTHONPATH=fixtures python benchmarks/families.py [--write]
+
+No such device is needed and nothing is computed: the planner is told of a device, and the models, with the heads of a
+published model each, run lazily on attention that gives zeros.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest import mock
+
+import mlx.core as mx
+from mlx_lm.models.cache import make_prompt_cache
+from published_heads import PUBLISHED
+
+from mlx_flash_runtime import gradient, patch, report, stock
+from mlx_flash_runtime.layers import Decision, forget
+from mlx_flash_runtime.planner import Plan, Planner
+from mlx_flash_runtime.problem import Device
+from mlx_flash_runtime.settings import Settings
+from model_families import families, make
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "families.md"
+LENGTH = 4096
+DEVICES = {
+    "Metal": Device("metal", (0, 32, 4), 64 * 2**30, "Darwin"),
+    "CUDA": Device("cuda", (0, 32, 4), 80 * 2**30),
+    "CPU": Device("cpu", (0, 32, 4), 64 * 2**30),
+}
+# Its experts are chosen by numbers that would have to be computed.
+NOT_LAZY = {"dbrx"}
+
+INTRODUCTION = f"""\
+# Where the layers of each model family run
+
+Written by `PYTHONPATH=fixtures python benchmarks/families.py --write`; a test holds this page and the planner together.
+
+A row is a family of mlx-lm in bfloat16, with as few layers as show every kind of layer that it has, and with the heads
+of one published model (*like*), or where none is named with heads of a usual size. A cell says how many of its
+attention layers take which route: in a prefill of {LENGTH:,} tokens, in decoding one token after it, and in training on
+{LENGTH:,} tokens. The numbers in brackets are the planner's reasons, below each table. A family without attention
+layers in its row has written out its attention by hand.
+
+The planner was told of the devices; nothing was measured for this page. Every family also runs for real in the tests,
+on the CPU, with every kind of cache and with LoRA gradients, against MLX's own attention
+(`tests/runtime/test_model_families.py`).
+"""
+
+
+Heads = tuple[int, int, int, int]  # of queries, of keys, head dim of both, head dim of values
+
+
+class Phase(NamedTuple):
+    """The attention layers of one family in one phase: how many took which decision, their classes, their heads."""
+
+    decisions: Counter[Decision]
+    classes: list[str]
+    heads: list[Heads]
+
+
+class Attention:
+    """Stands in for every route: gives zeros of the right shape, which nobody computes, and notes the heads."""
+
+    def __init__(self) -> None:
+        self.heads: set[Heads] = set()
+
+    def __call__(self, q: mx.array, k: mx.array, v: mx.array, **_: Any) -> mx.array:
+        self.heads.add((q.shape[1], k.shape[1], q.shape[3], v.shape[3]))
+        return mx.zeros((*q.shape[:3], v.shape[3]), q.dtype)
+
+    def phase(self) -> Phase:
+        """What was noted, and the report, since the last call."""
+        layers, heads, self.heads = report().layers, sorted(self.heads), set()
+        forget()
+        decisions = Counter(decision for layer in layers for decision in layer.calls)
+        return Phase(decisions, sorted({layer.class_name for layer in layers}), heads)
+
+
+@contextmanager
+def told(device: Device, training: bool) -> Iterator[Attention]:
+    """The patch in place, with a planner that believes to be on `device`, inside a gradient or not."""
+    attention = Attention()
+    patch.install(Planner(Settings(enabled=True)))
+    try:
+        with (
+            mock.patch.object(Device, "current", return_value=device),
+            mock.patch.object(gradient, "shows", return_value=device.backend != "cpu"),
+            mock.patch.object(gradient, "is_traced", return_value=training),
+            mock.patch.object(stock, "attention", attention),
+            mock.patch.object(Plan, "run", lambda self, q, k, v, **more: attention(q, k, v)),
+        ):
+            forget()
+            yield attention
+    finally:
+        patch.uninstall()
+        forget()
+
+
+def phases(device: Device) -> dict[str, list[Phase]]:
+    """Of each family on `device`: prefill, decode, training."""
+    models = {family: _model(family) for family in families() if family not in NOT_LAZY}
+    prompt = mx.zeros((1, LENGTH), mx.int32)
+    found: dict[str, list[Phase]] = {family: [] for family in models}
+    with told(device, training=False) as attention:
+        for family, model in models.items():
+            cache = make_prompt_cache(model)
+            for tokens in (prompt, prompt[:, :1]):
+                model(tokens, cache=cache)
+                found[family].append(attention.phase())
+    with told(device, training=True) as attention:
+        for family, model in models.items():
+            model(prompt)
+            found[family].append(attention.phase())
+    return found
+
+
+def _model(family: str) -> Any:
+    model = make(family, PUBLISHED[family].overrides)
+    model.set_dtype(mx.bfloat16)
+    return model
+
+
+def section(name: str) -> str:
+    """The table of one of `DEVICES`, with the reasons below it."""
+    reasons: dict[str, int] = {}
+    rows = [row(family, of_family, reasons) for family, of_family in phases(DEVICES[name]).items()]
+    return "\n".join(
+        [
+            f"## {name}\n",
+            "| family | like | attention | heads | head dim | prefill | decode | training |",
+            "|---|---|---|---|---|---|---|---|",
+            *rows,
+            "",
+            *(f"{number}. {reason}" for reason, number in reasons.items()),
+            "",
+        ]
+    )
+
+
+def row(family: str, of_family: list[Phase], reasons: dict[str, int]) -> str:
+    """One family's line; gives numbers to reasons that `reasons` has not."""
+    prefill = of_family[0]
+    heads = [f"{query}" if query == key else f"{query}/{key}" for query, key, _, _ in prefill.heads]
+    dims = [f"{dim}" if dim == value else f"{dim}/{value}" for _, _, dim, value in prefill.heads]
+    cells = [
+        [
+            f"{count} {route} [{reasons.setdefault(reason, len(reasons) + 1)}]"
+            for (route, reason), count in sorted(phase.decisions.items())
+        ]
+        for phase in of_family
+    ]
+    texts = [", ".join(dict.fromkeys(cell)) for cell in (prefill.classes, heads, dims, *cells)]
+    return f"| {' | '.join([family, PUBLISHED[family].model, *texts])} |"
+
+
+def page() -> str:
+    """The whole page."""
+    return "\n".join([INTRODUCTION, *map(section, DEVICES)])
+
+
+def main() -> None:
+    """Prints or writes the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help=f"write it to docs/{PAGE.name}")
+    if parser.parse_args().write:
+        PAGE.write_text(page(), encoding="utf-8")
+    else:
+        print(page())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""Every family of mlx-lm, patched against unpatched: its logits, with every kind of cache, and its LoRA gradients."""
+
+from __future__ import annotations
+
+import re
+from contextlib import nullcontext
+from pathlib import Path
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx_lm
+import mlx_lm.models
+import model_runs
+import pytest
+from model_runs import Answers, Run
+
+from mlx_flash_runtime import enable_flash_attention, report
+from mlx_flash_runtime.layers import forget
+from mlx_flash_runtime.routes import ROUTES
+from model_families import LEFT_OUT, LORA_KEYS, MLX_LM, STOCK_FAILS, WRAPPERS, families, make
+
+# Beside MLX's own attention, and the definition, which has tests enough.
+OWN_ROUTES = [route.NAME for route in ROUTES if route.NAME not in ("native", "forced", "unfused", "reference")]
+RUNS: list[Run] = [model_runs.without_cache, model_runs.cached, model_runs.quantized, model_runs.batched]
+
+
+def supported(kind: str) -> list[str]:
+    return [family for family in families() if family not in STOCK_FAILS.get(kind, {})]
+
+
+def computed(run: Run, model: nn.Module) -> Answers:
+    answers = run(model)
+    mx.eval(answers)
+    return answers
+
+
+def neighbour(run: Run, model: nn.Module, seed: int = 0) -> Answers:
+    """The answers of a model that is one rounding error away."""
+    with model_runs.rounded(model, seed):
+        return computed(run, model)
+
+
+def calls_by_route() -> dict[str, int]:
+    calls: dict[str, int] = report().as_dict()["routes"]
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("run", "family"),
+    [pytest.param(run, family, id=f"{run.__name__}-{family}") for run in RUNS for family in supported(run.__name__)],
+)
+def test_logits_on_every_route(run: Run, family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make(family)
+    with model_runs.same_quantization() as again:
+        plain = computed(run, model)
+        again()
+        near = [neighbour(run, model)]
+        for route in OWN_ROUTES:
+            again()
+            forget()
+            monkeypatch.setenv("MLX_FLASH_ROUTE", route)
+            enable_flash_attention(block_size=8)
+            own = run(model)
+            if route in calls_by_route():  # else there is nothing new to compute
+                model_runs.assert_within_rounding(own, plain, near)
+
+
+@pytest.mark.parametrize("family", supported("long"))
+def test_long_prefill_as_planned(family: str) -> None:
+    model = make(family)
+    plain = computed(model_runs.long, model)
+    near = [neighbour(model_runs.long, model)]
+    enable_flash_attention()
+    own = computed(model_runs.long, model)
+    model_runs.assert_within_rounding(own, plain, near)
+
+
+@pytest.mark.parametrize("checkpointed", [False, True], ids=["", "checkpointed"])
+@pytest.mark.parametrize("family", supported("gradients"))
+def test_lora_gradients(family: str, checkpointed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_runs.with_lora(make(family), LORA_KEYS.get(family))
+    with model_runs.checkpointed(model) if checkpointed else nullcontext():
+        plain = computed(model_runs.gradients, model)
+        near = [neighbour(model_runs.gradients, model, seed) for seed in range(2)]
+        monkeypatch.setenv("MLX_FLASH_ROUTE", "blockwise")
+        enable_flash_attention(block_size=8)
+        own = computed(model_runs.gradients, model)
+    reached = [bool(mx.any(gradient != 0)) for gradient in plain.values()]
+    assert sum(reached) > len(reached) / 2  # not those behind a rounding or a choice of keys
+    model_runs.assert_within_rounding(own, plain, near)
+
+
+@pytest.mark.parametrize(
+    ("kind", "family"), [(kind, family) for kind, failing in STOCK_FAILS.items() for family in failing]
+)
+def test_stock_fails_where_the_table_says_so(kind: str, family: str) -> None:
+    def run() -> Answers:
+        model = make(family)
+        return computed(getattr(model_runs, kind), model_runs.with_lora(model) if kind == "gradients" else model)
+
+    with pytest.raises((AttributeError, NotImplementedError, TypeError, ValueError)):
+        run()
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_a_wrapper_runs_the_family_that_it_wraps(wrapper: str) -> None:
+    family = WRAPPERS[wrapper]
+    assert {type(layer) for layer in make(family, wrapper=wrapper).layers} == {
+        type(layer) for layer in make(family).layers
+    }
+
+
+@pytest.mark.skipif(mlx_lm.__version__ != MLX_LM, reason=f"counts the modules of mlx-lm {MLX_LM}")
+def test_every_model_of_mlx_lm_is_in_a_table() -> None:
+    modules = {
+        path.stem
+        for path in Path(mlx_lm.models.__path__[0]).glob("*.py")
+        if re.search(r"^class ModelArgs\b", path.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    assert modules == {family.partition(":")[0] for family in families()} | set(WRAPPERS) | set(LEFT_OUT)
