@@ -10,16 +10,21 @@ blocks; `processor_ratio` the same of processor time. `planned` is what the plan
 from __future__ import annotations
 
 import argparse
+import statistics
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import mlx.core as mx
-from timing import interleaved, write
+from store import write
 
-from mlx_flash_runtime.problem import Device, Problem
-from mlx_flash_runtime.routes import blockwise, native
+from mlx_flash_runtime import explain, stock
+from mlx_flash_runtime.bench.timing import Timing, interleaved
+from mlx_flash_runtime.problem import Call, Device, Problem
+from mlx_flash_runtime.routes import blockwise
 
 HEADS, KEY_HEADS = 2, 1
+Attend = Callable[..., mx.array]
 
 
 def grid(quick: bool) -> Iterator[tuple[str, int, int, int, str]]:
@@ -64,30 +69,34 @@ def arrays(problem: Problem) -> tuple[list[mx.array], Any]:
     return qkv, mask
 
 
-def measure(problem: Problem, repeats: int) -> list[dict[str, Any]]:
+def measure(problem: Problem, rounds: int) -> list[dict[str, Any]]:
     """One row for the forward pass and one for training."""
     qkv, mask = arrays(problem)
-    device = Device.current()
-    block_size = blockwise.block_size(problem, device)
+    block_size = blockwise.block_size(problem, Device.current())
     scale = problem.head_dim**-0.5
 
-    def forward(route: Any) -> Callable[[], mx.array]:
-        return lambda: route.run(*qkv, scale=scale, mask=mask, sinks=None, block_size=block_size)
+    def mlx(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
+        return stock.attention(q, k, v, scale=scale, mask=mask)
 
-    def training(route: Any) -> Callable[[], Any]:
-        def loss(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
-            out = route.run(q, k, v, scale=scale, mask=mask, sinks=None, block_size=block_size)
-            return out.astype(mx.float32).square().sum()
+    def blocks(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
+        return blockwise.run(Call(problem, q, k, v, scale, mask if isinstance(mask, mx.array) else None), block_size)
 
-        gradient = mx.grad(loss, argnums=(0, 1, 2))
+    def forward(attend: Attend) -> Callable[[], mx.array]:
+        return lambda: attend(*qkv)
+
+    def training(attend: Attend) -> Callable[[], Any]:
+        gradient = mx.grad(lambda *qkv: attend(*qkv).astype(mx.float32).square().sum(), argnums=(0, 1, 2))
         return lambda: gradient(*qkv)
 
-    difference = mx.abs(forward(native)() - forward(blockwise)()).max().item()
+    difference = mx.abs(mlx(*qkv) - blocks(*qkv)).max().item()
     if not difference < (1e-5 if problem.dtype == "float32" else 3e-2):
         raise SystemExit(f"blocks and MLX differ by {difference} for {problem}")
     rows = []
     for phase, case in (("forward", forward), ("training", training)):
-        times = interleaved({"mlx": case(native), "blocks": case(blockwise)}, repeats)
+        runs = {"mlx": case(mlx), "blocks": case(blocks)}
+        for run in runs.values():
+            mx.eval(run())
+        times = {name: milliseconds(timing) for name, timing in interleaved(runs, rounds).items()}
         rows.append(
             {
                 "phase": phase,
@@ -97,13 +106,24 @@ def measure(problem: Problem, repeats: int) -> list[dict[str, Any]]:
                 "query_length": problem.query_length,
                 "key_length": problem.key_length,
                 "block_size": block_size,
-                "planned": "native" if native.accepts(problem, device)[0] else "blockwise",
+                "planned": explain(replace(problem, training=phase == "training")).route,
                 **times,
                 "ratio": round(times["mlx"]["median_ms"] / times["blocks"]["median_ms"], 2),
                 "processor_ratio": round(times["mlx"]["processor_ms"] / times["blocks"]["processor_ms"], 2),
             }
         )
     return rows
+
+
+def milliseconds(timing: Timing) -> dict[str, float]:
+    """The median of the elapsed time with its spread, and the median of the processor time, which other programs on
+    the machine disturb less."""
+    return {
+        "median_ms": round(1e3 * timing.median, 3),
+        "min_ms": round(1e3 * min(timing.seconds), 3),
+        "max_ms": round(1e3 * max(timing.seconds), 3),
+        "processor_ms": round(1e3 * statistics.median(timing.processor), 3),
+    }
 
 
 def main() -> None:
@@ -125,8 +145,8 @@ def main() -> None:
             mask=mask,  # type: ignore[arg-type]
             mask_shape=(query_length, key_length) if mask in ("bool", "additive") else (),
         )
-        repeats = 9 if query_length * key_length <= 512**2 else 5 if query_length * key_length <= 1024**2 else 2
-        for row in measure(problem, repeats):
+        rounds = 9 if query_length * key_length <= 512**2 else 5 if query_length * key_length <= 1024**2 else 2
+        for row in measure(problem, rounds):
             rows.append(row)
             print(
                 f"{row['phase']:8} {dtype:8} {mask:8} D {head_dim:3} L {query_length:4} S {key_length:4} "

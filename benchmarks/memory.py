@@ -7,41 +7,42 @@ Mebibytes beyond the inputs, float32, causal, 4 query heads, 2 key heads, head d
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import mlx.core as mx
-from timing import write
+from store import write
 
-from mlx_flash_runtime.routes import blockwise, native
+from mlx_flash_runtime import stock
+from mlx_flash_runtime.bench.timing import peak_memory
+from mlx_flash_runtime.problem import Call, Problem
+from mlx_flash_runtime.routes import blockwise
 
 HEADS, KEY_HEADS, HEAD_DIM, BLOCK_SIZE = 4, 2, 64, 128
+SCALE = HEAD_DIM**-0.5
 
 
-def peak(function: Callable[..., Any], inputs: list[mx.array]) -> float:
-    """Mebibytes that the call needs beyond its inputs."""
-    mx.eval(inputs)
-    mx.clear_cache()
-    before = mx.get_active_memory()
-    mx.reset_peak_memory()
-    mx.eval(function(*inputs))
-    return round((mx.get_peak_memory() - before) / 2**20, 1)
+def blocks(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
+    """Causal attention by the route with blocks."""
+    problem = Problem.of(q, k, v, "causal")
+    assert problem is not None
+    return blockwise.run(Call(problem, q, k, v, SCALE), BLOCK_SIZE)
+
+
+def mlx(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
+    """The same by MLX's own function."""
+    return stock.attention(q, k, v, scale=SCALE, mask="causal")
 
 
 def row(length: int) -> dict[str, Any]:
     """All four peaks at one length."""
-    heads = (HEADS, KEY_HEADS, KEY_HEADS)
-    inputs = [mx.random.normal((1, count, length, HEAD_DIM)) for count in heads]
+    inputs = [mx.random.normal((1, count, length, HEAD_DIM)) for count in (HEADS, KEY_HEADS, KEY_HEADS)]
+    mx.eval(inputs)
     peaks: dict[str, Any] = {"length": length}
-    for name, route in (("mlx", native), ("blocks", blockwise)):
-
-        def forward(q: mx.array, k: mx.array, v: mx.array, route: Any = route) -> mx.array:
-            out: mx.array = route.run(q, k, v, scale=0.125, mask="causal", sinks=None, block_size=BLOCK_SIZE)
-            return out
-
-        training = mx.grad(lambda q, k, v, forward=forward: forward(q, k, v).square().sum(), argnums=(0, 1, 2))
-        peaks[f"forward_{name}_mib"] = peak(forward, inputs)
-        peaks[f"training_{name}_mib"] = peak(training, inputs)
+    for name, attend in (("mlx", mlx), ("blocks", blocks)):
+        training = mx.grad(lambda q, k, v, attend=attend: attend(q, k, v).square().sum(), argnums=(0, 1, 2))
+        for phase, function in (("forward", attend), ("training", training)):
+            peak = peak_memory(lambda function=function: function(*inputs))
+            peaks[f"{phase}_{name}_mib"] = round(peak / 2**20, 1)
     return peaks
 
 

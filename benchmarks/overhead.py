@@ -17,7 +17,7 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-from timing import write
+from store import write
 
 from mlx_flash_runtime import patch
 from mlx_flash_runtime.planner import planner_for
