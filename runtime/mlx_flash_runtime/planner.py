@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -73,6 +74,15 @@ def plan(problem: Problem, device: Device, settings: Settings) -> Plan:
             return _chosen(route, reason, problem, device, settings, tuple(refused))
         refused.append((route.NAME, reason))
     raise AssertionError("the last route refuses nothing")
+
+
+def candidates(problem: Problem, device: Device, block_size: int | None = None) -> Iterator[tuple[Route, int | None]]:
+    """Every route that holds for `problem` on `device`, in their order, with its block size: `block_size` where it has
+    blocks at all and one is given."""
+    for route in ROUTES:
+        if route.holds(problem, device)[0]:
+            own = route.block_size(problem, device)
+            yield route, own if own is None else block_size or own
 
 
 def _chosen(

@@ -36,6 +36,7 @@ class LazyGroup(click.Group):
 COMMANDS = {
     "bench": (".bench:bench", "Measure attention by shape, or whole workflows."),
     "compare": (".compare:compare", "Run a script with and without flash attention, in turns."),
+    "doctor": (".doctor:doctor", "What this machine has for attention, and what is missing."),
     "report": (".report:report", "Make one HTML page of results."),
 }
 
