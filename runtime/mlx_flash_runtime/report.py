@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import mlx.core as mx
+
 from . import layers, patch
 from .layers import Counted, Decision
 from .log import logger
@@ -27,6 +29,7 @@ class Report:
     device: str
     enabled: bool
     block_size: int | None
+    peak_memory: int  # bytes, by MLX's own count, on a GPU those of the GPU
     layers: tuple[Counted, ...]
 
     def as_dict(self) -> dict[str, Any]:
@@ -37,6 +40,7 @@ class Report:
             "device": self.device,
             "enabled": self.enabled,
             "block_size": self.block_size,
+            "peak_memory": self.peak_memory,
             "layers": [
                 {
                     "name": layer.name,
@@ -79,6 +83,7 @@ def report() -> Report:
         device=Device.current().backend,
         enabled=planner is not None,
         block_size=planner.settings.block_size if planner else None,
+        peak_memory=mx.get_peak_memory(),
         layers=tuple(layers.snapshot()),
     )
 

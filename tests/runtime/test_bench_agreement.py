@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import random
 import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlx_flash_runtime.bench import agreement, compare, processes
@@ -22,6 +23,7 @@ from mlx_flash_runtime.bench import agreement, compare, processes
         ("192 tokens in 0.50 s, 384.0 tokens/s with llama", 384.0),
         ("prompt_tps=512.5", 512.5),
         ("Decoding at 41 tokens per second", 41.0),
+        ("name  tok/s  tokens\nllama  41  1k", 41.0),
     ],
 )
 def test_speeds_are_recognised(line: str, speed: float) -> None:
@@ -61,6 +63,33 @@ def test_lines_that_vary_by_themselves_are_left_out() -> None:
     assert agreement.compare(["seed 1", "seed 2"], ["seed 3", "seed 4"]).agree is None
 
 
+def test_a_number_that_varies_by_itself_is_left_out_and_the_rest_of_its_line_is_not() -> None:
+    found = agreement.compare(["7 of 9, loss 1.0", "8 of 9, loss 1.0"], ["5 of 9, loss 1.0", "6 of 9, loss 1.0"])
+    assert found.agree
+    assert (found.compared, found.left_out, found.numbers_left_out) == (1, 0, 1)
+    assert not agreement.compare(
+        ["7 of 9, loss 1.0", "8 of 9, loss 1.0"], ["5 of 9, loss 1.5", "6 of 9, loss 1.5"]
+    ).agree
+
+
+def test_the_columns_of_a_table_have_the_units_of_their_headings() -> None:
+    def table(speed: str, loss: str) -> str:
+        rows = f"  \x1b[2m   1\x1b[0m    \x1b[1;32m{loss} ▼\x1b[0m    {speed}      0.1k\n"
+        return "  \x1b[1miter   train_loss     tok/s     tokens\x1b[0m\n" + rows + "Iter 1: loss 3.5\n"
+
+    assert list(agreement.speeds(table("1,429", "11.408")).values()) == [[1429.0]]
+    assert agreement.compare([table("1,429", "11.408")], [table("825", "11.408")]).agree
+    assert not agreement.compare([table("825", "11.408")], [table("825", "11.608")]).agree
+    milliseconds = "length   by hand ms   mlx ms   max diff\n{}   {}   0.8   1e-7"
+    assert agreement.compare([milliseconds.format(64, 0.7)], [milliseconds.format(64, 0.9)]).agree
+    assert not agreement.compare([milliseconds.format(64, 0.7)], [milliseconds.format(65, 0.7)]).agree
+
+
+def test_what_the_runtime_says_does_not_count() -> None:
+    said = "12:31:07 | flash attention: on (mlx 0.32.4, cpu; block size auto)\nloss 1.0"
+    assert agreement.compare([said], ["loss 1.0"]).agree
+
+
 def test_a_progress_bar_counts_by_what_it_showed_last() -> None:
     assert agreement.compare(["10 of 20\r20 of 20\nend"], ["5 of 20\r20 of 20\nend"]).agree
 
@@ -72,7 +101,8 @@ def test_equal_outputs_agree(text: str) -> None:
     assert found.largest == 0
 
 
-@given(st.lists(st.floats(0.5, 2), min_size=3, max_size=8), st.floats(0.1, 10))
+@settings(max_examples=25)
+@given(st.lists(st.floats(0.5, 2), min_size=5, max_size=8), st.floats(0.1, 10))
 def test_the_interval_holds_the_ratio_and_scales_with_it(seconds: list[float], factor: float) -> None:
     low, high = compare.interval([factor * s for s in seconds], seconds)
     assert low is not None
@@ -80,8 +110,19 @@ def test_the_interval_holds_the_ratio_and_scales_with_it(seconds: list[float], f
     assert low - 1e-3 <= factor <= high + 1e-3
 
 
-def test_two_runs_say_nothing_about_the_spread() -> None:
-    assert compare.interval([1.0, 2.0], [1.0, 2.0]) == (None, None)
+@pytest.mark.parametrize("skewed", [False, True])
+def test_the_interval_of_five_runs_holds_the_true_ratio_19_times_in_20(skewed: bool) -> None:
+    draw = random.Random(0)
+
+    def seconds(typical: float) -> list[float]:
+        return [typical * (1 + (draw.expovariate(20) if skewed else draw.gauss(0, 0.03))) for _ in range(5)]
+
+    intervals = [compare.interval(seconds(1.3), seconds(1.0)) for _ in range(100)]
+    assert sum(low <= 1.3 <= high for low, high in intervals if low is not None and high is not None) >= 93
+
+
+def test_four_runs_are_too_few_for_an_interval() -> None:
+    assert compare.interval([1.0, 2.0, 1.0, 2.0], [1.0, 2.0, 1.0, 2.0]) == (None, None)
 
 
 @pytest.mark.parametrize(

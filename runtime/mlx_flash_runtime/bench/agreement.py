@@ -3,56 +3,55 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-# Relative; a number that differs by more is another number.
-TOLERANCE = 1e-3
+# A number that differs by more, both relatively and absolutely, is another number.
+TOLERANCE, ABSOLUTE_TOLERANCE = 1e-3, 1e-6
 
 _NUMBER = r"[-+]?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d+)?"
 _TOKENS = r"(?:tokens?|toks?)\s*(?:/|-?per-?|\s+per\s+)\s*s(?:ec(?:ond)?)?\b"
+_UNIT = r"(?:[num]?s|secs?|seconds?|min|minutes?|h|hours?|[KMGT]i?B|it/s|it/sec|s/it|%\||x)(?!\w)"
 # "123.4 tokens/s", "Tokens/sec: 123.4", "generation_tps=123.4"
 _SPEED = re.compile(rf"({_NUMBER})\s*{_TOKENS}|(?:{_TOKENS}|\w*_tps)\s*[:=]?\s*({_NUMBER})", re.I)
-_TIME_OR_SIZE = re.compile(
-    rf"\d+:\d\d(?::\d\d)?(?:[.,]\d+)?|{_NUMBER}\s*(?:[num]?s|secs?|seconds?|min|minutes?|h|hours?|[KMGT]i?B|it/s"
-    rf"|it/sec|s/it|%\||x)(?!\w)",
-    re.I,
-)
-
-
-@dataclass(frozen=True)
-class Speed:
-    """A line of the output that tells tokens per second: the line with `#` for its numbers, and the values."""
-
-    line: str
-    values: tuple[float, ...]
+_TIME_OR_SIZE = re.compile(rf"\d+:\d\d(?::\d\d)?(?:[.,]\d+)?|{_NUMBER}\s*{_UNIT}", re.I)
+_COLOR = re.compile(r"\x1b\[[\d;?]*[A-Za-z]")
+# Cells of a table stand two blanks or a bar apart; a unit ends a column's heading.
+_GAP = re.compile(r"\s*\|\s*|\s{2,}")
+_HEADING_UNIT = re.compile(rf"({_TOKENS}|(?<!\w){_UNIT})$", re.I)
+# What the runtime itself says, perhaps after what a logger puts before it.
+_OWN = re.compile(r"\bflash attention: (?:on|off|no|\d+)\b")
 
 
 def speeds(output: str) -> dict[str, list[float]]:
-    """Tokens per second by line, which is written with `#` in the place of its numbers."""
+    """Tokens per second by line, which is written with `#` in the place of its numbers and without symbols."""
     found: dict[str, list[float]] = {}
     for line in _lines(output):
         for match in _SPEED.finditer(line):
-            name = re.sub(_NUMBER, "#", line).strip()
+            name = " ".join(re.sub(r"[^\w\s.,:;/%#()=-]", "", re.sub(_NUMBER, "#", line)).split())
             found.setdefault(name, []).append(_value(match[1] or match[2]))
     return found
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """`agree` is None where nothing could be compared. `largest` is the largest relative difference of a number,
-    `left_out` how many lines were not compared, `first` the first pair of lines that differ."""
+    """`agree` is None where nothing could be compared. `largest` is the largest relative difference of a number;
+    `left_out` how many lines were not compared, and `numbers_left_out` how many numbers in the others; `first` the
+    first pair of lines that differ."""
 
     agree: bool | None
     largest: float
     compared: int
     left_out: int
+    numbers_left_out: int = 0
     first: tuple[str, str] | None = None
 
     def __str__(self) -> str:
         if self.agree is None:
             return "the outputs vary from run to run by themselves: nothing to compare"
-        lines = f"{self.compared} line{'s' if self.compared != 1 else ''} compared, {self.left_out} left out"
+        lines = f"{self.compared} line{'s' if self.compared != 1 else ''} compared"
+        if self.left_out or self.numbers_left_out:
+            lines += f"; left out, as they vary from run to run: {self.left_out} lines, {self.numbers_left_out} numbers"
         if not self.agree:
             assert self.first is not None
             pair = "\n".join(f"  {line}" for line in self.first)
@@ -62,64 +61,91 @@ class Agreement:
         return f"the outputs agree: same text, numbers within {self.largest:.1e} of each other ({lines})"
 
 
+@dataclass(frozen=True)
+class _Line:
+    shown: str
+    text: str  # with # for its numbers, ~ for times, sizes and speeds
+    numbers: tuple[float, ...]
+
+
 def compare(ours: Sequence[str], stock: Sequence[str]) -> Agreement:
     """Holds the outputs of the runs with flash attention against those without.
 
-    Numbers that are times, sizes or speeds, as their units say, do not count; nor do lines that differ among runs of
-    the same kind. All other text must be equal, and all other numbers within TOLERANCE of each other.
+    Numbers that are times, sizes or speeds, as their units say, do not count; nor does what differs among runs of the
+    same kind: a line whose text does, a number that does. All other text must be equal, and all other numbers within
+    the tolerances of each other.
     """
-    ours_runs, stock_runs = ([_masked(output) for output in outputs] for outputs in (ours, stock))
+    ours_runs, stock_runs = ([_read(output) for output in outputs] for outputs in (ours, stock))
     first_ours, first_stock = ours_runs[0], stock_runs[0]
-    varying = _varying(ours_runs) | _varying(stock_runs)
-    if len({len(lines) for lines in ours_runs}) > 1 or len({len(lines) for lines in stock_runs}) > 1:
+    if any(len({len(lines) for lines in runs}) > 1 for runs in (ours_runs, stock_runs)):
         return Agreement(None, 0.0, 0, max(len(first_ours), len(first_stock)))
     if len(first_ours) != len(first_stock):
-        odd = next((p for p in zip(first_ours, first_stock) if _distance(*p) is None), ("", ""))  # noqa: B905
-        return Agreement(False, 0.0, min(len(first_ours), len(first_stock)), 0, odd)
-    largest, compared = 0.0, 0
-    for index, pair in enumerate(zip(first_ours, first_stock, strict=True)):
-        if index in varying:
+        pairs = zip(first_ours, first_stock)  # noqa: B905
+        odd = next(((a.shown, b.shown) for a, b in pairs if a.text != b.text), ("", ""))
+        return Agreement(False, 0.0, min(len(first_ours), len(first_stock)), 0, 0, odd)
+    largest, compared, left_out, numbers_left_out = 0.0, 0, 0, 0
+    for ours_lines, stock_lines in zip(zip(*ours_runs, strict=True), zip(*stock_runs, strict=True), strict=True):
+        if any(len({line.text for line in lines}) > 1 for lines in (ours_lines, stock_lines)):
+            left_out += 1
             continue
-        distance = _distance(*pair)
+        a, b = ours_lines[0], stock_lines[0]
+        varying = _varying(ours_lines) | _varying(stock_lines)
+        distance = _distance(a, b, varying)
         if distance is None or distance > TOLERANCE:
-            return Agreement(False, 0.0, compared, len(varying), pair)
+            return Agreement(False, 0.0, compared, left_out, numbers_left_out, (a.shown, b.shown))
+        if varying and len(varying) == len(a.numbers):
+            left_out += 1
+            continue
         largest, compared = max(largest, distance), compared + 1
-    if not compared and varying:
-        return Agreement(None, 0.0, 0, len(varying))
-    return Agreement(True, largest, compared, len(varying))
+        numbers_left_out += len(varying)
+    if not compared and left_out:
+        return Agreement(None, 0.0, 0, left_out)
+    return Agreement(True, largest, compared, left_out, numbers_left_out)
 
 
-def _lines(output: str) -> list[str]:
-    # A progress bar rewrites its line: what stands there last counts.
-    lines = (line.rstrip().rpartition("\r")[2] for line in output.split("\n"))
-    return [line for line in lines if line]
-
-
-def _masked(output: str) -> list[str]:
-    lines = (line for line in _lines(output) if not line.startswith("flash attention:"))
-    return [_TIME_OR_SIZE.sub("~", _SPEED.sub("~", line)) for line in lines]
-
-
-def _varying(runs: Sequence[Sequence[str]]) -> set[int]:
-    varying = set()
-    for other in runs[1:]:
-        for index, pair in enumerate(zip(runs[0], other)):  # noqa: B905  # unequal lengths are seen to by the caller
-            distance = _distance(*pair)
-            if distance is None or distance > TOLERANCE:
-                varying.add(index)
-    return varying
-
-
-def _distance(left: str, right: str) -> float | None:
-    """The largest relative difference of the numbers in two lines; None where the text between them differs."""
-    if re.sub(_NUMBER, "#", left) != re.sub(_NUMBER, "#", right):
+def _distance(a: _Line, b: _Line, without: set[int]) -> float | None:
+    """The largest relative difference of two lines' numbers; None where the text between them differs."""
+    if a.text != b.text:
         return None
-    pairs = zip(re.findall(_NUMBER, left), re.findall(_NUMBER, right), strict=True)
-    return max((_relative(_value(a), _value(b)) for a, b in pairs), default=0.0)
+    pairs = zip(a.numbers, b.numbers, strict=True)
+    return max((_relative(*pair) for i, pair in enumerate(pairs) if i not in without), default=0.0)
+
+
+def _varying(lines: Sequence[_Line]) -> set[int]:
+    """The positions of the numbers that differ among lines of one text."""
+    columns = zip(*(line.numbers for line in lines), strict=True)
+    return {i for i, values in enumerate(columns) if any(_relative(values[0], v) > TOLERANCE for v in values)}
+
+
+def _lines(output: str) -> Iterator[str]:
+    """The lines as they were seen: without colours, of a progress bar what it showed last. In tables each number
+    that has its unit in the column's heading gets it in its cell."""
+    heading: list[str] = []
+    for raw in output.split("\n"):
+        line = _COLOR.sub("", raw).rstrip().rpartition("\r")[2]
+        if not line:
+            continue
+        cells = _GAP.split(line.strip())
+        if len(cells) > 1 and not re.search(r"\d", line) and any(map(_HEADING_UNIT.search, cells)):
+            heading = cells
+        elif len(cells) == len(heading):
+            units = (_HEADING_UNIT.search(cell) for cell in heading)
+            line = "  ".join(f"{cell} {unit[1]}" if unit else cell for cell, unit in zip(cells, units, strict=True))
+        yield line
+
+
+def _read(output: str) -> list[_Line]:
+    lines = []
+    for line in _lines(output):
+        if not _OWN.search(line):
+            masked = _TIME_OR_SIZE.sub("~", _SPEED.sub("~", line))
+            numbers = tuple(map(_value, re.findall(_NUMBER, masked)))
+            lines.append(_Line(line, re.sub(_NUMBER, "#", masked), numbers))
+    return lines
 
 
 def _relative(a: float, b: float) -> float:
-    return 0.0 if a == b else abs(a - b) / max(abs(a), abs(b))
+    return 0.0 if abs(a - b) <= ABSOLUTE_TOLERANCE else abs(a - b) / max(abs(a), abs(b))
 
 
 def _value(number: str) -> float:

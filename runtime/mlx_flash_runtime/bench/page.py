@@ -35,7 +35,7 @@ nav ol { margin: 1rem 0 0; padding-left: 1.25rem; }
 nav code { color: var(--soft); }
 a { color: var(--stock); }
 .machine { color: var(--soft); font-size: .9rem; }
-.verdict { margin: 1rem 0; padding-left: .9rem; border-left: 3px solid var(--ours); white-space: pre-line; }
+.finding { margin: 1rem 0; padding-left: .9rem; border-left: 3px solid var(--ours); white-space: pre-line; }
 code { font: .85em var(--mono); overflow-wrap: anywhere; }
 figure { margin: 1.5rem 0; overflow-x: auto; }
 figure svg { display: block; width: 100%; min-width: 34rem; height: auto; }
@@ -54,7 +54,6 @@ summary { cursor: pointer; }
 details li { margin: .3rem 0; max-width: 60rem; }
 @media print { body { padding: 0; } details { display: none; } }
 """
-_VERDICTS = 2  # the first definitions of a comparison are its outcome
 
 
 def page(documents: Sequence[Document]) -> str:
@@ -75,8 +74,6 @@ def page(documents: Sequence[Document]) -> str:
 
 
 def _section(document: Document, number: int) -> str:
-    verdicts = document.definitions[:_VERDICTS] if document.kind == "compare" else ()
-    definitions = document.definitions[len(verdicts) :]
     picture = plots.inline_svg(plots.figure(document), escape(document.title, quote=True))
     # Two pictures of one page must not share the names of their parts.
     picture = picture.replace('id="', f'id="r{number}-').replace("url(#", f"url(#r{number}-")
@@ -84,21 +81,18 @@ def _section(document: Document, number: int) -> str:
     parts = [
         f'<section>\n<h2 id="r{number}">{escape(document.title)}</h2>',
         f'<p class="machine">{escape(described(document.machine))}<br><code>{escape(document.command)}</code></p>',
-        *(f'<p class="verdict">{escape(verdict)}</p>' for verdict in verdicts),
+        *(f'<p class="finding">{escape(finding)}</p>' for finding in document.findings),
         f"<figure>{picture}</figure>",
         *map(_table, tables_of(document)),
         "<details><summary>What the words mean</summary><ul>",
-        *(f"<li>{escape(definition)}</li>" for definition in definitions),
+        *(f"<li>{escape(definition)}</li>" for definition in document.definitions),
         "</ul></details>\n</section>\n",
     ]
     return "\n".join(parts)
 
 
-_WORDS = ("route", "routes", "dtype", "mask", "phase", "median", "flash attention", "workflow", "model")
-
-
 def _table(table: Table) -> str:
-    kinds = ["word" if heading in _WORDS else "" for heading in table.headings]
+    kinds = ["word" if words else "" for words in table.words]
     caption = f"<caption>{escape(table.title)}</caption>" if table.title else ""
     head = "".join(_cell("th", heading, kind) for heading, kind in zip(table.headings, kinds, strict=True))
     body = ""

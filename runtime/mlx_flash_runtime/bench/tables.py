@@ -19,7 +19,8 @@ KINDS = ("grid", "workflow", "compare")
 
 @dataclass(frozen=True)
 class Document:
-    """The result of one command. `definitions` says what the words in the tables mean."""
+    """The result of one command. `findings` say in sentences what the numbers come to, `definitions` what the words in
+    the tables mean."""
 
     kind: str
     title: str
@@ -28,6 +29,7 @@ class Document:
     definitions: tuple[str, ...]
     rows: list[Row]
     summary: list[Row]
+    findings: tuple[str, ...] = ()
 
     def as_json(self) -> str:
         """`vars(self)` as JSON; NaN, which JSON has no word for, as null."""
@@ -58,7 +60,7 @@ def load(path: Path) -> Document:
     fields = list(Document.__dataclass_fields__)
     if not isinstance(data, dict) or sorted(data) != sorted(fields) or data["kind"] not in KINDS:
         raise NotAResult(f"{path} is not a result of mlx-flash bench or mlx-flash compare, written with --json")
-    return Document(**{**data, "definitions": tuple(data["definitions"])})
+    return Document(**{**data, "definitions": tuple(data["definitions"]), "findings": tuple(data["findings"])})
 
 
 def _without_nan(value: Any) -> Any:
@@ -71,40 +73,45 @@ def _without_nan(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Column:
-    """One column: a heading and how the cell is made of a row."""
+    """One column: a heading, how the cell is made of a row, and whether it holds words, which stand to the left."""
 
     heading: str
     cell: Callable[[Row], str]
+    words: bool = False
 
 
-def number(key: str, heading: str, digits: int | None = None, unit: str = "") -> Column:
+def number(key: str, heading: str, digits: int | None = None) -> Column:
     """A number as it is, or with so many decimals; `-` where there is none."""
 
     def cell(row: Row) -> str:
         value = row.get(key)
         if value is None:
             return "-"
-        return (f"{value:,}" if digits is None else f"{value:,.{digits}f}") + unit
+        form = f",.{digits}f" if digits is not None else "," if isinstance(value, int) else ",.10g"
+        return f"{value:{form}}"
 
     return Column(heading, cell)
 
 
 def text(key: str, heading: str) -> Column:
     """The value as text."""
-    return Column(heading, lambda row: str(row[key]) if row.get(key) not in (None, "") else "-")
+    return Column(heading, lambda row: str(row[key]) if row.get(key) not in (None, "") else "-", words=True)
 
 
 @dataclass(frozen=True)
 class Table:
-    """Headings and cells as text. `bad` are the numbers of the rows that are wrong."""
+    """Headings and cells as text; for each column whether it holds words. `bad` are the numbers of the rows that are
+    wrong."""
 
     title: str
     headings: list[str]
+    words: list[bool]
     cells: list[list[str]]
     bad: frozenset[int] = frozenset()
 
     def as_markdown(self) -> str:
-        lines = ["| " + " | ".join(self.headings) + " |", "|" + "---|" * len(self.headings)]
+        rule = "|".join("---" if words else "--:" for words in self.words)
+        lines = ["| " + " | ".join(self.headings) + " |", f"|{rule}|"]
         lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in self.cells]
         return "\n".join(lines)
 
@@ -112,7 +119,8 @@ class Table:
 def make_table(title: str, columns: Sequence[Column], rows: Sequence[Row], bad: Sequence[int] = ()) -> Table:
     """The cells of every row."""
     cells = [[column.cell(row) for column in columns] for row in rows]
-    return Table(title, [column.heading for column in columns], cells, frozenset(bad))
+    headings, words = [column.heading for column in columns], [column.words for column in columns]
+    return Table(title, headings, words, cells, frozenset(bad))
 
 
 def varying(columns: dict[str, Column], rows: Sequence[Row]) -> tuple[list[Column], str]:
@@ -125,9 +133,10 @@ def varying(columns: dict[str, Column], rows: Sequence[Row]) -> tuple[list[Colum
 
 
 def as_markdown(document: Document, tables: Sequence[Table]) -> str:
-    """Title, machine, tables, definitions."""
+    """Title, machine, tables, findings, definitions."""
     parts = [f"## {document.title}", described(document.machine), f"`{document.command}`"]
     for table in tables:
         parts += [*([f"**{table.title}**"] if table.title else []), table.as_markdown()]
+    parts += document.findings
     parts.append("\n".join(f"- {definition}" for definition in document.definitions))
     return "\n\n".join(parts) + "\n"

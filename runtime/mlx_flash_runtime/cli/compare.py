@@ -15,7 +15,7 @@ from ..bench.tables import Document
 from .options import Failure, Outputs, Usage, output_options, progress_console
 
 
-@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.command(context_settings={"allow_interspersed_args": False})
 @click.option("--runs", type=click.IntRange(1), default=5, show_default=True, help="Runs of each kind.")
 @click.option("--timeout", type=click.FloatRange(0, min_open=True), default=600.0, show_default=True, help="Seconds.")
 @click.option(
@@ -32,8 +32,8 @@ def compare(runs: int, timeout: float, stdin: Path | None, command: tuple[str, .
     \b
     mlx-flash compare --runs 5 -- python my_script.py --model ./model
 
-    The script is one that flash-integrate has patched. It runs as a process of its own, once more than asked to warm
-    caches up; without flash attention it gets --disable-flash-attention where it has that flag, and
+    The script is one that flash-integrate has patched. It runs as a process of its own, once more of each kind than
+    asked, to fill caches; without flash attention it gets --disable-flash-attention where it has that flag, and
     MLX_FLASH_DISABLE=1. Exits with 1 if it fails.
     """
     outputs = Outputs(*(files[f"{kind}_file"] for kind in ("json", "csv", "markdown", "plot")))
@@ -42,15 +42,14 @@ def compare(runs: int, timeout: float, stdin: Path | None, command: tuple[str, .
     try:
         script = comparing.find_script(command)
         with Progress(console=progress_console(), transient=True) as progress:
-            task = progress.add_task(f"running {script.name}", total=2 * runs + 1)
+            task = progress.add_task(f"running {script.name}", total=len(comparing.MODES) * (comparing.WARM_UPS + runs))
             outcomes = list(comparing.measure(script, runs, stdin, timeout, lambda: progress.advance(task)))
     except (FileNotFoundError, comparing.NotPatched) as error:
         raise Usage(str(error)) from error
     except comparing.ScriptFailed as error:
         raise Failure(str(error)) from error
     summary = comparing.summary_of(outcomes)
-    agreement = comparing.agreement_of(outcomes)
-    verdict = (comparing.verdict(summary[0]), str(agreement))
+    findings = (comparing.verdict(summary[0]), str(comparing.agreement_of(outcomes)))
     command_line = f"mlx-flash compare --runs {runs} -- {shlex.join(command)}"
     outputs.write(
         Document(
@@ -58,8 +57,9 @@ def compare(runs: int, timeout: float, stdin: Path | None, command: tuple[str, .
             f"{script.name} with and without flash attention",
             command_line,
             facts,
-            (*verdict, *show.COMPARE_DEFINITIONS),
+            show.COMPARE_DEFINITIONS,
             comparing.rows_of(outcomes),
             summary,
+            findings,
         )
     )

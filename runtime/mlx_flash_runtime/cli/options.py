@@ -136,11 +136,13 @@ def print_tables(document: Document, found: Sequence[tables.Table]) -> None:
     console.print(Text(described(document.machine), "dim"))
     for table in found:
         rich_table = RichTable(title=table.title or None, title_justify="left", header_style="bold")
-        for heading in table.headings:
-            rich_table.add_column(heading, justify="left" if heading in ("route", "script") else "right")
+        for heading, words in zip(table.headings, table.words, strict=True):
+            rich_table.add_column(heading, justify="left" if words else "right")
         for index, cells in enumerate(table.cells):
             rich_table.add_row(*map(Text, cells), style="bold red" if index in table.bad else None)
         console.print(rich_table)
+    for finding in document.findings:
+        console.print(Text(finding, "bold"))
     for definition in document.definitions:
         console.print(Text(definition, "dim"))
 
