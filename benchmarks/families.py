@@ -79,7 +79,7 @@ class Attention:
         """What was noted, and the report, since the last call."""
         layers, heads, self.heads = report().layers, sorted(self.heads), set()
         forget()
-        decisions = Counter(decision for layer in layers for decision in layer.calls)
+        decisions = Counter(kind.decision for layer in layers for kind in layer.calls)
         return Phase(decisions, sorted({layer.class_name for layer in layers}), heads)
 
 

@@ -9,7 +9,7 @@ import mlx.core as mx
 
 from . import layers, patch
 from .control import mlx_is_known
-from .planner import Plan, plan, planner_for
+from .planner import Plan, plan, planner_for, stock_memory
 from .problem import Device, Problem
 from .settings import Settings, checked_block_size, resolve
 
@@ -38,7 +38,7 @@ def flash_attention(
     if not (settings.enabled and mlx_is_known()):
         return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask, sinks=sinks)
     chosen = planner_for(settings).plan_call(q, k, v, mask, sinks)
-    layers.count(chosen.decision, sys._getframe(1))
+    layers.count(chosen.kind, sys._getframe(1))
     if chosen.problem is None:
         return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask, sinks=sinks)
     return chosen.run(q, k, v, scale=scale, mask=mask, sinks=sinks)
@@ -55,13 +55,15 @@ class Explanation:
     refused: tuple[tuple[str, str], ...]
     block_size: int | None
     extra_memory: int
+    stock_memory: int
 
     def __str__(self) -> str:
         lines = [f"route {self.route}: {self.reason}"]
         lines += [f"  not {route}: {reason}" for route, reason in self.refused]
         if self.block_size is not None:
             lines.append(f"  block size {self.block_size}")
-        lines.append(f"  predicted extra memory {self.extra_memory / 2**20:.1f} MiB")
+        ours, stock = mebibytes(self.extra_memory), mebibytes(self.stock_memory)
+        lines.append(f"  predicted peak memory {ours}, of MLX's own function {stock}")
         return "\n".join(lines)
 
 
@@ -79,8 +81,8 @@ def explain(
     """The route that a call would take, why, and why not the routes before it; nothing is computed.
 
     Takes the arguments of the call (`scale` changes nothing), or a `Problem` alone; `device` is the current one unless
-    given. `extra_memory` of the answer is the predicted peak in bytes of one forward call, beyond its inputs and its
-    output.
+    given. `extra_memory` and `stock_memory` of the answer are the predicted peaks in bytes of one forward call, planned
+    and by MLX's own function, beyond its inputs and its output.
 
     Raises ValueError for a bad `block_size` and for arguments that no attention call can have.
     """
@@ -89,7 +91,19 @@ def explain(
         raise ValueError("these are not the arguments of an attention call")
     device = device or Device.current()
     chosen: Plan = plan(problem, device, _settings(block_size))
-    return Explanation(problem, device, *chosen.decision, chosen.refused, chosen.block_size, chosen.extra_memory)
+    return explanation_of(chosen, device)
+
+
+def explanation_of(plan: Plan, device: Device) -> Explanation:
+    """A plan of a problem, made for `device`, in words."""
+    assert plan.problem is not None
+    memory = plan.extra_memory, stock_memory(plan.problem, device)
+    return Explanation(plan.problem, device, *plan.decision, plan.refused, plan.block_size, *memory)
+
+
+def mebibytes(count: int) -> str:
+    """`count` bytes as `12.5 MiB`."""
+    return f"{count / 2**20:,.1f} MiB"
 
 
 def _settings(block_size: int | None) -> Settings:

@@ -10,7 +10,7 @@ from typing import Any
 import mlx.core as mx
 
 from . import layers, state
-from .layers import Decision
+from .layers import Kind
 
 # Attributes of mlx-lm's class that this needs; with others, it is another release's.
 _PARTS = (
@@ -25,7 +25,7 @@ _PARTS = (
     "scale",
     "attn_logit_softcapping",
 )
-HAND_WRITTEN = Decision("unfused", "the model's own attention with softcapped scores: nothing here is faster for it")
+_HAND_WRITTEN = ("unfused", "the model's own attention with softcapped scores: nothing here is faster for it")
 
 
 def softcapped(original: Callable[..., mx.array]) -> Callable[..., mx.array]:
@@ -46,9 +46,9 @@ def softcapped(original: Callable[..., mx.array]) -> Callable[..., mx.array]:
             float(self.attn_logit_softcapping),
         )
         if not plan.is_ours:
-            layers.count(HAND_WRITTEN, sys._getframe(0))
+            layers.count(Kind(plan.kind.phase, *_HAND_WRITTEN), sys._getframe(0))
             return original(self, x, mask, cache)
-        layers.count(plan.decision, sys._getframe(0))
+        layers.count(plan.kind, sys._getframe(0))
         q = self.rope(_heads(self.q_proj(x), self.n_heads), offset=offset)
         k = self.rope(_heads(self.k_proj(x), self.n_kv_heads), offset=offset)
         v = _heads(self.v_proj(x), self.n_kv_heads)

@@ -1,4 +1,4 @@
-"""Which attention layer called, found on the Python stack, and how often each took which route."""
+"""Which attention layer called, found on the Python stack, and how often each took which route in which phase."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from threading import get_ident
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
+from .problem import Phase
+
 
 class Decision(NamedTuple):
     """A route's name and the reason for it."""
@@ -21,13 +23,26 @@ class Decision(NamedTuple):
     reason: str
 
 
+class Kind(NamedTuple):
+    """What a call counts as: its phase (`problem.Phase`) and the decision."""
+
+    phase: Phase
+    route: str
+    reason: str
+
+    @property
+    def decision(self) -> Decision:
+        """The route and its reason."""
+        return Decision(self.route, self.reason)
+
+
 @dataclass(slots=True)
 class Layer:
-    """One attention layer. Each thread counts its calls by decision for itself, so that counting needs no lock."""
+    """One attention layer. Each thread counts its calls by kind for itself, so that counting needs no lock."""
 
     name: str
     class_name: str
-    calls: dict[int, dict[Decision, int]] = field(default_factory=dict)
+    calls: dict[int, dict[Kind, int]] = field(default_factory=dict)
     module: weakref.ref[Any] | None = None
 
 
@@ -35,23 +50,25 @@ _lock = threading.Lock()
 _layers: list[Layer] = []
 # By identity, for as long as the module lives.
 _by_module: dict[int, Layer] = {}
-# Two tables by the identity of a code object (hashing one reads all of it), each holding it too, so that the identity
-# stays its own: layers of calls outside any module by line, and whether a function is a method (has a first argument
-# named self).
-_by_site: dict[tuple[int, int], tuple[CodeType, Layer]] = {}
-_methods: dict[int, tuple[bool, CodeType]] = {}
+# Two tables by the identity of a code object (hashing one reads all of it), which is held so that the identity stays
+# its own: layers of calls outside any module by line, and whether a function is a method (its first argument is self).
+_by_site: dict[tuple[int, int], Layer] = {}
+_is_method: dict[int, bool] = {}
+_codes: list[CodeType] = []
 
 
-def count(decision: Decision, caller: FrameType) -> None:
+def count(kind: Kind, caller: FrameType) -> None:
     """Counts one attention call for the layer that made it from the frame `caller`.
 
     The layer is the nearest `nn.Module` on the stack that runs one of its methods; without one, the line of the call.
     """
-    layer = None
+    # On the way of every call: a dictionary and an exception that is not raised are the cheapest there is.
     frame: FrameType | None = caller
     while frame is not None:
-        code = frame.f_code
-        if (_methods.get(id(code)) or _learn(code))[0]:
+        is_method = _is_method.get(id(frame.f_code))
+        if is_method is None:
+            is_method = _learn(frame.f_code)
+        if is_method:
             module = frame.f_locals.get("self")
             layer = _by_module.get(id(module))
             if layer is not None:
@@ -60,21 +77,24 @@ def count(decision: Decision, caller: FrameType) -> None:
                 layer = _new_layer(module, frame)
                 break
         frame = frame.f_back
-    if layer is None:
+    else:
         layer = _site(caller)
-    thread = get_ident()
-    own = layer.calls.get(thread)
-    if own is None:
-        own = layer.calls[thread] = {}
-    own[decision] = own.get(decision, 0) + 1
+    try:
+        own = layer.calls[get_ident()]
+    except KeyError:
+        own = layer.calls[get_ident()] = {}
+    try:
+        own[kind] += 1
+    except KeyError:
+        own[kind] = 1
 
 
 class Counted(NamedTuple):
-    """The calls of one layer by decision, all threads together."""
+    """The calls of one layer by kind, all threads together."""
 
     name: str
     class_name: str
-    calls: Counter[Decision]
+    calls: Counter[Kind]
 
 
 def snapshot() -> list[Counted]:
@@ -83,7 +103,7 @@ def snapshot() -> list[Counted]:
         seen = list(_layers)
     counted = []
     for layer in seen:
-        calls: Counter[Decision] = Counter()
+        calls: Counter[Kind] = Counter()
         for own in list(layer.calls.values()):  # list() and dict(): in one step, as other threads may be counting
             calls.update(dict(own))
         counted.append(Counted(layer.name, layer.class_name, calls))
@@ -98,9 +118,11 @@ def forget() -> None:
         _by_site.clear()
 
 
-def _learn(code: CodeType) -> tuple[bool, CodeType]:
-    known = _methods[id(code)] = (code.co_argcount > 0 and code.co_varnames[0] == "self", code)
-    return known
+def _learn(code: CodeType) -> bool:
+    if id(code) not in _is_method:
+        _codes.append(code)  # first: an identity in the table is one that is held
+    _is_method[id(code)] = is_method = code.co_argcount > 0 and code.co_varnames[0] == "self"
+    return is_method
 
 
 def _is_module(value: object) -> bool:
@@ -136,7 +158,7 @@ def _name(module: Any, frame: FrameType) -> str:
     name = ""
     outer: FrameType | None = frame.f_back
     while outer is not None:
-        if _learn(outer.f_code)[0]:
+        if _is_method.get(id(outer.f_code), False) or _learn(outer.f_code):
             root: Any = outer.f_locals.get("self")
             if _is_module(root):
                 path = next((path for path, part in root.named_modules() if part is module), None)
@@ -151,9 +173,10 @@ def _site(frame: FrameType) -> Layer:
     with _lock:
         if key not in _by_site:
             layer = Layer(f"{Path(code.co_filename).name}:{frame.f_lineno} {code.co_name}", "function")
-            _by_site[key] = (code, layer)
+            _codes.append(code)
+            _by_site[key] = layer
             _layers.append(layer)
-        return _by_site[key][1]
+        return _by_site[key]
 
 
 def _new_lock() -> None:

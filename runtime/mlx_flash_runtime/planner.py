@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import mlx.core as mx
 
 from . import gradient, mlx_lm_patches, state
-from .layers import Decision
+from .fused import is_fused
+from .layers import Decision, Kind
 from .masks import structure_of
 from .problem import Call, Device, Problem
 from .routes import ROUTES, Route, native, reference, unfused
@@ -17,25 +19,32 @@ from .settings import Settings
 
 # A decoding loop meets a new key length with every token: the cache starts over rather than grow with them.
 _CACHED_PLANS = 4096
+_CPU = mx.Device(mx.cpu)
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
     """The route of one call, the decision in words, and the reasons against the routes before it.
 
-    `block_size` is None where the route has no blocks; `extra_memory` is the predicted peak of one forward call, in
-    bytes beyond its inputs and its output. `in_training` is the plan for when a gradient is traced, where that is
-    another one; `is_native` says that MLX's own function gets the arguments as they are.
+    `kind` is what the call counts as. `block_size` is None where the route has no blocks; `extra_memory` is the
+    predicted peak of one forward call, in bytes beyond its inputs and its output. `in_training` is the plan for when a
+    gradient is traced, where that is another one; `is_native` says that MLX's own function gets the arguments as they
+    are.
     """
 
     route: Route
-    decision: Decision
+    kind: Kind
     problem: Problem | None = None
     refused: tuple[tuple[str, str], ...] = ()
     block_size: int | None = None
     extra_memory: int = 0
     is_native: bool = False
     in_training: Plan | None = None
+
+    @property
+    def decision(self) -> Decision:
+        """The route's name and the reason for it."""
+        return self.kind.decision
 
     @property
     def is_ours(self) -> bool:
@@ -59,7 +68,7 @@ class Plan:
 
 
 # A call that MLX itself rejects (it words the error), or asks something of MLX that no route describes.
-UNPLANNED = Plan(native, Decision(native.NAME, "the arguments are MLX's own to judge"), is_native=True)
+UNPLANNED = Plan(native, Kind("unknown", native.NAME, "the arguments are MLX's own to judge"), is_native=True)
 
 
 def plan(problem: Problem, device: Device, settings: Settings) -> Plan:
@@ -74,6 +83,12 @@ def plan(problem: Problem, device: Device, settings: Settings) -> Plan:
             return _chosen(route, reason, problem, device, settings, tuple(refused))
         refused.append((route.NAME, reason))
     raise AssertionError("the last route refuses nothing")
+
+
+def stock_memory(problem: Problem, device: Device) -> int:
+    """Predicted bytes of MLX's own function at the peak of a forward call, beyond its inputs and its output."""
+    route: Route = native if is_fused(problem, device)[0] else unfused
+    return route.extra_memory(problem, device, None)
 
 
 def candidates(problem: Problem, device: Device, block_size: int | None = None) -> Iterator[tuple[Route, int | None]]:
@@ -98,7 +113,7 @@ def _chosen(
         block_size = settings.block_size or block_size
     memory = route.extra_memory(problem, device, block_size)
     is_native = route in (native, unfused)
-    return Plan(route, Decision(route.NAME, reason), problem, refused, block_size, memory, is_native)
+    return Plan(route, Kind(problem.phase, route.NAME, reason), problem, refused, block_size, memory, is_native)
 
 
 class Planner:
@@ -107,34 +122,35 @@ class Planner:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._plans: dict[tuple[object, ...], Plan] = {}
-        # With a GPU, either device may be a thread's default at the time of a call.
+        self._cpu_plans: dict[tuple[object, ...], Plan] = {}
+        # Where there is a GPU, either device may be a thread's default at the time of a call.
         self._device_varies = mx.metal.is_available() or mx.cuda.is_available()
         gradient.shows()  # asks MLX once, here, outside of any gradient
 
-    def plan_call(self, q: mx.array, k: mx.array, v: mx.array, mask: object, sinks: object) -> Plan:
+    def plan_call(self, q: mx.array, k: mx.array, v: mx.array, mask: object, sinks: Any) -> Plan:
         """The plan of one call, whose arguments are those of `mx.fast.scaled_dot_product_attention`, of any type."""
         try:
-            # Reading and comparing a type costs as much as the rest: that of q stands for all, until a plan depends on
-            # it.
-            key: tuple[object, ...] = (q.shape, k.shape, v.shape, q.dtype)
+            # Types are slow to hash: three alike, as they nearly always are, stand in the key as one.
+            dtype, queries, keys = q.dtype, q.shape, k.shape
+            key: tuple[object, ...] = (queries, keys, v.shape, dtype)
+            if not dtype == k.dtype == v.dtype:
+                key += (k.dtype, v.dtype)
             if mask is not None:
                 if isinstance(mask, mx.array):
-                    key += (mask.shape, mask.dtype, structure_of(mask, q.shape[-2], k.shape[-2]))
+                    structure = structure_of(mask, queries[-2], keys[-2])
+                    key += (mask.shape, mask.dtype) if structure is None else (structure,)
                 else:
                     key += (mask,)
             if sinks is not None:
-                key += ("sinks",)
-            if self._device_varies:
-                key += (mx.default_device().type,)
-            found = self._plans.get(key)
+                key += (sinks.shape, sinks.dtype)
+            plans = self._cpu_plans if self._device_varies and mx.default_device() == _CPU else self._plans
+            found = plans.get(key)
         except (AttributeError, TypeError, IndexError):  # no arrays: MLX says so best
             return UNPLANNED
         if found is None:
-            if len(self._plans) >= _CACHED_PLANS:
-                self._plans.clear()
-            found = self._plans[key] = self._plan_anew(q, k, v, mask, sinks)
-        elif not found.is_native and not _alike(q, k, v, sinks):
-            found = self._plan_anew(q, k, v, mask, sinks)
+            if len(plans) >= _CACHED_PLANS:
+                plans.clear()
+            found = plans[key] = self._plan_anew(q, k, v, mask, sinks)
         if found.in_training is not None and gradient.is_traced():
             return found.in_training
         return found
@@ -153,8 +169,9 @@ class Planner:
             q = mx.zeros((batch, query_heads, query_length, head_dim), dtype)  # never computed: MLX is lazy
             k = mx.zeros((batch, key_heads, key_length, head_dim), dtype)
             problem = Problem.of(q, k, k, mask, softcap=softcap)
-            found = UNPLANNED if problem is None else plan(problem, Device.current(), self.settings)
-            self._plans[key] = found
+            if problem is None:
+                return UNPLANNED
+            found = self._plans[key] = _unsure_of_training(plan(problem, Device.current(), self.settings))
         return found
 
     def _plan_anew(self, q: mx.array, k: mx.array, v: mx.array, mask: object, sinks: object) -> Plan:
@@ -166,7 +183,7 @@ class Planner:
         device = Device.current()
         chosen = self._plan(problem, device, mask)
         if not gradient.shows() or device.backend == "cpu":
-            return chosen
+            return _unsure_of_training(chosen)
         in_training = self._plan(replace(problem, training=True), device, mask)
         if chosen.is_native and in_training.is_native:
             return chosen
@@ -179,11 +196,11 @@ class Planner:
         return replace(chosen, is_native=False) if said_in_a_word else chosen
 
 
-def _alike(q: mx.array, k: mx.array, v: mx.array, sinks: object) -> bool:
-    """Whether a remembered plan, found by the type of q, is that of these arrays."""
-    if not q.dtype == k.dtype == v.dtype:
-        return False
-    return sinks is None or (isinstance(sinks, mx.array) and sinks.dtype == q.dtype and sinks.shape == q.shape[1:2])
+def _unsure_of_training(plan: Plan) -> Plan:
+    """The plan, counting as what it is where nobody can tell whether a gradient is traced."""
+    if plan.kind.phase != "prefill":
+        return plan
+    return replace(plan, kind=plan.kind._replace(phase="prefill or training"))
 
 
 @lru_cache(maxsize=64)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
-from typing import Literal
+from typing import Literal, get_args
 
 import mlx.core as mx
 
@@ -16,6 +16,11 @@ from .masks import Causal, Prefix, Segments, Structure, Window, structure_of
 
 MaskKind = Literal["none", "causal", "window", "prefix", "segments", "bool", "additive"]
 Backend = Literal["cpu", "metal", "cuda"]
+Phase = Literal["prefill", "training", "prefill or training", "decode", "unknown"]
+PHASES: tuple[Phase, ...] = get_args(Phase)
+
+# A query or a few, as of speculative decoding, on the keys of a cache.
+_DECODED_QUERIES = 8
 
 _ITEM_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
 _KINDS: dict[type, MaskKind] = {Causal: "causal", Window: "window", Prefix: "prefix", Segments: "segments"}
@@ -71,6 +76,11 @@ class Problem:
     def output_bytes(self) -> int:
         """Bytes of the output, `[batch, query_heads, query_length, value_head_dim]`."""
         return self.item_bytes * self.batch * self.query_heads * self.query_length * self.value_head_dim
+
+    @property
+    def phase(self) -> Phase:
+        """What the call is part of, as far as its shapes tell: `decode` for at most 8 queries on more keys."""
+        return "training" if self.training else phase_of(self.query_length, self.key_length)
 
     @classmethod
     def of(
@@ -149,6 +159,11 @@ class Call:
 
 
 Attend = Callable[[Call], mx.array]
+
+
+def phase_of(query_length: int, key_length: int) -> Phase:
+    """The phase of a call that is not known to be part of training."""
+    return "decode" if query_length <= _DECODED_QUERIES and query_length < key_length else "prefill"
 
 
 def _mask_kind(mask: object, scores: tuple[int, ...], dtype: mx.Dtype) -> MaskKind | None:

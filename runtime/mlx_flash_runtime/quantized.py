@@ -15,7 +15,8 @@ from typing import Any
 import mlx.core as mx
 
 from . import layers, state
-from .layers import Decision
+from .layers import Kind
+from .problem import phase_of
 
 NAME = "quantized"
 
@@ -25,7 +26,7 @@ _FEW_QUERIES = 8
 _BYTES_AT_ONCE = 2**27
 
 Quantized = Sequence[mx.array]
-SINKS = Decision(NAME, "on the quantized keys and values, with sinks")
+_SINKS = "on the quantized keys and values, with sinks"
 
 
 def by_blocks(original: Callable[..., mx.array]) -> Callable[..., mx.array]:
@@ -62,9 +63,11 @@ def with_sinks(original: Callable[..., mx.array]) -> Callable[..., mx.array]:
             return original(queries, keys, values, cache, scale=scale, mask=mask, sinks=sinks)
         arguments = (queries, keys, values, scale, mask, sinks, cache.group_size, cache.bits)
         done = _attention(*arguments) if queries.shape[2] > _FEW_QUERIES else None
-        out, decision = (_products(*arguments), SINKS) if done is None else done
-        layers.count(decision, sys._getframe(1))
-        return out
+        if done is None:
+            kind = Kind(phase_of(queries.shape[2], keys[0].shape[2]), NAME, _SINKS)
+            done = _products(*arguments), kind
+        layers.count(done[1], sys._getframe(1))
+        return done[0]
 
     return scaled_dot_product_attention
 
@@ -78,8 +81,8 @@ def _attention(
     sinks: mx.array | None,
     group_size: int,
     bits: int,
-) -> tuple[mx.array, Decision] | None:
-    """The call on dequantized heads with its decision, or None where MLX's unfused attention would be all they get."""
+) -> tuple[mx.array, Kind] | None:
+    """The call on dequantized heads and its kind, or None where MLX's unfused attention would be all they get."""
     planner = state.planner
     assert planner is not None
     heads, key_heads = queries.shape[1], q_keys[0].shape[1]
@@ -100,9 +103,9 @@ def _attention(
         if not plan.is_ours:
             return None
         parts.append(plan.run(q, k, v, scale=scale, mask=own_mask, sinks=own_sinks))
-    route, reason = plan.decision
+    phase, route, reason = plan.kind
     out = parts[0] if len(parts) == 1 else mx.concatenate(parts, axis=1)
-    return out, Decision(NAME, f"dequantized some heads at a time, then {route}: {reason}")
+    return out, Kind(phase, NAME, f"dequantized some heads at a time, then {route}: {reason}")
 
 
 def _heads_at_once(q_keys: Quantized, q_values: Quantized, bits: int) -> int:

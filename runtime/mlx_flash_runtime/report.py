@@ -1,4 +1,4 @@
-"""What ran where: attention layers, calls, routes and reasons."""
+"""What ran where: attention layers, calls, routes and reasons, by phase."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import mlx.core as mx
 from . import layers, patch
 from .layers import Counted, Decision
 from .log import logger
-from .problem import Device, mlx_version
+from .problem import PHASES, Device, Phase, mlx_version
 from .settings import report_target
 from .version import __version__
 
@@ -33,7 +33,22 @@ class Report:
     layers: tuple[Counted, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """The report as data that JSON can hold."""
+        """The report as data that JSON can hold:
+
+        - `version`, `mlx`: of this package and of MLX; `device`: its backend (cpu, metal, cuda);
+        - `enabled`: whether MLX is patched now; `block_size`: the one asked for, or null;
+        - `calls`: their number; `routes`: calls by route, most used first;
+        - `reasons`: a list of `route`, `reason` and `calls`, most frequent first;
+        - `phases`: by phase, in the order of PHASES, the `calls`, `routes` and `reasons` of that phase alone, and
+          `layers`, the number of layers that made them;
+        - `layers`: a list, in the order of first calls, of `name`, `class`, `calls`, `routes`, and `phases`: calls by
+          route in each phase.
+
+        A phase is `prefill`, `decode` (at most 8 queries, on more keys) or `training` (inside a gradient). Where the
+        device does not show whether a gradient is traced, as on the CPU, the first and the last are one: `prefill or
+        training`. `unknown` are calls whose arguments the planner leaves to MLX.
+        """
+        phases = {phase: _of_phase(self.layers, phase) for phase in _phases(self.layers)}
         return {
             "version": __version__,
             "mlx": self.mlx,
@@ -47,32 +62,39 @@ class Report:
                     "class": layer.class_name,
                     "calls": layer.calls.total(),
                     "routes": _routes([layer]),
+                    "phases": {phase: _routes(_of_phase([layer], phase)) for phase in _phases([layer])},
                 }
                 for layer in self.layers
             ],
             "routes": _routes(self.layers),
-            "reasons": [
-                {"route": route, "reason": reason, "calls": calls}
-                for (route, reason), calls in _decisions(self.layers).most_common()
-            ],
-            "calls": sum(layer.calls.total() for layer in self.layers),
+            "reasons": _reasons(self.layers),
+            "phases": {
+                phase: {
+                    "calls": _calls(layers),
+                    "layers": len(layers),
+                    "routes": _routes(layers),
+                    "reasons": _reasons(layers),
+                }
+                for phase, layers in phases.items()
+            },
+            "calls": _calls(self.layers),
         }
 
     def __str__(self) -> str:
-        routes = _routes(self.layers)
-        calls = sum(routes.values())
+        calls = _calls(self.layers)
         if not calls:
             return "flash attention: no attention calls" + ("" if self.enabled else " (off)")
-        per_route = ", ".join(f"{route} {count}" for route, count in routes.items())
         layer_count = _counted(len(self.layers), "attention layer")
-        lines = [f"flash attention: {layer_count}, {_counted(calls, 'call')}: {per_route}"]
-        for (route, reason), count in _decisions(self.layers).most_common():
-            lines.append(f"  {route} {count}: {reason}")
+        lines = [f"flash attention: {layer_count}, {_counted(calls, 'call')}: {_per_route(self.layers)}"]
+        for phase in _phases(self.layers):
+            own = _of_phase(self.layers, phase)
+            lines.append(f"  {phase}: {_counted(len(own), 'layer')}, {_counted(_calls(own), 'call')}")
+            lines += [f"    {one['route']} {one['calls']}: {one['reason']}" for one in _reasons(own)]
         return "\n".join(lines)
 
 
 def report() -> Report:
-    """Which attention layers called how often, and on which route each call ran.
+    """Which attention layers called how often, in which phase, and on which route each call ran.
 
     A layer is the innermost `nn.Module` that made the call, named by its path in the model; a call outside any module
     is named by its line. Under `mx.compile` a call counts when it is traced, not each time the compiled function runs.
@@ -88,18 +110,42 @@ def report() -> Report:
     )
 
 
-def _decisions(seen: Iterable[Counted]) -> Counter[Decision]:
+def _phases(seen: Iterable[Counted]) -> list[Phase]:
+    """The phases that there were, in the order of PHASES."""
+    met = {kind.phase for layer in seen for kind in layer.calls}
+    return [phase for phase in PHASES if phase in met]
+
+
+def _of_phase(seen: Iterable[Counted], phase: Phase) -> list[Counted]:
+    """The layers with calls in that phase, with those calls alone."""
+    parts = (
+        layer._replace(calls=Counter({kind: n for kind, n in layer.calls.items() if kind.phase == phase}))
+        for layer in seen
+    )
+    return [part for part in parts if part.calls]
+
+
+def _calls(seen: Iterable[Counted]) -> int:
+    return sum(layer.calls.total() for layer in seen)
+
+
+def _reasons(seen: Iterable[Counted]) -> list[dict[str, Any]]:
     total: Counter[Decision] = Counter()
     for layer in seen:
-        total.update(layer.calls)
-    return total
+        for kind, calls in layer.calls.items():
+            total[kind.decision] += calls
+    return [{"route": route, "reason": reason, "calls": calls} for (route, reason), calls in total.most_common()]
 
 
 def _routes(seen: Iterable[Counted]) -> dict[str, int]:
     total: Counter[str] = Counter()
-    for (route, _), calls in _decisions(seen).items():
-        total[route] += calls
+    for one in _reasons(seen):
+        total[one["route"]] += one["calls"]
     return dict(total.most_common())
+
+
+def _per_route(seen: Iterable[Counted]) -> str:
+    return ", ".join(f"{route} {count}" for route, count in _routes(seen).items())
 
 
 def _counted(number: int, noun: str) -> str:

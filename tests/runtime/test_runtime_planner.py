@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -9,8 +11,9 @@ import mlx.core as mx
 import pytest
 from backends import cpu_only
 
-from mlx_flash_runtime import explain
+from mlx_flash_runtime import explain, flash_attention_enabled, report
 from mlx_flash_runtime.crossover import skipped_share
+from mlx_flash_runtime.masks import window_mask
 from mlx_flash_runtime.planner import Planner, plan
 from mlx_flash_runtime.problem import Device, Problem, mlx_release
 from mlx_flash_runtime.settings import Settings
@@ -170,6 +173,96 @@ def test_plans_are_remembered_per_problem() -> None:
         planner.plan_call(*arrays(300, mx.bfloat16), "causal", None),
     ):
         assert changed is not first
+
+
+def test_plans_differ_by_everything_that_they_depend_on() -> None:
+    planner = Planner(Settings(True))
+    half = arrays(300, mx.float16)
+    q, k, v = half
+    wide = arrays(300)[0]
+    window, other = window_mask(300, 20), window_mask(300, 30)
+    calls: list[tuple[Any, ...]] = [
+        (q, k, v, None, None),
+        (wide, k, v, None, None),
+        (q, wide, v, None, None),
+        (q, k, wide, None, None),
+        (q, k, v[..., :32], None, None),
+        (q, k, v, "causal", None),
+        (q, k, v, window, None),
+        (q, k, v, other, None),
+        (q, k, v, window & True, None),  # the same elements, of unknown origin
+        (q, k, v, (window & True)[None], None),
+        (q, k, v, mx.zeros((300, 300), mx.float16), None),
+        (q, k, v, None, mx.zeros((2,), mx.float16)),
+        (q, k, v, None, mx.zeros((2,), mx.float32)),
+        (q, k, v, None, mx.zeros((3,), mx.float16)),
+        (q, k, v, "causal", mx.zeros((2,), mx.float16)),
+    ]
+    plans = [planner.plan_call(*call) for call in calls]
+    again = [planner.plan_call(*call) for call in calls]
+    assert all(first is second for first, second in zip(plans, again, strict=True))
+    problems = [plan.problem for plan in plans]
+    assert problems[2] == problems[3] == replace(problems[0], dtype="float32")  # type: ignore[type-var]
+    assert problems[12] is problems[13] is None  # for MLX to reject
+    rest = [problem for i, problem in enumerate(problems) if i not in (1, 3, 12, 13)]
+    assert len(set(rest)) == len(rest)
+    assert planner.plan_call(q, k, v, window_mask(300, 20), None) is plans[6]
+
+
+def test_threads_share_the_plans() -> None:
+    planner = Planner(Settings(True))
+    lengths = range(20, 60)
+    wrong: list[int] = []
+
+    def work() -> None:
+        for length in (*lengths, *lengths):
+            found = planner.plan_call(*arrays(length), "causal", None).problem
+            if found is None or found.query_length != length:
+                wrong.append(length)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert len(planner._plans) == len(lengths)
+
+
+def test_planning_and_explaining_compute_nothing() -> None:
+    """2^40 numbers, which no machine here could hold: they are only described. So is the output, by whatever route."""
+    q = mx.random.normal((1, 2**10, 2**22, 2**8))
+    before = mx.get_active_memory()
+    with flash_attention_enabled():
+        out = mx.fast.scaled_dot_product_attention(q[:, :, :1], q, q, scale=1.0)
+        assert out.shape == (1, 2**10, 1, 2**8)
+        for options in ({}, {"mask": "causal"}, {"mask": window_mask(2**22, 2**10)}):
+            assert Planner(Settings(True)).plan_call(q, q, q, options.get("mask"), None).problem is not None
+            assert explain(q, q, q, **options).stock_memory > 2**50
+    mx.synchronize()
+    assert mx.get_active_memory() - before < 2**20
+
+
+@pytest.mark.parametrize("route", ["unfused", "blockwise"])
+def test_in_a_compiled_pipeline_of_async_evals(route: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLX_FLASH_ROUTE", route)
+    q, k, v = (mx.random.normal((1, 2, 40, 16), key=mx.random.key(i)) for i in range(3))
+
+    def step(x: mx.array) -> mx.array:
+        return mx.fast.scaled_dot_product_attention(x, k, v, scale=0.25, mask="causal")
+
+    def pipeline(step: Callable[[mx.array], mx.array]) -> mx.array:
+        x = q
+        for _ in range(4):
+            x = step(x)
+            mx.async_eval(x)
+        return x
+
+    wanted = pipeline(step)
+    with flash_attention_enabled():
+        assert mx.allclose(pipeline(step), wanted, atol=1e-5)
+        assert mx.allclose(pipeline(mx.compile(step)), wanted, atol=1e-5)
+        assert report().as_dict()["routes"] == {route: 5}
 
 
 def test_the_cache_does_not_grow_with_a_long_decode() -> None:

@@ -14,10 +14,9 @@ import mlx.core as mx
 from .. import stock
 from ..attention import explain
 from ..control import flash_attention_enabled
-from ..fused import is_fused
-from ..problem import Device, Problem
+from ..planner import stock_memory
+from ..problem import Device
 from ..report import report
-from ..routes import native, unfused
 from .machine import free_memory, is_out_of_memory
 from .numbers import ratio, significant
 from .plain import Attend, Check, error_budget, make_check, plain, run_phase
@@ -175,15 +174,7 @@ def _needed(c: Configuration, name: str, inputs: Inputs) -> int:
     arrays = _SCORE_ARRAYS[c.phase]
     if name == "plain":
         return arrays * problem.item_bytes * problem.score_count
-    return arrays // 2 * (stock_memory(problem) if name == "stock" else explain(problem).extra_memory)
-
-
-def stock_memory(problem: Problem) -> int:
-    """Predicted bytes of MLX's own attention at the peak of a forward call, beyond its inputs and its output."""
-    device = Device.current()
-    route = native if is_fused(problem, device)[0] else unfused
-    memory: int = route.extra_memory(problem, device, None)
-    return memory
+    return arrays // 2 * (stock_memory(problem, Device.current()) if name == "stock" else explain(problem).extra_memory)
 
 
 def routes_between(before: Any, after: Any) -> str:

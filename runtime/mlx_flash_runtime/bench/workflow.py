@@ -10,9 +10,10 @@ from typing import Any
 import mlx.core as mx
 
 from ..control import flash_attention_enabled
+from ..planner import stock_memory
 from ..problem import Device, Problem
 from ..report import report
-from .grid import OK, TOO_LARGE, FlashIsOff, Row, routes_between, stock_memory
+from .grid import OK, TOO_LARGE, FlashIsOff, Row, routes_between
 from .machine import free_memory, is_out_of_memory
 from .models import Model
 from .numbers import ratio, significant
@@ -190,7 +191,7 @@ def _needed(model: Model, workflow: str, sizes: Sizes, variant: str, checkpoint:
         return 0
     batch = 1 if workflow == "chat" else sizes.batch
     shape = (batch, model.heads, model.kv_heads, sizes.length, sizes.length, model.head_dim, model.head_dim)
-    forward = stock_memory(Problem(*shape, dtype=model.dtype, mask="causal"))
+    forward = stock_memory(Problem(*shape, dtype=model.dtype, mask="causal"), Device.current())
     if workflow not in TRAINING:
         return forward
     return 2 * forward if checkpoint else forward * model.layers
