@@ -37,6 +37,7 @@ class Report:
 
         - `version`, `mlx`: of this package and of MLX; `device`: its backend (cpu, metal, cuda);
         - `enabled`: whether MLX is patched now; `block_size`: the one asked for, or null;
+        - `peak_memory`: bytes, by MLX's own count; on a GPU those of the GPU;
         - `calls`: their number; `routes`: calls by route, most used first;
         - `reasons`: a list of `route`, `reason` and `calls`, most frequent first;
         - `phases`: by phase, in the order of PHASES, the `calls`, `routes` and `reasons` of that phase alone, and

@@ -61,6 +61,7 @@ SCHEMA = record(
     device={"enum": ["cpu", "metal", "cuda"]},
     enabled={"type": "boolean"},
     block_size={"type": ["integer", "null"]},
+    peak_memory=NUMBER,
     calls=NUMBER,
     routes=ROUTES,
     reasons=REASONS,
@@ -130,7 +131,7 @@ def test_text_of_all_phases() -> None:
         {Kind("decode", *native): 30, Kind("training", *lowered): 2, Kind("prefill", *native): 1}
     )
     second: Counter[Kind] = Counter({Kind("training", *lowered): 2, Kind("training", *native): 1})
-    found = Report("0.32.4", "cuda", True, None, (Counted("a", "A", first), Counted("b", "A", second)))
+    found = Report("0.32.4", "cuda", True, None, 2**30, (Counted("a", "A", first), Counted("b", "A", second)))
     assert str(found).splitlines() == [
         "flash attention: 2 attention layers, 36 calls: native 32, lowered 4",
         "  prefill: 1 layer, 1 call",
