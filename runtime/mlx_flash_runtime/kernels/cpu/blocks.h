@@ -1,0 +1,48 @@
+// Tiles of queries and blocks of keys as floats: what the products read.
+#pragma once
+
+#include "queries.h"
+#include "rows.h"
+
+namespace flash {
+
+// At most so many keys at a time: the scores of a tile then stay in the L1 cache.
+constexpr int block_keys = 64;
+static_assert(block_keys % lanes == 0);
+
+// How many floats things take.
+struct Sizes {
+  explicit Sizes(const Shape& shape)
+      : head_dim(static_cast<int>(round_up(shape.head_dim, lanes))),
+        value_dim(static_cast<int>(round_up(shape.value_head_dim, lanes))) {}
+
+  int head_dim, value_dim;  // in whole vectors
+
+  // What a tile leaves: sums, row_max, row_sum.
+  int64_t tile_result() const { return static_cast<int64_t>(value_dim + 2) * tile_queries; }
+  int64_t keys() const { return static_cast<int64_t>(block_keys) * head_dim; }
+  int64_t values() const { return static_cast<int64_t>(block_keys) * value_dim; }
+  int64_t by_query() const { return static_cast<int64_t>(tile_queries) * std::max(head_dim, value_dim); }
+};
+
+// Reads the rows of a tile, each times scale(lane), and zeros for lanes without a query: [width][dim in whole vectors].
+template <class T, class Scale>
+void read_queries(const Rows& rows, const Shape& shape, const Tile& tile, int dim, Scale scale, float* to) {
+  const int64_t stride = round_up(dim, lanes);
+  for (int lane = 0; lane < tile.count; ++lane) {
+    const Query query = query_at(shape, tile, lane);
+    read_row(row_at<T>(rows, tile.batch, query.head, query.position), dim, scale(lane), to + lane * stride);
+  }
+  std::fill(to + tile.count * stride, to + tile.width() * stride, 0.0f);
+}
+
+// Reads the keys or values of a block: [keys][dim in whole vectors].
+template <class T>
+void read_keys(const Rows& rows, const Tile& tile, Keys block, int dim, float* to) {
+  const int64_t stride = round_up(dim, lanes);
+  for (int key = block.begin; key < block.end; ++key, to += stride) {
+    read_row(row_at<T>(rows, tile.batch, tile.key_head, key), dim, 1.0f, to);
+  }
+}
+
+}  // namespace flash
