@@ -51,7 +51,14 @@ def main() -> None:
     for length in (1024, 2048, 4096):
         rows.append(row(length))
         print(rows[-1], flush=True)
-    print(f"written: {write('memory.json', rows)}")
+    path = write(
+        "memory.json",
+        rows,
+        title="Peak memory by length, in blocks",
+        command="python benchmarks/memory.py",
+        definitions=(__doc__.strip().splitlines()[-1],),
+    )
+    print(f"written: {path}")
 
 
 if __name__ == "__main__":

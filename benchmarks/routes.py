@@ -1,30 +1,49 @@
 """Where the planner leaves MLX's own path: time and peak memory of plain attention, stock and ours, in one process.
 
-    python benchmarks/routes.py --name h200 [--only SUBSTRING] [--rounds N]
+    python benchmarks/routes.py MACHINE [--only TEXT] [--rounds N] [--json FILE]
 
-Every case is behind a check that ours agrees with stock. Writes `benchmarks/results/routes_NAME.json`. A case that
-fails, for want of memory or because MLX has no such thing, has the error in the place of its numbers.
+Writes benchmarks/results/routes_MACHINE.json. A candidate that fails, for want of memory or because MLX has no such
+thing, has the error in the place of its numbers. Exits with 1 if a case is wrong.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+from store import write
 
 from mlx_flash_runtime import enable_flash_attention, patch, report
-from mlx_flash_runtime import layers as seen_layers
-from mlx_flash_runtime.bench.machine import machine
-from mlx_flash_runtime.bench.timing import Timing, interleaved, peak_memory
+from mlx_flash_runtime.bench import plain as by_hand
+from mlx_flash_runtime.bench.grid import routes_between
+from mlx_flash_runtime.bench.machine import is_out_of_memory
+from mlx_flash_runtime.bench.numbers import ratio, significant
+from mlx_flash_runtime.bench.timing import calibrated, chained, interleaved, peak_memory
 from mlx_flash_runtime.masks import packed_mask, prefix_mask, window_mask
 
-RESULTS = Path(__file__).parent / "results"
-Run = Callable[[], Any]
+TITLE = "Where the planner leaves MLX's own path"
+DEFINITIONS = (
+    "plain: softmax(QKᵀ)V in MLX operations; stock: MLX's own attention; ours: flash attention enabled, on the routes "
+    "named. One process, in turns, after a warm-up; medians per call, the ± is half the interquartile range; a timed "
+    "region chains as many calls as it takes to last 10 ms.",
+    "Stock gets a mask as an array that exists already; ours makes it anew for every call, as a model does for every "
+    "forward pass. Training: the gradients of all inputs. bfloat16, batch 1, 16 heads on 4 key heads, causal, unless "
+    "the name says otherwise.",
+    "Memory: peak of one call beyond its inputs. Error: largest difference of ours from stock, relative to the largest "
+    "element; a case is wrong where it exceeds four roundings to its type, or four times that of plain.",
+)
+# The smallest difference between 1 and the next number.
+EPSILON = {mx.float32: 2.0**-23, mx.bfloat16: 2.0**-7}
+REGION, LIMIT = 0.01, 4.0  # seconds of a timed region, at least, and of a case, about
+
+# Calls, each after the one before; the results of the last.
+Run = Callable[[int], Any]
 
 
 @dataclass
@@ -40,16 +59,21 @@ class Case:
     stock_arguments: dict[str, Any] = field(default_factory=dict)
     arguments: Callable[[], dict[str, Any]] = dict
 
-    def run(self, function: Callable[..., mx.array], arguments: dict[str, Any]) -> Run:
-        """One call, or one gradient of all arrays."""
-        if not self.training:
-            return lambda: function(*self.arrays, **arguments)
-        argnums = list(range(len(self.arrays)))
+    def run(self, function: Callable[..., mx.array], arguments: Callable[[], dict[str, Any]]) -> Run:
+        """Calls of the function, or gradients of all arrays."""
+        first, *others = self.arrays
 
-        def loss(*arrays: mx.array) -> mx.array:
-            return function(*arrays, **arguments).astype(mx.float32).square().sum()
+        def call(x: mx.array) -> Sequence[mx.array]:
+            own = arguments()
+            if not self.training:
+                return [function(x, *others, **own)]
 
-        return lambda: mx.grad(loss, argnums=argnums)(*self.arrays)
+            def loss(*arrays: mx.array) -> mx.array:
+                return function(*arrays, **own).astype(mx.float32).square().sum()
+
+            return mx.grad(loss, argnums=list(range(len(self.arrays))))(x, *others)
+
+        return lambda calls: chained(call, first, calls)
 
 
 def attention(q: mx.array, k: mx.array, v: mx.array, **arguments: Any) -> mx.array:
@@ -59,14 +83,9 @@ def attention(q: mx.array, k: mx.array, v: mx.array, **arguments: Any) -> mx.arr
 
 def plain(q: mx.array, k: mx.array, v: mx.array, mask: Any = None) -> mx.array:
     """softmax(Q K^T + mask) V in MLX operations, as it is written by hand."""
-    groups = q.shape[1] // k.shape[1]
-    k, v = (mx.repeat(x, groups, axis=1) for x in (k, v))
-    scores = (q * q.shape[-1] ** -0.5) @ k.swapaxes(-1, -2)
     if isinstance(mask, str):
         mask = mx.arange(q.shape[2])[:, None] + (k.shape[2] - q.shape[2]) >= mx.arange(k.shape[2])
-    if mask is not None:
-        scores = mx.where(mask, scores, mx.finfo(scores.dtype).min) if mask.dtype == mx.bool_ else scores + mask
-    return mx.softmax(scores, axis=-1, precise=True) @ v
+    return by_hand.plain(q, k, v, scale=q.shape[-1] ** -0.5, mask=mask)
 
 
 def qkv(
@@ -180,77 +199,98 @@ def quantized(name: str, bits: int) -> Case:
 
 
 def measured(case: Case, rounds: int) -> dict[str, Any]:
-    """One row: milliseconds (median and quartiles), MiB, the routes that ours took, its error against stock."""
-    row: dict[str, Any] = {"case": case.name}
-    runs: dict[str, Run] = {"stock": case.run(case.attend, case.stock_arguments)}
+    """One row: of each candidate milliseconds (median and quartiles) and MiB, or its error; the routes that ours took,
+    and how far it is from stock."""
+    row: dict[str, Any] = {"case": case.name, "route": None, "error": None, "wrong": False}
+    runs: dict[str, Run] = {"stock": stock(case.run(case.attend, lambda: case.stock_arguments))}
     if case.plain is not None:
-        runs["plain"] = case.run(case.plain, case.stock_arguments)
-    runs = {name: stock(run) for name, run in runs.items()}
-    runs["flash"] = case.run(lambda *arrays, **_: case.attend(*arrays, **case.arguments()), {})
+        runs["plain"] = stock(case.run(case.plain, lambda: case.stock_arguments))
+    runs["ours"] = case.run(case.attend, case.arguments)
+    for name in ("plain", "stock", "ours"):
+        row |= {f"{name}_{key}": None for key in ("ms", "low_ms", "high_ms", "peak_mib", "failure")}
+    results: dict[str, Sequence[mx.array]] = {}
     for name, run in list(runs.items()):
         try:
-            mx.eval(run())
-            mx.synchronize()
-            row[f"{name}_mib"] = round(peak_memory(run) / 2**20, 1)
-        except Exception as error:
-            row[f"{name}_error"] = str(error)[:120]
+            before = report()
+            results[name] = run(1)
+            mx.eval(results[name])
+            if name == "ours":
+                row["route"] = routes_between(before, report())
+            row[f"{name}_peak_mib"] = significant(peak_memory(partial(run, 1)) / 2**20)
+        except (RuntimeError, ValueError) as error:
+            row[f"{name}_failure"] = "out of memory" if is_out_of_memory(error) else str(error)[:120]
             del runs[name]
-    if "flash" in runs:
-        seen_layers.forget()
-        runs["flash"]()
-        row["routes"] = report().as_dict()["routes"]
-    if {"stock", "flash"} <= set(runs):
-        row["error"], row["scale"] = difference(runs["flash"](), runs["stock"]())
-    timings = interleaved(runs, rounds)
-    for name, timing in timings.items():
-        row[f"{name}_ms"], row[f"{name}_quartiles"] = in_ms(timing)
-    if {"stock", "flash"} <= set(runs):
-        row["speedup"] = round(timings["stock"].median / timings["flash"].median, 3)
-        row["memory_ratio"] = round(row["stock_mib"] / row["flash_mib"], 2)
+    row |= checked(results, EPSILON[case.arrays[0].dtype])
+    results.clear()
+    calls, rounds = calibrated(
+        {name: partial(run, 1) for name, run in runs.items()}, region=REGION, limit=LIMIT, rounds=rounds
+    )
+    timed = {name: partial(run, calls) for name, run in runs.items()}
+    if calls > 1:
+        interleaved(timed, 1)
+    for name, timing in interleaved(timed, rounds, calls).items():
+        numbers = (significant(1e3 * value) for value in (timing.median, *timing.quartiles))
+        row |= dict(zip((f"{name}_ms", f"{name}_low_ms", f"{name}_high_ms"), numbers, strict=True))
+    for name in ("plain", "stock"):
+        row[f"over_{name}"] = ratio(row[f"{name}_ms"], row["ours_ms"])
+    row["memory_ratio"] = ratio(row["stock_peak_mib"], row["ours_peak_mib"])
     return row
 
 
 def stock(run: Run) -> Run:
     """`run` on MLX's own attention."""
 
-    def paused() -> Any:
+    def paused(calls: int) -> Any:
         with patch.paused():
-            return run()
+            return run(calls)
 
     return paused
 
 
-def difference(ours: Any, stock: Any) -> tuple[float, float]:
-    """The largest difference, and the largest number of stock."""
-    pairs = [(ours, stock)] if isinstance(ours, mx.array) else list(zip(ours, stock, strict=True))
-    wide = [(x.astype(mx.float32), y.astype(mx.float32)) for x, y in pairs]
-    errors = [mx.abs(x - y).max().item() / max(mx.abs(y).max().item(), 1e-30) for x, y in wide]
-    return max(errors), max(mx.abs(y).max().item() for _, y in wide)
+def checked(results: dict[str, Sequence[mx.array]], epsilon: float) -> dict[str, Any]:
+    """The error of ours, and whether it is too large; neither where there is nothing to hold it against."""
+    if not {"ours", "stock"} <= set(results):
+        return {}
+    error = difference(results["ours"], results["stock"])
+    rounding = max(difference(results["plain"], results["stock"]) if "plain" in results else 0.0, epsilon)
+    return {"error": significant(error, 2), "wrong": not error <= 4 * rounding}
 
 
-def in_ms(timing: Timing) -> tuple[float, list[float]]:
-    return round(1e3 * timing.median, 4), [round(1e3 * x, 4) for x in timing.quartiles]
+def difference(ours: Sequence[mx.array], stock: Sequence[mx.array]) -> float:
+    """The largest difference of any result, relative to its largest element."""
+    pairs = [(x.astype(mx.float32), y.astype(mx.float32)) for x, y in zip(ours, stock, strict=True)]
+    return max((mx.abs(x - y).max() / mx.maximum(mx.abs(y).max(), 1e-30)).item() for x, y in pairs)
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--name", default=str(mx.default_device().type).rpartition(".")[2], help="of the result file")
-    parser.add_argument("--only", default="", help="cases whose name has this in it")
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("machine", help="the last part of the file's name")
+    parser.add_argument("--only", default="", metavar="TEXT", help="cases whose name has this in it")
+    parser.add_argument("--rounds", type=int, default=9, metavar="N")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="instead of that file")
     args = parser.parse_args()
+    path = args.json.absolute() if args.json else Path(f"routes_{args.machine}.json")
+    command = f"python benchmarks/routes.py {args.machine}"
     enable_flash_attention()
-    rows = []
-    for make in cases():
-        case = make()
-        if args.only in case.name:
-            rows.append(measured(case, args.rounds))
-            print(json.dumps(rows[-1]), flush=True)
-        del case
-        mx.clear_cache()
-    path = RESULTS / f"routes_{args.name}.json"
-    path.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n", encoding="utf-8")
-    print(f"written: {path}")
+    rows: list[dict[str, Any]] = []
+    try:
+        for make in cases():
+            case = make()
+            if args.only in case.name:
+                rows.append(measured(case, args.rounds))
+                print(told(rows[-1]), flush=True)
+            del case
+            mx.clear_cache()
+    finally:  # also after an interruption: what was measured is not lost
+        print(f"written: {write(path, rows, title=TITLE, command=command, definitions=DEFINITIONS)}")
+    return 1 if any(row["wrong"] for row in rows) else 0
+
+
+def told(row: dict[str, Any]) -> str:
+    """One line of a row."""
+    times = ", ".join(f"{name} {row[f'{name}_failure'] or row[f'{name}_ms']} ms" for name in ("plain", "stock", "ours"))
+    return f"{row['case']}: {times}; {row['route']}, x{row['over_stock']}" + (" WRONG" if row["wrong"] else "")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

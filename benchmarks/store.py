@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,20 @@ from mlx_flash_runtime.bench.machine import machine
 RESULTS = Path(__file__).parent / "results"
 
 
-def write(name: str, rows: list[dict[str, Any]]) -> Path:
-    """Writes rows with the machine and the versions they were measured on."""
+def write(
+    name: str | Path,
+    rows: list[dict[str, Any]],
+    *,
+    title: str = "",
+    command: str = "",
+    definitions: Sequence[str] = (),
+) -> Path:
+    """Writes rows with the machine and the versions they were measured on into RESULTS, or to a path that is absolute.
+
+    `title`, `command` and `definitions` (what the words in the rows mean) are for docs/performance.md.
+    """
     path = RESULTS / name
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n", encoding="utf-8")
+    result = {"title": title, "command": command, "machine": machine(), "definitions": list(definitions), "rows": rows}
+    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return path

@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from mlx_flash_runtime.bench import models, workflow, workloads
 from mlx_flash_runtime.bench.tables import load
 from mlx_flash_runtime.cli.group import mlx_flash
+from mlx_flash_runtime.routes import blockwise
 from tiny_models import make_models
 
 STOCK = mx.fast.scaled_dot_product_attention
@@ -46,6 +47,15 @@ def test_every_workflow_is_measured(name: str) -> None:
         assert row["difference"] <= 10 * row["rounding"]
         assert row["route"]
     assert mx.fast.scaled_dot_product_attention is STOCK
+
+
+def test_a_wrong_route_is_printed_as_wrong_and_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = blockwise.run
+    monkeypatch.setattr(blockwise, "run", lambda *args, **named: right(*args, **named) * 1.01)
+    monkeypatch.setenv("MLX_FLASH_ROUTE", "blockwise")
+    result = run("evaluate", "--length", "32", *QUICK)
+    assert result.exit_code == 1
+    assert "WRONG: " in result.stdout
 
 
 @pytest.mark.parametrize("shape", ["window", "gemma"])

@@ -15,9 +15,10 @@ from ..version import __version__
 
 def machine() -> dict[str, str | int | float]:
     """Machine, operating system, device and versions, as every result carries them."""
+    mac = platform.mac_ver()[0]  # empty elsewhere
     return {
-        "system": platform.system(),
-        "release": platform.release(),
+        "system": "macOS" if mac else platform.system(),
+        "release": mac or platform.release().partition("-")[0],
         "machine": platform.machine(),
         "cores": os.cpu_count() or 0,
         "load": round(os.getloadavg()[0], 2),
@@ -30,11 +31,11 @@ def machine() -> dict[str, str | int | float]:
 
 
 def described(facts: dict[str, str | int | float]) -> str:
-    """One line: `AMD EPYC (cpu), 2 cores, Linux x86_64, MLX 0.32.4, Python 3.11.7, load 0.5`."""
+    """One line: `AMD EPYC (cpu), 2 cores, Linux 6.1 x86_64, MLX 0.32.4, Python 3.11.7, load 0.5`."""
     return (
         f"{facts['device'] or 'unknown device'} ({facts['backend']}), {facts['cores']} cores, "
-        f"{facts['system']} {facts['machine']}, MLX {facts['mlx']}, mlx-flash-runtime {facts['runtime']}, "
-        f"Python {facts['python']}, load {facts['load']} at the start"
+        f"{facts['system']} {facts['release']} {facts['machine']}, MLX {facts['mlx']}, "
+        f"mlx-flash-runtime {facts['runtime']}, Python {facts['python']}, load {facts['load']} at the start"
     )
 
 

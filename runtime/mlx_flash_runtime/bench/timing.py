@@ -64,6 +64,16 @@ def turns(names: Sequence[str], rounds: int) -> Iterator[str]:
         yield from (*names[first:], *names[:first])
 
 
+def chained(run: Callable[[mx.array], Sequence[mx.array]], x: mx.array, calls: int) -> Sequence[mx.array]:
+    """The results of the last of so many calls of `run` on `x`, each of which waits for the one before, as a model's
+    layers do. Nothing is evaluated yet."""
+    results = run(x)
+    for _ in range(calls - 1):
+        (x,) = mx.depends([x], list(results))
+        results = run(x)
+    return results
+
+
 def calibrated(candidates: Candidates, *, region: float, limit: float, rounds: int) -> tuple[int, int]:
     """How many calls one timed region needs to last `region` seconds for the fastest candidate, and how many rounds, at
     most `rounds`, fit into `limit` seconds. The candidates have been warmed up."""

@@ -13,7 +13,7 @@ from ..control import flash_attention_enabled
 from ..planner import stock_memory
 from ..problem import Device, Problem
 from ..report import report
-from .grid import OK, TOO_LARGE, FlashIsOff, Row, routes_between
+from .grid import OK, TOO_LARGE, WRONG, FlashIsOff, Row, routes_between
 from .machine import free_memory, is_out_of_memory
 from .models import Model
 from .numbers import ratio, significant
@@ -24,7 +24,9 @@ from .workloads import TRAINING, Run, Sizes, Work, adapt, prepare, random_tokens
 VARIANTS = ("stock", "ours", "without")
 
 _LENGTH_COMPARED = 2048
-_ROW = 60.0  # seconds that one row takes, about, beyond the first run of each variant
+# Logits of ours that are farther from those of stock than so many times what other roundings do are wrong.
+_MOST_ROUNDINGS, _EPSILON = 10, 2.0**-23
+_ROW = 20.0  # seconds that one row takes, about, beyond the first run of each variant
 
 
 def measure(
@@ -97,6 +99,8 @@ def _measure_row(model: Model, workflow: str, sizes: Sizes, rounds: int, checkpo
             row |= _numbers(variant, runs, tokens_of(workflow, sizes))
     row["over_stock"] = ratio(row["ours_tokens_per_s"], row["stock_tokens_per_s"])
     row |= _share(row) | _difference(model, sizes)
+    if row["ours_status"] == OK and not row["difference"] <= _MOST_ROUNDINGS * max(row["rounding"], _EPSILON):
+        row["ours_status"] = WRONG
     return row
 
 

@@ -9,7 +9,7 @@ import click
 from rich.progress import track
 
 from ..bench import models, problems, show, workflow, workloads
-from ..bench.grid import FlashIsOff
+from ..bench.grid import WRONG, FlashIsOff
 from ..bench.machine import is_out_of_memory, machine
 from ..bench.tables import Document
 from .options import Failure, Outputs, Several, Usage, command_line, output_options, progress_console
@@ -48,7 +48,8 @@ def workflow_command(
 ) -> None:
     """Training, chat, batches, evaluation: MLX's own attention and ours.
 
-    On the model of a folder, or on one with random weights that is made for it. Needs the extra `lm`.
+    On the model of a folder, or on one with random weights that is made for it. Exits with 1 if a row is wrong. Needs
+    the extra `lm`.
     """
     outputs = Outputs(*(files[f"{kind}_file"] for kind in ("json", "csv", "markdown", "plot")))
     outputs.check()
@@ -84,3 +85,5 @@ def workflow_command(
                     [],
                 )
             )
+    if any(row["ours_status"] == WRONG for row in rows):
+        raise click.exceptions.Exit(1)

@@ -1,0 +1,112 @@
+"""The figures in README.md: attention on the eight configurations, calls that MLX does not fuse, and each workflow at the
+longest length measured."""
+
+from __future__ import annotations
+
+from page_sections import NAMES, Results, Rows, machine_of
+
+from mlx_flash_runtime.bench.machine import described
+from mlx_flash_runtime.bench.tables import Column, Row, make_table, number, text
+
+ATTENTION = """\
+Attention on the eight configurations that the project's first claims were about (batch 1 and 2, length 64 and 128, head
+dim 32 and 64, 8 heads); plain is softmax(QKᵀ)V in MLX operations, stock is MLX's own function:"""
+WORKFLOWS = """\
+Whole workflows, stock MLX against the same with flash attention, each at the longest length measured; the last column
+is the share of stock's time in attention, which bounds the gain (models made on the spot, random weights):"""
+ROUTES = """\
+Single calls that MLX itself does not fuse, or not in this form:"""
+SHOWN_ROUTES = (
+    "length 8100, D 64, training",
+    "window 1024 of 16384, D 128",
+    "8 documents of 1024, D 128, training",
+    "causal, D 256, length 8192",
+    "causal, float32, D 64, length 8192",
+    "MLA, 16 heads, length 4096",
+)
+
+
+def figures(results: Results, others: list[Rows]) -> str:
+    """The tables and what they were measured on; a line where there is nothing yet."""
+    attention = [
+        {"machine": NAMES[machine], **row}
+        for machine, documents in results.items()
+        for name, document in documents.items()
+        if name == f"grid_{machine}"
+        for row in document.summary
+    ]
+    workflows = [
+        {"machine": NAMES[machine], **max(document.rows, key=lambda row: int(row["length"]))}
+        for machine, documents in results.items()
+        for document in documents.values()
+        if document.kind == "workflow"
+    ]
+    routes = [
+        {"machine": NAMES[machine_of(measured)], **row}
+        for measured in others
+        if measured.name.startswith("routes_")
+        for row in measured.rows
+        if row["case"] in SHOWN_ROUTES
+    ]
+    machines = [
+        f"- {NAMES[machine]}: {described(next(iter(documents.values())).machine)}"
+        for machine, documents in results.items()
+        if documents
+    ]
+    parts = ["Medians, all candidates in one process, in turns, behind a check of the result."]
+    if attention:
+        parts += [ATTENTION, make_table("", ATTENTION_COLUMNS, attention).as_markdown()]
+    if routes:
+        parts += [ROUTES, make_table("", ROUTE_COLUMNS, routes).as_markdown()]
+    if workflows:
+        parts += [WORKFLOWS, make_table("", WORKFLOW_COLUMNS, workflows).as_markdown()]
+    if machines:
+        parts.append("\n".join(machines))
+    missing = [name for machine, name in NAMES.items() if not results[machine]]
+    if missing:
+        parts.append(f"Not measured yet: {', '.join(missing)}.")
+    parts.append(
+        "[docs/performance.md](docs/performance.md) has every table, the commands, and which claims hold where."
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+def _mebibytes(row: Row) -> str:
+    sizes = (row[f"{name}_peak_mib"] for name in ("stock", "ours"))
+    return " / ".join("-" if size is None else f"{size:,.0f}" for size in sizes)
+
+
+def _speed(row: Row, name: str) -> str:
+    speed = row[f"{name}_tokens_per_s"]
+    return str(row[f"{name}_status"]) if speed is None else f"{speed:,.10g}"
+
+
+ATTENTION_COLUMNS = [
+    text("machine", "machine"),
+    text("dtype", "dtype"),
+    number("mean_over_plain", "mean × plain", 2),
+    number("best_over_plain", "best", 2),
+    number("worst_over_plain", "worst", 2),
+    number("mean_over_stock", "mean × stock", 2),
+    number("worst_over_stock", "worst", 2),
+]
+ROUTE_COLUMNS = [
+    text("machine", "machine"),
+    text("case", "call"),
+    text("route", "route"),
+    number("stock_ms", "stock ms"),
+    number("ours_ms", "ours ms"),
+    number("over_stock", "× stock", 2),
+    Column("MiB, stock / ours", lambda row: _mebibytes(row)),
+]
+WORKFLOW_COLUMNS = [
+    text("machine", "machine"),
+    text("workflow", "workflow"),
+    text("model", "model"),
+    number("length", "length"),
+    Column("stock tokens/s", lambda row: _speed(row, "stock")),
+    Column("ours", lambda row: _speed(row, "ours")),
+    number("over_stock", "× stock", 2),
+    Column("MiB, stock / ours", _mebibytes),
+    Column("attention", lambda row: "-" if row["attention_share"] is None else f"{row['attention_share']:.0%}"),
+]

@@ -1,0 +1,131 @@
+"""The sections of docs/performance.md: the tables of each machine, the words in them, and what is missing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from suite import MACHINES, commands
+
+from mlx_flash_runtime.bench.machine import described
+from mlx_flash_runtime.bench.show import tables_of
+from mlx_flash_runtime.bench.tables import Column, Document, NotAResult, Row, load, make_table, number, text
+
+NAMES = {"cpu": "CPU", "h200": "NVIDIA H200", "metal": "Mac (Metal)"}
+# Measurements that the code's constants come from, too long for a page.
+UNSHOWN = ("crossover",)
+
+# By machine, then by the name of the file without .json.
+Results = dict[str, dict[str, Document]]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a script of this folder measured, in the form of `store.write`."""
+
+    name: str
+    title: str
+    command: str
+    machine: dict[str, Any]
+    definitions: list[str]
+    rows: list[Row]
+
+
+def read(folder: Path) -> Results:
+    """The results of the suite that there are. A file of another form counts as none."""
+    found: Results = {machine: {} for machine in MACHINES}
+    for machine in MACHINES:
+        for name in commands(machine):
+            try:
+                found[machine][name] = load(folder / f"{name}.json")
+            except NotAResult:
+                continue
+    return found
+
+
+def read_rows(folder: Path) -> list[Rows]:
+    """What the other scripts of this folder measured."""
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if "kind" not in data and data.get("title") and path.stem not in UNSHOWN:
+            found.append(
+                Rows(path.stem, *(data[key] for key in ("title", "command", "machine", "definitions", "rows")))
+            )
+    return found
+
+
+def sections(results: Results, folder: Path) -> list[str]:
+    """One section a machine; none for a Mac while nothing was measured on one."""
+    others = read_rows(folder)
+    found = []
+    for machine, documents in results.items():
+        own = [each for each in others if machine_of(each) == machine]
+        if machine != "metal" or documents or own:
+            found.append(_section(machine, documents, own))
+    return found
+
+
+def machine_of(measured: Rows) -> str:
+    """Which of MACHINES it ran on; the CPU for what has no GPU in it."""
+    if "H200" in measured.machine["device"]:
+        return "h200"
+    return "cpu" if measured.machine["backend"] == "cpu" else "metal"
+
+
+def _section(machine: str, documents: dict[str, Document], others: list[Rows]) -> str:
+    parts = [f"## {NAMES[machine]}"]
+    definitions: dict[str, None] = {}
+    for document in documents.values():
+        parts.append(_headed(document.title, document.command, document.machine))
+        for table in tables_of(document):
+            parts.append((f"{table.title}:\n\n" if table.title else "") + table.as_markdown())
+        definitions |= dict.fromkeys(document.definitions)
+    if definitions:
+        parts.append("\n".join(f"- {definition}" for definition in definitions))
+    for measured in others:
+        parts.append(_headed(measured.title, measured.command, measured.machine))
+        columns = _columns(measured)
+        bad = [i for i, row in enumerate(measured.rows) if row.get("wrong")]
+        parts.append(make_table("", columns, measured.rows, bad).as_markdown())
+        if measured.definitions:
+            parts.append("\n".join(f"- {definition}" for definition in measured.definitions))
+    there = {*documents, *(measured.name for measured in others)}
+    missing = [command for name, command in commands(machine).items() if name not in there]
+    if missing:
+        wanted = "\n".join(missing)
+        parts.append(f"Not measured yet (`python benchmarks/suite.py {machine}` runs them all):\n\n```\n{wanted}\n```")
+    return "\n\n".join(parts) + "\n"
+
+
+def _headed(title: str, command: str, machine: dict[str, Any]) -> str:
+    return f"### {title}\n\n`{command}`\n\n{described(machine)}."
+
+
+def _columns(measured: Rows) -> list[Column]:
+    if measured.name.startswith("routes_"):
+        return [
+            text("case", "case"),
+            text("route", "route"),
+            *(Column(f"{name} ms", lambda row, name=name: _time(row, name)) for name in ("plain", "stock", "ours")),
+            number("over_plain", "× plain", 2),
+            number("over_stock", "× stock", 2),
+            *(number(f"{name}_peak_mib", f"{name} MiB") for name in ("plain", "stock", "ours")),
+            number("memory_ratio", "× less memory", 2),
+            Column(
+                "error", lambda row: "-" if row["error"] is None else ("WRONG: " * row["wrong"]) + f"{row['error']:.1e}"
+            ),
+        ]
+    keys = [key for key, value in measured.rows[0].items() if not isinstance(value, dict | list)]
+    return [(text if isinstance(measured.rows[0][key], str) else number)(key, key.replace("_", " ")) for key in keys]
+
+
+def _time(row: Row, name: str) -> str:
+    if row[f"{name}_failure"]:
+        return str(row[f"{name}_failure"])
+    if row[f"{name}_ms"] is None:
+        return "-"
+    spread = 100 * (row[f"{name}_high_ms"] - row[f"{name}_low_ms"]) / 2 / row[f"{name}_ms"]
+    return f"{row[f'{name}_ms']:g} ±{spread:.0f}%"

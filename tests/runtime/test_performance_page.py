@@ -1,0 +1,79 @@
+"""docs/performance.md and the figures in README.md are what benchmarks/results says."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def page(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    return importlib.import_module("performance_page")
+
+
+def test_the_pages_are_what_the_results_say(page: ModuleType) -> None:
+    for path, text in page.pages(page.RESULTS).items():
+        assert path.read_text(encoding="utf-8") == text, "run: python benchmarks/performance_page.py"
+
+
+def test_nothing_measured_is_said_with_the_commands(page: ModuleType, tmp_path: Path) -> None:
+    text, readme = page.pages(tmp_path).values()
+    assert "| LoRA 15-35 % faster | not measured | not measured | not measured |" in text
+    assert "python benchmarks/suite.py metal && python benchmarks/performance_page.py" in text
+    assert "mlx-flash bench grid --dtype float32,bfloat16\n" in text
+    assert "Not measured yet: CPU, NVIDIA H200, Mac (Metal)." in readme
+
+
+def test_another_number_is_another_page(page: ModuleType, tmp_path: Path) -> None:
+    result = json.loads((page.RESULTS / "grid_cpu.json").read_text(encoding="utf-8"))
+    row = result["summary"][0]
+    row |= {"mean_over_plain": 7.77, "peak_tokens_per_s": 440_358}
+    (tmp_path / "grid_cpu.json").write_text(json.dumps(result), encoding="utf-8")
+    text, readme = page.pages(tmp_path).values()
+    assert f"| {row['dtype']} | 7.77 |" in text
+    assert f"| CPU | {row['dtype']} | 7.77 |" in readme
+    assert f"{row['dtype']} 7.77×: yes" in text
+    assert f"{row['dtype']} 440,358: no" in text
+
+
+def test_a_workflow_claim_says_where_it_holds(page: ModuleType, tmp_path: Path) -> None:
+    result = json.loads((page.RESULTS / "workflow_lora_cpu.json").read_text(encoding="utf-8"))
+    for row, gain in zip(result["rows"], (1.0, 1.1, 1.2), strict=True):
+        row["over_stock"] = gain
+    (tmp_path / "workflow_lora_h200.json").write_text(json.dumps(result), encoding="utf-8")
+    text, _ = page.pages(tmp_path).values()
+    longest = result["rows"][-1]
+    where = f"1.00× to 1.20×: at {longest['model']} {longest['length']:,}"
+    assert f"| LoRA 15-35 % faster | not measured | {where} | not measured |" in text
+
+
+def test_routes_have_a_section_on_their_machine(page: ModuleType, tmp_path: Path) -> None:
+    times = {f"{name}_{key}ms": 2.0 for name in ("plain", "ours") for key in ("", "low_", "high_")}
+    row = {
+        "case": "window 1024 of 16384, D 128",
+        "route": "lowered",
+        **times,
+        "stock_ms": None,
+        "stock_failure": "out of memory",
+    }
+    row |= {"plain_failure": None, "ours_failure": None, "over_plain": 1.0, "over_stock": None, "memory_ratio": None}
+    row |= {"plain_peak_mib": 8.0, "stock_peak_mib": None, "ours_peak_mib": 4.0, "error": 1.0, "wrong": True}
+    machine = json.loads((page.RESULTS / "grid_cpu.json").read_text(encoding="utf-8"))["machine"]
+    machine |= {"device": "NVIDIA H200", "backend": "cuda"}
+    result = {"title": "Routes", "command": "c", "machine": machine, "definitions": ["words"], "rows": [row]}
+    (tmp_path / "routes_h200.json").write_text(json.dumps(result), encoding="utf-8")
+    text, readme = page.pages(tmp_path).values()
+    section = text.partition("## NVIDIA H200")[2]
+    assert (
+        "| window 1024 of 16384, D 128 | lowered | 2 ±0% | out of memory | 2 ±0% | 1.00 | - | 8 | - | 4 | - | WRONG: 1.0e+00 |"
+        in section
+    )
+    assert "benchmarks/routes.py h200" not in section
+    assert "| NVIDIA H200 | window 1024 of 16384, D 128 | lowered | - | 2 | - | - / 4 |" in readme
