@@ -1,5 +1,4 @@
-"""The figures in README.md: attention on the eight configurations, calls that MLX does not fuse, and each workflow at the
-longest length measured."""
+"""The figures in README.md: attention on the eight configurations, single calls, each workflow at its longest."""
 
 from __future__ import annotations
 

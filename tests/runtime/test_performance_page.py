@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import importlib
 import json
+import shlex
 from pathlib import Path
 from types import ModuleType
 
+import click
 import pytest
+
+from mlx_flash_runtime.cli.bench import bench
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -71,9 +75,20 @@ def test_routes_have_a_section_on_their_machine(page: ModuleType, tmp_path: Path
     (tmp_path / "routes_h200.json").write_text(json.dumps(result), encoding="utf-8")
     text, readme = page.pages(tmp_path).values()
     section = text.partition("## NVIDIA H200")[2]
-    assert (
-        "| window 1024 of 16384, D 128 | lowered | 2 ±0% | out of memory | 2 ±0% | 1.00 | - | 8 | - | 4 | - | WRONG: 1.0e+00 |"
-        in section
-    )
+    cells = "lowered | 2 ±0% | out of memory | 2 ±0% | 1.00 | - | 8 | - | 4 | - | WRONG: 1.0e+00 |"
+    assert f"| window 1024 of 16384, D 128 | {cells}" in section
     assert "benchmarks/routes.py h200" not in section
     assert "| NVIDIA H200 | window 1024 of 16384, D 128 | lowered | - | 2 | - | - / 4 |" in readme
+
+
+def test_every_command_of_the_suite_is_one(page: ModuleType) -> None:
+    suite = importlib.import_module("suite")
+    for machine in suite.MACHINES:
+        for command in suite.commands(machine).values():
+            program, *words = shlex.split(command)
+            if program == "python":
+                assert (ROOT / words[0]).is_file()
+                continue
+            group, name, *options = words
+            assert group == "bench"
+            bench.get_command(click.Context(bench), name).make_context(name, options)  # raises for what is no option

@@ -38,7 +38,7 @@ a { color: var(--stock); }
 .finding { margin: 1rem 0; padding-left: .9rem; border-left: 3px solid var(--ours); white-space: pre-line; }
 code { font: .85em var(--mono); overflow-wrap: anywhere; }
 figure { margin: 1.5rem 0; overflow-x: auto; }
-figure svg { display: block; width: 100%; min-width: 34rem; height: auto; }
+figure svg { display: block; width: 100%; height: auto; }
 .scroll { overflow-x: auto; margin: 1rem 0 1.5rem; }
 table { border-collapse: collapse; font-size: .83rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; color: var(--soft); padding-bottom: .4rem; }

@@ -11,7 +11,7 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from .grid import CANDIDATES, WRONG
 from .tables import Document, Row
@@ -37,6 +37,7 @@ _STYLE = {
     "svg.hashsalt": "mlx-flash",
 }
 _MOST_BARS = 32
+_PIXELS_PER_INCH = (50, 120)  # in a page, whose type is then neither too small to read nor larger than the text
 _LINE_LENGTHS = 3  # from so many lengths on, a line is worth drawing
 _ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
@@ -65,10 +66,11 @@ def inline_svg(picture: Figure, label: str) -> str:
     for color, name in ((_INK, "ink"), (_FAINT, "faint"), *((COLORS[name], name) for name in COLORS)):
         svg = svg.replace(color, f"var(--{name})")
     # By its view box alone it fits any width.
-    svg = re.sub(
-        r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1), count=1
-    )
-    return svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
+    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
+    least, most = (round(pixels * picture.get_figwidth()) for pixels in _PIXELS_PER_INCH)
+    style = f"min-width: {least}px; max-width: {most}px"
+    return svg.replace("<svg", f'<svg role="img" aria-label="{label}" style="{style}"', 1)
 
 
 def _new(panels: int, width: float) -> tuple[Figure, Sequence[Axes]]:
@@ -128,7 +130,7 @@ def _bars(axes: Axes, rows: list[Row]) -> None:
             axes.text(x, top, f"{row['over_plain']:.2f}×", ha="center", va="bottom", fontsize=8)
     times = [row[f"{name}_ms"] for row in rows for name in CANDIDATES if row[f"{name}_ms"]]
     if max(times) > 20 * min(times):
-        axes.set_yscale("log")
+        _log_scale(axes, times)
     else:
         axes.margins(y=0.12)
     labels = ["\n".join(f"{_SHORT[key]}{row[key]}" for key in varying) for row in rows]
@@ -179,10 +181,20 @@ def _scores(row: Row) -> float:
 def _over_length(axes: Axes, rows: list[Row], key: str, label: str) -> None:
     for name in CANDIDATES:
         _line(axes, rows, f"{name}_{key}", name)
-    axes.set_yscale("log")
+    _log_scale(axes, [row[f"{name}_{key}"] for row in rows for name in CANDIDATES if row[f"{name}_{key}"]])
     _length_axis(axes, rows)
     axes.set_ylabel(label)
     axes.legend()
+
+
+def _log_scale(axes: Axes, values: Sequence[float]) -> None:
+    """A logarithmic y axis with numbers written out; where it spans little, also between the powers of ten."""
+    axes.set_yscale("log")
+    number = FuncFormatter(lambda value, _: f"{value:,g}")
+    axes.yaxis.set_major_formatter(number)
+    narrow = max(values, default=1) < 30 * min(values, default=1)
+    axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+    axes.yaxis.set_minor_formatter(number if narrow else NullFormatter())
 
 
 def _line(axes: Axes, rows: list[Row], key: str, name: str, style: str = "o-") -> None:
@@ -243,7 +255,7 @@ def _compare(document: Document) -> Figure:
         axes.plot([median, median], [y - 0.25, y + 0.25], color=COLORS[mode], lw=2)
     axes.set_yticks([0, 1], ["without", "with"])
     axes.set_ylim(-0.6, 1.6)
-    axes.set_xlim(left=0)
+    axes.set_xlim(0, 1.05 * max(row["seconds"] for row in document.rows))
     axes.set_xlabel("seconds of each run; the bar is the median")
     axes.grid(axis="x", color=_FAINT, lw=0.5)
     return picture

@@ -1,0 +1,130 @@
+"""`mlx-flash report`: one page that holds every number, needs nothing else, and survives what results may hold."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from mlx_flash_runtime.bench import show, tables
+from mlx_flash_runtime.cli.group import mlx_flash
+
+RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
+SOME = [RESULTS / f"{name}_cpu.json" for name in ("grid", "grid_causal", "workflow_lora", "workflow_chat")]
+VOID = {"meta", "br"}
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(mlx_flash, ["report", *map(str, arguments)])
+
+
+class Elements(HTMLParser):
+    """What of a page can be asked for: its ids, what refers to something, the text; whether every element is closed."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: Counter[str] = Counter()
+        self.ids: list[str] = []
+        self.references: list[str] = []
+        self.text = ""
+        self.feed(page)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags[tag] += 1
+        self.open += [tag] if tag not in VOID else []
+        for name, value in attrs:
+            self.ids += [value or ""] if name == "id" else []
+            self.references += [value or ""] if name in ("href", "src", "xlink:href", "action", "data") else []
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.handle_endtag(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    target = tmp_path_factory.mktemp("report") / "page.html"
+    result = run(*SOME, "--html", target)
+    assert result.exit_code == 0, result.output
+    return target.read_text(encoding="utf-8")
+
+
+def test_the_page_needs_nothing_else(page: str) -> None:
+    elements = Elements(page)
+    assert all(reference.startswith("#") for reference in elements.references)
+    assert not {"script", "link", "iframe", "img"} & set(elements.tags)
+    assert re.findall(r"@import|url\((?!#)", page) == []
+
+
+def test_what_a_page_refers_to_is_there_once(page: str) -> None:
+    elements = Elements(page)
+    assert max(Counter(elements.ids).values()) == 1
+    assert {reference[1:] for reference in elements.references} <= set(elements.ids)
+    assert set(re.findall(r"url\(#([^)]+)\)", page)) <= set(elements.ids)
+
+
+def test_the_page_holds_every_cell_and_a_picture_of_each_result(page: str) -> None:
+    elements = Elements(page)
+    assert elements.tags["svg"] == len(SOME)
+    for path in SOME:
+        document = tables.load(path)
+        for table in show.tables_of(document):
+            assert all(cell in elements.text for row in table.cells for cell in row)
+        assert document.command in elements.text
+
+
+def test_what_a_result_says_is_text(tmp_path: Path) -> None:
+    result = json.loads(SOME[0].read_text(encoding="utf-8"))
+    result |= {"title": '<b>"1 < 2"', "command": "mlx-flash compare -- python '<i>.py'", "findings": ["a & <u>"]}
+    (tmp_path / "result.json").write_text(json.dumps(result), encoding="utf-8")
+    assert run(tmp_path / "result.json", "--html", tmp_path / "page.html").exit_code == 0
+    elements = Elements((tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert not {"b", "i", "u"} & set(elements.tags)
+    assert "a & <u>" in elements.text
+
+
+def test_rows_without_numbers_are_shown(tmp_path: Path) -> None:
+    for path, kind in ((SOME[0], "grid"), (SOME[2], "workflow")):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        for row in result["rows"]:
+            row |= {key: None for key in row if re.search(r"_ms$|_s$|_mib$|_error$|stability$|^over_|share|bound", key)}
+            row |= {key: "out of memory" for key in row if key.endswith("_status")}
+        (tmp_path / f"{kind}.json").write_text(json.dumps(result), encoding="utf-8")
+    result = run(tmp_path / "grid.json", tmp_path / "workflow.json", "--html", tmp_path / "page.html")
+    assert result.exit_code == 0, result.output
+    assert "out of memory" in Elements((tmp_path / "page.html").read_text(encoding="utf-8")).text
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "No such file"), ("{", "is not JSON"), ("[]", "is not a result"), ('{"kind": "grid"}', "is not a result")],
+)
+def test_what_is_no_result_is_refused(content: str | None, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    if content is not None:
+        path.write_text(content, encoding="utf-8")
+    result = run(path, "--html", tmp_path / "page.html")
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_a_page_that_cannot_be_written(tmp_path: Path) -> None:
+    result = run(SOME[0], "--html", tmp_path / "nowhere" / "page.html")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: ")
+    assert "Traceback" not in result.output
