@@ -16,6 +16,8 @@ from mlx_flash_runtime.bench.tables import Column, Document, NotAResult, Row, lo
 NAMES = {"cpu": "CPU", "h200": "NVIDIA H200", "metal": "Mac (Metal)"}
 # Measurements that the code's constants come from, too long for a page.
 UNSHOWN = ("crossover",)
+# By the last part of a key, as `forward_mib`.
+UNITS = {"us": "µs", "ms": "ms", "s": "s", "mib": "MiB"}
 
 # By machine, then by the name of the file without .json.
 Results = dict[str, dict[str, Document]]
@@ -119,7 +121,12 @@ def _columns(measured: Rows) -> list[Column]:
             ),
         ]
     keys = [key for key, value in measured.rows[0].items() if not isinstance(value, dict | list)]
-    return [(text if isinstance(measured.rows[0][key], str) else number)(key, key.replace("_", " ")) for key in keys]
+    return [(text if isinstance(measured.rows[0][key], str) else number)(key, _heading(key)) for key in keys]
+
+
+def _heading(key: str) -> str:
+    name, _, unit = key.rpartition("_")
+    return f"{name.replace('_', ' ')}, {UNITS[unit]}" if unit in UNITS and name else key.replace("_", " ")
 
 
 def _time(row: Row, name: str) -> str:
