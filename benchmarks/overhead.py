@@ -32,8 +32,8 @@ Attention = Callable[..., mx.array]
 TITLE = "What the patch adds to a call"
 DEFINITION = (
     "Microseconds of processor time to make a call in Python (MLX computes later), the least of many repeats: on MLX's "
-    "own function, on a Python function in its place that does nothing, and patched. New plan: the planner's part where it "
-    "sees a shape for the first time."
+    "own function, on a Python function in its place that does nothing, and patched. New plan: the planner's part "
+    "where it sees a shape for the first time."
 )
 
 
