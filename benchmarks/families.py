@@ -10,20 +10,17 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
-from unittest import mock
 
 import mlx.core as mx
 from mlx_lm.models.cache import make_prompt_cache
 from published_heads import PUBLISHED
 
-from mlx_flash_runtime import gradient, patch, report, stock
-from mlx_flash_runtime.layers import Decision, forget
-from mlx_flash_runtime.planner import Plan, Planner
+from mlx_flash_runtime.layers import Decision
 from mlx_flash_runtime.problem import Device
+from mlx_flash_runtime.rehearsal import LayerCalls, rehearse
 from mlx_flash_runtime.settings import Settings
 from model_families import families, make
 
@@ -65,60 +62,27 @@ class Phase(NamedTuple):
     heads: list[Heads]
 
 
-class Attention:
-    """Stands in for every route: gives zeros of the right shape, which nobody computes, and notes the heads."""
-
-    def __init__(self) -> None:
-        self.heads: set[Heads] = set()
-
-    def __call__(self, q: mx.array, k: mx.array, v: mx.array, **_: Any) -> mx.array:
-        self.heads.add((q.shape[1], k.shape[1], q.shape[3], v.shape[3]))
-        return mx.zeros((*q.shape[:3], v.shape[3]), q.dtype)
-
-    def phase(self) -> Phase:
-        """What was noted, and the report, since the last call."""
-        layers, heads, self.heads = report().layers, sorted(self.heads), set()
-        forget()
-        decisions = Counter(kind.decision for layer in layers for kind in layer.calls)
-        return Phase(decisions, sorted({layer.class_name for layer in layers}), heads)
-
-
-@contextmanager
-def told(device: Device, training: bool) -> Iterator[Attention]:
-    """The patch in place, with a planner that believes to be on `device`, inside a gradient or not."""
-    attention = Attention()
-    patch.install(Planner(Settings(enabled=True)))
-    try:
-        with (
-            mock.patch.object(Device, "current", return_value=device),
-            mock.patch.object(gradient, "shows", return_value=device.backend != "cpu"),
-            mock.patch.object(gradient, "is_traced", return_value=training),
-            mock.patch.object(stock, "attention", attention),
-            mock.patch.object(Plan, "run", lambda self, q, k, v, **more: attention(q, k, v)),
-        ):
-            forget()
-            yield attention
-    finally:
-        patch.uninstall()
-        forget()
-
-
 def phases(device: Device) -> dict[str, list[Phase]]:
     """Of each family on `device`: prefill, decode, training."""
-    models = {family: _model(family) for family in families() if family not in NOT_LAZY}
-    prompt = mx.zeros((1, LENGTH), mx.int32)
-    found: dict[str, list[Phase]] = {family: [] for family in models}
-    with told(device, training=False) as attention:
-        for family, model in models.items():
-            cache = make_prompt_cache(model)
-            for tokens in (prompt, prompt[:, :1]):
-                model(tokens, cache=cache)
-                found[family].append(attention.phase())
-    with told(device, training=True) as attention:
-        for family, model in models.items():
-            model(prompt)
-            found[family].append(attention.phase())
-    return found
+    return {family: _phases(_model(family), device) for family in families() if family not in NOT_LAZY}
+
+
+def _phases(model: Any, device: Device) -> list[Phase]:
+    prompt, cache = mx.zeros((1, LENGTH), mx.int32), make_prompt_cache(model)
+    generation = [partial(model, tokens, cache=cache) for tokens in (prompt, prompt[:, :1])]
+    settings = Settings(enabled=True)
+    steps = [
+        *rehearse(generation, device, settings),
+        *rehearse([partial(model, prompt)], device, settings, training=True),
+    ]
+    return [_phase(calls) for calls in steps]
+
+
+def _phase(calls: list[LayerCalls]) -> Phase:
+    decisions = Counter(decision for decision, _ in {(call.decision, layer) for call in calls for layer in call.layers})
+    problems = [call.problem for call in calls]
+    heads = sorted({(p.query_heads, p.key_heads, p.head_dim, p.value_head_dim) for p in problems})
+    return Phase(decisions, sorted({name for call in calls for _, name in call.layers}), heads)
 
 
 def _model(family: str) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 import mlx.core as mx
 
 from . import layers, state
-from .layers import Kind
+from .layers import Decision, Kind
 
 # Attributes of mlx-lm's class that this needs; with others, it is another release's.
 _PARTS = (
@@ -25,7 +25,7 @@ _PARTS = (
     "scale",
     "attn_logit_softcapping",
 )
-_HAND_WRITTEN = ("unfused", "the model's own attention with softcapped scores: nothing here is faster for it")
+HAND_WRITTEN = Decision("unfused", "the model's own attention with softcapped scores: nothing here is faster for it")
 
 
 def softcapped(original: Callable[..., mx.array]) -> Callable[..., mx.array]:
@@ -46,7 +46,7 @@ def softcapped(original: Callable[..., mx.array]) -> Callable[..., mx.array]:
             float(self.attn_logit_softcapping),
         )
         if not plan.is_ours:
-            layers.count(Kind(plan.kind.phase, *_HAND_WRITTEN), sys._getframe(0))
+            layers.count(Kind(plan.kind.phase, *HAND_WRITTEN), sys._getframe(0))
             return original(self, x, mask, cache)
         layers.count(plan.kind, sys._getframe(0))
         q = self.rope(_heads(self.q_proj(x), self.n_heads), offset=offset)

@@ -117,10 +117,15 @@ def _chosen(
 
 
 class Planner:
-    """Plans calls under fixed settings and remembers the plans."""
+    """Plans calls under fixed settings and remembers the plans.
 
-    def __init__(self, settings: Settings) -> None:
+    For the device of the call, or for a `device` that it is told of, and then for calls inside or outside of a gradient
+    as it is told by `training`.
+    """
+
+    def __init__(self, settings: Settings, device: Device | None = None, training: bool = False) -> None:
         self.settings = settings
+        self.told = None if device is None else (device, training)
         self._plans: dict[tuple[object, ...], Plan] = {}
         self._cpu_plans: dict[tuple[object, ...], Plan] = {}
         # Where there is a GPU, either device may be a thread's default at the time of a call.
@@ -171,22 +176,26 @@ class Planner:
             problem = Problem.of(q, k, k, mask, softcap=softcap)
             if problem is None:
                 return UNPLANNED
-            found = self._plans[key] = _unsure_of_training(plan(problem, Device.current(), self.settings))
+            found = self._plans[key] = self._planned(problem, mask)
         return found
 
     def _plan_anew(self, q: mx.array, k: mx.array, v: mx.array, mask: object, sinks: object) -> Plan:
         if state.planner is self:
             mlx_lm_patches.catch_up()
         problem = Problem.of(q, k, v, mask, sinks)
-        if problem is None:
-            return UNPLANNED
+        return UNPLANNED if problem is None else self._planned(problem, mask)
+
+    def _planned(self, problem: Problem, mask: object) -> Plan:
+        if self.told is not None:
+            device, training = self.told
+            return self._plan(replace(problem, training=training), device, mask)
         device = Device.current()
         chosen = self._plan(problem, device, mask)
         if not gradient.shows() or device.backend == "cpu":
             return _unsure_of_training(chosen)
         in_training = self._plan(replace(problem, training=True), device, mask)
-        if chosen.is_native and in_training.is_native:
-            return chosen
+        if chosen.is_native and in_training.is_native:  # all the same: asking MLX would cost more than planning
+            return _unsure_of_training(chosen)
         return replace(chosen, in_training=in_training)
 
     def _plan(self, problem: Problem, device: Device, mask: object) -> Plan:
@@ -197,7 +206,7 @@ class Planner:
 
 
 def _unsure_of_training(plan: Plan) -> Plan:
-    """The plan, counting as what it is where nobody can tell whether a gradient is traced."""
+    """The plan, counting as what it is where it is not asked whether a gradient is traced."""
     if plan.kind.phase != "prefill":
         return plan
     return replace(plan, kind=plan.kind._replace(phase="prefill or training"))

@@ -45,9 +45,10 @@ class Report:
         - `layers`: a list, in the order of first calls, of `name`, `class`, `calls`, `routes`, and `phases`: calls by
           route in each phase.
 
-        A phase is `prefill`, `decode` (at most 8 queries, on more keys) or `training` (inside a gradient). Where the
-        device does not show whether a gradient is traced, as on the CPU, the first and the last are one: `prefill or
-        training`. `unknown` are calls whose arguments the planner leaves to MLX.
+        A phase is `prefill`, `decode` (at most 8 queries, on more keys) or `training` (inside a gradient). The first
+        and the last are one, `prefill or training`, where MLX does not show whether a gradient is traced, as on the
+        CPU, and where it is not asked because its own function gets the call either way. `unknown` are calls whose
+        arguments the planner leaves to MLX.
         """
         phases = {phase: _of_phase(self.layers, phase) for phase in _phases(self.layers)}
         return {

@@ -12,13 +12,12 @@ from jsonschema import validate
 from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.models.llama import Model, ModelArgs
 
-from mlx_flash_runtime import flash_attention_enabled, gradient, report
+from mlx_flash_runtime import flash_attention_enabled, report
 from mlx_flash_runtime.layers import Counted, Kind
-from mlx_flash_runtime.problem import PHASES
+from mlx_flash_runtime.planner import Planner
+from mlx_flash_runtime.problem import PHASES, Device
 from mlx_flash_runtime.report import Report
-
-# Whether this machine tells a gradient that is being traced from a prefill.
-PREFILL, TRAINING = ("prefill", "training") if gradient.shows() else ("prefill or training",) * 2
+from mlx_flash_runtime.settings import Settings
 
 
 def model() -> Model:
@@ -96,19 +95,28 @@ def test_prefill_and_decode_of_a_model() -> None:
             llama(mx.zeros((1, 1), mx.int32), cache=cache)
         data = checked(report())
     assert {phase: (part["layers"], part["calls"]) for phase, part in data["phases"].items()} == {
-        PREFILL: (2, 2),
+        "prefill or training": (2, 2),
         "decode": (2, 6),
     }
     assert [layer["name"] for layer in data["layers"]] == ["model.layers.0.self_attn", "model.layers.1.self_attn"]
 
 
-def test_training_of_a_model() -> None:
+def test_training_of_a_model_that_stays_on_mlx_s_own_function() -> None:
     llama = model()
     tokens = mx.zeros((1, 5), mx.int32)
     with flash_attention_enabled():
         nn.value_and_grad(llama, lambda tokens: llama(tokens).sum())(tokens)
         data = checked(report())
-    assert {phase: part["calls"] for phase, part in data["phases"].items()} == {TRAINING: 2}
+    assert {phase: part["calls"] for phase, part in data["phases"].items()} == {"prefill or training": 2}
+
+
+def test_training_on_a_device_that_shows_it() -> None:
+    q = mx.zeros((1, 2, 100, 64), mx.float16)
+    planner = Planner(Settings(True), Device("cuda", (0, 32, 4), 2**36), training=True)
+    assert planner.plan_call(q, q, q, "causal", None).kind[:2] == ("training", "lowered")
+    planner = Planner(Settings(True), Device("cuda", (0, 32, 4), 2**36))
+    assert planner.plan_call(q, q, q, "causal", None).kind[:2] == ("prefill", "native")
+    assert planner.plan_call(q[:, :, :1], q, q, None, None).kind[:2] == ("decode", "native")
 
 
 def test_a_call_left_to_mlx_is_of_an_unknown_phase() -> None:

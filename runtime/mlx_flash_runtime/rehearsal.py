@@ -1,0 +1,129 @@
+"""A model's attention calls on a device that need not be here, without computing anything.
+
+MLX is lazy: a model that runs on attention that gives zeros only describes its layers. It runs inside `mx.compile`,
+where MLX refuses to compute what depends on the inputs, so that a model which needs its own numbers (dbrx chooses its
+experts by them) is an error rather than gigabytes of random weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, cast
+
+import mlx.core as mx
+
+from . import layers, patch, stock
+from .gemma2 import HAND_WRITTEN
+from .layers import Decision, Kind
+from .planner import Plan, Planner
+from .problem import Call, Device, Problem
+from .routes import Route
+from .settings import Settings
+
+
+class NotLazy(Exception):
+    """The model needs computed numbers to say what it would compute."""
+
+
+@dataclass(frozen=True)
+class LayerCalls:
+    """A distinct attention call: its plan, and by name and class the layers that make it."""
+
+    plan: Plan
+    layers: tuple[tuple[str, str], ...]
+
+    @property
+    def problem(self) -> Problem:
+        """What the layers call for."""
+        assert self.plan.problem is not None
+        return self.plan.problem
+
+    @property
+    def decision(self) -> Decision:
+        """The route that the layers take and why, or that they keep the attention that the model has of its own."""
+        return HAND_WRITTEN if self.problem.softcap is not None and not self.plan.is_ours else self.plan.decision
+
+
+def rehearse(
+    steps: Sequence[Callable[[], object]], device: Device, settings: Settings, *, training: bool = False
+) -> list[list[LayerCalls]]:
+    """The distinct attention calls of each step, in the order in which they are first made, as they would be planned on
+    `device`. A step runs a model, lazily; one may go on with the caches of the one before.
+
+    Starts the counts of the report over. Raises NotLazy, and whatever a step raises.
+    """
+    planner = _Rehearsal(settings, device, training)
+    found: list[list[LayerCalls]] = []
+
+    def run(x: mx.array) -> mx.array:
+        for step in steps:
+            layers.forget()
+            step()
+            found.append(planner.calls())
+        return x
+
+    before, stock_attention = patch.active(), stock.attention
+    patch.install(planner)
+    stock.attention = _zeros
+    try:
+        mx.compile(run)(mx.array(0))
+    except ValueError as error:
+        if not str(error).startswith("[eval]"):
+            raise
+        raise NotLazy("it has to compute numbers to know which of its parts run") from error
+    finally:
+        stock.attention = stock_attention
+        patch.uninstall()
+        if before is not None:
+            patch.install(before)
+        layers.forget()
+    return found
+
+
+def _zeros(q: mx.array, k: mx.array, v: mx.array, **_: Any) -> mx.array:
+    """In the place of attention: zeros of the right shape, which nobody computes."""
+    return mx.zeros((*q.shape[:3], v.shape[3]), q.dtype)
+
+
+def _run(call: Call, block_size: int | None) -> mx.array:
+    return _zeros(call.q, call.k, call.v)
+
+
+_NOTHING = cast(Route, SimpleNamespace(NAME="rehearsed", run=_run))
+
+
+@dataclass(frozen=True, eq=False)
+class _Rehearsed(Plan):
+    """Stands for the plan of that number, and has nothing computed."""
+
+    is_ours: bool = True
+
+
+class _Rehearsal(Planner):
+    """Remembers its plans and numbers them; layers are counted by the number, in the place of a route."""
+
+    def __init__(self, settings: Settings, device: Device, training: bool) -> None:
+        super().__init__(settings, device, training)
+        self.numbered: list[Plan] = []
+
+    def _planned(self, problem: Problem, mask: object) -> Plan:
+        found = super()._planned(problem, mask)
+        self.numbered.append(found)
+        kind = Kind(found.kind.phase, str(len(self.numbered) - 1), "")
+        # Gemma 2 would write out its own attention, layer by layer, where the plan is not ours.
+        return _Rehearsed(_NOTHING, kind, problem, is_ours=found.is_ours or problem.softcap is not None)
+
+    def calls(self) -> list[LayerCalls]:
+        """What was counted since the counts were started over."""
+        plans: dict[Problem, Plan] = {}
+        callers: dict[Problem, list[tuple[str, str]]] = {}
+        for layer in layers.snapshot():
+            for kind in layer.calls:
+                if kind.phase != "unknown":  # arguments that are MLX's own to judge
+                    found = self.numbered[int(kind.route)]
+                    assert found.problem is not None
+                    plans.setdefault(found.problem, found)
+                    callers.setdefault(found.problem, []).append((layer.name, layer.class_name))
+        return [LayerCalls(plan, tuple(callers[problem])) for problem, plan in plans.items()]
