@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,12 +67,12 @@ def phases(device: Device) -> dict[str, list[Phase]]:
 
 
 def _phases(model: Any, device: Device) -> list[Phase]:
-    prompt, cache = mx.zeros((1, LENGTH), mx.int32), make_prompt_cache(model)
-    generation = [partial(model, tokens, cache=cache) for tokens in (prompt, prompt[:, :1])]
-    settings = Settings(enabled=True)
+    cache = make_prompt_cache(model)
+    generation = [lambda tokens: model(tokens, cache=cache), lambda tokens: model(tokens[:, :1], cache=cache)]
+    shape, settings = (1, LENGTH), Settings(enabled=True)
     steps = [
-        *rehearse(generation, device, settings),
-        *rehearse([partial(model, prompt)], device, settings, training=True),
+        *rehearse(generation, shape, device, settings),
+        *rehearse([model], shape, device, settings, training=True),
     ]
     return [_phase(calls) for calls in steps]
 

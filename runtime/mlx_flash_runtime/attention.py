@@ -63,7 +63,7 @@ class Explanation:
         if self.block_size is not None:
             lines.append(f"  block size {self.block_size}")
         ours, stock = mebibytes(self.extra_memory), mebibytes(self.stock_memory)
-        lines.append(f"  predicted peak memory {ours}, of MLX's own function {stock}")
+        lines.append(f"  predicted peak memory of the forward pass {ours}, of MLX's own function {stock}")
         return "\n".join(lines)
 
 

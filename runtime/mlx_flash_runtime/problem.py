@@ -77,6 +77,23 @@ class Problem:
         """Bytes of the output, `[batch, query_heads, query_length, value_head_dim]`."""
         return self.item_bytes * self.batch * self.query_heads * self.query_length * self.value_head_dim
 
+    def __str__(self) -> str:
+        """In words, as `32/8 heads, head dim 64, 8,192 queries on 8,192 keys, causal, bfloat16`."""
+        heads, keys, dims = self.query_heads, self.key_heads, (self.head_dim, self.value_head_dim)
+        words = [
+            *([f"batch {self.batch}"] if self.batch > 1 else []),
+            f"{heads} heads" if heads == keys else f"{heads}/{keys} heads",
+            f"head dim {dims[0]}" if dims[0] == dims[1] else f"head dims {dims[0]}/{dims[1]}",
+            f"{_several(self.query_length, 'query', 'queries')} on {_several(self.key_length, 'key', 'keys')}",
+            {"none": "no mask", "bool": "bool mask", "additive": "additive mask"}.get(self.mask, self.mask)
+            + (f" of {self.window:,}" if self.window else ""),
+            *(["sinks"] if self.sinks else []),
+            *([f"softcap {self.softcap:g}"] if self.softcap is not None else []),
+            self.dtype,
+            *(["with its gradient"] if self.training else []),
+        ]
+        return ", ".join(words)
+
     @property
     def phase(self) -> Phase:
         """What the call is part of, as far as its shapes tell: `decode` for at most 8 queries on more keys."""
@@ -164,6 +181,10 @@ Attend = Callable[[Call], mx.array]
 def phase_of(query_length: int, key_length: int) -> Phase:
     """The phase of a call that is not known to be part of training."""
     return "decode" if query_length <= _DECODED_QUERIES and query_length < key_length else "prefill"
+
+
+def _several(count: int, one: str, more: str) -> str:
+    return f"{count:,} {one if count == 1 else more}"
 
 
 def _mask_kind(mask: object, scores: tuple[int, ...], dtype: mx.Dtype) -> MaskKind | None:

@@ -13,6 +13,8 @@ from typing import Any
 
 import mlx.core as mx
 
+from .problems import DTYPES
+
 _LLAMA: dict[str, Any] = {
     "model_type": "llama",
     "rms_norm_eps": 1e-5,
@@ -113,19 +115,54 @@ def load(folder: Path, dtype: str | None = None) -> Model:
     """The model in a folder; `dtype` is its own unless given. Raises NotAModel."""
     from mlx_lm.utils import load_model
 
-    if not folder.is_dir():
-        raise NotAModel(f"{folder}: no such folder")
-    if not (folder / "config.json").is_file():
-        raise NotAModel(f"{folder} is no model: it has no config.json")
+    _config_of(folder)
     try:
         module, config = load_model(folder)
-    except json.JSONDecodeError as error:
-        raise NotAModel(f"{folder / 'config.json'}:{error.lineno}: {error.msg}") from error
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise NotAModel(f"{folder} cannot be loaded: {error}") from error
     if dtype is not None:
         module.set_dtype(getattr(mx, dtype))
     return _described(folder.resolve().name, module, config)
+
+
+def by_config(folder: Path, dtype: str | None = None) -> Any:
+    """The model that a folder's config.json describes, without its weights: nothing is loaded, and nothing computed
+    before the first `mx.eval`. `dtype` is that of the configuration unless given. Raises NotAModel."""
+    from mlx_lm.utils import MODEL_REMAPPING
+
+    config = _config_of(folder)
+    kind = config.get("model_type")
+    if not isinstance(kind, str):
+        raise NotAModel(f"{folder / 'config.json'} describes no model: it has no model_type")
+    try:
+        architecture = import_module(f"mlx_lm.models.{MODEL_REMAPPING.get(kind, kind)}")
+    except ModuleNotFoundError:
+        raise NotAModel(f"{folder} is a model of type {kind}, which the installed mlx-lm does not have") from None
+    try:
+        module = architecture.Model(architecture.ModelArgs.from_dict(config))
+    except (AttributeError, ValueError, KeyError, TypeError) as error:
+        raise NotAModel(f"{folder / 'config.json'} does not describe a {kind} model: {error}") from error
+    texts = (config, config.get("text_config") or {})
+    said = (part.get(key) for part in texts for key in ("dtype", "torch_dtype"))
+    module.set_dtype(getattr(mx, dtype or next((one for one in said if one in DTYPES), "bfloat16")))
+    return module
+
+
+def _config_of(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    if not folder.is_dir():
+        raise NotAModel(f"{folder}: no such folder")
+    if not path.is_file():
+        raise NotAModel(f"{folder} is no model: it has no config.json")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise NotAModel(f"{path}:{error.lineno}: {error.msg}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise NotAModel(f"{path} cannot be read: {error}") from error
+    if not isinstance(config, dict):
+        raise NotAModel(f"{path} describes no model: it is not a JSON object")
+    return config
 
 
 def _described(name: str, module: Any, config: dict[str, Any]) -> Model:

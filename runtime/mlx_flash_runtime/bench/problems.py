@@ -9,7 +9,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from ..masks import window_mask
+from ..masks import Window, window_mask
 from ..problem import Problem
 
 DTYPES = ("float32", "float16", "bfloat16")
@@ -126,6 +126,20 @@ def _make_mask(c: Configuration, dtype: mx.Dtype) -> tuple[Any, mx.array | None]
         seen = (mx.random.uniform(shape=(c.query_length, c.length)) < 0.9) | (key == position)
         array = seen if c.mask == "bool" else mx.where(seen, 0.0, -1e4).astype(dtype)
     return array, array
+
+
+def problem_like(c: Configuration) -> Problem:
+    """The call as the planner sees it, without any inputs."""
+    window = _window(c.mask)
+    structure = None if window is None or window >= c.length else Window(window)
+    mask: Any = c.mask if window is None else "causal" if structure is None else "window"
+    shape = () if mask in ("none", "causal") else (c.query_length, c.length)
+    heads = (c.heads, c.kv_heads)
+    lengths = (c.query_length, c.length)
+    training = c.phase == "train"
+    return Problem(
+        c.batch, *heads, *lengths, c.head_dim, c.head_dim, c.dtype, mask, shape, structure, training=training
+    )
 
 
 def problem_of(c: Configuration, inputs: Inputs) -> Problem:

@@ -37,6 +37,7 @@ COMMANDS = {
     "bench": (".bench:bench", "Measure attention by shape, or whole workflows."),
     "compare": (".compare:compare", "Run a script with and without flash attention, in turns."),
     "doctor": (".doctor:doctor", "What this machine has for attention, and what is missing."),
+    "explain": (".explain:explain", "Which route each attention call of a model takes, and why."),
     "report": (".report:report", "Make one HTML page of results."),
 }
 

@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -113,6 +114,12 @@ def need_matplotlib() -> None:
         import matplotlib  # noqa: F401
     except ModuleNotFoundError:
         raise Usage("plots need matplotlib: pip install 'mlx-flash-runtime[plot]'") from None
+
+
+def need_mlx_lm(what: str) -> None:
+    """Raises Usage where it is not installed; `what` needs it."""
+    if find_spec("mlx_lm") is None:
+        raise Usage(f"{what} mlx-lm: pip install 'mlx-flash-runtime[lm]'")
 
 
 def command_line() -> str:
