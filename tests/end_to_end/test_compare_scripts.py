@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -71,6 +72,53 @@ def test_a_patched_script(script: Script, patched: Path, models: Path, compare: 
     assert ("tokens/s" in quantities) == (script.name in WITH_SPEED)
     assert quantities["seconds"]["gain"] == round(quantities["seconds"]["stock"] / quantities["seconds"]["ours"], 2)
     assert result["findings"][0] in done.stdout
+
+
+CLIENT = """
+import json, sys, time, urllib.request
+
+body = json.dumps({"messages": [{"role": "user", "content": "What happens?"}], "max_tokens": 8}).encode()
+request = urllib.request.Request(f"http://127.0.0.1:{sys.argv[1]}/api/chat", body, {"Content-Type": "application/json"})
+for _ in range(600):
+    try:
+        print(json.load(urllib.request.urlopen(request))["reply"])
+        break
+    except OSError:
+        time.sleep(0.1)
+"""
+
+
+def test_a_patched_server(patched: Path, models: Path, compare: Compare, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    (tmp_path / "client.py").write_text(CLIENT)
+    command, _ = command_of(BY_NAME["web_app"], patched, models, tmp_path)
+    command[command.index("--port") + 1] = port
+    client = shlex.join([sys.executable, "client.py", port])
+    done = compare(*command, options=("--runs", "1", "--client", client, "--json", "compare.json"))
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "compare.json").read_text())
+    assert result["findings"][1] == "the outputs agree to the letter (1 line compared)"
+    assert {row["mode"]: bool(row["routes"]) for row in result["rows"]} == {"ours": True, "stock": False}
+
+
+def test_a_server_whose_client_fails(compare: Compare, tmp_path: Path) -> None:
+    (tmp_path / "server.py").write_text("import time\ntime.sleep(60)\n")
+    client = shlex.join([sys.executable, "-c", "raise SystemExit('no answer')"])
+    done = compare("server.py", options=("--client", client))
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-2:] == [
+        "error: the client of server.py ended with status 1, with flash attention:",
+        "  no answer",
+    ]
+    (tmp_path / "broken.py").write_text("import sys, time\ntime.sleep(0.5)\nsys.exit('no port')\n")
+    waiting = shlex.join([sys.executable, "-c", "import time; time.sleep(3); raise SystemExit('no answer')"])
+    done = compare("broken.py", options=("--client", waiting))
+    assert done.stderr.splitlines()[-2:] == ["error: broken.py ended with status 1, with flash attention:", "  no port"]
+    done = compare("server.py", options=("--client", "no-such-program"))
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "error: no-such-program cannot be run: No such file or directory"
 
 
 def test_a_server_is_ended_after_the_timeout(patched: Path, models: Path, compare: Compare, tmp_path: Path) -> None:

@@ -63,7 +63,13 @@ def find_script(command: Sequence[str]) -> Script:
 
 
 def measure(
-    script: Script, runs: int, stdin: Path | None, timeout: float, progress: Callable[[], None] = lambda: None
+    script: Script,
+    runs: int,
+    *,
+    stdin: Path | None,
+    timeout: float,
+    client: Sequence[str] | None = None,
+    progress: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[str, Outcome]]:
     """The outcomes of `runs` runs of each mode, in turns, after WARM_UPS of each, which fill caches and are not timed:
     MLX compiles kernels for each kind of attention. Their outputs count: they come first.
@@ -73,14 +79,14 @@ def measure(
     for mode in turns(MODES, WARM_UPS + runs):
         command = script.without() if mode == "stock" else list(script.command)
         try:
-            outcome = processes.run(command, disabled=mode == "stock", stdin=stdin, timeout=timeout)
+            outcome = processes.run(command, disabled=mode == "stock", stdin=stdin, timeout=timeout, client=client)
         except processes.TimedOut:
             raise ScriptFailed(
-                f"{script.name} did not end within {timeout:g} s and was ended. compare runs scripts that end by "
-                "themselves, which a server does not; --timeout gives more time, --stdin FILE an input that ends"
+                f"{script.name} did not end within {timeout:g} s and was ended. A server ends after its --client "
+                "COMMAND; --stdin FILE gives an input that ends, --timeout more time"
             ) from None
         except OSError as error:
-            raise ScriptFailed(f"{command[0]} cannot be run: {error.strerror}") from error
+            raise ScriptFailed(f"{error.filename or command[0]} cannot be run: {error.strerror}") from error
         _check(script, mode, outcome)
         progress()
         yield mode, outcome
@@ -92,7 +98,8 @@ def _check(script: Script, mode: str, outcome: Outcome) -> None:
         words = outcome.stderr.strip() or outcome.stdout.strip() or "(it printed nothing)"
         last = "\n".join(f"  {line}" for line in words.splitlines()[-5:])
         which = "without flash attention" if mode == "stock" else "with flash attention"
-        raise ScriptFailed(f"{script.name} ended with {how}, {which}:\n{last}")
+        who = f"the client of {script.name}" if outcome.client_failed else script.name
+        raise ScriptFailed(f"{who} ended with {how}, {which}:\n{last}")
     if outcome.report is None:
         raise NotPatched(
             f"{script.name} did not enable flash attention: it is not patched, or the runtime is not installed for its "

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+_GRACE = 60.0  # seconds that a server has to end after it was interrupted
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -28,16 +30,22 @@ class Outcome:
     stdout: str
     stderr: str
     report: dict[str, Any] | None
+    client_failed: bool = False  # then the status is the client's
 
 
 class TimedOut(Exception):
     """The process did not end in time and was ended, with whatever it had started."""
 
 
-def run(command: Sequence[str], *, disabled: bool, stdin: Path | None, timeout: float) -> Outcome:
+def run(
+    command: Sequence[str], *, disabled: bool, stdin: Path | None, timeout: float, client: Sequence[str] | None = None
+) -> Outcome:
     """Runs `command` to its end, with MLX_FLASH_DISABLE=1 if `disabled`; its stdin is a file or empty.
 
-    Raises TimedOut, and OSError where the program cannot be started.
+    A server gets a `client`, a command of its own: when that has ended, `command` is interrupted, as by Ctrl-C. The
+    time is then that until the client's end, and stdout the client's.
+
+    Raises TimedOut, and OSError where a program cannot be started.
     """
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
@@ -52,12 +60,33 @@ def run(command: Sequence[str], *, disabled: bool, stdin: Path | None, timeout: 
             child = subprocess.Popen(
                 command, env=environment, stdin=source, stdout=out, stderr=err, start_new_session=True
             )
-            status, usage = _wait(child.pid, timeout)
+            visit = None if client is None else _visit(child.pid, client, timeout)
             seconds = time.perf_counter() - start
+            status, usage = _wait(child.pid, timeout if visit is None else _GRACE)
+            seconds = time.perf_counter() - start if visit is None else seconds
             child.returncode = os.waitstatus_to_exitcode(status)  # reaped here, not by Popen
             # macOS counts in bytes, Linux in KiB.
             peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-            return Outcome(seconds, peak, child.returncode, _text(out), _text(err), _report(report))
+            if visit is None:
+                return Outcome(seconds, peak, child.returncode, _text(out), _text(err), _report(report))
+            if child.returncode not in (0, -signal.SIGINT, 128 + signal.SIGINT):  # it failed before the interruption
+                return Outcome(seconds, peak, child.returncode, _text(out), _text(err), _report(report))
+            failed = visit.returncode != 0
+            return Outcome(seconds, peak, visit.returncode, visit.stdout, visit.stderr, _report(report), failed)
+
+
+def _visit(pid: int, client: Sequence[str], timeout: float) -> subprocess.CompletedProcess[str]:
+    """Runs the client of the server `pid`, and interrupts the server."""
+    try:
+        done = subprocess.run(client, capture_output=True, text=True, errors="replace", timeout=timeout, check=False)
+    except BaseException as error:  # also an interruption: nothing is left running
+        _kill(pid)
+        os.wait4(pid, 0)
+        if isinstance(error, subprocess.TimeoutExpired):
+            raise TimedOut from None
+        raise
+    os.killpg(pid, signal.SIGINT)
+    return done
 
 
 def _wait(pid: int, timeout: float) -> tuple[int, Any]:

@@ -41,9 +41,9 @@ COMPARE_DEFINITIONS = (
     "Medians over the runs, in turns, after one of each kind that is not timed. Gain: how many times faster, smaller "
     "or more with flash attention than without, as the ratio of the medians; its 95 % interval is by bootstrap (from "
     "five runs on).",
-    "Seconds are wall time from start to end, loading included. Peak MiB: the process's resident memory as the "
-    "operating system counts it; a GPU's own memory is not in it. Of MLX: what MLX held at a time, on a GPU the GPU's, "
-    "unless the script resets that count.",
+    "Seconds are wall time from start to end (of a server's client, if there is one), loading included. Peak MiB: the "
+    "process's resident memory as the operating system counts it; a GPU's own memory is not in it. Of MLX: what MLX "
+    "held at a time, on a GPU the GPU's, unless the script resets that count.",
     "Outputs: times, sizes and speeds (by their units) do not count, nor text and numbers that differ between runs of "
     "the same kind; all other text must be equal and numbers within 0.1 % or 0.000001 of each other.",
 )

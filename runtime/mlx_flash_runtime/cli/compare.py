@@ -24,13 +24,26 @@ from .options import Failure, Outputs, Usage, output_options, progress_console
     metavar="FILE",
     help="What the script reads from standard input, which is empty otherwise.",
 )
+@click.option(
+    "--client",
+    metavar="COMMAND",
+    help="For a script that is a server: a command that asks it something. The server is stopped after it.",
+)
 @output_options
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-def compare(runs: int, timeout: float, stdin: Path | None, command: tuple[str, ...], **files: Path | None) -> None:
+def compare(
+    runs: int,
+    timeout: float,
+    stdin: Path | None,
+    client: str | None,
+    command: tuple[str, ...],
+    **files: Path | None,
+) -> None:
     """Run a script with and without flash attention, in turns.
 
     \b
     mlx-flash compare --runs 5 -- python my_script.py --model ./model
+    mlx-flash compare --client "curl --retry 60 --retry-connrefused localhost:8080/api" -- python my_server.py
 
     The script is one that flash-integrate has patched. It runs as a process of its own, once more of each kind than
     asked, to fill caches; without flash attention it gets --disable-flash-attention where it has that flag, and
@@ -43,14 +56,23 @@ def compare(runs: int, timeout: float, stdin: Path | None, command: tuple[str, .
         script = comparing.find_script(command)
         with Progress(console=progress_console(), transient=True) as progress:
             task = progress.add_task(f"running {script.name}", total=len(comparing.MODES) * (comparing.WARM_UPS + runs))
-            outcomes = list(comparing.measure(script, runs, stdin, timeout, lambda: progress.advance(task)))
+            measured = comparing.measure(
+                script,
+                runs,
+                stdin=stdin,
+                timeout=timeout,
+                client=None if client is None else shlex.split(client),
+                progress=lambda: progress.advance(task),
+            )
+            outcomes = list(measured)
     except (FileNotFoundError, comparing.NotPatched) as error:
         raise Usage(str(error)) from error
     except comparing.ScriptFailed as error:
         raise Failure(str(error)) from error
     summary = comparing.summary_of(outcomes)
     findings = (comparing.verdict(summary[0]), str(comparing.agreement_of(outcomes)))
-    command_line = f"mlx-flash compare --runs {runs} -- {shlex.join(command)}"
+    server = f"--client {shlex.quote(client)} " if client else ""
+    command_line = f"mlx-flash compare --runs {runs} {server}-- {shlex.join(command)}"
     outputs.write(
         Document(
             "compare",
