@@ -5,6 +5,7 @@
 // shift = -sum(d * out). A piece of work owns a part of the keys of one key head, and so the gradients of these; to the
 // gradient of the queries it adds in a buffer of its own, and these buffers are added up at the end.
 #include "blocks.h"
+#include "few_queries.h"
 #include "scores.h"
 #include "scratch.h"
 
@@ -154,8 +155,13 @@ class Backward {
     const int64_t skipped = block.begin - chunk.range.begin, count = static_cast<int64_t>(keys) * width;
     const float* k = chunk.keys + skipped * sizes_.head_dim;
     const float* v = chunk.values + skipped * sizes_.value_dim;
-    multiply<Order::rows_outer, false>(
-        keys, tile.vectors, {k, sizes_.head_dim, state.queries, width, memory.weights, width, shape_.head_dim});
+    // As in the forward pass, rounding included: row_sum is that of these scores.
+    if (is_few(tile)) {
+      score_few(tile, keys, sizes_.head_dim, k, state.queries_by_row, memory.weights);
+    } else {
+      multiply<Order::rows_outer, false>(
+          keys, tile.vectors, {k, sizes_.head_dim, state.queries, width, memory.weights, width, shape_.head_dim});
+    }
     if (call_.softcap != 0) {
       cap_scores(memory.weights, count, call_.softcap);
       std::copy_n(memory.weights, count, memory.capped);

@@ -36,12 +36,26 @@ void read_queries(const Rows& rows, const Shape& shape, const Tile& tile, int di
   std::fill(to + tile.count * stride, to + tile.width() * stride, 0.0f);
 }
 
-// Reads the keys or values of a block: [keys][dim in whole vectors].
+// How many rows ahead of its use a row is asked for.
+constexpr int rows_ahead = 16;
+
+// Asks for a row's cache lines ahead of their use. The row may lie behind the array's end.
+template <class T>
+inline void prefetch_row(const T* row, int dim) {
+  const auto address = reinterpret_cast<uintptr_t>(row);
+  for (uintptr_t line = 0; line < dim * sizeof(T); line += 64) {
+    __builtin_prefetch(reinterpret_cast<const void*>(address + line));
+  }
+}
+
+// Reads the keys or values of a block, and asks for the next ones: [keys][dim in whole vectors].
 template <class T>
 void read_keys(const Rows& rows, const Tile& tile, Keys block, int dim, float* to) {
   const int64_t stride = round_up(dim, lanes);
   for (int key = block.begin; key < block.end; ++key, to += stride) {
-    read_row(row_at<T>(rows, tile.batch, tile.key_head, key), dim, 1.0f, to);
+    const T* row = row_at<T>(rows, tile.batch, tile.key_head, key);
+    prefetch_row(row + rows_ahead * rows.row, dim);
+    read_row(row, dim, 1.0f, to);
   }
 }
 

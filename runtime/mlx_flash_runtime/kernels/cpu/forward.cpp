@@ -1,10 +1,9 @@
-// The forward pass: online softmax over blocks of keys (Milakov and Gimelshein, "Online normalizer calculation for
-// softmax", 2018), for blocks of queries that share the keys and values read.
-#include <type_traits>
-
+// The forward pass: online softmax over blocks of keys, for blocks of queries that share the keys and values read.
 #include "blocks.h"
+#include "few_queries.h"
 #include "scores.h"
 #include "scratch.h"
+#include "softmax.h"
 
 namespace flash {
 namespace {
@@ -36,73 +35,35 @@ Plan plan_of(const Shape& shape, int threads) {
   return plan;
 }
 
-// The state of a tile between blocks of keys.
-struct State {
-  Tile tile;
-  float* queries;  // [head_dim][width], scaled
-  float* sums;     // [value_head_dim][width]: the weighted values so far
-  float* row_max;  // [width]
-  float* row_sum;  // [width]
-};
-
 void start(const Call& call, const Sizes& sizes, const State& state, bool with_sinks) {
   const Tile& tile = state.tile;
   std::fill_n(state.sums, static_cast<int64_t>(sizes.value_dim) * tile.width(), 0.0f);
-  for (int lane = 0; lane < tile.width(); ++lane) {
-    state.row_max[lane] = masked;
-    state.row_sum[lane] = 0;
-    if (with_sinks && lane < tile.count) {
-      state.row_max[lane] = call.sinks[query_at(call.shape, tile, lane).head];
-      state.row_sum[lane] = 1;
-    }
+  std::fill_n(state.row_max, tile.width(), masked);
+  std::fill_n(state.row_sum, tile.width(), 0.0f);
+  if (!with_sinks) return;
+  for (int lane = 0; lane < tile.count; ++lane) {
+    state.row_max[lane] = call.sinks[query_at(call.shape, tile, lane).head];
+    state.row_sum[lane] = 1;
   }
 }
 
-// Turns scores into weights, and brings the sums so far to the new row_max.
-template <int Vectors>
-void softmax(float* scores, int keys, const State& state, int value_dim) {
-  constexpr int width = Vectors * lanes;
-  Vec before[Vectors], row_max[Vectors], row_sum[Vectors];
-  for (int j = 0; j < Vectors; ++j) before[j] = row_max[j] = load(state.row_max + j * lanes);
-  for (int key = 0; key < keys; ++key) {
-    for (int j = 0; j < Vectors; ++j) row_max[j] = larger(load(scores + key * width + j * lanes), row_max[j]);
-  }
-  bool same = true;
-  for (int j = 0; j < Vectors; ++j) {
-    const Vec shrink = exp(before[j] - row_max[j]);
-    row_sum[j] = load(state.row_sum + j * lanes) * shrink;
-    store(state.row_max + j * lanes, row_max[j]);
-    before[j] = shrink;
-    for (int i = 0; i < lanes; ++i) same &= shrink[i] == 1.0f;
-  }
-  for (int key = 0; key < keys; ++key) {
-    for (int j = 0; j < Vectors; ++j) {
-      float* at = scores + key * width + j * lanes;
-      const Vec weight = exp(load(at) - row_max[j]);
-      store(at, weight);
-      row_sum[j] += weight;
+// Multiplies the sums of each query by its factor, [width].
+void scale_sums(const Sizes& sizes, const State& state, const float* factor) {
+  const Tile& tile = state.tile;
+  const int width = tile.width();
+  if (is_few(tile)) {
+    for (int lane = 0; lane < tile.count; ++lane) {
+      float* sums = state.sums + lane * sizes.value_dim;
+      for (int i = 0; i < sizes.value_dim; i += lanes) store(sums + i, load(sums + i) * factor[lane]);
     }
+    return;
   }
-  for (int j = 0; j < Vectors; ++j) store(state.row_sum + j * lanes, row_sum[j]);
-  if (same) return;
-  for (int i = 0; i < value_dim; ++i) {
-    for (int j = 0; j < Vectors; ++j) {
-      float* at = state.sums + i * width + j * lanes;
-      store(at, load(at) * before[j]);
+  for (int j = 0; j < width; j += lanes) {
+    const Vec factors = load(factor + j);
+    for (int i = 0; i < sizes.value_dim; ++i) {
+      float* sums = state.sums + i * width + j;
+      store(sums, load(sums) * factors);
     }
-  }
-}
-
-void softmax_of(int vectors, float* scores, int keys, const State& state, int value_dim) {
-  switch (vectors) {
-    case 1:
-      return softmax<1>(scores, keys, state, value_dim);
-    case 2:
-      return softmax<2>(scores, keys, state, value_dim);
-    case 3:
-      return softmax<3>(scores, keys, state, value_dim);
-    default:
-      return softmax<4>(scores, keys, state, value_dim);
   }
 }
 
@@ -110,17 +71,18 @@ void softmax_of(int vectors, float* scores, int keys, const State& state, int va
 template <class T>
 void finish(const Call& call, const Sizes& sizes, const State& state, T* out, Sums sums, float* by_query) {
   const Tile& tile = state.tile;
-  const int width = tile.width(), value_dim = call.shape.value_head_dim;
-  for (int j = 0; j < width; j += lanes) {
-    const Vec inverse = 1.0f / load(state.row_sum + j);
-    for (int i = 0; i < value_dim; ++i) {
-      store(state.sums + i * width + j, load(state.sums + i * width + j) * inverse);
-    }
+  const int value_dim = call.shape.value_head_dim;
+  float inverse[tile_queries];
+  for (int lane = 0; lane < tile.width(); ++lane) inverse[lane] = 1 / state.row_sum[lane];
+  scale_sums(sizes, state, inverse);
+  const float* rows = state.sums;
+  if (!is_few(tile)) {
+    transpose(state.sums, tile.width(), sizes.value_dim, tile.width(), by_query, sizes.value_dim);
+    rows = by_query;
   }
-  transpose(state.sums, width, sizes.value_dim, width, by_query, sizes.value_dim);
   for (int lane = 0; lane < tile.count; ++lane) {
     const int64_t place = place_of(call.shape, tile, lane);
-    write_row(by_query + lane * sizes.value_dim, value_dim, out + place * value_dim);
+    write_row(rows + lane * sizes.value_dim, value_dim, out + place * value_dim);
     if (sums.row_max != nullptr) {
       sums.row_max[place] = state.row_max[lane];
       sums.row_sum[place] = state.row_sum[lane];
@@ -180,17 +142,16 @@ class Forward {
       states[i].queries = scratch.take(queries_floats);
       lay_out(states[i], partial_ ? partial_.get() + index * item_result() + i * sizes_.tile_result()
                                   : scratch.take(sizes_.tile_result()));
-      const Tile& tile = states[i].tile;
-      read_queries<T>(call_.q, call_.shape, tile, call_.shape.head_dim, [&](int) { return call_.scale; }, by_query);
-      transpose(by_query, sizes_.head_dim, tile.width(), sizes_.head_dim, states[i].queries, tile.width());
+      read(states[i], by_query);
       start(call_, sizes_, states[i], call_.sinks != nullptr && split == 0);
       needed = needed.with(states[i].tile.needed);
     }
     const int64_t length = needed.count();
     const Keys part{needed.begin + static_cast<int>(length * split / plan_.splits),
                     needed.begin + static_cast<int>(length * (split + 1) / plan_.splits)};
-    for (int key = part.begin; key < part.end; key += block_keys) {
-      const Keys block{key, std::min(key + block_keys, part.end)};
+    const int step = is_few(states[0].tile) ? few_block_keys : block_keys;
+    for (int key = part.begin; key < part.end; key += step) {
+      const Keys block{key, std::min(key + step, part.end)};
       read_keys<T>(call_.k, states[0].tile, block, call_.shape.head_dim, keys);
       read_keys<T>(call_.v, states[0].tile, block, call_.shape.value_head_dim, values);
       for (int i = 0; i < tiles; ++i) attend(states[i], block, keys, values, scores, masks);
@@ -199,32 +160,41 @@ class Forward {
     for (int i = 0; i < tiles; ++i) finish(call_, sizes_, states[i], out_, sums_, by_query);
   }
 
+  void read(const State& state, float* by_query) const {
+    const Tile& tile = state.tile;
+    const bool few = is_few(tile);
+    float* rows = few ? state.queries : by_query;
+    read_queries<T>(call_.q, call_.shape, tile, call_.shape.head_dim, [&](int) { return call_.scale; }, rows);
+    if (!few) transpose(rows, sizes_.head_dim, tile.width(), sizes_.head_dim, state.queries, tile.width());
+  }
+
   void attend(const State& state, Keys block, const float* keys, const float* values, float* scores,
               float* masks) const {
     const Tile& tile = state.tile;
     const int width = tile.width();
     const Keys seen = block.and_(tile.needed);
     if (seen.empty()) return;
-    const int skipped = seen.begin - block.begin;
-    multiply<Order::rows_outer, false>(seen.count(), tile.vectors,
-                                       {.a = keys + skipped * sizes_.head_dim,
-                                        .a_stride = sizes_.head_dim,
-                                        .b = state.queries,
-                                        .b_stride = width,
-                                        .c = scores,
-                                        .c_stride = width,
-                                        .depth = call_.shape.head_dim});
-    if (call_.softcap != 0) cap_scores(scores, static_cast<int64_t>(seen.count()) * width, call_.softcap);
+    const int skipped = seen.begin - block.begin, count = seen.count();
+    keys += skipped * sizes_.head_dim;
+    values += skipped * sizes_.value_dim;
+    if (is_few(tile)) {
+      score_few(tile, count, sizes_.head_dim, keys, state.queries, scores);
+    } else {
+      multiply<Order::rows_outer, false>(
+          count, tile.vectors, {keys, sizes_.head_dim, state.queries, width, scores, width, call_.shape.head_dim});
+    }
+    if (call_.softcap != 0) cap_scores(scores, static_cast<int64_t>(count) * width, call_.softcap);
     mask_scores(call_, tile, seen, scores, masks);
-    softmax_of(tile.vectors, scores, seen.count(), state, call_.shape.value_head_dim);
-    multiply<Order::depth_outer, true>(call_.shape.value_head_dim, tile.vectors,
-                                       {.a = values + skipped * sizes_.value_dim,
-                                        .a_stride = sizes_.value_dim,
-                                        .b = scores,
-                                        .b_stride = width,
-                                        .c = state.sums,
-                                        .c_stride = width,
-                                        .depth = seen.count()});
+    float shrink[tile_queries];
+    if (weigh(scores, count, state, shrink)) scale_sums(sizes_, state, shrink);
+    if (is_few(tile)) {
+      multiply<Order::depth_outer, true>(
+          tile.count, sizes_.value_dim / lanes,
+          {scores, width, values, sizes_.value_dim, state.sums, sizes_.value_dim, count});
+    } else {
+      multiply<Order::depth_outer, true>(call_.shape.value_head_dim, tile.vectors,
+                                         {values, sizes_.value_dim, scores, width, state.sums, width, count});
+    }
   }
 
   // Adds up what the splits of a block of rows have left.
@@ -246,18 +216,20 @@ class Forward {
   }
 
   void add(const State& state, const State& other) const {
-    const int width = state.tile.width();
-    for (int j = 0; j < width; j += lanes) {
+    float shrink[tile_queries], shrink_other[tile_queries];
+    for (int j = 0; j < state.tile.width(); j += lanes) {
       const Vec mine = load(state.row_max + j), theirs = load(other.row_max + j);
       const Vec row_max = larger(mine, theirs);
-      const Vec shrink = exp(mine - row_max), shrink_other = exp(theirs - row_max);
+      const Vec factor = exp(mine - row_max), factor_other = exp(theirs - row_max);
+      store(shrink + j, factor);
+      store(shrink_other + j, factor_other);
       store(state.row_max + j, row_max);
-      store(state.row_sum + j, load(state.row_sum + j) * shrink + load(other.row_sum + j) * shrink_other);
-      for (int i = 0; i < call_.shape.value_head_dim; ++i) {
-        const int at = i * width + j;
-        store(state.sums + at, load(state.sums + at) * shrink + load(other.sums + at) * shrink_other);
-      }
+      store(state.row_sum + j, load(state.row_sum + j) * factor + load(other.row_sum + j) * factor_other);
     }
+    scale_sums(sizes_, state, shrink);
+    scale_sums(sizes_, other, shrink_other);
+    const int64_t count = static_cast<int64_t>(sizes_.value_dim) * state.tile.width();
+    for (int64_t i = 0; i < count; i += lanes) store(state.sums + i, load(state.sums + i) + load(other.sums + i));
   }
 
   const Call& call_;

@@ -75,6 +75,12 @@ inline Vec tanh(Vec x) {
   return (Vec)((UintVec)y | sign);
 }
 
+inline bool any(IntVec x) {
+  int32_t all = 0;
+  for (int i = 0; i < lanes; ++i) all |= x[i];
+  return all != 0;
+}
+
 inline float sum(Vec x) {
   float total = 0;
   for (int i = 0; i < lanes; ++i) total += x[i];
