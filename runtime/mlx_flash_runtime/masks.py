@@ -1,8 +1,8 @@
 """Masks that are known by what they say rather than by their elements.
 
 MLX takes a mask as `"causal"` or as an array; a window, a prefix or packed documents are arrays of L x S elements.
-Where such an array is made, its structure is remembered beside it (`remember`), and a route that knows what to do with
-the structure never looks at the elements: MLX is lazy, so the array itself is then never computed. An array whose
+Where such an array is made, it is given its structure to carry (`StructuredMask`), and a route that knows what to do
+with the structure never looks at the elements: MLX is lazy, so the array itself is then never computed. An array whose
 origin is unknown stays an array; nothing is guessed from its elements.
 
 All structures are intervals: a query sees the keys from `first` to `last`, both growing with its position. Positions
@@ -11,7 +11,6 @@ count along the keys, and the last query stands at the last key.
 
 from __future__ import annotations
 
-import weakref
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -137,23 +136,45 @@ def between(structure: Structure, positions: range, keys: range) -> mx.array:
             return (key >= first) & (key <= position)
 
 
-# By identity: an array cannot carry an attribute, and two equal ones may come from different places.
-_remembered: dict[int, tuple[weakref.ref[mx.array], Structure]] = {}
+class StructuredMask(mx.array):
+    """A bool mask `[query_length, key_length]` that carries its `structure`, until it is changed in place: from then on
+    it is an array like any other, and `structure` is None."""
+
+    __slots__ = ("structure",)
+    structure: Structure | None
 
 
-def remember(mask: mx.array, structure: Structure) -> mx.array:
-    """Notes that `mask`, `[query_length, key_length]`, says `structure`; returns it."""
-    key = id(mask)
-    _remembered[key] = (weakref.ref(mask, lambda _: _remembered.pop(key, None)), structure)
-    return mask
+def _in_place(name: str) -> Callable[..., Any]:
+    original = getattr(mx.array, name)
+
+    @wraps(original)
+    def change(self: StructuredMask, *operands: Any) -> Any:
+        self.structure = None
+        return original(self, *operands)
+
+    return change
+
+
+# Of an array's methods, those that change it.
+_CHANGES = ("add", "and", "floordiv", "lshift", "matmul", "mod", "mul", "or", "pow", "rshift", "sub", "truediv", "xor")
+for _name in ("__setitem__", *(f"__i{change}__" for change in _CHANGES)):
+    if hasattr(mx.array, _name):
+        setattr(StructuredMask, _name, _in_place(_name))
+
+
+def remember(mask: mx.array, structure: Structure) -> StructuredMask:
+    """`mask`, `[query_length, key_length]`, as one that is known to say `structure`; nothing is copied."""
+    structured = StructuredMask(mask)
+    structured.structure = structure
+    return structured
 
 
 def structure_of(mask: mx.array, query_length: int, key_length: int) -> Structure | None:
     """What `mask` is known to say about that many queries and keys, in its simplest form; None for any other array."""
-    found = _remembered.get(id(mask))
-    if found is None or found[0]() is not mask or mask.shape != (query_length, key_length):
+    # A copy that was pickled has no such attribute.
+    structure: Structure | None = getattr(mask, "structure", None) if isinstance(mask, StructuredMask) else None
+    if structure is None or mask.shape != (query_length, key_length):
         return None
-    structure = found[1]
     if isinstance(structure, Window) and structure.size >= key_length:
         return Causal()
     return structure

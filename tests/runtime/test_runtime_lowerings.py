@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from dataclasses import replace
 from typing import Any
 
@@ -179,6 +181,9 @@ def test_masks_remember_what_they_say() -> None:
     assert mask[0].tolist() == [False, False, True, True, True, False, False, False]
     assert prefix_mask(4, 2)[0].tolist() == [True, True, False, False]
     assert packed_mask([1, 2])[2].tolist() == [False, True, True]
+    for unwound in (copy.copy(mask), copy.deepcopy(mask), pickle.loads(pickle.dumps(mask))):
+        assert structure_of(unwound, 4, 8) is None
+        assert mx.array_equal(unwound, mask)
     with pytest.raises(ValueError, match="each must have at least 1"):
         packed_mask([3, 0])
     with pytest.raises(ValueError, match="a window of 0 keys"):
@@ -187,3 +192,34 @@ def test_masks_remember_what_they_say() -> None:
         window_mask(9, 3, 3)
     with pytest.raises(ValueError, match="a prefix of 5 in 4 tokens"):
         prefix_mask(4, 5)
+
+
+def changed(change: str, mask: mx.array) -> None:
+    """Lets every query see the first key."""
+    first = mx.arange(mask.shape[-1]) == 0
+    match change:
+        case "|=":
+            mask |= first
+        case "+=":
+            mask += first
+        case "[]=":
+            mask[:, 0] = True
+
+
+@pytest.mark.parametrize("change", ["|=", "+=", "[]="])
+@pytest.mark.parametrize("structured", [True, False])
+def test_a_mask_that_is_changed_in_place_is_what_it_is_now(
+    change: str, structured: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on(CUDA, monkeypatch)
+    q, k, v = make(Case(100, 100, **HALF), mx.float16).primals
+    mask = window_mask(100, 5) if structured else window_mask(100, 5) & True
+    attend = runner(lowered, 16)
+    before = attend(q, k, v, scale=0.125, mask=mask)
+    mx.eval(before)
+    changed(change, mask)
+    wanted = mlx(q, k, v, scale=0.125, mask=mx.array(mask.tolist()))
+    after = attend(q, k, v, scale=0.125, mask=mask)
+    assert structure_of(mask, 100, 100) is None
+    assert mx.allclose(after, wanted, atol=1e-3)
+    assert not mx.allclose(after, before, atol=1e-1)

@@ -7,7 +7,6 @@ query that sees no key (left padding) has a finite answer, as in MLX's unfused a
 
 from __future__ import annotations
 
-import weakref
 from dataclasses import replace
 from math import prod
 
@@ -47,19 +46,10 @@ def run(call: Call, calls: tuple[Problem, ...], attend: Attend) -> mx.array:
     return attend(replace(call, problem=calls[0], mask=_added(call.mask, _shape(call.problem), call.dtype)))
 
 
-# All layers of a model get the same mask object: it is made additive once, and forgotten with it.
-_made: dict[int, tuple[weakref.ref[mx.array], mx.array]] = {}
-
-
+# Nothing is kept for the next layer: a mask can be changed in place, which does not show from outside.
 def _added(mask: mx.array, shape: tuple[int, ...], dtype: mx.Dtype) -> mx.array:
-    key = id(mask)
-    made = _made.get(key)
-    if made is not None and made[0]() is mask and made[1].shape == shape and made[1].dtype == dtype:
-        return made[1]
     full = mx.broadcast_to(mask, shape)
-    added = mx.where(full, mx.array(0, dtype), mx.array(mx.finfo(dtype).min, dtype))
-    _made[key] = (weakref.ref(mask, lambda _: _made.pop(key, None)), added)
-    return added
+    return mx.where(full, mx.array(0, dtype), mx.array(mx.finfo(dtype).min, dtype))
 
 
 def _shape(problem: Problem) -> tuple[int, ...]:
