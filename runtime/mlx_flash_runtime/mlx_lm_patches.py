@@ -1,5 +1,5 @@
 """What is patched in mlx-lm besides MLX's attention function: where masks are made, and the attention that it has of
-its own (quantized keys and values, Gemma 2).
+its own (quantized keys and values, softcapped scores).
 
 The modules are patched when they are there: those imported later are found by `catch_up`, which the planner calls when
 it meets a new problem, as every model makes one before it needs any of this.
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from . import gemma2, masks, quantized
+from . import masks, quantized, softcap
 from .rebind import rebind
 
 Function = Callable[..., Any]
@@ -33,7 +33,8 @@ POINTS = (
     Point(_BASE, ("create_causal_mask",), masks.remembering),
     Point(_BASE, ("quantized_scaled_dot_product_attention",), quantized.by_blocks),
     Point(_BASE, ("scaled_dot_product_attention",), quantized.with_sinks),
-    Point("mlx_lm.models.gemma2", ("Attention", "__call__"), gemma2.softcapped),
+    Point("mlx_lm.models.gemma2", ("Attention", "__call__"), softcap.gemma2_layer),
+    Point("mlx_lm.models.gear", ("_softcap_attention",), softcap.of_arrays),
 )
 
 _lock = threading.Lock()

@@ -160,20 +160,14 @@ class Planner:
             return found.in_training
         return found
 
-    def plan_softcapped(
-        self, shape: tuple[int, int, int], heads: tuple[int, int, int], dtype: mx.Dtype, mask: object, softcap: float
-    ) -> Plan:
-        """The plan of a call whose scores are softcapped, from its batch, query length and key length, its query heads,
-        key heads and head dim."""
-        batch, query_length, key_length = shape
-        query_heads, key_heads, head_dim = heads
-        said = structure_of(mask, query_length, key_length) if isinstance(mask, mx.array) else mask
-        key = (shape, heads, dtype, softcap, said, getattr(mask, "shape", None), getattr(mask, "dtype", None))
+    def plan_softcapped(self, q: mx.array, k: mx.array, v: mx.array, mask: object, softcap: float) -> Plan:
+        """The plan of a call whose scores are softcapped."""
+        said = structure_of(mask, q.shape[-2], k.shape[-2]) if isinstance(mask, mx.array) else mask
+        key: tuple[object, ...] = (q.shape, k.shape, v.shape, q.dtype, k.dtype, v.dtype, softcap, said)
+        key += (getattr(mask, "shape", None), getattr(mask, "dtype", None))
         found = self._plans.get(key)
         if found is None:
-            q = mx.zeros((batch, query_heads, query_length, head_dim), dtype)  # never computed: MLX is lazy
-            k = mx.zeros((batch, key_heads, key_length, head_dim), dtype)
-            problem = Problem.of(q, k, k, mask, softcap=softcap)
+            problem = Problem.of(q, k, v, mask, softcap=softcap)
             if problem is None:
                 return UNPLANNED
             found = self._plans[key] = self._planned(problem, mask)

@@ -271,3 +271,19 @@ def test_other_masks_are_left_alone() -> None:
     for function in (Other.biased, Other.scaled_otherwise, Other.changed_later):
         assert mla._names(function.__code__) is None
     assert mla._names(Other.the_same.__code__) == ("scores", "q_pe", "k_pe", None)
+
+
+@pytest.mark.parametrize("limit", [None, 12])
+def test_softcapped_scores_by_hand_are_those_of_mlx_lm(limit: int | None) -> None:
+    model = gemma2_model()
+    tokens = mx.random.randint(0, 64, (1, 30), key=mx.random.key(3))
+
+    def logits() -> mx.array:
+        kept = cache.make_prompt_cache(model, max_kv_size=limit)
+        return mx.concatenate([model(part, cache=kept) for part in mx.split(tokens, [15, 25, 26], axis=1)], axis=1)
+
+    wanted = logits()
+    mx.eval(wanted)
+    enable_flash_attention()
+    assert mx.allclose(logits(), wanted, rtol=1e-6, atol=1e-6)
+    assert report().as_dict()["routes"] == {"unfused": 8}
