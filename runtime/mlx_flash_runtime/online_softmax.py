@@ -76,7 +76,7 @@ def forward(
     """The output [B, H_kv, G, L, D_v] and each query's row_max and row_sum, [B, H_kv, G, L, 1], all in float32."""
     parts: list[tuple[mx.array, mx.array, mx.array]] = []
     for rows in blocks.rows:
-        queries = _after(_fold(q, rows), *(parts[-1] if parts else ()))
+        queries = after(_fold(q, rows), *(parts[-1] if parts else ()))
         parts.append(_forward_rows(queries, k, v, mask, sinks, blocks, softcap, rows))
     out, row_max, row_sum = (mx.concatenate(list(part), axis=3) for part in zip(*parts, strict=True))
     return out, row_max, row_sum
@@ -112,7 +112,7 @@ def _forward_rows(
         row_max = larger
         row_sum = row_sum * shrink + mx.sum(weights, axis=-1, keepdims=True)
         out = out * shrink + weights @ v[:, :, columns].astype(mx.float32)
-        queries = _after(queries, out, row_sum)
+        queries = after(queries, out, row_sum)
     return _unfold(out / row_sum, length), _unfold(row_max, length), _unfold(row_sum, length)
 
 
@@ -184,7 +184,7 @@ def backward(
         for rows in blocks.rows:
             if blocks.skips(rows, columns):
                 continue
-            queries, d_rows = _after(_fold(q, rows), *done), _fold(d, rows)
+            queries, d_rows = after(_fold(q, rows), *done), _fold(d, rows)
             capped = _capped(queries @ keys, softcap)
             weights = mx.exp(_masked(capped, mask, blocks, rows, columns) - _fold(row_max, rows))
             dmasked = weights * (d_rows @ values + _fold(shift, rows))
@@ -267,7 +267,7 @@ def _transposed(x: mx.array, columns: slice) -> mx.array:
     return mx.contiguous(mx.swapaxes(x[:, :, columns].astype(mx.float32), -1, -2))
 
 
-def _after(x: mx.array, *done: mx.array) -> mx.array:
+def after(x: mx.array, *done: mx.array) -> mx.array:
     """`x`, readable only once `done` is computed: MLX is lazy, and would keep the scores of many blocks at once.
 
     That is `mx.depends`, which has no vmap and no jvp, said with operations that have both.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import mlx.core as mx
@@ -108,14 +108,23 @@ def make(case: Case, dtype: mx.Dtype, seed: int = 0) -> Call:
     return Call(primals, mask, cotangent, case.head_dim**-0.5, case.sinks, case.block_size, case.softcap)
 
 
-def runner(route: Any, block_size: int | None, softcap: float | None = None, training: bool = False) -> Function:
-    """`route` as a function of the arguments of MLX's own."""
+def runner(
+    route: Any,
+    block_size: int | None,
+    softcap: float | None = None,
+    training: bool = False,
+    dtype: str | None = None,
+) -> Function:
+    """`route` as a function of the arguments of MLX's own; `dtype` is what the problem says of their type, where it is
+    not the truth: a device may have fused kernels for half precision alone, and a test may want more."""
 
     def attention(
         q: mx.array, k: mx.array, v: mx.array, *, scale: float, mask: Any = None, sinks: mx.array | None = None
     ) -> mx.array:
         problem = Problem.of(q, k, v, mask, sinks, softcap=softcap, training=training)
         assert problem is not None
+        if dtype is not None:
+            problem = replace(problem, dtype=dtype)
         array = mask if isinstance(mask, mx.array) and problem.has_array_mask else None
         return route.run(RouteCall(problem, q, k, v, scale, array, sinks), block_size)
 

@@ -2,7 +2,8 @@
 
 A sink takes part of a query's weight and has no value: with p its weight, out = N / (Z + exp(sink)) gives
 d out / d sink = -p out. The forward pass is MLX's, left as it is; the gradient of the sinks is computed only where
-someone wants it, as MLX is lazy.
+someone wants it, as MLX is lazy. A second gradient has it, too, but takes the sinks as constants in the gradients of
+q, k and v.
 """
 
 from __future__ import annotations
@@ -43,24 +44,41 @@ def run(call: Call, calls: tuple[Problem, ...], attend: Attend) -> mx.array:
     sinks = call.sinks
     assert sinks is not None
     out = attend(replace(call, problem=calls[0], sinks=mx.stop_gradient(sinks)))
-    constants = [mx.stop_gradient(x) for x in (call.q, call.k)]
-    return _with_gradient(call)(out, sinks, *constants)
+    return _with_gradient(call)(out, sinks, call.q, call.k)
 
 
 def _with_gradient(call: Call) -> Callable[..., mx.array]:
     def output(out: mx.array, sinks: mx.array, q: mx.array, k: mx.array) -> mx.array:
         return out
 
-    problem = call.problem
-    rows = max(1, _SCORES * problem.query_length // problem.score_count)
+    rows = max(1, _SCORES * call.problem.query_length // call.problem.score_count)
 
-    def gradient(primals: Sequence[mx.array], cotangent: mx.array, _: mx.array) -> list[mx.array]:
-        out, sinks, q, k = primals
-        weight = sink_weight(replace(call, q=q, k=k, sinks=sinks), rows)
-        towards = mx.sum(out.astype(mx.float32) * cotangent.astype(mx.float32), axis=-1)
-        d_sinks = -mx.sum(weight * towards, axis=(0, 2)).astype(sinks.dtype)
+    def weight(sinks: mx.array, q: mx.array, k: mx.array) -> mx.array:
+        """The sinks' share, [B, H, L, 1]."""
+        return sink_weight(replace(call, q=q, k=k, sinks=sinks), rows)[..., None]
+
+    def gradient(primals: Sequence[mx.array], cotangent: mx.array, out: mx.array) -> list[mx.array]:
+        # `out` is that of the identity rather than its input: a second gradient has to know the sinks in it, too.
+        _, sinks, q, k = primals
+        towards = mx.sum(out.astype(mx.float32) * cotangent.astype(mx.float32), axis=-1, keepdims=True)
+        d_sinks = -mx.sum(weight(sinks, q, k) * towards, axis=(0, 2, 3)).astype(sinks.dtype)
         return [cotangent, d_sinks, mx.zeros_like(q), mx.zeros_like(k)]
+
+    def differentiable(out: mx.array, sinks: mx.array, q: mx.array, k: mx.array) -> mx.array:
+        """The same in operations whose own derivative is right: sinks minus themselves, as constants, is zero."""
+        share = mx.stop_gradient(weight(sinks, q, k))
+        nothing = (sinks - mx.stop_gradient(sinks)).astype(mx.float32)[:, None, None]
+        return (out.astype(mx.float32) * (1 - share * nothing)).astype(out.dtype)
+
+    def tangent(primals: Sequence[mx.array], tangents: Sequence[mx.array | None]) -> mx.array:
+        given = [mx.zeros_like(x) if dx is None else dx for x, dx in zip(primals, tangents, strict=True)]
+        return mx.jvp(differentiable, list(primals), given)[1][0]
+
+    def batched(inputs: Sequence[mx.array], axes: Sequence[int | None]) -> tuple[mx.array, int]:
+        return mx.vmap(differentiable, in_axes=tuple(axes))(*inputs), 0
 
     function = mx.custom_function(output)
     function.vjp(gradient)
+    function.jvp(tangent)
+    function.vmap(batched)
     return function  # type: ignore[return-value]  # typed in MLX's stubs as returning object

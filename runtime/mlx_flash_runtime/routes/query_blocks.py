@@ -1,11 +1,12 @@
 """MLX's own unfused attention, a block of queries at a time: scores of a block rather than all of them, and of a causal
 mask or a window only the keys that the block sees.
 
-Each block is a gradient checkpoint: the backward pass computes its scores again instead of keeping all of them.
+The backward pass computes the scores of each block again instead of keeping all of them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import mlx.core as mx
@@ -13,6 +14,7 @@ import mlx.core as mx
 from .. import stock
 from ..crossover import scores_fit, skipped_share
 from ..masks import Causal, between
+from ..online_softmax import after
 from ..problem import Call, Device, Problem
 
 NAME = "query_blocks"
@@ -99,4 +101,17 @@ def _block(call: Call, rows: slice) -> mx.array:
 
     inputs = [call.q[:, :, rows], call.k[:, :, keys], call.v[:, :, keys]]
     inputs += [x for x in (mask, call.sinks) if x is not None]
-    return mx.checkpoint(attend)(*inputs)
+    return _checkpointed(attend)(*inputs)
+
+
+def _checkpointed(attend: Callable[..., mx.array]) -> Callable[..., mx.array]:
+    """`mx.checkpoint`, whose gradient has no vmap, said with operations that have one."""
+
+    def gradient(primals: Sequence[mx.array], cotangent: mx.array, _: mx.array) -> list[mx.array]:
+        q, *rest = primals
+        # After the cotangent: else mx.compile would take the scores of the forward pass for those of this one.
+        return mx.vjp(attend, [after(q, cotangent), *rest], [cotangent])[1]
+
+    function = mx.custom_function(attend)
+    function.vjp(gradient)
+    return function  # type: ignore[return-value]  # typed in MLX's stubs as returning object
