@@ -16,6 +16,7 @@ import mlx.core as mx
 
 from . import layers, state
 from .layers import Kind
+from .online_softmax import after
 from .problem import phase_of
 
 NAME = "quantized"
@@ -92,8 +93,10 @@ def _attention(
     for first in range(0, key_heads, at_once):
         own = slice(first, min(first + at_once, key_heads))
         queried = slice(groups * own.start, groups * own.stop)
-        k, v = (
-            mx.dequantize(x[:, own], scales[:, own], biases[:, own], group_size=group_size, bits=bits)
+        k, v = (  # after the heads before, as MLX is lazy and would dequantize many at once
+            mx.dequantize(
+                x[:, own], after(scales[:, own], *parts[-1:]), biases[:, own], group_size=group_size, bits=bits
+            )
             for x, scales, biases in (q_keys, q_values)
         )
         q = queries[:, queried]

@@ -15,7 +15,7 @@ from typing import cast
 import mlx.core as mx
 
 from . import layers, patch
-from .gemma2 import HAND_WRITTEN
+from .softcap import HAND_WRITTEN
 from .layers import Decision, Kind
 from .planner import Plan, Planner
 from .problem import Call, Device, Problem

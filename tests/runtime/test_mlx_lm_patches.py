@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Callable
 from typing import Any
 
@@ -21,21 +22,25 @@ from mlx_flash_runtime import (
     mla,
     report,
 )
+from mlx_flash_runtime.bench.timing import peak_memory
 from mlx_flash_runtime.masks import Causal, Window, structure_of
-from mlx_flash_runtime.mlx_lm_patches import POINTS, _owner
+from mlx_flash_runtime.mlx_lm_patches import POINTS, Point, _owner
 
-STOCK = {
-    (point.module, point.path): getattr(_owner(importlib.import_module(point.module), point), point.path[-1])
-    for point in POINTS
-}
+# Not every release of mlx-lm has every module.
+THERE = [point for point in POINTS if importlib.util.find_spec(point.module)]
+
+
+def function(point: Point) -> Any:
+    """What is at that point now."""
+    return getattr(_owner(importlib.import_module(point.module), point), point.path[-1])
+
+
+STOCK = {point: function(point) for point in THERE}
 
 
 def in_place() -> list[bool]:
     """For each point, whether mlx-lm's own function is there."""
-    return [
-        getattr(_owner(importlib.import_module(point.module), point), point.path[-1]) is STOCK[point.module, point.path]
-        for point in POINTS
-    ]
+    return [function(point) is STOCK[point] for point in THERE]
 
 
 def test_every_point_is_patched_and_put_back() -> None:
@@ -232,7 +237,7 @@ def test_rope_scores_are_not_computed_where_they_are_folded(monkeypatch: pytest.
     "module", ["deepseek_v3", "deepseek_v32", "kimi_linear", "glm4_moe_lite", "longcat_flash", "bailing_hybrid"]
 )
 def test_rope_scores_are_recognised_in_mlx_lm(module: str) -> None:
-    loaded = importlib.import_module(f"mlx_lm.models.{module}")
+    loaded = pytest.importorskip(f"mlx_lm.models.{module}")
     functions = [
         value.__call__.__code__
         for value in vars(loaded).values()
@@ -287,3 +292,21 @@ def test_softcapped_scores_by_hand_are_those_of_mlx_lm(limit: int | None) -> Non
     enable_flash_attention()
     assert mx.allclose(logits(), wanted, rtol=1e-6, atol=1e-6)
     assert report().as_dict()["routes"] == {"unfused": 8}
+
+
+def test_a_quantized_prefill_keeps_few_heads_dequantized(monkeypatch: pytest.MonkeyPatch) -> None:
+    heads, length, dim = 32, 2048, 64
+    q = mx.random.normal((1, heads, 16, dim), key=mx.random.key(1))
+    k, v = (mx.random.normal((1, heads, length, dim), key=mx.random.key(i)) for i in (2, 3))
+    kept, q_keys, q_values = quantized_cache(k, v, 4)
+    mx.eval(q, q_keys, q_values)
+    del k, v
+    monkeypatch.setenv("MLX_FLASH_ROUTE", "query_blocks")
+    monkeypatch.setattr("mlx_flash_runtime.quantized._BYTES_AT_ONCE", 1)
+    enable_flash_attention()
+    needed = peak_memory(
+        lambda: base.scaled_dot_product_attention(q, q_keys, q_values, kept, scale=0.125, mask="causal")
+    )
+    assert report().as_dict()["routes"].keys() == {"quantized"}
+    dequantized_bytes = 2 * heads * length * dim * 4
+    assert needed < dequantized_bytes / 2

@@ -6,8 +6,9 @@ The backward pass computes the scores of each block again instead of keeping all
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import mlx.core as mx
 
@@ -64,25 +65,84 @@ def extra_memory(problem: Problem, device: Device, block_size: int | None) -> in
 def run(call: Call, block_size: int | None) -> mx.array:
     """Block by block, each on the keys from the first to the last that it sees."""
     assert block_size is not None
-    problem = call.problem
-    starts = range(0, problem.query_length, block_size)
-    parts = [_block(call, slice(start, min(start + block_size, problem.query_length))) for start in starts]
+    starts = range(0, call.problem.query_length, block_size)
+    blocks = [slice(start, min(start + block_size, call.problem.query_length)) for start in starts]
+    names = list(_arrays(call))
+
+    def of(arrays: Sequence[mx.array]) -> Call:
+        return _with(call, dict(zip(names, arrays, strict=True)))
+
+    function: Any = mx.custom_function(lambda *arrays: _forward(of(arrays), blocks))
+    function.vjp(lambda primals, cotangent, _: _gradient(of(primals), blocks, cotangent))
+    out: mx.array = function(*_arrays(call).values())
+    return out
+
+
+def _forward(call: Call, blocks: list[slice]) -> mx.array:
+    parts: list[mx.array] = []
+    for rows in blocks:
+        part = _part(call, rows)
+        parts.append(stock.call(replace(part, q=after(part.q, *parts[-1:]))))
     return parts[0] if len(parts) == 1 else mx.concatenate(parts, axis=2)
 
 
-def _block(call: Call, rows: slice) -> mx.array:
+def _gradient(call: Call, blocks: list[slice], cotangent: mx.array) -> list[mx.array]:
+    """The gradients of `_arrays(call)`; those that several blocks add to are summed up in float32."""
+    by_query: dict[str, list[mx.array]] = {"q": []}
+    sums: dict[str, mx.array] = {}
+    for rows in blocks:
+        part, towards = _part(call, rows), cotangent[:, :, rows]
+        # After the cotangent, too: else mx.compile would take the scores of the forward pass for those of this one.
+        part = replace(part, q=after(part.q, towards, *by_query["q"][-1:], *sums.values()))
+        own = _own_gradient(part, towards)
+        keys = _keys(call.problem, rows)
+        for name in ("k", "v"):
+            own[name] = mx.pad(own[name], [(0, 0), (0, 0), (keys.start, call.problem.key_length - keys.stop), (0, 0)])
+        for name, gradient in own.items():
+            if name == "q" or (name == "mask" and _has_rows(call.mask)):
+                by_query.setdefault(name, []).append(gradient)
+            else:
+                gradient = gradient.astype(mx.float32)
+                sums[name] = sums[name] + gradient if name in sums else gradient
+    whole = sums | {name: mx.concatenate(parts, axis=-2) for name, parts in by_query.items()}
+    # A bool mask has no gradient, but a place in the answer.
+    return [whole[name].astype(x.dtype) if name in whole else mx.zeros_like(x) for name, x in _arrays(call).items()]
+
+
+def _own_gradient(part: Call, cotangent: mx.array) -> dict[str, mx.array]:
+    """The gradients of one block's call, by name."""
+    arrays = {name: x for name, x in _arrays(part).items() if x.dtype != mx.bool_}
+
+    def attend(*inputs: mx.array) -> mx.array:
+        return stock.call(_with(part, dict(zip(arrays, inputs, strict=True))))
+
+    return dict(zip(arrays, mx.vjp(attend, list(arrays.values()), [cotangent])[1], strict=True))
+
+
+def _arrays(call: Call) -> dict[str, mx.array]:
+    """The arrays of a call that are there, by name."""
+    named = {"q": call.q, "k": call.k, "v": call.v, "mask": call.mask, "sinks": call.sinks}
+    return {name: x for name, x in named.items() if x is not None}
+
+
+def _with(call: Call, arrays: dict[str, mx.array]) -> Call:
+    """The call with other arrays, by name."""
+    mask, sinks = arrays.get("mask", call.mask), arrays.get("sinks", call.sinks)
+    return replace(call, q=arrays["q"], k=arrays["k"], v=arrays["v"], mask=mask, sinks=sinks)
+
+
+def _part(call: Call, rows: slice) -> Call:
+    """The call of some queries, on the keys from the first to the last that they see."""
     problem = call.problem
+    keys = _keys(problem, rows)
     offset = problem.key_length - problem.query_length
-    positions = range(offset + rows.start, offset + rows.stop)
     structure = Causal() if problem.mask == "causal" else problem.structure
-    keys = slice(0, problem.key_length)
+    in_a_word = isinstance(structure, Causal) and rows.start + offset >= 0
     mask = call.mask
-    in_a_word = isinstance(structure, Causal) and positions[0] >= 0
     if structure is not None:
-        if positions[0] >= 0:  # a query before the first key sees none of them, and needs all: see MASKED
-            keys = slice(structure.first(positions[0]), structure.last(positions[-1]) + 1)
+        positions = range(offset + rows.start, offset + rows.stop)
         mask = None if in_a_word else between(structure, positions, range(keys.start, keys.stop))
-    elif mask is not None and mask.ndim >= 2 and mask.shape[-2] > 1:
+    elif mask is not None and _has_rows(mask):
         mask = mask[..., rows, :]
     part = replace(
         problem,
@@ -92,26 +152,18 @@ def _block(call: Call, rows: slice) -> mx.array:
         mask_shape=() if mask is None else tuple(mask.shape),
         structure=None,
     )
-
-    def attend(q: mx.array, k: mx.array, v: mx.array, *rest: mx.array) -> mx.array:
-        given = iter(rest)
-        own_mask = None if mask is None else next(given)
-        own_sinks = None if call.sinks is None else next(given)
-        return stock.call(Call(part, q, k, v, call.scale, own_mask, own_sinks))
-
-    inputs = [call.q[:, :, rows], call.k[:, :, keys], call.v[:, :, keys]]
-    inputs += [x for x in (mask, call.sinks) if x is not None]
-    return _checkpointed(attend)(*inputs)
+    return replace(call, problem=part, q=call.q[:, :, rows], k=call.k[:, :, keys], v=call.v[:, :, keys], mask=mask)
 
 
-def _checkpointed(attend: Callable[..., mx.array]) -> Callable[..., mx.array]:
-    """`mx.checkpoint`, whose gradient has no vmap, said with operations that have one."""
+def _keys(problem: Problem, rows: slice) -> slice:
+    """From the first to the last key that some queries see; all, where one sees none: it needs all, see MASKED."""
+    structure = Causal() if problem.mask == "causal" else problem.structure
+    offset = problem.key_length - problem.query_length
+    if structure is None or rows.start + offset < 0:
+        return slice(0, problem.key_length)
+    return slice(structure.first(rows.start + offset), structure.last(rows.stop - 1 + offset) + 1)
 
-    def gradient(primals: Sequence[mx.array], cotangent: mx.array, _: mx.array) -> list[mx.array]:
-        q, *rest = primals
-        # After the cotangent: else mx.compile would take the scores of the forward pass for those of this one.
-        return mx.vjp(attend, [after(q, cotangent), *rest], [cotangent])[1]
 
-    function = mx.custom_function(attend)
-    function.vjp(gradient)
-    return function  # type: ignore[return-value]  # typed in MLX's stubs as returning object
+def _has_rows(mask: mx.array | None) -> bool:
+    """Whether a mask tells queries apart."""
+    return mask is not None and mask.ndim >= 2 and mask.shape[-2] > 1
