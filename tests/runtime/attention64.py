@@ -24,16 +24,19 @@ def attention(
     sinks: Array | None,
     d_out: Array,
     softcap: float | None = None,
+    magnitudes: bool = False,
 ) -> list[Array]:
     """The output and the gradients of `sum(output * d_out)`: of q, k, v, then of an additive mask and of sinks if
-    any."""
+    any. With `magnitudes` the terms of each sum are added up by their magnitude, those that cancel too: what one
+    rounding error of every term can come to."""
     batch, heads, length, _ = q.shape
     groups = heads // k.shape[1]
     keys, values = (np.repeat(x, groups, axis=1) for x in (k, v))
     scores = scale * np.einsum("bhld,bhsd->bhls", q, keys)
     slope: Array | float = 1.0
     if softcap is not None:
-        slope = 1 - np.tanh(scores / softcap) ** 2
+        square = np.tanh(scores / softcap) ** 2
+        slope = 1 + square if magnitudes else 1 - square
         scores = softcap * np.tanh(scores / softcap)
     hidden = np.zeros(scores.shape, bool)
     additive = None
@@ -52,11 +55,14 @@ def attention(
     weights = np.exp(scores - scores.max(-1, keepdims=True))
     weights /= weights.sum(-1, keepdims=True)
     seen = weights[..., 1:] if sinks is not None else weights
-    out = np.einsum("bhls,bhsd->bhld", seen, values)
 
+    if magnitudes:
+        q, keys, values, d_out = (np.abs(x) for x in (q, keys, values, d_out))
     d_weights = np.zeros_like(weights)
     d_weights[..., weights.shape[-1] - seen.shape[-1] :] = np.einsum("bhld,bhsd->bhls", d_out, values)
-    d_scores = weights * (d_weights - (weights * d_weights).sum(-1, keepdims=True))
+    mean = (weights * d_weights).sum(-1, keepdims=True)
+    d_scores = weights * (d_weights + mean if magnitudes else d_weights - mean)
+    out = np.einsum("bhls,bhsd->bhld", seen, values)
     d_sinks = None
     if sinks is not None:
         d_sinks, d_scores = d_scores[..., 0].sum((0, 2)), d_scores[..., 1:]

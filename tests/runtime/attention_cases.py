@@ -137,17 +137,30 @@ def answers(attention: Function, call: Call) -> list[mx.array]:
     return [*outputs, *gradients]
 
 
-def expected(call: Call, rounded: int | None = None) -> list[Array]:
-    """The same in float64; with `rounded`, a seed, for primals each one rounding error away."""
-    primals = [wide(x) for x in call.primals]
-    if rounded is not None:
-        random = np.random.default_rng(rounded)
-        error = float(mx.finfo(call.primals[0].dtype).eps)
-        primals = [x * (1 + error * random.choice([-1, 1], x.shape)) for x in primals]
-    q, k, v, *rest = primals
+def expected(call: Call) -> list[Array]:
+    """The same in float64."""
+    return _in_float64(call)
+
+
+def _magnitudes(call: Call) -> list[Array]:
+    """For each number of the answers, the terms that it sums up, by their magnitude."""
+    return _in_float64(call, magnitudes=True)
+
+
+def _in_float64(call: Call, magnitudes: bool = False) -> list[Array]:
+    q, k, v, *rest = (wide(x) for x in call.primals)
     mask = rest[0] if call.additive else np.array(call.mask) if isinstance(call.mask, mx.array) else call.mask
     sinks = rest[-1] if call.sinks else None
-    return attention64(q, k, v, call.scale, mask, sinks, wide(call.cotangent), call.softcap)
+    return attention64(q, k, v, call.scale, mask, sinks, wide(call.cotangent), call.softcap, magnitudes)
+
+
+def neighbour(call: Call, seed: int) -> Call:
+    """The call with every number of its primals one rounding error away, up or down."""
+    random = np.random.default_rng(seed)
+    error = float(mx.finfo(call.primals[0].dtype).eps)
+    moved = [mx.array(wide(x) * (1 + error * random.choice([-1, 1], x.shape)), x.dtype) for x in call.primals]
+    mask = moved[3] if call.additive else call.mask
+    return replace(call, primals=moved, mask=mask)
 
 
 def wide(x: mx.array) -> Array:
@@ -156,25 +169,46 @@ def wide(x: mx.array) -> Array:
 
 
 def assert_as_exact_as(independent: Function, attention: Function, call: Call) -> None:
-    """Holds `attention` to the errors that `independent`, another implementation, makes in the same precision.
+    """Holds `attention` to the errors that `independent`, another implementation, makes in the same precision."""
+    assert_within(budgets(independent, call), attention, call)
 
-    Where those happen to be small, one rounding of the inputs and of the answer counts as well, and one of the terms
-    that an answer sums up: the gradient of a mask that is one number for many scores can be zero as their sum. The
-    largest error may be 3 times as large: the order of the additions is each implementation's own.
+
+@dataclass(frozen=True)
+class Budget:
+    """What one answer is in float64, and the largest error that it may have."""
+
+    wanted: Array
+    dtype: mx.Dtype
+    error: float
+
+
+def budgets(independent: Function, call: Call) -> list[Budget]:
+    """For each answer, the errors that `independent` makes in the precision of the call.
+
+    They are those of four runs, on inputs one rounding error apart. Where they happen to be small, such a rounding
+    error counts as well, one of the answer, and one in float32 of every term that an answer sums up: the gradient of a
+    score is a difference, which each implementation takes of other sums. The largest error may be 3 times as large: the
+    order of the additions is each implementation's own.
     """
-    exact = expected(call)
-    rounded = [expected(call, seed) for seed in range(3)]
-    precision = float(mx.finfo(call.primals[0].dtype).eps)
-    ours, theirs = answers(attention, call), answers(independent, call)
-    terms = _terms(call)
-    assert len(ours) == len(exact)
-    for i, (own, other, wanted) in enumerate(zip(ours, theirs, exact, strict=True)):
-        assert own.dtype == other.dtype
-        assert own.shape == wanted.shape
-        errors = [wide(other) - wanted, precision * wanted, *(answer[i] - wanted for answer in rounded)]
-        budget = 3 * max(precision * terms[i], *map(_largest, errors))
-        error = _largest(wide(own) - wanted)
-        assert error <= budget, f"answer {i}: error {error:.2e}, budget {budget:.2e}"
+    runs = [call, *(neighbour(call, seed) for seed in range(3))]
+    exact = [expected(run) for run in runs]
+    others = [answers(independent, run) for run in runs]
+    precision, single = (float(mx.finfo(dtype).eps) for dtype in (call.primals[0].dtype, mx.float32))
+    found = []
+    for i, (wanted, summed, terms) in enumerate(zip(exact[0], _magnitudes(call), _terms(call), strict=True)):
+        errors = [wide(other[i]) - right[i] for other, right in zip(others, exact, strict=True)]
+        errors += [precision * wanted, single * summed, *(right[i] - wanted for right in exact[1:])]
+        found.append(Budget(wanted, others[0][i].dtype, 3 * max(precision * terms, *map(_largest, errors))))
+    return found
+
+
+def assert_within(budgets: list[Budget], attention: Function, call: Call) -> None:
+    """Holds `attention` to the budgets of its answers."""
+    for i, (own, budget) in enumerate(zip(answers(attention, call), budgets, strict=True)):
+        assert own.dtype == budget.dtype
+        assert own.shape == budget.wanted.shape
+        error = _largest(wide(own) - budget.wanted)
+        assert error <= budget.error, f"answer {i}: error {error:.2e}, budget {budget.error:.2e}"
 
 
 def _terms(call: Call) -> list[float]:
