@@ -15,12 +15,12 @@ from typing import cast
 import mlx.core as mx
 
 from . import layers, patch
-from .softcap import HAND_WRITTEN
 from .layers import Decision, Kind
 from .planner import Plan, Planner
 from .problem import Call, Device, Problem
 from .routes import Route
 from .settings import Settings
+from .softcap import HAND_WRITTEN
 
 
 class NotLazy(Exception):
