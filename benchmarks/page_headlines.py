@@ -5,6 +5,7 @@ from __future__ import annotations
 from page_sections import NAMES, Results, Rows, machine_of
 
 from mlx_flash_runtime.bench.machine import described
+from mlx_flash_runtime.bench.show import tables_of
 from mlx_flash_runtime.bench.tables import Column, Row, make_table, number, text
 
 ATTENTION = """\
@@ -15,6 +16,12 @@ Whole workflows, stock MLX against the same with flash attention, each at the lo
 is the share of stock's time in attention, which bounds the gain (models made on the spot, random weights):"""
 ROUTES = """\
 Single calls that MLX itself does not fuse, or not in this form:"""
+COMPARISON = """\
+A patched script as a whole, loading and all:
+
+```
+{command}
+```"""
 SHOWN_ROUTES = (
     "length 8100, D 64, training",
     "window 1024 of 16384, D 128",
@@ -47,6 +54,9 @@ def figures(results: Results, others: list[Rows]) -> str:
         for row in measured.rows
         if row["case"] in SHOWN_ROUTES
     ]
+    comparisons = [
+        document for documents in results.values() for document in documents.values() if document.kind == "compare"
+    ]
     machines = [
         f"- {NAMES[machine]}: {described(next(iter(documents.values())).machine)}"
         for machine, documents in results.items()
@@ -59,6 +69,9 @@ def figures(results: Results, others: list[Rows]) -> str:
         parts += [ROUTES, make_table("", ROUTE_COLUMNS, routes).as_markdown()]
     if workflows:
         parts += [WORKFLOWS, make_table("", WORKFLOW_COLUMNS, workflows).as_markdown()]
+    for document in comparisons:
+        outcome = "\n".join(f"- {finding}" for finding in document.findings)
+        parts += [COMPARISON.format(command=document.command), tables_of(document)[0].as_markdown(), outcome]
     if machines:
         parts.append("\n".join(machines))
     missing = [name for machine, name in NAMES.items() if not results[machine]]

@@ -84,6 +84,7 @@ def _section(machine: str, documents: dict[str, Document], others: list[Rows]) -
         parts.append(_headed(document.title, document.command, document.machine))
         for table in tables_of(document):
             parts.append((f"{table.title}:\n\n" if table.title else "") + table.as_markdown())
+        parts += document.findings
         definitions |= dict.fromkeys(document.definitions)
     if definitions:
         parts.append("\n".join(f"- {definition}" for definition in definitions))

@@ -25,6 +25,7 @@ _SUITES = {
         "grid": f"{_BENCH} grid --dtype float32,bfloat16",
         "grid_causal": f"{_BENCH} grid --batch 1 --head-dim 64 --length 64,128,256,512,1024 --mask causal "
         "--phase prefill,train",
+        "compare": "python benchmarks/compare_script.py",
         **{
             f"workflow_{name}": f"{_BENCH} workflow {name} --length 128,512,1000"
             for name in ("lora", "qlora", "full", "chat", "batch", "evaluate")

@@ -154,14 +154,15 @@ def test_every_file_holds_the_same_rows(tmp_path: Path) -> None:
     loaded = tables.load(files["json"])
     with open(files["csv"], newline="") as file:
         from_csv = list(csv.DictReader(file))
-    assert [{key: str(value) for key, value in row.items()} for row in loaded.rows] == from_csv
+    assert [{key: str(value) for key, value in (row | loaded.machine).items()} for row in loaded.rows] == from_csv
     markdown = files["markdown"].read_text()
     for row in loaded.rows:
         assert f"| {row['length']} |" in markdown
         assert f"{row['ours_ms']:g} ±" in markdown
         assert f"{row['ours_ms']:g} ±" in result.stdout
-    for text in (markdown, result.stdout):
+    for text in (markdown, result.stdout, files["svg"].read_text()):
         assert f"MLX {loaded.machine['mlx']}" in text
+    for text in (markdown, result.stdout):
         assert "Stability: 1 minus the interquartile range" in text
     assert files["svg"].read_text().count("<svg") == 1
     assert run(*SMALL, "--plot", str(files["png"])).exit_code == 0

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from .grid import CANDIDATES, WRONG
+from .machine import described
 from .tables import Document, Row
 
 # Distinct in grey and for the colour-blind; in a page each is a variable, so that dark mode may have its own.
@@ -48,9 +49,11 @@ def figure(document: Document) -> Figure:
         return _FIGURES[document.kind](document)
 
 
-def save(picture: Figure, path: Path) -> None:
-    """Writes a .png or .svg."""
+def save(document: Document, path: Path) -> None:
+    """Writes the picture of a result as .png or .svg, with the machine that it was measured on."""
+    picture = figure(document)
     with matplotlib.rc_context(_STYLE):  # type: ignore[arg-type]
+        picture.supxlabel(described(document.machine), fontsize=6.5, x=0.01, ha="left")
         picture.savefig(path, dpi=160, facecolor="white", metadata={"Date": None} if path.suffix == ".svg" else None)
 
 

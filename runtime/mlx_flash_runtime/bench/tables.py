@@ -36,12 +36,12 @@ class Document:
         return json.dumps(_without_nan(vars(self)), indent=1) + "\n"
 
     def as_csv(self) -> str:
-        """The rows with all their numbers."""
+        """The rows with all their numbers, and with the machine and the versions in the last columns."""
         file = io.StringIO()
-        columns = list(dict.fromkeys(key for row in self.rows for key in row))
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        rows = [row | self.machine for row in self.rows]
+        writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(self.rows)
+        writer.writerows(rows)
         return file.getvalue()
 
 

@@ -90,7 +90,7 @@ class Outputs:
             if self.plot is not None:
                 from ..bench import plots
 
-                plots.save(plots.figure(document), self.plot)
+                plots.save(document, self.plot)
         except OSError as error:
             raise Failure(f"{error.filename}: {error.strerror}") from error
 
