@@ -132,7 +132,9 @@ def between(structure: Structure, positions: range, keys: range) -> mx.array:
         case Prefix(length):
             return key <= mx.maximum(position, length - 1)
         case Segments():
-            first = mx.array([structure.first(at) for at in positions], mx.int32)[:, None]
+            ends = [*accumulate(structure.lengths)]
+            document = mx.sum(position >= mx.array(ends[:-1], mx.int32), axis=-1)  # none ends before the first token
+            first = mx.array([0, *ends[:-1]], mx.int32)[document][:, None]
             return (key >= first) & (key <= position)
 
 

@@ -213,12 +213,15 @@ def promoted(dtype: mx.Dtype, *others: mx.Dtype) -> mx.Dtype:
 @dataclass(frozen=True)
 class Device:
     """The machine as the planner sees it. `memory` is in bytes, `mlx` the release as `(0, 32, 4)`, `system` as
-    `platform.system()` says it."""
+    `platform.system()` says it; on CUDA `capability` is the GPU's compute capability, and `tf32` says whether MLX
+    multiplies float32 matrices as TF32."""
 
     backend: Backend
     mlx: tuple[int, ...]
     memory: int
     system: str = "Linux"
+    capability: tuple[int, int] = (9, 0)
+    tf32: bool = True
 
     @classmethod
     def current(cls) -> Device:
@@ -235,7 +238,9 @@ def _facts(gpu: bool, version: str) -> Device:
     info = mx.device_info()
     if mx.metal.is_available():
         return Device("metal", release, int(info["memory_size"]), system)
-    return Device("cuda", release, int(info["total_memory"]), system)
+    capability = int(info.get("compute_capability_major", 0)), int(info.get("compute_capability_minor", 0))
+    tf32 = os.environ.get("MLX_ENABLE_TF32", "1") != "0"
+    return Device("cuda", release, int(info["total_memory"]), system, capability, tf32)
 
 
 def mlx_version() -> str:

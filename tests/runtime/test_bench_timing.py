@@ -31,6 +31,8 @@ def test_each_candidate_runs_once_a_round_and_each_goes_first() -> None:
     order = list(turns(["a", "b", "c"], 6))
     assert Counter(order) == {"a": 6, "b": 6, "c": 6}
     assert [order[i] for i in range(0, 18, 3)] == ["a", "b", "c", "a", "b", "c"]
+    pairs = Counter(tuple(order[i + j : i + j + 2]) for i in range(0, 18, 3) for j in range(2))
+    assert set(pairs.values()) == {2}  # nobody always runs in the wake of the same one
 
 
 def test_candidates_are_evaluated_and_counted_per_call() -> None:

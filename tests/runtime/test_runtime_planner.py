@@ -56,14 +56,15 @@ FUSED = "MLX has a fused kernel"
         (METAL, problem(8, 4, mask="none"), "more queries than keys"),
         (CUDA, problem(), FUSED),
         (CUDA, problem(head_dim=40), FUSED),
-        (CUDA, problem(head_dim=256), "this head dim"),
-        (CUDA, problem(64, head_dim=36), "this head dim"),
-        (CUDA, problem(dtype="float32"), "float32"),
+        (CUDA, problem(mask="none", head_dim=256, training=True), "this head dim"),
+        (CUDA, problem(2048, mask="none", head_dim=256), "this head dim"),
+        (CUDA, problem(64, head_dim=264), "this head dim"),
+        (replace(CUDA, tf32=False), problem(mask="none", dtype="float32"), "float32"),
         (CUDA, problem(1, 4096), FUSED),
         (CUDA, problem(1, 4096, dtype="float32"), FUSED),
         (CUDA, problem(1, 4096, head_dim=80), "one query of this head dim"),
         (CUDA, problem(1, 4096, mask="bool", mask_shape=(1, 4096)), "one query with an array mask"),
-        (CUDA, problem(1024, 512), "a causal mask over more queries than keys"),
+        (CUDA, problem(1024, 512, training=True), "a causal mask over more queries than keys"),
     ],
 )
 def test_mlx_stays_where_it_is_fused_and_where_nothing_is_faster(device: Device, case: Problem, reason: str) -> None:
@@ -76,7 +77,7 @@ def test_mlx_stays_where_it_is_fused_and_where_nothing_is_faster(device: Device,
     ("device", "case"),
     [
         (METAL, problem(32768, head_dim=160)),
-        (CUDA, problem(32768, dtype="float32")),
+        (CUDA, problem(32768, dtype="float32", training=True)),
         (CPU, problem(16384, mask="none")),
         (CPU, problem(8, 2**26, mask="none")),
     ],
@@ -114,6 +115,28 @@ def test_a_kernel_that_metal_avoids_is_taken_where_scores_do_not_fit() -> None:
     assert route(METAL, problem(2048, head_dim=256))[0] == "unfused"
     assert route(METAL, problem(32768, head_dim=256, training=True))[0] == "query_blocks"
     assert route(METAL_31, problem(32768, head_dim=256))[0] == "query_blocks"
+
+
+@pytest.mark.parametrize(
+    ("case", "name"),
+    [
+        (problem(64, dtype="float32"), "cuda_kernel"),
+        (problem(2048, dtype="float32", head_dim=128, mask="none"), "cuda_kernel"),
+        (problem(4096, dtype="float32", head_dim=256, mask="none"), "unfused"),
+        (problem(64, dtype="float32", head_dim=60), "unfused"),  # MLX multiplies those in float32 proper
+        (problem(8, 64, dtype="float32", head_dim=80), "unfused"),
+        (problem(512, head_dim=256, mask="none"), "cuda_kernel"),
+        (problem(2048, head_dim=256), "cuda_kernel"),
+        (problem(8192, head_dim=256), "cuda_kernel"),
+        (problem(8192, dtype="float32", head_dim=128, mask="none"), "unfused"),
+        (problem(512, 4096, head_dim=256), "unfused"),  # nearly all of the mask is visible
+        (problem(1024, 512), "cuda_kernel"),
+    ],
+)
+def test_cuda_takes_its_kernel_where_it_was_measured_faster(case: Problem, name: str) -> None:
+    assert route(CUDA, case)[0] == name
+    assert route(CUDA, replace(case, training=True))[0] != "cuda_kernel"
+    assert route(replace(CUDA, capability=(7, 5)), case)[0] != "cuda_kernel"
 
 
 def test_where_nothing_was_measured_mlx_stays() -> None:

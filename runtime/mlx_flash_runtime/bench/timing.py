@@ -58,10 +58,13 @@ def interleaved(candidates: Candidates, rounds: int, calls: int = 1) -> dict[str
 
 
 def turns(names: Sequence[str], rounds: int) -> Iterator[str]:
-    """Each name once per round; another one goes first each time, for what is measured last finds caches warm."""
+    """Each name once per round; another one goes first each time, and the others follow it forwards and backwards in
+    turn: what runs finds the caches as the one before it left them, which must not always be the same one."""
     for number in range(rounds):
         first = number % len(names)
-        yield from (*names[first:], *names[:first])
+        others = [*names[first + 1 :], *names[:first]]
+        yield names[first]
+        yield from others if number // len(names) % 2 == 0 else reversed(others)
 
 
 def chained(run: Callable[[mx.array], Sequence[mx.array]], x: mx.array, calls: int) -> Sequence[mx.array]:

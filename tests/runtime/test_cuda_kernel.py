@@ -1,0 +1,110 @@
+"""The CUDA kernel against the float64 reference, and under MLX's function transformations. Runs on a GPU alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mlx.core as mx
+import pytest
+from attention_cases import Case, assert_as_exact_as, make, runner
+
+from mlx_flash_runtime import enable_flash_attention, report
+from mlx_flash_runtime.problem import Device, Problem
+from mlx_flash_runtime.routes import cuda_kernel, reference
+
+pytestmark = pytest.mark.skipif(not mx.cuda.is_available(), reason="needs an NVIDIA GPU")
+
+CASES = [
+    Case(64, 64, heads=8, key_heads=8, head_dim=32, value_head_dim=32),
+    Case(111, 111, heads=4, key_heads=1, head_dim=64, value_head_dim=64, mask="causal", batch=2),
+    Case(300, 300, heads=2, key_heads=1, head_dim=128, value_head_dim=128, mask="causal"),
+    Case(63, 200, head_dim=80, value_head_dim=80),
+    Case(200, 63, head_dim=64, value_head_dim=64, mask="causal"),  # the first 137 queries see no key
+    Case(130, 130, head_dim=192, value_head_dim=128),
+    Case(130, 140, head_dim=256, value_head_dim=256, mask="causal", sinks=True),
+    Case(63, 70, heads=4, head_dim=64, value_head_dim=64, batch=2, mask=("bool", (2, 1, 1, 70))),
+    Case(63, 70, head_dim=64, value_head_dim=64, mask=("rows hidden", (63, 70)), sinks=True),
+    Case(63, 70, heads=4, head_dim=64, value_head_dim=64, batch=2, mask=("additive", (1, 4, 63, 70))),
+    Case(1000, 1000, head_dim=64, value_head_dim=64, mask="causal"),
+]
+
+
+def stock(*args: Any, **kwargs: Any) -> mx.array:
+    return mx.fast.scaled_dot_product_attention(*args, **kwargs)
+
+
+def tf32(q: mx.array, k: mx.array, v: mx.array, **rest: Any) -> mx.array:
+    """The definition on inputs of TF32's 10 bits: cuBLAS rounds so for most shapes that MLX hands it, not for all."""
+
+    def rounded(x: mx.array) -> mx.array:
+        bits = (mx.view(mx.stop_gradient(x), mx.uint32) + 0x1000) & 0xFFFFE000
+        return x + (mx.view(bits, mx.float32) - mx.stop_gradient(x))
+
+    return runner(reference, None)(rounded(q), rounded(k), rounded(v), **rest)
+
+
+@pytest.mark.parametrize("dtype", [mx.float32, mx.float16, mx.bfloat16], ids=str)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_as_exact_as_mlx(case: Case, dtype: mx.Dtype) -> None:
+    call = make(case, dtype)
+    problem = Problem.of(*call.primals[:3], call.mask, call.primals[-1] if call.sinks else None)
+    assert problem is not None
+    ok, reason = cuda_kernel.holds(problem, Device.current())
+    if not ok:
+        pytest.skip(reason)
+    assert_as_exact_as(tf32 if dtype == mx.float32 else stock, runner(cuda_kernel, None), call)
+
+
+def test_strided_arrays_are_read_as_they_are() -> None:
+    q, k, v = (mx.random.normal((2, 100, 4, 64), key=mx.random.key(i)).astype(mx.bfloat16) for i in range(3))
+    rows = [mx.swapaxes(x, 1, 2) for x in (q, k, v)]
+    copies = [mx.contiguous(x) for x in rows]
+    backwards = [x[..., ::-1] for x in copies]  # the last axis strided as well
+    out = runner(cuda_kernel, None)(*rows, scale=0.125, mask="causal")
+    assert mx.array_equal(out, runner(cuda_kernel, None)(*copies, scale=0.125, mask="causal"))
+    same = runner(cuda_kernel, None)(*backwards, scale=0.125, mask="causal")[..., ::-1]
+    assert mx.allclose(out, same, rtol=2e-2, atol=2e-2)
+
+
+def test_under_transformations_it_is_mlx() -> None:
+    q, k, v = (mx.random.normal((3, 2, 2, 40, 64), key=mx.random.key(i)) for i in range(3))
+    ours = runner(cuda_kernel, None)
+
+    def attend(attention: Any) -> Any:
+        return lambda q, k, v: attention(q, k, v, scale=0.125, mask="causal")
+
+    tangents = [mx.cos(x[0]) for x in (q, k, v)]
+    assert mx.allclose(mx.vmap(attend(ours))(q, k, v), mx.vmap(attend(stock))(q, k, v), rtol=1e-2, atol=1e-2)
+    own, wanted = (mx.jvp(attend(f), [q[0], k[0], v[0]], tangents)[1][0] for f in (ours, stock))
+    assert mx.allclose(own, wanted, rtol=1e-2, atol=1e-2)
+    assert mx.allclose(
+        mx.compile(attend(ours))(q[0], k[0], v[0]), attend(stock)(q[0], k[0], v[0]), rtol=1e-2, atol=1e-2
+    )
+
+
+def test_mixed_types_promote_as_in_mlx() -> None:
+    q, k, v = (mx.random.normal((1, 2, 20, 64), key=mx.random.key(i)) for i in range(3))
+    q, v = q.astype(mx.float16), v.astype(mx.bfloat16)
+    out = runner(cuda_kernel, None)(q, k, v, scale=0.125)
+    assert out.dtype == mx.float32
+    assert mx.allclose(out, stock(q, k, v, scale=0.125), rtol=1e-2, atol=1e-2)
+
+
+def test_rows_of_minus_infinity_are_nan_alone() -> None:
+    q, k, v = (mx.random.normal((1, 2, length, 64), key=mx.random.key(i)) for i, length in enumerate((9, 70, 70)))
+    mask = mx.where(mx.arange(9)[:, None] == 4, -mx.inf, mx.zeros((9, 70)))
+    mask[2, :66] = -mx.inf  # whole blocks of a row that sees other keys
+    hidden = mx.isnan(runner(cuda_kernel, None)(q, k, v, scale=0.125, mask=mask)).all(axis=(0, 1, 3))
+    assert hidden.tolist() == [row == 4 for row in range(9)]
+    sinks = runner(cuda_kernel, None)(q, k, v, scale=0.125, mask=mask, sinks=mx.zeros((2,)))
+    assert mx.abs(sinks[:, :, 4]).max().item() == 0
+
+
+def test_float32_takes_it_and_training_does_not() -> None:
+    enable_flash_attention()
+    q, k, v = (mx.random.normal((1, 8, 64, 64)) for _ in range(3))
+    mx.eval(mx.fast.scaled_dot_product_attention(q, k, v, scale=0.125))
+    expected = "cuda_kernel" if Device.current().tf32 else "unfused"
+    assert report().as_dict()["routes"] == {expected: 1}
+    mx.eval(mx.grad(lambda q: mx.fast.scaled_dot_product_attention(q, k, v, scale=0.125).sum())(q))
+    assert report().as_dict()["routes"] == {expected: 1} | ({"unfused": 2} if expected == "unfused" else {"unfused": 1})
