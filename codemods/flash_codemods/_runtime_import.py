@@ -1,11 +1,12 @@
-"""The guarded import of the runtime, which every codemod inserts, and the call without flags before statements."""
+"""The guarded import of the runtime, which every codemod inserts, and the call without flags at spots."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from flash_integrate.codemod import Insertion
-from flash_integrate.facts.file_facts import FileFacts
+from flash_integrate.facts.file_facts import FileFacts, Spot
 from flash_integrate.snippets import enable_call, runtime_import
-from flash_integrate.syntax import Place
 
 
 def import_runtime(facts: FileFacts, *, call: bool = True, flags: bool = False, then: str = "") -> Insertion:
@@ -16,6 +17,6 @@ def import_runtime(facts: FileFacts, *, call: bool = True, flags: bool = False, 
     return Insertion((("body", facts.import_anchor),), "\n" + code)
 
 
-def call_before(facts: FileFacts, places: list[Place]) -> list[Insertion]:
-    """The import, and the call without flags before each of the statements at `places`."""
-    return [import_runtime(facts), *(Insertion(place, enable_call(), before=True) for place in places)]
+def call_at(facts: FileFacts, spots: Iterable[Spot]) -> list[Insertion]:
+    """The import, and the call without flags at each of the spots."""
+    return [import_runtime(facts), *(Insertion(spot.anchor, enable_call(), before=spot.before) for spot in spots)]

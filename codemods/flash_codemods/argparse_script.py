@@ -20,7 +20,7 @@ from flash_integrate.codemod import Insertion, Refusal
 from flash_integrate.facts.argparse_namespaces import Namespace
 from flash_integrate.facts.argparse_parsers import Parser
 from flash_integrate.facts.file_facts import FileFacts
-from flash_integrate.plan import is_test, left_alone
+from flash_integrate.plan import left_alone
 from flash_integrate.snippets import (
     BLOCK_SIZE_FLAG,
     BLOCK_SIZE_TYPE,
@@ -126,7 +126,7 @@ def _refuse_script(facts: FileFacts) -> Refusal | None:
     for namespace in found.namespaces:
         if not namespace.can_be_followed:
             return Refusal("its parse call shares its line with another statement", namespace.statement.line)
-        if namespace.entry is not None and _is_imported_by_another(facts, namespace.entry):
+        if namespace.entry is not None and facts.workspace.project.is_imported_by_name(facts.name, namespace.entry):
             return Refusal(f"other files import {namespace.entry}, to which it passes its arguments")
     if found.namespaces and all(namespace.fixed for namespace in found.namespaces):
         return Refusal("parses a fixed list of arguments", found.namespaces[0].statement.line)
@@ -139,16 +139,6 @@ def _refuse_script(facts: FileFacts) -> Refusal | None:
         return Refusal("parses with a parser and with one that is built on it", child.created.line)
     refusals = (_refuse_parser(facts, parser) for parser in parsers)
     return next((refusal for refusal in refusals if refusal is not None), None)
-
-
-def _is_imported_by_another(facts: FileFacts, function: str) -> bool:
-    project = facts.workspace.project
-    for user in project.importers.get(facts.name, ()):
-        for item in project.scans[user].imports:
-            whole = not item.names or {"*", facts.name.stem} & set(item.names)
-            if facts.name in project.resolve(item, user) and (whole or function in item.names):
-                return True
-    return False
 
 
 def _refuse_parser(facts: FileFacts, parser: Parser) -> Refusal | None:
@@ -180,8 +170,6 @@ def _refuse_parser(facts: FileFacts, parser: Parser) -> Refusal | None:
 def _refuse_sharing(facts: FileFacts, parser: Parser) -> Refusal | None:
     """A user of the parser that is not integrated would be handed two names that it does not know."""
     for user in facts.workspace.users(parser):
-        if is_test(user.name):
-            continue
         own = [use for use in user.argparse.namespaces if use.parser is parser]
         fits = own and all(use.can_be_followed for use in own) and not user.argparse.unbound
         if not fits or left_alone(user) is not None or user.reached is None:

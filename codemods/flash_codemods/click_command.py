@@ -1,45 +1,65 @@
-"""Commands of click and typer. The call is the first statement of the group, or of each command without one.
+"""Commands of click. Two options on each command that runs the model, which reads them in its first statement.
 
-Inserts: the import and the call, without flags: a decorator's option would need a parameter in the function's own
-line, so `MLX_FLASH_DISABLE` and `MLX_FLASH_BLOCK_SIZE` do what flags would.
+Inserts: the import; `@click.option("--disable-flash-attention")` and `@click.option("--flash-block-size")` below the
+command's last own option; two parameters with defaults, so that who calls the function need not know of them; the
+call.
 
-Refuses: commands whose body shares its line with the `def`.
+Refuses: commands that have such an option or use their arguments as a whole, and files in which `click.option` has no
+name. Those get the call alone.
 """
 
 from __future__ import annotations
 
 import ast
+from collections.abc import Sequence
 
-from flash_codemods._runtime_import import call_before
-from flash_integrate.codemod import Insertion, Refusal
+from flash_codemods._command_flags import edit_commands, optional_int
+from flash_integrate.codemod import Edit, Refusal, Splice
+from flash_integrate.facts.commands import Command, click_option, refusal_of_options, runs_the_model
 from flash_integrate.facts.file_facts import FileFacts
-from flash_integrate.syntax import Function, Place, Statement, dotted
+from flash_integrate.snippets import FLAG_NAMES, click_options
+from flash_integrate.syntax import dotted
 
-ORDER = 15
-SUMMARY = "click and typer commands: the call as first statement of the group or the command"
-REVIEW = "the environment variables are enough: the command gets no options of its own"
+ORDER = 14
+SUMMARY = "click commands: two options on the command that runs the model, the call as its first statement"
+REVIEW = "the options stand on the command that runs the model"
 
 
-def match(facts: FileFacts) -> list[Place] | Refusal | None:
-    if not facts.imported_packages & {"click", "typer"}:
+def match(facts: FileFacts) -> list[Command] | Refusal | None:
+    commands = runs_the_model(facts, facts.commands)
+    if not commands or any(command.library != "click" for command in commands):
         return None
-    groups = [item for item in facts.module_level if _decorated(item, ("group", "callback"))]
-    commands = groups or [item for item in facts.module_level if _decorated(item, ("command",))]
-    if not commands:
-        return None
-    places = [facts.first_line_of(command) for command in commands]
-    if None in places:
-        return Refusal("the command's body shares its line with the def", commands[places.index(None)].line)
-    return [place for place in places if place is not None]
+    if click_option(facts) is None:
+        return Refusal("click.option has no name in this file")
+    for command in commands:
+        if facts.first_line_of(command.statement) is None:
+            return Refusal("the command's body shares its line with the def", command.statement.line)
+        if reason := refusal_of_options(facts, command):
+            return Refusal(reason, command.statement.line)
+    return commands
 
 
-def edit(facts: FileFacts, match: list[Place]) -> list[Insertion]:
-    return call_before(facts, match)
+def edit(facts: FileFacts, match: Sequence[Command]) -> list[Edit]:
+    edits = edit_commands(facts, match, lambda command: _parameters(facts, command))
+    return [*edits, *(_options(facts, command) for command in match)]
 
 
-def _decorated(statement: Statement, names: tuple[str, ...]) -> bool:
-    """Whether a function carries `@click.command`, `@app.command()` or the like."""
-    if not isinstance(statement.node, Function):
-        return False
-    decorators = [item.func if isinstance(item, ast.Call) else item for item in statement.node.decorator_list]
-    return any((dotted(item) or "").rpartition(".")[2] in names for item in decorators)
+def _parameters(facts: FileFacts, command: Command) -> list[str]:
+    """The parameters, annotated where the function's author annotates others."""
+    disable, block_size = FLAG_NAMES
+    arguments = command.node.args
+    if any(item.annotation for item in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]):
+        return [f"{disable}: bool = False", f"{block_size}: {optional_int(facts)} = None"]
+    return [f"{disable}=False", f"{block_size}=None"]
+
+
+def _options(facts: FileFacts, command: Command) -> Splice:
+    """The options, below the last option that stands above the function, or below the command's own decorator."""
+    option = click_option(facts) or ""
+    decorators = command.node.decorator_list
+    names = [dotted(item.func if isinstance(item, ast.Call) else item) or "" for item in decorators]
+    own = [index for index, name in enumerate(names) if name == option]
+    heads = [index for index, name in enumerate(names) if name.rpartition(".")[2] in ("command", "group")]
+    last = decorators[max(own or heads)]
+    indent = command.node.col_offset
+    return Splice(((last.end_lineno or last.lineno) + 1, 0), click_options(option, facts.style, indent))

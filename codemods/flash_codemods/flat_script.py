@@ -2,12 +2,14 @@
 
 Inserts: the import and the call, without flags: `MLX_FLASH_DISABLE` and `MLX_FLASH_BLOCK_SIZE` do what flags would.
 
-Refuses: modules that other files import, where a call would run on import.
+Refuses: modules that other files import, where a call would run on import; scripts that only start a file which
+turns the runtime on itself.
 """
 
 from __future__ import annotations
 
 from flash_codemods._runtime_import import import_runtime
+from flash_codemods._started_elsewhere import handed_over
 from flash_integrate.codemod import Insertion, Refusal
 from flash_integrate.facts.file_facts import FileFacts
 from flash_integrate.snippets import enable_call
@@ -22,7 +24,7 @@ def match(facts: FileFacts) -> bool | Refusal | None:
         return None
     if facts.is_imported:
         return Refusal("works at module level, but other files import it", facts.first_work.line)
-    return True
+    return handed_over(facts, facts.tree.body) or True
 
 
 def edit(facts: FileFacts, match: bool) -> list[Insertion]:

@@ -2,27 +2,33 @@
 
 Inserts: the import and the call, without flags: `MLX_FLASH_DISABLE` and `MLX_FLASH_BLOCK_SIZE` do what flags would.
 
-Refuses: a guard on one line, into which no line can be inserted.
+Refuses: a guard on one line, into which no line can be inserted; a guard that only starts a file which turns the
+runtime on itself; a guard in which a module of a package, imported by others, is tried out.
 """
 
 from __future__ import annotations
 
-from flash_codemods._runtime_import import call_before
+from flash_codemods._runtime_import import call_at
+from flash_codemods._started_elsewhere import handed_over
 from flash_integrate.codemod import Insertion, Refusal
-from flash_integrate.facts.file_facts import FileFacts
-from flash_integrate.syntax import Place
+from flash_integrate.facts.file_facts import FileFacts, Spot
 
 ORDER = 20
 SUMMARY = "scripts without a command line: the call as first statement under the __main__ guard"
 REVIEW = "the guard is the way the script is started"
 
 
-def match(facts: FileFacts) -> Place | Refusal | None:
+def match(facts: FileFacts) -> Spot | Refusal | None:
     if facts.guard is None:
         return None
-    place = facts.first_line_of(facts.guard)
-    return place or Refusal("no line can be inserted into a guard that is written on one line", facts.guard.line)
+    if refusal := handed_over(facts, facts.guard_body):
+        return refusal
+    if facts.guard_tries_out_library:
+        return Refusal("a library module: its guard only tries it out", facts.guard.line)
+    return facts.first_line_of(facts.guard) or Refusal(
+        "no line can be inserted into a guard that is written on one line", facts.guard.line
+    )
 
 
-def edit(facts: FileFacts, match: Place) -> list[Insertion]:
-    return call_before(facts, [match])
+def edit(facts: FileFacts, match: Spot) -> list[Insertion]:
+    return call_at(facts, [match])

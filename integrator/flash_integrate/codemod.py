@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import PurePosixPath
 from typing import Any, Protocol
 
 from flash_integrate.facts.file_facts import FileFacts
+from flash_integrate.signature import Position
 from flash_integrate.syntax import Place
 
 
@@ -25,6 +27,18 @@ class Insertion:
     code: str
     before: bool = False
     needs: PurePosixPath | None = None
+
+
+@dataclass(frozen=True)
+class Splice:
+    """Text to insert at a line and column of the source, for what stands in no suite: the options above a command, the
+    parameters in its signature. Newlines are `\\n`; everything else is in the file's own style."""
+
+    at: Position
+    text: str
+
+
+Edit = Insertion | Splice
 
 
 @dataclass(frozen=True)
@@ -47,7 +61,7 @@ class Codemod(Protocol):
 
     def match(self, facts: FileFacts) -> Any | Refusal | None: ...
 
-    def edit(self, facts: FileFacts, match: Any) -> list[Insertion]: ...
+    def edit(self, facts: FileFacts, match: Any) -> Sequence[Edit]: ...
 
 
 def name_of(codemod: Codemod) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from flash_integrate.codemod import Refusal, name_of, registry
+from flash_integrate.codemod import Edit, Refusal, Splice, name_of, registry
 from flash_integrate.facts.file_facts import FileFacts
 from flash_integrate.plan import Status, plan
 
@@ -31,10 +31,10 @@ def explain(facts: FileFacts) -> Iterator[str]:
         yield f"  arguments: the {kind} {namespace.target}, line {namespace.statement.line}, {use}"
     for codemod in registry():
         yield f"  {name_of(codemod)}: {_verdict(codemod.match(facts))}"
-    for insertion in decision.insertions:
-        place = "at the start" if insertion.anchor is None else f"{_place(facts, insertion.anchor, insertion.before)}"
-        yield f"  inserts {place}:"
-        yield from (f"    | {line}" for line in insertion.code.strip("\n").splitlines())
+    for edit in decision.edits:
+        yield f"  inserts {_place(facts, edit)}:"
+        text = edit.text if isinstance(edit, Splice) else edit.code
+        yield from (f"    | {line}" for line in text.strip("\n").splitlines())
     for note in decision.notes:
         yield f"  note: {note.reason}" + (f" (line {note.line})" if note.line else "")
 
@@ -53,6 +53,10 @@ def _verdict(match: object) -> str:
     return "another style" if match is None else "fits"
 
 
-def _place(facts: FileFacts, anchor: object, before: bool) -> str:
-    statement = next(item for item in facts.statements if item.place == anchor)
-    return f"before line {statement.line}" if before else f"after line {statement.node.end_lineno}"
+def _place(facts: FileFacts, edit: Edit) -> str:
+    if isinstance(edit, Splice):
+        return f"in line {edit.at[0]}" if edit.at[1] else f"before line {edit.at[0]}"
+    if edit.anchor is None:
+        return "at the start"
+    statement = next(item for item in facts.statements if item.place == edit.anchor)
+    return f"before line {statement.line}" if edit.before else f"after line {statement.node.end_lineno}"

@@ -1,19 +1,35 @@
-"""Finds the statements that the tool inserted, by their syntax: the way back, also after edits around them."""
+"""Finds what the tool inserted, by its syntax: the way back, also after edits around them."""
 
 from __future__ import annotations
 
 import ast
 from codecs import BOM_UTF8
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 from flash_integrate.errors import CannotRemove
+from flash_integrate.signature import Position, Signature
 from flash_integrate.snippets import BLOCK_SIZE_FLAG, BLOCK_SIZE_TYPE, DISABLE_FLAG, ENABLE, FLAG_NAMES, RUNTIME
 from flash_integrate.source import Source
-from flash_integrate.syntax import dotted, statements
+from flash_integrate.syntax import Function, Statement, dotted, statements
 
 
-def inserted_lines(source: Source) -> set[int]:
-    """The line numbers (from 1) of everything that the tool put into a file; empty if it is not integrated.
+@dataclass(frozen=True)
+class Inserted:
+    """What the tool put into a file: whole `lines`, numbered from 1, and parameters in lines that are the file's own,
+    each `cut` from one position to another."""
+
+    lines: frozenset[int] = frozenset()
+    cuts: tuple[tuple[Position, Position], ...] = ()
+
+    @property
+    def numbers(self) -> set[int]:
+        """The lines that the file has more than it had."""
+        return {*self.lines, *(number for start, end in self.cuts for number in range(start[0] + 1, end[0] + 1))}
+
+
+def inserted(source: Source) -> Inserted:
+    """Everything that the tool put into a file; nothing if it is not integrated.
 
     Raises:
         UnreadableSource: the file can't be parsed.
@@ -21,7 +37,23 @@ def inserted_lines(source: Source) -> set[int]:
     """
     found = statements(source.tree, source.text)
     if not any(_is_runtime_import(statement.node) for statement in found):
-        return set()
+        return Inserted()
+    lines = _inserted_statements(source, found) | _inserted_options(source, found)
+    cuts = []
+    for start, end in _inserted_parameters(source, found):
+        if start[1] == end[1] == 0:
+            lines.update(range(start[0], end[0]))
+        else:
+            cuts.append((start, end))
+    return Inserted(frozenset(lines), tuple(cuts))
+
+
+def without(source: Source, what: Inserted) -> bytes:
+    """The file's bytes without what was inserted."""
+    return without_lines(source, set(what.lines), what.cuts)
+
+
+def _inserted_statements(source: Source, found: list[Statement]) -> set[int]:
     lines = source.lines()
     numbers: set[int] = set()
     for statement in found:
@@ -37,9 +69,46 @@ def inserted_lines(source: Source) -> set[int]:
     return numbers
 
 
-def without_lines(source: Source, numbers: set[int]) -> bytes:
-    """The file's bytes without the given lines; a last line that had no newline leaves none behind."""
+def _inserted_options(source: Source, found: list[Statement]) -> set[int]:
+    """The lines of the options above click's commands."""
     lines = source.lines()
+    numbers: set[int] = set()
+    for option in (item for one in found for item in getattr(one.node, "decorator_list", []) if _is_option(item)):
+        last = option.end_lineno or option.lineno
+        before, after = lines[option.lineno - 1][: option.col_offset], lines[last - 1][option.end_col_offset or 0 :]
+        if before.strip() != b"@" or after.strip():
+            raise CannotRemove("an inserted option shares its line with something else", line=option.lineno)
+        numbers.update(range(option.lineno, last + 1))
+    return numbers
+
+
+def _inserted_parameters(source: Source, found: list[Statement]) -> Iterator[tuple[Position, Position]]:
+    """From where to where the two parameters of a command stand, in a function that holds the call."""
+    lines = source.text_lines()
+    for node in (statement.node for statement in found if isinstance(statement.node, Function)):
+        if not any(_is_call(child) and FLAG_NAMES[0] in _names_in(child) for child in node.body):
+            continue
+        signature = Signature.of(node, lines)
+        places = [index for index, element in enumerate(signature.elements) if element.first in FLAG_NAMES]
+        if len(places) == 2 and places[0] + 1 == places[1]:
+            yield signature.removal(*places)
+        else:  # one was moved, or taken out by hand
+            yield from (signature.removal(place, place) for place in places)
+
+
+def _names_in(node: ast.stmt) -> set[str]:
+    return {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
+
+
+def without_lines(source: Source, numbers: set[int], cuts: Iterable[tuple[Position, Position]] = ()) -> bytes:
+    """The file's bytes without the given lines, and without the given parts of others; a last line that had no
+    newline leaves none behind."""
+    lines = source.lines()
+    encoding = source.encoding.removesuffix("-sig")
+    for start, end in cuts:
+        head, tail = (lines[line - 1].decode(encoding) for line, _ in (start, end))
+        lines[start[0] - 1] = (head[: start[1]] + tail[end[1] :]).encode(encoding)
+        lines[start[0] : end[0]] = [b""] * (end[0] - start[0])
     kept = [line for number, line in enumerate(lines, start=1) if number not in numbers]
     if 1 in numbers and lines[0].startswith(BOM_UTF8):  # the mark is the file's, not the line's
         kept.insert(0, BOM_UTF8)
@@ -49,10 +118,14 @@ def without_lines(source: Source, numbers: set[int]) -> bytes:
 
 
 def leftovers(source: Source) -> Iterator[tuple[int, str]]:
-    """The lines on which a file still uses a name that only the removed import defined."""
+    """The lines on which a file still uses what is gone: a name of the import, or a value of the flags."""
     for node in source.nodes:
-        if isinstance(node, ast.Name) and node.id in (ENABLE, BLOCK_SIZE_TYPE):
+        if isinstance(node, ast.Name) and node.id in (ENABLE, BLOCK_SIZE_TYPE, *FLAG_NAMES):
             yield node.lineno, node.id
+        elif isinstance(node, ast.Attribute) and node.attr in FLAG_NAMES:
+            yield node.lineno, ast.unparse(node) if dotted(node) else node.attr
+        elif isinstance(node, ast.Subscript) and _last_name(node) in FLAG_NAMES:
+            yield node.lineno, str(_last_name(node))
 
 
 def _is_inserted(node: ast.stmt) -> bool:
@@ -76,6 +149,12 @@ def _is_flag(node: ast.stmt) -> bool:
     call, first = node.value, node.value.args[0]
     adds = isinstance(call.func, ast.Attribute) and call.func.attr == "add_argument"
     return adds and isinstance(first, ast.Constant) and first.value in (DISABLE_FLAG, BLOCK_SIZE_FLAG)
+
+
+def _is_option(node: ast.expr) -> bool:
+    """Whether a decorator is `@click.option("--flash-block-size", ...)`."""
+    first = node.args[0] if isinstance(node, ast.Call) and node.args else None
+    return isinstance(first, ast.Constant) and first.value in (DISABLE_FLAG, BLOCK_SIZE_FLAG)
 
 
 def _is_abbreviation(node: ast.stmt) -> bool:

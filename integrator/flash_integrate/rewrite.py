@@ -8,37 +8,53 @@ from typing import Any
 
 import libcst as cst
 
-from flash_integrate.codemod import Insertion
+from flash_integrate.codemod import Edit, Insertion, Splice
 from flash_integrate.errors import UnreadableSource, UnsafeRewrite
 from flash_integrate.source import Source, split_lines
 from flash_integrate.syntax import Place
 
 
 @dataclass(frozen=True)
-class _Edit:
+class _Pending:
     """An insertion with the rest of the way to its anchor."""
 
     steps: Place
     insertion: Insertion
 
-    def next(self) -> _Edit:
-        return _Edit(self.steps[1:], self.insertion)
+    def next(self) -> _Pending:
+        return _Pending(self.steps[1:], self.insertion)
 
 
-def rewrite(source: Source, insertions: Iterable[Insertion]) -> bytes:
-    """The file's bytes with every insertion in its place; the file's own lines are carried over as they are.
+def rewrite(source: Source, edits: Iterable[Edit]) -> bytes:
+    """The file's bytes with every edit made; the file's own lines are carried over as they are.
 
     Raises:
         UnreadableSource: LibCST can't parse the file.
         UnsafeRewrite: LibCST does not print the file's lines back one for one.
     """
+    edits = list(edits)
+    source = _splice(source, [edit for edit in edits if isinstance(edit, Splice)])
     module = _parse(source)
-    edits = [_Edit(insertion.anchor or (("body", 0),), insertion) for insertion in insertions]
+    ways = [_Pending(edit.anchor or (("body", 0),), edit) for edit in edits if isinstance(edit, Insertion)]
     try:
-        result = module.with_changes(body=_edit_suite(module, module.body, edits)).bytes
+        result = module.with_changes(body=_edit_suite(module, module.body, ways)).bytes
         return result if _holds(result, source.data) else _carry_over(source.data, module.bytes, result)
     except RecursionError as error:  # a sum of three hundred terms is enough
         raise UnsafeRewrite("has an expression that is too deep for LibCST to print") from error
+
+
+def _splice(source: Source, splices: Sequence[Splice]) -> Source:
+    """The file with text inserted into its lines; a new line ends as the one at which it is inserted."""
+    if not splices:
+        return source
+    encoding = source.encoding.removesuffix("-sig")
+    lines = source.lines()
+    for splice in sorted(splices, key=lambda item: item.at, reverse=True):
+        number, column = splice.at
+        line = lines[number - 1].decode(encoding)
+        newline = line[len(line.rstrip("\r\n")) :] or "\n"
+        lines[number - 1] = (line[:column] + splice.text.replace("\n", newline) + line[column:]).encode(encoding)
+    return Source(source.path, b"".join(lines))
 
 
 def _holds(result: bytes, original: bytes) -> bool:
@@ -75,7 +91,7 @@ def _carry_over(original: bytes, printed: bytes, result: bytes) -> bytes:
 
 
 def _edit_suite(
-    module: cst.Module, suite: Sequence[cst.BaseStatement], edits: Sequence[_Edit]
+    module: cst.Module, suite: Sequence[cst.BaseStatement], edits: Sequence[_Pending]
 ) -> list[cst.BaseStatement]:
     """A suite with its edits made. Small statements that share a line count one each, as they do for `ast`."""
     result: list[cst.BaseStatement] = []
@@ -97,7 +113,7 @@ def _edit_suite(
     return result
 
 
-def _edit_compound(module: cst.Module, node: Any, edits: Sequence[_Edit]) -> Any:
+def _edit_compound(module: cst.Module, node: Any, edits: Sequence[_Pending]) -> Any:
     """A compound statement (or its handler, case, `else`) with the edits in its suites made."""
     changes: dict[str, Any] = {}
     for field in {edit.steps[0][0] for edit in edits}:
@@ -114,7 +130,7 @@ def _edit_compound(module: cst.Module, node: Any, edits: Sequence[_Edit]) -> Any
             changes["orelse"] = _edit_compound(module, node.orelse, [edit.next() for edit in mine])
         else:
             clause = getattr(node, field)
-            own = [_Edit((("body", edit.steps[0][1]), *edit.steps[1:]), edit.insertion) for edit in mine]
+            own = [_Pending((("body", edit.steps[0][1]), *edit.steps[1:]), edit.insertion) for edit in mine]
             changes[field] = _edit_compound(module, clause, own)
     return node.with_changes(**changes)
 

@@ -10,15 +10,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from flash_integrate.codemod import Refusal
+from flash_integrate.codemod import Insertion, Refusal
 from flash_integrate.config import Config
 from flash_integrate.discover import Found, discover
 from flash_integrate.errors import FileError, UnsafeRewrite
 from flash_integrate.explain import explain
 from flash_integrate.facts.file_facts import FileFacts
 from flash_integrate.facts.imports import Project, Scan
+from flash_integrate.facts.kinds import skip_by_name
 from flash_integrate.facts.workspace import Workspace
-from flash_integrate.integrated import inserted_lines, leftovers, without_lines
+from flash_integrate.integrated import Inserted, inserted, leftovers, without
 from flash_integrate.notebook.cells import Notebook
 from flash_integrate.notebook.rewriting import (
     SUFFIX,
@@ -28,7 +29,7 @@ from flash_integrate.notebook.rewriting import (
     rewrite_notebook,
     scan_notebook,
 )
-from flash_integrate.plan import Decision, Status, plan, skip_by_name
+from flash_integrate.plan import Decision, Status, plan
 from flash_integrate.snippets import RUNTIME
 from flash_integrate.source import Source
 from flash_integrate.verify import verify
@@ -221,7 +222,7 @@ def _rewrite_script(facts: FileFacts, decision: Decision) -> Rewritten:
     # LibCST takes half a second to import: a run that rewrites nothing does without.
     from flash_integrate.rewrite import rewrite
 
-    after = rewrite(facts.source, decision.insertions)
+    after = rewrite(facts.source, decision.edits)
     lines = verify(facts, after)
     return Rewritten(facts.source.data, after, frozenset(lines))
 
@@ -238,7 +239,7 @@ def _changed(found: Found, decision: Decision, rewritten: Rewritten) -> Outcome:
         before=rewritten.before,
         after=rewritten.after,
         lines=rewritten.lines,
-        needs=frozenset(item.needs for item in decision.insertions if item.needs is not None),
+        needs=frozenset(item.needs for item in decision.edits if isinstance(item, Insertion) and item.needs),
     )
 
 
@@ -261,15 +262,15 @@ def _revert_file(found: Found) -> Outcome:
 
 
 def _revert_script(source: Source) -> Rewritten | None:
-    lines = inserted_lines(source) if RUNTIME.encode() in source.data else set()
-    if not lines:
+    found = inserted(source) if RUNTIME.encode() in source.data else Inserted()
+    if not found.lines:
         return None
-    result = Source(source.path, without_lines(source, lines))
+    result = Source(source.path, without(source, found))
     try:
         notes = tuple(Refusal(f"still uses {name}", line) for line, name in leftovers(result))
     except FileError as error:
         raise UnsafeRewrite(f"without the inserted lines the file would not be valid: {error}") from error
-    return Rewritten(source.data, result.data, frozenset(lines), notes)
+    return Rewritten(source.data, result.data, frozenset(found.numbers), notes)
 
 
 def _scan(found: Found) -> Scan:

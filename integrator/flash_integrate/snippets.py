@@ -9,6 +9,8 @@ ENABLE = "enable_flash_attention"
 BLOCK_SIZE_TYPE = "flash_block_size"
 DISABLE_FLAG = "--disable-flash-attention"
 BLOCK_SIZE_FLAG = "--flash-block-size"
+DISABLE_HELP = "use stock MLX attention"
+BLOCK_SIZE_HELP = "attention block size, a positive multiple of 8"
 FLAG_NAMES = ("disable_flash_attention", "flash_block_size")
 
 
@@ -37,16 +39,15 @@ def flags(parser: str, style: Style, indent: int, *, own_default: bool = False) 
 
     `own_default` states the default of the switch, for a parser whose `argument_default` would take its place.
     """
-    disable = [repr(DISABLE_FLAG), "action='store_true'", "help='use stock MLX attention'"]
+    disable = [repr(DISABLE_FLAG), "action='store_true'", f"help={DISABLE_HELP!r}"]
     if own_default:
         disable.insert(2, "default=False")
-    size_help = "attention block size, a positive multiple of 8"
     block_size = [
         repr(BLOCK_SIZE_FLAG),
         f"type={BLOCK_SIZE_TYPE}",
         "default=None",
         "metavar='N'",
-        f"help={size_help!r}",
+        f"help={BLOCK_SIZE_HELP!r}",
     ]
     return "".join(_call(f"{parser}.add_argument", arguments, style, indent) for arguments in (disable, block_size))
 
@@ -60,6 +61,36 @@ def _call(function: str, arguments: list[str], style: Style, indent: int) -> str
     return f"{function}(\n" + "".join(f"    {argument},\n" for argument in arguments) + ")\n"
 
 
+def click_options(option: str, style: Style, indent: int) -> str:
+    """The two options above a command of click; `option` is how the file names `click.option`."""
+    disable = [repr(DISABLE_FLAG), "is_flag=True", f"help={DISABLE_HELP!r}"]
+    block_size = [repr(BLOCK_SIZE_FLAG), f"type={BLOCK_SIZE_TYPE}", "metavar='N'", f"help={BLOCK_SIZE_HELP!r}"]
+    text = "".join(_call(f"@{option}", arguments, style, indent) for arguments in (disable, block_size))
+    return "".join(" " * indent + line for line in text.splitlines(keepends=True))
+
+
+def typer_parameters(option: str, style: Style, optional_int: str, *, annotated: bool) -> list[str]:
+    """The two parameters of a command of typer; `option` is how the file names `typer.Option`."""
+    disable = [repr(DISABLE_FLAG), f"help={DISABLE_HELP!r}"]
+    block_size = [f"parser={BLOCK_SIZE_TYPE}", "metavar='N'", f"help={BLOCK_SIZE_HELP!r}"]
+    kinds = zip(FLAG_NAMES, ("bool", optional_int), ("False", "None"), (disable, block_size), strict=True)
+    return [_typer_parameter(option, style, annotated, *kind) for kind in kinds]
+
+
+def _typer_parameter(
+    option: str, style: Style, annotated: bool, name: str, kind: str, default: str, arguments: list[str]
+) -> str:
+    indent = 4  # of a parameter that has a line of its own, and as much again inside the brackets
+    if not annotated:
+        head = f"{name}: {kind} = "
+        return head + _call(option, [default, *arguments], style, indent + len(head)).rstrip()
+    line = f"{name}: Annotated[{kind}, {_call(option, arguments, style, -style.width).rstrip()}] = {default}"
+    if indent + len(line) < style.width:
+        return line
+    inner = _call(option, arguments, style, 2 * indent).replace("\n", "\n    ").rstrip()
+    return f"{name}: Annotated[\n    {kind},\n    {inner},\n] = {default}"
+
+
 def keep_abbreviation(parser: str, short: str, option: str, style: Style) -> str:
     """Keeps an abbreviation that argparse accepted before there was a second option to which it could belong."""
     table = f"{parser}._option_string_actions"
@@ -69,6 +100,12 @@ def keep_abbreviation(parser: str, short: str, option: str, style: Style) -> str
 def enable_call() -> str:
     """The patch call of a script without flags: the environment variables alone steer it."""
     return f"if {ENABLE} is not None:\n    {ENABLE}()\n"
+
+
+def enable_call_from_parameters() -> str:
+    """The patch call with the flags of a command's own parameters."""
+    disable, block_size = FLAG_NAMES
+    return f"if {ENABLE} is not None:\n    {ENABLE}(not {disable}, block_size={block_size})\n"
 
 
 def enable_call_from(namespace: str, style: Style, *, mapping: bool, remove: bool) -> str:

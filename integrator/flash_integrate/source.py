@@ -76,6 +76,10 @@ class Source:
         """The file's lines with their endings, split where Python splits them (not at form feeds)."""
         return split_lines(self.data)
 
+    def text_lines(self) -> list[str]:
+        """The lines decoded, endings and all."""
+        return [line.decode(self.encoding.removesuffix("-sig")) for line in self.lines()]
+
 
 def _parse(text: str) -> ast.Module:
     with warnings.catch_warnings():

@@ -29,6 +29,6 @@ def rewrite_stdin(data: bytes, name: str = "<stdin>") -> tuple[bytes, Decision]:
     # LibCST takes half a second to import: a file that is not rewritten does without.
     from flash_integrate.rewrite import rewrite
 
-    rewritten = rewrite(facts.source, decision.insertions)
+    rewritten = rewrite(facts.source, decision.edits)
     verify(facts, rewritten)
     return rewritten, decision

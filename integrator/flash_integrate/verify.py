@@ -6,7 +6,7 @@ import dataclasses
 
 from flash_integrate.errors import FileError, UnsafeRewrite
 from flash_integrate.facts.file_facts import FileFacts
-from flash_integrate.integrated import inserted_lines, without_lines
+from flash_integrate.integrated import inserted, without
 from flash_integrate.plan import Status, plan
 from flash_integrate.source import Source
 
@@ -22,11 +22,11 @@ def verify(facts: FileFacts, rewritten: bytes) -> set[int]:
     try:
         compile(result.tree, str(facts.name), "exec", dont_inherit=True)
         again = plan(dataclasses.replace(facts, source=result))
-        numbers = inserted_lines(result)
+        found = inserted(result)
     except (FileError, SyntaxError, ValueError, RecursionError) as error:
         raise UnsafeRewrite(f"the rewritten file would not be valid: {error}") from error
     if again.status is not Status.INTEGRATED:
         raise UnsafeRewrite("a second run would change the rewritten file again")
-    if without_lines(result, numbers) != facts.source.data:
+    if without(result, found) != facts.source.data:
         raise UnsafeRewrite("taking the inserted lines out again would not give back the original")
-    return numbers
+    return found.numbers

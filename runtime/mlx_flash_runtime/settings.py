@@ -33,17 +33,21 @@ def checked_block_size(block_size: int | None) -> int | None:
     return block_size
 
 
-def flash_block_size(text: str) -> int:
-    """The `type=` of an argparse option that takes a block size.
+class BlockSizeError(argparse.ArgumentTypeError, ValueError):
+    """A block size on the command line that is none: argparse reports the first kind, click and typer the second."""
 
-    Raises argparse.ArgumentTypeError, which argparse turns into a usage line and exit status 2, unless `text` is a
-    positive multiple of 8.
+
+def flash_block_size(text: str) -> int:
+    """The type of an option that takes a block size, for argparse, click and typer.
+
+    Raises BlockSizeError, which those turn into a usage line and exit status 2, unless `text` is a positive multiple
+    of 8.
     """
     try:
         size = int(text)
         checked_block_size(size)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive multiple of {BLOCK_MULTIPLE}") from None
+        raise BlockSizeError(f"{text} is not a positive multiple of {BLOCK_MULTIPLE}") from None
     return size
 
 

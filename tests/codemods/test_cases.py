@@ -11,7 +11,7 @@ from cases import BEFORE, CASES, NOOP, decide, facts_of, name_of
 
 from flash_integrate.codemod import name_of as codemod_name
 from flash_integrate.codemod import registry
-from flash_integrate.integrated import inserted_lines, without_lines
+from flash_integrate.integrated import inserted, without
 from flash_integrate.plan import Status, plan
 from flash_integrate.rewrite import rewrite
 from flash_integrate.source import Source
@@ -25,12 +25,12 @@ def test_before_becomes_after(path: Path) -> None:
     first = before.decode().splitlines()[0]
     if first.startswith("# note: "):  # why a codemod that is asked earlier refuses the file
         assert first.removeprefix("# note: ") in [note.reason for note in decision.notes]
-    after = rewrite(facts_of(path, before).source, decision.insertions)
+    after = rewrite(facts_of(path, before).source, decision.edits)
     assert after.decode() == path.with_name(path.name.replace(".before.", ".after.")).read_bytes().decode()
     # A second look finds nothing to do, and the way back gives every byte.
     assert plan(facts_of(path, after)).status is Status.INTEGRATED
     result = Source(path, after)
-    assert without_lines(result, inserted_lines(result)) == before
+    assert without(result, inserted(result)) == before
 
 
 @pytest.mark.parametrize("path", NOOP, ids=name_of)

@@ -14,7 +14,7 @@ from reviewing import CALL, FILLER, FLAGS, IMPORT, SPREAD, TWO_PARSERS, hunks_at
 
 from flash_integrate.diff import unified_diff
 from flash_integrate.errors import UnsafeRewrite
-from flash_integrate.integrated import inserted_lines, without_lines
+from flash_integrate.integrated import inserted, without_lines
 from flash_integrate.plan import Status
 from flash_integrate.review.selection import select
 from flash_integrate.run import revert
@@ -70,7 +70,7 @@ def test_one_of_two_parsers_can_be_had_alone(tmp_path: Path, answers: str, gaine
     assert f'{left}.add_argument(\n        "--disable-flash-attention"' not in text
     assert text.count("enable_flash_attention(not") == 1
     # The lines are counted in what is written, and `--revert` finds the same ones.
-    assert inserted_lines(Source(result.path, result.after)) == result.lines
+    assert inserted(Source(result.path, result.after)).lines == result.lines
     result.path.write_bytes(result.after)
     [undone] = scanned(tmp_path, revert)
     assert undone.after.decode() == TWO_PARSERS

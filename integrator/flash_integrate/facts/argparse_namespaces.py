@@ -10,13 +10,12 @@ from itertools import takewhile
 from pathlib import PurePosixPath
 from typing import TypeGuard
 
-from flash_integrate.facts.argparse_options import Adders, Options, method
+from flash_integrate.facts.argparse_options import READ_ONLY_BUILTINS, Adders, Options, method
 from flash_integrate.facts.argparse_parsers import PARSE_METHODS, Constructor, Lookup, Parser, ParserReader
 from flash_integrate.syntax import Function, Statement, dotted, is_docstring, own_nodes, walk
 
 _Found = tuple[Statement, str, bool, "str | None"]
 """The statement, target, escape and entry of a namespace."""
-READ_ONLY_BUILTINS = {"getattr", "hasattr", "setattr", "isinstance", "id"}
 
 
 @dataclass(frozen=True)

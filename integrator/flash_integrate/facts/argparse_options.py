@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from flash_integrate.syntax import Function, dotted, walk
 
+READ_ONLY_BUILTINS = {"getattr", "hasattr", "setattr", "isinstance", "id"}
 GROUP_METHODS = {"add_argument_group", "add_mutually_exclusive_group"}
 
 
@@ -18,6 +20,9 @@ class Options:
     always: set[str] = field(default_factory=set)
     sometimes: set[str] = field(default_factory=set)
     dests: set[str] = field(default_factory=set)
+
+    def __bool__(self) -> bool:
+        return bool(self.every or self.dests)
 
     @property
     def every(self) -> set[str]:
@@ -60,12 +65,13 @@ def assignments(node: ast.AST) -> Iterator[tuple[str, ast.expr]]:
 class Adding:
     """Looks for what code adds to one parser, which it knows by the name `parser` to begin with.
 
-    `adders` says what the functions add to which the parser is handed.
+    `adders` says what the functions add to which the parser is handed, `methods` what its own methods add.
     """
 
-    def __init__(self, parser: str, adders: Adders) -> None:
+    def __init__(self, parser: str, adders: Adders, methods: Mapping[str, Options] = MappingProxyType({})) -> None:
         self.parser = parser
         self.adders = adders
+        self.methods = methods
         self.owners = {parser}
         """Names for the parser and its groups."""
         self.functions: set[str] = set()
@@ -87,14 +93,18 @@ class Adding:
         for call in (part for part in walk(node) if isinstance(part, ast.Call)):
             if self._adds_one(call):
                 found.update(_option_of(call) or _computed_options(call, node), certain=certain)
-            elif self._is_given(call) and (added := self.adders(dotted(call.func) or "")) is not None:
-                found.update(added, certain=certain)
+            elif (own := self._own_method(call)) is not None:
+                found.update(own, certain=certain)
+            elif self._is_given(call):
+                found.update(self.adders(dotted(call.func) or "") or Options(), certain=certain)
+                for own in self.methods.values():  # which of them the function calls is not looked for
+                    found.update(own, certain=False)
         return found
 
     def adds_in(self, node: ast.stmt) -> bool:
         """Whether a statement adds arguments: to the parser or one of its groups, or in a function that is given it."""
         return any(
-            self._adds_one(call) or self._prepares(call) or self._is_given(call)
+            self._adds_one(call) or self._prepares(call) or self._is_given(call) or bool(self._own_method(call))
             for call in walk(node)
             if isinstance(call, ast.Call)
         )
@@ -109,6 +119,9 @@ class Adding:
         on_owner = method(call) == "add_argument" and receiver(call) in self.owners
         return on_owner or dotted(call.func) in self.functions
 
+    def _own_method(self, call: ast.Call) -> Options | None:
+        return self.methods.get(method(call) or "") if receiver(call) == self.parser else None
+
     def _prepares(self, call: ast.Call) -> bool:
         """Whether a call does something else on the parser that belongs to its arguments: a group, a default."""
         name = method(call) or ""
@@ -116,6 +129,8 @@ class Adding:
         return (others or name == "set_defaults") and receiver(call) in self.owners
 
     def _is_given(self, call: ast.Call) -> bool:
+        if dotted(call.func) in READ_ONLY_BUILTINS:
+            return False
         values = [*call.args, *(keyword.value for keyword in call.keywords if keyword.arg != "parents")]
         return any(dotted(value) == self.parser for value in values)
 

@@ -24,10 +24,11 @@ Lookup = Callable[[str], "tuple[ArgparseFacts, str] | None"]
 
 @dataclass(frozen=True)
 class Constructor:
-    """`ArgumentParser` or a subclass of it: the options that its own methods may add, and whether parsing with it
-    gives argparse's own namespace."""
+    """`ArgumentParser` or a subclass of it: the options that making one and parsing with it may add, those that its
+    own methods add, and whether parsing with it gives argparse's own namespace."""
 
     options: Options = field(default_factory=Options)
+    methods: dict[str, Options] = field(default_factory=dict)
     gives_namespace: bool = True
 
 
@@ -113,11 +114,16 @@ class ParserReader:
     def _subclass(self, node: ast.ClassDef, base: Constructor) -> Constructor:
         options = Options()
         options.update(base.options)
-        methods = [item for item in node.body if isinstance(item, Function)]
-        for item in methods:
-            options.update(Adding("self", self.added_by).options_of(item.body), certain=False)
-        keep = all(_returns_namespace(item) for item in methods if item.name in PARSE_METHODS)
-        return Constructor(options, base.gives_namespace and keep)
+        bodies = {item.name: item for item in node.body if isinstance(item, Function)}
+        methods = dict(base.methods)
+        for _ in range(3):  # a method may call others; deeper chains are not written
+            methods |= {
+                name: Adding("self", self.added_by, methods).options_of(item.body) for name, item in bodies.items()
+            }
+        for name in bodies.keys() & {"__init__", *PARSE_METHODS}:
+            options.update(methods[name], certain=False)
+        keep = all(_returns_namespace(bodies[name]) for name in bodies.keys() & PARSE_METHODS)
+        return Constructor(options, methods, base.gives_namespace and keep)
 
     def _find_parsers(self) -> None:
         for statement in self.statements:
@@ -152,7 +158,7 @@ class ParserReader:
         for inherited in self._parents(parser):
             parser.parents.append(inherited)
             parser.options.update(inherited.options)
-        adding = Adding(parser.name, self.added_by)
+        adding = Adding(parser.name, self.added_by, parser.constructor.methods)
         for node in parser.created.suite[parser.created.index + 1 :]:
             calls = (call for call in walk(node) if isinstance(call, ast.Call))
             if any(method(call) in PARSE_METHODS and receiver(call) == parser.name for call in calls):
@@ -174,7 +180,7 @@ class ParserReader:
         for (scope, name), parser in self._bindings.items():
             own = self.extensions.setdefault(parser, Options())
             for body in every if "." in name else [bodies.get(scope, [])]:
-                own.update(Adding(name, self.added_by).options_of(body), certain=False)
+                own.update(Adding(name, self.added_by, parser.constructor.methods).options_of(body), certain=False)
         for parser in self.parsers:
             parser.options.update(self.extensions[parser], certain=False)
 

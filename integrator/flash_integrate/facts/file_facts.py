@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from flash_integrate.facts.argparse_namespaces import ArgparseFacts, read_argparse
 from flash_integrate.facts.argparse_parsers import Parser
+from flash_integrate.facts.commands import Command, find_commands
+from flash_integrate.facts.kinds import is_test
 from flash_integrate.facts.reach import holds_models
 from flash_integrate.snippets import ENABLE, RUNTIME, Style
 from flash_integrate.source import Source
@@ -23,12 +25,23 @@ if TYPE_CHECKING:
 FAST_ATTENTION = "fast.scaled_dot_product_attention"
 # Module-level calls that prepare a process rather than do a program's work.
 _SETUP_CALLS = re.compile(
-    r"^(sys\.path|sys\.stdout|sys\.setrecursionlimit|os\.environ|os\.putenv|os\.chdir|logging|warnings|load_dotenv"
+    r"^(importlib|sys\.path|sys\.stdout|sys\.setrecursionlimit|os\.environ|os\.putenv|os\.chdir|logging|warnings|load_dotenv"
     r"|dotenv|locale|signal|random\.seed|np\.random|numpy\.random|mx\.random|mx\.set_|mx\.metal|multiprocessing|mp\."
     r"|nest_asyncio|transformers\.logging|matplotlib|plt\.style|sns\.|pd\.set_option|torch\.)"
 )
 # What scripts call to run a model, as a word of the function's name.
 _RUNS = re.compile(r"(^|_)(generate|train|evaluate|chat|transcribe|stream)(_|$)")
+_ADDS_OPTION = {"add_argument", "option", "argument", "Option", "Argument"}
+# What those words do not run: `generate_readme`, `apply_chat_template`.
+_WRITES = re.compile(r"(^|_)(readme|card|config|content|template|index|report)(_|$)")
+
+
+@dataclass(frozen=True)
+class Spot:
+    """A place for new lines: before or after a statement."""
+
+    anchor: Place
+    before: bool
 
 
 @dataclass(frozen=True)
@@ -85,6 +98,11 @@ class FileFacts:
         return [item for item in self.module_level if isinstance(item.node, Function) and item.node.name in names]
 
     @cached_property
+    def commands(self) -> list[Command]:
+        """The functions of the module that click or typer run."""
+        return find_commands(self)
+
+    @cached_property
     def module_level(self) -> list[Statement]:
         return [statement for statement in self.statements if len(statement.place) == 1]
 
@@ -95,11 +113,34 @@ class FileFacts:
         can_take_lines = [guard for guard in guards if self.first_line_of(guard) is not None]
         return next(iter(can_take_lines or guards), None)
 
-    def first_line_of(self, header: Statement) -> Place | None:
-        """The first statement below a header, a docstring passed over; None where a line can't go before it."""
+    @property
+    def guard_body(self) -> list[ast.stmt]:
+        return self.guard.node.body if self.guard is not None and isinstance(self.guard.node, ast.If) else []
+
+    @property
+    def guard_tries_out_library(self) -> bool:
+        """Whether the guard is in a module of a package which other files import, and starts no function of it: then
+        it shows what the module does, and the program is another."""
+        project = self.workspace.project
+        importers = (user for user in project.importers.get(self.name, ()) if not is_test(user))
+        in_package = self.name.with_name("__init__.py") in project.scans
+        if not in_package or self.name.stem == "__main__" or not any(importers):
+            return False
+        functions = {item.node.name for item in self.module_level if isinstance(item.node, Function)}
+        statements = (node for node in self.guard_body if isinstance(node, ast.Expr | ast.Assign | ast.Raise))
+        calls = (node for statement in statements for node in walk(statement) if isinstance(node, ast.Call))
+        started = {name for call in calls if (name := dotted(call.func)) in functions}
+        return all(name.lstrip("_").startswith("test") for name in started)
+
+    def first_line_of(self, header: Statement) -> Spot | None:
+        """The spot below a header and its docstring, if there is one; None where no line can go there."""
         inner = [item for item in self.statements if item.place[:-1] == header.place and item.place[-1][0] == "body"]
-        body = [item for item in inner if not (item.index == 0 and is_docstring(item.node))] or inner
-        return body[0].place if body[0].starts_its_line else None
+        first = inner[0]
+        if not is_docstring(first.node) or not isinstance(header.node, Function):
+            return Spot(first.place, before=True) if first.starts_its_line else None
+        if len(inner) > 1:
+            return Spot(inner[1].place, before=True) if inner[1].starts_its_line else None
+        return Spot(first.place, before=False) if first.starts_its_line and first.ends_its_line else None
 
     @cached_property
     def first_work(self) -> Statement | None:
@@ -127,6 +168,12 @@ class FileFacts:
             elif isinstance(node, ast.ImportFrom) and node.level == 0:
                 names.add((node.module or "").partition(".")[0])
         return names
+
+    @cached_property
+    def names_imported(self) -> set[str]:
+        """The names that imports bind in the file, wherever they stand."""
+        imports = (node for node in self.source.nodes if isinstance(node, ast.Import | ast.ImportFrom))
+        return {alias.asname or alias.name for node in imports for alias in node.names}
 
     @cached_property
     def _model_functions(self) -> set[str]:
@@ -162,7 +209,8 @@ class FileFacts:
     def runs_models(self) -> bool:
         """Whether the file calls something that generates, trains or evaluates, by the name of what it calls."""
         calls = (dotted(node.func) or "" for node in self.source.nodes if isinstance(node, ast.Call))
-        return any(_RUNS.search(name.rpartition(".")[2]) for name in calls)
+        names = {call.rpartition(".")[2] for call in calls}
+        return any(_RUNS.search(name) and not _WRITES.search(name) for name in names)
 
     @cached_property
     def handwritten_attention(self) -> list[int]:
@@ -176,11 +224,11 @@ class FileFacts:
 
     @cached_property
     def style(self) -> Style:
-        """The quotes of the arguments' strings, and the width of the widest `add_argument` line."""
+        """The quotes of the arguments' strings, and the width of the widest line that adds one."""
         lines = re.split(r"\r\n|\r|\n", self.source.text)
         width, quotes = 88, Counter[str]()
         for call in self.source.nodes:
-            if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "add_argument":
+            if isinstance(call, ast.Call) and (dotted(call.func) or "").rpartition(".")[2] in _ADDS_OPTION:
                 if call.lineno == call.end_lineno:
                     width = max(width, len(lines[call.lineno - 1]))
                 strings = [node for node in walk(call) if isinstance(node, ast.Constant) and _is_string(node)]

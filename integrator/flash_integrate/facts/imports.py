@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 _FROM = re.compile(rb"^[ \t]*from[ \t]+(\.*)([\w.]*)[ \t]+import[ \t]*(\([^)]*\)|[^\r\n]*)", re.MULTILINE)
 _IMPORT = re.compile(rb"^[ \t]*import[ \t]+([\w., \t]+)", re.MULTILINE)
 _NAME = re.compile(rb"(\w+)(?:\s+as\s+\w+)?")
+_APPLICATION = re.compile(rb"[\"']([A-Za-z_][\w.]*):([A-Za-z_]\w*)[\"']")
 _COMMENT = re.compile(rb"#[^\r\n]*")
 
 
@@ -28,7 +29,10 @@ class Import:
 
 
 def scan_imports(data: bytes) -> Iterator[Import]:
-    """The imports that a file's bytes show, wherever they stand."""
+    """The imports that a file's bytes show, wherever they stand; also of the application that it has uvicorn import."""
+    if b"uvicorn" in data:
+        for module, name in _APPLICATION.findall(data):
+            yield Import(0, module.decode(), (name.decode(),))
     for match in _FROM.finditer(data):
         dots, module, names = match.groups()
         bare = _COMMENT.sub(b"", names).strip(b"()")
@@ -77,6 +81,15 @@ class Project:
                     if target != path:
                         found.setdefault(target, set()).add(path)
         return found
+
+    def is_imported_by_name(self, path: PurePosixPath, name: str) -> bool:
+        """Whether another file of the tree imports `name` from the file `path`, or the file as a whole."""
+        for user in self.importers.get(path, ()):
+            for item in self.scans[user].imports:
+                whole = not item.names or {"*", path.stem} & set(item.names)
+                if path in self.resolve(item, user) and (whole or name in item.names):
+                    return True
+        return False
 
     @cached_property
     def _names_mlx(self) -> bool:

@@ -7,6 +7,7 @@ model does not run attention.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -35,6 +36,8 @@ _ATTENTION = {
     "TransformerEncoderLayer",
     "TransformerDecoderLayer",
 }
+_FRAMEWORKS = {"FastAPI", "Flask", "Quart", "Starlette", "Litestar", "Sanic"}
+_APPLICATION = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)")
 _PRODUCTS = {"matmul", "einsum"}
 
 
@@ -76,6 +79,9 @@ class Symbols:
                 found.update((target.id, node) for target in node.targets if isinstance(target, ast.Name))
         return found
 
+    def binds(self, name: str) -> bool:
+        return name in self.definitions or name in self.imported
+
     def binding(self, name: str) -> tuple[Import, str, str] | None:
         """What an import binds of a dotted name: the import, the name that it takes, the attribute that follows."""
         for tail in _tails(name):
@@ -94,13 +100,17 @@ class AttentionReach:
         self.project = project
         self.source = source
         self._symbols: dict[PurePosixPath, Symbols | None] = {}
-        self._read: dict[ast.AST, tuple[str | None, list[str]]] = {}
+        self._read: dict[ast.AST, tuple[str | None, list[str], list[tuple[str, str]]]] = {}
 
     def of_script(self, path: PurePosixPath, source: Source) -> str | None:
         """How the script at `path` comes to attention, in words; None if it does not."""
         if path not in self._symbols:
             self._symbols[path] = Symbols(source)
         return self._search(path, source.tree, set())
+
+    def of_definition(self, path: PurePosixPath, node: ast.stmt) -> str | None:
+        """How one definition of the file at `path` comes to attention."""
+        return self._search(path, node, set())
 
     def symbols(self, path: PurePosixPath) -> Symbols | None:
         """The symbols of a file of the project; None if it can't be parsed."""
@@ -120,21 +130,55 @@ class AttentionReach:
         item, name, attribute = binding
         for target in self.project.resolve(item, path):
             wanted, found = _wanted(target, name, attribute), self.symbols(target)
-            if found is not None and (wanted in found.definitions or wanted in found.imported):
+            if found is not None and (found.binds(wanted)):
                 return target, wanted
+        return None
+
+    def application_home(self, path: PurePosixPath, module: str, application: str) -> PurePosixPath | None:
+        """The file that makes the application which `path` names as `module:application`, re-exports seen through."""
+        item, name, home = Import(0, module), application, None
+        for _ in range(4):
+            others = (target for target in self.project.resolve(item, path) if target != path)
+            targets = ((target, self.symbols(target)) for target in others)
+            found = next(((target, symbols) for target, symbols in targets if symbols and symbols.binds(name)), None)
+            if found is None:
+                return home or self._handed_on(path, item, name)
+            home, symbols = found
+            value = getattr(symbols.definitions.get(name), "value", None)
+            binding = symbols.binding(dotted(value) or ("" if value else name))
+            if binding is None:
+                return home
+            path, item = home, binding[0]
+            name = binding[2] or binding[1]
+        return home
+
+    def _handed_on(self, path: PurePosixPath, item: Import, name: str) -> PurePosixPath | None:
+        """The module that defines a name which a package takes over from it without naming it: by `*`, say."""
+        for package in self.project.resolve(item, path):
+            symbols = self.symbols(package)
+            inner = [*(found for found, _ in symbols.imported.values()), *symbols.stars] if symbols else []
+            for target in (target for found in inner for target in self.project.resolve(found, package)):
+                defines = self.symbols(target)
+                if defines is not None and name in defines.definitions:
+                    return target
         return None
 
     def _search(self, path: PurePosixPath, node: ast.AST, seen: set[tuple[PurePosixPath, str]]) -> str | None:
         """Looks at one definition (or a whole script) and at everything that it names."""
         if node not in self._read:
-            self._read[node] = _evidence(node), sorted(_names_used(node))
-        evidence, names = self._read[node]
+            self._read[node] = _evidence(node), sorted(_names_used(node)), list(applications(node))
+        evidence, names, served = self._read[node]
         symbols = self.symbols(path)
         if evidence is not None or symbols is None:
             return evidence
         for name in names:
             if found := self._follow(path, symbols, name, seen):
                 return found
+        for module, app in served:
+            home = self.application_home(path, module, app)
+            target = self.symbols(home) if home is not None else None
+            if home is not None and target is not None and (found := self._follow(home, target, app, seen)):
+                return f"serves {home}" if found.startswith(("uses", "has", "loads")) else found
         if isinstance(node, ast.Module):
             for item in symbols.stars:
                 if found := self._follow_import(path, item, "*", "", seen):
@@ -150,7 +194,9 @@ class AttentionReach:
         seen.add((path, name))
         root = name.partition(".")[0]
         if root in symbols.definitions:
-            return self._search(path, symbols.definitions[root], seen)
+            definition = symbols.definitions[root]
+            # What an application does stands in functions that are decorated with it.
+            return self._search(path, symbols.source.tree if makes_application(definition) else definition, seen)
         binding = symbols.binding(name)
         return None if binding is None else self._follow_import(path, *binding, seen)
 
@@ -200,6 +246,21 @@ def _names_used(node: ast.AST) -> set[str]:
                 names.add(name)
                 inner.update(id(part) for part in walk(child))
     return names
+
+
+def makes_application(node: ast.stmt) -> bool:
+    """Whether a statement makes a web application: `app = FastAPI()`."""
+    value = node.value if isinstance(node, ast.Assign | ast.AnnAssign) else None
+    return isinstance(value, ast.Call) and (dotted(value.func) or "").rpartition(".")[2] in _FRAMEWORKS
+
+
+def applications(node: ast.AST) -> Iterator[tuple[str, str]]:
+    """The modules and names of `uvicorn.run("server.app:app")`."""
+    for call in walk(node):
+        if isinstance(call, ast.Call) and call.args and (dotted(call.func) or "").partition(".")[0] == "uvicorn":
+            value = call.args[0].value if isinstance(call.args[0], ast.Constant) else None
+            if isinstance(value, str) and (match := _APPLICATION.fullmatch(value)):
+                yield match[1], match[2]
 
 
 def _evidence(node: ast.AST) -> str | None:

@@ -10,8 +10,9 @@ from flash_integrate.errors import FileError
 from flash_integrate.facts.argparse_parsers import Parser
 from flash_integrate.facts.file_facts import FileFacts
 from flash_integrate.facts.imports import Project, Scan
+from flash_integrate.facts.kinds import is_test
 from flash_integrate.facts.packaging import console_scripts
-from flash_integrate.facts.reach import AttentionReach
+from flash_integrate.facts.reach import AttentionReach, applications
 from flash_integrate.source import Source
 
 
@@ -66,9 +67,26 @@ class Workspace:
                 return self.facts(name), used
         return None
 
+    def servers(self, name: PurePosixPath, application: str) -> list[FileFacts]:
+        """The other files that run the application which the file `name` binds: by `uvicorn.run("module:app")`, or by
+        its name, imported from there."""
+        paths = (path for path in self.project.scans if path != name and not is_test(path))
+        return [self.facts(path) for path in paths if self._serves(path, name, application)]
+
+    def _serves(self, path: PurePosixPath, name: PurePosixPath, application: str) -> bool:
+        imports = self.project.scans[path].imports
+        if any(application in item.names for item in imports):
+            found = self.definition(path, application)
+            if found is not None and found[0].name == name:
+                return True
+        symbols = self.reach.symbols(path) if any(item.module == "uvicorn" for item in imports) else None
+        named = applications(symbols.source.tree) if symbols is not None else ()
+        return any(self.reach.application_home(path, *application) == name for application in named)
+
     def users(self, parser: Parser) -> list[FileFacts]:
-        """The other files that parse arguments with `parser`, a parser of one file that its importers share."""
-        return [facts for facts in self._importers(parser.home) if parser in facts.argparse.parsers_used]
+        """The other files, tests aside, that parse arguments with `parser`, which its file's importers share."""
+        others = (facts for facts in self._importers(parser.home) if not is_test(facts.name))
+        return [facts for facts in others if parser in facts.argparse.parsers_used]
 
     def _importers(self, name: PurePosixPath) -> list[FileFacts]:
         """The files that import the file `name`, themselves or through others, and can be parsed."""

@@ -14,6 +14,11 @@ _CELL_MAGIC = re.compile(r"\s*%%(\S+)")
 _PYTHON_CELLS = {"time", "capture"}
 # `%magic`, `!command`, `?help`, `name = %magic`, `name = !command`, `help?`
 _MAGIC = re.compile(r"\s*[%!?]|[^#=]*=\s*[%!]|.*\?\s*$")
+# Magics that IPython also takes without their `%`, where the line is no Python: `pip install mlx-lm`.
+_AUTOMAGIC = re.compile(
+    r"\s*(pip|conda|mamba|micromamba|uv|cd|ls|ll|pwd|cat|cp|mv|mkdir|rmdir|rm|man|env|load_ext|reload_ext|matplotlib"
+    r"|autoreload|run|time|timeit|who|whos|precision|history)(\s|$)"
+)
 # Above the code when it is parsed alone: a cell has no coding cookie, whatever its first two lines look like.
 _NO_COOKIE = ["", ""]
 
@@ -35,7 +40,7 @@ def as_python(lines: Sequence[str]) -> list[str]:
         start += 1
     while (error := _error(result)) is not None:
         index = (error.line or 1) - 1
-        if index >= len(result) or not _MAGIC.match(result[index]):
+        if index >= len(result) or not (_MAGIC.match(result[index]) or _AUTOMAGIC.match(result[index])):
             raise error
         _blank(result, index)
     return result

@@ -16,7 +16,7 @@ from flash_integrate.errors import CannotRemove, FileError, UnreadableSource, Un
 from flash_integrate.facts.file_facts import FileFacts
 from flash_integrate.facts.imports import Scan
 from flash_integrate.facts.workspace import Workspace
-from flash_integrate.integrated import inserted_lines, leftovers
+from flash_integrate.integrated import inserted, leftovers
 from flash_integrate.notebook.cells import Cell, Edit, Notebook, lines_begun
 from flash_integrate.notebook.magics import as_python
 from flash_integrate.plan import Decision, Status, handwritten, left_alone
@@ -61,7 +61,7 @@ class Program:
         Raises:
             UnreadableSource: the file is no notebook, or a cell that names MLX is no Python.
         """
-        # Comments keep the cells apart for `inserted_lines`; below them no line can be a coding cookie.
+        # Comments keep the cells apart for `inserted`; below them no line can be a coding cookie.
         lines, origins, broken = ["# a notebook"], list[tuple[Cell, int] | None]([None]), []
         for cell in notebook.cells:
             try:
@@ -226,7 +226,7 @@ def _last_import(facts: FileFacts) -> int:
 
 def _removals(program: Program) -> list[Edit]:
     try:
-        numbers = inserted_lines(program.source)
+        numbers = inserted(program.source).lines
     except CannotRemove as error:
         raise CannotRemove(str(error), line=program.text_line(error.line)) from error
     by_cell: dict[Cell, set[int]] = {}

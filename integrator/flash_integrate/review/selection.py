@@ -17,7 +17,7 @@ from pathlib import PurePosixPath
 from flash_integrate.diff import Hunk
 from flash_integrate.errors import FileError, UnreadableSource, UnsafeRewrite
 from flash_integrate.facts.argparse_namespaces import read_argparse
-from flash_integrate.integrated import inserted_lines, without_lines
+from flash_integrate.integrated import inserted, without, without_lines
 from flash_integrate.plan import Status
 from flash_integrate.run import Outcome
 from flash_integrate.snippets import BLOCK_SIZE_FLAG, DISABLE_FLAG, ENABLE, FLAG_NAMES, RUNTIME
@@ -123,7 +123,7 @@ def _verify(result: Source, shorter: bytes) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # `"\d"` in a user's file is not this program's to warn about
             compile(result.text, str(result.path), "exec", dont_inherit=True)
-        restored = without_lines(result, inserted_lines(result))
+        restored = without(result, inserted(result))
     except (FileError, SyntaxError, ValueError) as error:
         raise UnsafeRewrite(f"the file would not be valid: {error}") from error
     if restored != shorter:

@@ -1,0 +1,149 @@
+"""How fast flash-integrate is, and how much memory it takes: each case a process of its own, the median of several.
+
+    python benchmarks/integrator_speed.py [CHECKOUTS]
+
+CHECKOUTS is the folder of `benchmarks/corpus.py`; without it the cases on mlx-examples and mlx-lm are left out. The
+trees without MLX are the standard library's files, over and over. The peer is LibCST's own `python -m libcst.tool
+codemod` with the command that changes nothing, on the files of the installed mlx_lm, one process each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import cycle, islice
+from pathlib import Path
+
+from store import RESULTS
+
+from mlx_flash_runtime.bench.machine import machine
+
+DRY_RUN = [sys.executable, "-m", "flash_integrate", "--dry-run"]
+LIBCST = [sys.executable, "-m", "libcst.tool", "codemod", "--no-format", "--hide-progress", "-j", "1"]
+IMPORTS_LIBCST = """\
+import sys
+from flash_integrate.cli import main
+try:
+    main(sys.argv[1:])
+finally:
+    print("libcst" in sys.modules)
+"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A case: seconds on the clock and of processor time, the peak of resident memory in MB, and the aim if it has
+    one, in the unit of what is aimed at."""
+
+    case: str
+    files: int
+    repeats: int
+    seconds: float
+    processor_seconds: float
+    peak_mb: float
+    aim: str = ""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="how fast flash-integrate is")
+    parser.add_argument("checkouts", type=Path, nargs="?", help="folder with mlx-examples and mlx-lm")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--no-write", action="store_true", help="print the rows alone")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        rows = list(measure(Path(folder), args.checkouts, args.repeats))
+    for row in rows:
+        print(
+            f"{row.case:45} {row.files:6} files {row.seconds:8.2f} s {row.processor_seconds:8.2f} s of processor "
+            f"{row.peak_mb:6.0f} MB  {row.aim}"
+        )
+    if not args.no_write:
+        versions = {name: importlib.metadata.version(name) for name in ("flash-integrate", "libcst")}
+        data = {"machine": machine(), "versions": versions, "rows": [asdict(row) for row in rows]}
+        (RESULTS / "integrator_speed.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+
+
+def measure(folder: Path, checkouts: Path | None, repeats: int) -> Iterator[Row]:
+    (folder / "empty").mkdir()
+    yield timed("start-up without work", [*DRY_RUN, str(folder / "empty")], [], repeats, "0.25 s")
+    check = [sys.executable, "-c", IMPORTS_LIBCST, str(folder / "empty")]
+    assert subprocess.run(check, capture_output=True, text=True).stdout.strip().endswith("False"), "imports LibCST"
+    plain = tree(folder / "plain", standard_library(), 5000)
+    yield timed("5,000 files without MLX", [*DRY_RUN, str(folder / "plain")], plain, repeats, "2 s")
+    if checkouts is not None:
+        repos = [checkouts / "mlx-examples", checkouts / "mlx-lm"]
+        files = [path for repo in repos for path in repo.rglob("*.py")]
+        for jobs in range(1, min(os.cpu_count() or 1, 4) + 1):
+            command = [*DRY_RUN, "-j", str(jobs), *map(str, repos)]
+            yield timed(f"mlx-examples and mlx-lm, -j {jobs}", command, files, repeats, "5 s" if jobs == 1 else "")
+    package = Path(importlib.import_module("mlx_lm").__file__ or "").parent
+    own = tree(folder / "mlx_lm", sorted(package.rglob("*.py")), base=package)
+    ours = timed("mlx_lm, -j 1", [*DRY_RUN, "-j", "1", str(folder / "mlx_lm")], own, repeats)
+    noop = [*LIBCST, "noop.NOOPCommand", str(folder / "mlx_lm")]
+    peer = timed("mlx_lm, LibCST's codemod command, -j 1", noop, own, 1)
+    yield ours
+    yield Row(**{**asdict(peer), "aim": f"ours is {peer.seconds / ours.seconds:.0f} times as fast; 30 times"})
+    many = tree(folder / "many", [*own[:200], *standard_library()], 10_000)
+    yield timed("10,000 files", [*DRY_RUN, "-j", "1", str(folder / "many")], many, 1, "300 MB")
+
+
+def timed(case: str, command: Sequence[str], files: Sequence[Path], repeats: int, aim: str = "") -> Row:
+    """Runs a command again and again; the medians, and the highest memory."""
+    runs = [run(command) for _ in range(repeats)]
+    seconds, processor, peak = (list(values) for values in zip(*runs, strict=True))
+    return Row(
+        case,
+        len(files),
+        repeats,
+        round(statistics.median(seconds), 3),
+        round(statistics.median(processor), 3),
+        round(max(peak), 1),
+        aim,
+    )
+
+
+def run(command: Sequence[str]) -> tuple[float, float, float]:
+    """Seconds, processor seconds and peak memory of a process and of those that it starts."""
+    code = "import resource, subprocess, sys, time; start = time.perf_counter(); "
+    code += "run = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE); "
+    code += "seconds = time.perf_counter() - start; used = resource.getrusage(resource.RUSAGE_CHILDREN); "
+    code += "print(run.returncode, seconds, used.ru_utime + used.ru_stime, used.ru_maxrss)"
+    output = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=True).stdout
+    returncode, seconds, processor, peak = map(float, output.split())
+    if returncode:
+        raise SystemExit(f"{' '.join(command)} exited with {returncode:.0f}")
+    return seconds, processor, peak / (1024 if sys.platform != "darwin" else 1024**2)
+
+
+def standard_library() -> list[Path]:
+    """The standard library's own files that do not name MLX and that every Python parses."""
+    root = Path(sysconfig.get_path("stdlib"))
+    files = (
+        path for path in sorted(root.rglob("*.py")) if "site-packages" not in path.parts and "test" not in str(path)
+    )
+    return [path for path in files if b"mlx" not in path.read_bytes()]
+
+
+def tree(folder: Path, sources: Sequence[Path], count: int | None = None, *, base: Path | None = None) -> list[Path]:
+    """A folder with copies of `sources`: as they lie below `base`, or numbered, over and over, `count` of them."""
+    made = []
+    for number, source in enumerate(sources if count is None else islice(cycle(sources), count)):
+        name = source.relative_to(base) if base else Path(f"package_{number // 100}") / f"{source.stem}_{number}.py"
+        made.append(folder / name)
+        made[-1].parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, made[-1])
+    return made
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""Files that do nothing but start others, or are started by others, which turn the runtime on themselves."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Sequence
+
+from flash_codemods import argparse_script, click_command, typer_command
+from flash_integrate.codemod import Codemod, Refusal
+from flash_integrate.facts.file_facts import FileFacts
+from flash_integrate.plan import left_alone
+from flash_integrate.syntax import dotted
+
+_WITH_FLAGS: Sequence[Codemod] = (argparse_script, click_command, typer_command)
+
+
+def handed_over(facts: FileFacts, body: Sequence[ast.stmt]) -> Refusal | None:
+    """Why statements need no call: they only run a function of a file that turns the runtime on in it."""
+    if not all(isinstance(node, ast.Expr | ast.Raise | ast.Import | ast.ImportFrom) for node in body):
+        return None
+    calls = [node for statement in body for node in ast.walk(statement) if isinstance(node, ast.Call)]
+    found = [facts.workspace.definition(facts.name, name) for call in calls if (name := dotted(call.func))]
+    for target, _ in (item for item in found if item is not None):
+        if _turns_it_on(target):
+            return Refusal(f"only starts {target.name}, which turns the runtime on", body[0].lineno)
+    return None
+
+
+def served_by_another(facts: FileFacts, application: str) -> Refusal | None:
+    """Why an application needs no call: the script that serves it has flags, which a call here would override."""
+    for server in facts.workspace.servers(facts.name, application):
+        if _turns_it_on(server):
+            return Refusal(f"{server.name} serves it, and turns the runtime on")
+    return None
+
+
+def _turns_it_on(facts: FileFacts) -> bool:
+    """Whether a file has flags for the runtime, from this run or an earlier one."""
+    if facts.integrated_at is not None:
+        return bool(facts.argparse.namespaces or facts.commands)
+    if left_alone(facts) is not None or facts.reached is None:
+        return False
+    matches = (codemod.match(facts) for codemod in _WITH_FLAGS)
+    fitting = [match for match in matches if match is not None and not isinstance(match, Refusal)]
+    return any(not isinstance(match, argparse_script.Match) or match.namespaces for match in fitting)

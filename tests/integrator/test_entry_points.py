@@ -1,0 +1,221 @@
+"""Which of a repo's files start its programs: each is found in repos as people lay them out, and nothing else is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flash_integrate.plan import Status
+from flash_integrate.run import Outcome, integrate
+
+MODEL = """\
+from mlx_lm import load
+
+
+def answer(prompt):
+    return load(prompt)
+"""
+PARSER = """\
+import argparse
+
+
+def build_parser():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--model")
+    return parser
+"""
+CLI = """\
+import argparse
+
+from .model import answer
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--prompt")
+    args = parser.parse_args()
+    print(answer(args.prompt))
+"""
+APP = """\
+from fastapi import FastAPI
+
+from .model import answer
+
+app = FastAPI()
+
+
+@app.post("/answer")
+def post(prompt: str):
+    return answer(prompt)
+"""
+SERVE = """\
+import argparse
+
+import uvicorn
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int)
+    args = parser.parse_args()
+    uvicorn.run("{application}", port=args.port)
+
+
+if __name__ == "__main__":
+    main()
+"""
+PARSERS = """\
+import argparse
+
+
+class ModelParser(argparse.ArgumentParser):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.supports_data = False
+
+    def add_model_arguments(self):
+        self.add_argument("--model")
+        self._add_sizes()
+
+    def add_data_arguments(self):
+        self.supports_data = True
+        self.add_argument("--data")
+
+    def _add_sizes(self):
+        self.add_argument("--files", type=int)
+
+    def parse_args(self):
+        namespace = super().parse_args()
+        if getattr(self, "supports_data", False) and namespace.data is None:
+            self.error("no data")
+        return namespace
+"""
+TRAIN = """\
+from mlx_lm import load
+
+from parsers import ModelParser
+
+parser = ModelParser()
+{adds}
+args = parser.parse_args()
+load(args.model)
+"""
+
+
+def run(repo: Path, files: dict[str, str]) -> dict[str, Outcome]:
+    """The outcomes of a repo of these files."""
+    for name, text in files.items():
+        (repo / name).parent.mkdir(parents=True, exist_ok=True)
+        (repo / name).write_text(text)
+    return {str(outcome.name): outcome for outcome in integrate([repo], (), lambda files, stage: files)}
+
+
+def changed(outcomes: dict[str, Outcome]) -> dict[str, str | None]:
+    return {name: outcome.codemod for name, outcome in outcomes.items() if outcome.changes}
+
+
+def test_a_test_that_uses_a_parser_is_no_reason_to_give_it_flags(tmp_path: Path) -> None:
+    test = "from options import build_parser\nimport mlx_lm\n\nargs = build_parser().parse_args([])\n"
+    outcomes = run(tmp_path, {"options.py": PARSER, "tests/test_options.py": test})
+    assert changed(outcomes) == {}
+
+
+@pytest.mark.parametrize("body", ["main()", "raise SystemExit(main())", "import sys\n    sys.exit(main())"])
+def test_a_main_that_only_starts_a_script_with_flags_gets_no_call(tmp_path: Path, body: str) -> None:
+    main = f'from .cli import main\n\nif __name__ == "__main__":\n    {body}\n'
+    outcomes = run(tmp_path, {"bot/__init__.py": "", "bot/model.py": MODEL, "bot/cli.py": CLI, "bot/__main__.py": main})
+    assert changed(outcomes) == {"bot/cli.py": "argparse-script"}
+    assert outcomes["bot/__main__.py"].reason == "only starts bot/cli.py, which turns the runtime on"
+    (tmp_path / "bot" / "cli.py").write_bytes(outcomes["bot/cli.py"].after)
+    again = {str(outcome.name): outcome for outcome in integrate([tmp_path], (), lambda files, stage: files)}
+    assert again["bot/__main__.py"].status is Status.SKIPPED
+
+
+def test_a_main_that_starts_a_library_gets_the_call(tmp_path: Path) -> None:
+    main = 'from .model import answer\n\nif __name__ == "__main__":\n    answer("hi")\n'
+    outcomes = run(tmp_path, {"bot/__init__.py": "", "bot/model.py": MODEL, "bot/__main__.py": main})
+    assert changed(outcomes) == {"bot/__main__.py": "main-guard"}
+
+
+GUARD = '\n\nif __name__ == "__main__":\n    {body}\n'
+
+
+@pytest.mark.parametrize(
+    ("body", "patched"),
+    [
+        ('print(load("model"))', False),
+        ("test_answer()", False),
+        ('answer("hi")', True),
+        ('raise SystemExit(answer("hi"))', True),
+    ],
+)
+def test_a_guard_that_tries_out_a_module_of_a_package_is_no_program(tmp_path: Path, body: str, patched: bool) -> None:
+    model = f"{MODEL}\n\ndef test_answer():\n    answer(1)\n" + GUARD.format(body=body)
+    files = {"bot/__init__.py": "", "bot/model.py": model, "bot/cli.py": CLI}
+    outcomes = run(tmp_path, files)
+    assert outcomes["bot/model.py"].changes is patched
+    assert patched or outcomes["bot/model.py"].reason == "a library module: its guard only tries it out"
+    # A script beside others, or a module that nothing imports, is started by its guard.
+    assert run(tmp_path / "alone", {"__init__.py": "", "model.py": model})["model.py"].changes
+    scripts = {"model.py": model, "other.py": "from model import answer\n"}
+    assert run(tmp_path / "scripts", scripts)["model.py"].changes
+
+
+@pytest.mark.parametrize(
+    ("package", "application"),
+    [
+        ("", "bot.app:app"),
+        ("from .app import app\n", "bot:app"),
+        ("from . import app as _module\n\napp = _module.app\n", "bot:app"),
+        ("from . import app as _module\n\nglobals().update(vars(_module))\n", "bot:app"),
+    ],
+)
+def test_the_script_that_serves_an_application_gets_the_flags(tmp_path: Path, package: str, application: str) -> None:
+    """Also where it names the application in a string. The call on import would override the flags."""
+    files = {"bot/__init__.py": package, "bot/model.py": MODEL, "bot/app.py": APP}
+    outcomes = run(tmp_path, {**files, "bot/serve.py": SERVE.format(application=application)})
+    assert changed(outcomes) == {"bot/serve.py": "argparse-script"}
+    assert outcomes["bot/app.py"].reason == "bot/serve.py serves it, and turns the runtime on"
+    assert changed(run(tmp_path / "other", files)) == {"bot/app.py": "web-app"}
+
+
+def test_an_application_that_a_script_imports_and_serves(tmp_path: Path) -> None:
+    serve = SERVE.replace("import uvicorn\n", "import uvicorn\n\nfrom app import app\n").replace(
+        '"{application}"', "app"
+    )
+    app = APP.replace("from .model", "from model")
+    outcomes = run(tmp_path, {"model.py": MODEL, "app.py": app, "serve.py": serve})
+    assert changed(outcomes) == {"serve.py": "argparse-script"}
+
+
+@pytest.mark.parametrize(
+    ("adds", "kept"),
+    [
+        ("parser.add_model_arguments()", ["--f"]),
+        ("parser.add_model_arguments()\nparser.add_data_arguments()", ["--d", "--f"]),
+    ],
+)
+def test_the_options_of_a_parser_s_own_methods_are_those_that_are_called(
+    tmp_path: Path, adds: str, kept: list[str]
+) -> None:
+    outcomes = run(tmp_path, {"parsers.py": PARSERS, "train.py": TRAIN.format(adds=adds)})
+    assert changed(outcomes) == {"train.py": "argparse-script"}
+    after = outcomes["train.py"].after.decode()
+    assert [short for short in ("--d", "--f") if f'_option_string_actions["{short}"]' in after] == kept
+
+
+def test_a_method_called_under_a_condition_may_leave_an_abbreviation_open(tmp_path: Path) -> None:
+    adds = "parser.add_model_arguments()\nif True:\n    parser.add_data_arguments()"
+    outcomes = run(tmp_path, {"parsers.py": PARSERS, "train.py": TRAIN.format(adds=adds)})
+    assert [note.reason for note in outcomes["train.py"].notes] == [
+        "with the flags the parser would no longer take --d"
+    ]
+
+
+@pytest.mark.parametrize("name", ["convert.py", "convert-to-mlx.py", "split_weights.py"])
+def test_a_converter_that_writes_texts_on_generation_runs_no_model(tmp_path: Path, name: str) -> None:
+    text = CLI.replace(".model", "model").replace("print(answer(", "generate_readme(answer(")[:-1] + "\n\n\nmain()\n"
+    outcomes = run(tmp_path, {"model.py": MODEL, name: text})
+    assert outcomes[name].reason == "converts weights without running the model"
+    assert run(tmp_path / "runs", {"model.py": MODEL, name: text.replace("_readme", "")})[name].changes
