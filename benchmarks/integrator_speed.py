@@ -29,7 +29,7 @@ from store import RESULTS
 from mlx_flash_runtime.bench.machine import machine
 
 DRY_RUN = [sys.executable, "-m", "flash_integrate", "--dry-run"]
-LIBCST = [sys.executable, "-m", "libcst.tool", "codemod", "--no-format", "--hide-progress", "-j", "1"]
+LIBCST = [sys.executable, "-m", "libcst.tool", "codemod", "noop.NOOPCommand"]
 IMPORTS_LIBCST = """\
 import sys
 from flash_integrate.cli import main
@@ -89,7 +89,7 @@ def measure(folder: Path, checkouts: Path | None, repeats: int) -> Iterator[Row]
     package = Path(importlib.import_module("mlx_lm").__file__ or "").parent
     own = tree(folder / "mlx_lm", sorted(package.rglob("*.py")), base=package)
     ours = timed("mlx_lm, -j 1", [*DRY_RUN, "-j", "1", str(folder / "mlx_lm")], own, repeats)
-    noop = [*LIBCST, "noop.NOOPCommand", str(folder / "mlx_lm")]
+    noop = [*LIBCST, str(folder / "mlx_lm"), "--no-format", "--hide-progress", "-j", "1"]
     peer = timed("mlx_lm, LibCST's codemod command, -j 1", noop, own, 1)
     yield ours
     yield Row(**{**asdict(peer), "aim": f"ours is {peer.seconds / ours.seconds:.0f} times as fast; 30 times"})

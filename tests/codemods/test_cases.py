@@ -16,6 +16,8 @@ from flash_integrate.plan import Status, plan
 from flash_integrate.rewrite import rewrite
 from flash_integrate.source import Source
 
+README = Path(__file__).parents[2] / "README.md"
+
 
 @pytest.mark.parametrize("path", BEFORE, ids=name_of)
 def test_before_becomes_after(path: Path) -> None:
@@ -47,6 +49,7 @@ def test_every_codemod_has_cases_and_says_what_it_does() -> None:
         assert list(folder.glob("*.before.py")), folder
         assert codemod.SUMMARY
         assert codemod.REVIEW
+        assert f"| `{codemod_name(codemod)}` | " in README.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("path", sorted(CASES.glob("argparse_script/*.after.py")), ids=name_of)

@@ -111,6 +111,7 @@ def test_enabled(
 def test_disabled(run: Run, unpatched: Unpatched, patched: Path, script: Script) -> None:
     outcome, work = run(script, patched, ("--disable-flash-attention",))
     assert_same_result(script, outcome, work, unpatched)
+    assert not flash_lines(outcome)
 
 
 @every_script
