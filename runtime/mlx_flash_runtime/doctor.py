@@ -90,6 +90,7 @@ def examine() -> Examination:
         _mlx(),
         _device(device),
         _environment(),
+        _calibration(device),
         _attention(),
         kernel_finding,
         _products(device),
@@ -139,6 +140,18 @@ def _environment() -> Finding:
     if mine.get("MLX_FLASH_DISABLE", "0") != "0":
         return Finding("environment", "warning", value, "flash attention stays off until MLX_FLASH_DISABLE is unset")
     return Finding("environment", "ok", value)
+
+
+def _calibration(device: Any) -> Finding:
+    from . import calibration
+
+    classes = calibration.read()
+    start = calibration.machine_of(device)
+    own = sum(name.startswith(start) for name in classes)
+    if own:
+        return Finding("calibration", "ok", f"{own} kinds of call were measured here, in {calibration.path()}")
+    value = "none for this device and these versions" if classes else "none"
+    return Finding("calibration", "missing", value, "mlx-flash tune measures which routes are fastest on this machine")
 
 
 def _attention() -> Finding:

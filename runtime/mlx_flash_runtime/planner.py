@@ -9,7 +9,8 @@ from typing import Any
 
 import mlx.core as mx
 
-from . import gradient, mlx_lm_patches, state
+from . import calibration, gradient, mlx_lm_patches, state
+from .crossover import scores_fit
 from .fused import is_fused
 from .layers import Decision, Kind
 from .masks import structure_of
@@ -72,17 +73,37 @@ UNPLANNED = Plan(native, Kind("unknown", native.NAME, "the arguments are MLX's o
 
 
 def plan(problem: Problem, device: Device, settings: Settings) -> Plan:
-    """The first route that holds for `problem` on `device`; the route that `settings` prefers is asked first."""
+    """The first route that holds for `problem` on `device` and pays; the route that `settings` prefers is asked first,
+    and what was measured on this machine (`mlx-flash tune`) counts before what routes say of themselves."""
+    measured = _measured(problem, device)
     refused: list[tuple[str, str]] = []
     for route in sorted(ROUTES, key=lambda route: settings.route != route.NAME):
         ok, reason = route.holds(problem, device)
         if ok and settings.route != route.NAME:
-            ok, why = route.pays(problem, device)
-            reason = reason if ok else why
+            if measured is None:
+                ok, why = route.pays(problem, device)
+                reason = reason if ok else why
+            else:
+                ok = route is measured
+                reason = "measured to be the fastest on this machine" if ok else "measured slower on this machine"
         if ok:
             return _chosen(route, reason, problem, device, settings, tuple(refused))
         refused.append((route.NAME, reason))
     raise AssertionError("the last route refuses nothing")
+
+
+def _measured(problem: Problem, device: Device) -> Route | None:
+    """The route that was measured to be the fastest for the problem's class, if it holds for this one of them."""
+    name = calibration.route_of(problem, device)
+    if name is None:
+        return None
+    if name == calibration.STOCK:
+        route: Route | None = native if is_fused(problem, device)[0] else unfused
+        if route is unfused and not scores_fit(problem, device):  # the class has larger problems than the measured one
+            return None
+    else:
+        route = next((route for route in ROUTES if name == route.NAME), None)
+    return route if route is not None and route.holds(problem, device)[0] else None
 
 
 def stock_memory(problem: Problem, device: Device) -> int:

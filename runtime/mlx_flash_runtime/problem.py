@@ -214,7 +214,7 @@ def promoted(dtype: mx.Dtype, *others: mx.Dtype) -> mx.Dtype:
 class Device:
     """The machine as the planner sees it. `memory` is in bytes, `mlx` the release as `(0, 32, 4)`, `system` as
     `platform.system()` says it; on CUDA `capability` is the GPU's compute capability, and `tf32` says whether MLX
-    multiplies float32 matrices as TF32."""
+    multiplies float32 matrices as TF32. `name` is MLX's for the device, empty for one that was made up."""
 
     backend: Backend
     mlx: tuple[int, ...]
@@ -222,6 +222,7 @@ class Device:
     system: str = "Linux"
     capability: tuple[int, int] = (9, 0)
     tf32: bool = True
+    name: str = ""
 
     @classmethod
     def current(cls) -> Device:
@@ -234,13 +235,15 @@ def _facts(gpu: bool, version: str) -> Device:
     # The hardware does not change while a process lives; which of its devices is the default may.
     release, system = mlx_release(version), platform.system()
     if not gpu:
-        return Device("cpu", release, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), system)
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return Device("cpu", release, memory, system, name=str(mx.device_info().get("device_name", "")))
     info = mx.device_info()
+    name = str(info.get("device_name", "GPU"))
     if mx.metal.is_available():
-        return Device("metal", release, int(info["memory_size"]), system)
+        return Device("metal", release, int(info["memory_size"]), system, name=name)
     capability = int(info.get("compute_capability_major", 0)), int(info.get("compute_capability_minor", 0))
     tf32 = os.environ.get("MLX_ENABLE_TF32", "1") != "0"
-    return Device("cuda", release, int(info["total_memory"]), system, capability, tf32)
+    return Device("cuda", release, int(info["total_memory"]), system, capability, tf32, name)
 
 
 def mlx_version() -> str:

@@ -49,7 +49,9 @@ def free_memory() -> int:
     if device.backend == "cpu" and meminfo.exists():
         found = re.search(r"^MemAvailable:\s+(\d+) kB", meminfo.read_text(), re.MULTILINE)
         free = int(found[1]) * 1024 + cached if found else free
-    return max(0, min(free, mx.get_memory_limit() - active))
+    if hasattr(mx, "get_memory_limit"):  # not in every MLX known here
+        free = min(free, mx.get_memory_limit() - active)
+    return max(0, free)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import mlx.core as mx
 
@@ -14,9 +14,17 @@ from .problems import Configuration, Inputs
 Attend = Callable[[mx.array, mx.array, mx.array], mx.array]
 
 
-def plain(q: mx.array, k: mx.array, v: mx.array, *, scale: float, mask: mx.array | None = None) -> mx.array:
-    """`softmax(scale * q @ k.T + mask) @ v` in the inputs' own type; shapes as in `flash_attention`, `mask` as an array
-    of `[L, S]`, bool or additive."""
+def plain(
+    q: mx.array,
+    k: mx.array,
+    v: mx.array,
+    *,
+    scale: float,
+    mask: mx.array | None = None,
+    sinks: mx.array | None = None,
+) -> mx.array:
+    """`softmax(scale * q @ k.T + mask, with sinks) @ v` in the inputs' own type; shapes as in `flash_attention`, `mask`
+    as an array of `[L, S]`, bool or additive."""
     groups = q.shape[1] // k.shape[1]
     if groups > 1:  # q: [B, H_kv, G, L, D]; k, v: [B, H_kv, 1, S, D]
         q = mx.unflatten(q, 1, (k.shape[1], groups))
@@ -24,7 +32,11 @@ def plain(q: mx.array, k: mx.array, v: mx.array, *, scale: float, mask: mx.array
     scores = (q * scale) @ mx.swapaxes(k, -1, -2)
     if mask is not None:
         scores = mx.where(mask, scores, mx.finfo(scores.dtype).min) if mask.dtype == mx.bool_ else scores + mask
-    out = mx.softmax(scores, axis=-1, precise=True) @ v
+    if sinks is not None:  # [H] to a column of scores
+        column = mx.reshape(sinks, (1, *scores.shape[1:-2], 1, 1)).astype(scores.dtype)
+        scores = mx.concatenate([mx.broadcast_to(column, (*scores.shape[:-1], 1)), scores], axis=-1)
+    weights = mx.softmax(scores, axis=-1, precise=True)
+    out = (weights if sinks is None else weights[..., 1:]) @ v
     return mx.flatten(out, 1, 2) if groups > 1 else out
 
 
@@ -75,13 +87,12 @@ def make_check(c: Configuration, inputs: Inputs) -> Check:
     selected = (mx.arange(c.query_length)[:, None] == chosen).any(axis=1)[:, None]
     cotangent = mx.where(selected, inputs.cotangent, 0).astype(inputs.cotangent.dtype)
     mask = None if inputs.mask_array is None else mx.take(inputs.mask_array, chosen, axis=0)
-    few = Inputs(
-        mx.take(inputs.q, chosen, axis=2),
-        inputs.k,
-        inputs.v,
-        mask,
-        mask,
-        mx.take(inputs.cotangent, chosen, axis=2),
+    few = replace(
+        inputs,
+        q=mx.take(inputs.q, chosen, axis=2),
+        mask=mask,
+        mask_array=mask,
+        cotangent=mx.take(inputs.cotangent, chosen, axis=2),
     )
     narrow = _run_plain(c, few)
     mx.eval(cotangent, narrow)
@@ -94,7 +105,7 @@ def make_check(c: Configuration, inputs: Inputs) -> Check:
 
 def _run_plain(c: Configuration, inputs: Inputs) -> list[mx.array]:
     def attend(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
-        return plain(q, k, v, scale=inputs.scale, mask=inputs.mask_array)
+        return plain(q, k, v, scale=inputs.scale, mask=inputs.mask_array, sinks=inputs.sinks)
 
     return run_phase(c, attend, inputs, inputs.cotangent)
 
@@ -104,7 +115,8 @@ def _in_float64(inputs: Inputs) -> Inputs:
     if mask is not None and mask.dtype != mx.bool_:
         mask = mask.astype(mx.float64)
     q, k, v, cotangent = (x.astype(mx.float64) for x in (inputs.q, inputs.k, inputs.v, inputs.cotangent))
-    return Inputs(q, k, v, mask, mask, cotangent)
+    sinks = None if inputs.sinks is None else inputs.sinks.astype(mx.float64)
+    return Inputs(q, k, v, mask, mask, cotangent, sinks)
 
 
 def error_budget(c: Configuration, check: Check, stock_error: float | None) -> float:

@@ -89,10 +89,11 @@ class Inputs:
 
     q: mx.array  # [B, H, L, D]
     k: mx.array  # [B, H_kv, S, D]
-    v: mx.array  # [B, H_kv, S, D]
+    v: mx.array  # [B, H_kv, S, D_v]
     mask: mx.array | str | None
     mask_array: mx.array | None  # [L, S]
-    cotangent: mx.array  # [B, H, L, D]
+    cotangent: mx.array  # [B, H, L, D_v]
+    sinks: mx.array | None = None  # [H]
 
     @property
     def scale(self) -> float:

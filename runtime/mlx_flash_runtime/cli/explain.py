@@ -77,7 +77,8 @@ def explain(
         given = [f"--{name.replace('_', '-')}" for name in _SHAPE if shape[name] is not None]
         if given:
             raise Usage(f"{', '.join(given)}: shapes are those of the model; leave out --model to give them")
-        calls = _calls_of(model, batch, length, dtype, decode, train, device)
+        phase = "train" if train else "decode" if decode else "prefill"
+        calls = calls_of(model, (batch, length), dtype, phase, device)
     explanations = [_explained(call, device) for call in calls]
     if as_json:
         click.echo(json.dumps(_as_dict(calls, explanations, device), indent=2))
@@ -118,21 +119,21 @@ def _problem(
     return replace(problem, value_head_dim=value_head_dim or head_dim, sinks=bool(sinks))
 
 
-def _calls_of(
-    folder: Path, batch: int, length: int, dtype: str | None, decode: bool, train: bool, device: Device
-) -> list[LayerCalls]:
+def calls_of(folder: Path, shape: tuple[int, int], dtype: str | None, phase: str, device: Device) -> list[LayerCalls]:
+    """The distinct attention calls of the model in `folder` on so many rows and tokens, in one of `problems.PHASES`.
+    Raises Usage for a folder that is no model, Failure for a model that does not run."""
     need_mlx_lm("--model needs")
     from mlx_lm.models.cache import make_prompt_cache
 
-    settings = resolve(True, None)
+    train = phase == "train"
     try:
         module = models.by_config(folder, dtype)
         module.train(train)
         cache = None if train else make_prompt_cache(module)
         steps = [lambda tokens: module(tokens, cache=cache)]
-        if decode:
+        if phase == "decode":
             steps.append(lambda tokens: module(tokens[:, :1], cache=cache))
-        return rehearse(steps, (batch, length), device, settings, training=train)[-1]
+        return rehearse(steps, shape, device, resolve(True, None), training=train)[-1]
     except models.NotAModel as error:
         raise Usage(str(error)) from error
     except NotLazy as error:

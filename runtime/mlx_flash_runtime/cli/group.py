@@ -39,6 +39,7 @@ COMMANDS = {
     "doctor": (".doctor:doctor", "What this machine has for attention, and what is missing."),
     "explain": (".explain:explain", "Which route each attention call of a model takes, and why."),
     "report": (".report:report", "Make one HTML page of results."),
+    "tune": (".tune:tune", "Measure the routes on this machine; the fastest are taken from then on."),
 }
 
 

@@ -1,0 +1,166 @@
+"""`mlx-flash tune`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from .. import calibration
+from ..bench import problems
+from ..bench import tune as tuning
+from ..calibration import STOCK, Measured
+from ..problem import Device, Problem
+from .explain import calls_of
+from .options import Failure, Several, Usage, progress_console
+
+
+@click.command()
+@click.option("--model", type=click.Path(path_type=Path), metavar="FOLDER", help="Shapes of a model, by config.json.")
+@click.option("--length", type=Several(), default=(512, 2048), show_default="512,2048")
+@click.option("--batch", type=Several(), default=(1,), show_default="1")
+@click.option("--phase", type=Several(problems.PHASES), default=("prefill", "decode"), show_default="prefill,decode")
+@click.option("--heads", type=Several(), help="Without --model.  [8]")
+@click.option("--kv-heads", type=Several(), help="Without --model.  [as many as --heads]")
+@click.option("--head-dim", type=Several(), help="Without --model.  [64,128]")
+@click.option("--dtype", type=Several(problems.DTYPES), help="The model's own, or float32, unless given.")
+@click.option("--mask", metavar="MASK,...", help=f"Without --model, of {', '.join(problems.MASKS)}.  [causal]")
+@click.option(
+    "--seconds", type=click.FloatRange(0, min_open=True), default=5.0, show_default=True, help="Of timing, each."
+)
+@click.option("--show", is_flag=True, help="Show what was measured so far, and measure nothing.")
+@click.option("--forget", is_flag=True, help="Delete what was measured so far, and measure nothing.")
+def tune(
+    model: Path | None,
+    length: tuple[int, ...],
+    batch: tuple[int, ...],
+    phase: tuple[str, ...],
+    heads: tuple[int, ...] | None,
+    kv_heads: tuple[int, ...] | None,
+    head_dim: tuple[int, ...] | None,
+    dtype: tuple[str, ...] | None,
+    mask: str | None,
+    seconds: float,
+    show: bool,
+    forget: bool,
+) -> None:
+    """Measure the routes on this machine; the fastest are taken from then on.
+
+    \b
+    mlx-flash tune --model ./my_model --length 512,4096
+    mlx-flash tune --heads 16 --kv-heads 4 --head-dim 128 --dtype bfloat16 --phase prefill,decode,train
+    mlx-flash tune --show
+
+    Every route that holds is checked against float64 and timed in turns with MLX's own function; it wins where it is
+    faster by more than noise. Winners are kept by class of problem, with device and versions, in a file of your cache
+    folder (or MLX_FLASH_CALIBRATION), and count before the rules that come with this package. On the CPU, where a call
+    does not know whether it is part of training, a winner is faster both ways. Exits with 1 if a route computes
+    something wrong, which is then not taken.
+    """
+    if show or forget:
+        return _show() if show else _forget()
+    device = Device.current()
+    if model is None:
+        wanted = _grid(batch, length, head_dim, heads, kv_heads, dtype, mask, phase)
+    else:
+        for name, value in (("--heads", heads), ("--kv-heads", kv_heads), ("--head-dim", head_dim), ("--mask", mask)):
+            if value is not None:
+                raise Usage(f"{name}: shapes are those of the model; leave out --model to give them")
+        wanted = [
+            call.problem
+            for each_dtype in dtype or (None,)
+            for each_phase in phase
+            for each_batch in batch
+            for each_length in length
+            for call in calls_of(model, (each_batch, each_length), each_dtype, each_phase, device)
+        ]
+    todo = tuning.distinct(wanted, device)
+    if not todo:
+        raise Usage("there is nothing to measure: no attention call goes through MLX's own function")
+    results: list[tuning.Tuned] = []
+    measuring = tuning.tune(todo, device, tuning.interleaving(seconds))
+    try:
+        for tuned in track(measuring, "measuring", len(todo), console=progress_console(), transient=True):
+            results.append(tuned)
+            if tuned.measured is not None:
+                calibration.save({tuned.name: tuned.measured})  # at once: an interruption loses nothing
+    except OSError as error:
+        raise Failure(f"{calibration.path()} cannot be written: {error.strerror}") from error
+    finally:
+        _print_results(results)
+    if any(tuned.wrong for tuned in results):
+        raise click.exceptions.Exit(1)
+
+
+def _grid(
+    batch: Sequence[int],
+    length: Sequence[int],
+    head_dim: Sequence[int] | None,
+    heads: Sequence[int] | None,
+    kv_heads: Sequence[int] | None,
+    dtype: Sequence[str] | None,
+    mask: str | None,
+    phase: Sequence[str],
+) -> list[Problem]:
+    masks = [part.strip() for part in (mask or "causal").split(",")]
+    shapes = (batch, length, head_dim or (64, 128), heads or (8,), kv_heads or ())
+    try:
+        return [problems.problem_like(c) for c in problems.cross_product(*shapes, dtype or ("float32",), masks, phase)]
+    except ValueError as error:
+        raise Usage(str(error)) from error
+
+
+def _print_results(results: Sequence[tuning.Tuned]) -> None:
+    if not results:
+        return
+    table = Table(header_style="bold")
+    for heading in ("problem", "fastest", "× MLX's own", "ms"):
+        table.add_column(heading)
+    for tuned in results:
+        notes = [f"wrong: {name}" for name in tuned.wrong] + [f"too large: {name}" for name in tuned.too_large]
+        cells = _cells(tuned.measured) if tuned.measured else ("-", "-", "nothing could be measured")
+        text = "\n".join([cells[2], *notes])
+        table.add_row(str(tuned.problem), cells[0], cells[1], text, style="bold red" if tuned.wrong else None)
+    _console().print(table)
+    click.echo(f"kept in {calibration.path()}")
+
+
+def _show() -> None:
+    measured = calibration.read()
+    if not measured:
+        click.echo(f"nothing was measured yet: there is nothing in {calibration.path()}")
+        return
+    table = Table(header_style="bold")
+    for heading in ("class", "fastest", "× MLX's own", "ms"):
+        table.add_column(heading)
+    for name, entry in measured.items():
+        table.add_row(name, *_cells(entry))
+    _console().print(table)
+    click.echo(f"kept in {calibration.path()}")
+
+
+def _cells(measured: Measured) -> tuple[str, str, str]:
+    gain = "-" if measured.gain is None or measured.route == STOCK else f"{measured.gain:.2f}"
+    times = [
+        f"{phase}: " + ", ".join(f"{name} {ms:g}" for name, ms in sorted(of.items(), key=lambda item: item[1]))
+        for phase, of in measured.ms.items()
+    ]
+    route = "MLX's own" if measured.route == STOCK else measured.route
+    return route, gain, "\n".join(times)
+
+
+def _forget() -> None:
+    try:
+        gone = calibration.forget()
+    except OSError as error:
+        raise Failure(f"{calibration.path()} cannot be deleted: {error.strerror}") from error
+    click.echo(f"deleted {calibration.path()}" if gone else "nothing was measured yet")
+
+
+def _console() -> Console:
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 400)
