@@ -48,13 +48,13 @@ def route(problem: Problem, device: Device = HERE, **settings: Any) -> str:
 
 
 def told(prefill: Seconds, training: Seconds | None = None) -> tune.Time:
-    """A clock that says so many seconds of each candidate, first of prefill, then of training."""
+    """A clock that says so many seconds of each candidate, first of prefill, then of training; a day of any other."""
     answers = iter([prefill, training or prefill])
 
     def time(runs: Mapping[str, Callable[[], Any]]) -> dict[str, Timing]:
         seconds = next(answers)
-        assert set(runs) == set(seconds)
-        return {name: timing(seconds[name]) for name in runs}
+        assert set(seconds) <= set(runs)
+        return {name: timing(seconds.get(name, 86400.0)) for name in runs}
 
     return time
 
@@ -94,7 +94,8 @@ def tuned(prefill: Seconds, training: Seconds | None = None) -> tune.Tuned:
 def test_the_planner_takes_what_was_fastest_and_never_what_lost(
     prefill: Seconds, training: Seconds | None, winner: str
 ) -> None:
-    assert route(SMALL) == "unfused"
+    longer = replace(SMALL, query_length=128, key_length=128)
+    shipped = route(longer)
     tuned(prefill, training)
     chosen = plan(SMALL, HERE, Settings(True))
     assert chosen.decision == (winner, "measured to be the fastest on this machine")
@@ -103,7 +104,7 @@ def test_the_planner_takes_what_was_fastest_and_never_what_lost(
             assert reason == "measured slower on this machine"
     assert route(replace(SMALL, training=True)) == winner
     assert route(replace(SMALL, query_length=127, key_length=127)) == winner  # the same class
-    assert route(replace(SMALL, query_length=128, key_length=128)) == "unfused"  # another: the shipped rules
+    assert route(longer) == shipped  # another class
     assert route(SMALL, route="reference") == "reference"  # asked for by name
 
 
@@ -159,7 +160,7 @@ def test_every_kind_of_problem_passes_its_check(problem: Problem) -> None:
     (found,) = tune.tune(tune.distinct([problem], HERE), HERE, time)
     assert (found.wrong, found.too_large) == ((), ())
     assert found.measured is not None
-    assert all(set(of) == {STOCK, "blockwise", "query_blocks"} for of in found.measured.ms.values())
+    assert all({STOCK, "blockwise", "query_blocks"} <= set(of) for of in found.measured.ms.values())
 
 
 def test_problems_that_cannot_be_measured_are_left_out() -> None:
@@ -214,19 +215,21 @@ def test_classes_differ_by_what_the_choice_depends_on() -> None:
 
 
 def test_what_was_measured_holds_for_that_device_alone() -> None:
+    others = replace(MACHINE, name=""), replace(MACHINE, mlx=(0, 32, 3))
+    shipped = [route(SMALL, device) for device in others]
     calibration.save({class_of(SMALL, MACHINE): Measured("query_blocks", 2.0)})
     assert route(SMALL, MACHINE) == "query_blocks"
-    assert route(SMALL, replace(MACHINE, name="")) == "unfused"
-    assert route(SMALL, replace(MACHINE, mlx=(0, 32, 3))) == "unfused"
+    assert [route(SMALL, device) for device in others] == shipped != ["query_blocks"] * 2
 
 
 def test_a_winner_that_does_not_hold_is_not_taken() -> None:
     long = replace(SMALL, query_length=2**16, key_length=2**16)
+    shipped = [route(problem, MACHINE) for problem in (SMALL, long)]
     for name in ("forced", "gone", "native"):
         calibration.save({class_of(SMALL, MACHINE): Measured(name, 2.0)})
-        assert route(SMALL, MACHINE) == "unfused"
+        assert route(SMALL, MACHINE) == shipped[0]
     calibration.save({class_of(long, MACHINE): Measured(STOCK, 1.0)})
-    assert route(long, MACHINE) == "blockwise"  # MLX's own scores would not fit
+    assert route(long, MACHINE) == shipped[1] != "unfused"  # MLX's own scores would not fit
     assert route(long, replace(MACHINE, memory=2**40)) == "unfused"
 
 
@@ -257,7 +260,7 @@ def test_a_broken_file_is_a_warning_and_the_shipped_rules(
     file.parent.mkdir()
     file.write_text(content, encoding="utf-8")
     with caplog.at_level(logging.WARNING):
-        assert [route(SMALL, MACHINE) for _ in range(3)] == ["unfused"] * 3
+        assert [route(SMALL, MACHINE) for _ in range(3)] == [route(SMALL, replace(MACHINE, name=""))] * 3
     assert len(caplog.records) == 1
     assert f"{file} is ignored, mlx-flash tune writes it anew" in caplog.text
     calibration.save({class_of(SMALL, MACHINE): Measured("blockwise", 2.0)})

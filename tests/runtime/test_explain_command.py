@@ -114,14 +114,14 @@ def test_a_call_by_its_shape_on_this_device() -> None:
     (call,) = calls(*SHAPE, "--mask", "causal")
     assert (call["route"], call["block_size"], call["layers"]) == ("blockwise", 128, [])
     assert call["stock_memory"] == 2 * 2 * 16 * 8192**2
-    assert [one["route"] for one in call["refused"]] == ["lowered", "native", "forced", "query_blocks"]
+    assert {"lowered", "native", "query_blocks"} <= {one["route"] for one in call["refused"]}
 
 
 @pytest.mark.parametrize(
     ("options", "route"),
     [
         (("--device", "cuda", "--mask", "causal"), "native"),
-        (("--device", "cuda", "--mask", "causal", "--dtype", "float32", "--memory", 8), "query_blocks"),
+        (("--device", "metal", "--mask", "causal", "--train", "--mlx", "0.31.0", "--memory", 8), "query_blocks"),
         (("--device", "cuda", "--mask", "window:512"), "lowered"),
         (("--device", "cuda", "--mask", "window:9000", "--train"), "native"),
         (("--device", "metal", "--mask", "causal", "--train"), "native"),
