@@ -52,10 +52,9 @@ def read_rows(folder: Path) -> list[Rows]:
     found = []
     for path in sorted(folder.glob("*.json")):
         data = json.loads(path.read_text(encoding="utf-8"))
-        if "kind" not in data and data.get("title") and path.stem not in UNSHOWN:
-            found.append(
-                Rows(path.stem, *(data[key] for key in ("title", "command", "machine", "definitions", "rows")))
-            )
+        if "kind" not in data and path.stem not in UNSHOWN:
+            title, command = data.get("title") or path.stem.replace("_", " "), data.get("command", "")
+            found.append(Rows(path.stem, title, command, data["machine"], data.get("definitions", []), data["rows"]))
     return found
 
 
@@ -104,7 +103,7 @@ def _section(machine: str, documents: dict[str, Document], others: list[Rows]) -
 
 
 def _headed(title: str, command: str, machine: dict[str, Any]) -> str:
-    return f"### {title}\n\n`{command}`\n\n{described(machine)}."
+    return "\n\n".join([f"### {title}", *([f"`{command}`"] if command else []), f"{described(machine)}."])
 
 
 def _columns(measured: Rows) -> list[Column]:

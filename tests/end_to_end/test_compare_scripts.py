@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 from drivers import run_terminal, run_web
-from scripts import BY_NAME, REPO, SCRIPTS, Script
+from scripts import BY_NAME, REPO, TEN, Script
 
-ENDING = [script for script in SCRIPTS if script.drive is not run_web]
+ENDING = [script for script in TEN if script.drive is not run_web]
 # Those that print tokens per second.
 WITH_SPEED = {"finetune", "finetune_improved", "lora_finetune", "qlora_finetune", "benchmark", "batch_inference"}
 WITH_SPEED |= {"chat_cli"}
