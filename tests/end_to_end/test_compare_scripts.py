@@ -71,6 +71,7 @@ def test_a_patched_script(script: Script, patched: Path, models: Path, compare: 
     quantities = {row["quantity"].partition(":")[0]: row for row in result["summary"]}
     assert ("tokens/s" in quantities) == (script.name in WITH_SPEED)
     assert quantities["seconds"]["gain"] == round(quantities["seconds"]["stock"] / quantities["seconds"]["ours"], 2)
+    assert result["findings"][2].startswith("its attention calls, by phase and route:\n  ")
     assert result["findings"][0] in done.stdout
 
 
@@ -167,7 +168,10 @@ def test_an_unknown_option_is_none_of_the_scripts(compare: Compare) -> None:
     assert "No such option" in done.stderr
 
 
-@pytest.mark.parametrize(("command", "message"), [(("nowhere.py",), "nowhere.py: no such file"), ((), "")])
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [(("nowhere.py",), "nowhere.py: no such file"), (("x.ipynb",), "x.ipynb is a notebook"), ((), "")],
+)
 def test_nothing_to_run(command: tuple[str, ...], message: str, compare: Compare) -> None:
     done = compare(*command)
     assert done.returncode == 2

@@ -50,8 +50,13 @@ class Script:
 
 
 def find_script(command: Sequence[str]) -> Script:
-    """The script of a command line: its first word that names a .py file. Raises FileNotFoundError."""
+    """The script of a command line: its first word that names a .py file.
+
+    Raises FileNotFoundError where there is no such file, and for a notebook.
+    """
     for index, word in enumerate(command):
+        if word.endswith(".ipynb"):
+            raise FileNotFoundError(f"{word} is a notebook; compare runs scripts")
         if word.endswith(".py"):
             path = Path(word)
             if not path.is_file():
@@ -199,6 +204,20 @@ def verdict(seconds: Row) -> str:
     if high < 1:
         return f"slower with flash attention: {span}"
     return f"no difference shown: {span}"
+
+
+def routes_of(outcomes: Outcomes) -> str:
+    """What the runtime reports of the last run with flash attention: calls by phase and route, and why."""
+    report = [outcome.report for mode, outcome in outcomes if mode == "ours"][-1]
+    assert report is not None
+    lines = [
+        f"  {phase}: {one['route']} {one['calls']}: {one['reason']}"
+        for phase, part in report["phases"].items()
+        for one in part["reasons"]
+    ]
+    if not lines:
+        return "no attention call went through MLX's function: there is nothing for flash attention to run"
+    return "\n".join(["its attention calls, by phase and route:", *lines])
 
 
 def agreement_of(outcomes: Outcomes) -> agreement.Agreement:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+from mlx.utils import tree_flatten
 
 from .problems import DTYPES
 
@@ -81,8 +82,11 @@ class Model:
 
     @property
     def dtype(self) -> str:
-        """That of its activations: of the norms, which stay as they are where a model is quantized."""
-        return str(self.module.model.norm.weight.dtype).removeprefix("mlx.core.")
+        """That of its activations: of its floating parameters, which where it is quantized are norms and scales."""
+        parameters: Any = tree_flatten(self.module.parameters())
+        arrays = (array for _, array in parameters)
+        dtype = next(array.dtype for array in arrays if mx.issubdtype(array.dtype, mx.floating))
+        return str(dtype).removeprefix("mlx.core.")
 
 
 def config_of(size: str, shape: str) -> dict[str, Any]:

@@ -70,7 +70,11 @@ def compare(
     except comparing.ScriptFailed as error:
         raise Failure(str(error)) from error
     summary = comparing.summary_of(outcomes)
-    findings = (comparing.verdict(summary[0]), str(comparing.agreement_of(outcomes)))
+    findings = (
+        comparing.verdict(summary[0]),
+        str(comparing.agreement_of(outcomes)),
+        comparing.routes_of(outcomes),
+    )
     server = f"--client {shlex.quote(client)} " if client else ""
     command_line = f"mlx-flash compare --runs {runs} {server}-- {shlex.join(command)}"
     outputs.write(
