@@ -1,4 +1,4 @@
-"""The CUDA kernel against the float64 reference, and under MLX's function transformations. Runs on a GPU alone."""
+"""The CUDA kernel against the float64 reference on a GPU; anywhere, that transformations never meet it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import pytest
 from attention_cases import Case, assert_as_exact_as, make, runner
 
 from mlx_flash_runtime import enable_flash_attention, report
-from mlx_flash_runtime.problem import Device, Problem
+from mlx_flash_runtime.kernels import cuda
+from mlx_flash_runtime.problem import Call, Device, Problem
 from mlx_flash_runtime.routes import cuda_kernel, reference
 
-pytestmark = pytest.mark.skipif(not mx.cuda.is_available(), reason="needs an NVIDIA GPU")
+on_gpu = pytest.mark.skipif(not mx.cuda.is_available(), reason="needs an NVIDIA GPU")
 
 CASES = [
     Case(64, 64, heads=8, key_heads=8, head_dim=32, value_head_dim=32),
@@ -43,6 +44,7 @@ def tf32(q: mx.array, k: mx.array, v: mx.array, **rest: Any) -> mx.array:
     return runner(reference, None)(rounded(q), rounded(k), rounded(v), **rest)
 
 
+@on_gpu
 @pytest.mark.parametrize("dtype", [mx.float32, mx.float16, mx.bfloat16], ids=str)
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_as_exact_as_mlx(case: Case, dtype: mx.Dtype) -> None:
@@ -55,6 +57,7 @@ def test_as_exact_as_mlx(case: Case, dtype: mx.Dtype) -> None:
     assert_as_exact_as(tf32 if dtype == mx.float32 else stock, runner(cuda_kernel, None), call)
 
 
+@on_gpu
 def test_strided_arrays_are_read_as_they_are() -> None:
     q, k, v = (mx.random.normal((2, 100, 4, 64), key=mx.random.key(i)).astype(mx.bfloat16) for i in range(3))
     rows = [mx.swapaxes(x, 1, 2) for x in (q, k, v)]
@@ -66,6 +69,7 @@ def test_strided_arrays_are_read_as_they_are() -> None:
     assert mx.allclose(out, same, rtol=2e-2, atol=2e-2)
 
 
+@on_gpu
 def test_under_transformations_it_is_mlx() -> None:
     q, k, v = (mx.random.normal((3, 2, 2, 40, 64), key=mx.random.key(i)) for i in range(3))
     ours = runner(cuda_kernel, None)
@@ -82,6 +86,7 @@ def test_under_transformations_it_is_mlx() -> None:
     )
 
 
+@on_gpu
 def test_mixed_types_promote_as_in_mlx() -> None:
     q, k, v = (mx.random.normal((1, 2, 20, 64), key=mx.random.key(i)) for i in range(3))
     q, v = q.astype(mx.float16), v.astype(mx.bfloat16)
@@ -90,6 +95,7 @@ def test_mixed_types_promote_as_in_mlx() -> None:
     assert mx.allclose(out, stock(q, k, v, scale=0.125), rtol=1e-2, atol=1e-2)
 
 
+@on_gpu
 def test_rows_of_minus_infinity_are_nan_alone() -> None:
     q, k, v = (mx.random.normal((1, 2, length, 64), key=mx.random.key(i)) for i, length in enumerate((9, 70, 70)))
     mask = mx.where(mx.arange(9)[:, None] == 4, -mx.inf, mx.zeros((9, 70)))
@@ -100,6 +106,7 @@ def test_rows_of_minus_infinity_are_nan_alone() -> None:
     assert mx.abs(sinks[:, :, 4]).max().item() == 0
 
 
+@on_gpu
 def test_float32_takes_it_and_training_does_not() -> None:
     enable_flash_attention()
     q, k, v = (mx.random.normal((1, 8, 64, 64)) for _ in range(3))
@@ -108,3 +115,38 @@ def test_float32_takes_it_and_training_does_not() -> None:
     assert report().as_dict()["routes"] == {expected: 1}
     mx.eval(mx.grad(lambda q: mx.fast.scaled_dot_product_attention(q, k, v, scale=0.125).sum())(q))
     assert report().as_dict()["routes"] == {expected: 1} | ({"unfused": 2} if expected == "unfused" else {"unfused": 1})
+
+
+def test_no_transformation_meets_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    described: list[Call] = []
+
+    def stand_in(call: Call) -> mx.array:  # the kernel itself needs a GPU; who calls it does not
+        described.append(call)
+        return reference.run(call, None)
+
+    monkeypatch.setattr(cuda, "attention", stand_in)
+    q, k, v = (mx.random.normal((3, 1, 2, 24, 32), key=mx.random.key(i)) for i in range(3))
+    one = q[0], k[0], v[0]
+
+    def attend(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
+        return runner(cuda_kernel, None)(q, k, v, scale=0.25, mask="causal")
+
+    def of_stock(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
+        return stock(q, k, v, scale=0.25, mask="causal")
+
+    kernel = attend(*one)
+    assert mx.allclose(kernel, of_stock(*one), rtol=1e-5, atol=1e-6)
+    assert len(described) == 1
+    assert mx.array_equal(attend(*one), kernel)
+    assert len(described) == 1  # replayed
+
+    tangents = [mx.cos(x) for x in one]
+    assert mx.array_equal(mx.vmap(attend)(q, k, v), mx.vmap(of_stock)(q, k, v))
+    assert mx.array_equal(
+        mx.grad(lambda q: attend(q, *one[1:]).sum())(one[0]), mx.grad(lambda q: of_stock(q, *one[1:]).sum())(one[0])
+    )
+    assert mx.array_equal(mx.jvp(attend, one, tangents)[1][0], mx.jvp(of_stock, one, tangents)[1][0])
+    assert mx.array_equal(mx.compile(attend)(*one), mx.compile(of_stock)(*one))
+    described.clear()
+    assert mx.array_equal(attend(*one), kernel)
+    assert not described
