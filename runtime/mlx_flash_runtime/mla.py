@@ -24,6 +24,8 @@ from typing import Any, NamedTuple
 
 import mlx.core as mx
 
+from .problem import Problem
+
 
 class Folded(NamedTuple):
     """The arguments that say the same without rope scores."""
@@ -45,11 +47,10 @@ _known: dict[int, tuple[CodeType, _Names | None]] = {}
 _CALLERS = 3  # mlx-lm's own scaled_dot_product_attention, the wrapper around it, and the layer that calls that
 
 
-def may_be_rope_scores(mask: object, q: Any) -> bool:
-    """Whether a mask has the shape of rope scores, for more than one query: cheap enough for every call."""
-    if not isinstance(mask, mx.array) or mask.ndim != 4 or mask.dtype == mx.bool_:
-        return False
-    return bool(q.ndim == 4 and q.shape[2] > 1 and mask.shape[:3] == q.shape[:3])
+def may_be_rope_scores(problem: Problem) -> bool:
+    """Whether the mask has the shape of rope scores, for more than one query."""
+    shape = (problem.batch, problem.query_heads, problem.query_length)
+    return problem.mask == "additive" and problem.mask_shape[:-1] == shape and problem.query_length > 1
 
 
 def fold(q: mx.array, k: mx.array, scores: mx.array, caller: FrameType | None) -> Folded | None:

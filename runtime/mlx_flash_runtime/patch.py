@@ -82,11 +82,13 @@ def scaled_dot_product_attention(
     if more or rest:
         layers.count(UNPLANNED.kind, sys._getframe(1))
         return stock.attention(q, k, v, *more, scale=scale, mask=mask, sinks=sinks, **rest)
-    if mask is not None and mla.may_be_rope_scores(mask, q):
-        folded = mla.fold(q, k, mask, sys._getframe(1))
-        if folded is not None and planner.plan_call(folded.q, folded.k, v, folded.mask, sinks).is_ours:
-            q, k, mask = folded
     plan = planner.plan_call(q, k, v, mask, sinks)
+    if plan.may_be_mla:
+        folded = mla.fold(q, k, mask, sys._getframe(1))
+        if folded is not None:
+            plan_folded = planner.plan_call(folded.q, folded.k, v, folded.mask, sinks)
+            if plan_folded.is_ours:
+                (q, k, mask), plan = folded, plan_folded
     layers.count(plan.kind, sys._getframe(1))
     if plan.is_native or not hasattr(scale, "__float__"):
         return stock.attention(q, k, v, scale=scale, mask=mask, sinks=sinks)

@@ -14,6 +14,7 @@ from .crossover import scores_fit
 from .fused import is_fused
 from .layers import Decision, Kind
 from .masks import structure_of
+from .mla import may_be_rope_scores
 from .problem import Call, Device, Problem
 from .routes import ROUTES, Route, native, reference, unfused
 from .settings import Settings
@@ -29,8 +30,8 @@ class Plan:
 
     `kind` is what the call counts as. `block_size` is None where the route has no blocks; `extra_memory` is the
     predicted peak of one forward call, in bytes beyond its inputs and its output. `in_training` is the plan for when a
-    gradient is traced, where that is another one; `is_native` says that MLX's own function gets the arguments as they
-    are.
+    gradient is traced, where that is another one. `is_native` says that MLX's own function gets the arguments as they
+    are, unless `may_be_mla` says that their mask may be rope scores, see `mla`.
     """
 
     route: Route
@@ -40,6 +41,7 @@ class Plan:
     block_size: int | None = None
     extra_memory: int = 0
     is_native: bool = False
+    may_be_mla: bool = False
     in_training: Plan | None = None
 
     @property
@@ -133,8 +135,16 @@ def _chosen(
     if block_size is not None:
         block_size = settings.block_size or block_size
     memory = route.extra_memory(problem, device, block_size)
-    is_native = route in (native, unfused)
-    return Plan(route, Kind(problem.phase, route.NAME, reason), problem, refused, block_size, memory, is_native)
+    return Plan(
+        route,
+        Kind(problem.phase, route.NAME, reason),
+        problem,
+        refused,
+        block_size,
+        memory,
+        is_native=route in (native, unfused),
+        may_be_mla=may_be_rope_scores(problem),
+    )
 
 
 class Planner:
@@ -156,19 +166,21 @@ class Planner:
     def plan_call(self, q: mx.array, k: mx.array, v: mx.array, mask: object, sinks: Any) -> Plan:
         """The plan of one call, whose arguments are those of `mx.fast.scaled_dot_product_attention`, of any type."""
         try:
+            dtype, queries, keys, values = q.dtype, q.shape, k.shape, v.shape
+            key: tuple[object, ...]
+            if mask is None:
+                key = (queries, keys, values, dtype)
+            elif not isinstance(mask, mx.array):
+                key = (queries, keys, values, dtype, mask)
+            elif (structure := structure_of(mask, queries[-2], keys[-2])) is not None:
+                key = (queries, keys, values, dtype, structure)
+            else:
+                key = (queries, keys, values, dtype, mask.shape, mask.dtype)
             # Types are slow to hash: three alike, as they nearly always are, stand in the key as one.
-            dtype, queries, keys = q.dtype, q.shape, k.shape
-            key: tuple[object, ...] = (queries, keys, v.shape, dtype)
             if not dtype == k.dtype == v.dtype:
                 key += (k.dtype, v.dtype)
-            if mask is not None:
-                if isinstance(mask, mx.array):
-                    structure = structure_of(mask, queries[-2], keys[-2])
-                    key += (mask.shape, mask.dtype) if structure is None else (structure,)
-                else:
-                    key += (mask,)
             if sinks is not None:
-                key += (sinks.shape, sinks.dtype)
+                key += ("sinks", sinks.shape, sinks.dtype)
             plans = self._cpu_plans if self._device_varies and mx.default_device() == _CPU else self._plans
             found = plans.get(key)
         except (AttributeError, TypeError, IndexError):  # no arrays: MLX says so best

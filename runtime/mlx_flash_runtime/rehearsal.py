@@ -112,7 +112,8 @@ class _Rehearsal(Planner):
         self.numbered.append(found)
         kind = Kind(found.kind.phase, str(len(self.numbered) - 1), "")
         # Gemma 2 would write out its own attention, layer by layer, where the plan is not ours.
-        return _Rehearsed(_NOTHING, kind, problem, is_ours=found.is_ours or problem.softcap is not None)
+        is_ours = found.is_ours or problem.softcap is not None
+        return _Rehearsed(_NOTHING, kind, problem, may_be_mla=found.may_be_mla, is_ours=is_ours)
 
     def calls(self) -> list[LayerCalls]:
         """What was counted since the counts were started over."""

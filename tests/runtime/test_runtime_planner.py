@@ -232,6 +232,14 @@ def test_plans_differ_by_everything_that_they_depend_on() -> None:
     assert planner.plan_call(q, k, v, window_mask(300, 20), None) is plans[6]
 
 
+def test_a_mask_and_sinks_of_one_shape_are_not_confused() -> None:
+    planner = Planner(Settings(True))
+    q, row = mx.zeros((1, 2, 2, 16)), mx.zeros((2,))
+    masked, sunk = planner.plan_call(q, q, q, row, None), planner.plan_call(q, q, q, None, row)
+    assert masked.problem == Problem(1, 2, 2, 2, 2, 16, 16, mask="additive", mask_shape=(2,))
+    assert sunk.problem == Problem(1, 2, 2, 2, 2, 16, 16, sinks=True)
+
+
 def test_threads_share_the_plans() -> None:
     planner = Planner(Settings(True))
     lengths = range(20, 60)
