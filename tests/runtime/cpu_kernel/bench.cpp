@@ -90,8 +90,23 @@ int main(int argc, char** argv) {
         }
       }
     }
-    for (const Shape& shape : {Shape{1, 8, 8, 1, 8192, 64, 64}, Shape{1, 8, 8, 1, 8192, 128, 128}, Shape{1, 32, 8, 1, 8192, 128, 128},
-                               Shape{1, 32, 8, 4, 8192, 128, 128}}) {
+    const Shape middle{1, 8, 8, 1024, 1024, 64, 64};
+    for (const auto kind : {Mask::Kind::boolean, Mask::Kind::additive}) {
+      for (const auto shared : {Case::MaskShape::heads_shared, Case::MaskShape::keys_only}) {
+        std::string text = kind == Mask::Kind::boolean ? "boolean mask" : "additive mask";
+        text += shared == Case::MaskShape::keys_only ? " of keys" : "";
+        measure({.name = named(text.c_str(), middle), .shape = middle, .type = type, .mask = kind, .mask_type = type,
+                 .mask_shape = shared},
+                pool, seconds, false);
+      }
+    }
+    measure({.name = named("softcap", middle), .shape = middle, .type = type, .softcap = 30}, pool, seconds, true);
+    for (const int dim : {80, 96, 192, 256, 512}) {
+      const Shape shape{1, 8, 8, 1024, 1024, dim, dim};
+      measure({.name = named("dim", shape), .shape = shape, .type = type}, pool, seconds, true);
+    }
+    for (const Shape& shape : {Shape{1, 8, 8, 1, 8192, 64, 64}, Shape{1, 8, 8, 1, 8192, 128, 128},
+                               Shape{1, 32, 8, 1, 8192, 128, 128}, Shape{1, 32, 8, 4, 8192, 128, 128}}) {
       measure({.name = named("decode", shape), .shape = shape, .type = type}, pool, seconds, false);
     }
   }

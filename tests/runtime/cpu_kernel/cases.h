@@ -9,7 +9,7 @@ inline std::vector<Case> cases() {
   constexpr auto boolean = Mask::Kind::boolean, additive = Mask::Kind::additive;
   using MaskShape = Case::MaskShape;
   // {batch, query_heads, key_heads, query_length, key_length, head_dim, value_head_dim}
-  std::vector<Case> all = {
+  const std::vector<Case> all = {
       {.name = "one", .shape = {1, 1, 1, 1, 1, 1, 1}},
       {.name = "small", .shape = {2, 8, 8, 64, 64, 32, 32}},
       {.name = "ragged", .shape = {2, 3, 3, 111, 63, 40, 24}},
@@ -38,6 +38,17 @@ inline std::vector<Case> cases() {
        .shape = {2, 4, 2, 70, 130, 32, 32},
        .mask = boolean,
        .mask_shape = MaskShape::column_strided},
+      {.name = "boolean with hidden blocks",
+       .shape = {1, 4, 2, 100, 300, 32, 32},
+       .mask = boolean,
+       .hidden_rows = 3,
+       .hidden_keys = 150},
+      {.name = "boolean with hidden blocks and sinks",
+       .shape = {1, 4, 2, 100, 300, 32, 32},
+       .sinks = true,
+       .mask = boolean,
+       .hidden_rows = 70,
+       .hidden_keys = 150},
       {.name = "boolean and causal", .shape = {1, 2, 2, 100, 100, 32, 32}, .causal = true, .mask = boolean},
       {.name = "additive", .shape = {2, 4, 2, 70, 130, 32, 32}, .mask = additive},
       {.name = "additive of heads",
@@ -84,16 +95,15 @@ inline std::vector<Case> cases() {
       {.name = "decode large head", .shape = {1, 8, 1, 1, 700, 512, 500}},
       {.name = "large scores", .shape = {1, 2, 2, 70, 130, 32, 32}, .size = 60.0f},
   };
-  const size_t count = all.size();
-  for (size_t i = 0; i < count; ++i) {
-    for (const Type type : {Type::float16, Type::bfloat16}) {
-      Case c = all[i];
+  std::vector<Case> of_each_type;
+  for (const Type type : {Type::float32, Type::float16, Type::bfloat16}) {
+    for (Case c : all) {
       c.type = type;
-      c.name += type == Type::float16 ? " in float16" : " in bfloat16";
-      all.push_back(c);
+      c.name += type == Type::float32 ? " in float32" : type == Type::float16 ? " in float16" : " in bfloat16";
+      of_each_type.push_back(c);
     }
   }
-  return all;
+  return of_each_type;
 }
 
 }  // namespace flash

@@ -1,5 +1,8 @@
-// Holds the kernel against the float64 definition: `check` runs every case, `check NAME...` the named ones.
+// Holds the kernel against the float64 definition: `check` runs every case, `check WORDS...` those whose names have any
+// of the words in them.
+#include <atomic>
 #include <cstdio>
+#include <thread>
 
 #include "cases.h"
 #include "reference.h"
@@ -92,15 +95,39 @@ void check_reference() {
   against("dsinks", p.sinks.data(), r.dsinks);
 }
 
+// Calls from several threads at once, on one pool, leave what a single one leaves.
+void check_callers() {
+  const Problem p({.name = "callers", .shape = {1, 4, 2, 70, 90, 32, 32}});
+  const auto run = [&](Pool& pool) {
+    std::vector<float> out(p.outputs());
+    forward(p.call, out.data(), {}, pool);
+    return out;
+  };
+  Pool one(1), three(3);
+  const auto wanted = run(one);
+  std::atomic<int> wrong{0};
+  std::vector<std::thread> callers;
+  for (int i = 0; i < 3; ++i) {
+    callers.emplace_back([&] {
+      for (int j = 0; j < 20; ++j) wrong += run(three) != wanted;
+    });
+  }
+  for (auto& caller : callers) caller.join();
+  if (wrong == 0) return;
+  ++failures;
+  std::printf("callers: %d outputs differ\n", wrong.load());
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   check_reference();
+  check_callers();
   int checked = 0;
   Pool one(1), three(3);
   for (const Case& c : cases()) {
     bool named = argc == 1;
-    for (int i = 1; i < argc; ++i) named |= c.name == argv[i];
+    for (int i = 1; i < argc; ++i) named |= c.name.find(argv[i]) != std::string::npos;
     if (!named) continue;
     check(c, {&one, &three});
     ++checked;

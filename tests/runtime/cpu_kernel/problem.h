@@ -26,6 +26,7 @@ struct Case {
   Type mask_type = Type::float32;
   enum class MaskShape { full, keys_only, heads_shared, column_strided } mask_shape = MaskShape::full;
   int hidden_rows = 0;           // the first queries see no key by the boolean mask
+  int hidden_keys = 0;           // nor does any query the last keys
   float additive_low = -2.0f;    // what a tenth of an additive mask's entries are
   float size = 1.0f;             // of the queries
 };
@@ -144,7 +145,7 @@ struct Problem {
     std::uniform_real_distribution<float> uniform;
     for (int64_t i = 0; i < batch * s.batch; ++i) {
       const float chance = uniform(random);
-      const bool hidden = i / row % rows < c.hidden_rows;
+      const bool hidden = i / row % rows < c.hidden_rows || i % row / column >= s.key_length - c.hidden_keys;
       if (c.mask == Mask::Kind::boolean) {
         mask[i] = chance < 0.7f && !hidden;
       } else {

@@ -153,6 +153,8 @@ class Backward {
     const Tile& tile = state.tile;
     const int width = tile.width(), keys = block.count();
     const int64_t skipped = block.begin - chunk.range.begin, count = static_cast<int64_t>(keys) * width;
+    const MaskBlock mask = read_mask(call_, tile, block, memory.masks);
+    if (mask.hides_all && all_see(tile, state.row_max)) return;
     const float* k = chunk.keys + skipped * sizes_.head_dim;
     const float* v = chunk.values + skipped * sizes_.value_dim;
     // As in the forward pass, rounding included: row_sum is that of these scores.
@@ -166,7 +168,7 @@ class Backward {
       cap_scores(memory.weights, count, call_.softcap);
       std::copy_n(memory.weights, count, memory.capped);
     }
-    mask_scores(call_, tile, block, memory.weights, memory.masks);
+    mask_scores(call_, tile, block, mask, memory.weights);
     multiply<Order::rows_outer, false>(
         keys, tile.vectors,
         {v, sizes_.value_dim, state.cotangent, width, memory.dscores, width, shape_.value_head_dim});

@@ -174,6 +174,8 @@ class Forward {
     const int width = tile.width();
     const Keys seen = block.and_(tile.needed);
     if (seen.empty()) return;
+    const MaskBlock mask = read_mask(call_, tile, seen, masks);
+    if (mask.hides_all && all_see(tile, state.row_max)) return;
     const int skipped = seen.begin - block.begin, count = seen.count();
     keys += skipped * sizes_.head_dim;
     values += skipped * sizes_.value_dim;
@@ -184,7 +186,7 @@ class Forward {
           count, tile.vectors, {keys, sizes_.head_dim, state.queries, width, scores, width, call_.shape.head_dim});
     }
     if (call_.softcap != 0) cap_scores(scores, static_cast<int64_t>(count) * width, call_.softcap);
-    mask_scores(call_, tile, seen, scores, masks);
+    mask_scores(call_, tile, seen, mask, scores);
     float shrink[tile_queries];
     if (weigh(scores, count, state, shrink)) scale_sums(sizes_, state, shrink);
     if (is_few(tile)) {

@@ -51,6 +51,14 @@ inline ShortVec narrow(Vec x, Float16) {
 
 inline Vec load_as_float(const float* from) { return load(from); }
 
+// A boolean, 0 or 1.
+inline Vec load_as_float(const uint8_t* from) {
+  using Bytes = uint8_t __attribute__((vector_size(lanes)));
+  Bytes bytes;
+  std::memcpy(&bytes, from, sizeof bytes);
+  return __builtin_convertvector(__builtin_convertvector(bytes, IntVec), Vec);
+}
+
 template <class T>
 inline Vec load_as_float(const T* from) {
   ShortVec bits;

@@ -1,13 +1,11 @@
 // The scores of a tile of queries with a block of keys: scores[key][lane].
 #pragma once
 
-#include <type_traits>
-
 #include "blocks.h"
 
 namespace flash {
 
-// Memory of mask_scores: [tile_queries][block_keys] twice.
+// Memory of read_mask: [tile_queries][block_keys] twice.
 constexpr int mask_floats = 2 * tile_queries * block_keys;
 
 inline void cap_scores(float* scores, int64_t count, float softcap) {
@@ -37,63 +35,78 @@ float as_float(T x) {
   return widen(bits, T{})[0];
 }
 
-inline float as_float(bool x) { return x ? 1.0f : 0.0f; }
+inline float as_float(uint8_t x) { return x != 0 ? 1.0f : 0.0f; }
 
-// `count` elements of a mask as floats, up to the next whole vector.
+// `count` entries of a mask as floats, and zeros up to the next whole vector.
 template <class T>
-void read_mask(const T* from, int64_t step, int count, float* to) {
-  if constexpr (!std::is_same_v<T, bool>) {
-    if (step == 1) return read_row(from, count, 1.0f, to);
-  }
+void read_entries(const T* from, int64_t step, int count, float* to) {
+  if (step == 1) return read_row(from, count, 1.0f, to);
   for (int i = 0; i < count; ++i) to[i] = as_float(from[i * step]);
-  for (int i = count; i < round_up(count, lanes); ++i) to[i] = 0;
+  std::fill(to + count, to + round_up(count, lanes), 0.0f);
+}
+
+// The mask of a tile and a block of keys: entries[key][lane], or entries[key] where all queries have the same.
+struct MaskBlock {
+  const float* entries = nullptr;  // null: no mask array
+  bool one_for_all = false;
+  bool hides_all = false;  // a boolean mask that shows none of the keys to any of the queries
+};
+
+template <class T>
+[[gnu::noinline]] MaskBlock read_mask(const Call& call, const Tile& tile, Keys keys, float* memory) {
+  const Mask& mask = call.mask;
+  const T* data = static_cast<const T*>(mask.data) + tile.batch * mask.batch + keys.begin * mask.column;
+  const bool one_for_all = mask.head == 0 && mask.row == 0;
+  const int rows = one_for_all ? 1 : tile.width();
+  const int columns = static_cast<int>(round_up(keys.count(), lanes));
+  IntVec shown{};
+  for (int lane = 0; lane < rows; ++lane) {
+    const Query query = query_at(call.shape, tile, std::min(lane, tile.count - 1));
+    float* to = memory + lane * block_keys;
+    read_entries(data + query.head * mask.head + query.position * mask.row, mask.column, keys.count(), to);
+    for (int i = 0; i < columns; i += lanes) shown |= (IntVec)load(to + i);
+  }
+  const bool hides_all = mask.kind == Mask::Kind::boolean && !any(shown);
+  if (one_for_all) return {memory, true, hides_all};
+  float* by_key = memory + tile_queries * block_keys;
+  transpose(memory, block_keys, rows, columns, by_key, tile.width());
+  return {by_key, false, hides_all};
+}
+
+// `memory`, of `mask_floats`, keeps what it returns; there are at most `block_keys` keys.
+inline MaskBlock read_mask(const Call& call, const Tile& tile, Keys keys, float* memory) {
+  MaskBlock block;
+  if (call.mask.kind == Mask::Kind::boolean) block = read_mask<uint8_t>(call, tile, keys, memory);
+  if (call.mask.kind == Mask::Kind::additive) {
+    with_type(call.mask.type, [&](auto type) { block = read_mask<decltype(type)>(call, tile, keys, memory); });
+  }
+  return block;
+}
+
+// Whether every query of the tile has seen a key or has a sink. Only then do keys that a mask hides not matter.
+inline bool all_see(const Tile& tile, const float* row_max) {
+  for (int lane = 0; lane < tile.count; ++lane) {
+    if (row_max[lane] <= masked) return false;
+  }
+  return true;
 }
 
 template <bool Additive>
-inline void mask_row(const float* mask, bool one_for_all, int vectors, float* scores) {
-  for (int j = 0; j < vectors; ++j) {
-    const Vec entry = one_for_all ? broadcast(*mask) : load(mask + j * lanes);
-    const Vec score = load(scores + j * lanes);
-    store(scores + j * lanes, Additive ? score + entry : (entry == 0.0f ? broadcast(masked) : score));
-  }
-}
-
-template <class T>
-[[gnu::noinline]] void mask_by_array(const Call& call, const Tile& tile, Keys keys, float* scores, float* memory) {
-  constexpr bool additive = !std::is_same_v<T, bool>;
-  const Mask& mask = call.mask;
-  const T* data = static_cast<const T*>(mask.data) + tile.batch * mask.batch + keys.begin * mask.column;
-  const auto row_of = [&](int lane) {
-    const Query query = query_at(call.shape, tile, lane);
-    return data + query.head * mask.head + query.position * mask.row;
-  };
-  if (mask.head == 0 && mask.row == 0) {  // of keys alone
-    read_mask(row_of(0), mask.column, keys.count(), memory);
-    for (int i = 0; i < keys.count(); ++i) {
-      mask_row<additive>(memory + i, true, tile.vectors, scores + i * tile.width());
+inline void mask_by_block(const Tile& tile, int keys, const MaskBlock& mask, float* scores) {
+  for (int key = 0; key < keys; ++key) {
+    for (int j = 0; j < tile.width(); j += lanes, scores += lanes) {
+      const Vec entry =
+          mask.one_for_all ? broadcast(mask.entries[key]) : load(mask.entries + key * tile.width() + j);
+      const Vec score = load(scores);
+      store(scores, Additive ? score + entry : (entry == 0.0f ? broadcast(masked) : score));
     }
-    return;
-  }
-  float* by_query = memory;
-  float* by_key = memory + tile_queries * block_keys;
-  for (int lane = 0; lane < tile.width(); ++lane) {
-    read_mask(row_of(std::min(lane, tile.count - 1)), mask.column, keys.count(), by_query + lane * block_keys);
-  }
-  const int padded = static_cast<int>(round_up(keys.count(), lanes));
-  transpose(by_query, block_keys, tile.width(), padded, by_key, tile.width());
-  for (int i = 0; i < keys.count(); ++i) {
-    mask_row<additive>(by_key + i * tile.width(), false, tile.vectors, scores + i * tile.width());
   }
 }
 
-// Applies the call's masks to the scores of at most `block_keys` keys. `memory` is of `mask_floats`.
-inline void mask_scores(const Call& call, const Tile& tile, Keys keys, float* scores, float* memory) {
-  if (call.mask.kind == Mask::Kind::boolean) mask_by_array<bool>(call, tile, keys, scores, memory);
-  if (call.mask.kind == Mask::Kind::additive) {
-    with_type(call.mask.type, [&](auto type) {
-      mask_by_array<decltype(type)>(call, tile, keys, scores, memory);
-    });
-  }
+// Applies the call's masks to the scores of the keys.
+inline void mask_scores(const Call& call, const Tile& tile, Keys keys, const MaskBlock& mask, float* scores) {
+  if (call.mask.kind == Mask::Kind::boolean) mask_by_block<false>(tile, keys.count(), mask, scores);
+  if (call.mask.kind == Mask::Kind::additive) mask_by_block<true>(tile, keys.count(), mask, scores);
   if (call.first != nullptr) mask_by_intervals(tile, keys, scores);
 }
 
