@@ -31,6 +31,7 @@ _METAL_FORCED = frozenset({192, 256})
 _FORCE_FUSED = (0, 32, 2)  # the first release with that argument
 _METAL_BACKWARD = (0, 32, 4)
 
+_CUDNN_CAPABILITY = (8, 0)
 _CUDA_HEAD_DIM = 128  # cuDNN: at most this, in steps of 8
 CUDA_BACKWARD_ROWS = 128  # the fused backward pass takes query lengths in steps of this
 _CUDA_VECTOR = frozenset({64, 96, 128})
@@ -49,7 +50,7 @@ def is_fused(problem: Problem, device: Device) -> tuple[bool, str]:
         return False, "MLX has no fused kernel on the CPU"
     if problem.softcap is not None:
         return False, "MLX has no fused kernel for softcapped scores"
-    missing = _missing_on_metal(problem, device) if device.backend == "metal" else _missing_on_cuda(problem)
+    missing = _missing_on_metal(problem, device) if device.backend == "metal" else _missing_on_cuda(problem, device)
     if missing is None and problem.training:
         missing = _missing_in_training(problem, device)
     if missing:
@@ -75,7 +76,7 @@ def is_fused_if_forced(problem: Problem, device: Device) -> bool:
 def fused_head_dims(device: Device) -> tuple[int, ...]:
     """The head dims of MLX's fused kernels for many queries, smallest first."""
     if device.backend == "cuda":
-        return tuple(range(8, _CUDA_HEAD_DIM + 1, 8))
+        return tuple(range(8, _CUDA_HEAD_DIM + 1, 8)) if _has_cudnn(device) else ()
     return tuple(sorted(_newest(_METAL_FULL, device.mlx))) if device.backend == "metal" else ()
 
 
@@ -97,7 +98,7 @@ def _missing_on_metal(problem: Problem, device: Device) -> str | None:
     return None
 
 
-def _missing_on_cuda(problem: Problem) -> str | None:
+def _missing_on_cuda(problem: Problem, device: Device) -> str | None:
     same_head_dim = problem.head_dim == problem.value_head_dim
     if (
         same_head_dim
@@ -106,6 +107,8 @@ def _missing_on_cuda(problem: Problem) -> str | None:
         and not problem.has_array_mask
     ):
         return None
+    if not _has_cudnn(device):
+        return "more than few queries without cuDNN"
     if problem.query_length == 1:
         # cuDNN decodes only from keys that are slices of a cache, which the shapes do not tell.
         return "one query with an array mask" if problem.has_array_mask else "one query of this head dim"
@@ -116,6 +119,10 @@ def _missing_on_cuda(problem: Problem) -> str | None:
     if problem.dtype not in ("float16", "bfloat16"):
         return problem.dtype
     return None
+
+
+def _has_cudnn(device: Device) -> bool:
+    return device.cudnn and device.capability >= _CUDNN_CAPABILITY
 
 
 def _missing_in_training(problem: Problem, device: Device) -> str | None:

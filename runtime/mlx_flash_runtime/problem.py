@@ -213,8 +213,9 @@ def promoted(dtype: mx.Dtype, *others: mx.Dtype) -> mx.Dtype:
 @dataclass(frozen=True)
 class Device:
     """The machine as the planner sees it. `memory` is in bytes, `mlx` the release as `(0, 32, 4)`, `system` as
-    `platform.system()` says it; on CUDA `capability` is the GPU's compute capability, and `tf32` says whether MLX
-    multiplies float32 matrices as TF32. `name` is MLX's for the device, empty for one that was made up."""
+    `platform.system()` says it; on CUDA `capability` is the GPU's compute capability, `tf32` says whether MLX
+    multiplies float32 matrices as TF32, and `cudnn` whether the environment lets it attend through cuDNN. `name` is
+    MLX's for the device, empty for one that was made up."""
 
     backend: Backend
     mlx: tuple[int, ...]
@@ -223,6 +224,7 @@ class Device:
     capability: tuple[int, int] = (9, 0)
     tf32: bool = True
     name: str = ""
+    cudnn: bool = True
 
     @classmethod
     def current(cls) -> Device:
@@ -242,8 +244,8 @@ def _facts(gpu: bool, version: str) -> Device:
     if mx.metal.is_available():
         return Device("metal", release, int(info["memory_size"]), system, name=name)
     capability = int(info.get("compute_capability_major", 0)), int(info.get("compute_capability_minor", 0))
-    tf32 = os.environ.get("MLX_ENABLE_TF32", "1") != "0"
-    return Device("cuda", release, int(info["total_memory"]), system, capability, tf32, name)
+    tf32, cudnn = (os.environ.get(name, "1") != "0" for name in ("MLX_ENABLE_TF32", "MLX_CUDA_USE_CUDNN_SDPA"))
+    return Device("cuda", release, int(info["total_memory"]), system, capability, tf32, name, cudnn)
 
 
 def mlx_version() -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -310,3 +312,24 @@ def test_a_quantized_prefill_keeps_few_heads_dequantized(monkeypatch: pytest.Mon
     assert report().as_dict()["routes"].keys() == {"quantized"}
     dequantized_bytes = 2 * heads * length * dim * 4
     assert needed < dequantized_bytes / 2
+
+
+LATE = """
+import mlx.core as mx
+from mlx_flash_runtime import disable_flash_attention, enable_flash_attention
+enable_flash_attention()
+from mlx_lm.models import base, cache, gemma2
+before = hasattr(base.create_causal_mask, "__wrapped__"), hasattr(gemma2.Attention.__call__, "__wrapped__")
+q = mx.zeros((1, 1, 4, 8))
+mx.fast.scaled_dot_product_attention(q, q, q, scale=1.0)
+patched = [base.create_causal_mask, cache.create_causal_mask, gemma2.Attention.__call__]
+print(*before, *(hasattr(function, "__wrapped__") for function in patched))
+disable_flash_attention()
+now = [base.create_causal_mask, cache.create_causal_mask, gemma2.Attention.__call__]
+print(*(new is old.__wrapped__ for new, old in zip(now, patched)))
+"""
+
+
+def test_modules_that_are_imported_later_are_patched_at_the_next_new_call() -> None:
+    done = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.split() == ["False", "False", "True", "True", "True", "True", "True", "True"]

@@ -51,6 +51,8 @@ CASES = {
     "window of one": Case(130, 130, mask=("window", (1,)), **HALF),
     "window, keys before": Case(140, 300, heads=4, key_heads=1, batch=2, mask=("window", (33,)), sinks=True, **HALF),
     "window, some keys before": Case(140, 150, batch=2, mask=("window", (33,)), **HALF),
+    "window, one query": Case(1, 300, heads=4, batch=2, mask=("window", (33,)), sinks=True, **HALF),
+    "window, few queries": Case(20, 300, heads=4, mask=("window", (33,)), **HALF),
     "packed": Case(111, 111, heads=4, mask=("segments", (30, 1, 50, 30)), **HALF),
     "prefix": Case(100, 100, mask=("prefix", (37,)), sinks=True, **HALF),
     "prefix of all": Case(100, 100, mask=("prefix", (100,)), **HALF),
@@ -108,7 +110,9 @@ def test_cuda_trains_on_its_fused_kernels(
     assert {one.query_length for one in calls_of_mlx} == {128}
 
 
-@pytest.mark.parametrize("name", ["window", "window, keys before", "packed", "prefix"])
+@pytest.mark.parametrize(
+    "name", ["window", "window, keys before", "window, one query", "window, few queries", "packed", "prefix"]
+)
 def test_metal_gets_structures_without_their_arrays(
     name: str, monkeypatch: pytest.MonkeyPatch, calls_of_mlx: list[Problem]
 ) -> None:
@@ -149,6 +153,9 @@ def problem(length: int = 8192, **changes: Any) -> Problem:
         (METAL, problem(head_dim=160, value_head_dim=160), None),
         (METAL, problem(mask="window", structure=Window(1024)), "its window folded into the batch"),
         (METAL, problem(mask="window", structure=Window(4097)), None),  # more than half of the keys
+        (METAL, problem(1, key_length=8192, mask="window", structure=Window(1024)), "its keys cut down to its window"),
+        (CUDA, problem(1, key_length=8192, mask="window", structure=Window(1024)), "its keys cut down to its window"),
+        (CUDA, problem(1, key_length=1500, mask="window", structure=Window(1024)), None),
         (METAL, problem(mask="segments", structure=Segments((4096, 4096))), "its packed documents taken one by one"),
         (METAL, problem(mask="prefix", structure=Prefix(100)), "its prefix and the rest taken apart"),
         (CUDA, problem(mask="bool", mask_shape=(8192, 8192)), "its mask added in its own shape"),

@@ -95,14 +95,52 @@ def test_llama_lora_gradients(route: str, checkpointed: bool, model: Model, monk
     assert layer_calls() == {f"model.layers.{i}.self_attn": {route: 1 + checkpointed} for i in range(LAYERS)}
 
 
-@pytest.mark.parametrize("route", ROUTES)
-def test_transformer_encoder(route: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    encoder = nn.TransformerEncoder(num_layers=2, dims=32, num_heads=4, mlp_dims=32)
-    x = mx.random.normal((2, 30, 32))
-    mask = nn.MultiHeadAttention.create_additive_causal_mask(30)
-    plain, patched = both(lambda: encoder(x, mask), route, monkeypatch)
-    assert mx.allclose(plain, patched, rtol=1e-4, atol=1e-5)
-    assert layer_calls() == {f"layers.{i}.attention": {route: 1} for i in range(2)}
+def self_attention(x: mx.array) -> tuple[nn.Module, Callable[[nn.Module], mx.array]]:
+    return nn.MultiHeadAttention(32, 4), lambda layer: layer(x, x, x, MASK)
+
+
+def cross_attention(x: mx.array) -> tuple[nn.Module, Callable[[nn.Module], mx.array]]:
+    values = mx.random.normal((2, 20, 24))
+    layer = nn.MultiHeadAttention(32, 4, key_input_dims=16, value_input_dims=24, value_dims=48)
+    return layer, lambda layer: layer(x, values[..., :16], values)
+
+
+def encoder(x: mx.array) -> tuple[nn.Module, Callable[[nn.Module], mx.array]]:
+    return nn.TransformerEncoder(num_layers=2, dims=32, num_heads=4, mlp_dims=32), lambda layer: layer(x, MASK)
+
+
+def encoder_and_decoder(x: mx.array) -> tuple[nn.Module, Callable[[nn.Module], mx.array]]:
+    layer = nn.Transformer(32, 4, num_encoder_layers=1, num_decoder_layers=1, mlp_dims=32, dropout=0.0)
+    return layer, lambda layer: layer(x, x[:, ::-1], None, MASK, None)
+
+
+def alibi(x: mx.array) -> tuple[nn.Module, Callable[[nn.Module], mx.array]]:
+    slopes = nn.ALiBi.create_alibi_matrix(30, 30, 4)
+    return nn.MultiHeadAttention(32, 4), lambda layer: layer(x, x, x, slopes + MASK)
+
+
+MASK = nn.MultiHeadAttention.create_additive_causal_mask(30)
+
+
+@pytest.mark.parametrize("make", [self_attention, cross_attention, encoder, encoder_and_decoder, alibi])
+@pytest.mark.parametrize("route", [*ROUTES, "query_blocks"])
+def test_layers_of_mlx(route: str, make: Callable[[mx.array], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    mx.random.seed(3)
+    layer, forward = make(mx.random.normal((2, 30, 32)))
+
+    def loss() -> mx.array:
+        out = forward(layer)
+        return (out * mx.cos(mx.arange(out.size)).reshape(out.shape)).mean()
+
+    step = nn.value_and_grad(layer, loss)
+    (value, gradients), (own_value, own_gradients) = both(step, route, monkeypatch)
+    assert own_value.item() == pytest.approx(value.item(), rel=1e-4)
+    own = dict(tree_flatten(own_gradients))
+    for name, gradient in tree_flatten(gradients):
+        assert mx.allclose(gradient, own[name], rtol=1e-3, atol=1e-4 * mx.abs(gradient).max().item()), name
+    names = layer_calls()
+    assert names
+    assert all(routes == {route: 1} for routes in names.values())
 
 
 def test_a_layer_alone_is_named_by_its_class() -> None:

@@ -80,6 +80,16 @@ def test_earlier_bindings_are_replaced_and_put_back(other_module: Any) -> None:
     assert other_module.unrelated is len
 
 
+def test_earlier_bindings_are_put_back_after_an_error(other_module: Any) -> None:
+    def fail() -> None:
+        assert other_module.sdpa is current() is not STOCK[0]
+        raise RuntimeError("inside")
+
+    with pytest.raises(RuntimeError, match="inside"), flash_attention_enabled():
+        fail()
+    assert other_module.scaled_dot_product_attention is other_module.sdpa is current() is STOCK[0]
+
+
 def test_a_binding_out_of_reach_runs_on_mlx_after_disable(qkv: list[mx.array]) -> None:
     enable_flash_attention()
     kept = {"function": current()}

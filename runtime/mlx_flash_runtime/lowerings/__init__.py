@@ -12,7 +12,7 @@ from typing import Protocol
 import mlx.core as mx
 
 from ..problem import Attend, Call, Device, Problem
-from . import additive_mask, head_dim, length, prefix, segments, sink_gradient, window
+from . import additive_mask, head_dim, length, prefix, recent_keys, segments, sink_gradient, window
 
 
 class Lowering(Protocol):
@@ -35,4 +35,13 @@ class Lowering(Protocol):
         """`call` by way of `attend`, asked for `calls`, which is the answer of `lower`."""
 
 
-LOWERINGS: tuple[Lowering, ...] = (segments, prefix, window, head_dim, length, additive_mask, sink_gradient)
+LOWERINGS: tuple[Lowering, ...] = (
+    segments,
+    prefix,
+    recent_keys,
+    window,
+    head_dim,
+    length,
+    additive_mask,
+    sink_gradient,
+)
