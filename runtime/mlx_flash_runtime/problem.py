@@ -244,7 +244,7 @@ def _facts(gpu: bool, version: str) -> Device:
     if mx.metal.is_available():
         return Device("metal", release, int(info["memory_size"]), system, name=name)
     capability = int(info.get("compute_capability_major", 0)), int(info.get("compute_capability_minor", 0))
-    tf32, cudnn = (os.environ.get(name, "1") != "0" for name in ("MLX_ENABLE_TF32", "MLX_CUDA_USE_CUDNN_SDPA"))
+    tf32, cudnn = (os.environ.get(switch, "1") != "0" for switch in ("MLX_ENABLE_TF32", "MLX_CUDA_USE_CUDNN_SDPA"))
     return Device("cuda", release, int(info["total_memory"]), system, capability, tf32, name, cudnn)
 
 
