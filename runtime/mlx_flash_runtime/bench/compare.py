@@ -175,21 +175,26 @@ def _quantity(
 
 
 _RESAMPLES = 2000
-# With fewer runs the bootstrap interval is too narrow: in simulation it holds the true ratio in 91 % of cases with
-# three or four, in 95 % and more from five on.
+# In simulation, with a machine that drifts and one that does not, the interval holds the true ratio in 93 to 98 % of
+# cases from five runs on, in fewer than 90 % with three.
 FEWEST_RUNS = 5
 
 
 def interval(better: Sequence[float], worse: Sequence[float]) -> tuple[float | None, float | None]:
-    """The 95 % interval of the ratio of the medians of `better` over `worse`, by the percentile bootstrap; None with
-    fewer than FEWEST_RUNS of each."""
-    if min(len(better), len(worse)) < FEWEST_RUNS or min(*better, *worse) <= 0:
+    """The 95 % interval of the ratio of the medians of `better` over `worse`; None with fewer than FEWEST_RUNS.
+
+    By the percentile bootstrap over rounds: a run and the one of the other kind next to it are drawn together, so that
+    a machine that gets slower or faster meanwhile does not widen it.
+    """
+    runs = len(better)
+    if runs < FEWEST_RUNS or min(*better, *worse) <= 0:
         return None, None
     draw = random.Random(0)
-    ratios = sorted(
-        statistics.median(draw.choices(better, k=len(better))) / statistics.median(draw.choices(worse, k=len(worse)))
-        for _ in range(_RESAMPLES)
-    )
+    ratios = []
+    for _ in range(_RESAMPLES):
+        rounds = draw.choices(range(runs), k=runs)
+        ratios.append(statistics.median(better[i] for i in rounds) / statistics.median(worse[i] for i in rounds))
+    ratios.sort()
     return round(ratios[int(0.025 * _RESAMPLES)], 3), round(ratios[int(0.975 * _RESAMPLES)], 3)
 
 

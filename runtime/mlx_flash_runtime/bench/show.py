@@ -39,8 +39,8 @@ WORKFLOW_DEFINITIONS = (
 
 COMPARE_DEFINITIONS = (
     "Medians over the runs, in turns, after one of each kind that is not timed. Gain: how many times faster, smaller "
-    "or more with flash attention than without, as the ratio of the medians; its 95 % interval is by bootstrap (from "
-    "five runs on).",
+    "or more with flash attention than without, as the ratio of the medians; its 95 % interval is by bootstrap over "
+    "the rounds (from five on).",
     "Seconds are wall time from start to end (of a server's client, if there is one), loading included. Peak MiB: the "
     "process's resident memory as the operating system counts it; a GPU's own memory is not in it. Of MLX: what MLX "
     "held at a time, on a GPU the GPU's, unless the script resets that count.",
