@@ -81,7 +81,8 @@ def _section(machine: str, documents: dict[str, Document], others: list[Rows]) -
     definitions: dict[str, None] = {}
     for document in documents.values():
         parts.append(_headed(document.title, document.command, document.machine))
-        for table in tables_of(document):
+        tables = tables_of(document)
+        for table in tables[:1] if document.kind == "compare" else tables:
             parts.append((f"{table.title}:\n\n" if table.title else "") + table.as_markdown())
         parts += document.findings
         definitions |= dict.fromkeys(document.definitions)

@@ -58,6 +58,21 @@ def test_a_wrong_route_is_printed_as_wrong_and_fails(monkeypatch: pytest.MonkeyP
     assert "WRONG: " in result.stdout
 
 
+def test_a_length_that_does_not_fit_is_reported_and_the_others_go_on() -> None:
+    model = models.make("tiny", "llama")
+    before = mx.set_memory_limit(mx.get_active_memory() + 8 * 2**20)  # the scores of 600 tokens take 11 MiB
+    try:
+        sizes = [workloads.Sizes(length, 1, 2) for length in (32, 600)]
+        first, second = workflow.measure(model, "chat", sizes, 3)
+    finally:
+        mx.set_memory_limit(before)
+    assert [first[f"{variant}_status"] for variant in workflow.VARIANTS] == ["ok"] * 3
+    assert [second[f"{variant}_status"] for variant in workflow.VARIANTS] == ["out of memory", "ok", "ok"]
+    assert second["ours_tokens_per_s"] > 0
+    assert second["over_stock"] is None
+    assert second["attention_share"] is None
+
+
 @pytest.mark.parametrize("shape", ["window", "gemma"])
 @pytest.mark.parametrize("name", ["chat", "batch"])
 def test_windows_and_wide_heads(shape: str, name: str) -> None:

@@ -209,7 +209,16 @@ def _line(axes: Axes, rows: list[Row], key: str, name: str, style: str = "o-") -
     if shown and low in shown[0]:
         errors = [[row[key] - row[low] for row in shown], [row[high] - row[key] for row in shown]]
     axes.errorbar(
-        lengths, values, errors, fmt=style, ms=4, lw=1.5, color=COLORS[name], ecolor=_INK, elinewidth=0.8, label=name
+        lengths,
+        values,
+        errors,
+        fmt=style,
+        ms=4,
+        lw=1.5,
+        color=COLORS[name],
+        ecolor=_INK,
+        elinewidth=0.8,
+        label="without attention" if name == "without" else name,
     )
 
 

@@ -94,8 +94,8 @@ def number(key: str, heading: str, digits: int | None = None) -> Column:
 
 
 def text(key: str, heading: str) -> Column:
-    """The value as text."""
-    return Column(heading, lambda row: str(row[key]) if row.get(key) not in (None, "") else "-", words=True)
+    """The value as text; `-` where there is none, and for what is off."""
+    return Column(heading, lambda row: str(row.get(key) or "-"), words=True)
 
 
 @dataclass(frozen=True)
@@ -126,9 +126,8 @@ def make_table(title: str, columns: Sequence[Column], rows: Sequence[Row], bad: 
 def varying(columns: dict[str, Column], rows: Sequence[Row]) -> tuple[list[Column], str]:
     """The columns whose values differ between rows, and the others in words, as `heads 8, dtype float32`."""
     kept = [column for key, column in columns.items() if len({str(row[key]) for row in rows}) > 1]
-    constant = [
-        f"{column.heading} {column.cell(rows[0])}" for column in columns.values() if rows and column not in kept
-    ]
+    others = [column for column in columns.values() if rows and column not in kept]
+    constant = [f"{column.heading} {column.cell(rows[0])}" for column in others if column.cell(rows[0]) != "-"]
     return kept, ", ".join(constant)
 
 
