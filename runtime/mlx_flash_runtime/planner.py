@@ -13,7 +13,7 @@ from . import calibration, gradient, mlx_lm_patches, state
 from .crossover import scores_fit
 from .fused import is_fused
 from .layers import Decision, Kind
-from .masks import structure_of
+from .masks import StructuredMask, structure_of
 from .mla import may_be_rope_scores
 from .problem import Call, Device, Problem
 from .routes import ROUTES, Route, native, reference, unfused
@@ -170,12 +170,12 @@ class Planner:
             key: tuple[object, ...]
             if mask is None:
                 key = (queries, keys, values, dtype)
-            elif not isinstance(mask, mx.array):
-                key = (queries, keys, values, dtype, mask)
-            elif (structure := structure_of(mask, queries[-2], keys[-2])) is not None:
-                key = (queries, keys, values, dtype, structure)
-            else:
+            elif isinstance(mask, StructuredMask):  # which is bool; a pickled copy may have lost its structure
+                key = (queries, keys, values, dtype, mask.shape, getattr(mask, "structure", None) or mask.dtype)
+            elif isinstance(mask, mx.array):
                 key = (queries, keys, values, dtype, mask.shape, mask.dtype)
+            else:
+                key = (queries, keys, values, dtype, mask)
             # Types are slow to hash: three alike, as they nearly always are, stand in the key as one.
             if not dtype == k.dtype == v.dtype:
                 key += (k.dtype, v.dtype)
