@@ -18,7 +18,7 @@ from pathlib import Path
 
 from store import RESULTS
 
-_LONG = "512,2000,8100,16200"  # all but the first are no multiples of 128
+_LENGTHS = "512,2000,8100"  # the last two are no multiples of 128
 _BENCH = "mlx-flash bench"
 _SUITES = {
     "cpu": {
@@ -33,15 +33,15 @@ _SUITES = {
     },
     "h200": {
         "grid": f"{_BENCH} grid --dtype float32,bfloat16",
+        "workflow_lora": f"{_BENCH} workflow lora --config 1b --batch 1 --length {_LENGTHS}",
+        "workflow_full": f"{_BENCH} workflow full --config 1b --batch 1 --length {_LENGTHS}",
+        "workflow_chat_gemma": f"{_BENCH} workflow chat --config 1b --shape gemma --length {_LENGTHS},16200",
+        "workflow_chat_window": f"{_BENCH} workflow chat --config 1b --shape window --length {_LENGTHS},16200",
         "routes": "python benchmarks/routes.py h200",
-        "workflow_lora": f"{_BENCH} workflow lora --config 1b --batch 1 --length {_LONG}",
-        "workflow_full": f"{_BENCH} workflow full --config 1b --batch 1 --length {_LONG}",
-        "workflow_chat": f"{_BENCH} workflow chat --config 1b --length {_LONG}",
-        "workflow_chat_window": f"{_BENCH} workflow chat --config 1b --shape window --length {_LONG}",
-        "workflow_chat_gemma": f"{_BENCH} workflow chat --config 1b --shape gemma --length {_LONG}",
-        "workflow_batch_window": f"{_BENCH} workflow batch --config 1b --shape window --batch 4 --length {_LONG}",
-        "workflow_batch_gemma": f"{_BENCH} workflow batch --config 1b --shape gemma --batch 4 --length {_LONG}",
-        "workflow_evaluate": f"{_BENCH} workflow evaluate --config 1b --batch 1 --length 2000,8100",
+        "workflow_batch_window": f"{_BENCH} workflow batch --config 1b --shape window --batch 4 --length {_LENGTHS}",
+        "workflow_batch_gemma": f"{_BENCH} workflow batch --config 1b --shape gemma --batch 4 --length {_LENGTHS}",
+        "workflow_chat": f"{_BENCH} workflow chat --config 1b --length {_LENGTHS}",
+        "workflow_evaluate": f"{_BENCH} workflow evaluate --config 1b --batch 1 --length {_LENGTHS}",
         "workflow_qlora": f"{_BENCH} workflow qlora --config 1b --batch 1 --length 2000",
     },
     "metal": {
