@@ -40,10 +40,10 @@ class Backward {
   // What is known of a tile of queries.
   struct State {
     Tile tile;
-    float *queries, *queries_by_row;        // [head_dim][width], [width][head_dim], scaled
-    float *cotangent, *cotangent_by_row;    // d: [value_dim][width], [width][value_dim]
-    float *row_max, *shift;                 // [width]
-    float* dq;                              // [head_dim][width]
+    float *queries, *queries_by_row;      // [head_dim][width], [width][head_dim], scaled
+    float *cotangent, *cotangent_by_row;  // d: [value_dim][width], [width][value_dim]
+    float *row_max, *shift;               // [width]
+    float* dq;                            // [head_dim][width]
   };
 
   // A chunk of keys and values and the gradients of both, [keys][dim] each.
@@ -130,22 +130,29 @@ class Backward {
     const int width = tile.width();
     read_queries<T>(call_.q, shape_, tile, shape_.head_dim, [&](int) { return call_.scale; }, state.queries_by_row);
     transpose(state.queries_by_row, sizes_.head_dim, width, sizes_.head_dim, state.queries, width);
-    const auto inverse_sum = [&](int lane) { return 1 / sums_.row_sum[place_of(shape_, tile, lane)]; };
-    read_queries<T>(cotangent_, shape_, tile, shape_.value_head_dim, inverse_sum, state.cotangent_by_row);
+    read_cotangent(tile, state.cotangent_by_row, by_query, state.shift);
     transpose(state.cotangent_by_row, sizes_.value_dim, width, sizes_.value_dim, state.cotangent, width);
-    read_queries<T>(out_, shape_, tile, shape_.value_head_dim, [](int) { return 1.0f; }, by_query);
     for (int lane = 0; lane < width; ++lane) {
-      Vec dot{};
-      for (int i = lane * sizes_.value_dim; i < (lane + 1) * sizes_.value_dim; i += lanes) {
-        dot += load(state.cotangent_by_row + i) * load(by_query + i);
-      }
-      state.shift[lane] = -sum(dot);
       const int64_t place = lane < tile.count ? place_of(shape_, tile, lane) : 0;
       state.row_max[lane] = lane < tile.count ? sums_.row_max[place] : 0;
       // The scores of a query without keys are constants: its weights reach v, but nothing reaches q and k.
       if (lane < tile.count && state.row_max[lane] <= masked) {
         std::fill_n(state.queries_by_row + lane * sizes_.head_dim, sizes_.head_dim, 0.0f);
       }
+    }
+  }
+
+  // d, [width][value_dim], and its shift, [width]. `memory` is as large as d.
+  void read_cotangent(const Tile& tile, float* d, float* memory, float* shift) const {
+    const auto inverse_sum = [&](int lane) { return 1 / sums_.row_sum[place_of(shape_, tile, lane)]; };
+    read_queries<T>(cotangent_, shape_, tile, shape_.value_head_dim, inverse_sum, d);
+    read_queries<T>(out_, shape_, tile, shape_.value_head_dim, [](int) { return 1.0f; }, memory);
+    for (int lane = 0; lane < tile.width(); ++lane) {
+      Vec dot{};
+      for (int i = lane * sizes_.value_dim; i < (lane + 1) * sizes_.value_dim; i += lanes) {
+        dot += load(d + i) * load(memory + i);
+      }
+      shift[lane] = -sum(dot);
     }
   }
 
@@ -214,16 +221,9 @@ class Backward {
       write_row(row, shape_.head_dim, static_cast<T*>(gradients_.q) + place * shape_.head_dim);
     }
     if (gradients_.sinks == nullptr) return;
-    const auto inverse_sum = [&](int lane) { return 1 / sums_.row_sum[place_of(shape_, tile, lane)]; };
-    read_queries<T>(cotangent_, shape_, tile, shape_.value_head_dim, inverse_sum, cotangent);
-    read_queries<T>(out_, shape_, tile, shape_.value_head_dim, [](int) { return 1.0f; }, by_query);
-    for (int lane = 0; lane < tile.count; ++lane) {
-      Vec dot{};
-      for (int i = lane * sizes_.value_dim; i < (lane + 1) * sizes_.value_dim; i += lanes) {
-        dot += load(cotangent + i) * load(by_query + i);
-      }
-      shifts_[place_of(shape_, tile, lane)] = -sum(dot);
-    }
+    float shift[tile_queries];
+    read_cotangent(tile, cotangent, by_query, shift);
+    for (int lane = 0; lane < tile.count; ++lane) shifts_[place_of(shape_, tile, lane)] = shift[lane];
   }
 
   void add_sinks() {

@@ -25,7 +25,7 @@ inline Vec sum_each(Vec (&x)[lanes]) {
 }
 
 // scores[key][lane] for `count` keys, up to whole vectors of them: keys [keys][dim], queries [tile.count][dim], dim in
-// whole vectors.
+// whole vectors. What lies behind the last key, up to lanes - 1 rows of the scratch memory, is read and not used.
 inline void score_few(const Tile& tile, int count, int dim, const float* keys, const float* queries, float* scores) {
   for (int key = 0; key < count; key += lanes, keys += lanes * dim, scores += lanes * lanes) {
     Vec by_query[lanes] = {};
