@@ -6,17 +6,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
+from weakref import WeakSet
 
 import mlx.core as mx
 
 from . import calibration, gradient, mlx_lm_patches, state
 from .crossover import scores_fit
 from .fused import is_fused
+from .kernels.cpu import library
 from .layers import Decision, Kind
 from .masks import StructuredMask, structure_of
 from .mla import may_be_rope_scores
 from .problem import Call, Device, Problem
-from .routes import ROUTES, Route, native, reference, unfused
+from .routes import ROUTES, Route, cpu_kernel, native, reference, unfused
 from .settings import Settings
 
 # A decoding loop meets a new key length with every token: the cache starts over rather than grow with them.
@@ -161,6 +163,7 @@ class Planner:
         self._cpu_plans: dict[tuple[object, ...], Plan] = {}
         # Where there is a GPU, either device may be a thread's default at the time of a call.
         self._device_varies = mx.metal.is_available() or mx.cuda.is_available()
+        _planners.add(self)
         gradient.shows()  # asks MLX once, here, outside of any gradient
 
     def plan_call(self, q: mx.array, k: mx.array, v: mx.array, mask: object, sinks: Any) -> Plan:
@@ -217,6 +220,8 @@ class Planner:
             device, training = self.told
             return self._plan(replace(problem, training=training), device, mask)
         device = Device.current()
+        if cpu_kernel.is_missed(problem, device) and self.settings.route in (None, cpu_kernel.NAME):
+            library.want(forget_plans)
         chosen = self._plan(problem, device, mask)
         if not gradient.shows() or device.backend == "cpu":
             return _unsure_of_training(chosen)
@@ -237,6 +242,16 @@ def _unsure_of_training(plan: Plan) -> Plan:
     if plan.kind.phase != "prefill":
         return plan
     return replace(plan, kind=plan.kind._replace(phase="prefill or training"))
+
+
+_planners: WeakSet[Planner] = WeakSet()
+
+
+def forget_plans() -> None:
+    """Has every planner plan anew: the machine has got something."""
+    for planner in list(_planners):
+        planner._plans.clear()
+        planner._cpu_plans.clear()
 
 
 @lru_cache(maxsize=64)

@@ -12,6 +12,7 @@ from typing import Literal, get_args
 
 import mlx.core as mx
 
+from .kernels.cpu import library
 from .masks import Causal, Prefix, Segments, Structure, Window, structure_of
 
 MaskKind = Literal["none", "causal", "window", "prefix", "segments", "bool", "additive"]
@@ -215,7 +216,8 @@ class Device:
     """The machine as the planner sees it. `memory` is in bytes, `mlx` the release as `(0, 32, 4)`, `system` as
     `platform.system()` says it; on CUDA `capability` is the GPU's compute capability, `tf32` says whether MLX
     multiplies float32 matrices as TF32, and `cudnn` whether the environment lets it attend through cuDNN. `name` is
-    MLX's for the device, empty for one that was made up."""
+    MLX's for the device, empty for one that was made up. `cpu_kernel` says that the backend is the CPU and our kernel
+    for it is there."""
 
     backend: Backend
     mlx: tuple[int, ...]
@@ -225,20 +227,23 @@ class Device:
     tf32: bool = True
     name: str = ""
     cudnn: bool = True
+    cpu_kernel: bool = False
 
     @classmethod
     def current(cls) -> Device:
         """The default device of this thread, as it is now."""
-        return _facts(mx.default_device().type == mx.DeviceType.gpu, mlx_version())
+        gpu = mx.default_device().type == mx.DeviceType.gpu
+        return _facts(gpu, mlx_version(), not gpu and library.is_ready())
 
 
 @lru_cache
-def _facts(gpu: bool, version: str) -> Device:
+def _facts(gpu: bool, version: str, cpu_kernel: bool) -> Device:
     # The hardware does not change while a process lives; which of its devices is the default may.
     release, system = mlx_release(version), platform.system()
     if not gpu:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        return Device("cpu", release, memory, system, name=str(mx.device_info().get("device_name", "")))
+        name = str(mx.device_info().get("device_name", ""))
+        return Device("cpu", release, memory, system, name=name, cpu_kernel=cpu_kernel)
     info = mx.device_info()
     name = str(info.get("device_name", "GPU"))
     if mx.metal.is_available():

@@ -24,3 +24,11 @@ def unpatched(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPath
     disable_flash_attention()
     layers.forget()
     mx.random.seed(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kernel() -> None:
+    from mlx_flash_runtime.kernels.cpu import build, library
+
+    build.build()
+    assert library.is_ready()

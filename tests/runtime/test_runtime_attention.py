@@ -7,12 +7,12 @@ from typing import Any
 import mlx.core as mx
 import pytest
 from attention_cases import Case, answers, assert_as_exact_as, make, runner
-from backends import ROUTES_HERE
+from backends import ROUTES_HERE, on_cpu
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlx_flash_runtime.problem import Device, Problem
-from mlx_flash_runtime.routes import blockwise, native, query_blocks, reference
+from mlx_flash_runtime.routes import blockwise, cpu_kernel, native, query_blocks, reference
 
 DTYPES = [mx.float32, mx.float16, mx.bfloat16]
 
@@ -41,7 +41,7 @@ CASES = [
     Case(100, 100, mask=("prefix", (37,)), block_size=16),
     Case(111, 111, heads=4, mask=("segments", (30, 1, 50, 30)), block_size=16),
 ]
-OURS = [query_blocks, blockwise, reference]
+OURS = [*([cpu_kernel] if on_cpu else []), query_blocks, blockwise, reference]
 SOFTCAPPED = [
     Case(63, 63, heads=4, mask="causal", softcap=1.5),
     Case(20, 63, mask=("rows hidden", (20, 63)), softcap=20.0, sinks=True),
@@ -69,9 +69,10 @@ def test_route_is_as_exact_as_mlx(route: Any, case: Case, dtype: mx.Dtype) -> No
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("case", SOFTCAPPED, ids=str)
-def test_softcapped_blocks_are_as_exact_as_the_definition(case: Case, dtype: mx.Dtype) -> None:
+@pytest.mark.parametrize("route", [blockwise, *([cpu_kernel] if on_cpu else [])], ids=lambda route: route.NAME)
+def test_softcapped_scores_are_as_exact_as_the_definition(route: Any, case: Case, dtype: mx.Dtype) -> None:
     call = make(case, dtype)
-    assert_as_exact_as(runner(reference, None, case.softcap), runner(blockwise, case.block_size, case.softcap), call)
+    assert_as_exact_as(runner(reference, None, case.softcap), runner(route, case.block_size, case.softcap), call)
 
 
 @pytest.mark.parametrize("case", CASES[:9:2], ids=str)

@@ -12,7 +12,7 @@ from attention_cases import Case, make, runner
 from backends import on_cpu
 
 from mlx_flash_runtime.problem import Device, Problem, mlx_release, mlx_version
-from mlx_flash_runtime.routes import blockwise, lowered, query_blocks, reference
+from mlx_flash_runtime.routes import blockwise, cpu_kernel, lowered, query_blocks, reference
 
 CUDA = Device("cuda", (0, 32, 4), 80 * 2**30)
 METAL = Device("metal", (0, 32, 4), 32 * 2**30)
@@ -51,6 +51,7 @@ ON_CUDA = [*STRUCTURED, replace(FUSED, mask=("bool", (2, 1, 20, 28)), sinks=True
 WAYS = {
     Way(blockwise): CASES,
     Way(query_blocks): CASES,
+    **({Way(cpu_kernel): [*CASES, *STRUCTURED]} if on_cpu else {}),
     Way(lowered, METAL): STRUCTURED,
     Way(lowered, CUDA): ON_CUDA,
     Way(lowered, CUDA, training=True): [*ON_CUDA, replace(FUSED, mask="causal", sinks=True)],
@@ -159,6 +160,7 @@ def peak(function: Callable[..., Any], inputs: list[mx.array]) -> int:
         (query_blocks, "forward"),
         (query_blocks, "training"),
         (query_blocks, "compiled training"),
+        *([(cpu_kernel, "forward"), (cpu_kernel, "training"), (cpu_kernel, "compiled training")] if on_cpu else []),
     ],
 )
 def test_memory_is_linear_in_the_length(route: Any, phase: str, mask: Any) -> None:
@@ -175,7 +177,7 @@ def test_memory_is_linear_in_the_length(route: Any, phase: str, mask: Any) -> No
     if not on_cpu:  # MLX's GPU backends evaluate ahead and hold the blocks of several steps
         return
     assert peaks[4096] < 4 * 4096**2 / 8  # an eighth of one matrix of scores
-    if phase == "forward" and route is blockwise:
+    if phase == "forward" and route is not query_blocks:
         problem = Problem(1, 1, 1, 4096, 4096, 8, 8, mask=mask or "none")
-        predicted = blockwise.extra_memory(problem, Device.current(), block_size)
+        predicted = route.extra_memory(problem, Device.current(), block_size) + problem.output_bytes
         assert predicted / 2 < peaks[4096] < predicted * 2

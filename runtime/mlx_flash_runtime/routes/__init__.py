@@ -7,7 +7,7 @@ from typing import Protocol
 import mlx.core as mx
 
 from ..problem import Call, Device, Problem
-from . import blockwise, cuda_kernel, forced, lowered, native, query_blocks, reference, unfused
+from . import blockwise, cpu_kernel, cuda_kernel, forced, lowered, native, query_blocks, reference, unfused
 
 
 class Route(Protocol):
@@ -34,4 +34,14 @@ class Route(Protocol):
         """The attention itself, `[batch, query_heads, query_length, value_head_dim]`."""
 
 
-ROUTES: tuple[Route, ...] = (lowered, native, forced, cuda_kernel, query_blocks, blockwise, unfused, reference)
+ROUTES: tuple[Route, ...] = (
+    lowered,
+    native,
+    forced,
+    cuda_kernel,
+    cpu_kernel,
+    query_blocks,
+    blockwise,
+    unfused,
+    reference,
+)

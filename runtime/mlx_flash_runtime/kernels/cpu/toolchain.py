@@ -1,0 +1,186 @@
+"""What a build needs: a compiler, nanobind, MLX's headers and library."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import importlib.util
+import os
+import platform
+import re
+import shlex
+import shutil
+import sysconfig
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import mlx.core as mx
+
+MODULE = "mlx_flash_cpu"
+SOURCES = Path(__file__).parent
+
+_FLAGS = ("-std=c++20", "-O3", "-DNDEBUG", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-DNB_DOMAIN=mlx")
+# As its own build system compiles nanobind's library.
+_NANOBIND_FLAGS = ("-std=c++20", "-O2", "-DNDEBUG", "-fPIC", "-fvisibility=hidden", "-fno-strict-aliasing")
+
+
+class BuildError(Exception):
+    """Why there is no kernel, in one line; `log` is the file that says more, where there is one."""
+
+    def __init__(self, reason: str, log: Path | None = None) -> None:
+        super().__init__(f"{reason} (see {log})" if log else reason)
+
+
+@dataclass(frozen=True)
+class Toolchain:
+    """A compiler as a command, and the folder of nanobind's package."""
+
+    compiler: tuple[str, ...]
+    nanobind: Path
+
+    @classmethod
+    def find(cls) -> Toolchain:
+        """That of this machine; raises BuildError, with the way out, where something is missing or does not fit."""
+        spec = importlib.util.find_spec("nanobind")
+        if spec is None or spec.origin is None:
+            raise BuildError("nanobind is not installed: pip install 'mlx-flash-runtime[cpu]'")
+        nanobind = Path(spec.origin).parent
+        ours, theirs = _nanobind_abi(nanobind), mlx_abi()
+        if ours != theirs:
+            raise BuildError(f"the installed nanobind (ABI {ours}) does not fit MLX {_mlx_version()} (ABI {theirs})")
+        command = (
+            shlex.split(os.environ.get("CXX", ""))
+            or [name for name in ("c++", "g++", "clang++") if shutil.which(name)][:1]
+        )
+        if not command:
+            raise BuildError(f"no C++ compiler: {_COMPILER_ADVICE.get(platform.system(), 'install one')}")
+        path = shutil.which(command[0])
+        if path is None:
+            raise BuildError(f"CXX names {command[0]}, which is not there")
+        return cls((path, *command[1:]), nanobind)
+
+    @property
+    def identity(self) -> str:
+        """A short name of this very compiler and this nanobind."""
+        path = Path(self.compiler[0]).resolve()
+        stat = path.stat()
+        header = (self.nanobind / "src" / "nb_internals.h").stat()
+        return short_hash(*self.compiler, path, stat.st_size, stat.st_mtime_ns, self.nanobind, header.st_mtime_ns)
+
+    def compilation(self, source: Path, target: Path) -> list[str]:
+        """The command that compiles one source file."""
+        flags = _NANOBIND_FLAGS if source.parent == self.nanobind / "src" else (*_FLAGS, *machine_flags())
+        includes = [
+            mlx_folder() / "include",
+            SOURCES,
+            self.nanobind / "include",
+            self.nanobind / "ext" / "robin_map" / "include",
+            Path(sysconfig.get_path("include")),
+        ]
+        # As those of a system: what a compiler warns about in them is not ours.
+        paths = [part for folder in includes for part in ("-isystem", str(folder))]
+        return [*self.compiler, *flags, *paths, "-c", str(source), "-o", str(target)]
+
+    def linking(self, objects: list[Path], target: Path) -> list[str]:
+        """The command that makes the library. Its need for MLX's own is met by the process, so no folder is kept."""
+        how = ["-bundle", "-undefined", "dynamic_lookup"] if platform.system() == "Darwin" else ["-shared"]
+        return [
+            *self.compiler,
+            *how,
+            *map(str, objects),
+            "-o",
+            str(target),
+            f"-L{mlx_folder() / 'lib'}",
+            "-lmlx",
+            "-pthread",
+        ]
+
+    def sources(self) -> list[Path]:
+        """The source files, those that take longest first."""
+        own = sorted(SOURCES.glob("*.cpp"), key=lambda path: -path.stat().st_size)
+        return [self.nanobind / "src" / "nb_combined.cpp", *own]
+
+
+_COMPILER_ADVICE = {
+    "Linux": "install g++ or clang++ (Debian, Ubuntu: apt install g++)",
+    "Darwin": "xcode-select --install",
+}
+
+
+def mlx_folder() -> Path:
+    """The installed package, with `include` and `lib`."""
+    return Path(mx.__file__).parent
+
+
+def _mlx_version() -> str:
+    version: str = mx.__version__  # type: ignore[attr-defined]  # missing in MLX's stubs
+    return version
+
+
+@lru_cache(maxsize=1)
+def key() -> str:
+    """A short name of what a built library depends on, but for the compiler: MLX, Python, the sources, the CPU."""
+    libraries = sorted((mlx_folder() / "lib").glob("libmlx.*"))
+    return short_hash(
+        _mlx_version(),
+        *(path.stat().st_size for path in libraries if path.suffix in (".so", ".dylib")),
+        sysconfig.get_config_var("SOABI"),
+        *(path.read_bytes() for path in sorted(SOURCES.glob("*.cpp")) + sorted(SOURCES.glob("*.h"))),
+        _FLAGS,
+        cpu(),
+    )
+
+
+def machine_flags() -> tuple[str, ...]:
+    """Code for the very CPU of this machine: the library never leaves it."""
+    return ("-mcpu=native",) if platform.machine() in ("arm64", "aarch64") else ("-march=native",)
+
+
+def cpu() -> str:
+    """The CPU's model and instructions, as the system tells them."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return f"{platform.machine()} {_sysctl(b'machdep.cpu.brand_string')}"
+    wanted = ("model name", "flags", "Features", "CPU part")
+    return "\n".join(dict.fromkeys(line for line in lines if line.startswith(wanted)))
+
+
+def _sysctl(name: bytes) -> str:
+    """A fact about macOS by its name, or nothing."""
+    text, size = ctypes.create_string_buffer(256), ctypes.c_size_t(256)
+    found = ctypes.CDLL(None).sysctlbyname(name, text, ctypes.byref(size), None, 0) == 0
+    return text.value.decode() if found else ""
+
+
+def mlx_abi() -> int | None:
+    """The version of nanobind's internals that the loaded MLX was built with: extensions of another one do not see
+    its types."""
+    api = ctypes.pythonapi
+    api.PyInterpreterState_Get.restype = ctypes.c_void_p
+    api.PyInterpreterState_GetDict.argtypes = [ctypes.c_void_p]
+    api.PyInterpreterState_GetDict.restype = ctypes.c_void_p  # a borrowed reference, which py_object would give away
+    shared = api.PyInterpreterState_GetDict(api.PyInterpreterState_Get())
+    for name in map(str, ctypes.cast(shared, ctypes.py_object).value):
+        if found := re.fullmatch(r"__nb_internals_.*_v(\d+)(_stable)?_mlx__", name):
+            return int(found[1])
+    return None
+
+
+def _nanobind_abi(folder: Path) -> int | None:
+    for name in ("nb_internals.h", "nb_abi.h"):  # the second is where nanobind 2 says it
+        header = folder / "src" / name
+        text = header.read_text(encoding="utf-8") if header.exists() else ""
+        if found := re.search(r"define NB_INTERNALS_VERSION (\d+)", text):
+            return int(found[1])
+    return None
+
+
+def short_hash(*parts: object) -> str:
+    """16 hexadecimal digits that stand for `parts`."""
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part if isinstance(part, bytes) else str(part).encode()
+        digest.update(len(data).to_bytes(8, "big") + data)
+    return digest.hexdigest()[:16]
