@@ -12,6 +12,7 @@ import pytest
 from drivers import Outcome
 from scripts import PROMPTS, REPO, Result, Script
 
+from built_kernel import built_kernel  # noqa: F401  # a fixture
 from tiny_models import make_models
 
 ROOT = Path(__file__).parents[2]

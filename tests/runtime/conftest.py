@@ -9,6 +9,8 @@ from collections.abc import Iterator
 import mlx.core as mx
 import pytest
 
+from built_kernel import built_kernel  # noqa: F401  # a fixture
+
 from mlx_flash_runtime import calibration, disable_flash_attention, layers
 
 
@@ -24,11 +26,3 @@ def unpatched(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPath
     disable_flash_attention()
     layers.forget()
     mx.random.seed(0)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def kernel() -> None:
-    from mlx_flash_runtime.kernels.cpu import build, library
-
-    build.build()
-    assert library.is_ready()

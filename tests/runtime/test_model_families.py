@@ -69,7 +69,8 @@ def test_logits_on_every_route(run: Run, family: str, monkeypatch: pytest.Monkey
 def test_long_prefill_as_planned(family: str) -> None:
     model = make(family)
     plain = computed(model_runs.long, model)
-    near = [neighbour(model_runs.long, model)]
+    # Of some families, every second neighbour chooses other keys.
+    near = [neighbour(model_runs.long, model, seed) for seed in range(2)]
     enable_flash_attention()
     own = computed(model_runs.long, model)
     model_runs.assert_within_rounding(own, plain, near)

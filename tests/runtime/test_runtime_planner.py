@@ -186,7 +186,7 @@ def test_plans_are_remembered_per_problem() -> None:
     planner = Planner(Settings(True))
     first = planner.plan_call(*arrays(300), "causal", None)
     assert planner.plan_call(*arrays(300), "causal", None) is first
-    assert first.decision.route == "blockwise"
+    assert first.decision.route == "cpu_kernel"
     for changed in (
         planner.plan_call(*arrays(301), "causal", None),
         planner.plan_call(*arrays(300), None, None),
@@ -309,12 +309,13 @@ def test_the_cache_does_not_grow_with_a_long_decode() -> None:
 def test_explain_arrays_and_problems() -> None:
     q, k, v = arrays(512)
     told = explain(q, k, v, scale=0.125, mask="causal")
-    assert (told.route, told.block_size) == ("blockwise", 128)
+    assert (told.route, told.block_size) == ("cpu_kernel", None)
     assert told.problem == Problem(1, 2, 2, 512, 512, 64, 64, dtype="float32", mask="causal")
     assert explain(told.problem, device=CPU).route == "blockwise"
     text = str(explain(told.problem, block_size=64, device=CPU))
     assert text.splitlines()[0].startswith("route blockwise: ")
     assert "  not native: MLX has no fused kernel on the CPU" in text
+    assert "  not cpu_kernel: the CPU kernel is not built (mlx-flash doctor --build)" in text
     assert "block size 64" in text
     assert "MiB" in text
     assert explain(told.problem, device=METAL).extra_memory == 0
