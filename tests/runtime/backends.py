@@ -10,6 +10,4 @@ from mlx_flash_runtime.routes import ROUTES, cpu_kernel, cuda_kernel, forced
 on_cpu = mx.default_device().type == mx.DeviceType.cpu
 cpu_only = pytest.mark.skipif(not on_cpu, reason="states the planner's choice for the CPU")
 # Those that run on any call here; the others need another device.
-ROUTES_HERE = [
-    route for route in ROUTES if route not in (forced, cuda_kernel) and (on_cpu or route is not cpu_kernel)
-]
+ROUTES_HERE = [route for route in ROUTES if route not in (forced, cuda_kernel) and (on_cpu or route is not cpu_kernel)]

@@ -10,7 +10,6 @@ import mlx.core as mx
 import pytest
 
 from built_kernel import built_kernel  # noqa: F401  # a fixture
-
 from mlx_flash_runtime import calibration, disable_flash_attention, layers
 
 

@@ -129,8 +129,8 @@ def test_block_size_variable(script: Path) -> None:
         (
             "MLX_FLASH_ROUTE",
             "fast",
-            "fast is not a route; the routes are lowered, native, forced, cpu_kernel, query_blocks, "
-            "blockwise, unfused, reference",
+            "fast is not a route; the routes are lowered, native, forced, cuda_kernel, cpu_kernel, "
+            "query_blocks, blockwise, unfused, reference",
         ),
     ],
 )

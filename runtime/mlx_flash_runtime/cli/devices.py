@@ -35,7 +35,8 @@ def device_of(backend: str | None, memory: int | None, mlx: str | None) -> Devic
     device = Device.current()
     if backend is not None and backend != device.backend:
         gibibytes, system = _TYPICAL[backend]
-        device = Device(backend, device.mlx, gibibytes * 2**30, system)  # type: ignore[arg-type]  # one of the choices
+        kernel = backend == "cpu"  # built, as it is after the first run
+        device = Device(backend, device.mlx, gibibytes * 2**30, system, kernel)  # type: ignore[arg-type]  # a choice
     if memory is not None:
         device = replace(device, memory=memory * 2**30)
     if mlx is not None:
