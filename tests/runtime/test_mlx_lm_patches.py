@@ -7,6 +7,7 @@ import importlib.util
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import mlx.core as mx
@@ -22,11 +23,15 @@ from mlx_flash_runtime import (
     flash_attention_enabled,
     layers,
     mla,
+    patch,
     report,
 )
 from mlx_flash_runtime.bench.timing import peak_memory
 from mlx_flash_runtime.masks import Causal, Window, structure_of
 from mlx_flash_runtime.mlx_lm_patches import POINTS, Point, _owner
+from mlx_flash_runtime.planner import Planner
+from mlx_flash_runtime.problem import Device
+from mlx_flash_runtime.settings import Settings
 
 # Not every release of mlx-lm has every module.
 THERE = [point for point in POINTS if importlib.util.find_spec(point.module)]
@@ -291,7 +296,7 @@ def test_softcapped_scores_by_hand_are_those_of_mlx_lm(limit: int | None) -> Non
 
     wanted = logits()
     mx.eval(wanted)
-    enable_flash_attention()
+    patch.install(Planner(Settings(True), replace(Device.current(), cpu_kernel=False)))
     assert mx.allclose(logits(), wanted, rtol=1e-6, atol=1e-6)
     assert report().as_dict()["routes"] == {"unfused": 8}
 
