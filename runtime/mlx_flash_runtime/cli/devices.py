@@ -35,8 +35,13 @@ def device_of(backend: str | None, memory: int | None, mlx: str | None) -> Devic
     device = Device.current()
     if backend is not None and backend != device.backend:
         gibibytes, system = _TYPICAL[backend]
-        kernel = backend == "cpu"  # built, as it is after the first run
-        device = Device(backend, device.mlx, gibibytes * 2**30, system, kernel)  # type: ignore[arg-type]  # a choice
+        device = Device(
+            backend,  # type: ignore[arg-type]  # one of the choices
+            device.mlx,
+            gibibytes * 2**30,
+            system,
+            cpu_kernel=backend == "cpu",  # as after the first run
+        )
     if memory is not None:
         device = replace(device, memory=memory * 2**30)
     if mlx is not None:
