@@ -288,8 +288,9 @@ def main() -> int:
 
 def told(row: dict[str, Any]) -> str:
     """One line of a row."""
-    times = ", ".join(f"{name} {row[f'{name}_failure'] or row[f'{name}_ms']} ms" for name in ("plain", "stock", "ours"))
-    return f"{row['case']}: {times}; {row['route']}, x{row['over_stock']}" + (" WRONG" if row["wrong"] else "")
+    times = [f"{name} {row[f'{name}_failure'] or row[f'{name}_ms']}" for name in ("plain", "stock", "ours")]
+    wrong = " WRONG" if row["wrong"] else ""
+    return f"{row['case']}: {', '.join(times)} ms; {row['route']}, x{row['over_stock']}{wrong}"
 
 
 if __name__ == "__main__":
