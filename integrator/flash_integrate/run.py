@@ -156,7 +156,9 @@ class _Run:
             return self.failed[found.path]
         if reason := self.config.leaves_out(found.path):
             return Outcome(found.base, found.name, Status.SKIPPED, reason)
-        return _integrate_file(found, self.workspaces[found.base])
+        outcome = _integrate_file(found, self.workspaces[found.base])
+        self.workspaces[found.base].forget(found.name)
+        return outcome
 
 
 _adopted: _Run

@@ -46,26 +46,26 @@ class Statement:
 
 def statements(tree: ast.Module, text: str) -> list[Statement]:
     """Every statement of the module that `text` holds, in document order."""
-    lines = re.split(r"\r\n|\r|\n", text)
-    found: list[Statement] = []
+    return list(_statements_of(tree.body, "body", (), Scope(tree, None), re.split(r"\r\n|\r|\n", text)))
 
-    def visit(suite: list[ast.stmt], name: str, prefix: Place, scope: Scope) -> None:
-        is_block = bool(suite) and _starts_a_block(suite[0], lines)
-        for index, node in enumerate(suite):
-            place = (*prefix, (name, index))
-            previous, following = suite[index - 1] if index else None, suite[index + 1 : index + 2]
-            starts = is_block and (previous is None or (previous.end_lineno or 0) < node.lineno)
-            ends = is_block and (not following or following[0].lineno > (node.end_lineno or node.lineno))
-            found.append(Statement(node, place, scope, suite, starts, ends))
-            inner = Scope(node, scope) if isinstance(node, Function) else scope
-            for field_name in ("body", "orelse", "finalbody"):
-                visit(getattr(node, field_name, []), field_name, place, inner)
-            for field_name in ("handlers", "cases"):
-                for position, child in enumerate(getattr(node, field_name, [])):
-                    visit(child.body, "body", (*place, (field_name, position)), inner)
 
-    visit(tree.body, "body", (), Scope(tree, None))
-    return found
+# Not a function within the other: that would refer to itself, and keep the tree until a garbage collection.
+def _statements_of(
+    suite: list[ast.stmt], name: str, prefix: Place, scope: Scope, lines: list[str]
+) -> Iterator[Statement]:
+    is_block = bool(suite) and _starts_a_block(suite[0], lines)
+    for index, node in enumerate(suite):
+        place = (*prefix, (name, index))
+        previous, following = suite[index - 1] if index else None, suite[index + 1 : index + 2]
+        starts = is_block and (previous is None or (previous.end_lineno or 0) < node.lineno)
+        ends = is_block and (not following or following[0].lineno > (node.end_lineno or node.lineno))
+        yield Statement(node, place, scope, suite, starts, ends)
+        inner = Scope(node, scope) if isinstance(node, Function) else scope
+        for field_name in ("body", "orelse", "finalbody"):
+            yield from _statements_of(getattr(node, field_name, []), field_name, place, inner, lines)
+        for field_name in ("handlers", "cases"):
+            for position, child in enumerate(getattr(node, field_name, [])):
+                yield from _statements_of(child.body, "body", (*place, (field_name, position)), inner, lines)
 
 
 def _starts_a_block(first: ast.stmt, lines: list[str]) -> bool:

@@ -10,7 +10,7 @@ from itertools import takewhile
 from pathlib import PurePosixPath
 from typing import TypeGuard
 
-from flash_integrate.facts.argparse_options import READ_ONLY_BUILTINS, Adders, Options, method
+from flash_integrate.facts.argparse_options import READ_ONLY_BUILTINS, AddedBy, Options, method
 from flash_integrate.facts.argparse_parsers import PARSE_METHODS, Constructor, Lookup, Parser, ParserReader
 from flash_integrate.syntax import Function, Statement, dotted, is_docstring, own_nodes, walk
 
@@ -61,7 +61,7 @@ class ArgparseFacts:
 
     parsers: list[Parser] = field(default_factory=list)
     constructors: dict[str, Constructor] = field(default_factory=dict)
-    added_by: Adders = field(default=lambda function: None)
+    added_by: AddedBy = field(default=lambda function: None)
     extensions: dict[Parser, Options] = field(default_factory=dict)
     inspects_parsers: bool = False
     factories: dict[str, Parser] = field(default_factory=dict)

@@ -35,7 +35,7 @@ class Options:
         self.dests |= other.dests
 
 
-Adders = Callable[[str], "Options | None"]
+AddedBy = Callable[[str], "Options | None"]
 """From the name of a function to what it adds to a parser that it is given."""
 
 
@@ -68,7 +68,7 @@ class Adding:
     `adders` says what the functions add to which the parser is handed, `methods` what its own methods add.
     """
 
-    def __init__(self, parser: str, adders: Adders, methods: Mapping[str, Options] = MappingProxyType({})) -> None:
+    def __init__(self, parser: str, adders: AddedBy, methods: Mapping[str, Options] = MappingProxyType({})) -> None:
         self.parser = parser
         self.adders = adders
         self.methods = methods
@@ -135,22 +135,23 @@ class Adding:
         return any(dotted(value) == self.parser for value in values)
 
 
-def adders(tree: ast.Module, outside: Adders) -> Adders:
+class Adders:
     """What each function of a module adds to a parser that it is given; `outside` knows those that it imports."""
-    functions = {node.name: node for node in tree.body if isinstance(node, Function)}
-    found: dict[str, Options] = {}
 
-    def added_by(name: str) -> Options | None:
-        if name not in functions:
-            return outside(name)
-        if name not in found:
-            found[name] = Options()  # ends a recursion
-            arguments = functions[name].args
+    def __init__(self, tree: ast.Module, outside: AddedBy) -> None:
+        self.outside = outside
+        self._functions = {node.name: node for node in tree.body if isinstance(node, Function)}
+        self._found: dict[str, Options] = {}
+
+    def __call__(self, name: str) -> Options | None:
+        if name not in self._functions:
+            return self.outside(name)
+        if name not in self._found:
+            self._found[name] = Options()  # ends a recursion
+            arguments = self._functions[name].args
             for parameter in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]:
-                found[name].update(Adding(parameter.arg, added_by).options_of(functions[name].body))
-        return found[name]
-
-    return added_by
+                self._found[name].update(Adding(parameter.arg, self).options_of(self._functions[name].body))
+        return self._found[name]
 
 
 def _option_of(call: ast.Call) -> Options | None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from flash_integrate.facts.argparse_options import Adding, Options, adders, assignments, method, receiver
+from flash_integrate.facts.argparse_options import Adders, Adding, Options, assignments, method, receiver
 from flash_integrate.syntax import Function, Scope, Statement, dotted, walk
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class ParserReader:
         self.statements = found
         self.lookup = lookup
         self.by_node = {id(statement.node): statement for statement in found}
-        self.added_by = adders(tree, self._added_by_imported)
+        self.added_by = Adders(tree, partial(_added_by_imported, lookup))
         self.constructors = {name: Constructor() for name in _own_constructors(tree)}
         self.factories: dict[str, Parser] = {}
         self.parsers: list[Parser] = []
@@ -91,10 +91,6 @@ class ParserReader:
             return self.factories.get(function or "")
         found = self.lookup(function)
         return found[0].factories.get(found[1]) if found else None
-
-    def _added_by_imported(self, function: str) -> Options | None:
-        found = self.lookup(function) if function else None
-        return found[0].added_by(found[1]) if found else None
 
     def _constructor(self, name: str | None) -> Constructor | None:
         """`ArgumentParser` or a subclass of it, here or in another file of the project, by its name."""
@@ -188,6 +184,11 @@ class ParserReader:
     def inspects_parsers(self) -> bool:
         """Whether the module looks into argparse's own tables, where it would meet the flags."""
         return any(isinstance(node, ast.Attribute) and node.attr in INTERNALS for node in walk(self.tree))
+
+
+def _added_by_imported(lookup: Lookup, function: str) -> Options | None:
+    found = lookup(function) if function else None
+    return found[0].added_by(found[1]) if found else None
 
 
 def _own_constructors(tree: ast.Module) -> set[str]:

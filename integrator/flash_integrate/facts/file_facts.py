@@ -6,7 +6,7 @@ import ast
 import re
 from collections import Counter
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -75,16 +75,16 @@ class FileFacts:
             return ArgparseFacts()
         self.workspace.being_read.add(self.name)
         try:
-            return read_argparse(self.name, self.tree, self.statements, self._look_up)
+            lookup = partial(self.workspace.argparse_definition, self.name)  # not a method: that would hold this file
+            return read_argparse(self.name, self.tree, self.statements, lookup)
         finally:
             self.workspace.being_read.discard(self.name)
 
-    def _look_up(self, used: str) -> tuple[ArgparseFacts, str] | None:
-        """The argparse facts of the project's file that defines a name which this file imports."""
-        found = self.workspace.definition(self.name, used)
-        if found is None or found[0].name in self.workspace.being_read:  # modules that import each other
-            return None
-        return found[0].argparse, found[1]
+    @property
+    def holds_parsers(self) -> bool:
+        """Whether the file is known to build parsers, or to hand on what they parsed: others tell those by identity."""
+        found = self.__dict__.get("argparse")
+        return found is not None and bool(found.parsers or found.factories or found.returned)
 
     @cached_property
     def shared_parsers(self) -> list[Parser]:

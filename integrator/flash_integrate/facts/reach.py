@@ -9,8 +9,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from flash_integrate.errors import FileError
@@ -38,6 +37,8 @@ _ATTENTION = {
 }
 _FRAMEWORKS = {"FastAPI", "Flask", "Quart", "Starlette", "Litestar", "Sanic"}
 _APPLICATION = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)")
+_WHOLE = ""
+"""Stands for a file as a whole, where the name of one of its definitions is asked for."""
 _PRODUCTS = {"matmul", "einsum"}
 
 
@@ -48,35 +49,51 @@ def holds_models(module: str) -> bool:
 
 
 @dataclass(frozen=True)
+class Uses:
+    """What a piece of code shows by itself, what it names, and the applications that it serves by their names."""
+
+    evidence: str | None
+    names: tuple[str, ...]
+    served: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def of(cls, node: ast.AST) -> Uses:
+        return cls(_evidence(node), tuple(sorted(_names_used(node))), tuple(applications(node)))
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A function, class or variable of a module: whether it is a web application, and of what it is another name."""
+
+    is_application: bool = False
+    alias: str | None = None
+
+
+@dataclass(frozen=True)
 class Symbols:
-    """A module's top-level definitions and the names that its imports bind, read from the syntax tree."""
+    """A module's top-level definitions and the names that its imports bind. It holds no tree: those are large."""
 
-    source: Source
-    imported: dict[str, tuple[Import, str | None]] = field(init=False, default_factory=dict)
-    stars: list[Import] = field(init=False, default_factory=list)
+    imported: dict[str, tuple[Import, str | None]]
+    stars: list[Import]
+    definitions: dict[str, Definition]
 
-    def __post_init__(self) -> None:
-        for node in self.source.nodes:
+    @classmethod
+    def of(cls, source: Source) -> Symbols:
+        found = cls({}, [], {})
+        for node in source.nodes:
             if isinstance(node, ast.ImportFrom):
                 for alias in node.names:
                     item = Import(node.level, node.module or "", (alias.name,))
                     if alias.name == "*":
-                        self.stars.append(item)
+                        found.stars.append(item)
                     else:
-                        self.imported[alias.asname or alias.name] = (item, alias.name)
+                        found.imported[alias.asname or alias.name] = (item, alias.name)
             elif isinstance(node, ast.Import):
                 for alias in node.names:
-                    self.imported[alias.asname or alias.name] = (Import(0, alias.name), None)
-
-    @cached_property
-    def definitions(self) -> dict[str, ast.stmt]:
-        """The functions, classes and variables of the module by name."""
-        found: dict[str, ast.stmt] = {}
-        for node in self.source.tree.body:
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-                found[node.name] = node
-            elif isinstance(node, ast.Assign):
-                found.update((target.id, node) for target in node.targets if isinstance(target, ast.Name))
+                    found.imported[alias.asname or alias.name] = (Import(0, alias.name), None)
+        for name, node in _definitions(source.tree):
+            alias_of = dotted(node.value) if isinstance(node, ast.Assign) else None
+            found.definitions[name] = Definition(makes_application(node), alias_of)
         return found
 
     def binds(self, name: str) -> bool:
@@ -99,24 +116,35 @@ class AttentionReach:
     def __init__(self, project: Project, source: Callable[[PurePosixPath], Source]) -> None:
         self.project = project
         self.source = source
+        self._script: tuple[PurePosixPath, Source] | None = None
         self._symbols: dict[PurePosixPath, Symbols | None] = {}
-        self._read: dict[ast.AST, tuple[str | None, list[str], list[tuple[str, str]]]] = {}
+        self._uses: dict[tuple[PurePosixPath, str], Uses] = {}
 
     def of_script(self, path: PurePosixPath, source: Source) -> str | None:
         """How the script at `path` comes to attention, in words; None if it does not."""
+        self._script = path, source
         if path not in self._symbols:
-            self._symbols[path] = Symbols(source)
-        return self._search(path, source.tree, set())
+            self._symbols[path] = Symbols.of(source)
+        return self._search(path, _WHOLE, set())
 
     def of_definition(self, path: PurePosixPath, node: ast.stmt) -> str | None:
         """How one definition of the file at `path` comes to attention."""
-        return self._search(path, node, set())
+        return self._follow_uses(path, Uses.of(node), set())
+
+    def uses(self, path: PurePosixPath, name: str) -> Uses:
+        """What a definition of the file at `path` uses, or with the name `_WHOLE` the file."""
+        if (path, name) not in self._uses:
+            own = self._script is not None and self._script[0] == path
+            tree = (self._script[1] if own and self._script else self.source(path)).tree
+            node = tree if name == _WHOLE else dict(_definitions(tree))[name]
+            self._uses[path, name] = Uses.of(node)
+        return self._uses[path, name]
 
     def symbols(self, path: PurePosixPath) -> Symbols | None:
         """The symbols of a file of the project; None if it can't be parsed."""
         if path not in self._symbols:
             try:
-                self._symbols[path] = Symbols(self.source(path))
+                self._symbols[path] = Symbols.of(self.source(path))
             except FileError:  # reported when the file's own turn comes
                 self._symbols[path] = None
         return self._symbols[path]
@@ -144,8 +172,8 @@ class AttentionReach:
             if found is None:
                 return home or self._handed_on(path, item, name)
             home, symbols = found
-            value = getattr(symbols.definitions.get(name), "value", None)
-            binding = symbols.binding(dotted(value) or ("" if value else name))
+            definition = symbols.definitions.get(name)
+            binding = symbols.binding(name if definition is None else definition.alias or "")
             if binding is None:
                 return home
             path, item = home, binding[0]
@@ -163,26 +191,28 @@ class AttentionReach:
                     return target
         return None
 
-    def _search(self, path: PurePosixPath, node: ast.AST, seen: set[tuple[PurePosixPath, str]]) -> str | None:
-        """Looks at one definition (or a whole script) and at everything that it names."""
-        if node not in self._read:
-            self._read[node] = _evidence(node), sorted(_names_used(node)), list(applications(node))
-        evidence, names, served = self._read[node]
+    def _search(self, path: PurePosixPath, name: str, seen: set[tuple[PurePosixPath, str]]) -> str | None:
+        """Looks at one definition (or a whole file) and at everything that it names."""
+        if found := self._follow_uses(path, self.uses(path, name), seen):
+            return found
+        symbols = self.symbols(path) if name == _WHOLE else None
+        for item in symbols.stars if symbols is not None else ():
+            if found := self._follow_import(path, item, "*", "", seen):
+                return found
+        return None
+
+    def _follow_uses(self, path: PurePosixPath, uses: Uses, seen: set[tuple[PurePosixPath, str]]) -> str | None:
         symbols = self.symbols(path)
-        if evidence is not None or symbols is None:
-            return evidence
-        for name in names:
+        if uses.evidence is not None or symbols is None:
+            return uses.evidence
+        for name in uses.names:
             if found := self._follow(path, symbols, name, seen):
                 return found
-        for module, app in served:
+        for module, app in uses.served:
             home = self.application_home(path, module, app)
             target = self.symbols(home) if home is not None else None
             if home is not None and target is not None and (found := self._follow(home, target, app, seen)):
                 return f"serves {home}" if found.startswith(("uses", "has", "loads")) else found
-        if isinstance(node, ast.Module):
-            for item in symbols.stars:
-                if found := self._follow_import(path, item, "*", "", seen):
-                    return found
         return None
 
     def _follow(
@@ -194,9 +224,8 @@ class AttentionReach:
         seen.add((path, name))
         root = name.partition(".")[0]
         if root in symbols.definitions:
-            definition = symbols.definitions[root]
             # What an application does stands in functions that are decorated with it.
-            return self._search(path, symbols.source.tree if makes_application(definition) else definition, seen)
+            return self._search(path, _WHOLE if symbols.definitions[root].is_application else root, seen)
         binding = symbols.binding(name)
         return None if binding is None else self._follow_import(path, *binding, seen)
 
@@ -216,7 +245,7 @@ class AttentionReach:
             if symbols is None:
                 continue
             if name in ("*", ""):  # everything, or the module as an object: `getattr(models, args.arch)`
-                found = self._search(target, symbols.source.tree, seen)
+                found = self._search(target, _WHOLE, seen)
             else:
                 found = self._follow(target, symbols, _wanted(target, name, attribute), seen)
             if found:
@@ -244,8 +273,20 @@ def _names_used(node: ast.AST) -> set[str]:
             name = dotted(child)
             if name is not None:
                 names.add(name)
-                inner.update(id(part) for part in walk(child))
+                part: ast.AST = child
+                while isinstance(part, ast.Attribute):
+                    part = part.value
+                    inner.add(id(part))
     return names
+
+
+def _definitions(tree: ast.Module) -> Iterator[tuple[str, ast.stmt]]:
+    """The functions, classes and variables of a module by name."""
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield node.name, node
+        elif isinstance(node, ast.Assign):
+            yield from ((target.id, node) for target in node.targets if isinstance(target, ast.Name))
 
 
 def makes_application(node: ast.stmt) -> bool:

@@ -7,13 +7,17 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from flash_integrate.errors import FileError
+from flash_integrate.facts.argparse_namespaces import ArgparseFacts
 from flash_integrate.facts.argparse_parsers import Parser
 from flash_integrate.facts.file_facts import FileFacts
 from flash_integrate.facts.imports import Project, Scan
 from flash_integrate.facts.kinds import is_test
 from flash_integrate.facts.packaging import console_scripts
-from flash_integrate.facts.reach import AttentionReach, applications
+from flash_integrate.facts.reach import AttentionReach
 from flash_integrate.source import Source
+
+_KEPT = 64
+"""Files whose bytes and tree are kept at a time."""
 
 
 class Workspace:
@@ -28,6 +32,7 @@ class Workspace:
         self.editable: set[PurePosixPath] = set()
         self.being_read: set[PurePosixPath] = set()
         self.reach = AttentionReach(project, self.source)
+        self._given: dict[PurePosixPath, Source] = {}
         self._sources: dict[PurePosixPath, Source] = {}
         self._facts: dict[PurePosixPath, FileFacts] = {}
 
@@ -36,7 +41,7 @@ class Workspace:
         """A workspace of one file whose bytes are at hand; `base` is where it would stand."""
         workspace = cls(Project(base, {name: Scan.of(data)}), lambda codemod: True)
         workspace.editable.add(name)
-        workspace._sources[name] = Source(base / name, data)
+        workspace._given[name] = Source(base / name, data)
         return workspace
 
     @cached_property
@@ -44,10 +49,27 @@ class Workspace:
         return console_scripts(self.project)
 
     def source(self, name: PurePosixPath) -> Source:
-        """A file of the project, read once."""
+        """A file of the project. The last ones read are kept: with their trees, all would take too much memory."""
+        if name in self._given:
+            return self._given[name]
         if name not in self._sources:
             self._sources[name] = Source(self.project.base / name, self.project.read(name))
+            for oldest in list(self._sources)[: -_KEPT or None]:
+                del self._sources[oldest]
+                self._forget_facts(oldest)
         return self._sources[name]
+
+    def forget(self, name: PurePosixPath) -> None:
+        """Takes a file whose turn is over out of memory, unless others look up the parsers that it holds."""
+        self._sources.pop(name, None)
+        if name in self._facts and name not in self.project.importers:
+            del self._facts[name]
+        self._forget_facts(name)
+
+    def _forget_facts(self, name: PurePosixPath) -> None:
+        facts = self._facts.get(name)
+        if facts is not None and name not in self.being_read and not facts.holds_parsers:
+            del self._facts[name]
 
     def facts(self, name: PurePosixPath) -> FileFacts:
         """The facts of a file of the project."""
@@ -67,6 +89,13 @@ class Workspace:
                 return self.facts(name), used
         return None
 
+    def argparse_definition(self, name: PurePosixPath, used: str) -> tuple[ArgparseFacts, str] | None:
+        """The argparse facts of the project's file that defines a name which the file `name` imports."""
+        found = self.definition(name, used)
+        if found is None or found[0].name in self.being_read:  # modules that import each other
+            return None
+        return found[0].argparse, found[1]
+
     def servers(self, name: PurePosixPath, application: str) -> list[FileFacts]:
         """The other files that run the application which the file `name` binds: by `uvicorn.run("module:app")`, or by
         its name, imported from there."""
@@ -79,9 +108,9 @@ class Workspace:
             found = self.definition(path, application)
             if found is not None and found[0].name == name:
                 return True
-        symbols = self.reach.symbols(path) if any(item.module == "uvicorn" for item in imports) else None
-        named = applications(symbols.source.tree) if symbols is not None else ()
-        return any(self.reach.application_home(path, *application) == name for application in named)
+        if not any(item.module == "uvicorn" for item in imports) or self.reach.symbols(path) is None:
+            return False
+        return any(self.reach.application_home(path, *served) == name for served in self.reach.uses(path, "").served)
 
     def users(self, parser: Parser) -> list[FileFacts]:
         """The other files, tests aside, that parse arguments with `parser`, which its file's importers share."""

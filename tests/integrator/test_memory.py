@@ -1,0 +1,27 @@
+"""The command switches the garbage collector off: what a run needs no more has to go by itself."""
+
+from __future__ import annotations
+
+import ast
+import gc
+from pathlib import Path
+
+from flash_integrate.run import EVERYTHING, Outcome, integrate
+
+CASES = Path(__file__).parents[2] / "fixtures" / "codemods"
+
+
+def run() -> list[Outcome]:
+    return integrate([CASES], (), lambda files, stage: files, EVERYTHING, jobs=1)
+
+
+def test_no_tree_outlives_its_file() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        outcomes = run()
+        alive = [item for item in gc.get_objects() if isinstance(item, ast.Module)]
+    finally:
+        gc.enable()
+    assert sum(outcome.changes for outcome in outcomes) > 50
+    assert len(alive) <= 1  # of the script that was looked at last
