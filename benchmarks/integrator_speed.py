@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import json
 import os
 import shutil
 import statistics
@@ -25,9 +24,7 @@ from dataclasses import asdict, dataclass
 from itertools import cycle, islice
 from pathlib import Path
 
-from store import RESULTS
-
-from mlx_flash_runtime.bench.machine import machine
+from store import write
 
 DRY_RUN = [sys.executable, "-m", "flash_integrate", "--dry-run"]
 LIBCST = [sys.executable, "-m", "libcst.tool", "codemod"]
@@ -81,9 +78,16 @@ def main() -> None:
             f"{row.peak_mb:6.0f} MB  {row.aim}"
         )
     if not args.no_write:
-        versions = {name: importlib.metadata.version(name) for name in ("flash-integrate", "libcst")}
-        data = {"machine": machine(), "versions": versions, "rows": [asdict(row) for row in rows]}
-        (RESULTS / "integrator_speed.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+        versions = [f"{name} {importlib.metadata.version(name)}" for name in ("flash-integrate", "libcst")]
+        title, command = "How fast flash-integrate is", "python benchmarks/integrator_speed.py CHECKOUTS"
+        definitions = [f"Each case a process of its own, the median of its repeats; {', '.join(versions)}."]
+        write(
+            "integrator_speed.json",
+            [asdict(row) for row in rows],
+            title=title,
+            command=command,
+            definitions=definitions,
+        )
 
 
 def measure(folder: Path, checkouts: Path | None, repeats: int) -> Iterator[Row]:

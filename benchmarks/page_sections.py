@@ -17,7 +17,7 @@ NAMES = {"cpu": "CPU", "h200": "NVIDIA H200", "metal": "Mac (Metal)"}
 # Measurements that the code's constants come from, too long for a page.
 UNSHOWN = ("crossover",)
 # By the last part of a key, as `forward_mib`.
-UNITS = {"us": "µs", "ms": "ms", "s": "s", "mib": "MiB"}
+UNITS = {"us": "µs", "ms": "ms", "s": "s", "mib": "MiB", "mb": "MB"}
 
 # By machine, then by the name of the file without .json.
 Results = dict[str, dict[str, Document]]
