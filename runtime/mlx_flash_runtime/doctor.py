@@ -95,6 +95,7 @@ def examine() -> Examination:
         kernel_finding,
         _products(device),
         _compiler(),
+        *_cpu_kernel(device),
         *_mlx_lm(),
         _plots(),
     )
@@ -224,6 +225,21 @@ def _compiler() -> Finding:
             return Finding("compiler", "ok", (done.stdout.splitlines() or [path])[0])
     install = "xcode-select --install" if sys.platform == "darwin" else "apt install g++, or your system's equivalent"
     return Finding("compiler", "missing", "no g++: mx.compile does nothing on the CPU", install)
+
+
+def _cpu_kernel(device: Any) -> Iterator[Finding]:
+    from .kernels.cpu import library
+
+    if device.backend != "cpu":
+        return
+    status = library.status()
+    if status.library is not None:
+        yield Finding("cpu kernel", "ok", str(status.library))
+    elif status.reason:
+        yield Finding("cpu kernel", "warning", status.reason, "without it attention is slower; --build tries again")
+    else:
+        advice = "mlx-flash doctor --build compiles it now; else the first call worth it does, in the background"
+        yield Finding("cpu kernel", "missing", "not built yet", advice)
 
 
 def _mlx_lm() -> Iterator[Finding]:

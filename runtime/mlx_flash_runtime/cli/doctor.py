@@ -8,9 +8,11 @@ from itertools import groupby
 
 import click
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
+from .. import loading
 from ..doctor import Examination, examine
 from ..version import __version__
 
@@ -19,16 +21,20 @@ _COLOURS = {"ok": "green", "missing": "cyan", "warning": "yellow", "broken": "bo
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
-def doctor(as_json: bool) -> None:
+@click.option("--build", is_flag=True, help="First compile the kernel for the CPU, if it is not there yet.")
+def doctor(as_json: bool, build: bool) -> None:
     """What this machine has for attention, and what to do about what is missing.
 
     \b
     mlx-flash doctor
     mlx-flash doctor --json > machine.json
+    mlx-flash doctor --build
 
     Looks at the device, MLX and its fused kernels, the speed of products, the compiler and mlx-lm. Colours are off
     where NO_COLOR is set or the output is no terminal. Exits with 1 if something is broken, else with 0.
     """
+    if build and loading.failure() is None:
+        _build()
     examination = examine()
     if as_json:
         click.echo(json.dumps(examination.as_dict(), indent=2))
@@ -36,6 +42,21 @@ def doctor(as_json: bool) -> None:
         _print(examination)
     if examination.is_broken:
         raise click.exceptions.Exit(1)
+
+
+def _build() -> None:
+    """Compiles the CPU kernel, with a bar on stderr; ends the program with status 1 where there can be none."""
+    from ..kernels.cpu.build import build
+    from ..kernels.cpu.toolchain import BuildError
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("building the CPU kernel", total=None)
+        try:
+            build(lambda done, total, what: bar.update(task, completed=done, total=total, description=what))
+        except BuildError as error:
+            bar.stop()
+            click.echo(f"the CPU kernel was not built: {error}", err=True)
+            raise click.exceptions.Exit(1) from None
 
 
 def _print(examination: Examination) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -32,9 +33,8 @@ assert all(mx.allclose(x, y, rtol=1e-3, atol=1e-4) for x, y in zip(*answers)), "
 _SECONDS = 600  # for one step, on a slow machine
 
 
-def build(progress: Progress | None = None, *, again: bool = False) -> Path:
-    """The library in the cache, compiled if it is not there yet (or `again` asks for it); takes some 20 seconds of
-    processor time.
+def build(progress: Progress | None = None) -> Path:
+    """The library in the cache, compiled if it is not there yet, which takes some 20 seconds of processor time.
 
     `progress` is told how many steps are done, of how many, and which one was done last. Another process that builds
     the same is waited for. Raises BuildError if there can be no library; the compiler's words are then in a file beside
@@ -42,12 +42,14 @@ def build(progress: Progress | None = None, *, again: bool = False) -> Path:
     """
     tools = Toolchain.find()
     found = cache.find(tools)
-    if found and not again:
+    if found:
         return found
     with cache.lock():
         found = cache.find(tools)  # by another process, meanwhile
-        if found and not again:
+        if found:
             return found
+        for left_over in cache.folder().glob("build-*"):  # by a process that was killed
+            shutil.rmtree(left_over, ignore_errors=True)
         with tempfile.TemporaryDirectory(dir=cache.folder(), prefix="build-") as folder:
             try:
                 library = _compile(tools, Path(folder), progress or (lambda done, total, what: None))

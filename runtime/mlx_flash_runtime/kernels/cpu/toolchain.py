@@ -42,7 +42,7 @@ class Toolchain:
     @classmethod
     def find(cls) -> Toolchain:
         """That of this machine; raises BuildError, with the way out, where something is missing or does not fit."""
-        spec = importlib.util.find_spec("nanobind")
+        spec = importlib.util.find_spec("nanobind")  # found, not imported: only its sources are needed
         if spec is None or spec.origin is None:
             raise BuildError("nanobind is not installed: pip install 'mlx-flash-runtime[cpu]'")
         nanobind = Path(spec.origin).parent

@@ -1,0 +1,141 @@
+"""The CPU kernel as an operation of MLX: layouts, streams, threads, compiled functions. Its numbers are those of
+test_runtime_attention.py, its derivatives those of test_runtime_transforms.py."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import mlx.core as mx
+import pytest
+from attention_cases import Case, make, runner
+from backends import cpu_only
+
+from mlx_flash_runtime.routes import cpu_kernel, reference
+
+pytestmark = cpu_only
+
+
+def attend(*arrays: mx.array, mask: Any = None) -> mx.array:
+    return runner(cpu_kernel, None)(*arrays, scale=0.25, mask=mask)
+
+
+def wanted(*arrays: mx.array, mask: Any = None) -> mx.array:
+    return runner(reference, None)(*arrays, scale=0.25, mask=mask)
+
+
+def close(x: mx.array, y: mx.array) -> bool:
+    return bool(mx.allclose(x, y, rtol=1e-5, atol=1e-5))
+
+
+Q, K, V = make(Case(40, 40, heads=4, batch=2), mx.float32).primals
+LAYOUTS = {
+    "heads last": lambda x: mx.swapaxes(mx.contiguous(mx.swapaxes(x, 1, 2)), 1, 2),
+    "transposed": lambda x: mx.swapaxes(mx.contiguous(mx.swapaxes(x, 2, 3)), 2, 3),
+    "reversed": lambda x: x[:, :, ::-1],
+    "reversed elements": lambda x: x[..., ::-1],
+    "every second": lambda x: mx.repeat(x, 2, axis=2)[:, :, 1::2],
+    "part of a cache": lambda x: mx.pad(x, [(0, 0), (0, 0), (3, 200), (0, 0)])[:, :, 3:43],
+    "one batch for all": lambda x: mx.broadcast_to(x[:1], x.shape),
+    "one row for all": lambda x: mx.broadcast_to(x[:, :, :1], x.shape),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16], ids=str)
+def test_any_layout(layout: Any, dtype: mx.Dtype) -> None:
+    q, k, v = (x.astype(dtype) for x in (Q, K, V))
+    mx.eval(q, k, v)
+
+    def outputs(attention: Any) -> list[mx.array]:
+        def function(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
+            return layout(attention(layout(q), layout(k), layout(v), mask="causal"))
+
+        out, gradients = mx.vjp(function, [q, k, v], [layout(q)])
+        return [*out, *gradients]
+
+    rounding = 1e-5 if dtype == mx.float32 else 2e-2
+    for own, other in zip(outputs(attend), outputs(wanted), strict=True):
+        assert mx.allclose(own, other, rtol=rounding, atol=rounding * max(1, mx.abs(other).max().item()))
+
+
+def test_a_cache_is_not_copied() -> None:
+    cache = mx.zeros((1, 8, 8192, 64))
+    q = mx.zeros((1, 8, 1, 64))
+    mx.eval(cache, q)
+    mx.clear_cache()
+    before = mx.get_active_memory()
+    mx.reset_peak_memory()
+    mx.eval(attend(q, cache[:, :, :8000], cache[:, :, 100:8100]))
+    assert mx.get_peak_memory() - before < cache.nbytes / 100
+
+
+def test_inputs_stay_as_they_are() -> None:
+    kept = [mx.array(x) for x in (Q, K, V)]
+    mx.eval(kept)
+    # Temporaries, which MLX's own operations could write their result into.
+    out, gradients = mx.vjp(lambda *x: attend(*x), [x + 0 for x in (Q, K, V)], [Q + 0])
+    mx.eval(out, gradients)
+    assert all(mx.array_equal(x, y) for x, y in zip(kept, (Q, K, V), strict=True))
+    assert close(out[0], wanted(*kept))
+
+
+def test_inputs_live_until_they_are_read() -> None:
+    expected = wanted(Q, K, V)
+    mx.eval(expected)
+    outs = []
+    for _ in range(20):
+        inputs = [mx.array(x) for x in (Q, K, V)]
+        outs.append(attend(*inputs))
+        mx.async_eval(outs[-1])
+        del inputs
+        mx.async_eval(mx.random.normal((2, 4, 40, 16)))  # would take their memory
+    assert all(close(out, expected) for out in outs)
+
+
+def test_streams_wait_for_each_other() -> None:
+    streams = [mx.new_stream(mx.cpu) for _ in range(2)]
+    out = Q
+    for step in range(6):
+        with mx.stream(streams[step % 2]):
+            out = attend(out, K, V, mask="causal")
+    other = Q
+    for _ in range(6):
+        other = wanted(other, K, V, mask="causal")
+    assert close(out, other)
+
+
+def test_threads_at_once() -> None:
+    expected = wanted(Q, K, V, mask="causal")
+    mx.eval(expected)
+    right: list[bool] = []
+
+    def work() -> None:
+        with mx.stream(mx.new_stream(mx.cpu)):
+            right.extend(close(attend(Q, K, V, mask="causal"), expected) for _ in range(20))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert right == [True] * 80
+
+
+@pytest.mark.parametrize("mask", [None, "causal"])
+def test_compiled_for_any_shape(mask: Any) -> None:
+    compiled = mx.compile(lambda q, k, v: attend(q, k, v, mask=mask), shapeless=True)
+    for queries, keys in ((40, 40), (1, 40), (7, 30)):
+        inputs = Q[:, :, :queries], K[:, :, :keys], V[:, :, :keys]
+        assert close(compiled(*inputs), wanted(*inputs, mask=mask))
+
+
+def test_compiled_calls_that_differ_are_not_one() -> None:
+    def both(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
+        dense, causal, again = (attend(q, k, v, mask=mask) for mask in (None, "causal", "causal"))
+        return mx.stack([dense, causal, again])
+
+    dense, causal, again = mx.compile(both)(Q, K, V)
+    assert mx.array_equal(causal, again)
+    assert close(dense, wanted(Q, K, V))
+    assert close(causal, wanted(Q, K, V, mask="causal"))

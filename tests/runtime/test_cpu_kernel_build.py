@@ -1,0 +1,185 @@
+"""The CPU kernel's build on first use: once, in the background, and never in a script's way."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from backends import cpu_only
+
+from mlx_flash_runtime.kernels.cpu import toolchain
+
+pytestmark = cpu_only
+
+BUILD = "from mlx_flash_runtime.kernels.cpu.build import build; print(build())"
+# Says which routes two calls took and whether they were right; waits for a build in the background if told to.
+SCRIPT = """
+import sys, time
+import mlx.core as mx
+from mlx_flash_runtime import enable_flash_attention, report
+from mlx_flash_runtime.kernels.cpu import library
+
+enable_flash_attention()
+q = mx.random.normal((1, 4, 200, 64))
+def attend():
+    return mx.fast.scaled_dot_product_attention(q, q, q, scale=0.125)
+first = attend()
+mx.eval(first)
+while sys.argv[1:] == ["wait"] and library.status().state == "building":
+    time.sleep(0.05)
+assert mx.allclose(attend(), first, atol=1e-5)
+print(*report().as_dict()["routes"], library.status().state)
+"""
+BUILDING = "flash attention: building the CPU kernel in the background"
+BUILT = "flash attention: the CPU kernel is built"
+NONE = "flash attention: no CPU kernel, so attention is slower: "
+
+
+@pytest.fixture(scope="module")
+def compiler(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A compiler that is in a hurry and keeps a log of its runs beside it."""
+    real = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
+    script = tmp_path_factory.mktemp("compiler") / "cxx"
+    script.write_text(f'#!/bin/sh\necho "$@" >> {script}.log\nexec {real} "$@" -O0\n')
+    script.chmod(0o755)
+    return script
+
+
+def environment(cache: Path, **variables: str) -> dict[str, str]:
+    own = {name: value for name, value in os.environ.items() if not name.startswith("MLX_FLASH_") and name != "CXX"}
+    return {**own, "XDG_CACHE_HOME": str(cache), **variables}
+
+
+def python(code: str, *arguments: str, cache: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], env=environment(cache, **variables), capture_output=True, text=True
+    )
+
+
+@pytest.fixture(scope="module")
+def built(compiler: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache into which two processes built at once."""
+    cache = tmp_path_factory.mktemp("cache")
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", BUILD], env=environment(cache, CXX=str(compiler)), stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    libraries = [Path(process.communicate()[0].strip()) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert libraries[0] == libraries[1]
+    runs = Path(f"{compiler}.log").read_text().splitlines()
+    assert len(runs) == len(list(toolchain.SOURCES.glob("*.cpp"))) + 2  # nanobind and the link
+    assert sorted(path.suffix for path in libraries[0].parent.iterdir()) == ["", ".so"]  # the other is the lock
+    return cache
+
+
+def copy_of(cache: Path, folder: Path) -> tuple[Path, Path]:
+    """A cache of one's own, and its library."""
+    shutil.copytree(cache, folder / "cache")
+    (library,) = (folder / "cache").rglob("*.so")
+    return folder / "cache", library
+
+
+def test_a_later_process_says_nothing_and_uses_it(built: Path, compiler: Path) -> None:
+    done = python(SCRIPT, cache=built, CXX=str(compiler))
+    assert done.stdout.split() == ["cpu_kernel", "ready"]
+    assert len(done.stderr.splitlines()) == 1  # that flash attention is on
+
+
+def test_once_built_no_compiler_is_needed(built: Path) -> None:
+    done = python(SCRIPT, cache=built, PATH="")
+    assert done.stdout.split() == ["cpu_kernel", "ready"]
+
+
+def test_it_takes_over_when_it_is_built_and_a_damaged_library_is_built_again(
+    built: Path, compiler: Path, tmp_path: Path
+) -> None:
+    cache, library = copy_of(built, tmp_path)
+    os.truncate(library, library.stat().st_size // 2)
+    done = python(SCRIPT, "wait", cache=cache, CXX=str(compiler))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["unfused", "cpu_kernel", "ready"]
+    lines = done.stderr.splitlines()
+    assert lines[1].startswith(BUILDING)
+    assert lines[2].startswith(BUILT)
+    assert not library.exists() or library.stat().st_size > 100_000
+
+
+def test_without_a_compiler_one_warning_says_what_to_install(tmp_path: Path) -> None:
+    done = python(SCRIPT, cache=tmp_path, PATH="")
+    assert (done.returncode, done.stdout.split()) == (0, ["unfused", "impossible"])
+    (warning,) = [line for line in done.stderr.splitlines() if line.startswith(NONE)]
+    assert "no C++ compiler: " in warning
+
+
+def test_a_failing_build_is_tried_once_and_named_each_time(tmp_path: Path) -> None:
+    compiler = tmp_path / "broken"
+    compiler.write_text(f"#!/bin/sh\necho run >> {compiler}.log\necho 'sorry.h:1: error: no such header' >&2\nexit 1\n")
+    compiler.chmod(0o755)
+    first = python(SCRIPT, "wait", cache=tmp_path, CXX=str(compiler))
+    runs = Path(f"{compiler}.log").read_text()
+    second = python(SCRIPT, "wait", cache=tmp_path, CXX=str(compiler))
+    assert Path(f"{compiler}.log").read_text() == runs
+    for done in (first, second):
+        assert (done.returncode, done.stdout.split()) == (0, ["unfused", "impossible"])
+        (warning,) = [line for line in done.stderr.splitlines() if line.startswith(NONE)]
+        assert "failed: sorry.h:1: error: no such header (see " in warning
+        log = Path(warning.partition("(see ")[2].rstrip(")"))
+        assert "no such header" in log.read_text()
+    assert BUILDING not in second.stderr
+
+
+def test_a_cache_that_cannot_be_written(tmp_path: Path, compiler: Path) -> None:
+    (tmp_path / "file").touch()
+    done = python(SCRIPT, "wait", cache=tmp_path / "file", CXX=str(compiler))
+    assert (done.returncode, done.stdout.split()) == (0, ["unfused", "impossible"])
+    (warning,) = [line for line in done.stderr.splitlines() if line.startswith(NONE)]
+    assert "the cache folder cannot be written" in warning
+
+
+def test_another_nanobind_is_refused(tmp_path: Path) -> None:
+    source = tmp_path / "nanobind" / "src"
+    source.mkdir(parents=True)
+    (source.parent / "__init__.py").touch()
+    (source / "nb_abi.h").write_text("#  define NB_INTERNALS_VERSION 15\n")
+    done = python(SCRIPT, cache=tmp_path, PYTHONPATH=str(tmp_path))
+    assert done.stdout.split() == ["unfused", "impossible"]
+    assert "the installed nanobind (ABI 15) does not fit MLX" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("code", "variables"),
+    [(SCRIPT, {"MLX_FLASH_BUILD": "0"}), (SCRIPT.replace("200", "8"), {}), (SCRIPT, {"MLX_FLASH_ROUTE": "blockwise"})],
+    ids=["forbidden", "toy sizes", "another route"],
+)
+def test_nothing_is_built_where_nobody_wants_it(code: str, variables: dict[str, str], tmp_path: Path) -> None:
+    done = python(code, cache=tmp_path, **variables)
+    assert done.stdout.split()[-2:] == ["not", "built"]
+    assert len(done.stderr.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_child_of_a_script_that_is_building_goes_on_without(tmp_path: Path) -> None:
+    slow = tmp_path / "slow"
+    slow.write_text("#!/bin/sh\nsleep 1; exit 1\n")
+    slow.chmod(0o755)
+    fork = "import os\npid = os.fork()\nif pid: sys.exit(os.waitpid(pid, 0)[1])\n"
+    done = python(SCRIPT.replace("mx.eval(first)\n", fork), cache=tmp_path, CXX=str(slow))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["unfused", "building"]
+
+
+def test_doctor_builds_ahead(built: Path, compiler: Path, tmp_path: Path) -> None:
+    doctor = "import sys; sys.argv[1:] = ['doctor', '--build']; from mlx_flash_runtime.cli import main; main()"
+    done = python(doctor, cache=built, CXX=str(compiler))
+    assert done.returncode == 0, done.stderr
+    assert str(built) in next(line for line in done.stdout.splitlines() if "cpu kernel" in line)
+    failed = python(doctor, cache=tmp_path, CXX="/nowhere/c++")
+    assert (failed.returncode, failed.stdout) == (1, "")
+    assert failed.stderr.strip() == "the CPU kernel was not built: CXX names /nowhere/c++, which is not there"
