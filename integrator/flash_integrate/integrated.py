@@ -105,7 +105,7 @@ def without_lines(source: Source, numbers: set[int], cuts: Iterable[tuple[Positi
     newline leaves none behind."""
     lines = source.lines()
     encoding = source.encoding.removesuffix("-sig")
-    for start, end in cuts:
+    for start, end in sorted(cuts, reverse=True):  # from the back: those before keep their places
         head, tail = (lines[line - 1].decode(encoding) for line, _ in (start, end))
         lines[start[0] - 1] = (head[: start[1]] + tail[end[1] :]).encode(encoding)
         lines[start[0] : end[0]] = [b""] * (end[0] - start[0])

@@ -82,3 +82,48 @@ def test_help_and_a_bad_block_size(name: str, packages: Path) -> None:
     # Without the runtime the flags are there, and do nothing.
     without = run(name, *args, "--flash-block-size", "64", packages=(packages / "missing", packages))
     assert (without.returncode, without.stdout.strip(), without.stderr) == (0, expected, "")
+
+
+EDITED = """\
+import click
+from mlx_lm import load
+
+try:
+    from mlx_flash_runtime import enable_flash_attention, flash_block_size
+except ImportError:
+    enable_flash_attention, flash_block_size = None, int
+
+
+@click.command()
+@click.option("--flash-block-size", type=flash_block_size)
+@click.option("--model")
+@click.option("--disable-flash-attention", is_flag=True)
+def chat(disable_flash_attention=False, model="tiny", flash_block_size=None, verbose=False):
+    if enable_flash_attention is not None:
+        enable_flash_attention(
+            not disable_flash_attention,
+            block_size=flash_block_size,
+        )
+    print(load(model), flash_block_size)
+"""
+REVERTED = """\
+import click
+from mlx_lm import load
+
+
+@click.command()
+@click.option("--model")
+def chat(model="tiny", verbose=False):
+    print(load(model), flash_block_size)
+"""
+
+
+def test_revert_after_the_user_has_edited_the_command(tmp_path: Path) -> None:
+    """What was moved and formatted goes all the same; what the user made of a value is named with its line."""
+    (tmp_path / "chat.py").write_text(EDITED)
+    command = [sys.executable, "-m", "flash_integrate", str(tmp_path), "--revert"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "chat.py").read_text() == REVERTED
+    assert "chat.py:8" in result.stderr
+    assert "still uses flash_block_size" in result.stderr

@@ -1,0 +1,104 @@
+"""Two parameters go into any signature and come out again, to the byte; the function is called as before."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flash_integrate.signature import Position, Signature
+
+ADDED = ["disable_flash_attention=False", "flash_block_size=None"]
+PARAMETERS = [
+    "a",
+    "b: int",
+    "c=1",
+    "d: str = (')')",
+    "e={'x': [1, 2]}",
+    "f: 'dict[str, int]' = {}",
+    "g=lambda x, y: (x, y)",
+]
+LAYOUTS: dict[str, Callable[[list[str]], str]] = {
+    "one line": lambda items: f"({', '.join(items)})",
+    "spaces": lambda items: f"( {' , '.join(items)} )",
+    "trailing comma": lambda items: f"({''.join(f'{item}, ' for item in items)})",
+    "own lines": lambda items: "(\n" + "".join(f"    {item},\n" for item in items) + ")",
+    "own lines, comments": lambda items: "(\n" + "".join(f"    {item},  # (, \n" for item in items) + "    # end\n)",
+    "own lines, no comma": lambda items: "(\n    " + ",\n    ".join(items) + "\n)",
+    "aligned": lambda items: "(" + ",\n             ".join(items) + ")",
+    "tabs": lambda items: "(\n" + "".join(f"\t\t{item},\n" for item in items) + "\t)",
+}
+
+
+@st.composite
+def signatures(draw: st.DrawFn) -> str:
+    plain = draw(st.lists(st.sampled_from(PARAMETERS[:2]), unique=True)) + draw(
+        st.lists(st.sampled_from(PARAMETERS[2:]), unique=True)
+    )
+    rest = draw(st.sampled_from([[], ["*"], ["*rest"]]))
+    keywords = draw(st.lists(st.sampled_from(["k", "l=2"]), unique=True, min_size=rest == ["*"])) if rest else []
+    last = draw(st.sampled_from([[], ["**options"]]))
+    items = [*plain, *rest, *keywords, *last]
+    layout = LAYOUTS[draw(st.sampled_from(sorted(LAYOUTS)))] if items else LAYOUTS["one line"]
+    return layout(items)
+
+
+def inserted(lines: list[str], at: Position, text: str) -> str:
+    number, column = at
+    line = lines[number - 1]
+    return "".join([*lines[: number - 1], line[:column] + text + line[column:], *lines[number:]])
+
+
+def without(lines: list[str], start: Position, end: Position) -> str:
+    head = [*lines[: start[0] - 1], lines[start[0] - 1][: start[1]]]
+    return "".join([*head, (lines[end[0] - 1] if end[0] <= len(lines) else "")[end[1] :], *lines[end[0] :]])
+
+
+def function(text: str) -> ast.FunctionDef:
+    node = ast.parse(text).body[0]
+    assert isinstance(node, ast.FunctionDef)
+    return node
+
+
+@given(signatures(), st.sampled_from([30, 120]))
+@settings(max_examples=300, deadline=None)
+def test_there_and_back(signature: str, width: int) -> None:
+    text = f"def command{signature} -> None:\n    pass\n"
+    lines = text.splitlines(keepends=True)
+    node = function(text)
+    patched = inserted(lines, *Signature.of(node, lines).addition(ADDED, width))
+    new = function(patched)
+    # The own parameters are the same, in their order; the two are there, and need not be given.
+    names = {"disable_flash_attention", "flash_block_size"}
+    every = [item for item in ast.walk(new.args) if isinstance(item, ast.arg)]
+    assert names <= {item.arg for item in every}
+    kept = [item.arg for item in every if item.arg not in names]
+    assert kept == [item.arg for item in ast.walk(node.args) if isinstance(item, ast.arg)]
+    scope: dict[str, object] = {}
+    exec(patched, scope)
+    assert {"disable_flash_attention", "flash_block_size"} <= set(new_defaults(scope["command"]))
+    # And out again.
+    new_lines = patched.splitlines(keepends=True)
+    found = Signature.of(new, new_lines)
+    places = [index for index, element in enumerate(found.elements) if element.first in names]
+    assert without(new_lines, *found.removal(*places)) == text
+
+
+def new_defaults(command: object) -> list[str]:
+    parameters = inspect.signature(command).parameters.values()  # type: ignore[arg-type]
+    return [item.name for item in parameters if item.default is not inspect.Parameter.empty]
+
+
+@pytest.mark.parametrize("header", ["async def f(a):", "def f[T: (int, str)](a: T):"])
+def test_other_headers(header: str) -> None:
+    lines = [header + "\n", "    pass\n"]
+    try:
+        node = ast.parse("".join(lines)).body[0]
+    except SyntaxError:
+        pytest.skip("newer syntax than this Python's")
+    assert isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    assert inserted(lines, *Signature.of(node, lines).addition(["b=1"], 88)).startswith(header[:-2] + ", b=1):")
