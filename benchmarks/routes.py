@@ -26,6 +26,7 @@ from mlx_flash_runtime.bench.machine import is_out_of_memory
 from mlx_flash_runtime.bench.numbers import ratio, significant
 from mlx_flash_runtime.bench.timing import calibrated, chained, interleaved, peak_memory
 from mlx_flash_runtime.masks import packed_mask, prefix_mask, window_mask
+from mlx_flash_runtime.problem import Device
 
 TITLE = "Where the planner leaves MLX's own path"
 DEFINITIONS = (
@@ -38,8 +39,10 @@ DEFINITIONS = (
     "Memory: peak of one call beyond its inputs. Error: largest difference of ours from stock, relative to the largest "
     "element; a case is wrong where it exceeds four roundings to its type, or four times that of plain.",
 )
-# The smallest difference between 1 and the next number.
+# The smallest difference between 1 and the next number; on CUDA, MLX multiplies float32 as TF32 unless told otherwise.
 EPSILON = {mx.float32: 2.0**-23, mx.bfloat16: 2.0**-7}
+if Device.current().backend == "cuda" and Device.current().tf32:
+    EPSILON[mx.float32] = 2.0**-10
 REGION, LIMIT = 0.01, 4.0  # seconds of a timed region, at least, and of a case, about
 
 # Calls, each after the one before; the results of the last.

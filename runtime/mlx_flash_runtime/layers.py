@@ -46,6 +46,7 @@ class Layer:
     module: weakref.ref[Any] | None = None
 
 
+_REACH = 6
 _lock = threading.Lock()
 _layers: list[Layer] = []
 # By identity, for as long as the module lives.
@@ -60,11 +61,15 @@ _codes: list[CodeType] = []
 def count(kind: Kind, caller: FrameType) -> None:
     """Counts one attention call for the layer that made it from the frame `caller`.
 
-    The layer is the nearest `nn.Module` on the stack that runs one of its methods; without one, the line of the call.
+    The layer is the nearest `nn.Module` that runs one of its methods, a few frames up at most (the variables of a frame
+    are dear to look at); without one, the line of the call.
     """
     # On the way of every call: a dictionary and an exception that is not raised are the cheapest there is.
+    layer: Layer | None = None
     frame: FrameType | None = caller
-    while frame is not None:
+    for _ in range(_REACH):
+        if frame is None:
+            break
         is_method = _is_method.get(id(frame.f_code))
         if is_method is None:
             is_method = _learn(frame.f_code)
@@ -77,7 +82,7 @@ def count(kind: Kind, caller: FrameType) -> None:
                 layer = _new_layer(module, frame)
                 break
         frame = frame.f_back
-    else:
+    if layer is None:
         layer = _site(caller)
     try:
         own = layer.calls[get_ident()]

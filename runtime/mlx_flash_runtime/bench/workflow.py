@@ -177,13 +177,17 @@ def _difference(model: Model, sizes: Sizes) -> Row:
 
 
 def _reversed_keys(original: Any) -> Any:
+    def backwards(x: mx.array, axis: int) -> mx.array:
+        # A copy: cuDNN takes no negative strides.
+        return mx.take(x, mx.arange(x.shape[axis] - 1, -1, -1), axis=axis)
+
     def attend(q: mx.array, k: mx.array, v: mx.array, *, scale: float, mask: Any = None, **rest: Any) -> mx.array:
         if isinstance(mask, str):
             length = k.shape[2]
             mask = mx.arange(length) <= mx.arange(length - q.shape[2], length)[:, None]
         if mask is not None:
-            mask = mask[..., ::-1]
-        result: mx.array = original(q, k[:, :, ::-1], v[:, :, ::-1], scale=scale, mask=mask, **rest)
+            mask = backwards(mask, -1)
+        result: mx.array = original(q, backwards(k, 2), backwards(v, 2), scale=scale, mask=mask, **rest)
         return result
 
     return attend
