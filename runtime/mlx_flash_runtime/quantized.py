@@ -17,7 +17,7 @@ import mlx.core as mx
 from . import layers, state
 from .layers import Kind
 from .online_softmax import after
-from .problem import phase_of
+from .problem import Device, phase_of
 
 NAME = "quantized"
 
@@ -28,6 +28,9 @@ _BYTES_AT_ONCE = 2**27
 
 Quantized = Sequence[mx.array]
 _SINKS = "on the quantized keys and values, with sinks"
+# MLX's CUDA backend (0.32.4, make_problem_shape in its quantized/qmm) takes the first head's keys for all heads where
+# keys are broadcast over groups of query heads, as mlx-lm does.
+_GROUPS = "on the quantized keys and values, the query heads of a key head together"
 
 
 def by_blocks(original: Callable[..., mx.array]) -> Callable[..., mx.array]:
@@ -43,8 +46,11 @@ def by_blocks(original: Callable[..., mx.array]) -> Callable[..., mx.array]:
         group_size: int = 64,
         bits: int = 8,
     ) -> mx.array:
-        if state.planner is not None and queries.shape[2] > _FEW_QUERIES:
-            done = _attention(queries, q_keys, q_values, scale, mask, None, group_size, bits)
+        arguments = (queries, q_keys, q_values, scale, mask, None, group_size, bits)
+        if state.planner is not None:
+            done = _attention(*arguments) if queries.shape[2] > _FEW_QUERIES else None
+            if done is None and Device.current().backend == "cuda" and queries.shape[1] > q_keys[0].shape[1]:
+                done = _products(*arguments), Kind(phase_of(queries.shape[2], q_keys[0].shape[2]), NAME, _GROUPS)
             if done is not None:
                 layers.count(done[1], sys._getframe(1))
                 return done[0]
@@ -123,26 +129,27 @@ def _products(
     q_values: Quantized,
     scale: float,
     mask: Any,
-    sinks: mx.array,
+    sinks: mx.array | None,
     group_size: int,
     bits: int,
 ) -> mx.array:
-    """softmax(scale * Q K^T + mask, with sinks) V on the quantized arrays: [B, H, L, D_v]."""
-    key_heads = q_keys[0].shape[1]
-    q = scale * mx.unflatten(queries, 1, (key_heads, -1))
-    (k, k_scales, k_biases), (v, v_scales, v_biases) = (
-        [mx.expand_dims(x, 2) for x in quantized] for quantized in (q_keys, q_values)
-    )
-    scores = mx.quantized_matmul(q, k, k_scales, k_biases, transpose=True, group_size=group_size, bits=bits)
-    scores = mx.flatten(scores, 1, 2)
-    length, key_length = scores.shape[-2:]
+    """softmax(scale * Q K^T + mask, with sinks) V on the quantized arrays: [B, H, L, D_v]. The query heads of one key
+    head are rows of one product: nothing is broadcast."""
+    key_heads, (heads, length) = q_keys[0].shape[1], queries.shape[1:3]
+    (k, k_scales, k_biases), (v, v_scales, v_biases) = q_keys, q_values
+    rows = scale * mx.reshape(queries, (queries.shape[0], key_heads, -1, queries.shape[-1]))
+    scores = mx.quantized_matmul(rows, k, k_scales, k_biases, transpose=True, group_size=group_size, bits=bits)
+    key_length = scores.shape[-1]
+    scores = mx.reshape(scores, (-1, heads, length, key_length))
     if isinstance(mask, str):
         mask = mx.arange(key_length - length, key_length)[:, None] >= mx.arange(key_length)
     if mask is not None:
         hidden = mx.array(mx.finfo(scores.dtype).min, scores.dtype)
         scores = mx.where(mask, scores, hidden) if mask.dtype == mx.bool_ else scores + mask
-    column = mx.broadcast_to(sinks.astype(scores.dtype)[:, None, None], (*scores.shape[:-1], 1))
-    weights = mx.softmax(mx.concatenate([column, scores], axis=-1), axis=-1, precise=True)[..., 1:]
-    weights = mx.unflatten(weights, 1, (key_heads, -1))
+    if sinks is not None:
+        column = mx.broadcast_to(sinks.astype(scores.dtype)[:, None, None], (*scores.shape[:-1], 1))
+        scores = mx.concatenate([column, scores], axis=-1)
+    weights = mx.softmax(scores, axis=-1, precise=True)[..., -key_length:]
+    weights = mx.reshape(weights, (-1, key_heads, heads // key_heads * length, key_length))
     out = mx.quantized_matmul(weights, v, v_scales, v_biases, transpose=False, group_size=group_size, bits=bits)
-    return mx.flatten(out, 1, 2)
+    return mx.reshape(out, (*queries.shape[:3], -1))

@@ -24,6 +24,7 @@ from mlx_flash_runtime import (
     layers,
     mla,
     patch,
+    quantized,
     report,
 )
 from mlx_flash_runtime.bench.timing import peak_memory
@@ -126,6 +127,21 @@ def test_quantized_keys_and_values(length: int, mask: Any, sinks: bool, bits: in
     by_route = report().as_dict()["routes"]
     if sinks:
         assert by_route == {"quantized": 1}
+
+
+@pytest.mark.parametrize(("length", "mask"), [(1, None), (5, "causal"), (5, "array")])
+def test_products_on_quantized_keys_take_groups_as_rows(length: int, mask: Any) -> None:
+    key = iter(mx.random.split(mx.random.key(length), 4))
+    q = mx.random.normal((2, 6, length, 64), key=next(key))
+    k, v = (mx.random.normal((2, 2, 40, 64), key=next(key)) for _ in range(2))
+    if mask == "array":
+        mask = mx.random.uniform(shape=(2, 1, length, 40), key=next(key)) < 0.5
+    _, q_keys, q_values = quantized_cache(k, v, 8)
+    wanted = mx.fast.scaled_dot_product_attention(
+        q, dequantized(q_keys, 8), dequantized(q_values, 8), scale=0.125, mask=mask
+    )
+    out = quantized._products(q, q_keys, q_values, 0.125, mask, None, 32, 8)
+    assert mx.allclose(out, wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_forced_blocks_take_a_quantized_prefill_head_by_head(monkeypatch: pytest.MonkeyPatch) -> None:
