@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import tempfile
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from . import gradient
+from . import gradient, user_cache
 from .log import logger
 from .problem import Device, Phase, Problem
 from .version import __version__
@@ -41,11 +40,7 @@ class Measured:
 def path() -> Path:
     """`MLX_FLASH_CALIBRATION`, or a file in the user's folder for caches."""
     named = os.environ.get("MLX_FLASH_CALIBRATION", "")
-    if named:
-        return Path(named)
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "mlx-flash" / "calibration.json"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlx-flash" / "calibration.json"
+    return Path(named) if named else user_cache.folder() / "calibration.json"
 
 
 def route_of(problem: Problem, device: Device) -> str | None:
@@ -86,8 +81,10 @@ def class_of(problem: Problem, device: Device) -> str:
 
 def machine_of(device: Device) -> str:
     """What all classes of a device and these versions start with."""
-    tf32 = "" if device.tf32 else " without TF32"
-    return f"{device.backend} {device.name}{tf32}, mlx {'.'.join(map(str, device.mlx))}, runtime {__version__}, "
+    # Before the kernel was built, other routes were the fastest.
+    without = "" if device.tf32 else " without TF32"
+    without += " without kernel" if device.backend == "cpu" and not device.cpu_kernel else ""
+    return f"{device.backend} {device.name}{without}, mlx {'.'.join(map(str, device.mlx))}, runtime {__version__}, "
 
 
 def phase_of(problem: Problem, device: Device) -> Phase:

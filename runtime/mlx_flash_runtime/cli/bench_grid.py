@@ -12,6 +12,7 @@ from ..bench import grid as measuring
 from ..bench import problems, show
 from ..bench.machine import machine
 from ..bench.tables import Document
+from .cpu_kernel import have_cpu_kernel
 from .options import Outputs, Several, Usage, command_line, output_options, progress_console
 
 
@@ -53,6 +54,7 @@ def grid(
         )
     except ValueError as error:
         raise Usage(str(error)) from error
+    have_cpu_kernel()
     facts = machine()
     rows: list[dict[str, Any]] = []
     try:

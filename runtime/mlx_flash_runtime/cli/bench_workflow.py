@@ -12,6 +12,7 @@ from ..bench import models, problems, show, workflow, workloads
 from ..bench.grid import WRONG, FlashIsOff
 from ..bench.machine import is_out_of_memory, machine
 from ..bench.tables import Document
+from .cpu_kernel import have_cpu_kernel
 from .options import Failure, Outputs, Several, Usage, command_line, output_options, progress_console
 
 
@@ -53,6 +54,7 @@ def workflow_command(
     """
     outputs = Outputs(*(files[f"{kind}_file"] for kind in ("json", "csv", "markdown", "plot")))
     outputs.check()
+    have_cpu_kernel()
     facts = machine()
     rows: list[dict[str, Any]] = []
     try:

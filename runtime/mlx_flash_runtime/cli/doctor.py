@@ -8,7 +8,6 @@ from itertools import groupby
 
 import click
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
@@ -34,7 +33,9 @@ def doctor(as_json: bool, build: bool) -> None:
     where NO_COLOR is set or the output is no terminal. Exits with 1 if something is broken, else with 0.
     """
     if build and loading.failure() is None:
-        _build()
+        from .cpu_kernel import build_cpu_kernel  # needs an MLX that loads
+
+        build_cpu_kernel()
     examination = examine()
     if as_json:
         click.echo(json.dumps(examination.as_dict(), indent=2))
@@ -42,21 +43,6 @@ def doctor(as_json: bool, build: bool) -> None:
         _print(examination)
     if examination.is_broken:
         raise click.exceptions.Exit(1)
-
-
-def _build() -> None:
-    """Compiles the CPU kernel, with a bar on stderr; ends the program with status 1 where there can be none."""
-    from ..kernels.cpu.build import build
-    from ..kernels.cpu.toolchain import BuildError
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("building the CPU kernel", total=None)
-        try:
-            build(lambda done, total, what: bar.update(task, completed=done, total=total, description=what))
-        except BuildError as error:
-            bar.stop()
-            click.echo(f"the CPU kernel was not built: {error}", err=True)
-            raise click.exceptions.Exit(1) from None
 
 
 def _print(examination: Examination) -> None:

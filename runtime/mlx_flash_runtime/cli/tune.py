@@ -16,6 +16,7 @@ from ..bench import problems
 from ..bench import tune as tuning
 from ..calibration import STOCK, Measured
 from ..problem import Device, Problem
+from .cpu_kernel import have_cpu_kernel
 from .explain import calls_of
 from .options import Failure, Several, Usage, progress_console
 
@@ -79,6 +80,8 @@ def tune(
             for each_length in length
             for call in calls_of(model, (each_batch, each_length), each_dtype, each_phase, device)
         ]
+    have_cpu_kernel()
+    device = Device.current()
     todo = tuning.distinct(wanted, device)
     if not todo:
         raise Usage("there is nothing to measure: no attention call goes through MLX's own function")

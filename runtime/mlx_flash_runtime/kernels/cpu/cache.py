@@ -8,24 +8,22 @@ once it has done its work.
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ... import user_cache
 from . import toolchain
 from .toolchain import BuildError, Toolchain, short_hash
 
 
 def folder() -> Path:
-    """Where libraries for this MLX, Python, CPU and these sources lie; it need not exist."""
-    if base := os.environ.get("XDG_CACHE_HOME"):
-        root = Path(base)
-    elif platform.system() == "Darwin":
-        root = Path.home() / "Library" / "Caches"
-    else:
-        root = Path.home() / ".cache"
-    return root / "mlx-flash-runtime" / "cpu" / toolchain.key()
+    """Where libraries for this MLX, Python, CPU and these sources lie; it need not exist. Raises BuildError where the
+    user has no home."""
+    try:
+        return user_cache.folder() / "cpu_kernel" / toolchain.key()
+    except RuntimeError as error:
+        raise BuildError(f"there is no cache folder ({error}); XDG_CACHE_HOME names one") from None
 
 
 def find(tools: Toolchain | None) -> Path | None:

@@ -59,6 +59,14 @@ def is_ready() -> bool:
     return _module is not None
 
 
+def look_again() -> None:
+    """Has the cache looked into anew: something was built."""
+    global _state
+    with _lock:
+        if _module is None:
+            _state = None
+
+
 def status() -> Status:
     """See `Status`; builds nothing."""
     is_ready()
