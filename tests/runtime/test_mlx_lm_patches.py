@@ -12,6 +12,7 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
+import mlx_lm
 import pytest
 from attention_cases import wide
 from mlx_lm.models import base, cache, deepseek_v3, gemma2
@@ -115,6 +116,8 @@ def test_quantized_keys_and_values(length: int, mask: Any, sinks: bool, bits: in
     k, v = (mx.random.normal((2, key_heads, key_length, dim), key=next(key)) for _ in range(2))
     sink = mx.random.normal((heads,), key=next(key)) if sinks else None
     if mask == "array":
+        if tuple(map(int, mlx_lm.__version__.split(".")[:2])) < (0, 32) and not sinks:
+            pytest.skip("this mlx-lm reads the batch of a mask as heads")
         mask = mx.random.uniform(shape=(2, 1, length, key_length), key=next(key)) < 0.5
     kept, q_keys, q_values = quantized_cache(k, v, bits)
     wanted = mx.fast.scaled_dot_product_attention(

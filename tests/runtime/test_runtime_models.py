@@ -115,7 +115,7 @@ def encoder_and_decoder(x: mx.array) -> tuple[nn.Module, Callable[[nn.Module], m
 
 
 def alibi(x: mx.array) -> tuple[nn.Module, Callable[[nn.Module], mx.array]]:
-    slopes = nn.ALiBi.create_alibi_matrix(30, 30, 4)
+    slopes = nn.ALiBi.create_alibi_matrix(30, 30, 4, 0)
     return nn.MultiHeadAttention(32, 4), lambda layer: layer(x, x, x, slopes + MASK)
 
 

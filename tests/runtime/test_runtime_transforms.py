@@ -165,7 +165,7 @@ def peak(function: Callable[..., Any], inputs: list[mx.array]) -> int:
 )
 def test_memory_is_linear_in_the_length(route: Any, phase: str, mask: Any) -> None:
     # MLX evaluates about 100 operations ahead, which are few blocks of queries: they have to be many.
-    block_size = 256 if route is blockwise else 32
+    block_size = 256 if route is blockwise else 16
     peaks = {}
     for length in (1024, 2048, 4096):
         call = make(Case(length, length, heads=1, key_heads=1, head_dim=8, value_head_dim=8, mask=mask), mx.float32)

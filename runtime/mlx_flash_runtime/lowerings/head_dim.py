@@ -7,6 +7,7 @@ from dataclasses import replace
 import mlx.core as mx
 
 from ..fused import fused_head_dims
+from ..padding import pad
 from ..problem import Attend, Call, Device, Problem
 
 DOES = "its head dim padded"
@@ -50,8 +51,9 @@ def extra_memory(problem: Problem, device: Device, block_size: int | None) -> in
 def run(call: Call, calls: tuple[Problem, ...], attend: Attend) -> mx.array:
     """Pad, attend, cut the values' own dim out."""
     (padded,) = calls
-    q, k = (_pad(x, padded.head_dim) for x in (call.q, call.k))
-    out = attend(replace(call, problem=padded, q=q, k=k, v=_pad(call.v, padded.value_head_dim)))
+    missing = padded.head_dim - call.problem.head_dim
+    v = pad(call.v, 3, 0, padded.value_head_dim - call.problem.value_head_dim)
+    out = attend(replace(call, problem=padded, q=pad(call.q, 3, 0, missing), k=pad(call.k, 3, 0, missing), v=v))
     return out[..., : call.problem.value_head_dim]
 
 
@@ -64,7 +66,3 @@ def _padded(problem: Problem, device: Device) -> tuple[int, int]:
     if device.backend == "metal":
         return (next_fused(max(problem.head_dim, problem.value_head_dim)),) * 2
     return next_fused(problem.head_dim), next_fused(problem.value_head_dim)
-
-
-def _pad(x: mx.array, dim: int) -> mx.array:
-    return mx.pad(x, [(0, 0)] * 3 + [(0, dim - x.shape[-1])]) if dim > x.shape[-1] else x

@@ -10,6 +10,7 @@ from dataclasses import replace
 import mlx.core as mx
 
 from ..fused import CUDA_BACKWARD_ROWS
+from ..padding import pad
 from ..problem import Attend, Call, Device, Problem
 
 DOES = "its length padded"
@@ -54,14 +55,9 @@ def extra_memory(problem: Problem, device: Device, block_size: int | None) -> in
 def run(call: Call, calls: tuple[Problem, ...], attend: Attend) -> mx.array:
     """Pad, attend, cut off what the padding answered."""
     (padded,) = calls
-    q, k, v = _pad(call.q, padded.query_length), _pad(call.k, padded.key_length), _pad(call.v, padded.key_length)
+    queries, keys = padded.query_length - call.problem.query_length, padded.key_length - call.problem.key_length
+    q, k, v = pad(call.q, 2, 0, queries), pad(call.k, 2, 0, keys), pad(call.v, 2, 0, keys)
     mask = call.mask
     if mask is not None and mask.ndim >= 2 and mask.shape[-2] > 1:
-        mask = _pad(mask, padded.query_length)
+        mask = pad(mask, -2, 0, queries)
     return attend(replace(call, problem=padded, q=q, k=k, v=v, mask=mask))[:, :, : call.problem.query_length]
-
-
-def _pad(x: mx.array, rows: int) -> mx.array:
-    """Zeros below the last of the second-last axis."""
-    missing = rows - x.shape[-2]
-    return mx.pad(x, [(0, 0)] * (x.ndim - 2) + [(0, missing), (0, 0)]) if missing else x

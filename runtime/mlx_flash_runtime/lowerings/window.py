@@ -12,6 +12,7 @@ import mlx.core as mx
 
 from ..fused import CUDA_BACKWARD_ROWS
 from ..masks import Window, between
+from ..padding import pad
 from ..problem import Attend, Call, Device, Problem
 
 DOES = "its window folded into the batch"
@@ -111,7 +112,7 @@ def _mask(problem: Problem, chunk: int, chunks: int, before: int) -> mx.array:
 
 def _fold(x: mx.array, left: int, chunks: int, chunk: int) -> mx.array:
     """[B, heads, length, dim] to [B * chunks, heads, chunk, dim]; what is missing at the end is zeros."""
-    x = mx.pad(x, [(0, 0), (0, 0), (left, chunks * chunk - left - x.shape[2]), (0, 0)])
+    x = pad(x, 2, left, chunks * chunk - left - x.shape[2])
     return mx.flatten(mx.swapaxes(mx.unflatten(x, 2, (chunks, chunk)), 1, 2), 0, 1)
 
 

@@ -17,6 +17,7 @@ from ..crossover import scores_fit, skipped_share
 from ..fused import is_fused
 from ..masks import Causal, between
 from ..online_softmax import after
+from ..padding import pad
 from ..problem import Call, Device, Problem
 
 NAME = "query_blocks"
@@ -108,7 +109,7 @@ def _gradient(call: Call, blocks: list[slice], cotangent: mx.array) -> list[mx.a
         own = _own_gradient(part, towards)
         keys = _keys(call.problem, rows)
         for name in ("k", "v"):
-            own[name] = mx.pad(own[name], [(0, 0), (0, 0), (keys.start, call.problem.key_length - keys.stop), (0, 0)])
+            own[name] = pad(own[name], 2, keys.start, call.problem.key_length - keys.stop)
         for name, gradient in own.items():
             if name == "q" or (name == "mask" and _has_rows(call.mask)):
                 by_query.setdefault(name, []).append(gradient)
