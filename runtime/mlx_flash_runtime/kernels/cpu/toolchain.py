@@ -44,11 +44,10 @@ class Toolchain:
         """That of this machine; raises BuildError, with the way out, where something is missing or does not fit."""
         spec = importlib.util.find_spec("nanobind")  # found, not imported: only its sources are needed
         if spec is None or spec.origin is None:
-            raise BuildError("nanobind is not installed: pip install 'mlx-flash-runtime[cpu]'")
+            raise BuildError(f"nanobind is not installed: {_nanobind_advice()}")
         nanobind = Path(spec.origin).parent
-        ours, theirs = _nanobind_abi(nanobind), mlx_abi()
-        if ours != theirs:
-            raise BuildError(f"the installed nanobind (ABI {ours}) does not fit MLX {_mlx_version()} (ABI {theirs})")
+        if _nanobind_abi(nanobind) != mlx_abi():
+            raise BuildError(f"the installed nanobind does not fit MLX {_mlx_version()}: {_nanobind_advice()}")
         command = (
             shlex.split(os.environ.get("CXX", ""))
             or [name for name in ("c++", "g++", "clang++") if shutil.which(name)][:1]
@@ -102,6 +101,8 @@ class Toolchain:
         return [self.nanobind / "src" / "nb_combined.cpp", *own]
 
 
+# Releases of nanobind by the version of their internals.
+_NANOBIND = {17: "2.10.*", 18: "2.11.*", 19: "2.12.*", 20: "2.13.*", 21: "2.15.*", 22: "3.*"}
 _COMPILER_ADVICE = {
     "Linux": "install g++ or clang++ (Debian, Ubuntu: apt install g++)",
     "Darwin": "xcode-select --install",
@@ -163,9 +164,15 @@ def mlx_abi() -> int | None:
     api.PyInterpreterState_GetDict.restype = ctypes.c_void_p  # a borrowed reference, which py_object would give away
     shared = api.PyInterpreterState_GetDict(api.PyInterpreterState_Get())
     for name in map(str, ctypes.cast(shared, ctypes.py_object).value):
-        if found := re.fullmatch(r"__nb_internals_.*_v(\d+)(_stable)?_mlx__", name):
+        if found := re.fullmatch(r"__nb_internals_(?:.*_)?v(\d+)_(?:.*_)?mlx__", name):
             return int(found[1])
     return None
+
+
+def _nanobind_advice() -> str:
+    abi = mlx_abi()
+    release = _NANOBIND.get(abi) if abi is not None else None
+    return f"pip install 'nanobind=={release}'" if release else f"one with version {abi} of its internals would do"
 
 
 def _nanobind_abi(folder: Path) -> int | None:
