@@ -19,7 +19,7 @@ from typing import Any
 import mlx.core as mx
 from store import write
 
-from mlx_flash_runtime import enable_flash_attention, patch, report
+from mlx_flash_runtime import enable_flash_attention, report, state
 from mlx_flash_runtime.bench import plain as by_hand
 from mlx_flash_runtime.bench.grid import routes_between
 from mlx_flash_runtime.bench.machine import is_out_of_memory
@@ -244,7 +244,7 @@ def stock(run: Run) -> Run:
     """`run` on MLX's own attention."""
 
     def paused(calls: int) -> Any:
-        with patch.paused():
+        with state.paused():
             return run(calls)
 
     return paused

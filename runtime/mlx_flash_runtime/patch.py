@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import mlx.core as mx
 
-from . import layers, mla, mlx_lm_patches, state, stock
+from . import exporting, layers, mla, mlx_lm_patches, state, stock
 from .planner import UNPLANNED, Planner
 from .rebind import rebind
 
@@ -34,6 +32,7 @@ def install(planner: Planner) -> None:
             if current is not _above and current is not scaled_dot_product_attention:
                 stock.attention = current
             rebind(stock.attention, scaled_dot_product_attention)
+            exporting.install()
         mlx_lm_patches.catch_up()
 
 
@@ -47,19 +46,9 @@ def uninstall() -> None:
             state.planner = None
             rebind(scaled_dot_product_attention, stock.attention)
             mlx_lm_patches.uninstall()
+            exporting.uninstall()
             function = mx.fast.scaled_dot_product_attention
             _above = None if function is stock.attention else function
-
-
-@contextmanager
-def paused() -> Iterator[None]:
-    """Stock attention for the length of a `with` block, at no cost worth measuring: the patch stays in place and passes
-    every call on. For measurements; not for threads that attend meanwhile."""
-    planner, state.planner = state.planner, None
-    try:
-        yield
-    finally:
-        state.planner = planner
 
 
 def scaled_dot_product_attention(

@@ -123,6 +123,24 @@ def test_a_patch_on_top_of_ours_survives(qkv: list[mx.array], monkeypatch: pytes
     assert current() is STOCK[0]
 
 
+def test_exported_functions_have_mlx_s_own_attention(qkv: list[mx.array], tmp_path: Path) -> None:
+    originals = mx.export_function, mx.exporter
+
+    def attend(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
+        return mx.fast.scaled_dot_product_attention(q, k, v, scale=0.5, mask="causal")
+
+    wanted = attend(*qkv)
+    with flash_attention_enabled():
+        mx.export_function(str(tmp_path / "one.mlxfn"), attend, *qkv)
+        with mx.exporter(str(tmp_path / "more.mlxfn"), attend) as exporter:
+            exporter(*qkv)
+        assert mx.allclose(attend(*qkv), wanted, rtol=1e-5, atol=1e-6)
+    for name in ("one", "more"):
+        (imported,) = mx.import_function(str(tmp_path / f"{name}.mlxfn"))(*qkv)
+        assert mx.array_equal(imported, wanted)
+    assert (mx.export_function, mx.exporter) == originals
+
+
 def test_context_manager_restores_what_was_there() -> None:
     with flash_attention_enabled(block_size=16):
         assert report().block_size == 16

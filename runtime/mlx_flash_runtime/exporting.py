@@ -1,0 +1,43 @@
+"""Exported functions get MLX's own attention: an operation of ours, or a function with a gradient of its own, cannot be
+written to a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import mlx.core as mx
+
+from . import state
+
+# Functions of `mlx.core` that trace the function that is their second argument.
+_NAMES = ("export_function", "exporter")
+_originals: dict[str, Callable[..., Any]] = {}
+
+
+def install() -> None:
+    """Has functions exported with MLX's own attention."""
+    for name in _NAMES:
+        _originals[name] = getattr(mx, name)
+        setattr(mx, name, _with_stock_attention(_originals[name]))
+
+
+def uninstall() -> None:
+    """Puts MLX's own functions back."""
+    for name, original in _originals.items():
+        setattr(mx, name, original)
+    _originals.clear()
+
+
+def _with_stock_attention(original: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(original)
+    def export(file: Any, function: Callable[..., Any], *arguments: Any, **settings: Any) -> Any:
+        @wraps(function)
+        def traced(*inputs: Any, **named: Any) -> Any:
+            with state.paused():
+                return function(*inputs, **named)
+
+        return original(file, traced, *arguments, **settings)
+
+    return export
