@@ -18,7 +18,7 @@ from .layers import Decision, Kind
 from .masks import StructuredMask, structure_of
 from .mla import may_be_rope_scores
 from .problem import Call, Device, Problem
-from .routes import ROUTES, Route, cpu_kernel, native, reference, unfused
+from .routes import ROUTES, Route, cpu_kernel, cuda_kernel, native, reference, unfused
 from .settings import Settings
 
 # A decoding loop meets a new key length with every token: the cache starts over rather than grow with them.
@@ -225,8 +225,11 @@ class Planner:
         chosen = self._plan(problem, device, mask)
         if not gradient.shows() or device.backend == "cpu":
             return _unsure_of_training(chosen)
+        # Asking MLX costs more than planning: it is left where MLX's own function is the answer anyway, as inside the
+        # CUDA kernel's route, and in decode, of which nobody takes a gradient.
         in_training = self._plan(replace(problem, training=True), device, mask)
-        if chosen.is_native and in_training.is_native:  # all the same: asking MLX would cost more than planning
+        asks_itself = chosen.is_native or chosen.route is cuda_kernel
+        if (in_training.is_native and asks_itself) or problem.phase == "decode":
             return _unsure_of_training(chosen)
         return replace(chosen, in_training=in_training)
 
