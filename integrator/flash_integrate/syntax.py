@@ -76,11 +76,13 @@ def _starts_a_block(first: ast.stmt, lines: list[str]) -> bool:
 
 
 def walk(root: ast.AST) -> list[ast.AST]:
-    """Every node of a tree but the expression contexts, in no order to rely on: `ast.walk` in half its time."""
+    """Every node of a tree but the expression contexts, in no order to rely on: `ast.walk` in two thirds of its time."""
     found = [root]
     for node in found:
-        for value in node.__dict__.values():
-            if isinstance(value, list):
+        values = node.__dict__
+        for name in node._fields:
+            value = values.get(name)
+            if value.__class__ is list:
                 found += [item for item in value if isinstance(item, ast.AST)]
             elif isinstance(value, ast.AST) and not isinstance(value, ast.expr_context):
                 found.append(value)
