@@ -76,7 +76,7 @@ def figures(results: Results, others: list[Rows]) -> str:
         parts.append("\n".join(machines))
     missing = [name for machine, name in NAMES.items() if not results[machine]]
     if missing:
-        parts.append(f"Not measured yet: {', '.join(missing)}.")
+        parts.append(f"Grid and workflows are not measured yet on: {', '.join(missing)}.")
     parts.append(
         "[docs/performance.md](docs/performance.md) has every table, the commands, and which claims hold where."
     )

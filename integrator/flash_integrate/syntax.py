@@ -76,7 +76,7 @@ def _starts_a_block(first: ast.stmt, lines: list[str]) -> bool:
 
 
 def walk(root: ast.AST) -> list[ast.AST]:
-    """Every node of a tree but the expression contexts, in no order to rely on: `ast.walk` in two thirds of its time."""
+    """Every node of a tree but the expression contexts, in no order to rely on: faster than `ast.walk` by a third."""
     found = [root]
     for node in found:
         values = node.__dict__

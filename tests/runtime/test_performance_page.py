@@ -32,7 +32,7 @@ def test_nothing_measured_is_said_with_the_commands(page: ModuleType, tmp_path: 
     assert "| LoRA 15-35 % faster | not measured | not measured | not measured |" in text
     assert "python benchmarks/suite.py metal && python benchmarks/performance_page.py" in text
     assert "mlx-flash bench grid --dtype float32,bfloat16\n" in text
-    assert "Not measured yet: CPU, NVIDIA H200, Mac (Metal)." in readme
+    assert "not measured yet on: CPU, NVIDIA H200, Mac (Metal)." in readme
 
 
 def test_another_number_is_another_page(page: ModuleType, tmp_path: Path) -> None:
