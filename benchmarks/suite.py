@@ -18,7 +18,7 @@ from pathlib import Path
 
 from store import RESULTS
 
-_LENGTHS = "512,2000,8100"  # the last two are no multiples of 128
+_LENGTHS = "512,2000,8100,16200"  # all but the first are no multiples of 128
 _BENCH = "mlx-flash bench"
 _SUITES = {
     "cpu": {
@@ -35,8 +35,8 @@ _SUITES = {
         "grid": f"{_BENCH} grid --dtype float32,bfloat16",
         "workflow_lora": f"{_BENCH} workflow lora --config 1b --batch 1 --length {_LENGTHS}",
         "workflow_full": f"{_BENCH} workflow full --config 1b --batch 1 --length {_LENGTHS}",
-        "workflow_chat_gemma": f"{_BENCH} workflow chat --config 1b --shape gemma --length {_LENGTHS},16200",
-        "workflow_chat_window": f"{_BENCH} workflow chat --config 1b --shape window --length {_LENGTHS},16200",
+        "workflow_chat_gemma": f"{_BENCH} workflow chat --config 1b --shape gemma --length {_LENGTHS}",
+        "workflow_chat_window": f"{_BENCH} workflow chat --config 1b --shape window --length {_LENGTHS}",
         "routes": "python benchmarks/routes.py h200",
         "workflow_batch_window": f"{_BENCH} workflow batch --config 1b --shape window --batch 4 --length {_LENGTHS}",
         "workflow_batch_gemma": f"{_BENCH} workflow batch --config 1b --shape gemma --batch 4 --length {_LENGTHS}",
