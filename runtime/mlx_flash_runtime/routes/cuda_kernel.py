@@ -80,12 +80,13 @@ def run(call: Call, block_size: int | None) -> mx.array:
     """The kernel, by way of a compiled function; MLX's own attention inside of the user's transformations."""
     arrays = [x.astype(call.dtype) for x in (call.q, call.k, call.v)]
     arrays += [x for x in (call.mask, call.sinks) if x is not None]
-    return _compiled(call.problem, call.scale)(*arrays)
+    return _compiled(call.problem, call.scale, str(mx.default_stream(mx.default_device())))(*arrays)
 
 
 @lru_cache(maxsize=1024)
-def _compiled(problem: Problem, scale: float) -> Callable[..., mx.array]:
-    """The kernel as a function of q, k, v, then mask and sinks if any.
+def _compiled(problem: Problem, scale: float, stream: str) -> Callable[..., mx.array]:
+    """The kernel as a function of q, k, v, then mask and sinks if any; one for each stream, since what is compiled stays
+    on that of its first call.
 
     `mx.compile` makes it: what it replays costs a third of what describing a kernel costs in Python. It also tells
     whether the arrays are those of a transformation (vmap, which no custom kernel has, a gradient, a compilation):
