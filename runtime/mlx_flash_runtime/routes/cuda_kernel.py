@@ -85,7 +85,7 @@ def run(call: Call, block_size: int | None) -> mx.array:
 
 @lru_cache(maxsize=1024)
 def _compiled(problem: Problem, scale: float, stream: str) -> Callable[..., mx.array]:
-    """The kernel as a function of q, k, v, then mask and sinks if any; one for each stream, since what is compiled stays
+    """The kernel as a function of q, k, v, then mask and sinks if any; one for each stream, as what is compiled stays
     on that of its first call.
 
     `mx.compile` makes it: what it replays costs a third of what describing a kernel costs in Python. It also tells
