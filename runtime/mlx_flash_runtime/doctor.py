@@ -103,7 +103,8 @@ def examine() -> Examination:
 
 
 def _system() -> Finding:
-    value = f"{platform.system()} {platform.release()} {platform.machine()}, Python {platform.python_version()}"
+    release = platform.release().partition("-")[0]
+    value = f"{platform.system()} {release} {platform.machine()}, Python {platform.python_version()}"
     if sys.platform == "darwin" and platform.machine() != "arm64":
         return Finding("system", "warning", value, "use a Python for Apple silicon (arm64): MLX needs it for the GPU")
     return Finding("system", "ok", value)
