@@ -32,8 +32,6 @@ def match(facts: FileFacts) -> list[Command] | Refusal | None:
     if click_option(facts) is None:
         return Refusal("click.option has no name in this file")
     for command in commands:
-        if facts.first_line_of(command.statement) is None:
-            return Refusal("the command's body shares its line with the def", command.statement.line)
         if reason := refusal_of_options(facts, command):
             return Refusal(reason, command.statement.line)
     return commands

@@ -30,8 +30,6 @@ def match(facts: FileFacts) -> list[Command] | Refusal | None:
     if name_in(facts, {"typer"}, "Option") is None:
         return Refusal("typer.Option has no name in this file")
     for command in commands:
-        if facts.first_line_of(command.statement) is None:
-            return Refusal("the command's body shares its line with the def", command.statement.line)
         if reason := refusal_of_options(facts, command):
             return Refusal(reason, command.statement.line)
         if "Annotated" not in facts.names_imported and is_used_as_function(facts, command):

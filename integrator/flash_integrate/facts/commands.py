@@ -72,7 +72,9 @@ def click_option(facts: FileFacts) -> str | None:
 
 
 def refusal_of_options(facts: FileFacts, command: Command) -> str | None:
-    """Why a command can't be given the two options."""
+    """Why a command can't be given the two options and the call."""
+    if facts.first_line_of(command.statement) is None:
+        return "the command's body shares its line with the def"
     node = command.node
     name = node.name
     if BLOCK_SIZE_TYPE.encode() in facts.source.data:
