@@ -52,7 +52,8 @@ _layers: list[Layer] = []
 # By identity, for as long as the module lives.
 _by_module: dict[int, Layer] = {}
 # Two tables by the identity of a code object (hashing one reads all of it), which is held so that the identity stays
-# its own: layers of calls outside any module by line, and whether a function is a method (its first argument is self).
+# its own: layers of calls outside any module by instruction, and whether a function may be a module's method (its first
+# argument is self, and no other object's was seen there).
 _by_site: dict[tuple[int, int], Layer] = {}
 _is_method: dict[int, bool] = {}
 _codes: list[CodeType] = []
@@ -71,9 +72,7 @@ def count(kind: Kind, caller: FrameType) -> None:
         if frame is None:
             break
         is_method = _is_method.get(id(frame.f_code))
-        if is_method is None:
-            is_method = _learn(frame.f_code)
-        if is_method:
+        if is_method or (is_method is None and _learn(frame.f_code)):
             module = frame.f_locals.get("self")
             layer = _by_module.get(id(module))
             if layer is not None:
@@ -81,9 +80,10 @@ def count(kind: Kind, caller: FrameType) -> None:
             if _is_module(module):
                 layer = _new_layer(module, frame)
                 break
+            _is_method[id(frame.f_code)] = False
         frame = frame.f_back
     if layer is None:
-        layer = _site(caller)
+        layer = _by_site.get((id(caller.f_code), caller.f_lasti)) or _new_site(caller)
     try:
         own = layer.calls[get_ident()]
     except KeyError:
@@ -163,7 +163,8 @@ def _name(module: Any, frame: FrameType) -> str:
     name = ""
     outer: FrameType | None = frame.f_back
     while outer is not None:
-        if _is_method.get(id(outer.f_code), False) or _learn(outer.f_code):
+        is_method = _is_method.get(id(outer.f_code))
+        if is_method or (is_method is None and _learn(outer.f_code)):
             root: Any = outer.f_locals.get("self")
             if _is_module(root):
                 path = next((path for path, part in root.named_modules() if part is module), None)
@@ -172,16 +173,17 @@ def _name(module: Any, frame: FrameType) -> str:
     return name or type(module).__name__
 
 
-def _site(frame: FrameType) -> Layer:
+def _new_site(frame: FrameType) -> Layer:
     code = frame.f_code
-    key = (id(code), frame.f_lineno)
+    name = f"{Path(code.co_filename).name}:{frame.f_lineno} {code.co_name}"
     with _lock:
-        if key not in _by_site:
-            layer = Layer(f"{Path(code.co_filename).name}:{frame.f_lineno} {code.co_name}", "function")
-            _codes.append(code)
-            _by_site[key] = layer
+        layer = next((old for old in _layers if (old.name, old.class_name) == (name, "function")), None)
+        if layer is None:  # else another call on that line
+            layer = Layer(name, "function")
             _layers.append(layer)
-        return _by_site[key]
+        _codes.append(code)
+        _by_site[id(code), frame.f_lasti] = layer
+    return layer
 
 
 def _new_lock() -> None:
