@@ -30,12 +30,19 @@ def section(results: Results) -> str:
 
 
 def grid_claim(key: str, least: float, form: str = "{:.2f}×") -> Judge:
-    """Whether a number of the grid's summary is at least `least`, for each dtype."""
+    """Whether a number of the grid's summary is at least `least`, for each dtype; and after `mlx-flash tune`."""
 
     def judge(documents: dict[str, Document]) -> str:
-        grids = [document for name, document in documents.items() if name.rpartition("_")[0] == "grid"]
-        rows = [row for document in grids for row in document.summary if row[key] is not None]
-        return "; ".join(f"{row['dtype']} {form.format(row[key])}: {yes(row[key] >= least)}" for row in rows) or MISSING
+        grids = {name.rpartition("_")[0]: document for name, document in documents.items()}
+        said = []
+        for name, when in (("grid", ""), ("grid_tuned", "tuned, ")):
+            rows = grids[name].summary if name in grids else []
+            said += [
+                f"{when}{row['dtype']} {form.format(row[key])}: {yes(row[key] >= least)}"
+                for row in rows
+                if row[key] is not None
+            ]
+        return "; ".join(said) or MISSING
 
     return judge
 

@@ -35,11 +35,11 @@ SHOWN_ROUTES = (
 def figures(results: Results, others: list[Rows]) -> str:
     """The tables and what they were measured on; a line where there is nothing yet."""
     attention = [
-        {"machine": NAMES[machine], **row}
+        {"machine": NAMES[machine] + when, **row}
         for machine, documents in results.items()
-        for name, document in documents.items()
-        if name == f"grid_{machine}"
-        for row in document.summary
+        for name, when in (("grid", ""), ("grid_tuned", ", after `mlx-flash tune`"))
+        if f"{name}_{machine}" in documents
+        for row in documents[f"{name}_{machine}"].summary
     ]
     workflows = [
         {"machine": NAMES[machine], **max(document.rows, key=lambda row: int(row["length"]))}

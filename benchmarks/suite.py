@@ -9,10 +9,12 @@ Writes NAME_MACHINE.json into benchmarks/results, each as soon as it is measured
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from store import RESULTS
 
 _LENGTHS = "512,2000,8100,16200"  # all but the first are no multiples of 128
 _BENCH = "mlx-flash bench"
+_TUNE_GRID = "mlx-flash tune --batch 1,2 --length 64,128 --head-dim 32,64 --mask none --phase prefill --seconds 2"
 _SUITES = {
     "cpu": {
         "grid": f"{_BENCH} grid --dtype float32,bfloat16",
@@ -33,11 +36,13 @@ _SUITES = {
     },
     "h200": {
         "grid": f"{_BENCH} grid --dtype float32,bfloat16",
+        "grid_tuned": f"{_TUNE_GRID} --dtype float32,bfloat16 && {_BENCH} grid --dtype float32,bfloat16",
         "workflow_lora": f"{_BENCH} workflow lora --config 1b --batch 1 --length {_LENGTHS}",
         "workflow_full": f"{_BENCH} workflow full --config 1b --batch 1 --length {_LENGTHS}",
         "workflow_chat_gemma": f"{_BENCH} workflow chat --config 1b --shape gemma --length {_LENGTHS}",
         "workflow_chat_window": f"{_BENCH} workflow chat --config 1b --shape window --length {_LENGTHS}",
         "routes": "python benchmarks/routes.py h200",
+        "quantized_cache": "python benchmarks/quantized_cache.py h200",
         "workflow_batch_window": f"{_BENCH} workflow batch --config 1b --shape window --batch 4 --length {_LENGTHS}",
         "workflow_batch_gemma": f"{_BENCH} workflow batch --config 1b --shape gemma --batch 4 --length {_LENGTHS}",
         "workflow_chat": f"{_BENCH} workflow chat --config 1b --length {_LENGTHS}",
@@ -86,13 +91,21 @@ def main() -> int:
 
 def run(command: str, path: Path, end: float) -> bool:
     """Whether the command ended well, and before `end`. When the time is up it is interrupted: the rows that it has by
-    then are in its file."""
-    program, *arguments = shlex.split(command)
+    then are in its file. What it tunes is its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, "MLX_FLASH_CALIBRATION": str(Path(folder, "calibration.json"))}
+        *before, last = command.split(" && ")
+        parts = [*before, f"{last} --json {shlex.quote(str(path))}"]
+        return all(_run(shlex.split(part), environment, end) for part in parts)
+
+
+def _run(command: list[str], environment: dict[str, str], end: float) -> bool:
+    program, *arguments = command
     own = ["-m", "mlx_flash_runtime.cli"] if program == "mlx-flash" else []
     left = end - time.monotonic()
     if left <= 0:
         return False
-    process = subprocess.Popen([sys.executable, *own, *arguments, "--json", str(path)])
+    process = subprocess.Popen([sys.executable, *own, *arguments], env=environment)
     try:
         return process.wait(None if left == float("inf") else left) == 0
     except subprocess.TimeoutExpired:

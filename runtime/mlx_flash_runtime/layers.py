@@ -46,7 +46,7 @@ class Layer:
     module: weakref.ref[Any] | None = None
 
 
-_REACH = 6
+_REACH = 4
 _lock = threading.Lock()
 _layers: list[Layer] = []
 # By identity, for as long as the module lives.

@@ -157,7 +157,7 @@ class Problem:
         )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)  # not frozen, which is dear to make: there is one for every call
 class Call:
     """One attention call with its arrays, of the shapes that `problem` says. `mask` is None unless the mask reached us
     as an array."""

@@ -3,6 +3,9 @@
 Stock mlx-lm multiplies with the quantized arrays themselves, which leaves scores of H x L x S elements. For one or a
 few queries that is best, as nothing but the quantized bytes is read. For many queries the keys and values are
 dequantized here, some heads at a time (heads are independent of each other), and go where any attention call goes.
+
+On CUDA they always are: that backend's quantized_matmul (MLX 0.32.4) takes no slice of a cache, and where keys are
+broadcast over groups of query heads, it takes the first head's keys for all.
 """
 
 from __future__ import annotations
@@ -28,9 +31,6 @@ _BYTES_AT_ONCE = 2**27
 
 Quantized = Sequence[mx.array]
 _SINKS = "on the quantized keys and values, with sinks"
-# MLX's CUDA backend (0.32.4, make_problem_shape in its quantized/qmm) takes the first head's keys for all heads where
-# keys are broadcast over groups of query heads, as mlx-lm does.
-_GROUPS = "on the quantized keys and values, the query heads of a key head together"
 
 
 def by_blocks(original: Callable[..., mx.array]) -> Callable[..., mx.array]:
@@ -48,9 +48,7 @@ def by_blocks(original: Callable[..., mx.array]) -> Callable[..., mx.array]:
     ) -> mx.array:
         arguments = (queries, q_keys, q_values, scale, mask, None, group_size, bits)
         if state.planner is not None:
-            done = _attention(*arguments) if queries.shape[2] > _FEW_QUERIES else None
-            if done is None and Device.current().backend == "cuda" and queries.shape[1] > q_keys[0].shape[1]:
-                done = _products(*arguments), Kind(phase_of(queries.shape[2], q_keys[0].shape[2]), NAME, _GROUPS)
+            done = _attention(*arguments)
             if done is not None:
                 layers.count(done[1], sys._getframe(1))
                 return done[0]
@@ -69,7 +67,7 @@ def with_sinks(original: Callable[..., mx.array]) -> Callable[..., mx.array]:
         if sinks is None or state.planner is None or not hasattr(cache, "bits"):
             return original(queries, keys, values, cache, scale=scale, mask=mask, sinks=sinks)
         arguments = (queries, keys, values, scale, mask, sinks, cache.group_size, cache.bits)
-        done = _attention(*arguments) if queries.shape[2] > _FEW_QUERIES else None
+        done = _attention(*arguments)
         if done is None:
             kind = Kind(phase_of(queries.shape[2], keys[0].shape[2]), NAME, _SINKS)
             done = _products(*arguments), kind
@@ -89,9 +87,13 @@ def _attention(
     group_size: int,
     bits: int,
 ) -> tuple[mx.array, Kind] | None:
-    """The call on dequantized heads and its kind, or None where MLX's unfused attention would be all they get."""
+    """The call on dequantized heads and its kind; None where the quantized products are better, for few queries or
+    where MLX's unfused attention would be all they get."""
     planner = state.planner
     assert planner is not None
+    products_work = Device.current().backend != "cuda"
+    if products_work and queries.shape[2] <= _FEW_QUERIES:
+        return None
     heads, key_heads = queries.shape[1], q_keys[0].shape[1]
     groups = heads // key_heads
     at_once = _heads_at_once(q_keys, q_values, bits)
@@ -109,7 +111,7 @@ def _attention(
         own_mask = mask[:, queried] if isinstance(mask, mx.array) and mask.ndim == 4 and mask.shape[1] > 1 else mask
         own_sinks = None if sinks is None else sinks[queried]
         plan = planner.plan_call(q, k, v, own_mask, own_sinks)
-        if not plan.is_ours:
+        if products_work and not plan.is_ours:
             return None
         parts.append(plan.run(q, k, v, scale=scale, mask=own_mask, sinks=own_sinks))
     phase, route, reason = plan.kind

@@ -107,7 +107,8 @@ def test_rows_of_minus_infinity_are_nan_alone() -> None:
 
 
 @on_gpu
-def test_float32_takes_it_and_gradients_are_mlx_s() -> None:
+def test_asked_for_it_is_taken_and_gradients_are_mlx_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLX_FLASH_ROUTE", "cuda_kernel")
     q, k, v = (mx.random.normal((1, 8, 64, 64), key=mx.random.key(i)) for i in range(3))
 
     def loss(q: mx.array) -> mx.array:

@@ -147,6 +147,19 @@ def test_products_on_quantized_keys_take_groups_as_rows(length: int, mask: Any) 
     assert mx.allclose(out, wanted, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("sinks", [False, True])
+@pytest.mark.parametrize("length", [1, 5])
+def test_on_cuda_a_decode_has_no_quantized_products(
+    length: int, sinks: bool, bits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = replace(Device.current(), backend="cuda", cpu_kernel=False)
+    monkeypatch.setattr(Device, "current", lambda: device)
+    monkeypatch.setattr(mx, "quantized_matmul", None)
+    test_quantized_keys_and_values(length, None, sinks, bits)
+    assert report().as_dict()["routes"] == {"quantized": 1}
+
+
 def test_forced_blocks_take_a_quantized_prefill_head_by_head(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLX_FLASH_ROUTE", "blockwise")
     monkeypatch.setattr("mlx_flash_runtime.quantized._BYTES_AT_ONCE", 1)

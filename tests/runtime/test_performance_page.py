@@ -11,7 +11,7 @@ from types import ModuleType
 import click
 import pytest
 
-from mlx_flash_runtime.cli.bench import bench
+from mlx_flash_runtime.cli.group import mlx_flash
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -85,10 +85,15 @@ def test_every_command_of_the_suite_is_one(page: ModuleType) -> None:
     suite = importlib.import_module("suite")
     for machine in suite.MACHINES:
         for command in suite.commands(machine).values():
-            program, *words = shlex.split(command)
-            if program == "python":
-                assert (ROOT / words[0]).is_file()
-                continue
-            group, name, *options = words
-            assert group == "bench"
-            bench.get_command(click.Context(bench), name).make_context(name, options)  # raises for what is no option
+            for part in command.split(" && "):
+                program, *words = shlex.split(part)
+                if program == "python":
+                    assert (ROOT / words[0]).is_file()
+                    continue
+                assert program == "mlx-flash"
+                at: click.Command = mlx_flash
+                while isinstance(at, click.Group):
+                    found = at.get_command(click.Context(at), words.pop(0))
+                    assert found is not None
+                    at = found
+                at.make_context(at.name, words)  # raises for what is no option

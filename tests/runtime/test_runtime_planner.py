@@ -120,20 +120,16 @@ def test_a_kernel_that_metal_avoids_is_taken_where_scores_do_not_fit() -> None:
 @pytest.mark.parametrize(
     ("case", "name"),
     [
-        (problem(64, dtype="float32"), "cuda_kernel"),
-        (problem(2048, dtype="float32", head_dim=128, mask="none"), "cuda_kernel"),
-        (problem(4096, dtype="float32", head_dim=256, mask="none"), "unfused"),
-        (problem(64, dtype="float32", head_dim=60), "unfused"),  # MLX multiplies those in float32 proper
-        (problem(8, 64, dtype="float32", head_dim=80), "unfused"),
-        (problem(512, head_dim=256, mask="none"), "cuda_kernel"),
-        (problem(2048, head_dim=256), "cuda_kernel"),
-        (problem(8192, head_dim=256), "cuda_kernel"),
+        (problem(8192, dtype="float32"), "cuda_kernel"),
+        (problem(8192, dtype="float32", mask="none"), "cuda_kernel"),
+        (problem(8192, dtype="float32", head_dim=128), "cuda_kernel"),
         (problem(8192, dtype="float32", head_dim=128, mask="none"), "unfused"),
-        (problem(512, 4096, head_dim=256), "unfused"),  # nearly all of the mask is visible
-        (problem(1024, 512), "cuda_kernel"),
+        (problem(8192, dtype="float32", head_dim=60), "unfused"),  # MLX multiplies those in float32 proper
+        (problem(4096, dtype="float32"), "unfused"),
+        (problem(8192, head_dim=256), "unfused"),
     ],
 )
-def test_cuda_takes_its_kernel_where_it_was_measured_faster(case: Problem, name: str) -> None:
+def test_cuda_takes_its_kernel_where_compiling_it_is_soon_made_good(case: Problem, name: str) -> None:
     assert route(CUDA, case)[0] == name
     assert route(CUDA, replace(case, training=True))[0] != "cuda_kernel"
     assert route(replace(CUDA, capability=(7, 5)), case)[0] != "cuda_kernel"

@@ -1,8 +1,12 @@
-"""Our own kernel on CUDA, where MLX has no fused one: float32, and head dims above 128."""
+"""Our own kernel on CUDA: float32 and head dims above 128, for which MLX has none that is fused, and short 16-bit
+calls, which cost less to launch than through cuDNN.
+
+MLX compiles a custom kernel in every process that uses it, for seconds. That pays by itself only for the largest calls;
+for others `mlx-flash tune` decides, whose user knows that they will be many.
+"""
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -23,15 +27,12 @@ _FEWEST_QUERIES = 9
 # float32 rows in steps of this: where MLX's own products are not TF32 ones, ours must not be either.
 _TF32_STEP = 8
 
-# By measurement on an H200 (benchmarks/routes.py), with the bytes of a row of queries: the most scores for which it is
-# faster than MLX's unfused attention, which multiplies faster where there is much to multiply.
-_MOST_SCORES = {256: math.inf, 512: 2**27, 1024: 2**21}
-_MOST_SCORES_OF_16_BITS = {256: math.inf, 512: 2**22}
-# Where this share of the scores is hidden by a causal mask, it skips them: faster at any size, and with long rows of
-# float32 at this many times as many scores.
+# By measurement on an H200 (benchmarks/routes.py): float32 calls of so many scores, with rows of so many bytes, or of
+# twice that where a causal mask hides so large a share, gain milliseconds: 2 to 3 seconds of compiling are made good
+# within a thousand calls.
+_MANY_SCORES = 2**29
+_ROW_BYTES = 256
 _SKIPPED_SHARE = 0.375
-_LONG_ROW = 512
-_CAUSAL_GROWTH = 4
 
 
 def holds(problem: Problem, device: Device) -> tuple[bool, str]:
@@ -55,15 +56,12 @@ def holds(problem: Problem, device: Device) -> tuple[bool, str]:
 
 
 def pays(problem: Problem, device: Device) -> tuple[bool, str]:
-    """Up to a number of scores; further where a causal mask lets it skip many."""
+    """Where a call gains so much that compiling is soon made good."""
     row = problem.item_bytes * max(problem.head_dim, problem.value_head_dim)
-    limits = _MOST_SCORES if problem.dtype == "float32" else _MOST_SCORES_OF_16_BITS
-    most = next(scores for bytes_of_row, scores in limits.items() if row <= bytes_of_row)
-    if problem.mask == "causal" and skipped_share(problem) >= _SKIPPED_SHARE:
-        most = _CAUSAL_GROWTH * most if row > _LONG_ROW else math.inf
-    if problem.score_count <= most:
+    longest = 2 * _ROW_BYTES if skipped_share(problem) >= _SKIPPED_SHARE else _ROW_BYTES
+    if problem.dtype == "float32" and problem.score_count >= _MANY_SCORES and row <= longest:
         return True, "the CUDA kernel is faster than MLX's unfused attention"
-    return False, "the CUDA kernel is not faster for so many scores"
+    return False, "MLX compiles it for seconds in every process: mlx-flash tune takes it where it is faster"
 
 
 def block_size(problem: Problem, device: Device) -> int | None:
@@ -78,21 +76,36 @@ def extra_memory(problem: Problem, device: Device, block_size: int | None) -> in
 
 def run(call: Call, block_size: int | None) -> mx.array:
     """The kernel, by way of a compiled function; MLX's own attention inside of the user's transformations."""
-    arrays = [x.astype(call.dtype) for x in (call.q, call.k, call.v)]
+    q, k, v = call.q, call.k, call.v
+    if not q.dtype == k.dtype == v.dtype:
+        q, k, v = (x.astype(call.dtype) for x in (q, k, v))
+    arrays = [q, k, v]
     arrays += [x for x in (call.mask, call.sinks) if x is not None]
-    return _compiled(call.problem, call.scale, str(mx.default_stream(mx.default_device())))(*arrays)
+    stream = mx.default_stream(mx.default_device())
+    kernels = _kernels(call.problem, call.scale)
+    for own, attention in kernels:
+        if own == stream:
+            return attention(*arrays)
+    kernels.append((stream, _compiled(call.problem, call.scale)))
+    return kernels[-1][1](*arrays)
 
 
 @lru_cache(maxsize=1024)
-def _compiled(problem: Problem, scale: float, stream: str) -> Callable[..., mx.array]:
-    """The kernel as a function of q, k, v, then mask and sinks if any; one for each stream, as what is compiled stays
-    on that of its first call.
+def _kernels(problem: Problem, scale: float) -> list[tuple[mx.Stream, Callable[..., mx.array]]]:
+    """The compiled functions of a problem; one for each stream, as what is compiled stays on that of its first call
+    (streams that are equal have different hashes)."""
+    return []
+
+
+def _compiled(problem: Problem, scale: float) -> Callable[..., mx.array]:
+    """The kernel as a function of q, k, v, then mask and sinks if any.
 
     `mx.compile` makes it: what it replays costs a third of what describing a kernel costs in Python. It also tells
     whether the arrays are those of a transformation (vmap, which no custom kernel has, a gradient, a compilation):
     it then runs the Python function itself, each time, as it does else only for the first call.
     """
-    runs = threading.local()
+    # Of each thread, as compiled functions are: whether this one was replayed, and whether it ran in the last call.
+    this = threading.local()
 
     def call(arrays: Sequence[mx.array]) -> Call:
         q, k, v, *rest = arrays
@@ -100,16 +113,17 @@ def _compiled(problem: Problem, scale: float, stream: str) -> Callable[..., mx.a
         return Call(problem, q, k, v, scale, mask, rest[-1] if problem.sinks else None)
 
     def kernel(*arrays: mx.array) -> mx.array:
-        runs.count += 1
+        this.ran = True
         return cuda.attention(call(arrays))
 
     compiled = mx.compile(kernel)
 
     def attention(*arrays: mx.array) -> mx.array:
-        for _ in range(2):
-            runs.count = 0
+        for _ in range(1 if hasattr(this, "replayed") else 2):
+            this.ran = False
             out: mx.array = compiled(*arrays)
-            if not runs.count:
+            if not this.ran:
+                this.replayed = True
                 return out
         return stock.call(call(arrays))
 

@@ -115,5 +115,8 @@ def _kernel(mask: MaskKind, sinks: bool, memory: int) -> Any:
 
 @lru_cache(maxsize=1)
 def _header() -> str:
-    # A header that does not end in a newline would swallow the line after it.
-    return Path(__file__).with_name("attention.cuh").read_text(encoding="utf-8") + "\n"
+    # Without comments and indentation, as MLX hashes the source at every launch. A header that does not end in a
+    # newline would swallow the line after it.
+    text = Path(__file__).with_name("attention.cuh").read_text(encoding="utf-8")
+    lines = (line.partition("//")[0].strip() for line in text.splitlines())
+    return "".join(f"{line}\n" for line in lines if line)

@@ -1,8 +1,9 @@
 // Attention on tensor cores (mma.sync, compute capability 8.0 and later): float32 as TF32, float16 and bfloat16 as such,
 // sums in float32; online softmax over blocks of keys, in powers of two.
 //
-// A block of WARPS warps takes 16 queries of one head each: the rows of one product. Queries, keys and values lie in shared memory as 32-bit words, one TF32 number or two 16-bit ones each, so that the fragments of Q K^T
-// are the same words for every type. A row is padded by 4 words: the lanes of a fragment then hit 32 different banks.
+// A block of WARPS warps takes 16 queries of one head each: the rows of one product. Queries, keys and values lie in
+// shared memory as 32-bit words, one TF32 number or two 16-bit ones each, so that the fragments of Q K^T are the same
+// words for every type. A row is padded by 4 words: the lanes of a fragment then hit 32 different banks.
 
 #include <cuda/std/type_traits>
 

@@ -1,0 +1,89 @@
+"""Peak memory and time of a prefill into a quantized cache, stock and ours, next to stock with a cache that is not.
+
+    python benchmarks/quantized_cache.py MACHINE [--config 1b] [--length 32768] [--json FILE]
+
+Writes benchmarks/results/quantized_cache_MACHINE.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+from mlx_lm.generate import generate_step
+from store import write
+
+from mlx_flash_runtime.bench.grid import routes_between
+from mlx_flash_runtime.bench.machine import is_out_of_memory
+from mlx_flash_runtime.bench.models import SIZES, Model, make
+from mlx_flash_runtime.bench.numbers import significant
+from mlx_flash_runtime.bench.workflow import attention
+from mlx_flash_runtime.bench.workloads import random_tokens
+from mlx_flash_runtime.report import report
+
+TITLE = "A prefill into a quantized cache"
+DEFINITIONS = (
+    "A prompt of so many tokens on a Llama-shaped model with random weights, by mlx-lm's own generation in steps of "
+    "2,048, and one token after it; the cache has so many bits from the first token on. Memory: the peak, the model's "
+    "weights and all. Seconds: the second of two runs. A run that MLX refuses has the reason in their place.",
+)
+CACHES: tuple[int | None, ...] = (None, 8, 4)
+VARIANTS = ("stock", "ours")
+
+
+def measured(model: Model, length: int, bits: int | None) -> dict[str, Any]:
+    """One row: a cache of so many bits, or of the model's own type."""
+    row: dict[str, Any] = {"cache": f"{bits} bits" if bits else model.dtype, "prompt": length}
+    for variant in VARIANTS:
+        before = report()
+        with attention(variant):
+            try:
+                prefill(model, length, bits)
+                mx.clear_cache()
+                mx.reset_peak_memory()
+                seconds = prefill(model, length, bits)
+                row |= {f"{variant}_s": significant(seconds), f"{variant}_mib": round(mx.get_peak_memory() / 2**20)}
+            except RuntimeError as error:
+                reason = "out of memory" if is_out_of_memory(error) else str(error).partition(".")[0]
+                row |= {f"{variant}_s": None, f"{variant}_mib": reason}
+        mx.clear_cache()
+    return row | {"routes": routes_between(before, report())}
+
+
+def prefill(model: Model, length: int, bits: int | None) -> float:
+    """Seconds until the second token."""
+    prompt = random_tokens(model, length)
+    mx.eval(prompt)
+    start = time.perf_counter()
+    group_size = min(64, model.head_dim)
+    for _ in generate_step(
+        prompt, model.module, max_tokens=2, kv_bits=bits, kv_group_size=group_size, quantized_kv_start=0
+    ):
+        pass
+    mx.synchronize()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("machine", help="the last part of the file's name")
+    parser.add_argument("--config", choices=SIZES, default="1b")
+    parser.add_argument("--length", type=int, default=32768, metavar="N")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="instead of that file")
+    args = parser.parse_args()
+    path = args.json.absolute() if args.json else Path(f"quantized_cache_{args.machine}.json")
+    model = make(args.config, "llama", None)
+    model.module.eval()
+    rows = []
+    for bits in CACHES:
+        rows.append(measured(model, args.length, bits))
+        print(rows[-1], flush=True)
+    command = f"python benchmarks/quantized_cache.py {args.machine}"
+    print(f"written: {write(path, rows, title=TITLE, command=command, definitions=DEFINITIONS)}")
+
+
+if __name__ == "__main__":
+    main()
