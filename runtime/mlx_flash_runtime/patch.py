@@ -8,7 +8,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from . import exporting, layers, mla, mlx_lm_patches, state, stock
+from . import exporting, gradient, layers, mla, mlx_lm_patches, state, stock
 from .planner import UNPLANNED, Planner
 from .rebind import rebind
 
@@ -71,13 +71,23 @@ def scaled_dot_product_attention(
     if more or rest:
         layers.count(UNPLANNED.kind, sys._getframe(1))
         return stock.attention(q, k, v, *more, scale=scale, mask=mask, sinks=sinks, **rest)
+    if sinks is None and (mask is None or mask.__class__ is str) and scale.__class__ is float:
+        quick = planner.quick(q, k, v, mask)
+        if quick is not None:
+            layers.count(quick.kind, sys._getframe(1))
+            if quick.kernel is None:
+                return stock.attention(q, k, v, scale=scale, mask=mask)
+            return quick.kernel[scale](q, k, v)
     plan = planner.plan_call(q, k, v, mask, sinks)
-    if plan.may_be_mla:
+    # In training MLX's fused attention refuses masks that a gradient is asked of, as of rope scores.
+    if plan.may_be_mla and (plan not in planner.unfoldable or gradient.is_traced()):
         folded = mla.fold(q, k, mask, sys._getframe(1))
         if folded is not None:
             plan_folded = planner.plan_call(folded.q, folded.k, v, folded.mask, sinks)
-            if plan_folded.is_ours:
+            if plan_folded.is_ours or gradient.is_traced():
                 (q, k, mask), plan = folded, plan_folded
+            else:
+                planner.unfoldable.add(plan)
     layers.count(plan.kind, sys._getframe(1))
     if plan.is_native or not hasattr(scale, "__float__"):
         return stock.attention(q, k, v, scale=scale, mask=mask, sinks=sinks)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakSet
 
 import mlx.core as mx
@@ -149,6 +149,13 @@ def _chosen(
     )
 
 
+class Quick(NamedTuple):
+    """How a call runs that needs no more looking at: what it counts as, and by which function, MLX's own if None."""
+
+    kind: Kind
+    kernel: cuda_kernel.ByScale | None
+
+
 class Planner:
     """Plans calls under fixed settings and remembers the plans.
 
@@ -161,24 +168,38 @@ class Planner:
         self.told = None if device is None else (device, training)
         self._plans: dict[tuple[object, ...], Plan] = {}
         self._cpu_plans: dict[tuple[object, ...], Plan] = {}
+        self._quick: dict[tuple[object, ...], Quick] = {}
+        # Plans of calls with rope scores for a mask that are no better without, see `mla`.
+        self.unfoldable: WeakSet[Plan] = WeakSet()
         # Where there is a GPU, either device may be a thread's default at the time of a call.
         self._device_varies = mx.metal.is_available() or mx.cuda.is_available()
         _planners.add(self)
         gradient.shows()  # asks MLX once, here, outside of any gradient
+
+    def quick(self, q: mx.array, k: mx.array, v: mx.array, mask: str | None) -> Quick | None:
+        """For a call without sinks or a mask array, what it counts as and how it runs, if one like it was planned and
+        runs the same way in a gradient; else None.
+
+        Quicker than its plan, as it does not look at the types of k and v: MLX's function and a compiled one do.
+        """
+        if self._device_varies and mx.default_device() == _CPU:
+            return None
+        try:
+            return self._quick.get((q.shape, k.shape, v.shape, q.dtype, mask))
+        except (AttributeError, TypeError):
+            return None
 
     def plan_call(self, q: mx.array, k: mx.array, v: mx.array, mask: object, sinks: Any) -> Plan:
         """The plan of one call, whose arguments are those of `mx.fast.scaled_dot_product_attention`, of any type."""
         try:
             dtype, queries, keys, values = q.dtype, q.shape, k.shape, v.shape
             key: tuple[object, ...]
-            if mask is None:
-                key = (queries, keys, values, dtype)
+            if mask is None or not isinstance(mask, mx.array):
+                key = (queries, keys, values, dtype, mask)
             elif isinstance(mask, StructuredMask):  # which is bool; a pickled copy may have lost its structure
                 key = (queries, keys, values, dtype, mask.shape, getattr(mask, "structure", None) or mask.dtype)
-            elif isinstance(mask, mx.array):
-                key = (queries, keys, values, dtype, mask.shape, mask.dtype)
             else:
-                key = (queries, keys, values, dtype, mask)
+                key = (queries, keys, values, dtype, mask.shape, mask.dtype)
             # Types are slow to hash: three alike, as they nearly always are, stand in the key as one.
             if not dtype == k.dtype == v.dtype:
                 key += (k.dtype, v.dtype)
@@ -191,10 +212,23 @@ class Planner:
         if found is None:
             if len(plans) >= _CACHED_PLANS:
                 plans.clear()
+                self._quick.clear()
             found = plans[key] = self._plan_anew(q, k, v, mask, sinks)
+            if len(key) == 5 and plans is self._plans:
+                self._remember(key, found)
         if found.in_training is not None and gradient.is_traced():
             return found.in_training
         return found
+
+    def _remember(self, key: tuple[object, ...], found: Plan) -> None:
+        """For `quick`; the call has one type, no sinks and no mask array."""
+        problem = found.problem
+        if problem is None or found.in_training is not None:
+            return
+        if found.is_native:
+            self._quick[key] = Quick(found.kind, None)
+        elif found.route is cuda_kernel:
+            self._quick[key] = Quick(found.kind, cuda_kernel.ByScale(problem))
 
     def plan_softcapped(self, q: mx.array, k: mx.array, v: mx.array, mask: object, softcap: float) -> Plan:
         """The plan of a call whose scores are softcapped."""
@@ -223,13 +257,12 @@ class Planner:
         if cpu_kernel.is_missed(problem, device) and self.settings.route in (None, cpu_kernel.NAME):
             library.want(forget_plans)
         chosen = self._plan(problem, device, mask)
-        if not gradient.shows() or device.backend == "cpu":
-            return _unsure_of_training(chosen)
         # Asking MLX costs more than planning: it is left where MLX's own function is the answer anyway, as inside the
         # CUDA kernel's route, and in decode, of which nobody takes a gradient.
+        if not gradient.shows() or device.backend == "cpu" or problem.phase == "decode":
+            return _unsure_of_training(chosen)
         in_training = self._plan(replace(problem, training=True), device, mask)
-        asks_itself = chosen.is_native or chosen.route is cuda_kernel
-        if (in_training.is_native and asks_itself) or problem.phase == "decode":
+        if in_training.is_native and (chosen.is_native or chosen.route is cuda_kernel):
             return _unsure_of_training(chosen)
         return replace(chosen, in_training=in_training)
 
@@ -255,6 +288,7 @@ def forget_plans() -> None:
     for planner in list(_planners):
         planner._plans.clear()
         planner._cpu_plans.clear()
+        planner._quick.clear()
 
 
 @lru_cache(maxsize=64)

@@ -8,10 +8,12 @@ import mlx.core as mx
 import pytest
 from attention_cases import Case, assert_as_exact_as, make, runner
 
-from mlx_flash_runtime import enable_flash_attention, report
+from mlx_flash_runtime import disable_flash_attention, enable_flash_attention, patch, report
 from mlx_flash_runtime.kernels import cuda
+from mlx_flash_runtime.planner import Planner
 from mlx_flash_runtime.problem import Call, Device, Problem
 from mlx_flash_runtime.routes import cuda_kernel, reference
+from mlx_flash_runtime.settings import Settings
 
 on_gpu = pytest.mark.skipif(not mx.cuda.is_available(), reason="needs an NVIDIA GPU")
 
@@ -155,3 +157,30 @@ def test_no_transformation_meets_the_kernel(monkeypatch: pytest.MonkeyPatch) -> 
     described.clear()
     assert mx.array_equal(attend(*one), kernel)
     assert not described
+
+
+def test_a_call_like_one_before_is_looked_at_less_and_computed_no_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    described: list[Call] = []
+
+    def stand_in(call: Call) -> mx.array:
+        described.append(call)
+        return reference.run(call, None)
+
+    monkeypatch.setattr(cuda, "attention", stand_in)
+    settings = Settings(True, route="cuda_kernel")
+    patch.install(Planner(settings, Device("cuda", (0, 32, 4), 2**36)))
+    q, k, v = (mx.random.normal((1, 2, 24, 32), key=mx.random.key(i)) for i in range(3))
+    half = [x.astype(mx.float16) for x in (q, k, v)]
+    calls = [(q, k, v), (q, k, v), (q, half[1], half[2]), (half[0], k, v), tuple(half), (q, k, v[..., :16])]
+    for number, arrays in enumerate(calls * 2):
+        out = stock(*arrays, scale=0.25)
+        wanted = runner(reference, None)(*arrays, scale=0.25)
+        assert out.dtype == wanted.dtype
+        assert mx.allclose(out, wanted, rtol=1e-3, atol=1e-3), number
+    gradient = mx.grad(lambda q: stock(q, k, v, scale=0.25).sum())(q)
+    assert report().as_dict()["routes"] == {"cuda_kernel": 2 * len(calls) + 1}
+    first = len(described)
+    stock(q, k, v, scale=0.25)
+    assert len(described) == first  # replayed
+    disable_flash_attention()
+    assert mx.array_equal(gradient, mx.grad(lambda q: stock(q, k, v, scale=0.25).sum())(q))

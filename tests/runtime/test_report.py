@@ -111,7 +111,7 @@ def test_training_of_a_model_that_stays_on_mlx_s_own_function() -> None:
 
 
 def test_training_on_a_device_that_shows_it() -> None:
-    q = mx.zeros((1, 2, 100, 64), mx.float16)
+    q = mx.zeros((1, 2, 300, 64), mx.float16)
     planner = Planner(Settings(True), Device("cuda", (0, 32, 4), 2**36), training=True)
     assert planner.plan_call(q, q, q, "causal", None).kind[:2] == ("training", "lowered")
     planner = Planner(Settings(True), Device("cuda", (0, 32, 4), 2**36))

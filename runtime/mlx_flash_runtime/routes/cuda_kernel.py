@@ -76,29 +76,41 @@ def extra_memory(problem: Problem, device: Device, block_size: int | None) -> in
 
 def run(call: Call, block_size: int | None) -> mx.array:
     """The kernel, by way of a compiled function; MLX's own attention inside of the user's transformations."""
-    q, k, v = call.q, call.k, call.v
-    if not q.dtype == k.dtype == v.dtype:
-        q, k, v = (x.astype(call.dtype) for x in (q, k, v))
-    arrays = [q, k, v]
-    arrays += [x for x in (call.mask, call.sinks) if x is not None]
-    stream = mx.default_stream(mx.default_device())
-    kernels = _kernels(call.problem, call.scale)
-    for own, attention in kernels:
-        if own == stream:
-            return attention(*arrays)
-    kernels.append((stream, _compiled(call.problem, call.scale)))
-    return kernels[-1][1](*arrays)
+    arrays = [x for x in (call.q, call.k, call.v, call.mask, call.sinks) if x is not None]
+    return attention(call.problem, call.scale)(*arrays)
 
 
 @lru_cache(maxsize=1024)
-def _kernels(problem: Problem, scale: float) -> list[tuple[mx.Stream, Callable[..., mx.array]]]:
-    """The compiled functions of a problem; one for each stream, as what is compiled stays on that of its first call
-    (streams that are equal have different hashes)."""
-    return []
+def attention(problem: Problem, scale: float) -> Callable[..., mx.array]:
+    """The kernel as a function of q, k, v, then mask and sinks if any. It is compiled once for each stream, as what is
+    compiled stays on that of its first call (streams that are equal have different hashes)."""
+    kernels: list[tuple[mx.Stream, Callable[..., mx.array]]] = []
+
+    def attend(*arrays: mx.array) -> mx.array:
+        stream = mx.default_stream(mx.default_device())
+        for own, kernel in kernels:
+            if own == stream:
+                return kernel(*arrays)
+        kernel = _compiled(problem, scale)
+        kernels.append((stream, kernel))
+        return kernel(*arrays)
+
+    return attend
+
+
+class ByScale(dict[float, Callable[..., mx.array]]):
+    """`attention` of a problem for each scale that is asked for, quicker than its cache."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+
+    def __missing__(self, scale: float) -> Callable[..., mx.array]:
+        self[scale] = found = attention(self.problem, scale)
+        return found
 
 
 def _compiled(problem: Problem, scale: float) -> Callable[..., mx.array]:
-    """The kernel as a function of q, k, v, then mask and sinks if any.
+    """The kernel on one stream.
 
     `mx.compile` makes it: what it replays costs a third of what describing a kernel costs in Python. It also tells
     whether the arrays are those of a transformation (vmap, which no custom kernel has, a gradient, a compilation):
@@ -114,11 +126,13 @@ def _compiled(problem: Problem, scale: float) -> Callable[..., mx.array]:
 
     def kernel(*arrays: mx.array) -> mx.array:
         this.ran = True
-        return cuda.attention(call(arrays))
+        one = call(arrays)
+        one.q, one.k, one.v = (x.astype(one.dtype) for x in (one.q, one.k, one.v))
+        return cuda.attention(one)
 
     compiled = mx.compile(kernel)
 
-    def attention(*arrays: mx.array) -> mx.array:
+    def attend(*arrays: mx.array) -> mx.array:
         for _ in range(1 if hasattr(this, "replayed") else 2):
             this.ran = False
             out: mx.array = compiled(*arrays)
@@ -127,4 +141,4 @@ def _compiled(problem: Problem, scale: float) -> Callable[..., mx.array]:
                 return out
         return stock.call(call(arrays))
 
-    return attention
+    return attend
