@@ -28,7 +28,7 @@ TITLE = "A prefill into a quantized cache"
 DEFINITIONS = (
     "A prompt of so many tokens on a Llama-shaped model with random weights, by mlx-lm's own generation in steps of "
     "2,048, and one token after it; the cache has so many bits from the first token on. Memory: the peak, the model's "
-    "weights and all. Seconds: the second of two runs. A run that MLX refuses has the reason in their place.",
+    "weights and all. Seconds: the second of two runs. A run that MLX refuses has the reason in the last column.",
 )
 CACHES: tuple[int | None, ...] = (None, 8, 4)
 VARIANTS = ("stock", "ours")
@@ -37,6 +37,7 @@ VARIANTS = ("stock", "ours")
 def measured(model: Model, length: int, bits: int | None) -> dict[str, Any]:
     """One row: a cache of so many bits, or of the model's own type."""
     row: dict[str, Any] = {"cache": f"{bits} bits" if bits else model.dtype, "prompt": length}
+    refused = []
     for variant in VARIANTS:
         before = report()
         with attention(variant):
@@ -47,10 +48,11 @@ def measured(model: Model, length: int, bits: int | None) -> dict[str, Any]:
                 seconds = prefill(model, length, bits)
                 row |= {f"{variant}_s": significant(seconds), f"{variant}_mib": round(mx.get_peak_memory() / 2**20)}
             except RuntimeError as error:
-                reason = "out of memory" if is_out_of_memory(error) else str(error).partition(".")[0]
-                row |= {f"{variant}_s": None, f"{variant}_mib": reason}
+                reason = "out of memory" if is_out_of_memory(error) else str(error).partition(":")[0]
+                refused.append(f"{variant}: {reason}")
+                row |= {f"{variant}_s": None, f"{variant}_mib": None}
         mx.clear_cache()
-    return row | {"routes": routes_between(before, report())}
+    return row | {"routes": routes_between(before, report()), "refused": "; ".join(refused) or "-"}
 
 
 def prefill(model: Model, length: int, bits: int | None) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import statistics
 from collections import Counter
 
@@ -44,6 +45,18 @@ def test_candidates_are_evaluated_and_counted_per_call() -> None:
     timings = interleaved(runs, 5, calls=2)
     assert all(len(timing.seconds) == len(timing.processor) == 5 for timing in timings.values())
     assert all(second > 0 for timing in timings.values() for second in timing.seconds)
+
+
+def test_no_garbage_is_collected_while_candidates_are_timed() -> None:
+    collecting: list[bool] = []
+
+    def run() -> mx.array:
+        collecting.append(gc.isenabled())
+        return mx.zeros(1)
+
+    interleaved({"one": run}, 3)
+    assert collecting == [False] * 3
+    assert gc.isenabled()
 
 
 def test_peak_memory_counts_what_a_call_needs_beyond_what_is_there() -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import mlx.core as mx
 import pytest
 from click.testing import CliRunner, Result
+from mlx.utils import tree_map
 
 from mlx_flash_runtime.bench import models, workflow, workloads
 from mlx_flash_runtime.bench.tables import load
@@ -34,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", workloads.WORKFLOWS)
 def test_every_workflow_is_measured(name: str) -> None:
     model = models.make("tiny", "llama")
-    rows = list(workflow.measure(model, name, [workloads.Sizes(length, 2, 3) for length in (33, 64)], 3))
+    rows = list(workflow.measure(lambda: model, name, [workloads.Sizes(length, 2, 3) for length in (33, 64)], 3))
     assert [row["length"] for row in rows] == [33, 64]
     for row in rows:
         assert {row[f"{variant}_status"] for variant in workflow.VARIANTS} == {"ok"}
@@ -63,7 +65,7 @@ def test_a_length_that_does_not_fit_is_reported_and_the_others_go_on() -> None:
     before = mx.set_memory_limit(mx.get_active_memory() + 8 * 2**20)  # the scores of 600 tokens take 11 MiB
     try:
         sizes = [workloads.Sizes(length, 1, 2) for length in (32, 600)]
-        first, second = workflow.measure(model, "chat", sizes, 3)
+        first, second = workflow.measure(lambda: model, "chat", sizes, 3)
     finally:
         mx.set_memory_limit(before)
     assert [first[f"{variant}_status"] for variant in workflow.VARIANTS] == ["ok"] * 3
@@ -73,11 +75,39 @@ def test_a_length_that_does_not_fit_is_reported_and_the_others_go_on() -> None:
     assert second["attention_share"] is None
 
 
+def test_a_training_step_that_does_not_fit_costs_its_own_numbers_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[models.Model] = []
+    tried: list[int] = []  # by stock, which comes first
+
+    def make() -> models.Model:
+        made.append(models.make("tiny", "llama"))
+        return made[-1]
+
+    def prepare(model: models.Model, name: str, sizes: workloads.Sizes) -> Callable[[], workloads.Work]:
+        usual = workloads.prepare(model, name, sizes)
+
+        def one() -> workloads.Work:
+            if sizes.length < 64 or tried:
+                return usual()
+            tried.append(sizes.length)
+            # As a GPU leaves it: the weights are results of a step that could not be computed.
+            model.module.update(tree_map(lambda x: x * mx.nan, model.module.parameters()))
+            raise RuntimeError("[malloc] Unable to allocate 1 bytes.")
+
+        return one
+
+    monkeypatch.setattr(workflow, "prepare", prepare)
+    rows = list(workflow.measure(make, "full", [workloads.Sizes(n, 1, 2) for n in (32, 64, 33)], 3))
+    statuses = [[row[f"{variant}_status"] for variant in workflow.VARIANTS] for row in rows]
+    assert statuses == [["ok"] * 3, ["out of memory", "ok", "ok"], ["ok"] * 3]
+    assert len(made) == 2
+
+
 @pytest.mark.parametrize("shape", ["window", "gemma"])
 @pytest.mark.parametrize("name", ["chat", "batch"])
 def test_windows_and_wide_heads(shape: str, name: str) -> None:
     model = models.make("tiny", shape)
-    (row,) = workflow.measure(model, name, [workloads.Sizes(90, 2, 3)], 3)  # longer than the window of 64
+    (row,) = workflow.measure(lambda: model, name, [workloads.Sizes(90, 2, 3)], 3)  # longer than the window of 64
     assert row["stock_tokens_per_s"] > 0
     assert row["difference"] <= 10 * row["rounding"]
 
@@ -85,7 +115,7 @@ def test_windows_and_wide_heads(shape: str, name: str) -> None:
 def test_checkpointing_is_undone() -> None:
     model = models.make("tiny", "llama")
     call = type(model.module.layers[0]).__call__
-    (row,) = workflow.measure(model, "lora", [workloads.Sizes(32, 2, 3)], 3, checkpoint=True)
+    (row,) = workflow.measure(lambda: model, "lora", [workloads.Sizes(32, 2, 3)], 3, checkpoint=True)
     assert row["checkpoint"]
     assert type(model.module.layers[0]).__call__ is call
 

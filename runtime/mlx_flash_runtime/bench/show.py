@@ -10,7 +10,8 @@ from .tables import Column, Document, Row, Table, make_table, number, text, vary
 GRID_DEFINITIONS = (
     "plain: softmax(QKᵀ)V in MLX operations; stock: mx.fast.scaled_dot_product_attention; ours: the same call with "
     "flash attention enabled, on the route named.",
-    "Times are medians in milliseconds per call, all candidates in one process, in turns, after a warm-up; the ± is "
+    "Times are medians in milliseconds per call, all candidates in one process, in turns, after a warm-up, "
+    "Python's garbage collector off; the ± is "
     "half the interquartile range. Each timed region chains as many calls as it takes to last 10 ms or more.",
     "Speedups divide the times shown in the same row. Mean: arithmetic, over the rows that have both times.",
     "Stability: 1 minus the interquartile range over the median, of ours; 1 is the same time in every round.",
@@ -23,7 +24,7 @@ GRID_DEFINITIONS = (
 
 WORKFLOW_DEFINITIONS = (
     "stock: MLX's own attention; ours: flash attention enabled, on the routes named; both in one process, in turns, "
-    "after two runs of each; the ± is half the interquartile range.",
+    "after two runs of each, Python's garbage collector off; the ± is half the interquartile range.",
     "Tokens/s: tokens trained or evaluated per second; in chat and batch those of the replies over the whole time, "
     "prompts included. Length: tokens of a training row, of an evaluated text, of a prompt (in batch the longest; the "
     "shortest has half). × stock divides the tokens/s of the same row.",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,13 +50,28 @@ def interleaved(candidates: Candidates, rounds: int, calls: int = 1) -> dict[str
     evaluated inside the timed region. Warming up is left to the caller."""
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     processor: dict[str, list[float]] = {name: [] for name in candidates}
-    for name in turns(list(candidates), rounds):
-        start, processor_start = time.perf_counter(), time.process_time()
-        mx.eval(candidates[name]())
-        mx.synchronize()
-        seconds[name].append((time.perf_counter() - start) / calls)
-        processor[name].append((time.process_time() - processor_start) / calls)
+    with no_collections():
+        for name in turns(list(candidates), rounds):
+            start, processor_start = time.perf_counter(), time.process_time()
+            mx.eval(candidates[name]())
+            mx.synchronize()
+            seconds[name].append((time.perf_counter() - start) / calls)
+            processor[name].append((time.process_time() - processor_start) / calls)
     return {name: Timing(tuple(seconds[name]), tuple(processor[name])) for name in candidates}
+
+
+@contextmanager
+def no_collections() -> Iterator[None]:
+    """Python's garbage collector off, as `timeit` has it: one collection takes longer than many calls, and would count
+    for whichever candidate it falls on."""
+    was_on = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def turns(names: Sequence[str], rounds: int) -> Iterator[str]:

@@ -17,7 +17,7 @@ from .grid import OK, TOO_LARGE, WRONG, FlashIsOff, Row, routes_between
 from .machine import free_memory, is_out_of_memory
 from .models import Model
 from .numbers import ratio, significant
-from .timing import Timing, turns
+from .timing import Timing, no_collections, turns
 from .workloads import TRAINING, Run, Sizes, Work, adapt, prepare, random_tokens, tokens_of
 
 # `without` has something as cheap as possible in the place of attention: what is left is what attention cannot gain.
@@ -29,19 +29,39 @@ _MOST_ROUNDINGS, _EPSILON = 10, 2.0**-23
 _ROW = 20.0  # seconds that one row takes, about, beyond the first run of each variant
 
 
+class _TooLarge(Exception):
+    """A variant does not fit in memory. What it was to compute is lost, which in training is the model itself."""
+
+    def __init__(self, variant: str) -> None:
+        self.variant = variant
+
+
 def measure(
-    model: Model, workflow: str, sizes: Sequence[Sizes], rounds: int, checkpoint: bool = False
+    make: Callable[[], Model], workflow: str, sizes: Sequence[Sizes], rounds: int, checkpoint: bool = False
 ) -> Iterator[Row]:
-    """One row per length, as it is done; the model is changed for good. Raises FlashIsOff as `grid.measure` does."""
+    """One row per length, as it is done, on the model that `make` makes (again, when it was lost for want of memory).
+    Raises FlashIsOff as `grid.measure` does."""
     with flash_attention_enabled():
         if not report().enabled:
             raise FlashIsOff("flash attention is off here: MLX_FLASH_DISABLE is set, or this version of MLX is unknown")
+    model = make()
     layer_type: Any = type(model.module.layers[0])
     call = layer_type.__call__
     adapt(model, workflow, checkpoint)
     try:
         for each in sizes:
-            yield _measure_row(model, workflow, each, rounds, checkpoint)
+            row = _empty_row(model, workflow, each, checkpoint)
+            variants = [one for one in VARIANTS if _needed(model, workflow, each, one, checkpoint) <= free_memory()]
+            while True:
+                try:
+                    yield row | _measured(model, workflow, each, variants, rounds)
+                    break
+                except _TooLarge as error:
+                    variants.remove(error.variant)
+                    del model
+                    mx.clear_cache()
+                    model = make()
+                    adapt(model, workflow, checkpoint=False)  # the layers are checkpointed by their class
             mx.clear_cache()
     finally:
         layer_type.__call__ = call  # mlx-lm checkpoints by changing the class
@@ -70,38 +90,47 @@ def stand_in(q: mx.array, k: mx.array, v: mx.array, **_: Any) -> mx.array:
     return v + k + q.mean(axis=-1, keepdims=True)
 
 
-def _measure_row(model: Model, workflow: str, sizes: Sizes, rounds: int, checkpoint: bool) -> Row:
+def _empty_row(model: Model, workflow: str, sizes: Sizes, checkpoint: bool) -> Row:
+    """What is said of every variant that has no numbers."""
     row: Row = {"workflow": workflow, "model": model.name, "dtype": model.dtype, **sizes._asdict()}
     if workflow not in ("chat", "batch"):
         row["new_tokens"] = None
     row |= {"batch": 1 if workflow == "chat" else sizes.batch, "checkpoint": checkpoint, "route": None, "rounds": None}
     for variant in VARIANTS:
         row |= {f"{variant}_{key}": None for key in _NUMBERS} | {f"{variant}_status": TOO_LARGE}
-    make = prepare(model, workflow, sizes)
-    works, slowest = {}, 0.0
-    for variant in VARIANTS:
-        with attention(variant):
-            try:
-                if _needed(model, workflow, sizes, variant, checkpoint) > free_memory():
-                    raise MemoryError
-                work, seconds = _warmed_up(make, variant, row)
-            except (MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                mx.clear_cache()
-            else:
-                works[variant], row[f"{variant}_status"] = work, OK
-                slowest += seconds
-    if works:
-        rounds = max(3, min(rounds, int(_ROW / slowest)))
-        row["rounds"] = rounds
-        for variant, runs in _interleaved(works, rounds).items():
-            row |= _numbers(variant, runs, tokens_of(workflow, sizes))
-    row["over_stock"] = ratio(row["ours_tokens_per_s"], row["stock_tokens_per_s"])
-    row |= _share(row) | _difference(model, sizes)
-    if row["ours_status"] == OK and not row["difference"] <= _MOST_ROUNDINGS * max(row["rounding"], _EPSILON):
-        row["ours_status"] = WRONG
     return row
+
+
+def _measured(model: Model, workflow: str, sizes: Sizes, variants: Sequence[str], rounds: int) -> Row:
+    """The numbers of those variants, and how they compare; raises _TooLarge."""
+    make = prepare(model, workflow, sizes)
+    row: Row = {f"{variant}_status": OK for variant in variants}
+    works, slowest = {}, 0.0
+    for variant in variants:
+        with _fitting(variant):
+            works[variant], seconds = _warmed_up(make, variant, row)
+            slowest += seconds
+    if works:
+        row["rounds"] = max(3, min(rounds, int(_ROW / slowest)))
+        for variant, runs in _interleaved(works, row["rounds"]).items():
+            row |= _numbers(variant, runs, tokens_of(workflow, sizes))
+    speeds = {variant: row.get(f"{variant}_tokens_per_s") for variant in VARIANTS}
+    row["over_stock"] = ratio(speeds["ours"], speeds["stock"])
+    row |= _share(speeds) | _difference(model, sizes)
+    wrong = not row["difference"] <= _MOST_ROUNDINGS * max(row["rounding"], _EPSILON)
+    return row | ({"ours_status": WRONG} if "ours" in variants and wrong else {})
+
+
+@contextmanager
+def _fitting(variant: str) -> Iterator[None]:
+    """That variant's attention; raises _TooLarge where memory does not suffice."""
+    with attention(variant):
+        try:
+            yield
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise _TooLarge(variant) from error
 
 
 _NUMBERS = ("tokens_per_s", "low_tokens_per_s", "high_tokens_per_s", "stability", "first_token_ms", "peak_mib")
@@ -124,7 +153,7 @@ def _warmed_up(make: Callable[[], Work], variant: str, row: Row) -> tuple[Work, 
 def _interleaved(works: dict[str, Work], rounds: int) -> dict[str, list[Run]]:
     runs: dict[str, list[Run]] = {variant: [] for variant in works}
     for variant in turns(list(works), rounds):
-        with attention(variant):
+        with _fitting(variant), no_collections():
             runs[variant].append(works[variant]())
     return runs
 
@@ -142,9 +171,9 @@ def _numbers(variant: str, runs: list[Run], tokens: int) -> Row:
     }
 
 
-def _share(row: Row) -> Row:
+def _share(speeds: dict[str, float | None]) -> Row:
     """The share of the time that goes with attention, and the speedup if it took no time at all (Amdahl)."""
-    stock, without = row["stock_tokens_per_s"], row["without_tokens_per_s"]
+    stock, without = speeds["stock"], speeds["without"]
     if stock is None or without is None:
         return {"attention_share": None, "bound": None}
     return {"attention_share": round(max(0.0, 1 - stock / without), 3), "bound": round(max(1.0, without / stock), 2)}

@@ -58,11 +58,15 @@ def workflow_command(
     facts = machine()
     rows: list[dict[str, Any]] = []
     try:
-        model = models.make(config, shape, dtype) if folder is None else models.load(folder, dtype)
-        if name == "full" and model.quantized:
-            raise Usage(f"{folder} is quantized: its weights cannot all be trained; qlora can train on it")
+
+        def make() -> models.Model:
+            model = models.make(config, shape, dtype) if folder is None else models.load(folder, dtype)
+            if name == "full" and model.quantized:
+                raise Usage(f"{folder} is quantized: its weights cannot all be trained; qlora can train on it")
+            return model
+
         sizes = [workloads.Sizes(each, batch, new_tokens) for each in length]
-        measured = workflow.measure(model, name, sizes, rounds, checkpoint)
+        measured = workflow.measure(make, name, sizes, rounds, checkpoint)
         for row in track(measured, "measuring", len(sizes), console=progress_console(), transient=True):
             rows.append(row)
     except ModuleNotFoundError as error:
