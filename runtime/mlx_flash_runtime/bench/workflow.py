@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import mlx.core as mx
 
+from .. import state
 from ..control import flash_attention_enabled
 from ..planner import stock_memory
 from ..problem import Device, Problem
@@ -41,36 +42,36 @@ def measure(
 ) -> Iterator[Row]:
     """One row per length, as it is done, on the model that `make` makes (again, when it was lost for want of memory).
     Raises FlashIsOff as `grid.measure` does."""
-    with flash_attention_enabled():
+    with flash_attention_enabled():  # all along: to patch and to unpatch for each run would take longer than some
         if not report().enabled:
             raise FlashIsOff("flash attention is off here: MLX_FLASH_DISABLE is set, or this version of MLX is unknown")
-    model = make()
-    layer_type: Any = type(model.module.layers[0])
-    call = layer_type.__call__
-    adapt(model, workflow, checkpoint)
-    try:
-        for each in sizes:
-            row = _empty_row(model, workflow, each, checkpoint)
-            variants = [one for one in VARIANTS if _needed(model, workflow, each, one, checkpoint) <= free_memory()]
-            while True:
-                try:
-                    yield row | _measured(model, workflow, each, variants, rounds)
-                    break
-                except _TooLarge as error:
-                    variants.remove(error.variant)
-                    del model
-                    mx.clear_cache()
-                    model = make()
-                    adapt(model, workflow, checkpoint=False)  # the layers are checkpointed by their class
-            mx.clear_cache()
-    finally:
-        layer_type.__call__ = call  # mlx-lm checkpoints by changing the class
+        model = make()
+        layer_type: Any = type(model.module.layers[0])
+        call = layer_type.__call__
+        adapt(model, workflow, checkpoint)
+        try:
+            for each in sizes:
+                row = _empty_row(model, workflow, each, checkpoint)
+                variants = [one for one in VARIANTS if _needed(model, workflow, each, one, checkpoint) <= free_memory()]
+                while True:
+                    try:
+                        yield row | _measured(model, workflow, each, variants, rounds)
+                        break
+                    except _TooLarge as error:
+                        variants.remove(error.variant)
+                        del model
+                        mx.clear_cache()
+                        model = make()
+                        adapt(model, workflow, checkpoint=False)  # the layers are checkpointed by their class
+                mx.clear_cache()
+        finally:
+            layer_type.__call__ = call  # mlx-lm checkpoints by changing the class
 
 
 @contextmanager
 def attention(variant: str) -> Iterator[None]:
     """Puts one of VARIANTS in the place of MLX's attention."""
-    with flash_attention_enabled(variant == "ours"):
+    with flash_attention_enabled(), nullcontext() if variant == "ours" else state.paused():
         original = mx.fast.scaled_dot_product_attention
         if variant == "without":
             mx.fast.scaled_dot_product_attention = stand_in
