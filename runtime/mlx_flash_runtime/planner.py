@@ -214,7 +214,7 @@ class Planner:
                 plans.clear()
                 self._quick.clear()
             found = plans[key] = self._plan_anew(q, k, v, mask, sinks)
-            if len(key) == 5 and plans is self._plans:
+            if len(key) == 5 and plans is self._plans:  # nothing in it but shapes, a type and the mask's name
                 self._remember(key, found)
         if found.in_training is not None and gradient.is_traced():
             return found.in_training

@@ -22,6 +22,7 @@ from mlx_flash_runtime import (
     disable_flash_attention,
     enable_flash_attention,
     flash_attention_enabled,
+    gradient,
     layers,
     mla,
     patch,
@@ -270,6 +271,28 @@ def test_rope_scores_are_not_computed_where_they_are_folded(monkeypatch: pytest.
         assert folded.q.shape == (1, 4, 12, 24)
         assert folded.k.shape == (1, 4, 12, 24)
         assert structure_of(folded.mask, 12, 12) == Causal()
+
+
+def test_rope_scores_that_are_no_worse_are_folded_in_training_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    folded: list[mla.Folded | None] = []
+    fold = mla.fold
+
+    def spy(*arguments: Any) -> mla.Folded | None:
+        folded.append(fold(*arguments))
+        return folded[-1]
+
+    monkeypatch.setattr(mla, "fold", spy)
+    model = deepseek_model()
+    tokens = mx.zeros((1, 12), mx.int32)
+    wanted = model(tokens)
+    patch.install(Planner(Settings(True), Device("cuda", (0, 32, 4), 2**36)))
+    for _ in range(2):
+        assert mx.allclose(model(tokens), wanted, rtol=1e-5, atol=1e-6)
+    assert len(folded) == 1  # once for both layers, which make the same call
+    monkeypatch.setattr(gradient, "is_traced", lambda: True)
+    assert mx.allclose(model(tokens), wanted, rtol=1e-5, atol=1e-6)
+    assert len(folded) == 3
+    assert report().as_dict()["routes"] == {"unfused": 6}
 
 
 @pytest.mark.parametrize(
