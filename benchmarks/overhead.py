@@ -5,8 +5,8 @@
 The calls are those of one small layer, made the way mlx-lm makes them (a module's method calls a helper, which calls
 MLX), and only built, not computed: MLX is lazy. Every case patched and unpatched in turns, in microseconds of processor
 time per call, the least of many repeats: what is more is another program's doing. `wrapper` is what any Python function
-in MLX's place would cost; `new plan` is a call of a shape that was not seen before, as the first layer makes it for
-every decoded token.
+in MLX's place would cost; `next token` is the planner's part of the first layer's call for a decoded token, on one more
+key, and `new plan` that for a prompt of a length that was not seen before.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ TITLE = "What the patch adds to a call"
 DEFINITION = (
     "Microseconds of processor time to make a call in Python (MLX computes later), the least of many repeats: on MLX's "
     "own function, on a Python function in its place that does nothing, and patched, by the route unfused, which is "
-    "MLX's own function again. New plan: the planner's part "
-    "where it sees a shape for the first time."
+    "MLX's own function again. Next token, new plan: the planner's part "
+    "where it sees one more key than before, or a prompt of a new length."
 )
 
 
@@ -85,12 +85,12 @@ def microseconds(layer: Layer, arguments: tuple[Any, ...]) -> float:
     return (time.process_time() - start) / CALLS * 1e6
 
 
-def new_plan_microseconds(planner: Planner, lengths: Any) -> float:
-    """Per call of a shape that the planner has not seen."""
-    q, keys = mx.zeros((1, 8, 1, 64)), mx.zeros((1, 4, 2**20, 64))
-    seen = [keys[:, :, : next(lengths)] for _ in range(100)]
+def new_plan_microseconds(planner: Planner, lengths: Any, prompts: bool) -> float:
+    """Per call of a shape that the planner has not seen: a prompt, or one query on that many keys."""
+    queries, keys = mx.zeros((1, 8, 2**20, 64)), mx.zeros((1, 4, 2**20, 64))
+    seen = [(queries[:, :, : n if prompts else 1], keys[:, :, :n]) for n in (next(lengths) for _ in range(100))]
     start = time.process_time()
-    for k in seen:
+    for q, k in seen:
         planner.plan_call(q, k, k, None, None)
     return (time.process_time() - start) / len(seen) * 1e6
 
@@ -112,9 +112,10 @@ def main() -> None:
         rows[-1]["added_us"] = round(least["patched"] - least["mlx"], 2)
     mx.fast.scaled_dot_product_attention = patch.scaled_dot_product_attention
     lengths = count(1000)
-    new_plan = min(new_plan_microseconds(planner, lengths) for _ in range(REPEATS))
+    for case, prompts in (("next token", False), ("new plan", True)):
+        least_us = min(new_plan_microseconds(planner, lengths, prompts) for _ in range(REPEATS))
+        rows.append({"case": case, "added_us": round(least_us, 2)})
     patch.uninstall()
-    rows.append({"case": "new plan", "added_us": round(new_plan, 2)})
     for row in rows:
         print("  ".join(f"{key.removesuffix('_us')} {value}" for key, value in row.items()))
     if "--dry-run" not in sys.argv:

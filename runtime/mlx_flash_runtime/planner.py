@@ -213,7 +213,13 @@ class Planner:
             if len(plans) >= _CACHED_PLANS:
                 plans.clear()
                 self._quick.clear()
-            found = plans[key] = self._plan_anew(q, k, v, mask, sinks)
+            alike = _decode_class(key)
+            found = plans.get(alike) if alike else None
+            if found is None or not found.is_native:
+                found = self._plan_anew(q, k, v, mask, sinks)
+                if alike:
+                    plans[alike] = found
+            plans[key] = found
             if len(key) == 5 and plans is self._plans:  # nothing in it but shapes, a type and the mask's name
                 self._remember(key, found)
         if found.in_training is not None and gradient.is_traced():
@@ -278,6 +284,15 @@ def _unsure_of_training(plan: Plan) -> Plan:
     if plan.kind.phase != "prefill":
         return plan
     return replace(plan, kind=plan.kind._replace(phase="prefill or training"))
+
+
+def _decode_class(key: tuple[Any, ...]) -> tuple[object, ...] | None:
+    """Of one query on as many keys as values, without mask or sinks: what the plan depends on if it leaves the call to
+    MLX. That is the key length no further than to a power of two, as calibrations count it."""
+    queries, keys, values, dtype, mask = key[:5]
+    if len(key) > 5 or mask is not None or len(queries) != 4 or queries[2] != 1 or keys[:3] != values[:3]:
+        return None
+    return "decode", queries, keys[:2], keys[2].bit_length(), keys[3], values[3], dtype
 
 
 _planners: WeakSet[Planner] = WeakSet()

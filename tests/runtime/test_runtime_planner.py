@@ -194,6 +194,27 @@ def test_plans_are_remembered_per_problem() -> None:
         assert changed is not first
 
 
+def test_a_decoded_token_is_planned_like_the_one_before_as_long_as_mlx_gets_it() -> None:
+    q, keys = mx.zeros((1, 8, 1, 64), mx.bfloat16), mx.zeros((1, 2, 3000, 64), mx.bfloat16)
+
+    def decode(planner: Planner, length: int, **changes: Any) -> Any:
+        k = keys[:, :, :length]
+        return planner.plan_call(q, changes.get("k", k), changes.get("v", k), changes.get("mask"), None)
+
+    on_cuda = Planner(Settings(True), CUDA)
+    first = decode(on_cuda, 1030)
+    assert first.decision.route == "native"
+    assert decode(on_cuda, 1031) is first
+    assert decode(on_cuda, 2047) is first
+    assert decode(on_cuda, 2048) is not first  # calibrations count lengths by powers of two
+    assert decode(on_cuda, 1032, v=keys[:, :, :1032, :32]) is not first
+    assert decode(on_cuda, 1033, k=keys[:, :1, :1033], v=keys[:, :1, :1033]) is not first
+    assert decode(on_cuda, 1034, mask=mx.ones((1, 1034), mx.bool_)) is not first
+    assert decode(on_cuda, 1035, v=keys[:, :, :1036]).problem is None  # for MLX to reject
+    ours = Planner(Settings(True, route="blockwise"), CUDA)
+    assert [decode(ours, length).problem.key_length for length in (1030, 1031)] == [1030, 1031]
+
+
 def test_plans_differ_by_everything_that_they_depend_on() -> None:
     planner = Planner(Settings(True))
     half = arrays(300, mx.float16)
