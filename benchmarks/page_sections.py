@@ -79,8 +79,10 @@ def machine_of(measured: Rows) -> str:
 def _section(machine: str, documents: dict[str, Document], others: list[Rows]) -> str:
     parts = [f"## {NAMES[machine]}"]
     definitions: dict[str, None] = {}
-    for document in documents.values():
-        parts.append(_headed(document.title, document.command, document.machine))
+    for name, document in documents.items():
+        whole = commands(machine)[name]  # with what it has run before
+        command = whole if whole.endswith(f"&& {document.command}") else document.command
+        parts.append(_headed(document.title, command, document.machine))
         tables = tables_of(document)
         for table in tables[:1] if document.kind == "compare" else tables:
             parts.append((f"{table.title}:\n\n" if table.title else "") + table.as_markdown())
