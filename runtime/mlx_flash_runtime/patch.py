@@ -72,19 +72,20 @@ def scaled_dot_product_attention(
         layers.count(UNPLANNED.kind, sys._getframe(1))
         return stock.attention(q, k, v, *more, scale=scale, mask=mask, sinks=sinks, **rest)
     if sinks is None and (mask is None or mask.__class__ is str) and scale.__class__ is float:
-        quick = planner.quick(q, k, v, mask)
-        if quick is not None:
-            layers.count(quick.kind, sys._getframe(1))
-            if quick.kernel is None:
+        by_shape = planner.plan_by_shape(q, k, v, mask)
+        if by_shape is not None:
+            layers.count(by_shape.kind, sys._getframe(1))
+            if by_shape.kernel is None:
                 return stock.attention(q, k, v, scale=scale, mask=mask)
-            return quick.kernel[scale](q, k, v)
+            return by_shape.kernel[scale](q, k, v)
     plan = planner.plan_call(q, k, v, mask, sinks)
-    # In training MLX's fused attention refuses masks that a gradient is asked of, as of rope scores.
-    if plan.may_be_mla and (plan not in planner.unfoldable or gradient.is_traced()):
-        folded = mla.fold(q, k, mask, sys._getframe(1))
+    if plan.may_be_mla:
+        # There MLX's fused attention refuses masks that a gradient is asked of, as of rope scores.
+        training = gradient.is_traced()
+        folded = mla.fold(q, k, mask, sys._getframe(1)) if training or plan not in planner.unfoldable else None
         if folded is not None:
             plan_folded = planner.plan_call(folded.q, folded.k, v, folded.mask, sinks)
-            if plan_folded.is_ours or gradient.is_traced():
+            if plan_folded.is_ours or training:
                 (q, k, mask), plan = folded, plan_folded
             else:
                 planner.unfoldable.add(plan)

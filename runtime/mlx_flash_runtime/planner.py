@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 from weakref import WeakSet
 
 import mlx.core as mx
@@ -33,7 +33,8 @@ class Plan:
     `kind` is what the call counts as. `block_size` is None where the route has no blocks; `extra_memory` is the
     predicted peak of one forward call, in bytes beyond its inputs and its output. `in_training` is the plan for when a
     gradient is traced, where that is another one. `is_native` says that MLX's own function gets the arguments as they
-    are, unless `may_be_mla` says that their mask may be rope scores, see `mla`.
+    are, unless `may_be_mla` says that their mask may be rope scores, see `mla`. `kernel` is the function of the CUDA
+    kernel's route, which needs no `Call`.
     """
 
     route: Route
@@ -45,6 +46,7 @@ class Plan:
     is_native: bool = False
     may_be_mla: bool = False
     in_training: Plan | None = None
+    kernel: cuda_kernel.ByScale | None = None
 
     @property
     def decision(self) -> Decision:
@@ -146,14 +148,8 @@ def _chosen(
         memory,
         is_native=route in (native, unfused),
         may_be_mla=may_be_rope_scores(problem),
+        kernel=cuda_kernel.ByScale(problem) if route is cuda_kernel else None,
     )
-
-
-class Quick(NamedTuple):
-    """How a call runs that needs no more looking at: what it counts as, and by which function, MLX's own if None."""
-
-    kind: Kind
-    kernel: cuda_kernel.ByScale | None
 
 
 class Planner:
@@ -168,7 +164,6 @@ class Planner:
         self.told = None if device is None else (device, training)
         self._plans: dict[tuple[object, ...], Plan] = {}
         self._cpu_plans: dict[tuple[object, ...], Plan] = {}
-        self._quick: dict[tuple[object, ...], Quick] = {}
         # Plans of calls with rope scores for a mask that are no better without, see `mla`.
         self.unfoldable: WeakSet[Plan] = WeakSet()
         # Where there is a GPU, either device may be a thread's default at the time of a call.
@@ -176,26 +171,29 @@ class Planner:
         _planners.add(self)
         gradient.shows()  # asks MLX once, here, outside of any gradient
 
-    def quick(self, q: mx.array, k: mx.array, v: mx.array, mask: str | None) -> Quick | None:
-        """For a call without sinks or a mask array, what it counts as and how it runs, if one like it was planned and
-        runs the same way in a gradient; else None.
+    def plan_by_shape(self, q: mx.array, k: mx.array, v: mx.array, mask: str | None) -> Plan | None:
+        """The plan of a call without sinks or a mask array, if one of its shapes was planned and runs the same way in a
+        gradient, by a function that looks at the types of k and v itself, MLX's own or `kernel`; else None.
 
-        Quicker than its plan, as it does not look at the types of k and v: MLX's function and a compiled one do.
+        It is quicker than `plan_call`, which has to look at them.
         """
         if self._device_varies and mx.default_device() == _CPU:
             return None
         try:
-            return self._quick.get((q.shape, k.shape, v.shape, q.dtype, mask))
+            found = self._plans.get((q.shape, k.shape, v.shape, q.dtype, mask))
         except (AttributeError, TypeError):
             return None
+        if found is None or found.in_training is not None:
+            return None
+        return found if found.is_native or found.kernel is not None else None
 
     def plan_call(self, q: mx.array, k: mx.array, v: mx.array, mask: object, sinks: Any) -> Plan:
         """The plan of one call, whose arguments are those of `mx.fast.scaled_dot_product_attention`, of any type."""
         try:
             dtype, queries, keys, values = q.dtype, q.shape, k.shape, v.shape
             key: tuple[object, ...]
-            if mask is None or not isinstance(mask, mx.array):
-                key = (queries, keys, values, dtype, mask)
+            if not isinstance(mask, mx.array):
+                key = (queries, keys, values, dtype, mask)  # as in `plan_by_shape`
             elif isinstance(mask, StructuredMask):  # which is bool; a pickled copy may have lost its structure
                 key = (queries, keys, values, dtype, mask.shape, getattr(mask, "structure", None) or mask.dtype)
             else:
@@ -212,7 +210,6 @@ class Planner:
         if found is None:
             if len(plans) >= _CACHED_PLANS:
                 plans.clear()
-                self._quick.clear()
             alike = _decode_class(key)
             found = plans.get(alike) if alike else None
             if found is None or not found.is_native:
@@ -220,21 +217,9 @@ class Planner:
                 if alike:
                     plans[alike] = found
             plans[key] = found
-            if len(key) == 5 and plans is self._plans:  # nothing in it but shapes, a type and the mask's name
-                self._remember(key, found)
         if found.in_training is not None and gradient.is_traced():
             return found.in_training
         return found
-
-    def _remember(self, key: tuple[object, ...], found: Plan) -> None:
-        """For `quick`; the call has one type, no sinks and no mask array."""
-        problem = found.problem
-        if problem is None or found.in_training is not None:
-            return
-        if found.is_native:
-            self._quick[key] = Quick(found.kind, None)
-        elif found.route is cuda_kernel:
-            self._quick[key] = Quick(found.kind, cuda_kernel.ByScale(problem))
 
     def plan_softcapped(self, q: mx.array, k: mx.array, v: mx.array, mask: object, softcap: float) -> Plan:
         """The plan of a call whose scores are softcapped."""
@@ -303,7 +288,6 @@ def forget_plans() -> None:
     for planner in list(_planners):
         planner._plans.clear()
         planner._cpu_plans.clear()
-        planner._quick.clear()
 
 
 @lru_cache(maxsize=64)
