@@ -46,9 +46,8 @@ def by_blocks(original: Callable[..., mx.array]) -> Callable[..., mx.array]:
         group_size: int = 64,
         bits: int = 8,
     ) -> mx.array:
-        arguments = (queries, q_keys, q_values, scale, mask, None, group_size, bits)
         if state.planner is not None:
-            done = _attention(*arguments)
+            done = _attention(queries, q_keys, q_values, scale, mask, None, group_size, bits)
             if done is not None:
                 layers.count(done[1], sys._getframe(1))
                 return done[0]
@@ -131,7 +130,7 @@ def _products(
     q_values: Quantized,
     scale: float,
     mask: Any,
-    sinks: mx.array | None,
+    sinks: mx.array,
     group_size: int,
     bits: int,
 ) -> mx.array:
@@ -148,10 +147,8 @@ def _products(
     if mask is not None:
         hidden = mx.array(mx.finfo(scores.dtype).min, scores.dtype)
         scores = mx.where(mask, scores, hidden) if mask.dtype == mx.bool_ else scores + mask
-    if sinks is not None:
-        column = mx.broadcast_to(sinks.astype(scores.dtype)[:, None, None], (*scores.shape[:-1], 1))
-        scores = mx.concatenate([column, scores], axis=-1)
-    weights = mx.softmax(scores, axis=-1, precise=True)[..., -key_length:]
+    column = mx.broadcast_to(sinks.astype(scores.dtype)[:, None, None], (*scores.shape[:-1], 1))
+    weights = mx.softmax(mx.concatenate([column, scores], axis=-1), axis=-1, precise=True)[..., 1:]
     weights = mx.reshape(weights, (-1, key_heads, heads // key_heads * length, key_length))
     out = mx.quantized_matmul(weights, v, v_scales, v_biases, transpose=False, group_size=group_size, bits=bits)
     return mx.reshape(out, (*queries.shape[:3], -1))

@@ -141,10 +141,11 @@ def test_products_on_quantized_keys_take_groups_as_rows(length: int, mask: Any) 
     if mask == "array":
         mask = mx.random.uniform(shape=(2, 1, length, 40), key=next(key)) < 0.5
     _, q_keys, q_values = quantized_cache(k, v, 8)
+    sinks = mx.arange(6) - 3.0
     wanted = mx.fast.scaled_dot_product_attention(
-        q, dequantized(q_keys, 8), dequantized(q_values, 8), scale=0.125, mask=mask
+        q, dequantized(q_keys, 8), dequantized(q_values, 8), scale=0.125, mask=mask, sinks=sinks
     )
-    out = quantized._products(q, q_keys, q_values, 0.125, mask, None, 32, 8)
+    out = quantized._products(q, q_keys, q_values, 0.125, mask, sinks, 32, 8)
     assert mx.allclose(out, wanted, rtol=1e-4, atol=1e-5)
 
 
