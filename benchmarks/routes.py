@@ -69,27 +69,26 @@ def measured(case: Case, rounds: int) -> dict[str, Any]:
             del runs[name]
     row |= checked(results, case.reference, EPSILON[case.arrays[0].dtype])
     results.clear()
-    if not runs:
-        return row | compared(row)
+    row |= timed(runs, rounds) if runs else {}
+    for name in ("plain", "stock"):
+        row[f"over_{name}"] = ratio(row[f"{name}_ms"], row["ours_ms"])
+    row["memory_ratio"] = ratio(row["stock_peak_mib"], row["ours_peak_mib"])
+    return row
+
+
+def timed(runs: dict[str, Run], rounds: int) -> dict[str, float]:
+    """Milliseconds of each candidate, median and quartiles."""
     calls, rounds = calibrated(
         {name: partial(run, 1) for name, run in runs.items()}, region=REGION, limit=LIMIT, rounds=rounds
     )
-    timed = {name: partial(run, calls) for name, run in runs.items()}
+    chains = {name: partial(run, calls) for name, run in runs.items()}
     if calls > 1:
-        interleaved(timed, 1)
-    for name, timing in interleaved(timed, rounds, calls).items():
-        numbers = (significant(1e3 * value) for value in (timing.median, *timing.quartiles))
-        row |= dict(zip((f"{name}_ms", f"{name}_low_ms", f"{name}_high_ms"), numbers, strict=True))
-    return row | compared(row)
-
-
-def compared(row: dict[str, Any]) -> dict[str, Any]:
-    """Ours against plain and stock, where both have their numbers."""
-    return {
-        "over_plain": ratio(row["plain_ms"], row["ours_ms"]),
-        "over_stock": ratio(row["stock_ms"], row["ours_ms"]),
-        "memory_ratio": ratio(row["stock_peak_mib"], row["ours_peak_mib"]),
-    }
+        interleaved(chains, 1)
+    numbers: dict[str, float] = {}
+    for name, timing in interleaved(chains, rounds, calls).items():
+        values = (significant(1e3 * value) for value in (timing.median, *timing.quartiles))
+        numbers |= dict(zip((f"{name}_ms", f"{name}_low_ms", f"{name}_high_ms"), values, strict=True))
+    return numbers
 
 
 def stock(run: Run) -> Run:

@@ -11,8 +11,8 @@ GRID_DEFINITIONS = (
     "plain: softmax(QKᵀ)V in MLX operations; stock: mx.fast.scaled_dot_product_attention; ours: the same call with "
     "flash attention enabled, on the route named.",
     "Times are medians in milliseconds per call, all candidates in one process, in turns, after a warm-up, "
-    "Python's garbage collector off; the ± is "
-    "half the interquartile range. Each timed region chains as many calls as it takes to last 10 ms or more.",
+    "Python's garbage collector off; the ± is half the interquartile range. Each timed region chains as many calls as "
+    "it takes to last 10 ms or more.",
     "Speedups divide the times shown in the same row. Mean: arithmetic, over the rows that have both times.",
     "Stability: 1 minus the interquartile range over the median, of ours; 1 is the same time in every round.",
     "Tokens/s: queries of all batch entries over the time of ours.",

@@ -31,7 +31,7 @@ _ROW = 20.0  # seconds that one row takes, about, beyond the first run of each v
 
 
 class _TooLarge(Exception):
-    """A variant does not fit in memory. What it was to compute is lost, which in training is the model itself."""
+    """A variant does not fit in memory."""
 
     def __init__(self, variant: str) -> None:
         self.variant = variant
@@ -53,16 +53,13 @@ def measure(
             for each in sizes:
                 row = _empty_row(model, workflow, each, checkpoint)
                 variants = [one for one in VARIANTS if _needed(model, workflow, each, one, checkpoint) <= free_memory()]
-                while True:
-                    try:
-                        yield row | _measured(model, workflow, each, variants, rounds)
-                        break
-                    except _TooLarge as error:
-                        variants.remove(error.variant)
+                while (numbers := _measured_if_they_fit(model, workflow, each, variants, rounds)) is None:
+                    if workflow in TRAINING:  # the step that failed took the weights with it
                         del model
                         mx.clear_cache()
                         model = make()
                         adapt(model, workflow, checkpoint=False)  # the layers are checkpointed by their class
+                yield row | numbers
                 mx.clear_cache()
         finally:
             layer_type.__call__ = call  # mlx-lm checkpoints by changing the class
@@ -100,6 +97,16 @@ def _empty_row(model: Model, workflow: str, sizes: Sizes, checkpoint: bool) -> R
     for variant in VARIANTS:
         row |= {f"{variant}_{key}": None for key in _NUMBERS} | {f"{variant}_status": TOO_LARGE}
     return row
+
+
+def _measured_if_they_fit(model: Model, workflow: str, sizes: Sizes, variants: list[str], rounds: int) -> Row | None:
+    """As `_measured`; None where a variant does not fit in memory, which is then no more in `variants`."""
+    try:
+        return _measured(model, workflow, sizes, variants, rounds)
+    except _TooLarge as error:
+        variants.remove(error.variant)
+    mx.clear_cache()  # now that the error, which holds on to what was computed, is gone
+    return None
 
 
 def _measured(model: Model, workflow: str, sizes: Sizes, variants: Sequence[str], rounds: int) -> Row:
