@@ -126,7 +126,12 @@ def test_a_kernel_that_metal_avoids_is_taken_where_scores_do_not_fit() -> None:
         (problem(8192, dtype="float32", head_dim=128, mask="none"), "unfused"),
         (problem(8192, dtype="float32", head_dim=60), "unfused"),  # MLX multiplies those in float32 proper
         (problem(4096, dtype="float32"), "unfused"),
+        (problem(4096, dtype="float32", head_dim=256, mask="none"), "unfused"),
+        (problem(64, dtype="float32", head_dim=60), "unfused"),
+        (problem(8, 64, dtype="float32", head_dim=80), "unfused"),
         (problem(8192, head_dim=256), "unfused"),
+        (problem(512, 4096, head_dim=256), "unfused"),  # nearly all of the mask is visible
+        (problem(1024, 512), "unfused"),
     ],
 )
 def test_cuda_takes_its_kernel_where_compiling_it_is_soon_made_good(case: Problem, name: str) -> None:

@@ -167,11 +167,13 @@ def test_memory_is_linear_in_the_length(route: Any, phase: str, mask: Any) -> No
     # MLX evaluates about 100 operations ahead, which are few blocks of queries: they have to be many.
     block_size = 256 if route is blockwise else 16
     peaks = {}
-    for length in (1024, 4096):
+    for length in (1024, 2048, 4096):
         call = make(Case(length, length, heads=1, key_heads=1, head_dim=8, value_head_dim=8, mask=mask), mx.float32)
         attention = call.function(runner(route, block_size))
         function = attention if phase == "forward" else gradient(attention)
         peaks[length] = peak(mx.compile(function) if phase == "compiled training" else function, call.primals)
+    assert peaks[2048] < 2.2 * peaks[1024]
+    assert peaks[4096] < 2.2 * peaks[2048]
     assert peaks[4096] < 4.8 * peaks[1024]  # 16 times, if it were the scores
     if not on_cpu:  # MLX's GPU backends evaluate ahead and hold the blocks of several steps
         return
