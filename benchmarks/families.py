@@ -28,7 +28,7 @@ LENGTH = 4096
 DEVICES = {
     "Metal": Device("metal", (0, 32, 4), 64 * 2**30, "Darwin"),
     "CUDA": Device("cuda", (0, 32, 4), 80 * 2**30),
-    "CPU": Device("cpu", (0, 32, 4), 64 * 2**30, cpu_kernel=True),
+    "CPU": Device("cpu", (0, 32, 4), 64 * 2**30, own_kernel=True),
 }
 # Its experts are chosen by numbers that would have to be computed.
 NOT_LAZY = {"dbrx"}

@@ -83,7 +83,7 @@ def machine_of(device: Device) -> str:
     """What all classes of a device and these versions start with."""
     # Before the kernel was built, other routes were the fastest.
     without = "" if device.tf32 else " without TF32"
-    without += " without kernel" if device.backend == "cpu" and not device.cpu_kernel else ""
+    without += " without kernel" if device.backend in ("cpu", "cuda") and not device.own_kernel else ""
     return f"{device.backend} {device.name}{without}, mlx {'.'.join(map(str, device.mlx))}, runtime {__version__}, "
 
 

@@ -96,6 +96,7 @@ def examine() -> Examination:
         _products(device),
         _compiler(),
         *_cpu_kernel(device),
+        *_cuda_kernel(device),
         *_mlx_lm(),
         _plots(),
     )
@@ -241,6 +242,18 @@ def _cpu_kernel(device: Any) -> Iterator[Finding]:
     else:
         advice = "mlx-flash doctor --build compiles it now; else the first call worth it does, in the background"
         yield Finding("cpu kernel", "missing", "not built yet", advice)
+
+
+def _cuda_kernel(device: Any) -> Iterator[Finding]:
+    from .kernels.cuda import cache
+
+    if device.backend != "cuda":
+        return
+    reason = cache.why_not(device.capability)
+    if reason:
+        yield Finding("cuda kernel", "warning", reason, "without it attention is slower")
+    else:
+        yield Finding("cuda kernel", "ok", f"compiled when it is needed, into {cache.folder()}")
 
 
 def _mlx_lm() -> Iterator[Finding]:

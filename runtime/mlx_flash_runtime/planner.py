@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
+from itertools import count
 from typing import Any
 from weakref import WeakSet
 
@@ -24,6 +25,7 @@ from .settings import Settings
 # A decoding loop meets a new key length with every token: the cache starts over rather than grow with them.
 _CACHED_PLANS = 4096
 _CPU = mx.Device(mx.cpu)
+_SIMPLE = 5  # parts of the key of a call without sinks or a mask array, whose arrays are of one type
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +34,8 @@ class Plan:
 
     `kind` is what the call counts as. `block_size` is None where the route has no blocks; `extra_memory` is the
     predicted peak of one forward call, in bytes beyond its inputs and its output. `in_training` is the plan for when a
-    gradient is traced, where that is another one. `is_native` says that MLX's own function gets the arguments as they
+    gradient is traced, where that is another one. `calls` numbers those that were looked up in `Planner.known`.
+    `is_native` says that MLX's own function gets the arguments as they
     are, unless `may_be_mla` says that their mask may be rope scores, see `mla`. `kernel` is the function of the CUDA
     kernel's route, which needs no `Call`.
     """
@@ -47,6 +50,12 @@ class Plan:
     may_be_mla: bool = False
     in_training: Plan | None = None
     kernel: cuda_kernel.ByScale | None = None
+    calls: Iterator[int] = field(default_factory=partial(count, 1))
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether a function that looks at the arrays itself runs it, in a gradient as outside."""
+        return self.in_training is None and (self.is_native or self.kernel is not None)
 
     @property
     def decision(self) -> Decision:
@@ -71,6 +80,8 @@ class Plan:
         """The call by this plan, whose problem is that of the arguments."""
         assert self.problem is not None
         array = mask if isinstance(mask, mx.array) and self.problem.has_array_mask else None
+        if self.kernel is not None and array is None and sinks is None:
+            return self.kernel[scale](q, k, v)
         return self.route.run(Call(self.problem, q, k, v, scale, array, sinks), self.block_size)
 
 
@@ -162,6 +173,10 @@ class Planner:
     def __init__(self, settings: Settings, device: Device | None = None, training: bool = False) -> None:
         self.settings = settings
         self.told = None if device is None else (device, training)
+        # Plans of calls without sinks or a mask array that were planned before, by the shapes of q and k, the bytes of
+        # an element of q and the mask: those that run the same way in a gradient, by MLX's own function or by `kernel`.
+        # MLX's is right for whatever else k and v may be, and on either device; the kernel says what it is for.
+        self.known: dict[tuple[object, ...], Plan] = {}
         self._plans: dict[tuple[object, ...], Plan] = {}
         self._cpu_plans: dict[tuple[object, ...], Plan] = {}
         # Plans of calls with rope scores for a mask that are no better without, see `mla`.
@@ -171,29 +186,13 @@ class Planner:
         _planners.add(self)
         gradient.shows()  # asks MLX once, here, outside of any gradient
 
-    def plan_by_shape(self, q: mx.array, k: mx.array, v: mx.array, mask: str | None) -> Plan | None:
-        """The plan of a call without sinks or a mask array, if one of its shapes was planned and runs the same way in a
-        gradient, by a function that looks at the types of k and v itself, MLX's own or `kernel`; else None.
-
-        It is quicker than `plan_call`, which has to look at them.
-        """
-        if self._device_varies and mx.default_device() == _CPU:
-            return None
-        try:
-            found = self._plans.get((q.shape, k.shape, v.shape, q.dtype, mask))
-        except (AttributeError, TypeError):
-            return None
-        if found is None or found.in_training is not None:
-            return None
-        return found if found.is_native or found.kernel is not None else None
-
     def plan_call(self, q: mx.array, k: mx.array, v: mx.array, mask: object, sinks: Any) -> Plan:
         """The plan of one call, whose arguments are those of `mx.fast.scaled_dot_product_attention`, of any type."""
         try:
             dtype, queries, keys, values = q.dtype, q.shape, k.shape, v.shape
             key: tuple[object, ...]
             if not isinstance(mask, mx.array):
-                key = (queries, keys, values, dtype, mask)  # as in `plan_by_shape`
+                key = (queries, keys, values, dtype, mask)
             elif isinstance(mask, StructuredMask):  # which is bool; a pickled copy may have lost its structure
                 key = (queries, keys, values, dtype, mask.shape, getattr(mask, "structure", None) or mask.dtype)
             else:
@@ -210,6 +209,7 @@ class Planner:
         if found is None:
             if len(plans) >= _CACHED_PLANS:
                 plans.clear()
+                self.known.clear()
             alike = _decode_class(key)
             found = plans.get(alike) if alike else None
             if found is None or not found.is_native:
@@ -217,6 +217,8 @@ class Planner:
                 if alike:
                     plans[alike] = found
             plans[key] = found
+            if len(key) == _SIMPLE and plans is self._plans and found.is_quick:
+                self.known[queries, keys, q.itemsize, mask] = found
         if found.in_training is not None and gradient.is_traced():
             return found.in_training
         return found
@@ -247,6 +249,25 @@ class Planner:
         device = Device.current()
         if cpu_kernel.is_missed(problem, device) and self.settings.route in (None, cpu_kernel.NAME):
             library.want(forget_plans)
+        chosen = self._plan_with_gradient(problem, device, mask)
+        if chosen.route is not native or self.settings.route is not None:
+            return chosen
+        calls = cuda_kernel.trial(problem, device)
+        if not calls:
+            return chosen
+        # What a gradient traces is MLX's own in that route too.
+        reason = "cuDNN would first plan for this shape, for longer than the calls of one prompt take without it"
+        kernel = cuda_kernel.Trial(problem, calls, lambda trial: self._settle(trial, chosen))
+        kind = Kind(chosen.kind.phase, cuda_kernel.NAME, reason)
+        return replace(chosen, route=cuda_kernel, kind=kind, is_native=False, kernel=kernel, calls=count(1))
+
+    def _settle(self, trial: cuda_kernel.Trial, chosen: Plan) -> None:
+        for plans in (self._plans, self.known):
+            for key, plan in list(plans.items()):
+                if plan.kernel is trial:
+                    plans[key] = chosen
+
+    def _plan_with_gradient(self, problem: Problem, device: Device, mask: object) -> Plan:
         chosen = self._plan(problem, device, mask)
         # Asking MLX costs more than planning: it is left where MLX's own function is the answer anyway, as inside the
         # CUDA kernel's route, and in decode, of which nobody takes a gradient.
@@ -286,6 +307,7 @@ _planners: WeakSet[Planner] = WeakSet()
 def forget_plans() -> None:
     """Has every planner plan anew: the machine has got something."""
     for planner in list(_planners):
+        planner.known.clear()
         planner._plans.clear()
         planner._cpu_plans.clear()
 

@@ -9,9 +9,10 @@ import pytest
 from attention_cases import Case, assert_as_exact_as, make, runner
 
 from mlx_flash_runtime import disable_flash_attention, enable_flash_attention, patch, report
-from mlx_flash_runtime.kernels import cuda
+from mlx_flash_runtime.kernels.cuda import cache
+from mlx_flash_runtime.kernels.cuda import kernel as cuda
 from mlx_flash_runtime.planner import Planner
-from mlx_flash_runtime.problem import Call, Device, Problem
+from mlx_flash_runtime.problem import Call, Device, Problem, cuda_capability
 from mlx_flash_runtime.routes import cuda_kernel, reference
 from mlx_flash_runtime.settings import Settings
 
@@ -124,10 +125,35 @@ def test_asked_for_it_is_taken_and_gradients_are_mlx_s(monkeypatch: pytest.Monke
     assert report().as_dict()["routes"] == {"cuda_kernel" if Device.current().tf32 else "unfused": 2}
 
 
+@on_gpu
+def test_mlx_takes_what_was_compiled_here(capfd: pytest.CaptureFixture[str]) -> None:
+    capability = cuda_capability()
+    assert cache.why_not(capability) == ""
+    q = mx.zeros((1, 2, 16, 24))
+    problem = Problem.of(q, q, q, "causal")
+    assert problem is not None
+    source = cuda.source_of(problem, capability)
+    cuda.attention(Call(problem, q, q, q, 1.0), capability)
+    files = [cache.folder() / f"{name}.ptx" for name in cache.modules(source)]
+    assert all(file.read_bytes() for file in files)
+    made = mx.fast.cuda_kernel(
+        name=source.name,
+        input_names=[one.name for one in source.inputs],
+        output_names=["out"],
+        source=source.body,
+        header=source.header,
+    )
+    capfd.readouterr()
+    launch = {"grid": (128, 2, 1), "threadgroup": (128, 1, 1)}
+    made(inputs=[q, q, q, q], output_shapes=[q.shape], output_dtypes=[q.dtype], verbose=True, **launch)
+    assert source.text.strip() in capfd.readouterr().out
+
+
 def test_no_transformation_meets_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     described: list[Call] = []
 
-    def stand_in(call: Call) -> mx.array:  # the kernel itself needs a GPU; who calls it does not
+    # The kernel itself needs a GPU; who calls it does not.
+    def stand_in(call: Call, capability: tuple[int, int]) -> mx.array:
         described.append(call)
         return reference.run(call, None)
 
@@ -162,13 +188,13 @@ def test_no_transformation_meets_the_kernel(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_call_like_one_before_is_looked_at_less_and_computed_no_less(monkeypatch: pytest.MonkeyPatch) -> None:
     described: list[Call] = []
 
-    def stand_in(call: Call) -> mx.array:
+    def stand_in(call: Call, capability: tuple[int, int]) -> mx.array:
         described.append(call)
         return reference.run(call, None)
 
     monkeypatch.setattr(cuda, "attention", stand_in)
     settings = Settings(True, route="cuda_kernel")
-    patch.install(Planner(settings, Device("cuda", (0, 32, 4), 2**36)))
+    patch.install(Planner(settings, Device("cuda", (0, 32, 4), 2**36, own_kernel=True)))
     q, k, v = (mx.random.normal((1, 2, 24, 32), key=mx.random.key(i)) for i in range(3))
     half = [x.astype(mx.float16) for x in (q, k, v)]
     calls = [(q, k, v), (q, k, v), (q, half[1], half[2]), (half[0], k, v), tuple(half), (q, k, v[..., :16])]

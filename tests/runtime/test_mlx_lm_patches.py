@@ -155,7 +155,7 @@ def test_products_on_quantized_keys_take_groups_as_rows(length: int, mask: Any) 
 def test_on_cuda_a_decode_has_no_quantized_products(
     length: int, sinks: bool, bits: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    device = replace(Device.current(), backend="cuda", cpu_kernel=False)
+    device = replace(Device.current(), backend="cuda", own_kernel=False)
     monkeypatch.setattr(Device, "current", lambda: device)
     monkeypatch.setattr(mx, "quantized_matmul", None)
     test_quantized_keys_and_values(length, None, sinks, bits)
@@ -352,7 +352,7 @@ def test_softcapped_scores_by_hand_are_those_of_mlx_lm(limit: int | None) -> Non
 
     wanted = logits()
     mx.eval(wanted)
-    patch.install(Planner(Settings(True), replace(Device.current(), cpu_kernel=False)))
+    patch.install(Planner(Settings(True), replace(Device.current(), own_kernel=False)))
     assert mx.allclose(logits(), wanted, rtol=1e-6, atol=1e-6)
     assert report().as_dict()["routes"] == {"unfused": 8}
 

@@ -8,14 +8,17 @@ from dataclasses import replace
 from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 import pytest
 from backends import cpu_only
 
-from mlx_flash_runtime import explain, flash_attention_enabled, report
+from mlx_flash_runtime import explain, flash_attention_enabled, layers, patch, report, state
 from mlx_flash_runtime.crossover import skipped_share
+from mlx_flash_runtime.kernels.cuda import kernel
 from mlx_flash_runtime.masks import window_mask
 from mlx_flash_runtime.planner import Planner, plan
-from mlx_flash_runtime.problem import Device, Problem, mlx_release
+from mlx_flash_runtime.problem import Call, Device, Problem, mlx_release
+from mlx_flash_runtime.routes import reference
 from mlx_flash_runtime.settings import Settings
 
 GIB = 2**30
@@ -23,6 +26,7 @@ CPU = Device("cpu", (0, 32, 4), 16 * GIB)
 METAL = Device("metal", (0, 32, 4), 32 * GIB)
 METAL_31 = Device("metal", (0, 31, 0), 32 * GIB)
 CUDA = Device("cuda", (0, 32, 4), 80 * GIB)
+KERNEL = replace(CUDA, own_kernel=True)
 
 
 def problem(length: int = 1024, keys: int | None = None, head_dim: int = 64, **changes: Any) -> Problem:
@@ -120,24 +124,83 @@ def test_a_kernel_that_metal_avoids_is_taken_where_scores_do_not_fit() -> None:
 @pytest.mark.parametrize(
     ("case", "name"),
     [
+        (problem(64), "cuda_kernel"),  # of what MLX fuses, what is short
+        (problem(512), "cuda_kernel"),
+        (problem(512, head_dim=128), "cuda_kernel"),
+        (problem(512, mask="none"), "cuda_kernel"),
+        (problem(512, head_dim=128, mask="none"), "native"),
+        (problem(1024), "native"),
+        (problem(64, sinks=True), "native"),
+        (problem(64, mask="bool", mask_shape=(64, 64)), "native"),
+        (problem(8, 64), "native"),
+        (problem(64, dtype="float32"), "cuda_kernel"),
         (problem(8192, dtype="float32"), "cuda_kernel"),
         (problem(8192, dtype="float32", mask="none"), "cuda_kernel"),
         (problem(8192, dtype="float32", head_dim=128), "cuda_kernel"),
+        (problem(4096, dtype="float32", head_dim=128, mask="none"), "cuda_kernel"),
         (problem(8192, dtype="float32", head_dim=128, mask="none"), "unfused"),
+        (problem(2048, dtype="float32", head_dim=256), "cuda_kernel"),
+        (problem(256, dtype="float32", head_dim=256, mask="none"), "cuda_kernel"),
+        (problem(512, dtype="float32", head_dim=256, mask="none"), "unfused"),
         (problem(8192, dtype="float32", head_dim=60), "unfused"),  # MLX multiplies those in float32 proper
-        (problem(4096, dtype="float32"), "unfused"),
-        (problem(4096, dtype="float32", head_dim=256, mask="none"), "unfused"),
-        (problem(64, dtype="float32", head_dim=60), "unfused"),
         (problem(8, 64, dtype="float32", head_dim=80), "unfused"),
-        (problem(8192, head_dim=256), "unfused"),
+        (problem(8192, head_dim=256), "cuda_kernel"),
+        (problem(512, head_dim=256, mask="none"), "cuda_kernel"),
+        (problem(1024, head_dim=256, mask="none"), "unfused"),
         (problem(512, 4096, head_dim=256), "unfused"),  # nearly all of the mask is visible
-        (problem(1024, 512), "unfused"),
     ],
 )
-def test_cuda_takes_its_kernel_where_compiling_it_is_soon_made_good(case: Problem, name: str) -> None:
-    assert route(CUDA, case)[0] == name
-    assert route(CUDA, replace(case, training=True))[0] != "cuda_kernel"
-    assert route(replace(CUDA, capability=(7, 5)), case)[0] != "cuda_kernel"
+def test_cuda_takes_its_kernel_where_it_was_measured_faster(case: Problem, name: str) -> None:
+    assert route(KERNEL, case)[0] == name
+    assert route(KERNEL, replace(case, training=True))[0] != "cuda_kernel"
+    assert route(replace(KERNEL, capability=(7, 5)), case)[0] != "cuda_kernel"
+    assert route(CUDA, case)[0] != "cuda_kernel"  # which cannot compile it
+
+
+@pytest.fixture
+def kernel_calls(monkeypatch: pytest.MonkeyPatch) -> list[Problem]:
+    """The problems that the CUDA kernel was asked for, on a GPU that is not here."""
+    asked: list[Problem] = []
+
+    def stand_in(call: Call, capability: tuple[int, int]) -> mx.array:
+        asked.append(call.problem)
+        return reference.run(call, None)
+
+    monkeypatch.setattr(kernel, "attention", stand_in)
+    monkeypatch.setattr(Device, "current", classmethod(lambda cls: KERNEL))
+    return asked
+
+
+def test_a_new_shape_runs_without_cudnn_until_planning_for_it_is_worth_it(kernel_calls: list[Problem]) -> None:
+    q, k, v = (mx.random.normal((1, 2, 300, 64), mx.bfloat16, key=mx.random.key(i)) for i in range(3))
+    patch.install(Planner(Settings(True)))
+    long = [mx.zeros((1, 64, 1024, 128), mx.bfloat16)] * 3
+    longest = [mx.zeros((1, 64, 4096, 128), mx.bfloat16)] * 3
+    for arrays, first in ((long, "cuda_kernel"), (longest, "native")):
+        before = report().as_dict()["routes"]
+        for number in range(200):
+            mx.fast.scaled_dot_product_attention(*arrays, scale=0.125, mask="causal")
+            if number == 0:
+                assert report().as_dict()["routes"].get(first, 0) == before.get(first, 0) + 1
+    assert report().as_dict()["routes"] == {"native": 272, "cuda_kernel": 128}
+    for _ in range(200):  # short ones stay
+        out = mx.fast.scaled_dot_product_attention(q, k, v, scale=0.125, mask="causal")
+    assert report().as_dict()["routes"] == {"native": 272, "cuda_kernel": 328}
+    with state.paused():
+        wanted = mx.fast.scaled_dot_product_attention(q, k, v, scale=0.125, mask="causal")
+    assert mx.allclose(out, wanted, rtol=2e-2, atol=2e-2)
+    assert kernel_calls
+
+
+def test_a_gradient_at_a_new_shape_is_mlx_s(kernel_calls: list[Problem]) -> None:
+    q, k, v = (mx.random.normal((1, 24, 512, 128), mx.bfloat16, key=mx.random.key(i)) for i in range(3))
+
+    def loss(q: mx.array) -> mx.array:
+        return mx.fast.scaled_dot_product_attention(q, k, v, scale=0.3, mask="causal").astype(mx.float32).sum()
+
+    wanted = mx.grad(loss)(q)
+    patch.install(Planner(Settings(True)))
+    assert mx.array_equal(mx.grad(loss)(q), wanted)
 
 
 def test_where_nothing_was_measured_mlx_stays() -> None:
@@ -294,6 +357,29 @@ def test_planning_and_explaining_compute_nothing() -> None:
             assert explain(q, q, q, **options).stock_memory > 2**50
     mx.synchronize()
     assert mx.get_active_memory() - before < 2**20
+
+
+def test_many_calls_are_counted_in_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLX_FLASH_ROUTE", "unfused")
+
+    class Layer(nn.Module):
+        def __call__(self, q: mx.array) -> mx.array:
+            return mx.fast.scaled_dot_product_attention(q, q, q, scale=0.25)
+
+    model, late, q = [Layer() for _ in range(8)], Layer(), mx.zeros((1, 2, 1, 16))
+    with flash_attention_enabled():
+        for _ in range(layers.EACH // 8):
+            for layer in model:
+                layer(q)
+        assert [layer["calls"] for layer in report().as_dict()["layers"]] == [layers.EACH // 8] * 8
+        for _ in range(2000):
+            for layer in (*model, late):
+                layer(q)
+        told = report().as_dict()
+    made = 8 * (layers.EACH // 8) + 9 * 2000
+    assert 0 <= made - told["calls"] < layers.ONE_OF
+    assert len(told["layers"]) == 9
+    assert told["layers"][-1]["calls"] == pytest.approx(2000, abs=2 * layers.ONE_OF)
 
 
 @pytest.mark.parametrize("route", ["unfused", "blockwise"])

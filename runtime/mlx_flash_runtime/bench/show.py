@@ -27,7 +27,8 @@ WORKFLOW_DEFINITIONS = (
     "after two runs of each, Python's garbage collector off; the ± is half the interquartile range.",
     "Tokens/s: tokens trained or evaluated per second; in chat and batch those of the replies over the whole time, "
     "prompts included. Length: tokens of a training row, of an evaluated text, of a prompt (in batch the longest; the "
-    "shortest has half). × stock divides the tokens/s of the same row.",
+    "shortest has half; in chat a token fewer in each run, as no two turns of a chat have one length). × stock divides "
+    "the tokens/s of the same row.",
     "First token: median milliseconds until the first token of a reply (in batch: of any).",
     "Memory: peak in MiB, stock / ours, everything included: model, optimizer, cache.",
     "Attention: the share of stock's time that is gone when attention is replaced by adding numbers of the output's "

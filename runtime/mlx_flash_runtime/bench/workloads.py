@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
+from itertools import count
 from typing import Any, NamedTuple
 
 import mlx.core as mx
@@ -68,7 +69,9 @@ def prepare(model: Model, workflow: str, sizes: Sizes) -> Callable[[], Work]:
     the attention that is in place when it first runs."""
     if workflow in TRAINING:
         return _training(model, sizes)
-    work: Work = partial({"chat": _chat, "batch": _batch, "evaluate": _evaluate}[workflow], model, sizes)
+    if workflow == "chat":
+        return lambda: _chat(model, sizes)
+    work: Work = partial({"batch": _batch, "evaluate": _evaluate}[workflow], model, sizes)
     return lambda: work
 
 
@@ -130,19 +133,26 @@ def _evaluate(model: Model, sizes: Sizes) -> Run:
     return Run(time.perf_counter() - start)
 
 
-def _chat(model: Model, sizes: Sizes) -> Run:
-    """A reply to a prompt, greedy."""
+def _chat(model: Model, sizes: Sizes) -> Work:
+    """A reply to a prompt, greedy. Each prompt is a token shorter than the one before, as no two turns of a chat have
+    one length: what MLX does once for a length is then part of every run."""
     from mlx_lm.generate import generate_step
 
-    model.module.eval()
-    prompt = random_tokens(model, sizes.length)
-    mx.eval(prompt)
-    start = time.perf_counter()
-    first = None
-    for _ in generate_step(prompt, model.module, max_tokens=sizes.new_tokens):
-        first = first or time.perf_counter() - start
-    mx.synchronize()
-    return Run(time.perf_counter() - start, first)
+    tokens = random_tokens(model, sizes.length)
+    lengths = count(sizes.length, -1)
+
+    def work() -> Run:
+        model.module.eval()
+        prompt = tokens[: max(1, next(lengths))]
+        mx.eval(prompt)
+        start = time.perf_counter()
+        first = None
+        for _ in generate_step(prompt, model.module, max_tokens=sizes.new_tokens):
+            first = first or time.perf_counter() - start
+        mx.synchronize()
+        return Run(time.perf_counter() - start, first)
+
+    return work
 
 
 def _batch(model: Model, sizes: Sizes) -> Run:

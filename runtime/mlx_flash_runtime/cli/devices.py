@@ -40,7 +40,7 @@ def device_of(backend: str | None, memory: int | None, mlx: str | None) -> Devic
             device.mlx,
             gibibytes * 2**30,
             system,
-            cpu_kernel=backend == "cpu",  # as after the first run
+            own_kernel=True,  # as after the first run
         )
     if memory is not None:
         device = replace(device, memory=memory * 2**30)

@@ -36,9 +36,9 @@ class Route(Protocol):
 
 ROUTES: tuple[Route, ...] = (
     lowered,
+    cuda_kernel,
     native,
     forced,
-    cuda_kernel,
     cpu_kernel,
     query_blocks,
     blockwise,

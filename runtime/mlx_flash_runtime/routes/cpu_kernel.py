@@ -21,7 +21,7 @@ def holds(problem: Problem, device: Device) -> tuple[bool, str]:
     """Any problem, on a CPU that the kernel is built for."""
     if device.backend != "cpu":
         return False, "this kernel is for the CPU"
-    if not device.cpu_kernel:
+    if not device.own_kernel:
         return False, "the CPU kernel is not built (mlx-flash doctor --build)"
     return True, "our own kernel for this CPU, where MLX has none"
 
@@ -29,7 +29,7 @@ def holds(problem: Problem, device: Device) -> tuple[bool, str]:
 def is_missed(problem: Problem, device: Device) -> bool:
     """Whether the kernel is worth a build that it does not have yet: not for a script of toy sizes."""
     products = 2 * problem.score_count * (problem.head_dim + problem.value_head_dim)
-    return device.backend == "cpu" and not device.cpu_kernel and products >= _PRODUCTS_WORTH_A_BUILD
+    return device.backend == "cpu" and not device.own_kernel and products >= _PRODUCTS_WORTH_A_BUILD
 
 
 def pays(problem: Problem, device: Device) -> tuple[bool, str]:

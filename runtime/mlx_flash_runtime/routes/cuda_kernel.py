@@ -1,12 +1,9 @@
-"""Our own kernel on CUDA: float32 and head dims above 128, for which MLX has none that is fused, and short 16-bit
-calls, which cost less to launch than through cuDNN.
-
-MLX compiles a custom kernel in every process that uses it, for seconds. That pays by itself only for the largest calls;
-for others `mlx-flash tune` decides, whose user knows that they will be many.
-"""
+"""Our own kernel on CUDA: float32 and head dims above 128, for which MLX has none that is fused; and 16-bit calls that
+are short, which cost less to launch than through cuDNN, or new, which cuDNN would plan for first (see `trial`)."""
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -15,8 +12,9 @@ import mlx.core as mx
 
 from .. import stock
 from ..crossover import skipped_share
-from ..kernels import cuda
-from ..problem import Call, Device, Problem
+from ..fused import is_fused
+from ..kernels.cuda import kernel as cuda
+from ..problem import Call, Device, Problem, cuda_capability
 
 NAME = "cuda_kernel"
 
@@ -27,12 +25,20 @@ _FEWEST_QUERIES = 9
 # float32 rows in steps of this: where MLX's own products are not TF32 ones, ours must not be either.
 _TF32_STEP = 8
 
-# By measurement on an H200 (benchmarks/routes.py): float32 calls of so many scores, with rows of so many bytes, or of
-# twice that where a causal mask hides so large a share, gain milliseconds: 2 to 3 seconds of compiling are made good
-# within a thousand calls.
-_MANY_SCORES = 2**29
-_ROW_BYTES = 256
+# By measurement on an H200 (benchmarks/cuda_kernel.py). Products of visible scores, times head dim, up to which a call
+# that MLX fuses is faster without cuDNN.
+_SHORT = 5 * 2**26
+# Against MLX's unfused attention, by the bytes of a row of queries: the most scores, under a mask that hides less than
+# this share of them, or more.
 _SKIPPED_SHARE = 0.375
+_MOST_SCORES: dict[str, tuple[dict[int, float], dict[int, float]]] = {
+    "float32": ({256: math.inf, 512: 2**28, 1024: 2**21}, {512: math.inf, 1024: 2**27}),
+    "16 bits": ({512: 2**23}, {512: math.inf}),
+}
+# cuDNN plans for every shape that is new to the process, for 50 ms and more. While a shape has had fewer calls than a
+# large model has layers, and so little work that all of them lose less than half of that, they run without.
+_TRIAL_CALLS = 128
+_TRIAL_PRODUCTS = 2**33
 
 
 def holds(problem: Problem, device: Device) -> tuple[bool, str]:
@@ -41,6 +47,8 @@ def holds(problem: Problem, device: Device) -> tuple[bool, str]:
         return False, "it is a kernel for CUDA"
     if device.capability < _CAPABILITY:
         return False, "this GPU has no tensor cores of the kind that the CUDA kernel uses"
+    if not device.own_kernel:
+        return False, "the CUDA kernel cannot be compiled here (mlx-flash doctor says why)"
     if problem.training:
         return False, "the CUDA kernel has no gradient"
     if problem.softcap is not None or problem.mask not in cuda.MASKS:
@@ -56,12 +64,35 @@ def holds(problem: Problem, device: Device) -> tuple[bool, str]:
 
 
 def pays(problem: Problem, device: Device) -> tuple[bool, str]:
-    """Where a call gains so much that compiling is soon made good."""
+    """Short calls, where MLX has a fused kernel; else up to a number of scores, as MLX's unfused attention multiplies
+    faster where there is much to multiply."""
+    if is_fused(problem, device)[0]:
+        if _is_simple(problem) and _products(problem) <= _SHORT:
+            return True, "for a call as short as this the CUDA kernel is faster than cuDNN"
+        return False, "MLX's fused kernel is faster for so much work"
     row = problem.item_bytes * max(problem.head_dim, problem.value_head_dim)
-    longest = 2 * _ROW_BYTES if skipped_share(problem) >= _SKIPPED_SHARE else _ROW_BYTES
-    if problem.dtype == "float32" and problem.score_count >= _MANY_SCORES and row <= longest:
+    limits = _MOST_SCORES["float32" if problem.dtype == "float32" else "16 bits"]
+    most = limits[problem.mask == "causal" and skipped_share(problem) >= _SKIPPED_SHARE]
+    if problem.score_count <= next(scores for bytes_of_row, scores in most.items() if row <= bytes_of_row):
         return True, "the CUDA kernel is faster than MLX's unfused attention"
-    return False, "MLX compiles it for seconds in every process: mlx-flash tune takes it where it is faster"
+    return False, "MLX's unfused attention is faster for so many scores"
+
+
+def trial(problem: Problem, device: Device) -> int:
+    """How many calls of a shape that the process has not seen should run on the kernel before cuDNN, which MLX takes
+    for it, is worth its planning: 0 where it is at once."""
+    good = _is_simple(problem) and _products(problem) <= _TRIAL_PRODUCTS and holds(problem, device)[0]
+    return _TRIAL_CALLS if good else 0
+
+
+def _is_simple(problem: Problem) -> bool:
+    """Whether calls of it go to the kernel the short way, see `patch`."""
+    return not problem.has_array_mask and not problem.sinks
+
+
+def _products(problem: Problem) -> float:
+    visible = (1 - skipped_share(problem)) * problem.score_count
+    return visible * max(problem.head_dim, problem.value_head_dim)
 
 
 def block_size(problem: Problem, device: Device) -> int | None:
@@ -82,15 +113,19 @@ def run(call: Call, block_size: int | None) -> mx.array:
 
 @lru_cache(maxsize=1024)
 def attention(problem: Problem, scale: float) -> Callable[..., mx.array]:
-    """The kernel as a function of q, k, v, then mask and sinks if any. It is compiled once for each stream, as what is
-    compiled stays on that of its first call (streams that are equal have different hashes)."""
+    """The kernel as a function of q, k, v, then mask and sinks if any; on the CPU, where it is the default, MLX's own
+    attention. It is compiled once for each stream, as what is compiled stays on that of its first call (streams that
+    are equal have different hashes)."""
     kernels: list[tuple[mx.Stream, Callable[..., mx.array]]] = []
 
     def attend(*arrays: mx.array) -> mx.array:
-        stream = mx.default_stream(mx.default_device())
+        device = mx.default_device()
+        stream = mx.default_stream(device)
         for own, kernel in kernels:
             if own == stream:
                 return kernel(*arrays)
+        if device.type == mx.DeviceType.cpu and mx.cuda.is_available():
+            return stock.call(call_of(problem, scale, arrays))
         kernel = _compiled(problem, scale)
         kernels.append((stream, kernel))
         return kernel(*arrays)
@@ -99,14 +134,38 @@ def attention(problem: Problem, scale: float) -> Callable[..., mx.array]:
 
 
 class ByScale(dict[float, Callable[..., mx.array]]):
-    """`attention` of a problem for each scale that is asked for, quicker than its cache."""
+    """`attention` of a problem for each scale that is asked for, quicker than its cache; for arrays of `dtype`, with
+    values of `value_shape`."""
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
+        self.dtype: mx.Dtype = getattr(mx, problem.dtype)
+        self.value_shape = problem.batch, problem.key_heads, problem.key_length, problem.value_head_dim
 
     def __missing__(self, scale: float) -> Callable[..., mx.array]:
         self[scale] = found = attention(self.problem, scale)
         return found
+
+
+class Trial(ByScale):
+    """The same for some calls only; the one after them asks `over` to be called."""
+
+    def __init__(self, problem: Problem, calls: int, over: Callable[[Trial], None]) -> None:
+        super().__init__(problem)
+        self._left, self._over = calls, over
+
+    def __getitem__(self, scale: float) -> Callable[..., mx.array]:
+        self._left -= 1
+        if self._left == 0:
+            self._over(self)
+        return super().__getitem__(scale)
+
+
+def call_of(problem: Problem, scale: float, arrays: Sequence[mx.array]) -> Call:
+    """The call whose arrays are q, k, v, then mask and sinks if any."""
+    q, k, v, *rest = arrays
+    mask = rest[0] if problem.has_array_mask else None
+    return Call(problem, q, k, v, scale, mask, rest[-1] if problem.sinks else None)
 
 
 def _compiled(problem: Problem, scale: float) -> Callable[..., mx.array]:
@@ -119,16 +178,11 @@ def _compiled(problem: Problem, scale: float) -> Callable[..., mx.array]:
     # Of each thread, as compiled functions are: whether this one was replayed, and whether it ran in the last call.
     this = threading.local()
 
-    def call(arrays: Sequence[mx.array]) -> Call:
-        q, k, v, *rest = arrays
-        mask = rest[0] if problem.has_array_mask else None
-        return Call(problem, q, k, v, scale, mask, rest[-1] if problem.sinks else None)
-
     def kernel(*arrays: mx.array) -> mx.array:
         this.ran = True
-        one = call(arrays)
+        one = call_of(problem, scale, arrays)
         one.q, one.k, one.v = (x.astype(one.dtype) for x in (one.q, one.k, one.v))
-        return cuda.attention(one)
+        return cuda.attention(one, cuda_capability())
 
     compiled = mx.compile(kernel)
 
@@ -139,6 +193,6 @@ def _compiled(problem: Problem, scale: float) -> Callable[..., mx.array]:
             if not this.ran:
                 this.replayed = True
                 return out
-        return stock.call(call(arrays))
+        return stock.call(call_of(problem, scale, arrays))
 
     return attend

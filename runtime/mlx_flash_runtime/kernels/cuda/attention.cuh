@@ -5,7 +5,7 @@
 // shared memory as 32-bit words, one TF32 number or two 16-bit ones each, so that the fragments of Q K^T are the same
 // words for every type. A row is padded by 4 words: the lanes of a fragment then hit 32 different banks.
 
-#include <cuda/std/type_traits>
+// It includes nothing, so that it compiles in a fraction of a second: what it needs of MLX's headers is in prelude.cuh.
 
 namespace flash {
 
@@ -14,12 +14,19 @@ constexpr float LOG2E = 1.4426950408889634f;
 
 enum Mask { NONE, CAUSAL, BOOLEAN, ADDITIVE };
 
+template <typename T>
+constexpr bool is_half = false;
+template <>
+constexpr bool is_half<__half> = true;
+
 // 32-bit words of a row of `dim` elements, padded to whole products (8 words).
 template <typename T>
 __host__ __device__ constexpr int words(int dim) {
   constexpr int in_product = 32 / sizeof(T);
   return (dim + in_product - 1) / in_product * 8;
 }
+
+__device__ inline float infinity() { return __uint_as_float(0x7f800000); }
 
 __device__ inline uint32_t tf32(float x) {
   uint32_t bits;
@@ -43,7 +50,7 @@ __device__ inline void multiply(float (&c)[4], const uint32_t (&a)[4], uint32_t 
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1))
   if constexpr (sizeof(T) == 4) {
     MULTIPLY("m16n8k8", "tf32");
-  } else if constexpr (cuda::std::is_same_v<T, __half>) {
+  } else if constexpr (is_half<T>) {
     MULTIPLY("m16n8k16", "f16");
   } else {
     MULTIPLY("m16n8k16", "bf16");
@@ -51,14 +58,41 @@ __device__ inline void multiply(float (&c)[4], const uint32_t (&a)[4], uint32_t 
 #undef MULTIPLY
 }
 
+// Two numbers in 16 bits each, the first in the lower half.
 template <typename T>
 __device__ inline uint32_t pack(float low, float high) {
-  if constexpr (cuda::std::is_same_v<T, __half>) {
-    __half2 pair = __floats2half2_rn(low, high);
-    return reinterpret_cast<uint32_t&>(pair);
+  uint32_t pair;
+  if constexpr (is_half<T>) {
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
   } else {
-    __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-    return reinterpret_cast<uint32_t&>(pair);
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  }
+  return pair;
+}
+
+template <typename T>
+__device__ inline T narrow(float x) {
+  if constexpr (sizeof(T) == 4) {
+    return x;
+  } else {
+    uint16_t bits = pack<T>(x, 0);
+    return reinterpret_cast<T&>(bits);
+  }
+}
+
+template <typename T>
+__device__ inline float widen(T x) {
+  if constexpr (sizeof(T) == 4) {
+    return x;
+  } else {
+    const uint16_t bits = reinterpret_cast<uint16_t&>(x);
+    if constexpr (is_half<T>) {
+      float wide;
+      asm("cvt.f32.f16 %0, %1;" : "=f"(wide) : "h"(bits));
+      return wide;
+    } else {
+      return __uint_as_float(uint32_t(bits) << 16);
+    }
   }
 }
 
@@ -178,7 +212,7 @@ __device__ void attention(Rows<T> q, Rows<T> k, Rows<T> v, MaskArray<M> mask, co
   q.data += first * q.stride;
   load<T, D>(q_tile, q, queries - first, QUERIES);
   float result[tiles][4] = {}, row_max[2], row_sum[2];
-  row_max[0] = row_max[1] = sink ? *sink * LOG2E : -INFINITY;
+  row_max[0] = row_max[1] = sink ? *sink * LOG2E : -infinity();
   row_sum[0] = row_sum[1] = sink && pair == 0 ? 1 : 0;  // each of a row's four lanes sums its own keys
 
   for (int start = 0; start < end; start += KEYS) {
@@ -205,11 +239,11 @@ __device__ void attention(Rows<T> q, Rows<T> k, Rows<T> v, MaskArray<M> mask, co
             if constexpr (MASK == BOOLEAN) {
               if (!own) x = HIDDEN;
             } else {
-              x += static_cast<float>(own) * LOG2E;
+              x += widen(own) * LOG2E;
             }
           }
         }
-        if (ragged && key >= keys) x = -INFINITY;
+        if (ragged && key >= keys) x = -infinity();
       }
     }
 
@@ -220,7 +254,7 @@ __device__ void attention(Rows<T> q, Rows<T> k, Rows<T> v, MaskArray<M> mask, co
       for (int n = 0; n < KEYS / 8; ++n) largest = fmaxf(largest, fmaxf(scores[n][2 * r], scores[n][2 * r + 1]));
       largest = fmaxf(largest, __shfl_xor_sync(0xffffffff, largest, 1));
       largest = fmaxf(largest, __shfl_xor_sync(0xffffffff, largest, 2));
-      const float from = largest == -INFINITY ? 0 : largest;  // an additive mask may hide a whole block
+      const float from = largest == -infinity() ? 0 : largest;  // an additive mask may hide a whole block
       const float shrink = power_of_two(row_max[r] - from);
       row_max[r] = largest;
       row_sum[r] *= shrink;
@@ -252,7 +286,7 @@ __device__ void attention(Rows<T> q, Rows<T> k, Rows<T> v, MaskArray<M> mask, co
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
         const int column = 8 * m + 2 * pair + i;
-        if (column < DV) out[int64_t(row[r]) * DV + column] = static_cast<T>(result[m][2 * r + i] / sum);
+        if (column < DV) out[int64_t(row[r]) * DV + column] = narrow<T>(result[m][2 * r + i] / sum);
       }
     }
   }

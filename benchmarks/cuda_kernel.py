@@ -1,0 +1,151 @@
+"""Our CUDA kernel against MLX's own attention, over lengths: the numbers behind `routes/cuda_kernel.py`.
+
+    python benchmarks/cuda_kernel.py MACHINE [--only TEXT] [--rounds N] [--json FILE]
+
+Writes benchmarks/results/cuda_kernel_MACHINE.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+from store import write
+
+from mlx_flash_runtime import stock
+from mlx_flash_runtime.bench.numbers import ratio, significant
+from mlx_flash_runtime.bench.timing import calibrated, chained, interleaved
+from mlx_flash_runtime.fused import is_fused
+from mlx_flash_runtime.problem import Device, Problem
+from mlx_flash_runtime.routes import cuda_kernel
+
+TITLE = "The CUDA kernel"
+DEFINITIONS = (
+    "Batch 1, 16 heads on 4 key heads; milliseconds of a call, medians in turns in one process after a warm-up, ± half "
+    "the interquartile range; a timed region chains as many calls as it takes to last 10 ms. Fused: MLX has a fused "
+    "kernel for it, which cuDNN provides.",
+    "First: the first call at a length that the process has not seen, the median of several such lengths near the one "
+    "named; both kernels are loaded by then.",
+)
+REGION, LIMIT = 0.01, 0.6  # seconds of a timed region, at least, and of a row, about
+NEW_LENGTHS = 5
+LENGTHS = {
+    ("bfloat16", 32): (64, 128, 256, 512, 1024, 2048),
+    ("bfloat16", 64): (64, 128, 256, 512, 1024, 2048, 4096, 8192),
+    ("bfloat16", 128): (64, 128, 256, 512, 1024, 2048, 4096, 8192),
+    ("bfloat16", 256): (64, 256, 512, 1024, 2048, 4096, 8192),
+    ("float32", 64): (64, 256, 1024, 2048, 4096),
+    ("float32", 128): (64, 256, 1024, 2048, 4096),
+    ("float32", 256): (64, 256, 512, 1024, 2048, 4096),
+}
+
+# A prompt behind a long conversation: queries, keys.
+CACHED = ((20, 1024), (20, 4096), (20, 16384), (100, 4096), (100, 16384), (500, 4096), (500, 16384))
+CACHED_TYPES = (("bfloat16", 64), ("bfloat16", 128), ("bfloat16", 256), ("float32", 64), ("float32", 128))
+
+Attend = Callable[[mx.array, mx.array, mx.array], mx.array]
+
+
+def problems() -> Iterator[Problem]:
+    """A causal mask over as many keys as queries, no mask, and a causal mask at the end of more keys."""
+    for (dtype, head_dim), lengths in LENGTHS.items():
+        for length in lengths:
+            for mask in ("causal", "none"):
+                yield of(length, length, dtype, head_dim, mask)
+    for dtype, head_dim in CACHED_TYPES:
+        for queries, keys in CACHED:
+            yield of(queries, keys, dtype, head_dim, "causal")
+
+
+def of(queries: int, keys: int, dtype: str, head_dim: int, mask: str) -> Problem:
+    """16 heads on 4 key heads."""
+    return Problem(1, 16, 4, queries, keys, head_dim, head_dim, dtype=dtype, mask=mask)  # type: ignore[arg-type]
+
+
+def inputs(problem: Problem) -> tuple[mx.array, mx.array, mx.array]:
+    """q, k, v of a layer's layout: heads behind lengths in memory."""
+    heads, keys = problem.query_heads, problem.key_heads
+    sizes = ((problem.query_length, heads), (problem.key_length, keys), (problem.key_length, keys))
+    arrays = [
+        mx.random.normal((1, *size, problem.head_dim), getattr(mx, problem.dtype), key=mx.random.key(i))
+        for i, size in enumerate(sizes)
+    ]
+    q, k, v = (mx.swapaxes(x, 1, 2) for x in arrays)
+    mx.eval(q, k, v)
+    return q, k, v
+
+
+def candidates(problem: Problem) -> dict[str, Attend]:
+    """MLX's own function and the kernel."""
+    mask, scale = None if problem.mask == "none" else "causal", problem.head_dim**-0.5
+    return {
+        "stock": lambda q, k, v: stock.attention(q, k, v, scale=scale, mask=mask),
+        "kernel": cuda_kernel.attention(problem, scale),
+    }
+
+
+def measured(problem: Problem, rounds: int) -> dict[str, Any]:
+    """One row."""
+    q, k, v = inputs(problem)
+    row: dict[str, Any] = {
+        key: getattr(problem, key) for key in ("dtype", "head_dim", "query_length", "key_length", "mask")
+    }
+    row["fused"] = is_fused(problem, Device.current())[0]
+    attends = candidates(problem)
+    runs = {name: lambda attend=attend: [attend(q, k, v)] for name, attend in attends.items()}
+    for run in runs.values():
+        mx.eval(run())
+    calls, rounds = calibrated(runs, region=REGION, limit=LIMIT, rounds=rounds)
+    chains = {
+        name: partial(chained, lambda q, attend=attend: [attend(q, k, v)], q, calls) for name, attend in attends.items()
+    }
+    interleaved(chains, 1)
+    for name, timing in interleaved(chains, rounds, calls).items():
+        values = (timing.median, *timing.quartiles)
+        keys = (f"{name}_ms", f"{name}_low_ms", f"{name}_high_ms")
+        row |= {key: significant(1e3 * value) for key, value in zip(keys, values, strict=True)}
+    row["over_stock"] = ratio(row["stock_ms"], row["kernel_ms"])
+    return row | {f"{name}_first_ms": first_call(problem, name) for name in attends}
+
+
+def first_call(problem: Problem, name: str) -> float:
+    """Milliseconds."""
+    seconds = []
+    for fewer in range(1, NEW_LENGTHS + 1):
+        new = replace(problem, query_length=problem.query_length - fewer, key_length=problem.key_length - fewer)
+        q, k, v = inputs(new)
+        attend = candidates(new)[name]
+        start = time.perf_counter()
+        mx.eval(attend(q, k, v))
+        mx.synchronize()
+        seconds.append(time.perf_counter() - start)
+    return significant(1e3 * statistics.median(seconds))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("machine", help="the last part of the file's name")
+    parser.add_argument("--only", default="", metavar="TEXT", help="problems whose words have this in them")
+    parser.add_argument("--rounds", type=int, default=12, metavar="N")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="instead of that file")
+    args = parser.parse_args()
+    path = args.json.absolute() if args.json else Path(f"cuda_kernel_{args.machine}.json")
+    rows = []
+    for problem in problems():
+        if args.only in str(problem):
+            rows.append(measured(problem, args.rounds))
+            print(" ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
+            mx.clear_cache()
+    command = f"python benchmarks/cuda_kernel.py {args.machine}"
+    print(f"written: {write(path, rows, title=TITLE, command=command, definitions=DEFINITIONS)}")
+
+
+if __name__ == "__main__":
+    main()

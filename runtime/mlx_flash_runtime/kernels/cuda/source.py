@@ -1,0 +1,69 @@
+"""A custom kernel and the text that MLX makes of it, to which its compiled form is known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from hashlib import sha256
+from pathlib import Path
+from typing import NamedTuple
+
+HERE = Path(__file__).parent
+# Before the function: what all kernels share, and what stands for MLX's own header.
+ATTENTION, PRELUDE = HERE / "attention.cuh", HERE / "prelude.cuh"
+
+
+class Input(NamedTuple):
+    """An array that a kernel reads: its name, and its element's type in CUDA."""
+
+    name: str
+    type: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """A kernel as `mx.fast.cuda_kernel` takes it: the body of a function of `inputs` that writes `out`, of type
+    `output`, for GPUs of one compute capability. It may use what `attention.cuh` has."""
+
+    label: str
+    capability: tuple[int, int]
+    inputs: tuple[Input, ...]
+    output: str
+    body: str
+
+    @cached_property
+    def name(self) -> str:
+        """A name that no other content has: what was compiled of it once is right for ever."""
+        content = (self.label, self.capability, self.inputs, self.output, self.body, *_shared())
+        return f"{self.label}_{sha256(repr(content).encode()).hexdigest()[:16]}"
+
+    @property
+    def header(self) -> str:
+        """Goes before the function. By reference: MLX reads the whole text at every launch."""
+        return f'#include "{ATTENTION}"\n'
+
+    @property
+    def function(self) -> str:
+        """What MLX calls the function, in its namespace."""
+        return f"custom_kernel_{self.name}"
+
+    @cached_property
+    def text(self) -> str:
+        """What MLX makes of it (`build_kernel` in its custom_kernel.cpp), to the letter."""
+        parameters = []
+        for name, type in self.inputs:
+            parameters.append(f"    const {type}* {name},\n")
+            for kind, word in (("Shape", "shape"), ("Strides", "strides")):
+                if f"{name}_{word}" in self.body:
+                    parameters.append(f"    const __grid_constant__ {kind} {name}_{word},\n")
+        return (
+            '\n#include "mlx/backend/cuda/device/utils.cuh"\n\n#include <cooperative_groups.h>\n\n'
+            f"{self.header}namespace mlx::core::cu {{\n\nnamespace cg = cooperative_groups;\n\n"
+            f"__global__ void {self.function}(\n{''.join(parameters)}    {self.output}* out) {{\n"
+            f"{self.body}\n}}\n\n}} // namespace mlx::core::cu\n"
+        )
+
+
+@lru_cache(maxsize=1)
+def _shared() -> tuple[bytes, bytes]:
+    return ATTENTION.read_bytes(), PRELUDE.read_bytes()
