@@ -126,9 +126,10 @@ def test_a_kernel_that_metal_avoids_is_taken_where_scores_do_not_fit() -> None:
     [
         (problem(64), "cuda_kernel"),  # of what MLX fuses, what is short
         (problem(512), "cuda_kernel"),
-        (problem(512, head_dim=128), "cuda_kernel"),
-        (problem(512, mask="none"), "cuda_kernel"),
-        (problem(512, head_dim=128, mask="none"), "native"),
+        (problem(256, head_dim=128, mask="none"), "cuda_kernel"),
+        (problem(512, head_dim=128), "native"),
+        (problem(20, 1024), "cuda_kernel"),
+        (problem(10, 4096), "native"),
         (problem(1024), "native"),
         (problem(64, sinks=True), "native"),
         (problem(64, mask="bool", mask_shape=(64, 64)), "native"),

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import mlx.core as mx
 
-from .. import stock
+from .. import gradient, stock
 from ..crossover import skipped_share
 from ..fused import is_fused
 from ..kernels.cuda import kernel as cuda
@@ -25,9 +25,10 @@ _FEWEST_QUERIES = 9
 # float32 rows in steps of this: where MLX's own products are not TF32 ones, ours must not be either.
 _TF32_STEP = 8
 
-# By measurement on an H200 (benchmarks/cuda_kernel.py). Products of visible scores, times head dim, up to which a call
-# that MLX fuses is faster without cuDNN.
-_SHORT = 5 * 2**26
+# By measurement on an H200 (benchmarks/cuda_kernel.py). Visible scores times head dim, and keys, up to which a call that
+# MLX fuses is faster without cuDNN.
+_SHORT = 5 * 2**25
+_SHORT_KEYS = 2048
 # Against MLX's unfused attention, by the bytes of a row of queries: the most scores, under a mask that hides less than
 # this share of them, or more.
 _SKIPPED_SHARE = 0.375
@@ -67,7 +68,7 @@ def pays(problem: Problem, device: Device) -> tuple[bool, str]:
     """Short calls, where MLX has a fused kernel; else up to a number of scores, as MLX's unfused attention multiplies
     faster where there is much to multiply."""
     if is_fused(problem, device)[0]:
-        if _is_simple(problem) and _products(problem) <= _SHORT:
+        if _is_simple(problem) and _products(problem) <= _SHORT and problem.key_length <= _SHORT_KEYS:
             return True, "for a call as short as this the CUDA kernel is faster than cuDNN"
         return False, "MLX's fused kernel is faster for so much work"
     row = problem.item_bytes * max(problem.head_dim, problem.value_head_dim)
@@ -175,7 +176,8 @@ def _compiled(problem: Problem, scale: float) -> Callable[..., mx.array]:
     whether the arrays are those of a transformation (vmap, which no custom kernel has, a gradient, a compilation):
     it then runs the Python function itself, each time, as it does else only for the first call.
     """
-    # Of each thread, as compiled functions are: whether this one was replayed, and whether it ran in the last call.
+    # Of each thread, as compiled functions are: whether this one was replayed, whether it ran in the last call, and
+    # whether it has met a transformation: from then on it asks for gradients, which costs less than to run twice.
     this = threading.local()
 
     def kernel(*arrays: mx.array) -> mx.array:
@@ -187,12 +189,15 @@ def _compiled(problem: Problem, scale: float) -> Callable[..., mx.array]:
     compiled = mx.compile(kernel)
 
     def attend(*arrays: mx.array) -> mx.array:
+        if hasattr(this, "transformed") and gradient.is_traced():
+            return stock.call(call_of(problem, scale, arrays))
         for _ in range(1 if hasattr(this, "replayed") else 2):
             this.ran = False
             out: mx.array = compiled(*arrays)
             if not this.ran:
                 this.replayed = True
                 return out
+        this.transformed = True
         return stock.call(call_of(problem, scale, arrays))
 
     return attend
