@@ -42,6 +42,7 @@ _SUITES = {
         "workflow_chat_gemma": f"{_BENCH} workflow chat --config 1b --shape gemma --length {_LENGTHS}",
         "workflow_chat_window": f"{_BENCH} workflow chat --config 1b --shape window --length {_LENGTHS}",
         "routes": "python benchmarks/routes.py h200",
+        "cuda_kernel": "python benchmarks/cuda_kernel.py h200",
         "quantized_cache": "python benchmarks/quantized_cache.py h200",
         "workflow_batch_window": f"{_BENCH} workflow batch --config 1b --shape window --batch 4 --length {_LENGTHS}",
         "workflow_batch_gemma": f"{_BENCH} workflow batch --config 1b --shape gemma --batch 4 --length {_LENGTHS}",

@@ -49,7 +49,7 @@ class Layer:
 # The first calls of a plan are counted each, after them one of so many for all of these, as to find out who called is
 # most of what counting costs. (A prime: it falls on every layer of a model in turn.)
 ONE_OF = 61
-EACH = 20 * ONE_OF
+EACH = 4 * ONE_OF
 
 _REACH = (1, 2, 3, 4)  # frames; to iterate over a tuple costs less than over a range
 _lock = threading.Lock()

@@ -9,6 +9,7 @@ from typing import Any
 import mlx.core as mx
 
 from . import exporting, gradient, layers, mla, mlx_lm_patches, state, stock
+from .layers import EACH, ONE_OF
 from .planner import UNPLANNED, Planner
 from .rebind import rebind
 
@@ -81,10 +82,10 @@ def scaled_dot_product_attention(
             kernel = known.kernel
             if kernel is None or (q.dtype == kernel.dtype and v.shape == kernel.value_shape):
                 number = next(known.calls)
-                if number <= layers.EACH:
+                if number <= EACH:
                     layers.count(known.kind, sys._getframe(1))
-                elif not number % layers.ONE_OF:
-                    layers.count(known.kind, sys._getframe(1), layers.ONE_OF)
+                elif not number % ONE_OF:
+                    layers.count(known.kind, sys._getframe(1), ONE_OF)
                 if kernel is None:
                     return stock.attention(q, k, v, scale=scale, mask=mask)
                 return kernel[scale](q, k, v)

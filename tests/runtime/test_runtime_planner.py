@@ -127,9 +127,10 @@ def test_a_kernel_that_metal_avoids_is_taken_where_scores_do_not_fit() -> None:
         (problem(64), "cuda_kernel"),  # of what MLX fuses, what is short
         (problem(512), "cuda_kernel"),
         (problem(256, head_dim=128, mask="none"), "cuda_kernel"),
-        (problem(512, head_dim=128), "native"),
-        (problem(20, 1024), "cuda_kernel"),
-        (problem(10, 4096), "native"),
+        (problem(512, head_dim=128), "cuda_kernel"),
+        (problem(512, head_dim=128, mask="none"), "native"),
+        (problem(20, 4096), "cuda_kernel"),
+        (problem(10, 8192), "native"),
         (problem(1024), "native"),
         (problem(64, sinks=True), "native"),
         (problem(64, mask="bool", mask_shape=(64, 64)), "native"),
@@ -146,8 +147,8 @@ def test_a_kernel_that_metal_avoids_is_taken_where_scores_do_not_fit() -> None:
         (problem(8192, dtype="float32", head_dim=60), "unfused"),  # MLX multiplies those in float32 proper
         (problem(8, 64, dtype="float32", head_dim=80), "unfused"),
         (problem(8192, head_dim=256), "cuda_kernel"),
-        (problem(512, head_dim=256, mask="none"), "cuda_kernel"),
-        (problem(1024, head_dim=256, mask="none"), "unfused"),
+        (problem(1024, head_dim=256, mask="none"), "cuda_kernel"),
+        (problem(2048, head_dim=256, mask="none"), "unfused"),
         (problem(512, 4096, head_dim=256), "unfused"),  # nearly all of the mask is visible
     ],
 )
@@ -194,14 +195,14 @@ def test_a_new_shape_runs_without_cudnn_until_planning_for_it_is_worth_it(kernel
 
 
 def test_a_gradient_at_a_new_shape_is_mlx_s(kernel_calls: list[Problem]) -> None:
-    q, k, v = (mx.random.normal((1, 24, 512, 128), mx.bfloat16, key=mx.random.key(i)) for i in range(3))
+    q, k, v = (mx.random.normal((1, 32, 512, 128), mx.bfloat16, key=mx.random.key(i)) for i in range(3))
 
     def loss(q: mx.array) -> mx.array:
         return mx.fast.scaled_dot_product_attention(q, k, v, scale=0.3, mask="causal").astype(mx.float32).sum()
 
     wanted = mx.grad(loss)(q)
     patch.install(Planner(Settings(True)))
-    assert mx.array_equal(mx.grad(loss)(q), wanted)
+    assert mx.allclose(mx.grad(loss)(q), wanted, rtol=2e-2, atol=2e-2)  # on a GPU its sums vary from run to run
 
 
 def test_where_nothing_was_measured_mlx_stays() -> None:
@@ -399,9 +400,10 @@ def test_in_a_compiled_pipeline_of_async_evals(route: str, monkeypatch: pytest.M
         return x
 
     wanted = pipeline(step)
+    tolerance = 1e-5 if mx.default_device() == mx.Device(mx.cpu) else 2e-3  # a GPU's products are TF32
     with flash_attention_enabled():
-        assert mx.allclose(pipeline(step), wanted, atol=1e-5)
-        assert mx.allclose(pipeline(mx.compile(step)), wanted, atol=1e-5)
+        assert mx.allclose(pipeline(step), wanted, atol=tolerance)
+        assert mx.allclose(pipeline(mx.compile(step)), wanted, atol=tolerance)
         assert report().as_dict()["routes"] == {route: 5}
 
 

@@ -25,21 +25,21 @@ _FEWEST_QUERIES = 9
 # float32 rows in steps of this: where MLX's own products are not TF32 ones, ours must not be either.
 _TF32_STEP = 8
 
-# By measurement on an H200 (benchmarks/cuda_kernel.py). Visible scores times head dim, and keys, up to which a call that
-# MLX fuses is faster without cuDNN.
-_SHORT = 5 * 2**25
-_SHORT_KEYS = 2048
+# By measurement on an H200 (benchmarks/cuda_kernel.py). Visible scores times head dim, and keys, up to which a call is
+# faster than through cuDNN, where MLX takes that.
+_SHORT = 5 * 2**26
+_SHORT_KEYS = 4096
 # Against MLX's unfused attention, by the bytes of a row of queries: the most scores, under a mask that hides less than
 # this share of them, or more.
 _SKIPPED_SHARE = 0.375
 _MOST_SCORES: dict[str, tuple[dict[int, float], dict[int, float]]] = {
     "float32": ({256: math.inf, 512: 2**28, 1024: 2**21}, {512: math.inf, 1024: 2**27}),
-    "16 bits": ({512: 2**23}, {512: math.inf}),
+    "16 bits": ({512: 2**24}, {512: math.inf}),
 }
 # cuDNN plans for every shape that is new to the process, for 50 ms and more. While a shape has had fewer calls than a
 # large model has layers, and so little work that all of them lose less than half of that, they run without.
 _TRIAL_CALLS = 128
-_TRIAL_PRODUCTS = 2**33
+_TRIAL_PRODUCTS = 2**34
 
 
 def holds(problem: Problem, device: Device) -> tuple[bool, str]:

@@ -103,7 +103,8 @@ struct Rows {
   int64_t stride, step;
 };
 
-// Fills a tile of `in_tile` rows of DIM elements from the first `count` rows; what is beyond them or DIM is zeros.
+// Fills a tile of `in_tile` rows of DIM elements from the first `count` rows; what is beyond them or DIM is zeros. The
+// tile is whole for everyone after `arrive`: 16-bit elements of the usual layout are copied while the threads go on.
 template <typename T, int DIM>
 __device__ void load(uint32_t* tile, Rows<T> rows, int count, int in_tile) {
   const int threads = blockDim.x;
@@ -112,9 +113,17 @@ __device__ void load(uint32_t* tile, Rows<T> rows, int count, int in_tile) {
       reinterpret_cast<uintptr_t>(rows.data) % 16 == 0;
   for (int i = threadIdx.x; i < in_tile * chunks; i += threads) {
     const int row = i / chunks, chunk = i % chunks, column = chunk * in_chunk;
+    const bool inside = row < count && column < DIM;
+    const T* from = inside ? rows.data + row * rows.stride + column * rows.step : rows.data;
+    uint32_t* to = tile + row * stride + chunk * 4;
+    if (sizeof(T) == 2 && whole) {
+      asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
+                   :
+                   : "r"(static_cast<uint32_t>(__cvta_generic_to_shared(to))), "l"(from), "r"(inside ? 16 : 0));
+      continue;
+    }
     uint4 value = {0, 0, 0, 0};
-    if (row < count && column < DIM) {
-      const T* from = rows.data + row * rows.stride + column * rows.step;
+    if (inside) {
       if (whole) {
         value = *reinterpret_cast<const uint4*>(from);
       } else {
@@ -126,23 +135,75 @@ __device__ void load(uint32_t* tile, Rows<T> rows, int count, int in_tile) {
       value = {tf32(__uint_as_float(value.x)), tf32(__uint_as_float(value.y)), tf32(__uint_as_float(value.z)),
                tf32(__uint_as_float(value.w))};
     }
-    *reinterpret_cast<uint4*>(tile + row * stride + chunk * 4) = value;
+    *reinterpret_cast<uint4*>(to) = value;
   }
+}
+
+// Waits until what was loaded is there, and until all threads are here.
+__device__ inline void arrive() {
+  asm volatile("cp.async.wait_all;" : : : "memory");
+  __syncthreads();
+}
+
+// The operand of 16 queries for all products with keys, where it is small enough to stay in registers.
+template <typename T, int D>
+struct Queries {
+  static constexpr int stride = words<T>(D) + 4, steps = words<T>(D) / 8;
+  static constexpr bool kept = sizeof(T) == 2 && steps <= 8;
+  const uint32_t* tile;  // this lane's first word
+  uint32_t own[kept ? steps : 1][4];
+
+  __device__ explicit Queries(const uint32_t* rows) : tile(rows + threadIdx.x % 32 / 4 * stride + threadIdx.x % 4) {
+    if constexpr (kept) {
+#pragma unroll
+      for (int step = 0; step < steps; ++step) read(own[step], step);
+    }
+  }
+
+  __device__ void get(uint32_t (&a)[4], int step) const {
+    if constexpr (kept) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) a[i] = own[step][i];
+    } else {
+      read(a, step);
+    }
+  }
+
+  __device__ void read(uint32_t (&a)[4], int step) const {
+    const uint32_t* q = tile + 8 * step;
+    a[0] = q[0], a[1] = q[8 * stride], a[2] = q[4], a[3] = q[8 * stride + 4];
+  }
+};
+
+// Four 8 x 8 matrices of 16 bits; each lane gives the address of one row, and gets a pair of each.
+__device__ inline void load_matrices(uint32_t (&b)[4], const uint32_t* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(b[0]), "=r"(b[1]), "=r"(b[2]), "=r"(b[3])
+               : "r"(static_cast<uint32_t>(__cvta_generic_to_shared(row))));
 }
 
 // scores[16, KEYS] of a warp's queries; the word of a fragment's element is the lane's pair, in rows of its group.
 template <typename T, int D, int KEYS>
-__device__ void score(float (&scores)[KEYS / 8][4], const uint32_t* queries, const uint32_t* keys) {
+__device__ void score(float (&scores)[KEYS / 8][4], const Queries<T, D>& queries, const uint32_t* keys) {
   constexpr int stride = words<T>(D) + 4;
-  const int group = threadIdx.x % 32 / 4, pair = threadIdx.x % 4;
-  const uint32_t* q = queries + group * stride + pair;
-  const uint32_t* k = keys + group * stride + pair;
+  const int lane = threadIdx.x % 32;
 #pragma unroll
-  for (int w = 0; w < words<T>(D); w += 8) {
-    const uint32_t a[4] = {q[w], q[8 * stride + w], q[w + 4], q[8 * stride + w + 4]};
+  for (int step = 0; step < words<T>(D) / 8; ++step) {
+    uint32_t a[4];
+    queries.get(a, step);
+    if constexpr (sizeof(T) == 2) {
+      const uint32_t* k = keys + (lane / 16 * 8 + lane % 8) * stride + lane / 8 % 2 * 4 + 8 * step;
 #pragma unroll
-    for (int n = 0; n < KEYS / 8; ++n) {
-      multiply<T>(scores[n], a, k[8 * n * stride + w], k[8 * n * stride + w + 4]);
+      for (int n = 0; n < KEYS / 8; n += 2) {
+        uint32_t b[4];
+        load_matrices(b, k + 8 * n * stride);
+        multiply<T>(scores[n], a, b[0], b[1]);
+        multiply<T>(scores[n + 1], a, b[2], b[3]);
+      }
+    } else {
+      const uint32_t* k = keys + lane / 4 * stride + lane % 4 + 8 * step;
+#pragma unroll
+      for (int n = 0; n < KEYS / 8; ++n) multiply<T>(scores[n], a, k[8 * n * stride], k[8 * n * stride + 4]);
     }
   }
 }
@@ -209,19 +270,32 @@ __device__ void attention(Rows<T> q, Rows<T> k, Rows<T> v, MaskArray<M> mask, co
   // A query before the first key sees none, and gets the mean of all values: it needs every block.
   const int end = MASK == CAUSAL && offset >= 0 ? min(keys, offset + first + QUERIES) : keys;
 
+  const auto load_keys = [&](int start) {
+    load<T, D>(k_tile, {k.data + start * k.stride, k.stride, k.step}, keys - start, KEYS);
+  };
+  const auto load_values = [&](int start) {
+    load<T, DV>(v_tile, {v.data + start * v.stride, v.stride, v.step}, keys - start, KEYS);
+  };
   q.data += first * q.stride;
   load<T, D>(q_tile, q, queries - first, QUERIES);
+  constexpr bool in_background = sizeof(T) == 2;
+  if constexpr (in_background) load_keys(0);
+  arrive();
+  const Queries<T, D> warp_queries(q_tile + 16 * warp * qk_stride);
   float result[tiles][4] = {}, row_max[2], row_sum[2];
   row_max[0] = row_max[1] = sink ? *sink * LOG2E : -infinity();
   row_sum[0] = row_sum[1] = sink && pair == 0 ? 1 : 0;  // each of a row's four lanes sums its own keys
 
   for (int start = 0; start < end; start += KEYS) {
-    __syncthreads();
-    load<T, D>(k_tile, {k.data + start * k.stride, k.stride, k.step}, keys - start, KEYS);
-    load<T, DV>(v_tile, {v.data + start * v.stride, v.stride, v.step}, keys - start, KEYS);
-    __syncthreads();
+    if constexpr (in_background) {
+      load_values(start);  // while the scores are computed
+    } else {
+      load_keys(start);
+      load_values(start);
+      arrive();
+    }
     float scores[KEYS / 8][4] = {};
-    score<T, D, KEYS>(scores, q_tile + 16 * warp * qk_stride, k_tile);
+    score<T, D, KEYS>(scores, warp_queries, k_tile);
 
     const bool ragged = start + KEYS > keys;
     const bool diagonal = MASK == CAUSAL && start + KEYS - 1 > offset + first + 16 * warp;
@@ -272,7 +346,12 @@ __device__ void attention(Rows<T> q, Rows<T> k, Rows<T> v, MaskArray<M> mask, co
         result[m][2 * r + 1] *= shrink;
       }
     }
+    if constexpr (in_background) {
+      arrive();
+      if (start + KEYS < end) load_keys(start + KEYS);  // while the values are added
+    }
     add_values<T, DV, KEYS>(result, scores, v_tile);
+    arrive();
   }
 
 #pragma unroll

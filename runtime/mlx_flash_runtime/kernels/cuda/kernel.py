@@ -50,9 +50,15 @@ class Tiles(NamedTuple):
 
 
 def tiles(problem: Problem) -> Tiles | None:
-    """The largest tiles that fit, by measurement on an H200 the fastest; None where none fit."""
-    warps = _WARPS if problem.query_length > _QUERIES * _WARPS // 2 else _WARPS // 2
-    candidates = (Tiles(warps, _KEYS), Tiles(_WARPS // 2, _KEYS), Tiles(_WARPS // 2, _KEYS // 2))
+    """Those that fit, and are the fastest by measurement on an H200; None where none fit."""
+    row = problem.item_bytes * max(problem.head_dim, problem.value_head_dim)
+    few = problem.query_length <= _QUERIES * _WARPS // 2
+    if problem.item_bytes == 2 and row <= 256:
+        return Tiles(_WARPS // 2 if few or row > 128 else _WARPS, 2 * _KEYS)
+    candidates = (
+        Tiles(_WARPS // 2 if few else _WARPS, _KEYS),
+        *(Tiles(_WARPS // 2, keys) for keys in (_KEYS, _KEYS // 2)),
+    )
     return next((one for one in candidates if one.memory(problem) <= _SHARED_MEMORY), None)
 
 
