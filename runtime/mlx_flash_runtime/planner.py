@@ -257,14 +257,15 @@ class Planner:
             return chosen
         # What a gradient traces is MLX's own in that route too.
         reason = "cuDNN would first plan for this shape, for longer than the calls of one prompt take without it"
-        kernel = cuda_kernel.Trial(problem, calls, lambda trial: self._settle(trial, chosen))
+        kernel = cuda_kernel.Trial(problem, calls, partial(self._settle, chosen))
         kind = Kind(chosen.kind.phase, cuda_kernel.NAME, reason)
         return replace(chosen, route=cuda_kernel, kind=kind, is_native=False, kernel=kernel, calls=count(1))
 
-    def _settle(self, trial: cuda_kernel.Trial, chosen: Plan) -> None:
+    def _settle(self, chosen: Plan, kernel: cuda_kernel.ByScale) -> None:
+        """Puts `chosen` in the place of the plan with `kernel`."""
         for plans in (self._plans, self.known):
             for key, plan in list(plans.items()):
-                if plan.kernel is trial:
+                if plan.kernel is kernel:
                     plans[key] = chosen
 
     def _plan_with_gradient(self, problem: Problem, device: Device, mask: object) -> Plan:
@@ -274,7 +275,12 @@ class Planner:
         if not gradient.shows() or device.backend == "cpu" or problem.phase == "decode":
             return _unsure_of_training(chosen)
         in_training = self._plan(replace(problem, training=True), device, mask)
-        if in_training.is_native and (chosen.is_native or chosen.route is cuda_kernel):
+        if in_training.is_native and chosen.is_native:
+            return _unsure_of_training(chosen)
+        if in_training.is_native and chosen.kernel is not None:
+            # To ask MLX, which answers with an exception, costs more than the kernel gains where calls are short. It
+            # finds out itself, by failing to run; the shape then stays with what is trained.
+            chosen.kernel.over = partial(self._settle, replace(in_training, kind=_unsure(in_training.kind)))
             return _unsure_of_training(chosen)
         return replace(chosen, in_training=in_training)
 
@@ -287,9 +293,11 @@ class Planner:
 
 def _unsure_of_training(plan: Plan) -> Plan:
     """The plan, counting as what it is where it is not asked whether a gradient is traced."""
-    if plan.kind.phase != "prefill":
-        return plan
-    return replace(plan, kind=plan.kind._replace(phase="prefill or training"))
+    return replace(plan, kind=_unsure(plan.kind))
+
+
+def _unsure(kind: Kind) -> Kind:
+    return kind._replace(phase="prefill or training") if kind.phase in ("prefill", "training") else kind
 
 
 def _decode_class(key: tuple[Any, ...]) -> tuple[object, ...] | None:

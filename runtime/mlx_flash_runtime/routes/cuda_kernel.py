@@ -113,10 +113,13 @@ def run(call: Call, block_size: int | None) -> mx.array:
 
 
 @lru_cache(maxsize=1024)
-def attention(problem: Problem, scale: float) -> Callable[..., mx.array]:
+def attention(problem: Problem, scale: float, in_gradient: Callable[[], None] | None = None) -> Callable[..., mx.array]:
     """The kernel as a function of q, k, v, then mask and sinks if any; on the CPU, where it is the default, MLX's own
-    attention. It is compiled once for each stream, as what is compiled stays on that of its first call (streams that
-    are equal have different hashes)."""
+    attention. `in_gradient` is told when it meets a gradient.
+
+    It is compiled once for each stream, as what is compiled stays on that of its first call (streams that are equal
+    have different hashes).
+    """
     kernels: list[tuple[mx.Stream, Callable[..., mx.array]]] = []
 
     def attend(*arrays: mx.array) -> mx.array:
@@ -127,7 +130,7 @@ def attention(problem: Problem, scale: float) -> Callable[..., mx.array]:
                 return kernel(*arrays)
         if device.type == mx.DeviceType.cpu and mx.cuda.is_available():
             return stock.call(call_of(problem, scale, arrays))
-        kernel = _compiled(problem, scale)
+        kernel = _compiled(problem, scale, in_gradient)
         kernels.append((stream, kernel))
         return kernel(*arrays)
 
@@ -136,29 +139,32 @@ def attention(problem: Problem, scale: float) -> Callable[..., mx.array]:
 
 class ByScale(dict[float, Callable[..., mx.array]]):
     """`attention` of a problem for each scale that is asked for, quicker than its cache; for arrays of `dtype`, with
-    values of `value_shape`."""
+    values of `value_shape`. `over` is called when it is no more the way to go: it has met a gradient."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, over: Callable[[ByScale], None] | None = None) -> None:
         self.problem = problem
+        self.over = over
         self.dtype: mx.Dtype = getattr(mx, problem.dtype)
         self.value_shape = problem.batch, problem.key_heads, problem.key_length, problem.value_head_dim
 
     def __missing__(self, scale: float) -> Callable[..., mx.array]:
-        self[scale] = found = attention(self.problem, scale)
+        over = self.over
+        in_gradient = None if over is None else lambda: over(self)
+        self[scale] = found = attention(self.problem, scale, in_gradient)
         return found
 
 
 class Trial(ByScale):
-    """The same for some calls only; the one after them asks `over` to be called."""
+    """The same for some calls only: it is over with the last of them as well."""
 
-    def __init__(self, problem: Problem, calls: int, over: Callable[[Trial], None]) -> None:
-        super().__init__(problem)
-        self._left, self._over = calls, over
+    def __init__(self, problem: Problem, calls: int, over: Callable[[ByScale], None]) -> None:
+        super().__init__(problem, over)
+        self._left = calls
 
     def __getitem__(self, scale: float) -> Callable[..., mx.array]:
         self._left -= 1
-        if self._left == 0:
-            self._over(self)
+        if self._left == 0 and self.over is not None:
+            self.over(self)
         return super().__getitem__(scale)
 
 
@@ -169,15 +175,14 @@ def call_of(problem: Problem, scale: float, arrays: Sequence[mx.array]) -> Call:
     return Call(problem, q, k, v, scale, mask, rest[-1] if problem.sinks else None)
 
 
-def _compiled(problem: Problem, scale: float) -> Callable[..., mx.array]:
+def _compiled(problem: Problem, scale: float, in_gradient: Callable[[], None] | None) -> Callable[..., mx.array]:
     """The kernel on one stream.
 
     `mx.compile` makes it: what it replays costs a third of what describing a kernel costs in Python. It also tells
     whether the arrays are those of a transformation (vmap, which no custom kernel has, a gradient, a compilation):
     it then runs the Python function itself, each time, as it does else only for the first call.
     """
-    # Of each thread, as compiled functions are: whether this one was replayed, whether it ran in the last call, and
-    # whether it has met a transformation: from then on it asks for gradients, which costs less than to run twice.
+    # Of each thread, as compiled functions are: whether this one was replayed, and whether it ran in the last call.
     this = threading.local()
 
     def kernel(*arrays: mx.array) -> mx.array:
@@ -189,15 +194,14 @@ def _compiled(problem: Problem, scale: float) -> Callable[..., mx.array]:
     compiled = mx.compile(kernel)
 
     def attend(*arrays: mx.array) -> mx.array:
-        if hasattr(this, "transformed") and gradient.is_traced():
-            return stock.call(call_of(problem, scale, arrays))
         for _ in range(1 if hasattr(this, "replayed") else 2):
             this.ran = False
             out: mx.array = compiled(*arrays)
             if not this.ran:
                 this.replayed = True
                 return out
-        this.transformed = True
+        if in_gradient is not None and gradient.is_traced():
+            in_gradient()
         return stock.call(call_of(problem, scale, arrays))
 
     return attend

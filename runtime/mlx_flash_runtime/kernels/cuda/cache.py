@@ -45,7 +45,7 @@ def put(source: Source) -> None:
         "cooperative_groups.h": "",
     }
     function = f"{_NAMESPACE}::{source.function}"
-    cubin, lowered = nvrtc.compile(source.text, function, headers, source.capability)
+    cubin, lowered = nvrtc.compile(source.text, function, headers, source.capability, source.registers)
     target.mkdir(parents=True, exist_ok=True)
     for name in missing:
         _write(target / f"{name}.txt", f"{function}\t{lowered}\n".encode())

@@ -15,9 +15,12 @@ class CompileError(Exception):
     """Why there is no kernel, in one line."""
 
 
-def compile(text: str, function: str, headers: dict[str, str], capability: tuple[int, int]) -> tuple[bytes, str]:
-    """The cubin of `text` for GPUs of that compute capability, and the name that `function`, a qualified one, has in
-    it. `headers` are contents by the names under which they are included. Raises CompileError."""
+def compile(
+    text: str, function: str, headers: dict[str, str], capability: tuple[int, int], registers: int | None = None
+) -> tuple[bytes, str]:
+    """The cubin of `text` for GPUs of that compute capability, with at most so many registers for a thread, and the
+    name that `function`, a qualified one, has in it. `headers` are contents by the names under which they are included.
+    Raises CompileError."""
     nvrtc = _library()
     program = ctypes.c_void_p()
     names, contents = _strings(headers.keys()), _strings(headers.values())
@@ -28,7 +31,8 @@ def compile(text: str, function: str, headers: dict[str, str], capability: tuple
         major, minor = capability
         # As MLX compiles: the instructions of that very architecture.
         architecture = f"--gpu-architecture=sm_{major}{minor}{'a' if major >= 9 else ''}"
-        options = _strings([architecture, "--device-as-default-execution-space"])
+        limit = [f"--maxrregcount={registers}"] if registers else []
+        options = _strings([architecture, "--device-as-default-execution-space", *limit])
         if nvrtc.nvrtcCompileProgram(program, len(options), options):
             log = _bytes(program, nvrtc.nvrtcGetProgramLogSize, nvrtc.nvrtcGetProgramLog).decode(errors="replace")
             lines = [line for line in log.splitlines() if "error" in line]

@@ -23,18 +23,20 @@ class Input(NamedTuple):
 @dataclass(frozen=True)
 class Source:
     """A kernel as `mx.fast.cuda_kernel` takes it: the body of a function of `inputs` that writes `out`, of type
-    `output`, for GPUs of one compute capability. It may use what `attention.cuh` has."""
+    `output`, for GPUs of one compute capability, with at most so many registers for a thread if any. It may use what
+    `attention.cuh` has."""
 
     label: str
     capability: tuple[int, int]
     inputs: tuple[Input, ...]
     output: str
     body: str
+    registers: int | None = None
 
     @cached_property
     def name(self) -> str:
         """A name that no other content has: what was compiled of it once is right for ever."""
-        content = (self.label, self.capability, self.inputs, self.output, self.body, *_shared())
+        content = (self.label, self.capability, self.inputs, self.output, self.body, self.registers, *_shared())
         return f"{self.label}_{sha256(repr(content).encode()).hexdigest()[:16]}"
 
     @property
