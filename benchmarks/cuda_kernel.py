@@ -34,7 +34,7 @@ DEFINITIONS = (
     "First: the first call at a length that the process has not seen, the median of several such lengths near the one "
     "named; both kernels are loaded by then.",
 )
-REGION, LIMIT = 0.01, 0.6  # seconds of a timed region, at least, and of a row, about
+REGION, LIMIT = 0.01, 0.4  # seconds of a timed region, at least, and of a row, about
 NEW_LENGTHS = 5
 LENGTHS = {
     ("bfloat16", 32): (64, 128, 256, 512, 1024, 2048),

@@ -30,18 +30,15 @@ def section(results: Results) -> str:
 
 
 def grid_claim(key: str, least: float, form: str = "{:.2f}×") -> Judge:
-    """Whether a number of the grid's summary is at least `least`, for each dtype; and after `mlx-flash tune`."""
+    """Whether a number of the grid's summary is at least `least`, for each dtype."""
 
     def judge(documents: dict[str, Document]) -> str:
         grids = {name.rpartition("_")[0]: document for name, document in documents.items()}
-        said = []
-        for name, when in (("grid", ""), ("grid_tuned", "tuned, ")):
-            rows = grids[name].summary if name in grids else []
-            said += [
-                f"{when}{row['dtype']} {form.format(row[key])}: {yes(row[key] >= least)}"
-                for row in rows
-                if row[key] is not None
-            ]
+        said = [
+            f"{row['dtype']} {form.format(row[key])}: {yes(row[key] >= least)}"
+            for row in (grids["grid"].summary if "grid" in grids else [])
+            if row[key] is not None
+        ]
         return "; ".join(said) or MISSING
 
     return judge

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from page_sections import NAMES, Results, Rows, machine_of
 
 from mlx_flash_runtime.bench.machine import described
@@ -12,10 +14,12 @@ ATTENTION = """\
 Attention on the eight configurations that the project's first claims were about (batch 1 and 2, length 64 and 128, head
 dim 32 and 64, 8 heads); plain is softmax(QKᵀ)V in MLX operations, stock is MLX's own function:"""
 WORKFLOWS = """\
-Whole workflows, stock MLX against the same with flash attention, each at the longest length measured; the last column
-is the share of stock's time in attention, which bounds the gain (models made on the spot, random weights):"""
+Whole workflows, stock MLX against the same with flash attention, each at the longest length measured, chat at the
+shortest as well; the last column is the share of stock's time in attention, which bounds the gain but for what MLX does
+once for a length (models made on the spot, random weights):"""
 ROUTES = """\
-Single calls that MLX itself does not fuse, or not in this form; the last two it does, and the patch only costs:"""
+Single calls that MLX itself does not fuse, or not in this form; the last three it does, and there the patch can only
+cost where our kernel is not the faster one:"""
 COMPARISON = """\
 A patched script as a whole, loading and all:
 
@@ -30,6 +34,7 @@ SHOWN_ROUTES = (
     "causal, float32, D 64, length 8192",
     "quantized keys, 4 bits, 2048 queries on 32768 keys",
     "fused in MLX, D 128, length 512",
+    "fused in MLX, D 128, length 1024",
     "fused in MLX, D 128, length 4096",
 )
 
@@ -37,17 +42,17 @@ SHOWN_ROUTES = (
 def figures(results: Results, others: list[Rows]) -> str:
     """The tables and what they were measured on; a line where there is nothing yet."""
     attention = [
-        {"machine": NAMES[machine] + when, **row}
+        {"machine": NAMES[machine], **row}
         for machine, documents in results.items()
-        for name, when in (("grid", ""), ("grid_tuned", ", after `mlx-flash tune`"))
-        if f"{name}_{machine}" in documents
-        for row in documents[f"{name}_{machine}"].summary
+        if f"grid_{machine}" in documents
+        for row in documents[f"grid_{machine}"].summary
     ]
     workflows = [
-        {"machine": NAMES[machine], **max(document.rows, key=lambda row: int(row["length"]))}
+        {"machine": NAMES[machine], **row}
         for machine, documents in results.items()
         for document in documents.values()
         if document.kind == "workflow"
+        for row in _shown(document.rows)
     ]
     routes = [
         {"machine": NAMES[machine_of(measured)], **row}
@@ -96,6 +101,17 @@ def _speed(row: Row, name: str) -> str:
     return str(row[f"{name}_status"]) if speed is None else f"{speed:,.10g}"
 
 
+def _shown(rows: Sequence[Row]) -> Sequence[Row]:
+    """The row of the longest length; of chat, that of the shortest before it."""
+    by_length = sorted(rows, key=lambda row: int(row["length"]))
+    return [*(by_length[:1] if rows[0]["workflow"] == "chat" else []), by_length[-1]]
+
+
+def _first_token(row: Row) -> str:
+    numbers = [row[f"{name}_first_token_ms"] for name in ("stock", "ours")]
+    return "-" if None in numbers else " / ".join(f"{number:,.10g}" for number in numbers)
+
+
 ATTENTION_COLUMNS = [
     text("machine", "machine"),
     text("dtype", "dtype"),
@@ -122,6 +138,7 @@ WORKFLOW_COLUMNS = [
     Column("stock tokens/s", lambda row: _speed(row, "stock")),
     Column("ours", lambda row: _speed(row, "ours")),
     number("over_stock", "× stock", 2),
+    Column("first token ms", _first_token),
     Column("MiB, stock / ours", _mebibytes),
     Column("attention", lambda row: "-" if row["attention_share"] is None else f"{row['attention_share']:.0%}"),
 ]

@@ -22,7 +22,6 @@ from store import RESULTS
 
 _LENGTHS = "512,2000,8100,16200"  # all but the first are no multiples of 128
 _BENCH = "mlx-flash bench"
-_TUNE_GRID = "mlx-flash tune --batch 1,2 --length 64,128 --head-dim 32,64 --mask none --phase prefill --seconds 2"
 _SUITES = {
     "cpu": {
         "grid": f"{_BENCH} grid --dtype float32,bfloat16",
@@ -36,7 +35,6 @@ _SUITES = {
     },
     "h200": {
         "grid": f"{_BENCH} grid --dtype float32,bfloat16",
-        "grid_tuned": f"{_TUNE_GRID} --dtype float32,bfloat16 && {_BENCH} grid --dtype float32,bfloat16",
         "workflow_lora": f"{_BENCH} workflow lora --config 1b --batch 1 --length {_LENGTHS}",
         "workflow_full": f"{_BENCH} workflow full --config 1b --batch 1 --length {_LENGTHS}",
         "workflow_chat_gemma": f"{_BENCH} workflow chat --config 1b --shape gemma --length {_LENGTHS}",
@@ -92,27 +90,21 @@ def main() -> int:
 
 def run(command: str, path: Path, end: float) -> bool:
     """Whether the command ended well, and before `end`. When the time is up it is interrupted: the rows that it has by
-    then are in its file. What it tunes is its own."""
-    with tempfile.TemporaryDirectory() as folder:
-        environment = {**os.environ, "MLX_FLASH_CALIBRATION": str(Path(folder, "calibration.json"))}
-        *before, last = command.split(" && ")
-        parts = [*before, f"{last} --json {shlex.quote(str(path))}"]
-        return all(_run(shlex.split(part), environment, end) for part in parts)
-
-
-def _run(command: list[str], environment: dict[str, str], end: float) -> bool:
-    program, *arguments = command
+    then are in its file. What was tuned on this machine does not count."""
+    program, *arguments = shlex.split(f"{command} --json {shlex.quote(str(path))}")
     own = ["-m", "mlx_flash_runtime.cli"] if program == "mlx-flash" else []
     left = end - time.monotonic()
     if left <= 0:
         return False
-    process = subprocess.Popen([sys.executable, *own, *arguments], env=environment)
-    try:
-        return process.wait(None if left == float("inf") else left) == 0
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGINT)
-        process.wait()
-        return False
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, "MLX_FLASH_CALIBRATION": str(Path(folder, "calibration.json"))}
+        process = subprocess.Popen([sys.executable, *own, *arguments], env=environment)
+        try:
+            return process.wait(None if left == float("inf") else left) == 0
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGINT)
+            process.wait()
+            return False
 
 
 if __name__ == "__main__":
