@@ -9,7 +9,8 @@ import mlx.core as mx
 
 from . import layers, patch
 from .control import mlx_is_known
-from .planner import Plan, plan, planner_for, stock_memory
+from .plan import Plan, plan, stock_memory
+from .planner import planner_for
 from .problem import Device, Problem
 from .settings import Settings, checked_block_size, resolve
 

@@ -161,7 +161,7 @@ def _attention() -> Finding:
     """One small call on every route that holds for it, against the definition."""
     import mlx.core as mx
 
-    from .planner import candidates
+    from .plan import candidates
     from .problem import Call, Device, Problem
     from .routes import reference
 

@@ -10,7 +10,8 @@ import mlx.core as mx
 
 from . import exporting, gradient, layers, mla, mlx_lm_patches, state, stock
 from .layers import EACH, ONE_OF
-from .planner import UNPLANNED, Planner
+from .plan import UNPLANNED
+from .planner import Planner
 from .rebind import rebind
 
 _lock = threading.RLock()

@@ -16,7 +16,8 @@ import mlx.core as mx
 
 from . import layers, patch
 from .layers import Decision, Kind
-from .planner import Plan, Planner
+from .plan import Plan
+from .planner import Planner
 from .problem import Call, Device, Problem
 from .routes import Route
 from .settings import Settings

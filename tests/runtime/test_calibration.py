@@ -23,7 +23,8 @@ from mlx_flash_runtime.bench.timing import Timing
 from mlx_flash_runtime.calibration import STOCK, Measured, class_of
 from mlx_flash_runtime.cli.group import mlx_flash
 from mlx_flash_runtime.masks import Window
-from mlx_flash_runtime.planner import Planner, plan
+from mlx_flash_runtime.plan import plan
+from mlx_flash_runtime.planner import Planner
 from mlx_flash_runtime.problem import Device, Problem
 from mlx_flash_runtime.routes import blockwise
 from mlx_flash_runtime.settings import Settings

@@ -16,7 +16,8 @@ from mlx_flash_runtime import explain, flash_attention_enabled, layers, patch, r
 from mlx_flash_runtime.crossover import skipped_share
 from mlx_flash_runtime.kernels.cuda import kernel
 from mlx_flash_runtime.masks import window_mask
-from mlx_flash_runtime.planner import Planner, plan
+from mlx_flash_runtime.plan import plan
+from mlx_flash_runtime.planner import Planner
 from mlx_flash_runtime.problem import Call, Device, Problem, mlx_release
 from mlx_flash_runtime.routes import reference
 from mlx_flash_runtime.settings import Settings

@@ -14,7 +14,7 @@ import mlx.core as mx
 from .. import stock
 from ..attention import explain
 from ..control import flash_attention_enabled
-from ..planner import stock_memory
+from ..plan import stock_memory
 from ..problem import Device
 from ..report import report
 from .machine import free_memory, is_out_of_memory

@@ -11,7 +11,7 @@ import mlx.core as mx
 from .. import stock
 from ..calibration import STOCK, Measured, class_of, phase_of
 from ..masks import as_array
-from ..planner import candidates, stock_memory
+from ..plan import candidates, stock_memory
 from ..problem import Call, Device, Problem
 from ..routes import native, reference, unfused
 from .machine import free_memory, is_out_of_memory

@@ -11,7 +11,7 @@ import mlx.core as mx
 
 from .. import state
 from ..control import flash_attention_enabled
-from ..planner import stock_memory
+from ..plan import stock_memory
 from ..problem import Device, Problem
 from ..report import report
 from .grid import OK, TOO_LARGE, WRONG, FlashIsOff, Row, routes_between

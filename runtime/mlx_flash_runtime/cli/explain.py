@@ -16,7 +16,7 @@ from rich.text import Text
 
 from ..attention import Explanation, explanation_of
 from ..bench import models, problems
-from ..planner import plan, stock_memory
+from ..plan import plan, stock_memory
 from ..problem import Device, Problem
 from ..rehearsal import LayerCalls, NotLazy, rehearse
 from ..settings import resolve

@@ -18,7 +18,7 @@ _TYPES = {"float32": "float", "float16": "__half", "bfloat16": "__nv_bfloat16"}
 
 # Shared memory that every GPU of compute capability 8.0 and later gives to one block of threads.
 _SHARED_MEMORY = 99 * 1024
-_QUERIES = 16  # of one warp, as in attention.cuh
+_QUERIES = 16  # of one warp, as in products.cuh
 _WARPS = 8
 _KEYS = 32
 

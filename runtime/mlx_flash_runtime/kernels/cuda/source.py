@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 HERE = Path(__file__).parent
-# Before the function: what all kernels share, and what stands for MLX's own header.
-ATTENTION, PRELUDE = HERE / "attention.cuh", HERE / "prelude.cuh"
+# Before the function: what stands for MLX's own header, and what the kernels share.
+PRELUDE, SHARED = HERE / "prelude.cuh", (HERE / "products.cuh", HERE / "attention.cuh")
 
 
 class Input(NamedTuple):
@@ -24,7 +24,7 @@ class Input(NamedTuple):
 class Source:
     """A kernel as `mx.fast.cuda_kernel` takes it: the body of a function of `inputs` that writes `out`, of type
     `output`, for GPUs of one compute capability, with at most so many registers for a thread if any. It may use what
-    `attention.cuh` has."""
+    `products.cuh` and `attention.cuh` have."""
 
     label: str
     capability: tuple[int, int]
@@ -42,7 +42,7 @@ class Source:
     @property
     def header(self) -> str:
         """Goes before the function. By reference: MLX reads the whole text at every launch."""
-        return f'#include "{ATTENTION}"\n'
+        return "".join(f'#include "{path}"\n' for path in SHARED)
 
     @property
     def function(self) -> str:
@@ -67,5 +67,5 @@ class Source:
 
 
 @lru_cache(maxsize=1)
-def _shared() -> tuple[bytes, bytes]:
-    return ATTENTION.read_bytes(), PRELUDE.read_bytes()
+def _shared() -> tuple[bytes, ...]:
+    return tuple(path.read_bytes() for path in (PRELUDE, *SHARED))

@@ -1,0 +1,242 @@
+// Tiles of rows in shared memory and products of them on tensor cores (mma.sync, compute capability 8.0 and later):
+// float32 as TF32, float16 and bfloat16 as such, sums in float32.
+//
+// Rows lie there as 32-bit words, one TF32 number or two 16-bit ones each, so that the fragments of Q K^T are the same
+// words for every type. A row is padded by 4 words: the lanes of a fragment then hit 32 different banks.
+//
+// Nothing is included, so that it compiles in a fraction of a second: what it needs of MLX's headers is in prelude.cuh.
+
+namespace flash {
+
+template <typename T>
+constexpr bool is_half = false;
+template <>
+constexpr bool is_half<__half> = true;
+
+// 32-bit words of a row of `dim` elements, padded to whole products (8 words).
+template <typename T>
+__host__ __device__ constexpr int words(int dim) {
+  constexpr int in_product = 32 / sizeof(T);
+  return (dim + in_product - 1) / in_product * 8;
+}
+
+__device__ inline float infinity() { return __uint_as_float(0x7f800000); }
+
+__device__ inline uint32_t tf32(float x) {
+  uint32_t bits;
+  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
+  return bits;
+}
+
+__device__ inline float power_of_two(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+// c[16, 8] += a[16, k] b[k, 8], with k of 8 TF32 or 16 16-bit elements.
+template <typename T>
+__device__ inline void multiply(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+#define MULTIPLY(shape, type)                                                                          \
+  asm volatile("mma.sync.aligned." shape ".row.col.f32." type "." type ".f32 {%0,%1,%2,%3}, "          \
+               "{%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"                                                \
+               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])                                        \
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1))
+  if constexpr (sizeof(T) == 4) {
+    MULTIPLY("m16n8k8", "tf32");
+  } else if constexpr (is_half<T>) {
+    MULTIPLY("m16n8k16", "f16");
+  } else {
+    MULTIPLY("m16n8k16", "bf16");
+  }
+#undef MULTIPLY
+}
+
+// Two numbers in 16 bits each, the first in the lower half.
+template <typename T>
+__device__ inline uint32_t pack(float low, float high) {
+  uint32_t pair;
+  if constexpr (is_half<T>) {
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  } else {
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  }
+  return pair;
+}
+
+template <typename T>
+__device__ inline T narrow(float x) {
+  if constexpr (sizeof(T) == 4) {
+    return x;
+  } else {
+    uint16_t bits = pack<T>(x, 0);
+    return reinterpret_cast<T&>(bits);
+  }
+}
+
+template <typename T>
+__device__ inline float widen(T x) {
+  if constexpr (sizeof(T) == 4) {
+    return x;
+  } else {
+    const uint16_t bits = reinterpret_cast<uint16_t&>(x);
+    if constexpr (is_half<T>) {
+      float wide;
+      asm("cvt.f32.f16 %0, %1;" : "=f"(wide) : "h"(bits));
+      return wide;
+    } else {
+      return __uint_as_float(uint32_t(bits) << 16);
+    }
+  }
+}
+
+// Rows of a matrix in memory; `step` is the stride of its last axis.
+template <typename T>
+struct Rows {
+  const T* data;
+  int64_t stride, step;
+};
+
+// Fills a tile of `in_tile` rows of DIM elements from the first `count` rows; what is beyond them or DIM is zeros. The
+// tile is whole for everyone after `arrive`: 16-bit elements of the usual layout are copied while the threads go on.
+template <typename T, int DIM>
+__device__ void load(uint32_t* tile, Rows<T> rows, int count, int in_tile) {
+  const int threads = blockDim.x;
+  constexpr int in_chunk = 16 / sizeof(T), chunks = words<T>(DIM) / 4, stride = words<T>(DIM) + 4;
+  const bool whole = rows.step == 1 && rows.stride % in_chunk == 0 && DIM % in_chunk == 0 &&
+      reinterpret_cast<uintptr_t>(rows.data) % 16 == 0;
+  for (int i = threadIdx.x; i < in_tile * chunks; i += threads) {
+    const int row = i / chunks, chunk = i % chunks, column = chunk * in_chunk;
+    const bool inside = row < count && column < DIM;
+    const T* from = inside ? rows.data + row * rows.stride + column * rows.step : rows.data;
+    uint32_t* to = tile + row * stride + chunk * 4;
+    if (sizeof(T) == 2 && whole) {
+      asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
+                   :
+                   : "r"(static_cast<uint32_t>(__cvta_generic_to_shared(to))), "l"(from), "r"(inside ? 16 : 0));
+      continue;
+    }
+    uint4 value = {0, 0, 0, 0};
+    if (inside) {
+      if (whole) {
+        value = *reinterpret_cast<const uint4*>(from);
+      } else {
+        T* elements = reinterpret_cast<T*>(&value);
+        for (int j = 0; j < in_chunk && column + j < DIM; ++j) elements[j] = from[j * rows.step];
+      }
+    }
+    if constexpr (sizeof(T) == 4) {
+      value = {tf32(__uint_as_float(value.x)), tf32(__uint_as_float(value.y)), tf32(__uint_as_float(value.z)),
+               tf32(__uint_as_float(value.w))};
+    }
+    *reinterpret_cast<uint4*>(to) = value;
+  }
+}
+
+// Waits until what was loaded is there, and until all threads are here.
+__device__ inline void arrive() {
+  asm volatile("cp.async.wait_all;" : : : "memory");
+  __syncthreads();
+}
+
+// The operand of 16 queries for all products with keys, where it is small enough to stay in registers.
+template <typename T, int D>
+struct Queries {
+  static constexpr int stride = words<T>(D) + 4, steps = words<T>(D) / 8;
+  static constexpr bool kept = sizeof(T) == 2 && steps <= 8;
+  const uint32_t* tile;  // this lane's first word
+  uint32_t own[kept ? steps : 1][4];
+
+  __device__ explicit Queries(const uint32_t* rows) : tile(rows + threadIdx.x % 32 / 4 * stride + threadIdx.x % 4) {
+    if constexpr (kept) {
+#pragma unroll
+      for (int step = 0; step < steps; ++step) read(own[step], step);
+    }
+  }
+
+  __device__ void get(uint32_t (&a)[4], int step) const {
+    if constexpr (kept) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) a[i] = own[step][i];
+    } else {
+      read(a, step);
+    }
+  }
+
+  __device__ void read(uint32_t (&a)[4], int step) const {
+    const uint32_t* q = tile + 8 * step;
+    a[0] = q[0], a[1] = q[8 * stride], a[2] = q[4], a[3] = q[8 * stride + 4];
+  }
+};
+
+// Four 8 x 8 matrices of 16 bits; each lane gives the address of one row, and gets a pair of each.
+__device__ inline void load_matrices(uint32_t (&b)[4], const uint32_t* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(b[0]), "=r"(b[1]), "=r"(b[2]), "=r"(b[3])
+               : "r"(static_cast<uint32_t>(__cvta_generic_to_shared(row))));
+}
+
+// scores[16, KEYS] of a warp's queries; the word of a fragment's element is the lane's pair, in rows of its group.
+template <typename T, int D, int KEYS>
+__device__ void score(float (&scores)[KEYS / 8][4], const Queries<T, D>& queries, const uint32_t* keys) {
+  constexpr int stride = words<T>(D) + 4;
+  const int lane = threadIdx.x % 32;
+#pragma unroll
+  for (int step = 0; step < words<T>(D) / 8; ++step) {
+    uint32_t a[4];
+    queries.get(a, step);
+    if constexpr (sizeof(T) == 2) {
+      const uint32_t* k = keys + (lane / 16 * 8 + lane % 8) * stride + lane / 8 % 2 * 4 + 8 * step;
+#pragma unroll
+      for (int n = 0; n < KEYS / 8; n += 2) {
+        uint32_t b[4];
+        load_matrices(b, k + 8 * n * stride);
+        multiply<T>(scores[n], a, b[0], b[1]);
+        multiply<T>(scores[n + 1], a, b[2], b[3]);
+      }
+    } else {
+      const uint32_t* k = keys + lane / 4 * stride + lane % 4 + 8 * step;
+#pragma unroll
+      for (int n = 0; n < KEYS / 8; ++n) multiply<T>(scores[n], a, k[8 * n * stride], k[8 * n * stride + 4]);
+    }
+  }
+}
+
+// out[16, DV] += weights[16, KEYS] values[KEYS, DV]: the weights go from the layout of a result to that of an operand
+// without leaving the lane. In TF32 by taking the keys 2i and 2i + 1 as i and i + 4 of a product.
+template <typename T, int DV, int KEYS>
+__device__ void add_values(float (&out)[words<T>(DV) * 4 / sizeof(T) / 8][4], const float (&weights)[KEYS / 8][4],
+                           const uint32_t* values) {
+  constexpr int stride = words<T>(DV) + 4, tiles = words<T>(DV) * 4 / sizeof(T) / 8;
+  const int lane = threadIdx.x % 32, group = lane / 4, pair = lane % 4;
+  if constexpr (sizeof(T) == 4) {
+#pragma unroll
+    for (int n = 0; n < KEYS / 8; ++n) {
+      const float(&w)[4] = weights[n];
+      const uint32_t a[4] = {tf32(w[0]), tf32(w[2]), tf32(w[1]), tf32(w[3])};
+      const uint32_t* v = values + (8 * n + 2 * pair) * stride + group;
+#pragma unroll
+      for (int m = 0; m < tiles; ++m) multiply<T>(out[m], a, v[8 * m], v[stride + 8 * m]);
+    }
+  } else {
+#pragma unroll
+    for (int n = 0; n < KEYS / 8; n += 2) {
+      const float(&low)[4] = weights[n];
+      const float(&high)[4] = weights[n + 1];
+      const uint32_t a[4] = {pack<T>(low[0], low[1]), pack<T>(low[2], low[3]), pack<T>(high[0], high[1]),
+                             pack<T>(high[2], high[3])};
+      const uint32_t* v = values + (8 * n + lane % 16) * stride + lane / 16 * 4;
+#pragma unroll
+      for (int m = 0; m < tiles; m += 2) {
+        uint32_t b[4];
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                     : "=r"(b[0]), "=r"(b[1]), "=r"(b[2]), "=r"(b[3])
+                     : "r"(static_cast<uint32_t>(__cvta_generic_to_shared(v + 4 * m))));
+        multiply<T>(out[m], a, b[0], b[1]);
+        multiply<T>(out[m + 1], a, b[2], b[3]);
+      }
+    }
+  }
+}
+
+}  // namespace flash
