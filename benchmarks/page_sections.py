@@ -124,7 +124,14 @@ def _columns(measured: Rows) -> list[Column]:
             ),
         ]
     keys = [key for key, value in measured.rows[0].items() if not isinstance(value, dict | list)]
-    return [(text if isinstance(measured.rows[0][key], str) else number)(key, _heading(key)) for key in keys]
+    return [_column(key, measured.rows[0][key]) for key in keys]
+
+
+def _column(key: str, value: Any) -> Column:
+    """Of values like that one."""
+    if isinstance(value, bool):
+        return Column(_heading(key), lambda row: "yes" if row[key] else "no")
+    return (text if isinstance(value, str) else number)(key, _heading(key))
 
 
 def _heading(key: str) -> str:
