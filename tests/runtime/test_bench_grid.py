@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -144,6 +146,16 @@ def test_a_length_that_does_not_fit_is_reported_and_the_others_go_on(memory_limi
     assert second["over_plain"] is None
     assert second["ours_ms"] > 0
     assert "out of memory" in result.stdout
+
+
+def test_a_closed_pipe_loses_no_file(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mlx_flash_runtime.cli", "bench", "grid", "--batch", "1", "--length", "64"]
+    options = ["--head-dim", "32", "--rounds", "3", "--json", "rows.json"]
+    process = subprocess.Popen([*command, *options], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.close()  # as `| head` does
+    process.communicate()
+    assert len(json.loads((tmp_path / "rows.json").read_text())["rows"]) == 1
 
 
 def test_every_file_holds_the_same_rows(tmp_path: Path) -> None:

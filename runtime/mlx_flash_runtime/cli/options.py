@@ -77,22 +77,26 @@ class Outputs:
                 raise Usage(f"{path}: there is no folder {path.absolute().parent}")
 
     def write(self, document: Document) -> None:
-        """The tables on the terminal, and the files. Raises Failure."""
+        """The files, then the tables on the terminal, which a pager may close. Raises Failure."""
         found = show.tables_of(document)
-        print_tables(document, found)
-        texts = {self.json: document.as_json, self.csv: document.as_csv}
         try:
-            for path, text in texts.items():
-                if path is not None:
-                    path.write_text(text(), encoding="utf-8")
-            if self.markdown is not None:
-                self.markdown.write_text(tables.as_markdown(document, found), encoding="utf-8")
-            if self.plot is not None:
-                from ..bench import plots
-
-                plots.save(document, self.plot)
+            self._write_files(document, found)
         except OSError as error:
             raise Failure(f"{error.filename}: {error.strerror}") from error
+        finally:
+            print_tables(document, found)
+
+    def _write_files(self, document: Document, found: Sequence[tables.Table]) -> None:
+        texts = {self.json: document.as_json, self.csv: document.as_csv}
+        for path, text in texts.items():
+            if path is not None:
+                path.write_text(text(), encoding="utf-8")
+        if self.markdown is not None:
+            self.markdown.write_text(tables.as_markdown(document, found), encoding="utf-8")
+        if self.plot is not None:
+            from ..bench import plots
+
+            plots.save(document, self.plot)
 
 
 def output_options(command: F) -> F:
