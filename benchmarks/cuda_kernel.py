@@ -7,21 +7,21 @@ Writes benchmarks/results/cuda_kernel_MACHINE.json.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-from store import write
+from route_cases import Run
+from routes import timed
+from store import parser_of, place, write
 
 from mlx_flash_runtime import stock
 from mlx_flash_runtime.bench.numbers import ratio, significant
-from mlx_flash_runtime.bench.timing import calibrated, chained, interleaved
+from mlx_flash_runtime.bench.timing import chained
 from mlx_flash_runtime.fused import is_fused
 from mlx_flash_runtime.problem import Device, Problem
 from mlx_flash_runtime.routes import cuda_kernel
@@ -34,7 +34,7 @@ DEFINITIONS = (
     "First: the first call at a length that the process has not seen, the median of several such lengths near the one "
     "named; both kernels are loaded by then.",
 )
-REGION, LIMIT = 0.01, 0.4  # seconds of a timed region, at least, and of a row, about
+LIMIT = 0.4  # seconds of a row, about
 NEW_LENGTHS = 5
 LENGTHS = {
     ("bfloat16", 32): (64, 128, 256, 512, 1024, 2048),
@@ -99,20 +99,17 @@ def measured(problem: Problem, rounds: int) -> dict[str, Any]:
     }
     row["fused"] = is_fused(problem, Device.current())[0]
     attends = candidates(problem)
-    runs = {name: lambda attend=attend: [attend(q, k, v)] for name, attend in attends.items()}
+    runs: dict[str, Run] = {name: partial(chained, partial(one, attend, k, v), q) for name, attend in attends.items()}
     for run in runs.values():
-        mx.eval(run())
-    calls, rounds = calibrated(runs, region=REGION, limit=LIMIT, rounds=rounds)
-    chains = {
-        name: partial(chained, lambda q, attend=attend: [attend(q, k, v)], q, calls) for name, attend in attends.items()
-    }
-    interleaved(chains, 1)
-    for name, timing in interleaved(chains, rounds, calls).items():
-        values = (timing.median, *timing.quartiles)
-        keys = (f"{name}_ms", f"{name}_low_ms", f"{name}_high_ms")
-        row |= {key: significant(1e3 * value) for key, value in zip(keys, values, strict=True)}
+        mx.eval(run(1))
+    row |= timed(runs, rounds, LIMIT)
     row["over_stock"] = ratio(row["stock_ms"], row["kernel_ms"])
     return row | {f"{name}_first_ms": first_call(problem, name) for name in attends}
+
+
+def one(attend: Attend, k: mx.array, v: mx.array, q: mx.array) -> list[mx.array]:
+    """The results of one call."""
+    return [attend(q, k, v)]
 
 
 def first_call(problem: Problem, name: str) -> float:
@@ -130,13 +127,11 @@ def first_call(problem: Problem, name: str) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("machine", help="the last part of the file's name")
+    parser = parser_of(__doc__)
     parser.add_argument("--only", default="", metavar="TEXT", help="problems whose words have this in them")
     parser.add_argument("--rounds", type=int, default=12, metavar="N")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="instead of that file")
     args = parser.parse_args()
-    path = args.json.absolute() if args.json else Path(f"cuda_kernel_{args.machine}.json")
+    path = place(args, "cuda_kernel")
     rows = []
     for problem in problems():
         if args.only in str(problem):

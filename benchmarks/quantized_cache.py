@@ -7,14 +7,12 @@ Writes benchmarks/results/quantized_cache_MACHINE.json.
 
 from __future__ import annotations
 
-import argparse
 import time
-from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 from mlx_lm.generate import generate_step
-from store import write
+from store import parser_of, place, write
 
 from mlx_flash_runtime.bench.grid import routes_between
 from mlx_flash_runtime.bench.machine import is_out_of_memory
@@ -70,13 +68,11 @@ def prefill(model: Model, length: int, bits: int | None) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("machine", help="the last part of the file's name")
+    parser = parser_of(__doc__)
     parser.add_argument("--config", choices=SIZES, default="1b")
     parser.add_argument("--length", type=int, default=32768, metavar="N")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="instead of that file")
     args = parser.parse_args()
-    path = args.json.absolute() if args.json else Path(f"quantized_cache_{args.machine}.json")
+    path = place(args, "quantized_cache")
     model = make(args.config, "llama", None)
     model.module.eval()
     rows = []

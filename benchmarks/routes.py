@@ -8,16 +8,14 @@ thing, has the error in the place of its numbers. Exits with 1 if a case is wron
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 from route_cases import Case, Run, cases
-from store import write
+from store import parser_of, place, write
 
 from mlx_flash_runtime import enable_flash_attention, report, state
 from mlx_flash_runtime.bench.grid import routes_between
@@ -76,10 +74,10 @@ def measured(case: Case, rounds: int) -> dict[str, Any]:
     return row
 
 
-def timed(runs: dict[str, Run], rounds: int) -> dict[str, float]:
-    """Milliseconds of each candidate, median and quartiles."""
+def timed(runs: dict[str, Run], rounds: int, limit: float = LIMIT) -> dict[str, float]:
+    """Milliseconds of each candidate, median and quartiles; in about `limit` seconds."""
     calls, rounds = calibrated(
-        {name: partial(run, 1) for name, run in runs.items()}, region=REGION, limit=LIMIT, rounds=rounds
+        {name: partial(run, 1) for name, run in runs.items()}, region=REGION, limit=limit, rounds=rounds
     )
     chains = {name: partial(run, calls) for name, run in runs.items()}
     if calls > 1:
@@ -118,13 +116,11 @@ def difference(ours: Sequence[mx.array], stock: Sequence[mx.array]) -> float:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("machine", help="the last part of the file's name")
+    parser = parser_of(__doc__)
     parser.add_argument("--only", default="", metavar="TEXT", help="cases whose name has this in it")
     parser.add_argument("--rounds", type=int, default=12, metavar="N")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="instead of that file")
     args = parser.parse_args()
-    path = args.json.absolute() if args.json else Path(f"routes_{args.machine}.json")
+    path = place(args, "routes")
     command = f"python benchmarks/routes.py {args.machine}"
     enable_flash_attention()
     rows: list[dict[str, Any]] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,19 @@ from typing import Any
 from mlx_flash_runtime.bench.machine import machine
 
 RESULTS = Path(__file__).parent / "results"
+
+
+def parser_of(description: str | None) -> argparse.ArgumentParser:
+    """Of a measurement that any machine may have: its name, and --json for another file than that of `place`."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("machine", help="the last part of the file's name")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="instead of that file")
+    return parser
+
+
+def place(args: argparse.Namespace, measurement: str) -> Path:
+    """Where its result goes, as `write` takes it."""
+    return args.json.absolute() if args.json else Path(f"{measurement}_{args.machine}.json")
 
 
 def write(

@@ -13,13 +13,12 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from . import gradient, user_cache
+from . import gradient, user_cache, whole_files
 from .log import logger
 from .problem import Device, Phase, Problem
 from .version import __version__
@@ -130,14 +129,8 @@ def save(measured: dict[str, Measured]) -> None:
     file = path()
     classes = {name: asdict(entry) for name, entry in {**read(), **measured}.items()}
     file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=file.parent, suffix=".json", delete=False) as new:
-        try:
-            json.dump({"format": _FORMAT, "classes": classes}, new, indent=1)
-            new.write("\n")
-        except BaseException:
-            os.unlink(new.name)
-            raise
-    os.replace(new.name, file)
+    text = json.dumps({"format": _FORMAT, "classes": classes}, indent=1)
+    whole_files.write(file, f"{text}\n".encode())
     _read_once.cache_clear()
 
 

@@ -92,7 +92,7 @@ def scaled_dot_product_attention(
                 return kernel[scale](q, k, v)
     plan = planner.plan_call(q, k, v, mask, sinks)
     if plan.may_be_mla:
-        # There MLX's fused attention refuses masks that a gradient is asked of, as of rope scores.
+        # In training MLX's fused attention refuses masks that a gradient is asked of, as of rope scores.
         training = gradient.is_traced()
         folded = mla.fold(q, k, mask, sys._getframe(1)) if training or plan not in planner.unfoldable else None
         if folded is not None:

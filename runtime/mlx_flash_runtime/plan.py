@@ -25,10 +25,9 @@ class Plan:
 
     `kind` is what the call counts as. `block_size` is None where the route has no blocks; `extra_memory` is the
     predicted peak of one forward call, in bytes beyond its inputs and its output. `in_training` is the plan for when a
-    gradient is traced, where that is another one. `calls` numbers those that were looked up in `Planner.known`.
-    `is_native` says that MLX's own function gets the arguments as they
+    gradient is traced, where that is another one. `is_native` says that MLX's own function gets the arguments as they
     are, unless `may_be_mla` says that their mask may be rope scores, see `mla`. `kernel` is the function of the CUDA
-    kernel's route, which needs no `Call`.
+    kernel's route, which needs no `Call`. `calls` numbers those that were looked up in `Planner.known`.
     """
 
     route: Route

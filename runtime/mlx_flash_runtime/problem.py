@@ -233,34 +233,26 @@ class Device:
     def current(cls) -> Device:
         """The default device of this thread, as it is now."""
         gpu = mx.default_device().type == mx.DeviceType.gpu
-        return _facts(gpu, mlx_version(), _has_cuda_kernel() if gpu else library.is_ready())
+        return _facts(gpu, mlx_version(), not gpu and library.is_ready())
 
 
 @lru_cache
-def _facts(gpu: bool, version: str, own_kernel: bool) -> Device:
+def _facts(gpu: bool, version: str, cpu_kernel: bool) -> Device:
     # The hardware does not change while a process lives; which of its devices is the default may.
     release, system = mlx_release(version), platform.system()
     if not gpu:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         name = str(mx.device_info().get("device_name", ""))
-        return Device("cpu", release, memory, system, name=name, own_kernel=own_kernel)
+        return Device("cpu", release, memory, system, name=name, own_kernel=cpu_kernel)
     info = mx.device_info()
     name = str(info.get("device_name", "GPU"))
     if mx.metal.is_available():
         return Device("metal", release, int(info["memory_size"]), system, name=name)
-    capability = cuda_capability()
+    capability = int(info.get("compute_capability_major", 0)), int(info.get("compute_capability_minor", 0))
     tf32, cudnn = (os.environ.get(switch, "1") != "0" for switch in ("MLX_ENABLE_TF32", "MLX_CUDA_USE_CUDNN_SDPA"))
-    return Device("cuda", release, int(info["total_memory"]), system, capability, tf32, name, cudnn, own_kernel)
-
-
-def cuda_capability() -> tuple[int, int]:
-    """Compute capability of the GPU that MLX uses, as `(9, 0)`."""
-    info = mx.device_info()
-    return int(info.get("compute_capability_major", 0)), int(info.get("compute_capability_minor", 0))
-
-
-def _has_cuda_kernel() -> bool:
-    return mx.cuda.is_available() and not cache.why_not(cuda_capability())
+    return Device(
+        "cuda", release, int(info["total_memory"]), system, capability, tf32, name, cudnn, not cache.why_not(capability)
+    )
 
 
 def mlx_version() -> str:

@@ -12,7 +12,7 @@ from mlx_flash_runtime import disable_flash_attention, enable_flash_attention, p
 from mlx_flash_runtime.kernels.cuda import cache
 from mlx_flash_runtime.kernels.cuda import kernel as cuda
 from mlx_flash_runtime.planner import Planner
-from mlx_flash_runtime.problem import Call, Device, Problem, cuda_capability
+from mlx_flash_runtime.problem import Call, Device, Problem
 from mlx_flash_runtime.routes import cuda_kernel, reference
 from mlx_flash_runtime.settings import Settings
 
@@ -127,7 +127,7 @@ def test_asked_for_it_is_taken_and_gradients_are_mlx_s(monkeypatch: pytest.Monke
 
 @on_gpu
 def test_mlx_takes_what_was_compiled_here(capfd: pytest.CaptureFixture[str]) -> None:
-    capability = cuda_capability()
+    capability = Device.current().capability
     assert cache.why_not(capability) == ""
     q = mx.zeros((1, 2, 16, 24))
     problem = Problem.of(q, q, q, "causal")
@@ -136,13 +136,7 @@ def test_mlx_takes_what_was_compiled_here(capfd: pytest.CaptureFixture[str]) -> 
     cuda.attention(Call(problem, q, q, q, 1.0), capability)
     files = [cache.folder() / f"{name}.ptx" for name in cache.modules(source)]
     assert all(file.read_bytes() for file in files)
-    made = mx.fast.cuda_kernel(
-        name=source.name,
-        input_names=[one.name for one in source.inputs],
-        output_names=["out"],
-        source=source.body,
-        header=source.header,
-    )
+    made = source.kernel()
     capfd.readouterr()
     launch = {"grid": (128, 2, 1), "threadgroup": (128, 1, 1)}
     made(inputs=[q, q, q, q], output_shapes=[q.shape], output_dtypes=[q.dtype], verbose=True, **launch)

@@ -14,7 +14,7 @@ from .. import gradient, stock
 from ..crossover import skipped_share
 from ..fused import is_fused
 from ..kernels.cuda import kernel as cuda
-from ..problem import Call, Device, Problem, cuda_capability
+from ..problem import Call, Device, Problem
 
 NAME = "cuda_kernel"
 
@@ -189,7 +189,7 @@ def _compiled(problem: Problem, scale: float, in_gradient: Callable[[], None] | 
         this.ran = True
         one = call_of(problem, scale, arrays)
         one.q, one.k, one.v = (x.astype(one.dtype) for x in (one.q, one.k, one.v))
-        return cuda.attention(one, cuda_capability())
+        return cuda.attention(one, Device.current().capability)
 
     compiled = mx.compile(kernel)
 

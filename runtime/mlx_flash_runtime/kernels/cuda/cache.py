@@ -9,19 +9,19 @@ for a machine. Where MLX does not take it, which a first kernel tells, there is 
 from __future__ import annotations
 
 import os
-import tempfile
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import mlx.core as mx
 
+from ... import whole_files
 from ...log import logger
 from . import nvrtc
 from .source import PRELUDE, Input, Source
 
 _NAMESPACE = "mlx::core::cu"
 _MASK = 2**64 - 1
+_MODE = 0o644  # the folder is everybody's
 # Gives 1 if it was compiled here, with the prelude, and 0 if MLX did it.
 _PROBE = """
 #ifdef FLASH_PRELUDE
@@ -48,8 +48,8 @@ def put(source: Source) -> None:
     cubin, lowered = nvrtc.compile(source.text, function, headers, source.capability, source.registers)
     target.mkdir(parents=True, exist_ok=True)
     for name in missing:
-        _write(target / f"{name}.txt", f"{function}\t{lowered}\n".encode())
-        _write(target / f"{name}.ptx", cubin)  # last: MLX looks for this one
+        whole_files.write(target / f"{name}.txt", f"{function}\t{lowered}\n".encode(), _MODE)
+        whole_files.write(target / f"{name}.ptx", cubin, _MODE)  # last: MLX looks for this one
 
 
 @lru_cache(maxsize=1)
@@ -63,7 +63,8 @@ def why_not(capability: tuple[int, int]) -> str:
         answer = folder() / f"{probe.name}.answer"
         if not answer.exists():
             put(probe)
-            _write(answer, b"" if _is_taken(probe) else b"this release of MLX does not look for it on disk")
+            said = b"" if _is_taken(probe) else b"this release of MLX does not look for it on disk"
+            whole_files.write(answer, said, _MODE)
         return answer.read_text(encoding="utf-8")
     except nvrtc.CompileError as error:
         return str(error)
@@ -76,10 +77,7 @@ def why_not(capability: tuple[int, int]) -> str:
 
 def _is_taken(probe: Source) -> bool:
     with mx.stream(mx.new_stream(mx.gpu)):  # the default one may have much to do yet
-        kernel: Any = mx.fast.cuda_kernel(
-            name=probe.name, input_names=["like"], output_names=["out"], source=probe.body, header=probe.header
-        )
-        (out,) = kernel(
+        (out,) = probe.kernel()(
             inputs=[mx.zeros((1,))],
             output_shapes=[(1,)],
             output_dtypes=[mx.float32],
@@ -118,12 +116,3 @@ def string_hash(data: bytes, seed: int = 0xC70F6907) -> int:
         value = (value ^ int.from_bytes(data[whole:], "little")) * multiplier & _MASK
     value = (value ^ value >> 47) * multiplier & _MASK
     return value ^ value >> 47
-
-
-def _write(path: Path, content: bytes) -> None:
-    """All of it or nothing, whoever else writes."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".flash-")
-    with os.fdopen(handle, "wb") as file:
-        file.write(content)
-    os.chmod(name, 0o644)
-    os.replace(name, path)

@@ -125,12 +125,4 @@ def _kernel(source: Source, memory: int) -> Any:
         cache.put(source)
     except (CompileError, OSError) as error:
         logger.warning("flash attention: MLX compiles the CUDA kernel itself, which takes it seconds: %s", error)
-    return mx.fast.cuda_kernel(
-        name=source.name,
-        input_names=[one.name for one in source.inputs],
-        output_names=["out"],
-        source=source.body,
-        header=source.header,
-        ensure_row_contiguous=False,
-        shared_memory=memory,
-    )
+    return source.kernel(ensure_row_contiguous=False, shared_memory=memory)

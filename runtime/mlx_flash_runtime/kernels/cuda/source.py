@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import mlx.core as mx
 
 HERE = Path(__file__).parent
 # Before the function: what stands for MLX's own header, and what the kernels share.
@@ -38,6 +40,17 @@ class Source:
         """A name that no other content has: what was compiled of it once is right for ever."""
         content = (self.label, self.capability, self.inputs, self.output, self.body, self.registers, *_shared())
         return f"{self.label}_{sha256(repr(content).encode()).hexdigest()[:16]}"
+
+    def kernel(self, **options: Any) -> Any:
+        """The kernel itself, as MLX makes it; `options` are those of `mx.fast.cuda_kernel`."""
+        return mx.fast.cuda_kernel(
+            name=self.name,
+            input_names=[one.name for one in self.inputs],
+            output_names=["out"],
+            source=self.body,
+            header=self.header,
+            **options,
+        )
 
     @property
     def header(self) -> str:
