@@ -1,4 +1,4 @@
-"""The planner's decisions, for devices that are not here as well."""
+"""The planner: what it remembers, what it tries, and what it costs nothing to ask."""
 
 from __future__ import annotations
 
@@ -10,154 +10,15 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 import pytest
-from backends import cpu_only
+from backends import CPU, CUDA, KERNEL, METAL, cpu_only
 
 from mlx_flash_runtime import explain, flash_attention_enabled, layers, patch, report, state
-from mlx_flash_runtime.crossover import skipped_share
 from mlx_flash_runtime.kernels.cuda import kernel
 from mlx_flash_runtime.masks import window_mask
-from mlx_flash_runtime.plan import plan
 from mlx_flash_runtime.planner import Planner
-from mlx_flash_runtime.problem import Call, Device, Problem, mlx_release
+from mlx_flash_runtime.problem import Call, Device, Problem
 from mlx_flash_runtime.routes import reference
 from mlx_flash_runtime.settings import Settings
-
-GIB = 2**30
-CPU = Device("cpu", (0, 32, 4), 16 * GIB)
-METAL = Device("metal", (0, 32, 4), 32 * GIB)
-METAL_31 = Device("metal", (0, 31, 0), 32 * GIB)
-CUDA = Device("cuda", (0, 32, 4), 80 * GIB)
-KERNEL = replace(CUDA, own_kernel=True)
-
-
-def problem(length: int = 1024, keys: int | None = None, head_dim: int = 64, **changes: Any) -> Problem:
-    base = Problem(1, 16, 8, length, keys or length, head_dim, head_dim, dtype="bfloat16", mask="causal")
-    return replace(base, **changes)
-
-
-def route(device: Device, case: Problem, **settings: Any) -> tuple[str, str]:
-    return plan(case, device, Settings(enabled=True, **settings)).decision
-
-
-FUSED = "MLX has a fused kernel"
-
-
-@pytest.mark.parametrize(
-    ("device", "case", "reason"),
-    [
-        (METAL, problem(), FUSED),
-        (METAL, problem(mask="bool", mask_shape=(1024, 1024)), FUSED),
-        (METAL, problem(dtype="float32", head_dim=96), FUSED),
-        (METAL_31, problem(96, head_dim=96), "no fused kernel for this head dim,"),
-        (METAL, problem(head_dim=256), "no fused kernel for this head dim,"),
-        (METAL, problem(1, 4096, head_dim=256), FUSED),
-        (METAL, problem(8, 4096, head_dim=80), "no fused kernel for this head dim with few queries"),
-        (METAL, problem(1, 4096, head_dim=192, value_head_dim=128), FUSED),
-        (METAL_31, problem(1, 4096, head_dim=192, value_head_dim=128), "this head dim with few queries"),
-        (METAL, problem(head_dim=192, value_head_dim=128), "values of another head dim"),
-        (METAL, problem(1024, 512), "a causal mask over more queries than keys"),
-        (METAL, problem(1024, 512, mask="none"), FUSED),
-        (METAL, problem(8, 4096, query_heads=64), "this many query heads per key head"),
-        (METAL, problem(8, 4, mask="none"), "more queries than keys"),
-        (CUDA, problem(), FUSED),
-        (CUDA, problem(head_dim=40), FUSED),
-        (CUDA, problem(mask="none", head_dim=256, training=True), "this head dim"),
-        (CUDA, problem(2048, mask="none", head_dim=256), "this head dim"),
-        (CUDA, problem(64, head_dim=264), "this head dim"),
-        (replace(CUDA, tf32=False), problem(mask="none", dtype="float32"), "float32"),
-        (CUDA, problem(1, 4096), FUSED),
-        (CUDA, problem(1, 4096, dtype="float32"), FUSED),
-        (CUDA, problem(1, 4096, head_dim=80), "one query of this head dim"),
-        (CUDA, problem(1, 4096, mask="bool", mask_shape=(1, 4096)), "one query with an array mask"),
-        (CUDA, problem(1024, 512, training=True), "a causal mask over more queries than keys"),
-    ],
-)
-def test_mlx_stays_where_it_is_fused_and_where_nothing_is_faster(device: Device, case: Problem, reason: str) -> None:
-    name, why = route(device, case)
-    assert name == ("native" if reason == FUSED else "unfused")
-    assert reason in why
-
-
-@pytest.mark.parametrize(
-    ("device", "case"),
-    [
-        (METAL, problem(32768, head_dim=160)),
-        (CUDA, problem(32768, dtype="float32", training=True)),
-        (CPU, problem(16384, mask="none")),
-        (CPU, problem(8, 2**26, mask="none")),
-    ],
-)
-def test_scores_that_do_not_fit_run_in_blocks(device: Device, case: Problem) -> None:
-    chosen = plan(case, device, Settings(enabled=True))
-    assert chosen.decision.route == ("blockwise" if device is CPU else "query_blocks")
-    assert "unfused" not in dict(chosen.refused)
-    assert chosen.extra_memory < device.memory / 4
-
-
-@pytest.mark.parametrize(
-    ("case", "name"),
-    [
-        (problem(1024), "blockwise"),
-        (problem(512), "blockwise"),
-        (problem(256), "unfused"),  # bfloat16
-        (problem(256, dtype="float16"), "blockwise"),
-        (problem(256, dtype="float32"), "blockwise"),
-        (problem(128, dtype="float32"), "unfused"),
-        (problem(1, 8192), "unfused"),
-        (problem(512, 4096, dtype="float32"), "unfused"),  # nearly all of the mask is visible
-        (problem(512, 4096, dtype="float32", head_dim=128), "blockwise"),
-        (problem(1024, mask="none", dtype="float32"), "unfused"),
-        (problem(1024, mask="none", dtype="float32", head_dim=128), "blockwise"),
-        (problem(1024, mask="additive", mask_shape=(1024, 1024), head_dim=128), "unfused"),
-    ],
-)
-def test_cpu_takes_blocks_where_they_were_measured_faster(case: Problem, name: str) -> None:
-    assert route(CPU, case)[0] == name
-
-
-def test_a_kernel_that_metal_avoids_is_taken_where_scores_do_not_fit() -> None:
-    assert route(METAL, problem(32768, head_dim=256))[0] == "forced"
-    assert route(METAL, problem(2048, head_dim=256))[0] == "unfused"
-    assert route(METAL, problem(32768, head_dim=256, training=True))[0] == "query_blocks"
-    assert route(METAL_31, problem(32768, head_dim=256))[0] == "query_blocks"
-
-
-@pytest.mark.parametrize(
-    ("case", "name"),
-    [
-        (problem(64), "cuda_kernel"),  # of what MLX fuses, what is short
-        (problem(512), "cuda_kernel"),
-        (problem(256, head_dim=128, mask="none"), "cuda_kernel"),
-        (problem(512, head_dim=128), "cuda_kernel"),
-        (problem(512, head_dim=128, mask="none"), "native"),
-        (problem(20, 4096), "cuda_kernel"),
-        (problem(10, 8192), "native"),
-        (problem(1024), "native"),
-        (problem(64, sinks=True), "native"),
-        (problem(64, mask="bool", mask_shape=(64, 64)), "native"),
-        (problem(8, 64), "native"),
-        (problem(64, dtype="float32"), "cuda_kernel"),
-        (problem(8192, dtype="float32"), "cuda_kernel"),
-        (problem(8192, dtype="float32", mask="none"), "cuda_kernel"),
-        (problem(8192, dtype="float32", head_dim=128), "cuda_kernel"),
-        (problem(4096, dtype="float32", head_dim=128, mask="none"), "cuda_kernel"),
-        (problem(8192, dtype="float32", head_dim=128, mask="none"), "unfused"),
-        (problem(2048, dtype="float32", head_dim=256), "cuda_kernel"),
-        (problem(256, dtype="float32", head_dim=256, mask="none"), "cuda_kernel"),
-        (problem(512, dtype="float32", head_dim=256, mask="none"), "unfused"),
-        (problem(8192, dtype="float32", head_dim=60), "unfused"),  # MLX multiplies those in float32 proper
-        (problem(8, 64, dtype="float32", head_dim=80), "unfused"),
-        (problem(8192, head_dim=256), "cuda_kernel"),
-        (problem(1024, head_dim=256, mask="none"), "cuda_kernel"),
-        (problem(2048, head_dim=256, mask="none"), "unfused"),
-        (problem(512, 4096, head_dim=256), "unfused"),  # nearly all of the mask is visible
-    ],
-)
-def test_cuda_takes_its_kernel_where_it_was_measured_faster(case: Problem, name: str) -> None:
-    assert route(KERNEL, case)[0] == name
-    assert route(KERNEL, replace(case, training=True))[0] != "cuda_kernel"
-    assert route(replace(KERNEL, capability=(7, 5)), case)[0] != "cuda_kernel"
-    assert route(CUDA, case)[0] != "cuda_kernel"  # which cannot compile it
 
 
 @pytest.fixture
@@ -204,44 +65,6 @@ def test_a_gradient_at_a_new_shape_is_mlx_s(kernel_calls: list[Problem]) -> None
     wanted = mx.grad(loss)(q)
     patch.install(Planner(Settings(True)))
     assert mx.allclose(mx.grad(loss)(q), wanted, rtol=2e-2, atol=2e-2)  # on a GPU its sums vary from run to run
-
-
-def test_where_nothing_was_measured_mlx_stays() -> None:
-    for device in (METAL, replace(CPU, system="Darwin")):
-        name, why = route(device, problem(2048, dtype="float32", head_dim=256))
-        assert name == "unfused"
-        assert why.endswith("blocks are not known to be faster on this device")
-
-
-def test_skipped_share_counts_blocks() -> None:
-    assert skipped_share(problem(128)) == 0
-    assert skipped_share(problem(256)) == 0.25
-    assert skipped_share(problem(1024)) == pytest.approx(28 / 64)
-    assert skipped_share(problem(100, 1000)) == 0
-    assert skipped_share(problem(1000, 100)) == 0
-    assert skipped_share(problem(1024, mask="none")) == 0
-
-
-def test_a_preferred_route_is_asked_first_and_may_refuse() -> None:
-    assert route(METAL, problem(), route="blockwise")[0] == "blockwise"
-    assert route(METAL, problem(), route="reference")[0] == "reference"
-    assert route(CPU, problem(), route="native")[0] == "blockwise"
-    assert route(CPU, problem(), route="unfused")[0] == "unfused"
-    assert route(CPU, problem(64, dtype="float32"), route="blockwise")[0] == "blockwise"
-
-
-def test_block_size_is_the_user_s_where_there_are_blocks() -> None:
-    assert plan(problem(), CPU, Settings(True)).block_size == 128
-    assert plan(problem(), CPU, Settings(True, block_size=64)).block_size == 64
-    assert plan(problem(), METAL, Settings(True, block_size=64)).block_size is None
-
-
-@pytest.mark.parametrize(
-    ("version", "release"),
-    [("0.32.4", (0, 32, 4)), ("0.32.5.dev2026+ab", (0, 32, 5)), ("0.33", (0, 33)), ("next", ()), ("1.2rc1", (1,))],
-)
-def test_release_of_a_version(version: str, release: tuple[int, ...]) -> None:
-    assert mlx_release(version) == release
 
 
 def arrays(length: int, dtype: mx.Dtype = mx.float32) -> list[mx.array]:
