@@ -23,7 +23,7 @@ from mlx_flash_runtime import stock
 from mlx_flash_runtime.bench.numbers import ratio, significant
 from mlx_flash_runtime.bench.timing import chained
 from mlx_flash_runtime.fused import is_fused
-from mlx_flash_runtime.problem import Device, Problem
+from mlx_flash_runtime.problem import Device, MaskKind, Problem
 from mlx_flash_runtime.routes import cuda_kernel
 
 TITLE = "The CUDA kernel"
@@ -64,9 +64,9 @@ def problems() -> Iterator[Problem]:
             yield of(queries, keys, dtype, head_dim, "causal")
 
 
-def of(queries: int, keys: int, dtype: str, head_dim: int, mask: str) -> Problem:
+def of(queries: int, keys: int, dtype: str, head_dim: int, mask: MaskKind) -> Problem:
     """16 heads on 4 key heads."""
-    return Problem(1, 16, 4, queries, keys, head_dim, head_dim, dtype=dtype, mask=mask)  # type: ignore[arg-type]
+    return Problem(1, 16, 4, queries, keys, head_dim, head_dim, dtype=dtype, mask=mask)
 
 
 def inputs(problem: Problem) -> tuple[mx.array, mx.array, mx.array]:

@@ -78,7 +78,7 @@ def test_it_is_compiled_once(compiler: None, folder: Path, monkeypatch: pytest.M
 def test_other_content_has_another_name() -> None:
     sources = [source_of(PROBLEM, capability) for capability in CAPABILITIES]
     sources += [
-        source_of(replace(PROBLEM, **change), (8, 0))  # type: ignore[arg-type]
+        source_of(replace(PROBLEM, **change), (8, 0))
         for change in ({"dtype": "float16"}, {"head_dim": 72}, {"mask": "none"}, {"sinks": True}, {"query_length": 20})
     ]
     assert len({source.name for source in sources}) == len(sources)
