@@ -44,8 +44,8 @@ attention layers take which route: in a prefill of {LENGTH:,} tokens, in decodin
 {LENGTH:,} tokens. The numbers in brackets are the planner's reasons, below each table. A family without attention
 layers in its row has written out its attention by hand.
 
-The planner was told of the devices; nothing was measured for this page. Every family also runs for real in the tests,
-on the CPU, with every kind of cache and with LoRA gradients, against MLX's own attention
+The planner was told of the devices, for CUDA of a Hopper GPU; nothing was measured for this page. Every family also
+runs for real in the tests, on the CPU, with every kind of cache and with LoRA gradients, against MLX's own attention
 (`tests/runtime/test_model_families.py`).
 """
 

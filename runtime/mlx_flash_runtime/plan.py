@@ -70,8 +70,8 @@ class Plan:
         """The call by this plan, whose problem is that of the arguments."""
         assert self.problem is not None
         array = mask if isinstance(mask, mx.array) and self.problem.has_array_mask else None
-        if self.kernel is not None and array is None and sinks is None:
-            return self.kernel[scale](q, k, v)
+        if self.kernel is not None:
+            return self.kernel[scale](q, k, v, *(x for x in (array, sinks) if x is not None))
         return self.route.run(Call(self.problem, q, k, v, scale, array, sinks), self.block_size)
 
 

@@ -15,10 +15,11 @@ cpu_only = pytest.mark.skipif(not on_cpu, reason="states the planner's choice fo
 # Those that run on any call here; the others need another device.
 ROUTES_HERE = [route for route in ROUTES if route not in (forced, cuda_kernel) and (on_cpu or route is not cpu_kernel)]
 
-# Devices that need not be here; the last one can compile our CUDA kernel.
+# Devices that need not be here; the last two can compile our CUDA kernel, by warpgroups and by warps.
 GIB = 2**30
 CPU = Device("cpu", (0, 32, 4), 16 * GIB)
 METAL = Device("metal", (0, 32, 4), 32 * GIB)
 METAL_31 = Device("metal", (0, 31, 0), 32 * GIB)
 CUDA = Device("cuda", (0, 32, 4), 80 * GIB)
 KERNEL = replace(CUDA, own_kernel=True)
+KERNEL_80 = replace(KERNEL, capability=(8, 0))

@@ -11,8 +11,9 @@ import mlx.core as mx
 import pytest
 
 from mlx_flash_runtime.kernels.cuda import cache, nvrtc
-from mlx_flash_runtime.kernels.cuda.kernel import source_of, tiles
+from mlx_flash_runtime.kernels.cuda.kernel import source_of
 from mlx_flash_runtime.kernels.cuda.source import Input, Source
+from mlx_flash_runtime.kernels.cuda.tiles import tiles
 from mlx_flash_runtime.problem import MaskKind, Problem
 
 PROBLEM = Problem(1, 8, 2, 512, 512, 64, 64, dtype="bfloat16", mask="causal")
@@ -46,9 +47,23 @@ def test_every_kind_compiles_for_every_architecture(
     masks: list[tuple[MaskKind, bool]] = [("none", False), ("causal", True), ("bool", False), ("additive", True)]
     for (mask, sinks), dims in zip(masks, [(64, 64), (80, 72), (256, 256), (192, 128)], strict=True):
         problem = replace(PROBLEM, dtype=dtype, head_dim=dims[0], value_head_dim=dims[1], mask=mask, sinks=sinks)
-        assert tiles(problem) is not None
+        assert tiles(problem, capability) is not None
         cache.put(source_of(problem, capability))
     assert len(list(folder.glob("*.ptx"))) == 2 * len(masks)
+
+
+@pytest.mark.parametrize("length", [20, 5000])
+@pytest.mark.parametrize("dims", [(64, 64), (72, 80), (128, 128), (192, 128), (256, 256)], ids=str)
+def test_products_of_warpgroups_run_in_the_background(
+    dims: tuple[int, int], length: int, compiler: None, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    for dtype, mask in (("bfloat16", "causal"), ("float16", "additive")):
+        sizes = {"query_length": length, "key_length": length, "head_dim": dims[0], "value_head_dim": dims[1]}
+        cache.put(source_of(replace(PROBLEM, dtype=dtype, mask=mask, **sizes), (9, 0)))
+    # Where registers do not suffice, or the compiler cannot tell that they are not touched, each is waited for.
+    assert caplog.text.count("CUDA's compiler says") == 2
+    assert "serialized" not in caplog.text
 
 
 def test_mlx_finds_the_function_in_what_is_put_there(compiler: None, folder: Path) -> None:

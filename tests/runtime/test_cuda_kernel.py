@@ -11,6 +11,7 @@ from attention_cases import Case, assert_as_exact_as, make, runner
 from mlx_flash_runtime import disable_flash_attention, enable_flash_attention, patch, report
 from mlx_flash_runtime.kernels.cuda import cache
 from mlx_flash_runtime.kernels.cuda import kernel as cuda
+from mlx_flash_runtime.kernels.cuda.source import Source
 from mlx_flash_runtime.planner import Planner
 from mlx_flash_runtime.problem import Call, Device, Problem
 from mlx_flash_runtime.routes import cuda_kernel, reference
@@ -30,6 +31,15 @@ CASES = [
     Case(63, 70, head_dim=64, value_head_dim=64, mask=("rows hidden", (63, 70)), sinks=True),
     Case(63, 70, heads=4, head_dim=64, value_head_dim=64, batch=2, mask=("additive", (1, 4, 63, 70))),
     Case(1000, 1000, head_dim=64, value_head_dim=64, mask="causal"),
+    Case(300, 300, heads=4, key_heads=2, head_dim=256, value_head_dim=256, mask=("window", (100,)), sinks=True),
+    Case(40, 500, head_dim=64, value_head_dim=64, mask=("window", (70,))),
+    # Of so many heads that blocks of threads are large, where they can be.
+    Case(130, 300, heads=48, key_heads=12, head_dim=128, value_head_dim=128, mask="causal"),
+    Case(130, 130, heads=48, key_heads=12, head_dim=112, value_head_dim=96),
+    Case(130, 130, heads=48, key_heads=6, head_dim=256, value_head_dim=256, mask="causal", sinks=True),
+    Case(130, 140, heads=48, head_dim=192, value_head_dim=128, mask=("additive", (130, 140))),
+    Case(130, 300, heads=48, head_dim=128, value_head_dim=128, mask=("bool", (130, 300))),
+    Case(280, 300, heads=32, head_dim=128, value_head_dim=128, mask=("window", (33,))),
 ]
 
 
@@ -70,6 +80,26 @@ def test_strided_arrays_are_read_as_they_are() -> None:
     assert mx.array_equal(out, runner(cuda_kernel, None)(*copies, scale=0.125, mask="causal"))
     same = runner(cuda_kernel, None)(*backwards, scale=0.125, mask="causal")[..., ::-1]
     assert mx.allclose(out, same, rtol=2e-2, atol=2e-2)
+
+
+@on_gpu
+@pytest.mark.parametrize("scale", [-0.125, 0.0, 2.0])
+def test_any_scale(scale: float) -> None:
+    q, k, v = (mx.random.normal((1, 2, 200, 64), key=mx.random.key(i)).astype(mx.float16) for i in range(3))
+    out = runner(cuda_kernel, None)(q, k, v, scale=scale, mask="causal")
+    wide = (x.astype(mx.float32) for x in (q, k, v))
+    assert mx.allclose(out, runner(reference, None)(*wide, scale=scale, mask="causal"), rtol=1e-2, atol=1e-2)
+
+
+@on_gpu
+def test_mlx_compiles_it_where_its_folder_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(source: Source) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(cache, "put", full)
+    q, k, v = (mx.random.normal((1, 48, 150, 120), key=mx.random.key(i)).astype(mx.bfloat16) for i in range(3))
+    out = runner(cuda_kernel, None)(q, k, v, scale=0.1)
+    assert mx.allclose(out, stock(q, k, v, scale=0.1), rtol=2e-2, atol=2e-2)
 
 
 @on_gpu

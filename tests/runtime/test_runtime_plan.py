@@ -6,9 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from backends import CPU, CUDA, KERNEL, METAL, METAL_31
+from backends import CPU, CUDA, KERNEL, KERNEL_80, METAL, METAL_31
 
 from mlx_flash_runtime.crossover import skipped_share
+from mlx_flash_runtime.masks import Window
 from mlx_flash_runtime.plan import plan
 from mlx_flash_runtime.problem import Device, Problem, mlx_release
 from mlx_flash_runtime.settings import Settings
@@ -138,10 +139,57 @@ def test_a_kernel_that_metal_avoids_is_taken_where_scores_do_not_fit() -> None:
     ],
 )
 def test_cuda_takes_its_kernel_where_it_was_measured_faster(case: Problem, name: str) -> None:
+    assert route(KERNEL_80, case)[0] == name
+    assert route(KERNEL_80, replace(case, training=True))[0] != "cuda_kernel"
+    assert route(replace(KERNEL_80, capability=(7, 5)), case)[0] != "cuda_kernel"
+    assert route(CUDA, case)[0] != "cuda_kernel"  # which cannot compile it
+    if case.dtype == "float32":
+        assert route(KERNEL, case)[0] == name  # which has no other products for it
+
+
+@pytest.mark.parametrize(
+    ("case", "name"),
+    [
+        (problem(64), "cuda_kernel"),  # of what MLX fuses, what is not long
+        (problem(2048), "cuda_kernel"),
+        (problem(4096), "native"),
+        (problem(1024, head_dim=128, mask="none"), "cuda_kernel"),
+        (problem(2048, head_dim=128), "cuda_kernel"),
+        (problem(2048, head_dim=128, mask="none"), "native"),
+        (problem(20, 16384, head_dim=128), "cuda_kernel"),
+        (problem(500, 4096), "cuda_kernel"),
+        (problem(500, 4096, head_dim=128), "native"),  # too few blocks of threads for so many keys
+        (problem(64, sinks=True), "native"),
+        (problem(8, 64), "native"),
+        (problem(64, mask="bool", mask_shape=(64, 64)), "cuda_kernel"),
+        (problem(8192, mask="bool", mask_shape=(8192, 8192)), "cuda_kernel"),
+        (problem(512, mask="additive", mask_shape=(512, 512)), "native"),
+        (problem(2048, mask="bool", mask_shape=(2048, 2048), head_dim=36), "lowered"),  # rows are no whole chunks
+        (problem(8192, head_dim=256), "cuda_kernel"),
+        (problem(8192, head_dim=256, mask="none"), "cuda_kernel"),
+        (problem(2048, head_dim=192, value_head_dim=128, mask="none"), "cuda_kernel"),
+        (problem(2048, head_dim=256, mask="additive", mask_shape=(2048, 2048)), "cuda_kernel"),
+        (problem(2048, head_dim=264), "unfused"),
+    ],
+)
+def test_a_gpu_with_products_of_warpgroups_takes_it_for_more(case: Problem, name: str) -> None:
     assert route(KERNEL, case)[0] == name
     assert route(KERNEL, replace(case, training=True))[0] != "cuda_kernel"
-    assert route(replace(KERNEL, capability=(7, 5)), case)[0] != "cuda_kernel"
-    assert route(CUDA, case)[0] != "cuda_kernel"  # which cannot compile it
+    assert route(CUDA, case)[0] != "cuda_kernel"
+
+
+@pytest.mark.parametrize("head_dim", [64, 128, 256])
+def test_windows_run_on_a_kernel_that_skips_what_they_hide(head_dim: int) -> None:
+    masks = {"mask": "window", "mask_shape": (8192, 8192), "structure": Window(512)}
+    window = problem(8192, head_dim=head_dim, **masks)
+    assert route(KERNEL, window) == ("cuda_kernel", "one kernel on tensor cores, without scores in memory")
+    assert route(KERNEL_80, window)[0] == ("cuda_kernel" if head_dim == 256 else "lowered")
+    assert route(KERNEL_80, replace(window, dtype="float32"))[0] == (
+        "query_blocks" if head_dim == 256 else "cuda_kernel"
+    )
+    assert route(KERNEL, replace(window, training=True))[0] != "cuda_kernel"
+    before_the_first_key = replace(window, key_length=4096, mask_shape=(8192, 4096))
+    assert route(KERNEL, before_the_first_key)[0] != "cuda_kernel"
 
 
 def test_where_nothing_was_measured_mlx_stays() -> None:

@@ -35,8 +35,8 @@ class Route(Protocol):
 
 
 ROUTES: tuple[Route, ...] = (
-    lowered,
     cuda_kernel,
+    lowered,
     native,
     forced,
     cpu_kernel,

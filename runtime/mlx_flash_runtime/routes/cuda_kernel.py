@@ -14,67 +14,58 @@ from .. import gradient, stock
 from ..crossover import skipped_share
 from ..fused import is_fused
 from ..kernels.cuda import kernel as cuda
+from ..kernels.cuda.tiles import tiles
 from ..problem import Call, Device, Problem
 
 NAME = "cuda_kernel"
-
-_CAPABILITY = (8, 0)  # of the first GPUs with these tensor core instructions
-_LARGEST_HEAD_DIM = 256
-# Fewer queries would leave most of a product's rows empty; MLX has kernels for matrices times vectors.
-_FEWEST_QUERIES = 9
-# float32 rows in steps of this: where MLX's own products are not TF32 ones, ours must not be either.
-_TF32_STEP = 8
 
 # By measurement on an H200 (benchmarks/cuda_kernel.py). Visible scores times head dim, and keys, up to which a call is
 # faster than through cuDNN, where MLX takes that.
 _SHORT = 5 * 2**26
 _SHORT_KEYS = 4096
+# The same by products of warpgroups; the second is for heads with one consumer in a block of threads, of more than 64.
+_SHORT_BY_WARPGROUPS = 5 * 2**30
+_SHORT_BY_ONE = 2**31
 # Against MLX's unfused attention, by the bytes of a row of queries: the most scores, under a mask that hides less than
-# this share of them, or more.
+# this share of them, or more. By warpgroups there is no such number.
 _SKIPPED_SHARE = 0.375
 _MOST_SCORES: dict[str, tuple[dict[int, float], dict[int, float]]] = {
     "float32": ({256: math.inf, 512: 2**28, 1024: 2**21}, {512: math.inf, 1024: 2**27}),
     "16 bits": ({512: 2**24}, {512: math.inf}),
 }
+_LARGEST_FUSED_HEAD_DIM = 128
 # cuDNN plans for every shape that is new to the process, for 50 ms and more. While a shape has had fewer calls than a
 # large model has layers, and so little work that all of them lose less than half of that, they run without.
 _TRIAL_CALLS = 128
 _TRIAL_PRODUCTS = 2**34
+_TRIAL_PRODUCTS_BY_WARPGROUPS = 2**39
+_TRIAL_SCORES_OF_MASKS = 2**30
 
 
 def holds(problem: Problem, device: Device) -> tuple[bool, str]:
     """Calls that fit the tensor cores, outside of gradients."""
-    if device.backend != "cuda":
-        return False, "it is a kernel for CUDA"
-    if device.capability < _CAPABILITY:
-        return False, "this GPU has no tensor cores of the kind that the CUDA kernel uses"
-    if not device.own_kernel:
-        return False, "the CUDA kernel cannot be compiled here (mlx-flash doctor says why)"
-    if problem.training:
-        return False, "the CUDA kernel has no gradient"
-    if problem.softcap is not None or problem.mask not in cuda.MASKS:
-        return False, "the CUDA kernel has no such mask or softcap"
-    if problem.query_length < _FEWEST_QUERIES:
-        return False, "the CUDA kernel is one for many queries"
-    in_steps = problem.head_dim % _TF32_STEP == problem.value_head_dim % _TF32_STEP == 0
-    if problem.dtype == "float32" and not (device.tf32 and in_steps):
-        return False, "the CUDA kernel's TF32 products are less exact than MLX's for it"
-    if max(problem.head_dim, problem.value_head_dim) > _LARGEST_HEAD_DIM or cuda.tiles(problem) is None:
-        return False, "its head dim is too large for the CUDA kernel"
-    return True, "one kernel on tensor cores, without scores in memory"
+    refusal = cuda.refusal(problem, device)
+    return not refusal, refusal or "one kernel on tensor cores, without scores in memory"
 
 
 def pays(problem: Problem, device: Device) -> tuple[bool, str]:
-    """Short calls, where MLX has a fused kernel; else up to a number of scores, as MLX's unfused attention multiplies
-    faster where there is much to multiply."""
-    if is_fused(problem, device)[0]:
-        if _is_simple(problem) and _products(problem) <= _SHORT and problem.key_length <= _SHORT_KEYS:
+    """Windows, bool masks and short calls, where MLX has a fused kernel; else up to a number of scores, as MLX's
+    unfused attention multiplies faster where there is much to multiply."""
+    by_warpgroups = _by_warpgroups(problem, device)
+    if by_warpgroups and problem.mask == "window":
+        return True, "the CUDA kernel skips what its window hides"
+    if by_warpgroups and problem.mask == "bool":
+        return True, "the CUDA kernel reads its mask as it is"
+    largest = max(problem.head_dim, problem.value_head_dim)
+    if problem.item_bytes == 2 and largest <= _LARGEST_FUSED_HEAD_DIM:
+        fused, _ = is_fused(problem, device)
+        if (_is_simple(problem) or not fused) and _is_short(problem, device):
             return True, "for a call as short as this the CUDA kernel is faster than cuDNN"
         return False, "MLX's fused kernel is faster for so much work"
-    row = problem.item_bytes * max(problem.head_dim, problem.value_head_dim)
     limits = _MOST_SCORES["float32" if problem.dtype == "float32" else "16 bits"]
-    most = limits[problem.mask == "causal" and skipped_share(problem) >= _SKIPPED_SHARE]
-    if problem.score_count <= next(scores for bytes_of_row, scores in most.items() if row <= bytes_of_row):
+    most = limits[problem.mask in ("causal", "window") and skipped_share(problem) >= _SKIPPED_SHARE]
+    limit = next(scores for bytes_of_row, scores in most.items() if problem.item_bytes * largest <= bytes_of_row)
+    if by_warpgroups or problem.score_count <= limit:
         return True, "the CUDA kernel is faster than MLX's unfused attention"
     return False, "MLX's unfused attention is faster for so many scores"
 
@@ -82,8 +73,28 @@ def pays(problem: Problem, device: Device) -> tuple[bool, str]:
 def trial(problem: Problem, device: Device) -> int:
     """How many calls of a shape that the process has not seen should run on the kernel before cuDNN, which MLX takes
     for it, is worth its planning: 0 where it is at once."""
-    good = _is_simple(problem) and _products(problem) <= _TRIAL_PRODUCTS and holds(problem, device)[0]
+    if not is_fused(problem, device)[0] or not holds(problem, device)[0]:
+        return 0
+    by_warpgroups = _by_warpgroups(problem, device)
+    if problem.has_array_mask:
+        good = problem.structure is None and by_warpgroups and problem.score_count <= _TRIAL_SCORES_OF_MASKS
+    else:
+        good = _products(problem) <= (_TRIAL_PRODUCTS_BY_WARPGROUPS if by_warpgroups else _TRIAL_PRODUCTS)
     return _TRIAL_CALLS if good else 0
+
+
+def _by_warpgroups(problem: Problem, device: Device) -> bool:
+    cut = tiles(problem, device.capability)
+    return cut is not None and cut.by_warpgroups
+
+
+def _is_short(problem: Problem, device: Device) -> bool:
+    cut = tiles(problem, device.capability)
+    assert cut is not None
+    if not cut.by_warpgroups:
+        return _products(problem) <= _SHORT and problem.key_length <= _SHORT_KEYS
+    alone = cut.groups == 1 and max(problem.head_dim, problem.value_head_dim) > 64
+    return _products(problem) <= (_SHORT_BY_ONE if alone else _SHORT_BY_WARPGROUPS)
 
 
 def _is_simple(problem: Problem) -> bool:

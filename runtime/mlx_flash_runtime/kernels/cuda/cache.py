@@ -45,7 +45,7 @@ def put(source: Source) -> None:
         "cooperative_groups.h": "",
     }
     function = f"{_NAMESPACE}::{source.function}"
-    cubin, lowered = nvrtc.compile(source.text, function, headers, source.capability, source.registers)
+    cubin, lowered = nvrtc.compile(source.text, function, headers, source.capability)
     target.mkdir(parents=True, exist_ok=True)
     for name in missing:
         whole_files.write(target / f"{name}.txt", f"{function}\t{lowered}\n".encode(), _MODE)

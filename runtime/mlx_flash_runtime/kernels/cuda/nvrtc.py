@@ -7,6 +7,8 @@ import os
 from functools import lru_cache
 from typing import Any
 
+from ...log import logger
+
 # The sonames of the CUDA releases that MLX is built for.
 _LIBRARIES = ("libnvrtc.so.13", "libnvrtc.so.12")
 
@@ -15,12 +17,9 @@ class CompileError(Exception):
     """Why there is no kernel, in one line."""
 
 
-def compile(
-    text: str, function: str, headers: dict[str, str], capability: tuple[int, int], registers: int | None = None
-) -> tuple[bytes, str]:
-    """The cubin of `text` for GPUs of that compute capability, with at most so many registers for a thread, and the
-    name that `function`, a qualified one, has in it. `headers` are contents by the names under which they are included.
-    Raises CompileError."""
+def compile(text: str, function: str, headers: dict[str, str], capability: tuple[int, int]) -> tuple[bytes, str]:
+    """The cubin of `text` for GPUs of that compute capability, and the name that `function`, a qualified one, has in
+    it. `headers` are contents by the names under which they are included. Raises CompileError."""
     nvrtc = _library()
     program = ctypes.c_void_p()
     names, contents = _strings(headers.keys()), _strings(headers.values())
@@ -31,12 +30,13 @@ def compile(
         major, minor = capability
         # As MLX compiles: the instructions of that very architecture.
         architecture = f"--gpu-architecture=sm_{major}{minor}{'a' if major >= 9 else ''}"
-        limit = [f"--maxrregcount={registers}"] if registers else []
-        options = _strings([architecture, "--device-as-default-execution-space", *limit])
-        if nvrtc.nvrtcCompileProgram(program, len(options), options):
-            log = _bytes(program, nvrtc.nvrtcGetProgramLogSize, nvrtc.nvrtcGetProgramLog).decode(errors="replace")
+        options = _strings([architecture, "--device-as-default-execution-space"])
+        failed = nvrtc.nvrtcCompileProgram(program, len(options), options)
+        log = _bytes(program, nvrtc.nvrtcGetProgramLogSize, nvrtc.nvrtcGetProgramLog).decode(errors="replace")
+        if failed:
             lines = [line for line in log.splitlines() if "error" in line]
             raise CompileError((lines or ["CUDA's compiler failed"])[0])
+        logger.debug("flash attention: CUDA's compiler says: %s", log.rstrip("\0\n") or "nothing")
         lowered = ctypes.c_char_p()
         _check(nvrtc.nvrtcGetLoweredName(program, expression, ctypes.byref(lowered)))
         assert lowered.value is not None

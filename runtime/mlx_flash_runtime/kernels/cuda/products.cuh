@@ -3,35 +3,18 @@
 //
 // Rows lie there as 32-bit words, one TF32 number or two 16-bit ones each, so that the fragments of Q K^T are the same
 // words for every type. A row is padded by 4 words: the lanes of a fragment then hit 32 different banks.
-//
-// Nothing is included, so that it compiles in a fraction of a second: what it needs of MLX's headers is in prelude.cuh.
+
+#pragma once
+
+#include "rows.cuh"
 
 namespace flash {
-
-template <typename T>
-constexpr bool is_half = false;
-template <>
-constexpr bool is_half<__half> = true;
 
 // 32-bit words of a row of `dim` elements, padded to whole products (8 words).
 template <typename T>
 __host__ __device__ constexpr int words(int dim) {
   constexpr int in_product = 32 / sizeof(T);
   return (dim + in_product - 1) / in_product * 8;
-}
-
-__device__ inline float infinity() { return __uint_as_float(0x7f800000); }
-
-__device__ inline uint32_t tf32(float x) {
-  uint32_t bits;
-  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
-  return bits;
-}
-
-__device__ inline float power_of_two(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
 }
 
 // c[16, 8] += a[16, k] b[k, 8], with k of 8 TF32 or 16 16-bit elements.
@@ -52,84 +35,16 @@ __device__ inline void multiply(float (&c)[4], const uint32_t (&a)[4], uint32_t 
 #undef MULTIPLY
 }
 
-// Two numbers in 16 bits each, the first in the lower half.
-template <typename T>
-__device__ inline uint32_t pack(float low, float high) {
-  uint32_t pair;
-  if constexpr (is_half<T>) {
-    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
-  } else {
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
-  }
-  return pair;
-}
-
-template <typename T>
-__device__ inline T narrow(float x) {
-  if constexpr (sizeof(T) == 4) {
-    return x;
-  } else {
-    uint16_t bits = pack<T>(x, 0);
-    return reinterpret_cast<T&>(bits);
-  }
-}
-
-template <typename T>
-__device__ inline float widen(T x) {
-  if constexpr (sizeof(T) == 4) {
-    return x;
-  } else {
-    const uint16_t bits = reinterpret_cast<uint16_t&>(x);
-    if constexpr (is_half<T>) {
-      float wide;
-      asm("cvt.f32.f16 %0, %1;" : "=f"(wide) : "h"(bits));
-      return wide;
-    } else {
-      return __uint_as_float(uint32_t(bits) << 16);
-    }
-  }
-}
-
-// Rows of a matrix in memory; `step` is the stride of its last axis.
-template <typename T>
-struct Rows {
-  const T* data;
-  int64_t stride, step;
-};
-
 // Fills a tile of `in_tile` rows of DIM elements from the first `count` rows; what is beyond them or DIM is zeros. The
-// tile is whole for everyone after `arrive`: 16-bit elements of the usual layout are copied while the threads go on.
+// tile is whole for everyone after `arrive`.
 template <typename T, int DIM>
 __device__ void load(uint32_t* tile, Rows<T> rows, int count, int in_tile) {
   const int threads = blockDim.x;
   constexpr int in_chunk = 16 / sizeof(T), chunks = words<T>(DIM) / 4, stride = words<T>(DIM) + 4;
-  const bool whole = rows.step == 1 && rows.stride % in_chunk == 0 && DIM % in_chunk == 0 &&
-      reinterpret_cast<uintptr_t>(rows.data) % 16 == 0;
+  const bool whole = rows.is_whole() && DIM % in_chunk == 0;
   for (int i = threadIdx.x; i < in_tile * chunks; i += threads) {
     const int row = i / chunks, chunk = i % chunks, column = chunk * in_chunk;
-    const bool inside = row < count && column < DIM;
-    const T* from = inside ? rows.data + row * rows.stride + column * rows.step : rows.data;
-    uint32_t* to = tile + row * stride + chunk * 4;
-    if (sizeof(T) == 2 && whole) {
-      asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
-                   :
-                   : "r"(static_cast<uint32_t>(__cvta_generic_to_shared(to))), "l"(from), "r"(inside ? 16 : 0));
-      continue;
-    }
-    uint4 value = {0, 0, 0, 0};
-    if (inside) {
-      if (whole) {
-        value = *reinterpret_cast<const uint4*>(from);
-      } else {
-        T* elements = reinterpret_cast<T*>(&value);
-        for (int j = 0; j < in_chunk && column + j < DIM; ++j) elements[j] = from[j * rows.step];
-      }
-    }
-    if constexpr (sizeof(T) == 4) {
-      value = {tf32(__uint_as_float(value.x)), tf32(__uint_as_float(value.y)), tf32(__uint_as_float(value.z)),
-               tf32(__uint_as_float(value.w))};
-    }
-    *reinterpret_cast<uint4*>(to) = value;
+    copy_chunk<T, DIM>(tile + row * stride + chunk * 4, rows, row, column, row < count && column < DIM, whole);
   }
 }
 
@@ -168,13 +83,6 @@ struct Queries {
     a[0] = q[0], a[1] = q[8 * stride], a[2] = q[4], a[3] = q[8 * stride + 4];
   }
 };
-
-// Four 8 x 8 matrices of 16 bits; each lane gives the address of one row, and gets a pair of each.
-__device__ inline void load_matrices(uint32_t (&b)[4], const uint32_t* row) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-               : "=r"(b[0]), "=r"(b[1]), "=r"(b[2]), "=r"(b[3])
-               : "r"(static_cast<uint32_t>(__cvta_generic_to_shared(row))));
-}
 
 // scores[16, KEYS] of a warp's queries; the word of a fragment's element is the lane's pair, in rows of its group.
 template <typename T, int D, int KEYS>
@@ -231,7 +139,7 @@ __device__ void add_values(float (&out)[words<T>(DV) * 4 / sizeof(T) / 8][4], co
         uint32_t b[4];
         asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
                      : "=r"(b[0]), "=r"(b[1]), "=r"(b[2]), "=r"(b[3])
-                     : "r"(static_cast<uint32_t>(__cvta_generic_to_shared(v + 4 * m))));
+                     : "r"(shared_address(v + 4 * m)));
         multiply<T>(out[m], a, b[0], b[1]);
         multiply<T>(out[m + 1], a, b[2], b[3]);
       }

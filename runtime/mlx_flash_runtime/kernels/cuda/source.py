@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 
 HERE = Path(__file__).parent
-# Before the function: what stands for MLX's own header, and what the kernels share.
-PRELUDE, SHARED = HERE / "prelude.cuh", (HERE / "products.cuh", HERE / "attention.cuh")
+PRELUDE = HERE / "prelude.cuh"  # stands for MLX's own header
 
 
 class Input(NamedTuple):
@@ -25,21 +24,22 @@ class Input(NamedTuple):
 @dataclass(frozen=True)
 class Source:
     """A kernel as `mx.fast.cuda_kernel` takes it: the body of a function of `inputs` that writes `out`, of type
-    `output`, for GPUs of one compute capability, with at most so many registers for a thread if any. It may use what
-    `products.cuh` and `attention.cuh` have."""
+    `output`, for GPUs of one compute capability. It may use what one of the headers beside this file has. `bounds` are
+    how many threads a block of them has, and how many blocks at least are to be on one multiprocessor at once."""
 
     label: str
     capability: tuple[int, int]
     inputs: tuple[Input, ...]
     output: str
     body: str
-    registers: int | None = None
+    include: str = ""
+    bounds: tuple[int, int] = (1, 1)
 
     @cached_property
     def name(self) -> str:
         """A name that no other content has: what was compiled of it once is right for ever."""
-        content = (self.label, self.capability, self.inputs, self.output, self.body, self.registers, *_shared())
-        return f"{self.label}_{sha256(repr(content).encode()).hexdigest()[:16]}"
+        content = repr((self, *_headers()))
+        return f"{self.label}_{sha256(content.encode()).hexdigest()[:16]}"
 
     def kernel(self, **options: Any) -> Any:
         """The kernel itself, as MLX makes it; `options` are those of `mx.fast.cuda_kernel`."""
@@ -54,8 +54,14 @@ class Source:
 
     @property
     def header(self) -> str:
-        """Goes before the function. By reference: MLX reads the whole text at every launch."""
-        return "".join(f'#include "{path}"\n' for path in SHARED)
+        """Goes before the function, whose declaration is MLX's: so its bounds come by way of a macro. By reference, as
+        MLX reads the whole text at every launch."""
+        include = f'#include "{HERE / self.include}"\n' if self.include else ""
+        threads, blocks = self.bounds
+        return (
+            f"{include}#undef __global__\n"
+            f"#define __global__ __attribute__((global)) __launch_bounds__({threads}, {blocks})\n"
+        )
 
     @property
     def function(self) -> str:
@@ -80,5 +86,5 @@ class Source:
 
 
 @lru_cache(maxsize=1)
-def _shared() -> tuple[bytes, ...]:
-    return tuple(path.read_bytes() for path in (PRELUDE, *SHARED))
+def _headers() -> tuple[bytes, ...]:
+    return tuple(path.read_bytes() for path in sorted(HERE.glob("*.cuh")))

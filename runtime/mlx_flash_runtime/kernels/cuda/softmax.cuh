@@ -1,0 +1,187 @@
+// Online softmax over blocks of keys, in powers of two, of scores that lie as the results of products do: a warp has 16
+// queries, a lane two rows of them, `group` and `group + 8`, and there every fourth pair of keys.
+
+#pragma once
+
+#include "rows.cuh"
+
+namespace flash {
+
+constexpr float HIDDEN = -3.4028234663852886e38f;  // a masked score, finite as in MLX: see online_softmax.py
+constexpr float LOG2E = 1.4426950408889634f;
+
+enum Kind { NONE, CAUSAL, WINDOW, BOOLEAN, ADDITIVE };
+
+// How many of the last keys a query sees (WINDOW), or an array of [batch, heads, queries, keys], each stride 0 where it
+// is spread.
+template <typename M>
+struct Mask {
+  int window;
+  const M* data;  // of this batch row and head
+  int64_t row, column;
+};
+
+template <typename M>
+struct __align__(2 * sizeof(M)) Pair {
+  M of[2];
+};
+
+template <int KIND, typename M>
+struct Softmax {
+  const Mask<M> mask;
+  const float scale;  // of scores to powers of two
+  const int queries, keys, group, pair, first;  // the warp's first query
+  float row_max[2], row_sum[2];
+
+  __device__ Softmax(Mask<M> mask, const float* sink, float scale, int queries, int keys, int first)
+      : mask(mask), scale(scale * LOG2E), queries(queries), keys(keys), group(threadIdx.x % 32 / 4),
+        pair(threadIdx.x % 4), first(first) {
+    row_max[0] = row_max[1] = sink ? *sink * LOG2E : -infinity();
+    row_sum[0] = row_sum[1] = sink && pair == 0 ? 1 : 0;  // each of a row's four lanes sums its own keys
+  }
+
+  // The first key that matters to the queries from `first` on.
+  __device__ static int begin(const Mask<M>& mask, int queries, int keys, int first) {
+    return KIND == WINDOW ? max(0, keys - queries + first - mask.window + 1) : 0;
+  }
+
+  // The key behind the last one that matters to the queries up to `last`. A query before the first key sees none, and
+  // gets the mean of all values.
+  __device__ static int end(int queries, int keys, int last) {
+    const int offset = keys - queries;
+    return (KIND == CAUSAL || KIND == WINDOW) && offset >= 0 ? min(keys, offset + last + 1) : keys;
+  }
+
+  // How many keys, from the first on, all queries from `first` on see, by scores that need nothing but a scale.
+  __device__ static int all_see(int queries, int keys, int first, float scale) {
+    if (!(KIND == NONE || KIND == CAUSAL) || !(scale > 0)) return 0;
+    return KIND == CAUSAL ? max(0, min(keys, keys - queries + first + 1)) : keys;
+  }
+
+  // Scores of the keys from `start`, scaled if they are `hidden` already, become weights; results so far are to be
+  // multiplied with `shrink`.
+  template <int TILES>
+  __device__ void weigh(float (&scores)[TILES][4], bool hidden, float (&shrink)[2]) {
+    const float factor = hidden ? 1 : scale;
+    float largest[4];  // of every other key of the lane's rows
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      largest[i] = scores[0][i];
+#pragma unroll
+      for (int n = 1; n < TILES; ++n) largest[i] = fmaxf(largest[i], scores[n][i]);
+    }
+    float from[2], sums[4] = {};
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      float row = fmaxf(largest[2 * r], largest[2 * r + 1]);
+      row = fmaxf(row, __shfl_xor_sync(0xffffffff, row, 1));
+      row = fmaxf(row, __shfl_xor_sync(0xffffffff, row, 2));
+      row = fmaxf(row_max[r], row * factor);
+      from[r] = row == -infinity() ? 0 : row;  // an additive mask may hide a whole block
+      shrink[r] = power_of_two(row_max[r] - from[r]);
+      row_max[r] = row;
+    }
+#pragma unroll
+    for (int n = 0; n < TILES; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        scores[n][i] = power_of_two(__fmaf_rn(scores[n][i], factor, -from[i / 2]));
+        sums[i] += scores[n][i];
+      }
+    }
+#pragma unroll
+    for (int r = 0; r < 2; ++r) row_sum[r] = row_sum[r] * shrink[r] + sums[2 * r] + sums[2 * r + 1];
+  }
+
+  // Scales the scores of the keys from `start`, and applies the mask; keys beyond the last have no weight at all.
+  template <int TILES>
+  __device__ void hide(float (&scores)[TILES][4], int start) const {
+    const bool in_pairs = mask.column == 1 && mask.row % 2 == 0 &&
+        reinterpret_cast<uintptr_t>(mask.data) % sizeof(Pair<M>) == 0 && start + 8 * TILES <= keys;
+    if ((KIND == BOOLEAN || KIND == ADDITIVE) && in_pairs) {
+      hide<true>(scores, start);
+    } else {
+      hide<false>(scores, start);
+    }
+  }
+
+  // The same, with what of a mask's array lies together read at once.
+  template <bool IN_PAIRS, int TILES>
+  __device__ void hide(float (&scores)[TILES][4], int start) const {
+#pragma unroll
+    for (int n = 0; n < TILES; ++n) {
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        const int key = start + 8 * n + 2 * pair, query = first + group + 8 * r, own_key = keys - queries + query;
+        const Pair<M> own = read<IN_PAIRS>(min(query, queries - 1), key);
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+          float& x = scores[n][2 * r + i];
+          x *= scale;
+          if ((KIND == CAUSAL || KIND == WINDOW) && key + i > own_key) x = HIDDEN;
+          if (KIND == WINDOW && key + i <= own_key - mask.window) x = HIDDEN;
+          if constexpr (KIND == BOOLEAN) x = own.of[i] ? x : HIDDEN;
+          if constexpr (KIND == ADDITIVE) x += widen(own.of[i]) * LOG2E;
+          if (!IN_PAIRS && key + i >= keys) x = -infinity();
+        }
+      }
+    }
+  }
+
+  // The array at a key and the next one, if there are any.
+  template <bool IN_PAIRS>
+  __device__ Pair<M> read(int query, int key) const {
+    Pair<M> own = {};
+    if constexpr (KIND == BOOLEAN || KIND == ADDITIVE) {
+      const M* row = mask.data + query * mask.row + key * mask.column;
+      if constexpr (IN_PAIRS) {
+        own = *reinterpret_cast<const Pair<M>*>(row);
+      } else {
+        if (key < keys) own.of[0] = row[0];
+        if (key + 1 < keys) own.of[1] = row[mask.column];
+      }
+    }
+    return own;
+  }
+
+  // Writes sums of weighted values, [queries, DV], as means.
+  template <typename T, int DV, int TILES>
+  __device__ void write(const float (&result)[TILES][4], T* out) const {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      float sum = row_sum[r];
+      sum += __shfl_xor_sync(0xffffffff, sum, 1);
+      sum += __shfl_xor_sync(0xffffffff, sum, 2);
+      const float share = 1 / sum;
+      const int query = first + group + 8 * r;
+      if (query >= queries) continue;
+#pragma unroll
+      for (int m = 0; m < TILES; ++m) {
+        const int column = 8 * m + 2 * pair;
+        T* to = out + int64_t(query) * DV + column;
+        const float low = result[m][2 * r] * share, high = result[m][2 * r + 1] * share;
+        if (DV % 2 == 0 && column < DV) {
+          if constexpr (sizeof(T) == 4) {
+            *reinterpret_cast<float2*>(to) = {low, high};
+          } else {
+            *reinterpret_cast<uint32_t*>(to) = pack<T>(low, high);
+          }
+        } else if (column < DV) {
+          to[0] = narrow<T>(low);
+          if (column + 1 < DV) to[1] = narrow<T>(high);
+        }
+      }
+    }
+  }
+};
+
+template <int TILES>
+__device__ inline void multiply_rows(float (&result)[TILES][4], const float (&by)[2]) {
+#pragma unroll
+  for (int m = 0; m < TILES; ++m) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) result[m][i] *= by[i / 2];
+  }
+}
+
+}  // namespace flash
