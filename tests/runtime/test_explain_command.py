@@ -61,7 +61,7 @@ def test_distinct_calls_of_a_model_that_is_never_computed(window_model: Path) ->
     assert windows["problem"]["structure"] == {"size": 1024}
     assert windows["problem"]["dtype"] == "bfloat16"
     assert windows["phase"] == "prefill"
-    assert [one["route"] for one in full["refused"]] == ["lowered", "cuda_kernel"]
+    assert [one["route"] for one in full["refused"]] == ["cuda_kernel", "lowered"]
 
 
 def test_the_same_as_text(window_model: Path) -> None:
@@ -122,7 +122,8 @@ def test_a_call_by_its_shape_on_this_device() -> None:
     [
         (("--device", "cuda", "--mask", "causal"), "native"),
         (("--device", "metal", "--mask", "causal", "--train", "--mlx", "0.31.0", "--memory", 8), "query_blocks"),
-        (("--device", "cuda", "--mask", "window:512"), "lowered"),
+        (("--device", "cuda", "--mask", "window:512"), "cuda_kernel"),
+        (("--device", "cuda", "--capability", "8.6", "--mask", "window:512"), "lowered"),
         (("--device", "cuda", "--mask", "window:9000", "--train"), "native"),
         (("--device", "metal", "--mask", "causal", "--train"), "native"),
         (("--device", "metal", "--mask", "causal", "--train", "--mlx", "0.31.0"), "unfused"),
@@ -134,6 +135,12 @@ def test_a_call_by_its_shape_on_this_device() -> None:
 def test_a_call_by_its_shape_elsewhere(options: tuple[object, ...], route: str) -> None:
     (call,) = calls(*SHAPE, *options)
     assert call["route"] == route
+
+
+def test_a_capability_that_is_none_is_told() -> None:
+    result = explain(*SHAPE, "--device", "cuda", "--capability", "8")
+    assert result.exit_code == 2
+    assert "'8' is not a compute capability, such as 8.0" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -190,6 +197,10 @@ def test_a_model_that_does_not_run_or_would_have_to_is_one_line(tmp_path: Path) 
         (("--heads", 4, "--head-dim", 64, "--kv-heads", 3), "3 key heads do not divide 4 query heads"),
         (("--heads", 4, "--head-dim", 64, "--mask", "diagonal"), "diagonal is not a mask"),
         (("--heads", 4, "--head-dim", 64, "--mlx", "0.99"), "--mlx 0.99: this package knows MLX 0.31 up to"),
+        (
+            ("--heads", 4, "--head-dim", 64, "--device", "metal", "--capability", "8.0"),
+            "--capability is of CUDA GPUs, and the device is metal: add --device cuda",
+        ),
         (("--heads", 4, "--head-dim", 64, "--train", "--decode"), "--decode and --train exclude each other"),
     ],
 )

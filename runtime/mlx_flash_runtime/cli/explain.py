@@ -50,6 +50,7 @@ def explain(
     dtype: str | None,
     backend: str | None,
     memory: int | None,
+    capability: tuple[int, int] | None,
     mlx: str | None,
     as_json: bool,
     **shape: Any,
@@ -68,7 +69,7 @@ def explain(
     """
     if decode and train:
         raise Usage("--decode and --train exclude each other: nothing is trained one token at a time")
-    device = device_of(backend, memory, mlx)
+    device = device_of(backend, memory, mlx, capability)
     settings = resolve(True, None)
     if model is None:
         problem = _problem(batch, length, dtype or "bfloat16", decode, train, **shape)
