@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from typing import Any
 
 import mlx.core as mx
@@ -23,6 +24,7 @@ from mlx_flash_runtime import stock
 from mlx_flash_runtime.bench.numbers import ratio, significant
 from mlx_flash_runtime.bench.timing import chained
 from mlx_flash_runtime.fused import is_fused
+from mlx_flash_runtime.masks import Window, window_mask
 from mlx_flash_runtime.problem import Device, MaskKind, Problem
 from mlx_flash_runtime.routes import cuda_kernel
 
@@ -39,6 +41,7 @@ NEW_LENGTHS = 5
 LENGTHS = {
     ("bfloat16", 32): (64, 128, 256, 512, 1024, 2048),
     ("bfloat16", 64): (64, 128, 256, 512, 1024, 2048, 4096, 8192),
+    ("bfloat16", 80): (256, 1024, 4096),
     ("bfloat16", 128): (64, 128, 256, 512, 1024, 2048, 4096, 8192),
     ("bfloat16", 256): (64, 256, 512, 1024, 2048, 4096, 8192),
     ("float32", 64): (64, 256, 1024, 2048, 4096),
@@ -50,11 +53,15 @@ LENGTHS = {
 CACHED = ((20, 1024), (20, 4096), (20, 16384), (100, 4096), (100, 16384), (500, 4096), (500, 16384))
 CACHED_TYPES = (("bfloat16", 64), ("bfloat16", 128), ("bfloat16", 256), ("float32", 64), ("float32", 128))
 
+# Length, window, head dim; and lengths and head dims of a mask that is any array.
+WINDOWS = ((2048, 512, 64), (16384, 1024, 128), (1024, 512, 256), (8192, 512, 256))
+ARRAYS = tuple(product((128, 512, 1024, 4096), (64, 128, 256)))
+
 Attend = Callable[[mx.array, mx.array, mx.array], mx.array]
 
 
 def problems() -> Iterator[Problem]:
-    """A causal mask over as many keys as queries, no mask, and a causal mask at the end of more keys."""
+    """A causal mask over as many keys as queries, no mask, a causal mask at the end of more keys, windows, arrays."""
     for (dtype, head_dim), lengths in LENGTHS.items():
         for length in lengths:
             for mask in ("causal", "none"):
@@ -62,6 +69,12 @@ def problems() -> Iterator[Problem]:
     for dtype, head_dim in CACHED_TYPES:
         for queries, keys in CACHED:
             yield of(queries, keys, dtype, head_dim, "causal")
+    for length, window, head_dim in WINDOWS:
+        shape = {"mask_shape": (length, length), "structure": Window(window)}
+        yield replace(of(length, length, "bfloat16", head_dim, "window"), **shape)
+    for length, head_dim in ARRAYS:
+        for kind in ("bool", "additive"):
+            yield replace(of(length, length, "bfloat16", head_dim, kind), mask_shape=(length, length))
 
 
 def of(queries: int, keys: int, dtype: str, head_dim: int, mask: MaskKind) -> Problem:
@@ -82,12 +95,27 @@ def inputs(problem: Problem) -> tuple[mx.array, mx.array, mx.array]:
     return q, k, v
 
 
+def mask_of(problem: Problem) -> mx.array | None:
+    """The array of a mask that is one: a window, or what a causal mask shows but for one row."""
+    queries, keys = problem.query_length, problem.key_length
+    if not problem.has_array_mask:
+        return None
+    if problem.window is not None:
+        return window_mask(queries, problem.window)
+    seen = (mx.arange(queries)[:, None] >= mx.arange(keys)) | (mx.arange(queries)[:, None] == queries // 2)
+    return seen if problem.mask == "bool" else mx.where(seen, 0, -1e9).astype(getattr(mx, problem.dtype))
+
+
 def candidates(problem: Problem) -> dict[str, Attend]:
     """MLX's own function and the kernel."""
-    mask, scale = None if problem.mask == "none" else "causal", problem.head_dim**-0.5
+    array, scale = mask_of(problem), problem.head_dim**-0.5
+    stock_mask = array if array is not None else None if problem.mask == "none" else "causal"
+    arrays = () if array is None else (array,)
+    mx.eval(*arrays)
+    kernel = cuda_kernel.attention(problem, scale)
     return {
-        "stock": lambda q, k, v: stock.attention(q, k, v, scale=scale, mask=mask),
-        "kernel": cuda_kernel.attention(problem, scale),
+        "stock": lambda q, k, v: stock.attention(q, k, v, scale=scale, mask=stock_mask),
+        "kernel": lambda q, k, v: kernel(q, k, v, *arrays),
     }
 
 
@@ -97,6 +125,8 @@ def measured(problem: Problem, rounds: int) -> dict[str, Any]:
     row: dict[str, Any] = {
         key: getattr(problem, key) for key in ("dtype", "head_dim", "query_length", "key_length", "mask")
     }
+    if problem.window is not None:
+        row["mask"] = f"window {problem.window}"
     row["fused"] = is_fused(problem, Device.current())[0]
     attends = candidates(problem)
     runs: dict[str, Run] = {name: partial(chained, partial(one, attend, k, v), q) for name, attend in attends.items()}
@@ -116,7 +146,9 @@ def first_call(problem: Problem, name: str) -> float:
     """Milliseconds."""
     seconds = []
     for fewer in range(1, NEW_LENGTHS + 1):
-        new = replace(problem, query_length=problem.query_length - fewer, key_length=problem.key_length - fewer)
+        lengths = problem.query_length - fewer, problem.key_length - fewer
+        shape = lengths if problem.has_array_mask else ()
+        new = replace(problem, query_length=lengths[0], key_length=lengths[1], mask_shape=shape)
         q, k, v = inputs(new)
         attend = candidates(new)[name]
         start = time.perf_counter()

@@ -104,6 +104,7 @@ def cases() -> Iterator[tuple[str, Make]]:
                 f"fused in MLX, D 128, length {length}" + (", training" if training else ""),
                 lambda name, n=length, t=training: masked(name, qkv(n, 128), lambda: "causal", t, False),
             )
+    yield "window 512 of 8192, D 256", lambda name: masked(name, qkv(8192, 256, 8, 4), lambda: window_mask(8192, 512))
     yield "sinks that are trained, length 2048", sinks
     for bits in (4, 8):
         yield f"quantized keys, {bits} bits, 2048 queries on 32768 keys", partial(quantized, bits=bits)
