@@ -163,12 +163,18 @@ def _unsure(kind: Kind) -> Kind:
 
 
 def _decode_class(key: tuple[Any, ...]) -> tuple[object, ...] | None:
-    """Of one query on as many keys as values, without mask or sinks: what the plan depends on if it leaves the call to
-    MLX. That is the key length no further than to a power of two, as calibrations count it."""
-    queries, keys, values, dtype, mask = key[:5]
-    if len(key) > 5 or mask is not None or len(queries) != 4 or queries[2] != 1 or keys[:3] != values[:3]:
+    """Of one query on as many keys as values, without sinks, and with a mask that is an array for all keys if any: what
+    the plan depends on if it leaves the call to MLX. That is the key length no further than to a power of two, as
+    calibrations count it."""
+    queries, keys, values, dtype, mask, *rest = key
+    if len(queries) != 4 or queries[2] != 1 or keys[:3] != values[:3]:
         return None
-    return "decode", queries, keys[:2], keys[2].bit_length(), keys[3], values[3], dtype
+    alike = "decode", queries, keys[:2], keys[2].bit_length(), keys[3], values[3], dtype
+    if mask is None and not rest:
+        return alike
+    if len(rest) == 1 and isinstance(rest[0], mx.Dtype) and mask[-1:] == keys[2:3]:
+        return *alike, mask[:-1], rest[0]
+    return None
 
 
 _planners: WeakSet[Planner] = WeakSet()

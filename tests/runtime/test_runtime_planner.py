@@ -103,7 +103,14 @@ def test_a_decoded_token_is_planned_like_the_one_before_as_long_as_mlx_gets_it()
     assert decode(on_cuda, 2048) is not first  # calibrations count lengths by powers of two
     assert decode(on_cuda, 1032, v=keys[:, :, :1032, :32]) is not first
     assert decode(on_cuda, 1033, k=keys[:, :1, :1033], v=keys[:, :1, :1033]) is not first
-    assert decode(on_cuda, 1034, mask=mx.ones((1, 1034), mx.bool_)) is not first
+    padded = decode(on_cuda, 1034, mask=mx.ones((1, 1034), mx.bool_))
+    assert padded is not first
+    assert decode(on_cuda, 1035, mask=mx.ones((1, 1035), mx.bool_)) is padded
+    assert decode(on_cuda, 1036, mask=mx.ones((1, 1036), mx.bfloat16)) is not padded
+    assert decode(on_cuda, 1036, mask=mx.ones((1, 1), mx.bool_)) is not padded
+    assert decode(on_cuda, 1036, mask=mx.ones((8, 1, 1036), mx.bool_)) is not padded
+    assert decode(on_cuda, 1036, mask=window_mask(1, 100, 1036)).decision.route == "lowered"
+    assert decode(on_cuda, 1037, mask=mx.ones((1, 1036), mx.bool_)).problem is None
     assert decode(on_cuda, 1035, v=keys[:, :, :1036]).problem is None  # for MLX to reject
     ours = Planner(Settings(True, route="blockwise"), CUDA)
     assert [decode(ours, length).problem.key_length for length in (1030, 1031)] == [1030, 1031]
