@@ -7,11 +7,13 @@ from typing import Any
 import mlx.core as mx
 import pytest
 from attention_cases import Case, assert_as_exact_as, make, runner
+from backends import KERNEL
 
-from mlx_flash_runtime import disable_flash_attention, enable_flash_attention, patch, report
+from mlx_flash_runtime import disable_flash_attention, enable_flash_attention, patch, report, state
 from mlx_flash_runtime.kernels.cuda import cache
 from mlx_flash_runtime.kernels.cuda import kernel as cuda
 from mlx_flash_runtime.kernels.cuda.source import Source
+from mlx_flash_runtime.masks import window_mask
 from mlx_flash_runtime.planner import Planner
 from mlx_flash_runtime.problem import Call, Device, Problem
 from mlx_flash_runtime.routes import cuda_kernel, reference
@@ -234,3 +236,37 @@ def test_a_call_like_one_before_is_looked_at_less_and_computed_no_less(monkeypat
     assert len(described) == first  # replayed
     disable_flash_attention()
     assert mx.array_equal(gradient, mx.grad(lambda q: stock(q, k, v, scale=0.25).sum())(q))
+
+
+def test_masks_and_sinks_reach_the_kernel_and_a_window_s_array_is_never_computed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[Problem] = []
+
+    def stand_in(call: Call, capability: tuple[int, int]) -> mx.array:
+        seen.append(call.problem)
+        return call.q * 2 if call.problem.mask == "window" else reference.run(call, None)
+
+    monkeypatch.setattr(cuda, "attention", stand_in)
+    monkeypatch.setattr(Device, "current", classmethod(lambda cls: KERNEL))
+    patch.install(Planner(Settings(True)))
+    q, k, v = (mx.random.normal((2, 4, 40, 64), key=mx.random.key(i)).astype(mx.bfloat16) for i in range(3))
+    sinks = mx.array([0.5, -1, 2, 0], mx.bfloat16)
+    seen_keys = mx.arange(40) >= mx.array([3, 20])[:, None, None, None]
+    for mask, more in ((seen_keys, {}), (seen_keys, {"sinks": sinks}), ("causal", {"sinks": sinks})):
+        for scale in (0.1, 0.3):
+            out = stock(q, k, v, scale=scale, mask=mask, **more)
+            with state.paused():
+                wanted = stock(q, k, v, scale=scale, mask=mask, **more)
+            assert mx.allclose(out, wanted, rtol=2e-2, atol=2e-2)
+    assert {(one.mask, one.sinks) for one in seen} == {("bool", False), ("bool", True), ("causal", True)}
+
+    long = mx.zeros((1, 1, 4096, 64), mx.bfloat16)
+    mx.eval(long)
+    for _ in range(2):
+        mask = window_mask(4096, 100)
+        mx.reset_peak_memory()
+        before = mx.get_active_memory()
+        mx.eval(stock(long, long, long, scale=0.1, mask=mask))
+        assert mx.get_peak_memory() - before < mask.nbytes
+    assert seen[-1].mask == "window"
