@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import mlx.core as mx
 import pytest
 
-from mlx_flash_runtime.problem import Device
+from mlx_flash_runtime.kernels.cuda import kernel
+from mlx_flash_runtime.problem import Call, Device
 from mlx_flash_runtime.routes import ROUTES, cpu_kernel, cuda_kernel, forced
 
 on_cpu = mx.default_device().type == mx.DeviceType.cpu
@@ -23,3 +25,11 @@ METAL_31 = Device("metal", (0, 31, 0), 32 * GIB)
 CUDA = Device("cuda", (0, 32, 4), 80 * GIB)
 KERNEL = replace(CUDA, own_kernel=True)
 KERNEL_80 = replace(KERNEL, capability=(8, 0))
+
+
+def stand_in_for_the_cuda_kernel(
+    monkeypatch: pytest.MonkeyPatch, attention: Callable[[Call, tuple[int, int]], mx.array]
+) -> None:
+    """The kernel itself needs a GPU; who calls it does not."""
+    monkeypatch.setattr(kernel, "attention", attention)
+    monkeypatch.setattr(kernel, "is_there", lambda problem, capability: True)

@@ -7,11 +7,12 @@ from typing import Any
 import mlx.core as mx
 import pytest
 from attention_cases import Case, assert_as_exact_as, make, runner
-from backends import KERNEL
+from backends import KERNEL, stand_in_for_the_cuda_kernel
 
 from mlx_flash_runtime import disable_flash_attention, enable_flash_attention, patch, report, state
-from mlx_flash_runtime.kernels.cuda import cache
+from mlx_flash_runtime.kernels.cuda import cache, nvrtc
 from mlx_flash_runtime.kernels.cuda import kernel as cuda
+from mlx_flash_runtime.kernels.cuda.nvrtc import CompileError
 from mlx_flash_runtime.kernels.cuda.source import Source
 from mlx_flash_runtime.masks import window_mask
 from mlx_flash_runtime.planner import Planner
@@ -178,12 +179,11 @@ def test_mlx_takes_what_was_compiled_here(capfd: pytest.CaptureFixture[str]) -> 
 def test_no_transformation_meets_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     described: list[Call] = []
 
-    # The kernel itself needs a GPU; who calls it does not.
     def stand_in(call: Call, capability: tuple[int, int]) -> mx.array:
         described.append(call)
         return reference.run(call, None)
 
-    monkeypatch.setattr(cuda, "attention", stand_in)
+    stand_in_for_the_cuda_kernel(monkeypatch, stand_in)
     q, k, v = (mx.random.normal((3, 1, 2, 24, 32), key=mx.random.key(i)) for i in range(3))
     one = q[0], k[0], v[0]
 
@@ -218,7 +218,7 @@ def test_a_call_like_one_before_is_looked_at_less_and_computed_no_less(monkeypat
         described.append(call)
         return reference.run(call, None)
 
-    monkeypatch.setattr(cuda, "attention", stand_in)
+    stand_in_for_the_cuda_kernel(monkeypatch, stand_in)
     settings = Settings(True, route="cuda_kernel")
     patch.install(Planner(settings, Device("cuda", (0, 32, 4), 2**36, own_kernel=True)))
     q, k, v = (mx.random.normal((1, 2, 24, 32), key=mx.random.key(i)) for i in range(3))
@@ -247,7 +247,7 @@ def test_masks_and_sinks_reach_the_kernel_and_a_window_s_array_is_never_computed
         seen.append(call.problem)
         return call.q * 2 if call.problem.mask == "window" else reference.run(call, None)
 
-    monkeypatch.setattr(cuda, "attention", stand_in)
+    stand_in_for_the_cuda_kernel(monkeypatch, stand_in)
     monkeypatch.setattr(Device, "current", classmethod(lambda cls: KERNEL))
     patch.install(Planner(Settings(True)))
     q, k, v = (mx.random.normal((2, 4, 40, 64), key=mx.random.key(i)).astype(mx.bfloat16) for i in range(3))
@@ -270,3 +270,23 @@ def test_masks_and_sinks_reach_the_kernel_and_a_window_s_array_is_never_computed
         mx.eval(stock(long, long, long, scale=0.1, mask=mask))
         assert mx.get_peak_memory() - before < mask.nbytes
     assert seen[-1].mask == "window"
+
+
+def test_where_it_does_not_compile_calls_are_mlx_s_and_one_line_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def failing(*args: Any) -> tuple[bytes, str]:
+        raise CompileError("flash.cu(1): error: no such instruction")
+
+    monkeypatch.setattr(nvrtc, "compile", failing)
+    monkeypatch.setattr(Device, "current", classmethod(lambda cls: KERNEL))
+    patch.install(Planner(Settings(True)))
+    q, k, v = (mx.random.normal((1, 2, 30, 104), key=mx.random.key(i)).astype(mx.bfloat16) for i in range(3))
+    for scale in (0.1, 0.3, 0.1):
+        out = stock(q, k, v, scale=scale, mask="causal")
+        with state.paused():
+            assert mx.array_equal(out, stock(q, k, v, scale=scale, mask="causal"))
+    assert [record.getMessage() for record in caplog.records] == [
+        "flash attention: MLX's own attention, as the CUDA kernel does not compile: "
+        "flash.cu(1): error: no such instruction"
+    ]

@@ -10,10 +10,9 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 import pytest
-from backends import CPU, CUDA, KERNEL, METAL, cpu_only
+from backends import CPU, CUDA, KERNEL, METAL, cpu_only, stand_in_for_the_cuda_kernel
 
 from mlx_flash_runtime import explain, flash_attention_enabled, layers, patch, report, state
-from mlx_flash_runtime.kernels.cuda import kernel
 from mlx_flash_runtime.masks import window_mask
 from mlx_flash_runtime.planner import Planner
 from mlx_flash_runtime.problem import Call, Device, Problem
@@ -30,7 +29,7 @@ def kernel_calls(monkeypatch: pytest.MonkeyPatch) -> list[Problem]:
         asked.append(call.problem)
         return reference.run(call, None)
 
-    monkeypatch.setattr(kernel, "attention", stand_in)
+    stand_in_for_the_cuda_kernel(monkeypatch, stand_in)
     monkeypatch.setattr(Device, "current", classmethod(lambda cls: KERNEL))
     return asked
 

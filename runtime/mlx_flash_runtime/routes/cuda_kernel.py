@@ -187,12 +187,15 @@ def call_of(problem: Problem, scale: float, arrays: Sequence[mx.array]) -> Call:
 
 
 def _compiled(problem: Problem, scale: float, in_gradient: Callable[[], None] | None) -> Callable[..., mx.array]:
-    """The kernel on one stream.
+    """The kernel on one stream; MLX's own attention where it does not compile.
 
     `mx.compile` makes it: what it replays costs a third of what describing a kernel costs in Python. It also tells
     whether the arrays are those of a transformation (vmap, which no custom kernel has, a gradient, a compilation):
     it then runs the Python function itself, each time, as it does else only for the first call.
     """
+    capability = Device.current().capability
+    if not cuda.is_there(problem, capability):
+        return lambda *arrays: stock.call(call_of(problem, scale, arrays))
     # Of each thread, as compiled functions are: whether this one was replayed, and whether it ran in the last call.
     this = threading.local()
 
@@ -200,7 +203,7 @@ def _compiled(problem: Problem, scale: float, in_gradient: Callable[[], None] | 
         this.ran = True
         one = call_of(problem, scale, arrays)
         one.q, one.k, one.v = (x.astype(one.dtype) for x in (one.q, one.k, one.v))
-        return cuda.attention(one, Device.current().capability)
+        return cuda.attention(one, capability)
 
     compiled = mx.compile(kernel)
 

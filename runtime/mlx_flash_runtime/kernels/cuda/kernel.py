@@ -93,6 +93,12 @@ def attention(call: Call, capability: tuple[int, int]) -> mx.array:
     return out  # type: ignore[no-any-return]  # typed in MLX's stubs as an object
 
 
+def is_there(problem: Problem, capability: tuple[int, int]) -> bool:
+    """Whether the kernel for `problem`, which it does not refuse, compiles here; it is compiled, unless it was before.
+    The first time that it is not, a warning says why."""
+    return _is_there(source_of(problem, capability))
+
+
 def source_of(problem: Problem, capability: tuple[int, int]) -> Source:
     """The kernel for `problem`, which has `tiles`: type, head dims, the kind of mask and a window are compiled in, the
     other sizes not."""
@@ -133,8 +139,17 @@ def _scale(scale: float) -> mx.array:
 
 @lru_cache(maxsize=256)
 def _kernel(source: Source, memory: int) -> Any:
+    _is_there(source)
+    return source.kernel(ensure_row_contiguous=False, shared_memory=memory)
+
+
+@lru_cache(maxsize=256)
+def _is_there(source: Source) -> bool:
     try:
         cache.put(source)
-    except (CompileError, OSError) as error:
+    except CompileError as error:
+        logger.warning("flash attention: MLX's own attention, as the CUDA kernel does not compile: %s", error)
+        return False
+    except OSError as error:
         logger.warning("flash attention: MLX compiles the CUDA kernel itself, which takes it seconds: %s", error)
-    return source.kernel(ensure_row_contiguous=False, shared_memory=memory)
+    return True
