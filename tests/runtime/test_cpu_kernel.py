@@ -62,6 +62,24 @@ def test_any_layout(layout: Any, dtype: mx.Dtype) -> None:
         assert mx.allclose(x, y, rtol=rounding, atol=rounding * size)
 
 
+@pytest.mark.parametrize("layout", ["as made", "columns strided"])
+def test_blocks_of_a_bool_mask_that_show_everything_or_nothing(layout: str) -> None:
+    q, k, v = (mx.random.normal((3, heads, 300, 16), key=mx.random.key(i)) for i, heads in enumerate((4, 2, 2)))
+    positions = mx.arange(300)
+    # Left padding, up to whole blocks of it: its own queries see no key at all.
+    mask = (positions[:, None] >= positions) & (positions >= mx.array([0, 70, 299])[:, None, None, None])
+    if layout == "columns strided":
+        mask = mx.repeat(mask, 2, axis=3)[..., ::2]
+    mx.eval(mask)
+
+    def outputs(attention: Any) -> list[mx.array]:
+        out, gradients = mx.vjp(lambda *x: attention(*x, mask=mask), [q, k, v], [mx.cos(q)])
+        return [*out, *gradients]
+
+    for x, y in zip(outputs(attend), outputs(wanted), strict=True):
+        assert mx.allclose(x, y, rtol=1e-4, atol=1e-4)
+
+
 def test_a_cache_is_not_copied() -> None:
     cache = mx.zeros((1, 8, 8192, 64))
     q = mx.zeros((1, 8, 1, 64))

@@ -1,6 +1,8 @@
 // The scores of a tile of queries with a block of keys: scores[key][lane].
 #pragma once
 
+#include <optional>
+
 #include "blocks.h"
 
 namespace flash {
@@ -47,23 +49,46 @@ void read_entries(const T* from, int64_t step, int count, float* to) {
 
 // The mask of a tile and a block of keys: entries[key][lane], or entries[key] where all queries have the same.
 struct MaskBlock {
-  const float* entries = nullptr;  // null: no mask array
+  const float* entries = nullptr;  // null: there is no mask array, or a boolean one that hides everything or nothing
   bool one_for_all = false;
   bool hides_all = false;  // a boolean mask that shows none of the keys to any of the queries
 };
 
+// The first entries of each lane in a mask's array.
+template <class T>
+const T* mask_row(const Call& call, const Tile& tile, int key, int lane) {
+  const Mask& mask = call.mask;
+  const Query query = query_at(call.shape, tile, std::min(lane, tile.count - 1));
+  return static_cast<const T*>(mask.data) + tile.batch * mask.batch + key * mask.column + query.head * mask.head +
+         query.position * mask.row;
+}
+
+// Whether a boolean mask shows the same, everything or nothing, in all of a tile's block: most blocks of most masks, and
+// many times faster to tell than to read them as numbers.
+[[gnu::noinline]] inline std::optional<bool> shows_alike(const Call& call, const Tile& tile, Keys keys) {
+  if (call.mask.column != 1) return std::nullopt;
+  uint8_t any = 0, all = 1;
+  const uint8_t* before = nullptr;
+  for (int lane = 0; lane < tile.count; ++lane) {
+    const uint8_t* row = mask_row<uint8_t>(call, tile, keys.begin, lane);
+    if (row == before) continue;
+    before = row;
+    for (int i = 0; i < keys.count(); ++i) any |= row[i], all &= row[i];
+    if (any != all) return std::nullopt;
+  }
+  return any != 0;
+}
+
 template <class T>
 [[gnu::noinline]] MaskBlock read_mask(const Call& call, const Tile& tile, Keys keys, float* memory) {
   const Mask& mask = call.mask;
-  const T* data = static_cast<const T*>(mask.data) + tile.batch * mask.batch + keys.begin * mask.column;
   const bool one_for_all = mask.head == 0 && mask.row == 0;
   const int rows = one_for_all ? 1 : tile.width();
   const int columns = static_cast<int>(round_up(keys.count(), lanes));
   IntVec shown{};
   for (int lane = 0; lane < rows; ++lane) {
-    const Query query = query_at(call.shape, tile, std::min(lane, tile.count - 1));
     float* to = memory + lane * block_keys;
-    read_entries(data + query.head * mask.head + query.position * mask.row, mask.column, keys.count(), to);
+    read_entries(mask_row<T>(call, tile, keys.begin, lane), mask.column, keys.count(), to);
     for (int i = 0; i < columns; i += lanes) shown |= (IntVec)load(to + i);
   }
   const bool hides_all = mask.kind == Mask::Kind::boolean && !any(shown);
@@ -76,7 +101,10 @@ template <class T>
 // `memory`, of `mask_floats`, keeps what it returns; there are at most `block_keys` keys.
 inline MaskBlock read_mask(const Call& call, const Tile& tile, Keys keys, float* memory) {
   MaskBlock block;
-  if (call.mask.kind == Mask::Kind::boolean) block = read_mask<uint8_t>(call, tile, keys, memory);
+  if (call.mask.kind == Mask::Kind::boolean) {
+    if (const std::optional<bool> shown = shows_alike(call, tile, keys)) return {nullptr, false, !*shown};
+    block = read_mask<uint8_t>(call, tile, keys, memory);
+  }
   if (call.mask.kind == Mask::Kind::additive) {
     with_type(call.mask.type, [&](auto type) { block = read_mask<decltype(type)>(call, tile, keys, memory); });
   }
@@ -105,7 +133,10 @@ inline void mask_by_block(const Tile& tile, int keys, const MaskBlock& mask, flo
 
 // Applies the call's masks to the scores of the keys.
 inline void mask_scores(const Call& call, const Tile& tile, Keys keys, const MaskBlock& mask, float* scores) {
-  if (call.mask.kind == Mask::Kind::boolean) mask_by_block<false>(tile, keys.count(), mask, scores);
+  if (mask.hides_all) std::fill_n(scores, static_cast<int64_t>(keys.count()) * tile.width(), masked);
+  if (call.mask.kind == Mask::Kind::boolean && mask.entries != nullptr) {
+    mask_by_block<false>(tile, keys.count(), mask, scores);
+  }
   if (call.mask.kind == Mask::Kind::additive) mask_by_block<true>(tile, keys.count(), mask, scores);
   if (call.first != nullptr) mask_by_intervals(tile, keys, scores);
 }
