@@ -245,7 +245,7 @@ def _cpu_kernel(device: Any) -> Iterator[Finding]:
 
 
 def _cuda_kernel(device: Any) -> Iterator[Finding]:
-    from .kernels.cuda import cache
+    from .kernels.cuda import cache, tiles
 
     if device.backend != "cuda":
         return
@@ -253,7 +253,8 @@ def _cuda_kernel(device: Any) -> Iterator[Finding]:
     if reason:
         yield Finding("cuda kernel", "warning", reason, "without it attention is slower")
     else:
-        yield Finding("cuda kernel", "ok", f"compiled when it is needed, into {cache.folder()}")
+        form = "in the form for Hopper" if tiles.has_warpgroups(device.capability) else "in the form for any GPU"
+        yield Finding("cuda kernel", "ok", f"{form}, compiled when it is needed, into {cache.folder()}")
 
 
 def _mlx_lm() -> Iterator[Finding]:

@@ -40,10 +40,15 @@ class Tiles(NamedTuple):
         return self.header == _BY_WARPGROUPS
 
 
+def has_warpgroups(capability: tuple[int, int]) -> bool:
+    """Whether GPUs of that compute capability have products of warpgroups."""
+    return capability == _WITH_WARPGROUPS
+
+
 def tiles(problem: Problem, capability: tuple[int, int]) -> Tiles | None:
     """Those that are the fastest by measurement on an H200; None where none fit."""
     in_chunks = problem.head_dim % 8 == problem.value_head_dim % 8 == 0
-    if capability == _WITH_WARPGROUPS and problem.item_bytes == 2 and in_chunks:
+    if has_warpgroups(capability) and problem.item_bytes == 2 and in_chunks:
         return _of_warpgroups(problem)
     return _of_warps(problem)
 
