@@ -10,7 +10,7 @@ namespace flash {
 template <typename T, int D, int DV, int WARPS, int KEYS, int KIND, typename M>
 __device__ void attention(Rows<T> q, Rows<T> k, Rows<T> v, Mask<M> mask, const float* sink, float scale, int queries,
                           int keys, T* out) {
-  constexpr int qk_stride = words<T>(D) + 4, v_stride = words<T>(DV) + 4, tiles = words<T>(DV) * 4 / sizeof(T) / 8;
+  constexpr int qk_stride = words<T>(D) + 4, tiles = words<T>(DV) * 4 / sizeof(T) / 8;
   constexpr int QUERIES = 16 * WARPS;
   extern __shared__ uint4 shared[];
   uint32_t* q_tile = reinterpret_cast<uint32_t*>(shared);

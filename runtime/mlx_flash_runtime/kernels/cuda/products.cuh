@@ -17,24 +17,6 @@ __host__ __device__ constexpr int words(int dim) {
   return (dim + in_product - 1) / in_product * 8;
 }
 
-// c[16, 8] += a[16, k] b[k, 8], with k of 8 TF32 or 16 16-bit elements.
-template <typename T>
-__device__ inline void multiply(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-#define MULTIPLY(shape, type)                                                                          \
-  asm volatile("mma.sync.aligned." shape ".row.col.f32." type "." type ".f32 {%0,%1,%2,%3}, "          \
-               "{%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"                                                \
-               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])                                        \
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1))
-  if constexpr (sizeof(T) == 4) {
-    MULTIPLY("m16n8k8", "tf32");
-  } else if constexpr (is_half<T>) {
-    MULTIPLY("m16n8k16", "f16");
-  } else {
-    MULTIPLY("m16n8k16", "bf16");
-  }
-#undef MULTIPLY
-}
-
 // Fills a tile of `in_tile` rows of DIM elements from the first `count` rows; what is beyond them or DIM is zeros. The
 // tile is whole for everyone after `arrive`.
 template <typename T, int DIM>
@@ -50,7 +32,7 @@ __device__ void load(uint32_t* tile, Rows<T> rows, int count, int in_tile) {
 
 // Waits until what was loaded is there, and until all threads are here.
 __device__ inline void arrive() {
-  asm volatile("cp.async.wait_all;" : : : "memory");
+  wait_for_copies();
   __syncthreads();
 }
 
@@ -137,9 +119,7 @@ __device__ void add_values(float (&out)[words<T>(DV) * 4 / sizeof(T) / 8][4], co
 #pragma unroll
       for (int m = 0; m < tiles; m += 2) {
         uint32_t b[4];
-        asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-                     : "=r"(b[0]), "=r"(b[1]), "=r"(b[2]), "=r"(b[3])
-                     : "r"(shared_address(v + 4 * m)));
+        load_matrices<true>(b, v + 4 * m);
         multiply<T>(out[m], a, b[0], b[1]);
         multiply<T>(out[m + 1], a, b[2], b[3]);
       }

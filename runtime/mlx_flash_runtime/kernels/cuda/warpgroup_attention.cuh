@@ -12,6 +12,8 @@ namespace flash {
 
 constexpr int WARPGROUP = 128;
 
+__shared__ Barrier barriers[8];
+
 template <bool VALUE>
 struct Constant {
   static constexpr bool value = VALUE;
@@ -49,7 +51,7 @@ __device__ void produce(Tiles<D, DV, QUERIES, KEYS>& tiles, const Rows<T>& q, co
     const bool more = block + 1 < blocks;
     if (more) load_keys(block + 1);
     close_copies();
-    wait_for_copies<1>();
+    wait_for_groups_of_copies<1>();
     if (block == 0) {
       tiles.keys.is_full(0);
     } else {
@@ -57,10 +59,10 @@ __device__ void produce(Tiles<D, DV, QUERIES, KEYS>& tiles, const Rows<T>& q, co
     }
     load_values(block);
     close_copies();
-    wait_for_copies<1>();
+    wait_for_groups_of_copies<1>();
     if (more) tiles.keys.is_full(block + 1);
   }
-  wait_for_copies<0>();
+  wait_for_groups_of_copies<0>();
   tiles.values.is_full(blocks - 1);
 }
 
@@ -140,7 +142,6 @@ __device__ void attention(Rows<T> q, Rows<T> k, Rows<T> v, Mask<M> mask, const f
                           int keys, T* out) {
   constexpr int QUERIES = 64 * CONSUMERS;
   extern __shared__ __align__(1024) uint4 shared[];
-  __shared__ Barrier barriers[8];
   Tiles<D, DV, QUERIES, KEYS> tiles(shared, barriers);
   if (threadIdx.x == 0) {
     tiles.keys.make(WARPGROUP, 4 * CONSUMERS);
@@ -154,11 +155,11 @@ __device__ void attention(Rows<T> q, Rows<T> k, Rows<T> v, Mask<M> mask, const f
   const int blocks = (Softmax<KIND, M>::end(queries, keys, first + QUERIES - 1) - begin + KEYS - 1) / KEYS;
   // Registers go from the producer to the consumers.
   if (threadIdx.x < WARPGROUP) {
-    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" : : "n"(CONSUMERS == 1 ? 32 : 40));
+    give_registers<CONSUMERS == 1 ? 32 : 40>();
     produce(tiles, {q.data + first * q.stride, q.stride, q.step}, k, v, queries - first, keys, begin, blocks);
     return;
   }
-  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" : : "n"(CONSUMERS == 1 ? 224 : 232));
+  take_registers<CONSUMERS == 1 ? 224 : 232>();
 
   const int warp = threadIdx.x / 32 - 4, all_see = Softmax<KIND, M>::all_see(queries, keys, first, scale) / KEYS;
   Softmax<KIND, M> softmax(mask, sink, scale, queries, keys, first + 16 * warp);

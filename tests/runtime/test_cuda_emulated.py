@@ -1,0 +1,64 @@
+"""The CUDA kernel's threads without a GPU: as fibers of a C++ program in which its instructions are emulated, compiled
+here, against attention in double. What it cannot tell is how fast it is, and whether a GPU does as the emulation."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_cpu_arithmetic import COMPILER
+
+import mlx_flash_runtime
+
+KERNEL = Path(mlx_flash_runtime.__file__).parent / "kernels" / "cuda"
+TESTS = Path(__file__).parent / "cuda_kernel"
+
+pytestmark = [
+    pytest.mark.skipif(COMPILER is None, reason="there is no C++ compiler"),
+    pytest.mark.skipif(sys.platform != "linux", reason="fibers are those of Linux's C library"),
+]
+
+
+def build(folder: Path, header: str) -> Path:
+    """Compiles the kernel of that header with the emulated instructions, from a folder that may have parts of it."""
+    for path in [*KERNEL.glob("*.cuh"), *TESTS.iterdir()]:
+        if not (folder / path.name).exists() or path.parent == TESTS:
+            shutil.copy(path, folder)
+    flags = ["-std=c++20", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", f'-DHEADER="{header}"']
+    if header == "warpgroup_attention.cuh":
+        flags.append("-DBY_WARPGROUPS")
+    binary = folder / "check"
+    done = subprocess.run(
+        [str(COMPILER), *flags, str(folder / "check.cpp"), "-o", str(binary)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return binary
+
+
+@pytest.mark.parametrize("header", ["attention.cuh", "warpgroup_attention.cuh"])
+def test_every_case_is_within_the_rounding_of_its_type(header: str, tmp_path: Path) -> None:
+    done = subprocess.run([build(tmp_path, header)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout
+    assert " 0 failures" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("broken", "line", "instead"),
+    [
+        ("warpgroup_attention.cuh", "wait_for_products<1>(own.scores);", "wait_for_products<2>(own.scores);"),
+        ("warpgroup_attention.cuh", "if (block + 1 < blocks) tiles.keys.wait_until_full(block + 1);", ""),
+        ("warpgroup_attention.cuh", "tiles.keys.is_read(block);", ""),
+        ("warpgroup_products.cuh", "if (block >= 2) empty", "if (block >= 4) empty"),
+        ("warpgroup_products.cuh", "chunk % 8 ^ row % 8", "chunk % 8"),
+        ("softmax.cuh", "key + i <= own_key - mask.window", "key + i < own_key - mask.window"),
+    ],
+)
+def test_what_is_broken_shows(broken: str, line: str, instead: str, tmp_path: Path) -> None:
+    text = (KERNEL / broken).read_text(encoding="utf-8")
+    assert line in text
+    (tmp_path / broken).write_text(text.replace(line, instead), encoding="utf-8")
+    binary = build(tmp_path, "warpgroup_attention.cuh")
+    assert subprocess.run([binary, "first"], capture_output=True, text=True, timeout=300).returncode == 1
