@@ -132,6 +132,14 @@ void check(const Sizes& sizes) {
   }
 }
 
+// Sizes around those of blocks.
+template <typename T, int D, int DV, int GROUPS, int KEYS, int KIND>
+void check_edges() {
+  for (const auto& [queries, keys] : {std::pair{1, 1}, {9, 9}, {64, 128}, {65, 127}, {128, 128}, {129, 257}}) {
+    check<T, D, DV, GROUPS, KEYS, KIND>({1, 1, queries, keys, 20, false, false});
+  }
+}
+
 }  // namespace
 
 int main(int arguments, char**) {
@@ -147,6 +155,8 @@ int main(int arguments, char**) {
   check<__nv_bfloat16, 128, 128, 1, 128, BOOLEAN>({1, 1, 70, 300, 0, false, false});
   check<__half, 256, 256, 2, 64, WINDOW>({1, 1, 130, 300, 33, true, false});
   check<__half, 64, 64, 1, 128, WINDOW>({2, 2, 140, 600, 100, false, false});
+  check_edges<__half, 64, 64, 2, 64, CAUSAL>();
+  check_edges<__half, 64, 64, 1, 128, WINDOW>();
 #else
   check<__nv_bfloat16, 64, 64, 8, 64, CAUSAL>({2, 1, 140, 300, 0, false, false});
   check<__half, 128, 128, 4, 64, NONE>({1, 1, 70, 130, 0, true, false});
@@ -156,6 +166,8 @@ int main(int arguments, char**) {
   check<float, 64, 64, 8, 32, CAUSAL>({1, 1, 140, 200, 0, false, false});
   check<float, 128, 40, 4, 32, ADDITIVE>({1, 1, 70, 131, 0, true, true});
   check<float, 64, 64, 8, 32, WINDOW>({1, 1, 140, 300, 50, false, false});
+  check_edges<__half, 64, 64, 4, 64, CAUSAL>();
+  check_edges<float, 64, 64, 4, 32, WINDOW>();
 #endif
   std::printf("%d cases, %d failures\n", cases, failures);
   return failures > 0;
