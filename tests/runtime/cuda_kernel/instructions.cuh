@@ -207,18 +207,26 @@ inline uint32_t tf32(float x) { return (__float_as_uint(x) + 0x1000) & 0xffffe00
 inline float power_of_two(float x) { return std::exp2(x); }
 
 inline float widen_half(uint16_t bits) {
-  _Float16 x;
-  std::memcpy(&x, &bits, 2);
-  return float(x);
+  const int exponent = bits >> 10 & 31, fraction = bits & 1023;
+  float size = exponent == 0 ? std::ldexp(float(fraction), -24) : std::ldexp(float(1024 + fraction), exponent - 25);
+  if (exponent == 31) size = fraction ? NAN : INFINITY;
+  return bits >> 15 ? -size : size;
+}
+
+// Rounded to nearest, ties to even.
+inline uint16_t narrow_to_half(float x) {
+  const uint16_t sign = std::signbit(x) ? 0x8000 : 0;
+  if (std::isnan(x)) return 0x7fff;
+  if (std::abs(x) >= 65520) return sign | 0x7c00;
+  const int exponent = std::abs(x) < 0x1p-14f ? -14 : std::ilogb(x);
+  const int steps = std::nearbyint(std::ldexp(std::abs(x), 10 - exponent));
+  return sign | (std::abs(x) < 0x1p-14f ? steps : ((exponent + 15) << 10) + steps - 1024);
 }
 
 template <typename T>
 uint16_t narrowed(float x) {
   if constexpr (is_half<T>) {
-    const _Float16 narrow = _Float16(x);
-    uint16_t bits;
-    std::memcpy(&bits, &narrow, 2);
-    return bits;
+    return narrow_to_half(x);
   } else {
     const uint32_t bits = __float_as_uint(x);
     return std::isnan(x) ? 0x7fff : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
