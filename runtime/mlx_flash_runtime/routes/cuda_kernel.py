@@ -1,5 +1,6 @@
-"""Our own kernel on CUDA: float32 and head dims above 128, for which MLX has none that is fused; and 16-bit calls that
-are short, which cost less to launch than through cuDNN, or new, which cuDNN would plan for first (see `trial`)."""
+"""Our own kernel on CUDA: float32 and head dims above 128, for which MLX has none that is fused; 16-bit calls that are
+short, which cost less to launch than through cuDNN, or new, which cuDNN would plan for first (see `trial`); and, by
+products of warpgroups, windows and bool masks."""
 
 from __future__ import annotations
 
@@ -18,6 +19,13 @@ from ..kernels.cuda.tiles import tiles
 from ..problem import Call, Device, Problem
 
 NAME = "cuda_kernel"
+
+_CAPABILITY = (8, 0)  # of the first GPUs with these tensor core instructions
+_LARGEST_HEAD_DIM = 256
+# Fewer queries would leave most of a product's rows empty; MLX has kernels for matrices times vectors.
+_FEWEST_QUERIES = 9
+# float32 rows in steps of this: where MLX's own products are not TF32 ones, ours must not be either.
+_TF32_STEP = 8
 
 # By measurement on an H200 (benchmarks/cuda_kernel.py). Visible scores times head dim, and keys, up to which a call is
 # faster than through cuDNN, where MLX takes that.
@@ -44,8 +52,26 @@ _TRIAL_SCORES_OF_MASKS = 2**30
 
 def holds(problem: Problem, device: Device) -> tuple[bool, str]:
     """Calls that fit the tensor cores, outside of gradients."""
-    refusal = cuda.refusal(problem, device)
-    return not refusal, refusal or "one kernel on tensor cores, without scores in memory"
+    if device.backend != "cuda":
+        return False, "it is a kernel for CUDA"
+    if device.capability < _CAPABILITY:
+        return False, "this GPU has no tensor cores of the kind that the CUDA kernel uses"
+    if not device.own_kernel:
+        return False, "the CUDA kernel cannot be compiled here (mlx-flash doctor says why)"
+    if problem.training:
+        return False, "the CUDA kernel has no gradient"
+    if problem.softcap is not None or problem.mask not in cuda.MASKS:
+        return False, "the CUDA kernel has no such mask or softcap"
+    if problem.mask == "window" and problem.query_length > problem.key_length:
+        return False, "its window starts before the first key"
+    if problem.query_length < _FEWEST_QUERIES:
+        return False, "the CUDA kernel is one for many queries"
+    in_steps = problem.head_dim % _TF32_STEP == problem.value_head_dim % _TF32_STEP == 0
+    if problem.dtype == "float32" and not (device.tf32 and in_steps):
+        return False, "the CUDA kernel's TF32 products are less exact than MLX's for it"
+    if _largest_head_dim(problem) > _LARGEST_HEAD_DIM or tiles(problem, device.capability) is None:
+        return False, "its head dim is too large for the CUDA kernel"
+    return True, "one kernel on tensor cores, without scores in memory"
 
 
 def pays(problem: Problem, device: Device) -> tuple[bool, str]:
@@ -56,16 +82,11 @@ def pays(problem: Problem, device: Device) -> tuple[bool, str]:
         return True, "the CUDA kernel skips what its window hides"
     if by_warpgroups and problem.mask == "bool":
         return True, "the CUDA kernel reads its mask as it is"
-    largest = max(problem.head_dim, problem.value_head_dim)
-    if problem.item_bytes == 2 and largest <= _LARGEST_FUSED_HEAD_DIM:
-        fused, _ = is_fused(problem, device)
-        if (_is_simple(problem) or not fused) and _is_short(problem, device):
+    if problem.item_bytes == 2 and _largest_head_dim(problem) <= _LARGEST_FUSED_HEAD_DIM:
+        if (_is_simple(problem) or not is_fused(problem, device)[0]) and _is_short(problem, device):
             return True, "for a call as short as this the CUDA kernel is faster than cuDNN"
         return False, "MLX's fused kernel is faster for so much work"
-    limits = _MOST_SCORES["float32" if problem.dtype == "float32" else "16 bits"]
-    most = limits[problem.mask in ("causal", "window") and skipped_share(problem) >= _SKIPPED_SHARE]
-    limit = next(scores for bytes_of_row, scores in most.items() if problem.item_bytes * largest <= bytes_of_row)
-    if by_warpgroups or problem.score_count <= limit:
+    if by_warpgroups or problem.score_count <= _most_scores(problem):
         return True, "the CUDA kernel is faster than MLX's unfused attention"
     return False, "MLX's unfused attention is faster for so many scores"
 
@@ -93,7 +114,7 @@ def _is_short(problem: Problem, device: Device) -> bool:
     assert cut is not None
     if not cut.by_warpgroups:
         return _products(problem) <= _SHORT and problem.key_length <= _SHORT_KEYS
-    alone = cut.groups == 1 and max(problem.head_dim, problem.value_head_dim) > 64
+    alone = cut.groups == 1 and _largest_head_dim(problem) > 64
     return _products(problem) <= (_SHORT_BY_ONE if alone else _SHORT_BY_WARPGROUPS)
 
 
@@ -104,7 +125,18 @@ def _is_simple(problem: Problem) -> bool:
 
 def _products(problem: Problem) -> float:
     visible = (1 - skipped_share(problem)) * problem.score_count
-    return visible * max(problem.head_dim, problem.value_head_dim)
+    return visible * _largest_head_dim(problem)
+
+
+def _most_scores(problem: Problem) -> float:
+    limits = _MOST_SCORES["float32" if problem.dtype == "float32" else "16 bits"]
+    most = limits[problem.mask in ("causal", "window") and skipped_share(problem) >= _SKIPPED_SHARE]
+    row = problem.item_bytes * _largest_head_dim(problem)
+    return next(scores for bytes_of_row, scores in most.items() if row <= bytes_of_row)
+
+
+def _largest_head_dim(problem: Problem) -> int:
+    return max(problem.head_dim, problem.value_head_dim)
 
 
 def block_size(problem: Problem, device: Device) -> int | None:

@@ -8,13 +8,13 @@ from typing import Any
 import mlx.core as mx
 
 from ...log import logger
-from ...problem import Call, Device, MaskKind, Problem
+from ...problem import Call, MaskKind, Problem
 from . import cache
 from .nvrtc import CompileError
 from .source import Input, Source
 from .tiles import tiles
 
-_MASKS: dict[MaskKind, str] = {
+MASKS: dict[MaskKind, str] = {
     "none": "NONE",
     "causal": "CAUSAL",
     "window": "WINDOW",
@@ -36,42 +36,10 @@ _BODY = """
 _MASK_ARRAY = "mask + batch * mask_strides[0] + head * mask_strides[1], mask_strides[2], mask_strides[3]"
 _NO_MASK_ARRAY = "nullptr, 0, 0"
 
-_CAPABILITY = (8, 0)  # of the first GPUs with these tensor core instructions
-_LARGEST_HEAD_DIM = 256
-# Fewer queries would leave most of a product's rows empty; MLX has kernels for matrices times vectors.
-_FEWEST_QUERIES = 9
-# float32 rows in steps of this: where MLX's own products are not TF32 ones, ours must not be either.
-_TF32_STEP = 8
-
-
-def refusal(problem: Problem, device: Device) -> str:
-    """Why the kernel cannot run `problem` on `device`, in a phrase; empty where it can."""
-    if device.backend != "cuda":
-        return "it is a kernel for CUDA"
-    if device.capability < _CAPABILITY:
-        return "this GPU has no tensor cores of the kind that the CUDA kernel uses"
-    if not device.own_kernel:
-        return "the CUDA kernel cannot be compiled here (mlx-flash doctor says why)"
-    if problem.training:
-        return "the CUDA kernel has no gradient"
-    if problem.softcap is not None or problem.mask not in _MASKS:
-        return "the CUDA kernel has no such mask or softcap"
-    if problem.mask == "window" and problem.query_length > problem.key_length:
-        return "its window starts before the first key"
-    if problem.query_length < _FEWEST_QUERIES:
-        return "the CUDA kernel is one for many queries"
-    in_steps = problem.head_dim % _TF32_STEP == problem.value_head_dim % _TF32_STEP == 0
-    if problem.dtype == "float32" and not (device.tf32 and in_steps):
-        return "the CUDA kernel's TF32 products are less exact than MLX's for it"
-    largest = max(problem.head_dim, problem.value_head_dim)
-    if largest > _LARGEST_HEAD_DIM or tiles(problem, device.capability) is None:
-        return "its head dim is too large for the CUDA kernel"
-    return ""
-
 
 def attention(call: Call, capability: tuple[int, int]) -> mx.array:
-    """The call by the kernel on a GPU of that compute capability, `[B, H, L, D_v]`: one that it does not refuse, with
-    q, k, v of one type; it has no gradient and no vmap of its own."""
+    """The call by the kernel on a GPU of that compute capability, `[B, H, L, D_v]`: a mask of the kinds in MASKS,
+    and q, k, v of one type; it has no gradient and no vmap of its own."""
     problem = call.problem
     cut = tiles(problem, capability)
     assert cut is not None
@@ -94,8 +62,8 @@ def attention(call: Call, capability: tuple[int, int]) -> mx.array:
 
 
 def is_there(problem: Problem, capability: tuple[int, int]) -> bool:
-    """Whether the kernel for `problem`, which it does not refuse, compiles here; it is compiled, unless it was before.
-    The first time that it is not, a warning says why."""
+    """Whether the kernel for `problem`, which has `tiles`, compiles here; it is compiled, unless it was before. The
+    first time that it does not, a warning says why."""
     return _is_there(source_of(problem, capability))
 
 
@@ -117,7 +85,7 @@ def source_of(problem: Problem, capability: tuple[int, int]) -> Source:
         value_head_dim=problem.value_head_dim,
         groups=cut.groups,
         keys=cut.keys,
-        mask=_MASKS[problem.mask],
+        mask=MASKS[problem.mask],
         mask_type=mask_type,
         window=problem.window or 0,
         mask_array=_MASK_ARRAY if _reads_mask(problem) else _NO_MASK_ARRAY,
