@@ -66,14 +66,14 @@ const T* mask_row(const Call& call, const Tile& tile, int key, int lane) {
 // Whether a boolean mask shows the same, everything or nothing, in all of a tile's block: most blocks of most masks, and
 // many times faster to tell than to read them as numbers.
 [[gnu::noinline]] inline std::optional<bool> shows_alike(const Call& call, const Tile& tile, Keys keys) {
-  if (call.mask.column != 1) return std::nullopt;
+  const int64_t step = call.mask.column;
   uint8_t any = 0, all = 1;
   const uint8_t* before = nullptr;
   for (int lane = 0; lane < tile.count; ++lane) {
     const uint8_t* row = mask_row<uint8_t>(call, tile, keys.begin, lane);
     if (row == before) continue;
     before = row;
-    for (int i = 0; i < keys.count(); ++i) any |= row[i], all &= row[i];
+    for (int i = 0; i < keys.count(); ++i) any |= row[i * step], all &= row[i * step];
     if (any != all) return std::nullopt;
   }
   return any != 0;
@@ -85,17 +85,13 @@ template <class T>
   const bool one_for_all = mask.head == 0 && mask.row == 0;
   const int rows = one_for_all ? 1 : tile.width();
   const int columns = static_cast<int>(round_up(keys.count(), lanes));
-  IntVec shown{};
   for (int lane = 0; lane < rows; ++lane) {
-    float* to = memory + lane * block_keys;
-    read_entries(mask_row<T>(call, tile, keys.begin, lane), mask.column, keys.count(), to);
-    for (int i = 0; i < columns; i += lanes) shown |= (IntVec)load(to + i);
+    read_entries(mask_row<T>(call, tile, keys.begin, lane), mask.column, keys.count(), memory + lane * block_keys);
   }
-  const bool hides_all = mask.kind == Mask::Kind::boolean && !any(shown);
-  if (one_for_all) return {memory, true, hides_all};
+  if (one_for_all) return {memory, true};
   float* by_key = memory + tile_queries * block_keys;
   transpose(memory, block_keys, rows, columns, by_key, tile.width());
-  return {by_key, false, hides_all};
+  return {by_key};
 }
 
 // `memory`, of `mask_floats`, keeps what it returns; there are at most `block_keys` keys.
@@ -134,10 +130,13 @@ inline void mask_by_block(const Tile& tile, int keys, const MaskBlock& mask, flo
 // Applies the call's masks to the scores of the keys.
 inline void mask_scores(const Call& call, const Tile& tile, Keys keys, const MaskBlock& mask, float* scores) {
   if (mask.hides_all) std::fill_n(scores, static_cast<int64_t>(keys.count()) * tile.width(), masked);
-  if (call.mask.kind == Mask::Kind::boolean && mask.entries != nullptr) {
-    mask_by_block<false>(tile, keys.count(), mask, scores);
+  if (mask.entries != nullptr) {
+    if (call.mask.kind == Mask::Kind::additive) {
+      mask_by_block<true>(tile, keys.count(), mask, scores);
+    } else {
+      mask_by_block<false>(tile, keys.count(), mask, scores);
+    }
   }
-  if (call.mask.kind == Mask::Kind::additive) mask_by_block<true>(tile, keys.count(), mask, scores);
   if (call.first != nullptr) mask_by_intervals(tile, keys, scores);
 }
 
