@@ -23,9 +23,9 @@ pytestmark = [
 
 
 def build(folder: Path, header: str) -> Path:
-    """Compiles the kernel of that header with the emulated instructions, from a folder that may have parts of it."""
-    for path in [*KERNEL.glob("*.cuh"), *TESTS.iterdir()]:
-        if not (folder / path.name).exists() or path.parent == TESTS:
+    """Compiles the kernel of that header with the emulated instructions, and with what the folder has of it already."""
+    for path in [*TESTS.iterdir(), *KERNEL.glob("*.cuh")]:
+        if not (folder / path.name).exists():
             shutil.copy(path, folder)
     flags = ["-std=c++20", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", f'-DHEADER="{header}"']
     if header == "warpgroup_attention.cuh":

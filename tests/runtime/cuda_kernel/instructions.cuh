@@ -130,7 +130,7 @@ inline void run_block(Index index, Index grid, int size, std::function<void()> f
   for (int i = 0; i < size; ++i) {
     Thread& thread = threads[i];
     thread.index = {i, 0, 0};
-    thread.stack = std::make_unique<char[]>(STACK);
+    thread.stack = std::make_unique_for_overwrite<char[]>(STACK);
     getcontext(&thread.context);
     thread.context.uc_stack.ss_sp = thread.stack.get();
     thread.context.uc_stack.ss_size = STACK;

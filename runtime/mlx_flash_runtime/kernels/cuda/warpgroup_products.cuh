@@ -52,7 +52,7 @@ struct Ring {
   int chunks;  // of a tile
   Barrier *full, *empty;
 
-  // Both kinds of `arrivals`: of threads that fill it, and of warps that read.
+  // For so many threads that fill a tile, and warps that read it.
   __device__ void make(int threads, int warps) {
     for (int i = 0; i < 2; ++i) full[i].make(threads), empty[i].make(warps);
   }
