@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import statistics
 from collections import Counter
+from itertools import pairwise, permutations
 
 import mlx.core as mx
 import pytest
@@ -28,12 +29,18 @@ def test_equal_rounds_are_perfectly_stable() -> None:
     assert Timing((0.2,) * 5).stability == 1
 
 
-def test_each_candidate_runs_once_a_round_and_each_goes_first() -> None:
-    order = list(turns(["a", "b", "c"], 6))
-    assert Counter(order) == {"a": 6, "b": 6, "c": 6}
-    assert [order[i] for i in range(0, 18, 3)] == ["a", "b", "c", "a", "b", "c"]
-    pairs = Counter(tuple(order[i + j : i + j + 2]) for i in range(0, 18, 3) for j in range(2))
-    assert set(pairs.values()) == {2}  # nobody always runs in the wake of the same one
+@pytest.mark.parametrize("names", ["ab", "abc", "abcdef"])
+def test_each_candidate_runs_once_a_round_and_follows_every_other_one_alike(names: str) -> None:
+    rounds = 60
+    order = list(turns(list(names), rounds))
+    count = len(names)
+    assert all(set(order[start : start + count]) == set(names) for start in range(0, rounds * count, count))
+    pairs = Counter(
+        pairwise(order)
+    )  # across rounds too: nobody runs more often than others in the wake of a certain one
+    often = rounds / (count - 1)
+    assert all(abs(pairs[pair] - often) <= 2 for pair in permutations(names, 2))
+    assert not any(pairs[name, name] for name in names)
 
 
 def test_candidates_are_evaluated_and_counted_per_call() -> None:

@@ -6,6 +6,7 @@ import gc
 import math
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -75,13 +76,18 @@ def no_collections() -> Iterator[None]:
 
 
 def turns(names: Sequence[str], rounds: int) -> Iterator[str]:
-    """Each name once per round; another one goes first each time, and the others follow it forwards and backwards in
-    turn: what runs finds the caches as the one before it left them, which must not always be the same one."""
-    for number in range(rounds):
-        first = number % len(names)
-        others = [*names[first + 1 :], *names[:first]]
-        yield names[first]
-        yield from others if number // len(names) % 2 == 0 else reversed(others)
+    """Each name once per round, and each right after each other one as often as it gets: what runs finds the caches as
+    the one before it left them, which must not be a certain one more often than others."""
+    followed: Counter[tuple[str | None, str]] = Counter()
+    last: str | None = None
+    for _ in range(rounds):
+        left = list(names)
+        while left:
+            name = min(left, key=lambda name: (name == last, followed[last, name]))
+            left.remove(name)
+            followed[last, name] += 1
+            last = name
+            yield name
 
 
 def chained(run: Callable[[mx.array], Sequence[mx.array]], x: mx.array, calls: int) -> Sequence[mx.array]:
