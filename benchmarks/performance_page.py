@@ -33,9 +33,6 @@ one process, in turns. *Plain* is softmax(QKᵀ)V in MLX operations, *stock* MLX
 `mx.fast.scaled_dot_product_attention`, *ours* the same call with flash attention enabled. `mlx-flash bench` and
 `mlx-flash compare` do the same on your machine and with your scripts; `mlx-flash report` makes a page with plots of
 what they wrote.
-
-On the H200, *The CUDA kernel* was measured with the kernel as it is, whose products in 16 bits are those of Hopper
-GPUs; the other tables were measured before it had them.
 """
 
 METAL = """\
