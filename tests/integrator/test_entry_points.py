@@ -219,3 +219,35 @@ def test_a_converter_that_writes_texts_on_generation_runs_no_model(tmp_path: Pat
     outcomes = run(tmp_path, {"model.py": MODEL, name: text})
     assert outcomes[name].reason == "converts weights without running the model"
     assert run(tmp_path / "runs", {"model.py": MODEL, name: text.replace("_readme", "")})[name].changes
+
+
+@pytest.mark.parametrize(
+    ("registry", "imports"),
+    [("models/families/registry.py", "from . import llama"), ("models/registry.py", "from .families import llama")],
+)
+@pytest.mark.parametrize("module", ["llama.py", "llama/__init__.py"])
+def test_a_module_or_package_that_a_registry_imports(tmp_path: Path, registry: str, imports: str, module: str) -> None:
+    files = {
+        "models/__init__.py": "",
+        "models/families/__init__.py": "",
+        f"models/families/{module}": MODEL,
+        registry: f"class Registry:\n    def make(self):\n        {imports}\n        return llama.answer(1)\n",
+        "run.py": f"from {registry[:-3].replace('/', '.')} import Registry\n\nprint(Registry().make())\n",
+    }
+    assert changed(run(tmp_path, files)) == {"run.py": "flat-script"}
+
+
+def test_a_class_that_is_called_as_its_module(tmp_path: Path) -> None:
+    llama = "from mlx_lm import load\n\n\nclass llama:\n    def make():\n        return load('tiny')\n"
+    files = {"llama.py": llama, "run.py": "from llama import llama\n\nprint(llama.make())\n"}
+    assert changed(run(tmp_path, files)) == {"run.py": "flat-script"}
+
+
+def test_a_command_that_a_package_takes_over_from_a_module(tmp_path: Path) -> None:
+    files = {
+        "pyproject.toml": '[project.scripts]\ntalk = "chat.cli:talk"\n',
+        "chat/__init__.py": "",
+        "chat/cli/__init__.py": "from .main import main as talk\n",
+        "chat/cli/main.py": "from mlx_lm import load\n\n\ndef main():\n    load('tiny')\n",
+    }
+    assert changed(run(tmp_path, files)) == {"chat/cli/main.py": "console-script"}

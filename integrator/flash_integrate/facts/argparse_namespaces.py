@@ -130,6 +130,8 @@ class _NamespaceReader:
             self._remember_return(statement, parser, mapping)
             return
         fixed = bool(call.args) and isinstance(call.args[0], ast.List | ast.Tuple)
+        if fixed and isinstance(statement.node, ast.Expr) and statement.node.value is call:
+            return  # `parser.parse_args(["train", "--help"])` is for what it prints
         found = self._named(statement, expression, call) or self._passed(statement.node, expression)
         if found is None:
             reason = "the parsed arguments are used in the statement that parses them"

@@ -157,7 +157,7 @@ class AttentionReach:
             return None
         item, name, attribute = binding
         for target in self.project.resolve(item, path):
-            wanted, found = _wanted(target, name, attribute), self.symbols(target)
+            wanted, found = _wanted(target, item, name, attribute), self.symbols(target)
             if found is not None and (found.binds(wanted)):
                 return target, wanted
         return None
@@ -247,15 +247,19 @@ class AttentionReach:
             if name in ("*", ""):  # everything, or the module as an object: `getattr(models, args.arch)`
                 found = self._search(target, _WHOLE, seen)
             else:
-                found = self._follow(target, symbols, _wanted(target, name, attribute), seen)
+                found = self._follow(target, symbols, _wanted(target, item, name, attribute), seen)
             if found:
                 return f"imports {target}" if found.startswith(("uses", "has", "loads")) else found
         return None
 
 
-def _wanted(target: PurePosixPath, name: str, attribute: str) -> str:
-    """The name to look for in `target`: `from package import module` makes it the one used as `module.name`."""
-    return attribute if attribute and target.stem == name else name
+def _wanted(target: PurePosixPath, item: Import, name: str, attribute: str) -> str:
+    """The name to look for in `target`: where an import takes a module or package from the one that it names, that is
+    the attribute used of it."""
+    module = target.parent if target.name == "__init__.py" else target.with_suffix("")
+    package = item.module.rpartition(".")[2]
+    is_module = module.name == name and package in ("", module.parent.name)
+    return attribute if attribute and is_module else name
 
 
 def _tails(name: str) -> Iterator[str]:

@@ -12,7 +12,7 @@ from flash_integrate.facts.argparse_parsers import Parser
 from flash_integrate.facts.file_facts import FileFacts
 from flash_integrate.facts.imports import Project, Scan
 from flash_integrate.facts.kinds import is_test
-from flash_integrate.facts.packaging import console_scripts
+from flash_integrate.facts.packaging import entry_points
 from flash_integrate.facts.reach import AttentionReach
 from flash_integrate.source import Source
 
@@ -46,7 +46,12 @@ class Workspace:
 
     @cached_property
     def console_scripts(self) -> dict[PurePosixPath, set[str]]:
-        return console_scripts(self.project)
+        """For each file of the project the names of its functions that are installed as commands."""
+        found: dict[PurePosixPath, set[str]] = {}
+        for named in entry_points(self.project):
+            home, function = self._home(*named) or named
+            found.setdefault(home, set()).add(function)
+        return found
 
     def source(self, name: PurePosixPath) -> Source:
         """A file of the project. The last ones read are kept: with their trees, all would take too much memory."""
@@ -79,6 +84,11 @@ class Workspace:
 
     def definition(self, name: PurePosixPath, used: str) -> tuple[FileFacts, str] | None:
         """The file of the project, and the name in it, that a dotted name used in the file `name` stands for."""
+        found = self._home(name, used)
+        return None if found is None else (self.facts(found[0]), found[1])
+
+    def _home(self, name: PurePosixPath, used: str) -> tuple[PurePosixPath, str] | None:
+        """Where a name that the file `name` imports is defined."""
         for _ in range(4):  # re-exports through a package's __init__ are followed this far
             target = self.reach.imported_definition(name, used)
             if target is None:
@@ -86,7 +96,7 @@ class Workspace:
             name, used = target
             symbols = self.reach.symbols(name)
             if symbols is not None and used in symbols.definitions:
-                return self.facts(name), used
+                return target
         return None
 
     def argparse_definition(self, name: PurePosixPath, used: str) -> tuple[ArgparseFacts, str] | None:
