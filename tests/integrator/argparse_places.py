@@ -115,6 +115,28 @@ def after_a_config_parser(parts: Parts) -> list[Line]:
     return [(0, "def main():"), *parts.below(1, config, parts.build, parse, parts.use), *GAP, GUARD, (1, "main()")]
 
 
+def after_one_of_its_name(parts: Parts) -> list[Line]:
+    config = [
+        "parser = argparse.ArgumentParser(add_help=False)",
+        'parser.add_argument("--config")',
+        "known, rest = parser.parse_known_args()",
+    ]
+    parse = ["args = parser.parse_args(rest)"]
+    return [(0, "def main():"), *parts.below(1, config, parts.build, parse, parts.use), *GAP, GUARD, (1, "main()")]
+
+
+def beside_one_of_its_name(parts: Parts) -> list[Line]:
+    config = [
+        (1, 'if sys.argv[1:2] == ["config"]:'),
+        (2, "parser = argparse.ArgumentParser()"),
+        (2, 'parser.add_argument("--config")'),
+        (2, "args = parser.parse_args(sys.argv[2:])"),
+        (2, "return print(args.config)"),
+    ]
+    own = parts.below(1, parts.build, parts.parse, parts.use)
+    return [(0, "def main():"), *config, *own, *GAP, GUARD, (1, "main()")]
+
+
 PLACES = [
     at_module_level,
     in_main,
@@ -133,6 +155,8 @@ PLACES = [
     under_with,
     under_if_and_else,
     after_a_config_parser,
+    after_one_of_its_name,
+    beside_one_of_its_name,
 ]
 
 

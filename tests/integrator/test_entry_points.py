@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from outcomes import changed, run
 
 from flash_integrate.plan import Status
-from flash_integrate.run import Outcome, integrate
+from flash_integrate.run import integrate
 
 MODEL = """\
 from mlx_lm import load
@@ -101,18 +102,6 @@ parser = ModelParser()
 args = parser.parse_args()
 load(args.model)
 """
-
-
-def run(repo: Path, files: dict[str, str]) -> dict[str, Outcome]:
-    """The outcomes of a repo of these files."""
-    for name, text in files.items():
-        (repo / name).parent.mkdir(parents=True, exist_ok=True)
-        (repo / name).write_text(text)
-    return {str(outcome.name): outcome for outcome in integrate([repo], (), lambda files, stage: files)}
-
-
-def changed(outcomes: dict[str, Outcome]) -> dict[str, str | None]:
-    return {name: outcome.codemod for name, outcome in outcomes.items() if outcome.changes}
 
 
 def test_a_test_that_uses_a_parser_is_no_reason_to_give_it_flags(tmp_path: Path) -> None:
@@ -241,13 +230,3 @@ def test_a_class_that_is_called_as_its_module(tmp_path: Path) -> None:
     llama = "from mlx_lm import load\n\n\nclass llama:\n    def make():\n        return load('tiny')\n"
     files = {"llama.py": llama, "run.py": "from llama import llama\n\nprint(llama.make())\n"}
     assert changed(run(tmp_path, files)) == {"run.py": "flat-script"}
-
-
-def test_a_command_that_a_package_takes_over_from_a_module(tmp_path: Path) -> None:
-    files = {
-        "pyproject.toml": '[project.scripts]\ntalk = "chat.cli:talk"\n',
-        "chat/__init__.py": "",
-        "chat/cli/__init__.py": "from .main import main as talk\n",
-        "chat/cli/main.py": "from mlx_lm import load\n\n\ndef main():\n    load('tiny')\n",
-    }
-    assert changed(run(tmp_path, files)) == {"chat/cli/main.py": "console-script"}

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from conftest import Run
 
 SHARED_PARSER = """\
@@ -235,27 +234,6 @@ def test_a_subclass_of_the_parser_in_another_module(flash_integrate: Run, tmp_pa
     assert flash_integrate(repo).returncode == 0
     assert (repo / "options.py").read_text() == SUBCLASS
     assert run_script(repo / "run.py", "--disable-flash-attention", "--model", "small") == "SMALL\n"
-
-
-@pytest.mark.parametrize(
-    ("manifest", "text"),
-    [
-        ("pyproject.toml", '[project.scripts]\ntalk = "pkg.talk:start"\n'),
-        ("setup.cfg", "[options.entry_points]\nconsole_scripts =\n    talk = pkg.talk:start\n"),
-        (
-            "setup.py",
-            "from setuptools import setup\nsetup(entry_points={'console_scripts': ['talk=pkg.talk:start']})\n",
-        ),
-    ],
-)
-def test_a_function_that_packaging_installs_as_a_command(
-    flash_integrate: Run, tmp_path: Path, manifest: str, text: str
-) -> None:
-    talk = 'from mlx_lm import load\n\n\ndef start():\n    """Talk."""\n    load("tiny")\n\n\ndef helper():\n    pass\n'
-    repo = make(tmp_path / "repo", {manifest: text, "src/pkg/__init__.py": "", "src/pkg/talk.py": talk})
-    assert flash_integrate(repo).returncode == 0
-    expected = '    """Talk."""\n    if enable_flash_attention is not None:\n        enable_flash_attention()\n    load'
-    assert expected in (repo / "src/pkg/talk.py").read_text()
 
 
 def test_attention_is_asked_of_names_and_not_of_files(flash_integrate: Run, tmp_path: Path) -> None:

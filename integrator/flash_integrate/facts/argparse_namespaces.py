@@ -125,6 +125,10 @@ class _NamespaceReader:
             return
         parser, mapping = parsed
         self.facts.parsed.append((statement, parser))
+        if isinstance(call.func, ast.Attribute) and self.reader.is_mistakable(call.func.value, statement):
+            reason = f"{dotted(call.func.value)} may be one of several parsers here"
+            self.facts.unbound.append(Unbound(statement, parser, reason))
+            return
         expression, mapping = _unwrap(statement.node, call, mapping)
         if self._is_returned(statement, call, expression):
             self._remember_return(statement, parser, mapping)
@@ -170,7 +174,7 @@ class _NamespaceReader:
     def _parsed_by(self, statement: Statement, call: ast.Call) -> tuple[Parser, bool] | None:
         """The parser whose namespace `call` returns, and whether it comes as a dict."""
         if method(call) in PARSE_METHODS and isinstance(call.func, ast.Attribute):
-            parser = self.reader.parser_of(call.func.value, statement.scope)
+            parser = self.reader.parser_of(call.func.value, statement)
             if parser is not None:
                 return parser, False
         name = dotted(call.func)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from flash_integrate.facts.argparse_options import Adders, Adding, Options, assignments, method, receiver
 from flash_integrate.syntax import Function, Scope, Statement, dotted, walk
@@ -50,6 +50,13 @@ class Parser:
     parents: list[Parser] = field(default_factory=list)
 
 
+class _Binding(NamedTuple):
+    """A statement that gives a parser a name."""
+
+    at: Statement
+    parser: Parser
+
+
 class ParserReader:
     """Finds the parsers of one module, and tells for an expression which parser it stands for."""
 
@@ -64,7 +71,7 @@ class ParserReader:
         self.factories: dict[str, Parser] = {}
         self.parsers: list[Parser] = []
         self.extensions: dict[Parser, Options] = {}
-        self._bindings: dict[tuple[int, str], Parser] = {}
+        self._bindings: dict[tuple[int, str], list[_Binding]] = {}
         self._find_subclasses()
         self._find_parsers()
         self._find_factories()
@@ -72,19 +79,29 @@ class ParserReader:
             self._find_arguments(parser)
         self._find_extensions()
 
-    def parser_of(self, expression: ast.expr | None, scope: Scope) -> Parser | None:
-        """The parser that an expression stands for: a name, an attribute, or a call of a function that returns one."""
+    def parser_of(self, expression: ast.expr | None, at: Statement) -> Parser | None:
+        """The parser that an expression in the statement `at` stands for: a name, an attribute, or a call of a function
+        that returns one. Of several that have the name, the last one before."""
         if isinstance(expression, ast.Call):
             return self._returned_by(dotted(expression.func))
-        name = dotted(expression)
-        if name is None:
-            return None
+        bound = self._bound_to(dotted(expression), at.scope)
+        return max(bound, key=lambda one: (one.at.line <= at.line, one.at.line)).parser if bound else None
+
+    def is_mistakable(self, expression: ast.expr, at: Statement) -> bool:
+        """Whether the expression may also stand for another parser than `parser_of` says."""
+        parser, bound = self.parser_of(expression, at), self._bound_to(dotted(expression), at.scope)
+        own = next((one.at for one in bound if one.parser is parser), at)
+        others = [one.at for one in bound if one.parser is not parser]
+        between = any(own.line < other.line <= at.line for other in others)
+        return bool(others) and (between or own.scope is not at.scope or not own.precedes(at))
+
+    def _bound_to(self, name: str | None, scope: Scope) -> list[_Binding]:
         at: Scope | None = scope
-        while at is not None:
+        while at is not None and name is not None:
             if (id(at.node), name) in self._bindings:
                 return self._bindings[id(at.node), name]
             at = at.parent
-        return None
+        return []
 
     def _returned_by(self, function: str | None) -> Parser | None:
         if function is None or function in self.factories:
@@ -128,25 +145,27 @@ class ParserReader:
                 if isinstance(value, ast.Call) and constructor is not None:
                     parser = Parser(self.home, name, statement, value, statement, constructor)
                     self.parsers.append(parser)
-                    self._bind(statement.scope, name, parser)
+                    self._bind(statement, name, parser)
 
     def _find_factories(self) -> None:
         """Functions that return a parser, and the names that calls of them are bound to."""
         for statement in self.statements:
-            if isinstance(statement.node, ast.Return) and isinstance(statement.scope.node, Function):
-                parser = self.parser_of(statement.node.value, statement.scope)
-                if parser is not None:
+            if not isinstance(statement.node, ast.Return) or statement.node.value is None:
+                continue
+            if isinstance(statement.scope.node, Function):
+                parser = self.parser_of(statement.node.value, statement)
+                if parser is not None and not self.is_mistakable(statement.node.value, statement):
                     self.factories.setdefault(statement.scope.node.name, parser)
         for statement in self.statements:
             for name, value in assignments(statement.node):
-                parser = self.parser_of(value, statement.scope) if isinstance(value, ast.Call) else None
+                parser = self.parser_of(value, statement) if isinstance(value, ast.Call) else None
                 if parser is not None:
-                    self._bind(statement.scope, name, parser)
+                    self._bind(statement, name, parser)
 
-    def _bind(self, scope: Scope, name: str, parser: Parser) -> None:
+    def _bind(self, at: Statement, name: str, parser: Parser) -> None:
         # `self.parser` is reached from every method: it is looked up in the module.
-        owner = self.tree if "." in name else scope.node
-        self._bindings[id(owner), name] = parser
+        owner = self.tree if "." in name else at.scope.node
+        self._bindings.setdefault((id(owner), name), []).append(_Binding(at, parser))
 
     def _find_arguments(self, parser: Parser) -> None:
         """The last statement of the parser's suite that adds an argument, before the parser is used."""
@@ -159,6 +178,8 @@ class ParserReader:
             calls = (call for call in walk(node) if isinstance(call, ast.Call))
             if any(method(call) in PARSE_METHODS and receiver(call) == parser.name for call in calls):
                 break
+            if parser.name in (name for name, _ in assignments(node)):  # from here on it is another one's
+                break
             parser.options.update(adding.options_in(node))
             if adding.adds_in(node):
                 parser.last_argument = self.by_node[id(node)]
@@ -166,17 +187,20 @@ class ParserReader:
     def _parents(self, parser: Parser) -> Iterator[Parser]:
         for keyword in parser.call.keywords:
             if keyword.arg == "parents" and isinstance(keyword.value, ast.List | ast.Tuple):
-                found = (self.parser_of(element, parser.created.scope) for element in keyword.value.elts)
+                found = (self.parser_of(element, parser.created) for element in keyword.value.elts)
                 yield from (parent for parent in found if parent is not None)
 
     def _find_extensions(self) -> None:
         """What the module adds to each parser, its own and those of other files, wherever it has a name for it."""
         bodies = {id(statement.scope.node): statement.scope.node.body for statement in self.statements}
         every = [node.body for node in walk(self.tree) if isinstance(node, Function)] if self._bindings else []
-        for (scope, name), parser in self._bindings.items():
-            own = self.extensions.setdefault(parser, Options())
-            for body in every if "." in name else [bodies.get(scope, [])]:
-                own.update(Adding(name, self.added_by, parser.constructor.methods).options_of(body), certain=False)
+        for (scope, name), bound in self._bindings.items():
+            for at, parser in bound:
+                own = self.extensions.setdefault(parser, Options())
+                adding = Adding(name, self.added_by, parser.constructor.methods)
+                within = [bodies.get(scope, [])] if len(bound) == 1 else [at.suite[at.index :]]
+                for body in every if "." in name else within:
+                    own.update(adding.options_of(body), certain=False)
         for parser in self.parsers:
             parser.options.update(self.extensions[parser], certain=False)
 

@@ -2,21 +2,73 @@
 
 from __future__ import annotations
 
+import configparser
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import PurePosixPath
+from typing import Any
 
 from flash_integrate.facts.imports import Import, Project
 
-_MANIFESTS = ("pyproject.toml", "setup.cfg", "setup.py")
-# `name = "package.module:function"` in TOML, `name = package.module:function` in setup.cfg and setup.py.
-_ENTRY_POINT = re.compile(rb"=\s*[\"']?([A-Za-z_][\w.]*):([A-Za-z_]\w*)")
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+_TABLES = (
+    ("project", "scripts"),
+    ("project", "gui-scripts"),
+    ("tool", "poetry", "scripts"),
+    ("tool", "flit", "scripts"),
+)
+_OPTIONS = ("console_scripts", "gui_scripts")
+# In setup.py, as a list under its name, or as the text of a section.
+_SCRIPTS = re.compile(r"(?:console|gui)_scripts[\"']?\s*[:=]\s*\[([^\]]*)\]|\[(?:console|gui)_scripts\]([^\[\"']*)")
+_ENTRY_POINT = re.compile(r"=\s*([A-Za-z_][\w.]*):([A-Za-z_]\w*)")
 
 
 def entry_points(project: Project) -> Iterator[tuple[PurePosixPath, str]]:
-    """The files of the project, and the names in them, that its manifests have installed as commands."""
+    """The files of the project, and the names in them, that its manifests have installed as commands. A manifest that
+    can't be read has none: who builds the package is told."""
     folders = {folder for path in project.scans for folder in path.parents}
-    for manifest in sorted(folder / name for folder in folders for name in _MANIFESTS):
-        for module, function in _ENTRY_POINT.findall(project.read(manifest)):
-            for target in project.resolve(Import(0, module.decode()), manifest):
-                yield target, function.decode()
+    for folder in sorted(folders):
+        for manifest, commands in _READERS.items():
+            text = project.read(folder / manifest).decode(errors="replace")
+            for module, function in _ENTRY_POINT.findall(commands(text)) if text else ():
+                for target in project.resolve(Import(0, module), folder / manifest):
+                    yield target, function
+
+
+def _of_pyproject(text: str) -> str:
+    """The commands as lines, `= module:function`; so below."""
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return ""
+    found = [value for keys in _TABLES for value in _table(document, keys).values()]
+    # Poetry also has tables here, for extras.
+    references = [value.get("reference") if isinstance(value, dict) else value for value in found]
+    return "\n".join(f"= {reference}" for reference in references)
+
+
+def _table(document: Any, keys: tuple[str, ...]) -> dict[str, Any]:
+    for key in keys:
+        document = document.get(key) if isinstance(document, dict) else None
+    return document if isinstance(document, dict) else {}
+
+
+def _of_setup_cfg(text: str) -> str:
+    parser = configparser.ConfigParser(interpolation=None, strict=False)
+    try:
+        parser.read_string(text)
+    except configparser.Error:
+        return ""
+    return "\n".join(parser.get("options.entry_points", option, fallback="") for option in _OPTIONS)
+
+
+def _of_setup_py(text: str) -> str:
+    return "\n".join("".join(match) for match in _SCRIPTS.findall(text))
+
+
+_READERS = {"pyproject.toml": _of_pyproject, "setup.cfg": _of_setup_cfg, "setup.py": _of_setup_py}
