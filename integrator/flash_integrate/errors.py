@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import traceback
+from pathlib import Path
+
 
 class FileError(Exception):
     """A file that is reported as failed and left alone."""
@@ -21,3 +24,12 @@ class UnsafeRewrite(FileError):
 
 class CannotRemove(FileError):
     """An inserted statement that can't be taken out as whole lines."""
+
+
+def own_error(error: Exception) -> FileError:
+    """The report of an error that is this tool's and not the file's, with the line of the tool that raised it."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    said = f"{type(error).__name__}: {error}".splitlines()[0][:100]
+    return FileError(
+        f"flash-integrate failed on it, please report this: {said} ({Path(frame.filename).name}:{frame.lineno})"
+    )

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from flash_integrate.codemod import Insertion, Refusal
 from flash_integrate.config import Config
 from flash_integrate.discover import Found, discover
-from flash_integrate.errors import FileError, UnsafeRewrite
+from flash_integrate.errors import FileError, UnsafeRewrite, own_error
 from flash_integrate.explain import explain
 from flash_integrate.facts.file_facts import FileFacts
 from flash_integrate.facts.imports import Project, Scan
@@ -218,6 +218,8 @@ def _integrate_file(found: Found, workspace: Workspace) -> Outcome:
         return _changed(found, decision, rewrite())
     except FileError as error:
         return _failed(found, error)
+    except Exception as error:  # a bug of ours is not to take the other files with it
+        return _failed(found, own_error(error))
 
 
 def _rewrite_script(facts: FileFacts, decision: Decision) -> Rewritten:

@@ -1,0 +1,26 @@
+"""An error of the tool's own: reported for the file that it met, with its place, and the rest of the repo is done."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from outcomes import run
+
+from flash_codemods import flat_script
+from flash_integrate.plan import Status
+
+
+def test_a_codemod_that_fails_takes_no_other_file_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def match(facts: object) -> None:
+        raise KeyError("a table")
+
+    monkeypatch.setattr(flat_script, "match", match)
+    script = "from mlx_lm import load\n\nload('tiny')\n"
+    guarded = "from mlx_lm import load\n\nif __name__ == '__main__':\n    load('tiny')\n"
+    outcomes = run(tmp_path, {"guarded.py": guarded, "script.py": script})
+    assert outcomes["guarded.py"].status is Status.CHANGED
+    assert outcomes["script.py"].status is Status.FAILED
+    said = r"flash-integrate failed on it, please report this: KeyError: 'a table' \(test_own_errors\.py:\d+\)"
+    assert re.fullmatch(said, outcomes["script.py"].reason)
