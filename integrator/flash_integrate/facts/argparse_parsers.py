@@ -174,11 +174,13 @@ class ParserReader:
             parser.parents.append(inherited)
             parser.options.update(inherited.options)
         adding = Adding(parser.name, self.added_by, parser.constructor.methods)
+        bound = self._bound_to(parser.name, parser.created.scope)
+        others = [one.at.node for one in bound if one.parser is not parser]
         for node in parser.created.suite[parser.created.index + 1 :]:
             calls = (call for call in walk(node) if isinstance(call, ast.Call))
             if any(method(call) in PARSE_METHODS and receiver(call) == parser.name for call in calls):
                 break
-            if parser.name in (name for name, _ in assignments(node)):  # from here on it is another one's
+            if node in others:  # from here on the name is another one's
                 break
             parser.options.update(adding.options_in(node))
             if adding.adds_in(node):
