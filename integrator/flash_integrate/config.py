@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,11 +13,7 @@ import pathspec
 
 from flash_integrate.codemod import name_of, registry
 from flash_integrate.discover import checkout_of
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from flash_integrate.toml import tomllib
 
 TABLE = "[tool.flash-integrate]"
 KEYS = ("include", "exclude", "only", "skip")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import json
 import re
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -18,11 +17,7 @@ from flash_integrate.errors import CannotRemove, UnreadableSource
 from flash_integrate.extras.requirement import PACKAGE, CannotAdd, is_mlx, name_of, requirement_beside
 from flash_integrate.extras.requirements_txt import insert_line, remove_lines
 from flash_integrate.source import split_lines
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from flash_integrate.toml import tomllib
 
 Keys = tuple[str, ...]
 """The way to a table or an array: `("project", "dependencies")`."""

@@ -150,11 +150,10 @@ class ParserReader:
     def _find_factories(self) -> None:
         """Functions that return a parser, and the names that calls of them are bound to."""
         for statement in self.statements:
-            if not isinstance(statement.node, ast.Return) or statement.node.value is None:
-                continue
-            if isinstance(statement.scope.node, Function):
-                parser = self.parser_of(statement.node.value, statement)
-                if parser is not None and not self.is_mistakable(statement.node.value, statement):
+            value = statement.node.value if isinstance(statement.node, ast.Return) else None
+            if value is not None and isinstance(statement.scope.node, Function):
+                parser = self.parser_of(value, statement)
+                if parser is not None and not self.is_mistakable(value, statement):
                     self.factories.setdefault(statement.scope.node.name, parser)
         for statement in self.statements:
             for name, value in assignments(statement.node):

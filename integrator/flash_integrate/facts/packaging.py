@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import configparser
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
 from flash_integrate.facts.imports import Import, Project
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from flash_integrate.toml import tomllib
 
 _TABLES = (
     ("project", "scripts"),
