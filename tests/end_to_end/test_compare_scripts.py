@@ -104,8 +104,17 @@ def test_a_patched_server(patched: Path, models: Path, compare: Compare, tmp_pat
     assert {row["mode"]: bool(row["routes"]) for row in result["rows"]} == {"ours": True, "stock": False}
 
 
-def test_a_server_whose_client_fails(compare: Compare, tmp_path: Path) -> None:
-    (tmp_path / "server.py").write_text("import time\ntime.sleep(60)\n")
+@pytest.mark.parametrize(
+    "server",
+    [
+        "import time\ntime.sleep(60)\n",
+        # Its status after Ctrl-C is its own affair: also an interpreter that has only begun to start ends with 1.
+        "import sys, time\ntry:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    sys.exit(1)\n",
+    ],
+    ids=["interrupted", "status-1"],
+)
+def test_a_server_whose_client_fails(server: str, compare: Compare, tmp_path: Path) -> None:
+    (tmp_path / "server.py").write_text(server)
     client = shlex.join([sys.executable, "-c", "raise SystemExit('no answer')"])
     done = compare("server.py", options=("--client", client))
     assert done.returncode == 1
@@ -113,10 +122,17 @@ def test_a_server_whose_client_fails(compare: Compare, tmp_path: Path) -> None:
         "error: the client of server.py ended with status 1, with flash attention:",
         "  no answer",
     ]
+
+
+def test_a_server_that_fails_before_its_client(compare: Compare, tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("import sys, time\ntime.sleep(0.5)\nsys.exit('no port')\n")
     waiting = shlex.join([sys.executable, "-c", "import time; time.sleep(3); raise SystemExit('no answer')"])
     done = compare("broken.py", options=("--client", waiting))
     assert done.stderr.splitlines()[-2:] == ["error: broken.py ended with status 1, with flash attention:", "  no port"]
+
+
+def test_a_client_that_cannot_be_run(compare: Compare, tmp_path: Path) -> None:
+    (tmp_path / "server.py").write_text("import time\ntime.sleep(60)\n")
     done = compare("server.py", options=("--client", "no-such-program"))
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == "error: no-such-program cannot be run: No such file or directory"

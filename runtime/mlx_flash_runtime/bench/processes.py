@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 _GRACE = 60.0  # seconds that a server has to end after it was interrupted
+_LAST_WORDS = 1.0  # seconds that a server has to end by itself where its client failed: it may be why
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,9 @@ def run(
 ) -> Outcome:
     """Runs `command` to its end, with MLX_FLASH_DISABLE=1 if `disabled`; its stdin is a file or empty.
 
-    A server gets a `client`, a command of its own: when that has ended, `command` is interrupted, as by Ctrl-C. The
-    time is then that until the client's end, and stdout the client's.
+    A server gets a `client`, a command of its own: when that has ended, `command` is interrupted, as by Ctrl-C, with
+    whatever status that gives it. The time is then that until the client's end, and stdout the client's. A server that
+    fails before it is interrupted is the outcome itself.
 
     Raises TimedOut, and OSError where a program cannot be started.
     """
@@ -60,33 +62,48 @@ def run(
             child = subprocess.Popen(
                 command, env=environment, stdin=source, stdout=out, stderr=err, start_new_session=True
             )
-            visit = None if client is None else _visit(child.pid, client, timeout)
+            visit, ended = (None, None) if client is None else _visit(child.pid, client, timeout)
             seconds = time.perf_counter() - start
-            status, usage = _wait(child.pid, timeout if visit is None else _GRACE)
+            status, usage = ended or _wait(child.pid, timeout if visit is None else _GRACE)
             seconds = time.perf_counter() - start if visit is None else seconds
             child.returncode = os.waitstatus_to_exitcode(status)  # reaped here, not by Popen
             # macOS counts in bytes, Linux in KiB.
             peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-            if visit is None:
-                return Outcome(seconds, peak, child.returncode, _text(out), _text(err), _report(report))
-            if child.returncode not in (0, -signal.SIGINT, 128 + signal.SIGINT):  # it failed before the interruption
+            if visit is None or (ended is not None and child.returncode):
                 return Outcome(seconds, peak, child.returncode, _text(out), _text(err), _report(report))
             failed = visit.returncode != 0
             return Outcome(seconds, peak, visit.returncode, visit.stdout, visit.stderr, _report(report), failed)
 
 
-def _visit(pid: int, client: Sequence[str], timeout: float) -> subprocess.CompletedProcess[str]:
-    """Runs the client of the server `pid`, and interrupts the server."""
+def _visit(
+    pid: int, client: Sequence[str], timeout: float
+) -> tuple[subprocess.CompletedProcess[str], tuple[int, Any] | None]:
+    """Runs the client of the server `pid`, then interrupts the server. How the client ended, and how the server did
+    where it ended before it was interrupted."""
     try:
         done = subprocess.run(client, capture_output=True, text=True, errors="replace", timeout=timeout, check=False)
+        ended = _ended(pid, within=_LAST_WORDS if done.returncode else 0.0)
     except BaseException as error:  # also an interruption: nothing is left running
         _kill(pid)
         os.wait4(pid, 0)
         if isinstance(error, subprocess.TimeoutExpired):
             raise TimedOut from None
         raise
-    os.killpg(pid, signal.SIGINT)
-    return done
+    if ended is None:
+        os.killpg(pid, signal.SIGINT)
+    return done, ended
+
+
+def _ended(pid: int, within: float) -> tuple[int, Any] | None:
+    """The status and the usage of the process, or None where it has not ended `within` that many seconds."""
+    deadline = time.monotonic() + within
+    while True:
+        found, status, usage = os.wait4(pid, os.WNOHANG)
+        if found:
+            return status, usage
+        if time.monotonic() >= deadline:
+            return None
+        time.sleep(0.02)
 
 
 def _wait(pid: int, timeout: float) -> tuple[int, Any]:
