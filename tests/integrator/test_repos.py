@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from conftest import Run
 
 SHARED_PARSER = """\
@@ -153,6 +154,28 @@ def main():
 """
 
 
+ADDS_A_FOLDER = """\
+import os
+import sys
+from pathlib import Path
+
+{line}
+
+from engine.model import answer
+
+if __name__ == "__main__":
+    print(answer("hello"))
+"""
+ENGINE = """\
+from mlx_lm import load
+
+
+def answer(text):
+    load("tiny")
+    return text
+"""
+
+
 def make(folder: Path, files: dict[str, str]) -> Path:
     for name, text in files.items():
         path = folder / name
@@ -251,6 +274,29 @@ def test_attention_is_asked_of_names_and_not_of_files(flash_integrate: Run, tmp_
     assert found["train.py"] == ("flat-script", "imports mlx_lm")
     assert found["by_name.py"] == ("flat-script", "imports mlx_lm")
     assert found["utils.py"] == ("skipped", "a library module: nothing in it starts a program")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'sys.path.insert(0, str(Path(__file__).parent / "lib"))',
+        'sys.path.append(os.path.join(os.path.dirname(__file__), "..", "tools", "lib"))',
+        'sys.path.insert(\n    0, os.path.abspath(os.path.dirname(__file__) + "/lib/")\n)',
+    ],
+)
+def test_a_folder_that_a_script_adds_to_the_path(line: str, flash_integrate: Run, tmp_path: Path) -> None:
+    files = {
+        "tools/chat.py": ADDS_A_FOLDER.format(line=line),
+        "tools/other.py": ADDS_A_FOLDER.format(line=""),
+        "tools/lib/engine/model.py": ENGINE,
+    }
+    repo = make(tmp_path / "repo", files)
+    before = run_script(repo / "tools" / "chat.py")
+    found = statuses(flash_integrate, repo, tmp_path / "report.json")
+    assert found["tools/chat.py"] == ("main-guard", "imports mlx_lm")
+    assert found["tools/other.py"] == ("skipped", "no MLX")
+    assert flash_integrate(repo).returncode == 0
+    assert run_script(repo / "tools" / "chat.py") == before == "hello\n"
 
 
 def test_an_option_that_another_module_adds_keeps_its_abbreviation(flash_integrate: Run, tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ _FROM = re.compile(rb"^[ \t]*from[ \t]+(\.*)([\w.]*)[ \t]+import[ \t]*(\([^)]*\)
 _IMPORT = re.compile(rb"^[ \t]*import[ \t]+([\w., \t]+)", re.MULTILINE)
 _NAME = re.compile(rb"(\w+)(?:\s+as\s+\w+)?")
 _APPLICATION = re.compile(rb"[\"']([A-Za-z_][\w.]*):([A-Za-z_]\w*)[\"']")
+_ADDS_FOLDER = re.compile(rb"\bsys\.path\.(?:insert|append)\(\s*([^\r\n]*)")
+_FOLDER = re.compile(rb"[\"']/?((?:[\w.-]+/)*[\w.-]+)/?[\"']")
 _COMMENT = re.compile(rb"#[^\r\n]*")
 
 
@@ -43,18 +45,29 @@ def scan_imports(data: bytes) -> Iterator[Import]:
                 yield Import(0, words[0].decode())
 
 
+def scan_folders(data: bytes) -> Iterator[str]:
+    """The folders that a file adds to `sys.path`, as far as its text says: `sys.path.insert(0, str(HERE / "lib"))`
+    gives lib. Where that stands is left open."""
+    for match in _ADDS_FOLDER.finditer(data) if b"sys.path" in data else ():
+        parts = [part.decode() for folder in _FOLDER.findall(match.group(1)) for part in folder.split(b"/")]
+        if named := [part for part in parts if part not in (".", "..")]:
+            yield "/".join(named)
+
+
 @dataclass(frozen=True)
 class Scan:
-    """What the first look at a file's bytes gives: whether they name MLX and argparse, and the imports."""
+    """What the first look at a file's bytes gives: whether they name MLX and argparse, the imports, and the folders
+    besides its own in which those are looked for."""
 
     names_mlx: bool
     names_argparse: bool
     imports: tuple[Import, ...]
+    folders: tuple[str, ...]
 
     @staticmethod
     def of(data: bytes) -> Scan:
         adds_arguments = b"argparse" in data or b".add_argument(" in data
-        return Scan(b"mlx" in data, adds_arguments, tuple(scan_imports(data)))
+        return Scan(b"mlx" in data, adds_arguments, tuple(scan_imports(data)), tuple(scan_folders(data)))
 
 
 class Project:
@@ -69,7 +82,7 @@ class Project:
         self.scans = scans
         self.look_further = look_further
         self._reaches_mlx: dict[PurePosixPath, bool] = {}
-        self._resolved: dict[tuple[Import, PurePosixPath], list[PurePosixPath]] = {}
+        self._resolved: dict[tuple[Import, PurePosixPath, tuple[str, ...]], list[PurePosixPath]] = {}
 
     @cached_property
     def importers(self) -> dict[PurePosixPath, set[PurePosixPath]]:
@@ -98,14 +111,15 @@ class Project:
 
     def resolve(self, item: Import, path: PurePosixPath) -> list[PurePosixPath]:
         """The files of the tree that an import in `path` reads: the module, and those of its names that are modules."""
-        key = (item, path.parent)
+        scan = self.scans.get(path)
+        key = (item, path.parent, scan.folders if scan is not None else ())
         if key not in self._resolved:
-            self._resolved[key] = self._resolve(item, path.parent)
+            self._resolved[key] = self._resolve(*key)
         return self._resolved[key]
 
-    def _resolve(self, item: Import, folder: PurePosixPath) -> list[PurePosixPath]:
+    def _resolve(self, item: Import, folder: PurePosixPath, added: tuple[str, ...]) -> list[PurePosixPath]:
         above = [folder, *folder.parents]
-        roots = [base / sub for base in above for sub in ("", "src")]
+        roots = [base / sub for base in above for sub in ("", "src", *added)]
         bases = above[item.dots - 1 : item.dots] if item.dots else roots
         for base in bases:
             stem = base.joinpath(*item.module.split(".")) if item.module else base
