@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import get_ident
-from types import CodeType, FrameType
+from types import CodeType, FrameType, FunctionType
 from typing import Any, NamedTuple
 
 from .problem import Phase
@@ -52,13 +52,13 @@ ONE_OF = 61
 EACH = 4 * ONE_OF
 
 _REACH = (1, 2, 3, 4)  # frames; to iterate over a tuple costs less than over a range
+_OF_THE_FRAME_ALONE = 3  # references to its variables: of the frame, of who looks, of who counts them
 _lock = threading.Lock()
 _layers: list[Layer] = []
 # By identity, for as long as the module lives.
 _by_module: dict[int, Layer] = {}
 # Two tables by the identity of a code object (hashing one reads all of it), which is held so that the identity stays
-# its own: layers of calls outside any module by instruction, and whether a function may be a module's method (its first
-# argument is self, and no other object's was seen there).
+# its own: layers of calls outside any module by instruction, and whether a function is a module's method.
 _by_site: dict[tuple[int, int], Layer] = {}
 _is_method: dict[int, bool] = {}
 _codes: list[CodeType] = []
@@ -67,8 +67,8 @@ _codes: list[CodeType] = []
 def count(kind: Kind, caller: FrameType, calls: int = 1) -> None:
     """Counts so many attention calls for the layer that made the last of them, from the frame `caller`.
 
-    The layer is the nearest `nn.Module` that runs one of its methods, a few frames up at most (the variables of a frame
-    are dear to look at); without one, the line of the call.
+    The layer is the nearest `nn.Module` that runs one of its methods, a few frames up at most; without one, the line of
+    the call. The variables of other functions are not looked at, see `_self_of`.
     """
     # On the way of every call: a dictionary and an exception that is not raised are the cheapest there is.
     layer: Layer | None = None
@@ -78,14 +78,13 @@ def count(kind: Kind, caller: FrameType, calls: int = 1) -> None:
             break
         is_method = _is_method.get(id(frame.f_code))
         if is_method or (is_method is None and _learn(frame.f_code)):
-            module = frame.f_locals.get("self")
+            module = _self_of(frame)
             layer = _by_module.get(id(module))
             if layer is not None:
                 break
             if _is_module(module):
                 layer = _new_layer(module, frame)
                 break
-            _is_method[id(frame.f_code)] = False
         frame = frame.f_back
     if layer is None:
         layer = _by_site.get((id(caller.f_code), caller.f_lasti)) or _new_site(caller)
@@ -131,12 +130,44 @@ def forget() -> None:
 def _learn(code: CodeType) -> bool:
     if id(code) not in _is_method:
         _codes.append(code)  # first: an identity in the table is one that is held
-    _is_method[id(code)] = is_method = code.co_argcount > 0 and code.co_varnames[0] == "self"
+    takes_self = code.co_argcount > 0 and code.co_varnames[0] == "self"
+    _is_method[id(code)] = is_method = takes_self and _is_of_a_module(code)
     return is_method
 
 
-def _is_module(value: object) -> bool:
+def _is_of_a_module(code: CodeType) -> bool:
+    """Whether a class of modules, or one that such a class inherits from, has a method with this code."""
     nn = sys.modules.get("mlx.nn")  # a program that has not imported it has no modules
+    classes: list[type] = [] if nn is None else [nn.Module]
+    for found in classes:  # which grows meanwhile
+        classes.extend(found.__subclasses__())
+    owners = {base for found in classes for base in found.__mro__}
+    return any(_has_code(value, code) for owner in owners for value in list(vars(owner).values()))
+
+
+def _has_code(value: object, code: CodeType) -> bool:
+    while isinstance(value, FunctionType):
+        if value.__code__ is code:
+            return True
+        value = vars(value).get("__wrapped__")  # what a decorator took
+    return False
+
+
+def _self_of(frame: FrameType) -> Any:
+    """The variable `self` of a function that runs.
+
+    Before Python 3.13 `f_locals` is a copy of all variables, which the frame keeps while the function runs, arrays that
+    it has long dropped included. So it is emptied again, unless the program has it too, as its `locals()`.
+    """
+    variables = frame.f_locals
+    found = variables.get("self")
+    if isinstance(variables, dict) and sys.getrefcount(variables) == _OF_THE_FRAME_ALONE:
+        variables.clear()
+    return found
+
+
+def _is_module(value: object) -> bool:
+    nn = sys.modules.get("mlx.nn")
     return nn is not None and isinstance(value, nn.Module)
 
 
@@ -170,7 +201,7 @@ def _name(module: Any, frame: FrameType) -> str:
     while outer is not None:
         is_method = _is_method.get(id(outer.f_code))
         if is_method or (is_method is None and _learn(outer.f_code)):
-            root: Any = outer.f_locals.get("self")
+            root = _self_of(outer)
             if _is_module(root):
                 path = next((path for path, part in root.named_modules() if part is module), None)
                 name = path or name  # the frames go outwards: the last one that knows it wins

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from functools import wraps
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
+import pytest
 from jsonschema import validate
 from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.models.llama import Model, ModelArgs
@@ -18,6 +20,36 @@ from mlx_flash_runtime.planner import Planner
 from mlx_flash_runtime.problem import PHASES, Device
 from mlx_flash_runtime.report import Report
 from mlx_flash_runtime.settings import Settings
+
+
+class Attention(nn.Module):
+    def __call__(self, x: mx.array) -> mx.array:
+        return mx.fast.scaled_dot_product_attention(x, x, x, scale=0.1)
+
+
+class Run:
+    """What goes on for as long as a program trains or writes."""
+
+    attention = Attention()
+
+    def memory_after(self, x: mx.array) -> int:
+        hidden = mx.ones((2**22,))
+        mx.eval(hidden, self.attention(x))
+        del hidden
+        return mx.get_active_memory()
+
+
+class ModuleThatRuns(Run, nn.Module):
+    pass
+
+
+class Arguments:
+    def given(self, length: int) -> dict[str, Any]:
+        given = locals()
+        del given["self"]
+        x = mx.zeros((1, 1, length, 8))
+        mx.eval(mx.fast.scaled_dot_product_attention(x, x, x, scale=0.1))
+        return given
 
 
 def model() -> Model:
@@ -161,3 +193,35 @@ def test_text_of_all_phases() -> None:
             {"route": "native", "reason": native[1], "calls": 1},
         ],
     }
+
+
+@pytest.mark.parametrize("runner", [Run, ModuleThatRuns])
+def test_to_look_for_the_layer_keeps_no_arrays(runner: type[Run]) -> None:
+    x = mx.ones((1, 1, 16, 8))
+    mx.eval(x)
+    before = mx.get_active_memory()
+    with flash_attention_enabled():
+        assert runner().memory_after(x) - before < 2**22
+
+
+def test_to_look_for_the_layer_leaves_locals_alone() -> None:
+    with flash_attention_enabled():
+        assert Arguments().given(length=16) == {"length": 16}
+
+
+def test_a_method_in_a_decorator_is_its_module_s() -> None:
+    def decorated(method: Any) -> Any:
+        @wraps(method)
+        def call(*arguments: Any) -> Any:
+            return method(*arguments)
+
+        return call
+
+    class Decorated(nn.Module):
+        @decorated
+        def __call__(self, x: mx.array) -> mx.array:
+            return mx.fast.scaled_dot_product_attention(x, x, x, scale=0.1)
+
+    with flash_attention_enabled():
+        mx.eval(Decorated()(mx.ones((1, 1, 16, 8))))
+        assert report().layers[-1].class_name == "Decorated"
