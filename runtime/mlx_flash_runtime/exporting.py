@@ -11,7 +11,7 @@ import mlx.core as mx
 
 from . import state
 
-# Functions of `mlx.core` that trace the function that is their second argument.
+# Functions of `mlx.core` that trace the function that is their second argument, `fun`.
 _NAMES = ("export_function", "exporter")
 _originals: dict[str, Callable[..., Any]] = {}
 
@@ -32,12 +32,24 @@ def uninstall() -> None:
 
 def _with_stock_attention(original: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(original)
-    def export(file: Any, function: Callable[..., Any], *arguments: Any, **settings: Any) -> Any:
-        @wraps(function)
-        def traced(*inputs: Any, **named: Any) -> Any:
-            with state.paused():
-                return function(*inputs, **named)
-
-        return original(file, traced, *arguments, **settings)
+    def export(*arguments: Any, **named: Any) -> Any:
+        # The rest is the user's, whatever it is called: the arguments of the function that is exported.
+        if len(arguments) > 1:
+            arguments = (arguments[0], _traced(arguments[1]), *arguments[2:])
+        elif "fun" in named:
+            named["fun"] = _traced(named["fun"])
+        return original(*arguments, **named)
 
     return export
+
+
+def _traced(function: Any) -> Any:
+    if not callable(function):  # MLX says so best
+        return function
+
+    @wraps(function)
+    def traced(*inputs: Any, **named: Any) -> Any:
+        with state.paused():
+            return function(*inputs, **named)
+
+    return traced

@@ -21,14 +21,14 @@ _above: object = None
 
 def active() -> Planner | None:
     """The planner that patched calls go through, or None while MLX is unpatched."""
-    return state.planner
+    return state.installed
 
 
 def install(planner: Planner) -> None:
     """Routes every attention call through `planner`; takes the place of the planner before it."""
     with _lock:
-        patched = state.planner is not None
-        state.planner = planner
+        patched = state.installed is not None
+        state.install(planner)
         if not patched:
             current: Any = mx.fast.scaled_dot_product_attention
             if current is not _above and current is not scaled_dot_product_attention:
@@ -44,8 +44,8 @@ def uninstall() -> None:
     with _lock:
         function: object = mx.fast.scaled_dot_product_attention
         # Unpatched, ours may still be there: a package on top of it that took itself out later put it back.
-        if state.planner is not None or function is scaled_dot_product_attention:
-            state.planner = None
+        if state.installed is not None or function is scaled_dot_product_attention:
+            state.install(None)
             rebind(scaled_dot_product_attention, stock.attention)
             mlx_lm_patches.uninstall()
             exporting.uninstall()

@@ -99,7 +99,7 @@ class Planner:
         return found
 
     def _plan_anew(self, q: mx.array, k: mx.array, v: mx.array, mask: object, sinks: object) -> Plan:
-        if state.planner is self:
+        if state.installed is self:
             mlx_lm_patches.catch_up()
         problem = Problem.of(q, k, v, mask, sinks)
         return UNPLANNED if problem is None else self._planned(problem, mask)

@@ -7,6 +7,7 @@ import importlib.util
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,6 +23,7 @@ from mlx_flash_runtime import (
     flash_block_size,
     patch,
     report,
+    state,
 )
 
 # In a tuple: the patch replaces the names that modules have for MLX's function, this module's included.
@@ -138,6 +140,51 @@ def test_exported_functions_have_mlx_s_own_attention(qkv: list[mx.array], tmp_pa
     for name in ("one", "more"):
         (imported,) = mx.import_function(str(tmp_path / f"{name}.mlxfn"))(*qkv)
         assert mx.array_equal(imported, wanted)
+    assert (mx.export_function, mx.exporter) == originals
+
+
+def test_an_exported_function_s_arguments_have_any_name(qkv: list[mx.array], tmp_path: Path) -> None:
+    def scaled(x: mx.array, function: mx.array, file: mx.array) -> mx.array:
+        return x * function + file
+
+    with flash_attention_enabled():
+        path = str(tmp_path / "named.mlxfn")
+        mx.export_function(path, scaled, qkv[0], function=qkv[1], file=qkv[2])
+        with mx.exporter(str(tmp_path / "one.mlxfn"), fun=scaled) as exporter:
+            exporter(*qkv)
+        with pytest.raises(TypeError, match="incompatible function arguments"):
+            mx.export_function(path, 5, qkv[0])
+    (imported,) = mx.import_function(path)(qkv[0], function=qkv[1], file=qkv[2])
+    assert mx.array_equal(imported, scaled(*qkv))
+
+
+def test_pauses_of_two_threads_overlap() -> None:
+    with flash_attention_enabled():
+        planner = patch.active()
+        first, second = state.paused(), state.paused()
+        with ExitStack() as stack:
+            stack.enter_context(first)
+            with second:
+                assert patch.active() is planner
+                stack.close()
+                assert state.planner is None
+        assert patch.active() is planner is state.planner
+
+
+def test_the_patch_may_change_inside_of_an_exported_function(qkv: list[mx.array], tmp_path: Path) -> None:
+    originals = mx.export_function, mx.exporter
+
+    def attend(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
+        with flash_attention_enabled(False):
+            first = mx.fast.scaled_dot_product_attention(q, k, v, scale=0.5)
+        enable_flash_attention(block_size=16)
+        return first + mx.fast.scaled_dot_product_attention(q, k, v, scale=0.5)
+
+    with flash_attention_enabled():
+        mx.export_function(str(tmp_path / "one.mlxfn"), attend, *qkv)
+        assert report().block_size == 16
+        assert current() is patch.scaled_dot_product_attention
+    assert current() is STOCK[0]
     assert (mx.export_function, mx.exporter) == originals
 
 
