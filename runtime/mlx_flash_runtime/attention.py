@@ -9,7 +9,7 @@ import mlx.core as mx
 
 from . import layers, patch
 from .control import mlx_is_known
-from .plan import Plan, plan, stock_memory
+from .plan import Plan, as_float, plan, stock_memory
 from .planner import planner_for
 from .problem import Device, Problem
 from .settings import Settings, checked_block_size, resolve
@@ -40,9 +40,10 @@ def flash_attention(
         return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask, sinks=sinks)
     chosen = planner_for(settings).plan_call(q, k, v, mask, sinks)
     layers.count(chosen.kind, sys._getframe(1))
-    if chosen.problem is None:
+    factor = as_float(scale)
+    if chosen.problem is None or factor is None:
         return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask, sinks=sinks)
-    return chosen.run(q, k, v, scale=scale, mask=mask, sinks=sinks)
+    return chosen.run(q, k, v, scale=factor, mask=mask, sinks=sinks)
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,8 @@ def flash_attention_enabled(enabled: bool = True, *, block_size: int | None = No
     """`enable_flash_attention` for the length of a `with` block; what was in place before comes back, also after an
     error.
 
-    The patch is process-wide, so threads that run meanwhile are patched too.
+    The patch is process-wide: threads that run meanwhile are patched too, and of blocks of two threads that overlap the
+    last to end decides what stays.
     """
     settings = resolve(enabled, block_size)
     before = patch.active()

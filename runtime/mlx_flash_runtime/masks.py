@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import wraps
 from itertools import accumulate
@@ -84,7 +85,7 @@ def window_mask(query_length: int, size: int, key_length: int | None = None) -> 
     """
     if size < 1:
         raise ValueError(f"a window of {size} keys: the size must be at least 1")
-    return _mask(Window(size), query_length, key_length or query_length)
+    return _mask(Window(size), query_length, query_length if key_length is None else key_length)
 
 
 def prefix_mask(length: int, prefix: int) -> mx.array:
@@ -143,7 +144,14 @@ class StructuredMask(mx.array):
     it is an array like any other, and `structure` is None."""
 
     __slots__ = ("structure",)
-    structure: Structure | None
+
+    def __init__(self, array: mx.array, structure: Structure | None = None) -> None:
+        super().__init__(array)
+        self.structure = structure
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled, it is a plain array, which can be loaded without this package."""
+        return copy, (mx.array(self),)
 
 
 def _in_place(name: str) -> Callable[..., Any]:
@@ -166,15 +174,12 @@ for _name in ("__setitem__", *(f"__i{change}__" for change in _CHANGES)):
 
 def remember(mask: mx.array, structure: Structure) -> StructuredMask:
     """`mask`, `[query_length, key_length]`, as one that is known to say `structure`; nothing is copied."""
-    structured = StructuredMask(mask)
-    structured.structure = structure
-    return structured
+    return StructuredMask(mask, structure)
 
 
 def structure_of(mask: mx.array, query_length: int, key_length: int) -> Structure | None:
     """What `mask` is known to say about that many queries and keys, in its simplest form; None for any other array."""
-    # A copy that was pickled has no such attribute.
-    structure: Structure | None = getattr(mask, "structure", None) if isinstance(mask, StructuredMask) else None
+    structure = mask.structure if isinstance(mask, StructuredMask) else None
     if structure is None or mask.shape != (query_length, key_length):
         return None
     if isinstance(structure, Window) and structure.size >= key_length:
@@ -191,7 +196,8 @@ def remembering(original: Callable[..., mx.array]) -> Callable[..., mx.array]:
     ) -> mx.array:
         mask = original(N, offset, window_size, *args, **padding)
         padded = any(x is not None for x in (*args, *padding.values()))
-        if padded or mask.shape != (N, offset + N) or (window_size is not None and window_size < 1):
+        numbers = type(N) is type(offset) is int and (window_size is None or type(window_size) is int)
+        if padded or not numbers or mask.shape != (N, offset + N) or (window_size is not None and window_size < 1):
             return mask
         return remember(mask, Causal() if window_size is None else Window(window_size))
 

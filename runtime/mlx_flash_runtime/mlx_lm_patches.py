@@ -2,7 +2,8 @@
 its own (quantized keys and values, softcapped scores).
 
 The modules are patched when they are there: those imported later are found by `catch_up`, which the planner calls when
-it meets a new problem, as every model makes one before it needs any of this.
+it meets a new problem, as every model makes one in its first pass. What such a model did before its first attention
+call, to make the masks of that pass, was mlx-lm's own.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ POINTS = (
 )
 
 _lock = threading.Lock()
-# The originals and what is in their place, by point.
-_patched: dict[Point, tuple[Function, Function]] = {}
+# By point, what has the function, the original and what is in its place.
+_patched: dict[Point, tuple[Any, Function, Function]] = {}
 
 
 def catch_up() -> None:
@@ -47,22 +48,30 @@ def catch_up() -> None:
     with _lock:
         for point in POINTS:
             module = sys.modules.get(point.module)
-            if module is None or point in _patched:
+            if module is None:
                 continue
             owner = _owner(module, point)
+            if point in _patched and _patched[point][0] is owner:
+                continue
             original = getattr(owner, point.path[-1], None)
             if original is None:  # another release of mlx-lm, or a module that is being loaded
                 continue
-            _patched[point] = (original, point.wrap(original))
-            _put(owner, point, *_patched[point])
+            _take_out(point)  # of a module that was loaded anew
+            _patched[point] = (owner, original, point.wrap(original))
+            _put(owner, point, *_patched[point][1:])
 
 
 def uninstall() -> None:
     """Puts the originals back."""
     with _lock:
-        for point, (original, ours) in _patched.items():
-            _put(_owner(sys.modules[point.module], point), point, ours, original)
-        _patched.clear()
+        for point in POINTS:
+            _take_out(point)
+
+
+def _take_out(point: Point) -> None:
+    if point in _patched:
+        owner, original, ours = _patched.pop(point)
+        _put(owner, point, ours, original)
 
 
 def _owner(module: Any, point: Point) -> Any:
@@ -73,8 +82,7 @@ def _owner(module: Any, point: Point) -> Any:
 
 
 def _put(owner: Any, point: Point, old: Function, new: Function) -> None:
-    if len(point.path) > 1:
-        if getattr(owner, point.path[-1]) is old:
-            setattr(owner, point.path[-1], new)
-    else:
+    if getattr(owner, point.path[-1]) is old:
+        setattr(owner, point.path[-1], new)
+    if len(point.path) == 1:  # a function, which other modules import by name
         rebind(old, new)

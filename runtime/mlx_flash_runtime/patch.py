@@ -10,7 +10,7 @@ import mlx.core as mx
 
 from . import exporting, gradient, layers, mla, mlx_lm_patches, state, stock
 from .layers import EACH, ONE_OF
-from .plan import UNPLANNED
+from .plan import UNPLANNED, as_float
 from .planner import Planner
 from .rebind import rebind
 
@@ -102,6 +102,7 @@ def scaled_dot_product_attention(
             else:
                 planner.unfoldable.add(plan)
     layers.count(plan.kind, sys._getframe(1))
-    if plan.is_native or not hasattr(scale, "__float__"):
+    factor = None if plan.is_native else as_float(scale)
+    if factor is None:
         return stock.attention(q, k, v, scale=scale, mask=mask, sinks=sinks)
-    return plan.run(q, k, v, scale=float(scale), mask=mask, sinks=sinks)
+    return plan.run(q, k, v, scale=factor, mask=mask, sinks=sinks)

@@ -75,6 +75,14 @@ class Plan:
         return self.route.run(Call(self.problem, q, k, v, scale, array, sinks), self.block_size)
 
 
+def as_float(scale: object) -> float | None:
+    """A scale as MLX takes it, any number or an array of one; None for what MLX rejects, a traced array included."""
+    try:
+        return float(scale) if hasattr(scale, "__float__") else None
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
 # A call that MLX itself rejects (it words the error), or asks something of MLX that no route describes.
 UNPLANNED = Plan(native, Kind("unknown", native.NAME, "the arguments are MLX's own to judge"), is_native=True)
 

@@ -55,8 +55,8 @@ class Planner:
             key: tuple[object, ...]
             if not isinstance(mask, mx.array):
                 key = (queries, keys, values, dtype, mask)
-            elif isinstance(mask, StructuredMask):  # which is bool; a pickled copy may have lost its structure
-                key = (queries, keys, values, dtype, mask.shape, getattr(mask, "structure", None) or mask.dtype)
+            elif isinstance(mask, StructuredMask):  # which is bool
+                key = (queries, keys, values, dtype, mask.shape, mask.structure or mask.dtype)
             else:
                 key = (queries, keys, values, dtype, mask.shape, mask.dtype)
             # Types are slow to hash: three alike, as they nearly always are, stand in the key as one.
@@ -64,14 +64,12 @@ class Planner:
                 key += (k.dtype, v.dtype)
             if sinks is not None:
                 key += ("sinks", sinks.shape, sinks.dtype)
-            plans = self._cpu_plans if self._device_varies and mx.default_device() == _CPU else self._plans
+            plans = self._of_device()
             found = plans.get(key)
         except (AttributeError, TypeError, IndexError):  # no arrays: MLX says so best
             return UNPLANNED
         if found is None:
-            if len(plans) >= _CACHED_PLANS:
-                plans.clear()
-                self.known.clear()
+            self._make_room(plans)
             alike = _decode_class(key)
             found = plans.get(alike) if alike else None
             if found is None or not found.is_native:
@@ -81,22 +79,29 @@ class Planner:
             plans[key] = found
             if len(key) == _SIMPLE and plans is self._plans and found.is_quick:
                 self.known[queries, keys, q.itemsize, mask] = found
-        if found.in_training is not None and gradient.is_traced():
-            return found.in_training
-        return found
+        return _as_traced(found)
 
     def plan_softcapped(self, q: mx.array, k: mx.array, v: mx.array, mask: object, softcap: float) -> Plan:
         """The plan of a call whose scores are softcapped."""
         said = structure_of(mask, q.shape[-2], k.shape[-2]) if isinstance(mask, mx.array) else mask
         key: tuple[object, ...] = (q.shape, k.shape, v.shape, q.dtype, k.dtype, v.dtype, softcap, said)
         key += (getattr(mask, "shape", None), getattr(mask, "dtype", None))
-        found = self._plans.get(key)
+        plans = self._of_device()
+        found = plans.get(key)
         if found is None:
+            self._make_room(plans)
             problem = Problem.of(q, k, v, mask, softcap=softcap)
-            if problem is None:
-                return UNPLANNED
-            found = self._plans[key] = self._planned(problem, mask)
-        return found
+            found = plans[key] = UNPLANNED if problem is None else self._planned(problem, mask)
+        return _as_traced(found)
+
+    def _of_device(self) -> dict[tuple[object, ...], Plan]:
+        """The plans for the device that is the default now."""
+        return self._cpu_plans if self._device_varies and mx.default_device() == _CPU else self._plans
+
+    def _make_room(self, plans: dict[tuple[object, ...], Plan]) -> None:
+        if len(plans) >= _CACHED_PLANS:
+            plans.clear()
+            self.known.clear()
 
     def _plan_anew(self, q: mx.array, k: mx.array, v: mx.array, mask: object, sinks: object) -> Plan:
         if state.installed is self:
@@ -151,6 +156,11 @@ class Planner:
         # A causal array that is known to be one is better said in a word, which is what `Plan.run` does.
         said_in_a_word = problem.mask == "causal" and isinstance(mask, mx.array)
         return replace(chosen, is_native=False) if said_in_a_word else chosen
+
+
+def _as_traced(plan: Plan) -> Plan:
+    """The plan, or that for a gradient where one is traced now and makes a difference."""
+    return plan.in_training if plan.in_training is not None and gradient.is_traced() else plan
 
 
 def _unsure_of_training(plan: Plan) -> Plan:

@@ -20,6 +20,7 @@ import mlx.core as mx
 from . import layers, state
 from .layers import Kind
 from .online_softmax import after
+from .plan import as_float
 from .problem import Device, phase_of
 
 NAME = "quantized"
@@ -45,13 +46,14 @@ def by_blocks(original: Callable[..., mx.array]) -> Callable[..., mx.array]:
         mask: Any,
         group_size: int = 64,
         bits: int = 8,
+        **more: Any,  # of another release
     ) -> mx.array:
-        if state.planner is not None:
+        if state.planner is not None and not more:
             done = _attention(queries, q_keys, q_values, scale, mask, None, group_size, bits)
             if done is not None:
                 layers.count(done[1], sys._getframe(1))
                 return done[0]
-        return original(queries, q_keys, q_values, scale=scale, mask=mask, group_size=group_size, bits=bits)
+        return original(queries, q_keys, q_values, scale=scale, mask=mask, group_size=group_size, bits=bits, **more)
 
     return quantized_scaled_dot_product_attention
 
@@ -61,10 +63,17 @@ def with_sinks(original: Callable[..., mx.array]) -> Callable[..., mx.array]:
 
     @wraps(original)
     def scaled_dot_product_attention(
-        queries: mx.array, keys: Any, values: Any, cache: Any, scale: float, mask: Any, sinks: mx.array | None = None
+        queries: mx.array,
+        keys: Any,
+        values: Any,
+        cache: Any,
+        scale: float,
+        mask: Any,
+        sinks: mx.array | None = None,
+        **more: Any,  # of another release
     ) -> mx.array:
-        if sinks is None or state.planner is None or not hasattr(cache, "bits"):
-            return original(queries, keys, values, cache, scale=scale, mask=mask, sinks=sinks)
+        if sinks is None or state.planner is None or more or not hasattr(cache, "bits"):
+            return original(queries, keys, values, cache, scale=scale, mask=mask, sinks=sinks, **more)
         arguments = (queries, keys, values, scale, mask, sinks, cache.group_size, cache.bits)
         done = _attention(*arguments)
         if done is None:
@@ -86,12 +95,13 @@ def _attention(
     group_size: int,
     bits: int,
 ) -> tuple[mx.array, Kind] | None:
-    """The call on dequantized heads and its kind; None where the quantized products are better, for few queries or
-    where MLX's unfused attention would be all they get."""
+    """The call on dequantized heads and its kind; None where the quantized products are better (for few queries, or
+    where MLX's unfused attention would be all they get) and for what a route does not take."""
     planner = state.planner
     assert planner is not None
     products_work = Device.current().backend != "cuda"
-    if products_work and queries.shape[2] <= _FEW_QUERIES:
+    factor = as_float(scale)
+    if factor is None or (products_work and queries.shape[2] <= _FEW_QUERIES):
         return None
     heads, key_heads = queries.shape[1], q_keys[0].shape[1]
     groups = heads // key_heads
@@ -110,9 +120,9 @@ def _attention(
         own_mask = mask[:, queried] if isinstance(mask, mx.array) and mask.ndim == 4 and mask.shape[1] > 1 else mask
         own_sinks = None if sinks is None else sinks[queried]
         plan = planner.plan_call(q, k, v, own_mask, own_sinks)
-        if products_work and not plan.is_ours:
+        if plan.problem is None or (products_work and not plan.is_ours):
             return None
-        parts.append(plan.run(q, k, v, scale=scale, mask=own_mask, sinks=own_sinks))
+        parts.append(plan.run(q, k, v, scale=factor, mask=own_mask, sinks=own_sinks))
     phase, route, reason = plan.kind
     out = parts[0] if len(parts) == 1 else mx.concatenate(parts, axis=1)
     return out, Kind(phase, NAME, f"dequantized some heads at a time, then {route}: {reason}")

@@ -8,9 +8,9 @@ from types import ModuleType
 
 def rebind(old: object, new: object) -> None:
     """Replaces `old` by `new` under every name that a loaded module has for it, except this package's own."""
-    own = __name__.rpartition(".")[0]
+    own = __name__.rpartition(".")[0] + "."
     for path, module in list(sys.modules.items()):
-        if isinstance(module, ModuleType) and not path.startswith(own):
+        if isinstance(module, ModuleType) and not f"{path}.".startswith(own):
             # Not vars(): a module that loads lazily would load at the first look into it.
             namespace = ModuleType.__getattribute__(module, "__dict__")
             for name, value in list(namespace.items()):

@@ -13,6 +13,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 import mlx_lm
+import numpy as np
 import pytest
 from attention_cases import wide
 from mlx_lm.models import base, cache, deepseek_v3, gemma2
@@ -82,6 +83,8 @@ def test_masks_made_by_mlx_lm_keep_their_structure() -> None:
     assert structure_of(made, 20, 21) is None
     padded = base.create_causal_mask(20, 3, left_padding=mx.array([0, 2]))
     assert structure_of(padded, 20, 23) is None
+    # What a configuration may say of a window, JSON having one kind of number.
+    assert type(base.create_causal_mask(20, window_size=7.0)) is mx.array
 
 
 @pytest.mark.parametrize("window", [None, 7])
@@ -131,6 +134,26 @@ def test_quantized_keys_and_values(length: int, mask: Any, sinks: bool, bits: in
     by_route = report().as_dict()["routes"]
     if sinks:
         assert by_route == {"quantized": 1}
+
+
+@pytest.mark.parametrize("backend", ["cpu", "cuda"])
+def test_quantized_calls_that_no_route_takes_are_mlx_lm_s(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    q = mx.random.normal((1, 4, 40, 64), key=mx.random.key(0)).astype(mx.bfloat16)
+    kept, q_keys, q_values = quantized_cache(q[:, :2], q[:, 2:], 8)
+
+    def attend(scale: Any, mask: Any) -> mx.array:
+        return base.scaled_dot_product_attention(q + 0, q_keys, q_values, kept, scale=scale, mask=mask)
+
+    wider = mx.random.normal((40, 40), key=mx.random.key(1))  # a float32 mask, which MLX's attention would refuse
+    wanted = attend(0.125, wider)
+    monkeypatch.setenv("MLX_FLASH_ROUTE", "blockwise")
+    enable_flash_attention()
+    device = replace(Device.current(), backend=backend, own_kernel=False)
+    monkeypatch.setattr(Device, "current", lambda: device)
+    assert mx.array_equal(attend(0.125, wider), wanted)
+    with pytest.raises(ValueError, match="broadcast"):
+        attend(0.125, mx.zeros((40, 41)))
+    assert mx.allclose(attend(np.float64(0.125), "causal"), attend(0.125, "causal"), atol=1e-2)
 
 
 @pytest.mark.parametrize(("length", "mask"), [(1, None), (5, "causal"), (5, "array")])
@@ -394,3 +417,31 @@ print(*(new is old.__wrapped__ for new, old in zip(now, patched)))
 def test_modules_that_are_imported_later_are_patched_at_the_next_new_call() -> None:
     done = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.split() == ["False", "False", "True", "True", "True", "True", "True", "True"]
+
+
+AGAIN = """
+import sys
+import mlx.core as mx
+from mlx_lm.models import base
+from mlx_flash_runtime import disable_flash_attention, enable_flash_attention
+stock, exported = base.create_causal_mask, mx.export_function
+enable_flash_attention()
+first = sys.modules.pop("mlx_lm.models.base")
+disable_flash_attention()
+print(first.create_causal_mask is stock, mx.export_function is exported)
+enable_flash_attention()
+import mlx_lm.models.base as base
+enable_flash_attention()
+print(base is not first, hasattr(base.create_causal_mask, "__wrapped__"))
+del sys.modules["mlx_lm.models.base"]
+import mlx_lm.models.base as base
+enable_flash_attention()
+print(hasattr(base.create_causal_mask, "__wrapped__"))
+disable_flash_attention()
+print(not hasattr(base.create_causal_mask, "__wrapped__"))
+"""
+
+
+def test_a_module_that_is_dropped_and_loaded_again() -> None:
+    done = subprocess.run([sys.executable, "-c", AGAIN], capture_output=True, text=True, timeout=120)
+    assert done.stdout.split() == ["True"] * 6, done.stderr

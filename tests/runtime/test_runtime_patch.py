@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 import pytest
 
 from mlx_flash_runtime import (
@@ -262,6 +263,8 @@ def wrong_arguments(qkv: list[mx.array]) -> list[tuple[list[Any], dict[str, Any]
         ([q.astype(mx.float16)] * 3, {"scale": 1.0, "mask": mx.zeros((12, 12))}),
         ([q, k, v], {"scale": 1.0, "sinks": mx.zeros((3,))}),
         ([q, k, v], {"scale": 1.0, "force_fused": True}),
+        ([q, k, v], {"scale": 10**400}),
+        ([q, k, v], {"scale": "0.5"}),
     ]
 
 
@@ -284,10 +287,34 @@ def test_flash_attention_needs_no_patch(qkv: list[mx.array], monkeypatch: pytest
     monkeypatch.setenv("MLX_FLASH_ROUTE", "blockwise")
     assert mx.allclose(flash_attention(*qkv, scale=0.25, mask="causal", block_size=8), wanted, atol=1e-6)
     assert report().as_dict()["routes"] == {"blockwise": 1}
+    number = np.float64(0.25)
+    assert mx.allclose(flash_attention(*qkv, scale=number, mask="causal"), wanted, atol=1e-6)
+    with pytest.raises(TypeError, match="incompatible function arguments"):
+        flash_attention(*qkv, scale="0.25")  # type: ignore[arg-type]
     monkeypatch.setenv("MLX_FLASH_DISABLE", "1")
     assert mx.array_equal(flash_attention(*qkv, scale=0.25, mask="causal"), wanted)
     with pytest.raises(ValueError, match="12 is not a positive multiple of 8"):
         flash_attention(*qkv, scale=0.25, block_size=12)
+
+
+def test_a_traced_scale_is_refused_as_by_mlx(qkv: list[mx.array]) -> None:
+    @mx.compile
+    def scaled(scale: mx.array) -> mx.array:
+        return current()(*qkv, scale=scale)  # type: ignore[no-any-return]
+
+    for enabled in (False, True):
+        with flash_attention_enabled(enabled), pytest.raises(TypeError, match="incompatible function arguments"):
+            scaled(mx.array(0.5))
+
+
+def test_names_of_modules_that_are_called_much_like_this_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("mlx_flash_runtime_helpers")
+    module.__dict__.update(sdpa=STOCK[0])
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    enable_flash_attention()
+    assert module.sdpa is current()
+    disable_flash_attention()
+    assert module.sdpa is STOCK[0]
 
 
 def test_threads_share_the_patch_and_lose_no_calls(qkv: list[mx.array]) -> None:

@@ -243,6 +243,7 @@ def test_the_cache_does_not_grow_with_a_long_decode() -> None:
     for length in range(1, 5000):
         keys = k[:, :, :length]
         planner.plan_call(q, keys, keys, None, None)
+        planner.plan_softcapped(q, keys, keys, None, 30.0)
     assert len(planner._plans) <= 4096
 
 
