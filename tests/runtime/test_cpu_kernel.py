@@ -3,6 +3,8 @@ test_runtime_attention.py, its derivatives those of test_runtime_transforms.py."
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from typing import Any
 
@@ -151,6 +153,25 @@ def test_compiled_for_any_shape(mask: Any) -> None:
         assert close(compiled(*inputs), wanted(*inputs, mask=mask))
 
 
+@pytest.mark.parametrize("axes", [1, 2, 3, 4])
+@pytest.mark.parametrize("additive", [False, True])
+def test_compiled_for_a_mask_of_any_shape(additive: bool, axes: int) -> None:
+    """And for its gradients, also of an additive mask."""
+
+    def gradients(q: mx.array, k: mx.array, v: mx.array, mask: mx.array) -> Any:
+        wrt = (0, 1, 2, 3) if additive else (0, 1, 2)
+        return mx.grad(lambda *inputs: mx.sin(attend(*inputs[:3], mask=inputs[3])).sum(), wrt)(q, k, v, mask)
+
+    compiled = mx.compile(gradients, shapeless=True)
+    for queries, keys in ((40, 40), (7, 30)):
+        inputs = Q[:, :, :queries], K[:, :, :keys], V[:, :, :keys]
+        mask = mx.random.normal((1, 1, queries, keys)[-axes:], key=mx.random.key(axes))
+        mask = mask if additive else mask < 1
+        for one, other in zip(compiled(*inputs, mask), gradients(*inputs, mask), strict=True):
+            assert one.shape == other.shape
+            assert close(one, other)
+
+
 def test_compiled_calls_that_differ_are_not_one() -> None:
     def both(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
         dense, causal, again = (attend(q, k, v, mask=mask) for mask in (None, "causal", "causal"))
@@ -160,3 +181,25 @@ def test_compiled_calls_that_differ_are_not_one() -> None:
     assert mx.array_equal(causal, again)
     assert close(dense, wanted(Q, K, V))
     assert close(causal, wanted(Q, K, V, mask="causal"))
+
+
+SHORT = """
+import resource
+import mlx.core as mx
+from mlx_flash_runtime import flash_attention, report
+gradient = mx.grad(lambda x: flash_attention(x, x, x, scale=0.1).sum())
+x = mx.random.normal((4096, 8, 1, 32))
+mx.eval(gradient(x[:1]), x)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+mx.eval(gradient(x))
+print(*report().as_dict()["routes"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts in KiB")
+def test_gradients_of_many_short_sequences_take_no_memory_by_the_lanes() -> None:
+    """A vector of queries for each head would be 64 MiB, all lanes of a tile four times as much."""
+    done = subprocess.run([sys.executable, "-c", SHORT], capture_output=True, text=True, timeout=120, check=True)
+    route, more = done.stdout.split()
+    assert route == "cpu_kernel"
+    assert int(more) * 1024 < 60 * 2**20

@@ -2,8 +2,8 @@
 // "FlashAttention", 2022, algorithm 4).
 //
 // With d = dout / row_sum and w = exp(score - row_max): dv = w^T d and dscore = w (d v^T + shift), where
-// shift = -sum(d * out). A piece of work owns a part of the keys of one key head, and so the gradients of these; to the
-// gradient of the queries it adds in a buffer of its own, and these buffers are added up at the end.
+// shift = -sum(d * out). A piece of work owns a part of the keys of one key head, and so the gradients of these. The
+// gradient of the queries it has in a buffer of its own; where a head is in several parts, these are added up at the end.
 #include "blocks.h"
 #include "few_queries.h"
 #include "scores.h"
@@ -26,13 +26,13 @@ class Backward {
     chunk_keys_ = std::clamp(fitting / block_keys, 1, 4) * block_keys;
     const int chunks = (shape_.key_length + chunk_keys_ - 1) / chunk_keys_;
     parts_ = heads_ > 0 ? std::clamp(2 * threads / heads_, 1, std::max(chunks, 1)) : 1;
-    dq_ = allocate(items() * part_floats());
+    if (parts_ > 1) dq_ = allocate(items() * part_floats());
     shifts_ = allocate(static_cast<int64_t>(heads_) * tiles_ * tile_queries);
   }
 
   void run(Pool& pool) {
     pool.run(items(), [this](int index, int) { work(index); });
-    pool.run(heads_ * tiles_, [this](int index, int) { finish(index / tiles_, index % tiles_); });
+    if (parts_ > 1) pool.run(heads_ * tiles_, [this](int index, int) { add_parts(index / tiles_, index % tiles_); });
     if (gradients_.sinks != nullptr) add_sinks();
   }
 
@@ -58,12 +58,14 @@ class Backward {
   };
 
   int items() const { return heads_ * parts_; }
+  // Of the gradient of queries: a tile's (the last one's may be fewer) and a head's.
   int64_t tile_floats() const { return static_cast<int64_t>(sizes_.head_dim) * tile_queries; }
-  int64_t part_floats() const { return tiles_ * tile_floats(); }
+  int64_t part_floats() const { return sizes_.head_dim * round_up(rows_of(shape_), lanes); }
 
   void work(int index) {
     const int head = index % heads_, part = index / heads_;
-    float* dq = dq_.get() + index * part_floats();
+    const Floats own = parts_ > 1 ? Floats() : allocate(part_floats());
+    float* dq = parts_ > 1 ? dq_.get() + index * part_floats() : own.get();
     std::fill_n(dq, part_floats(), 0.0f);
     const int64_t length = shape_.key_length;
     const Keys range{static_cast<int>(length * part / parts_), static_cast<int>(length * (part + 1) / parts_)};
@@ -103,6 +105,8 @@ class Backward {
       }
       write(head, chunk);
     }
+    if (parts_ > 1) return;
+    for (int i = 0; i < tiles_; ++i) finish(head, i, dq + i * tile_floats(), by_query, state.cotangent_by_row);
   }
 
   void start(int head, const Chunk& chunk) const {
@@ -200,19 +204,26 @@ class Backward {
                                        {k, sizes_.head_dim, memory.dscores, width, state.dq, width, keys});
   }
 
-  // The gradient of a tile of queries, and what its sinks need.
-  void finish(int head, int index) {
-    const Tile tile = make_tile(call_, head / shape_.key_heads, head % shape_.key_heads, index * tile_queries);
-    const int width = tile.width();
+  void add_parts(int head, int index) {
     Scratch scratch(2 * sizes_.by_query());
     float* by_query = scratch.take(sizes_.by_query());
     float* cotangent = scratch.take(sizes_.by_query());
     float* total = dq_.get() + head * part_floats() + index * tile_floats();
+    const int64_t floats = std::min(tile_floats(), part_floats() - index * tile_floats());
     for (int part = 1; part < parts_; ++part) {
       const float* more = total + part * heads_ * part_floats();
-      for (int64_t i = 0; i < tile_floats(); i += lanes) store(total + i, load(total + i) + load(more + i));
+      for (int64_t i = 0; i < floats; i += lanes) store(total + i, load(total + i) + load(more + i));
     }
-    for (int64_t i = 0; i < tile_floats(); i += lanes) store(total + i, load(total + i) * call_.scale);
+    finish(head, index, total, by_query, cotangent);
+  }
+
+  // The gradient of a tile of queries, of which `total` lacks the scale, and what its sinks need. The rest is memory.
+  void finish(int head, int index, float* total, float* by_query, float* cotangent) {
+    const Tile tile = make_tile(call_, head / shape_.key_heads, head % shape_.key_heads, index * tile_queries);
+    const int width = tile.width();
+    for (int64_t i = 0; i < static_cast<int64_t>(sizes_.head_dim) * width; i += lanes) {
+      store(total + i, load(total + i) * call_.scale);
+    }
     transpose(total, width, sizes_.head_dim, width, by_query, sizes_.head_dim);
     for (int lane = 0; lane < tile.count; ++lane) {
       const int64_t place = place_of(shape_, tile, lane);
@@ -246,7 +257,7 @@ class Backward {
   Gradients gradients_;
   Sizes sizes_;
   int heads_, tiles_, parts_, chunk_keys_;
-  Floats dq_;      // [parts][batch, key_heads][tiles][head_dim][width]
+  Floats dq_;      // [parts][batch, key_heads][tiles][head_dim][width], where there are several parts
   Floats shifts_;  // [batch, query_heads, query_length]
 };
 

@@ -24,7 +24,7 @@ mx::array seen_keys(const Structure& structure, int query_length, int key_length
 std::vector<mx::array> attend_in_operations(const std::vector<mx::array>& inputs, const Options& options,
                                             mx::Stream stream) {
   const mx::array &q = inputs[0], &k = inputs[1], &v = inputs[2];
-  const int batch = q.shape(0), heads = q.shape(1), key_heads = k.shape(1), groups = heads / key_heads;
+  const int key_heads = k.shape(1), groups = q.shape(1) / key_heads;
   const int query_length = q.shape(2), key_length = k.shape(2);
   auto in_groups = [&](const mx::array& x, int axis) { return mx::unflatten(x, axis, {key_heads, groups}, stream); };
   auto wide = [&](const mx::array& x) { return mx::astype(x, mx::float32, stream); };
@@ -42,7 +42,7 @@ std::vector<mx::array> attend_in_operations(const std::vector<mx::array>& inputs
     scores = mx::where(seen_keys(*options.structure, query_length, key_length, stream), scores, hidden, stream);
   }
   if (options.mask) {
-    mx::array mask = in_groups(mx::broadcast_to(inputs[3], {batch, heads, query_length, key_length}, stream), 1);
+    mx::array mask = inputs[3].shape(1) == 1 ? mx::expand_dims(inputs[3], 2, stream) : in_groups(inputs[3], 1);
     scores = mask.dtype() == mx::bool_ ? mx::where(mask, scores, hidden, stream) : mx::add(scores, wide(mask), stream);
   }
   mx::array row_max = mx::max(scores, -1, true, stream);

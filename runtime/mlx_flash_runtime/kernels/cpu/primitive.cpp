@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <numeric>
 #include <stdexcept>
 
 #include "mlx/ops.h"
@@ -175,9 +176,9 @@ mx::array attention(mx::array q, mx::array k, mx::array v, float scale, std::opt
   const mx::Dtype dtype = mx::promote_types(mx::promote_types(q.dtype(), k.dtype()), v.dtype());
   Arrays inputs = {mx::astype(q, dtype, stream), mx::astype(k, dtype, stream), mx::astype(v, dtype, stream)};
   if (mask) {
-    mx::Shape shape(4 - mask->ndim(), 1);
-    shape.insert(shape.end(), mask->shape().begin(), mask->shape().end());
-    mx::array with_four_axes = mx::reshape(*mask, shape, stream);
+    std::vector<int> missing(4 - mask->ndim());
+    std::iota(missing.begin(), missing.end(), 0);
+    mx::array with_four_axes = mx::expand_dims(*mask, missing, stream);  // not reshape, which compiles for one shape
     inputs.push_back(mask->dtype() == mx::bool_ ? with_four_axes : mx::astype(with_four_axes, dtype, stream));
   }
   if (sinks) inputs.push_back(mx::astype(*sinks, mx::float32, stream));
