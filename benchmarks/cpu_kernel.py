@@ -2,8 +2,8 @@
 
     python benchmarks/cpu_kernel.py [--only PART] [--json FILE]
 
-Parts: small, speed, training, decode, memory, scripts. Takes about 3 minutes on two cores, which nothing else should
-use. Writes benchmarks/results/cpu_kernel.json.
+Parts: small, short, speed, training, decode, memory, scripts. Takes about 3 minutes on two cores, which nothing else
+should use. Writes benchmarks/results/cpu_kernel.json.
 """
 
 from __future__ import annotations
@@ -93,6 +93,15 @@ def compared(runs: dict[str, Callable[[], Any]], seconds: float) -> dict[str, fl
     return {"mlx_ms": mlx_ms, "kernel_ms": kernel_ms, "speedup": mlx_ms / kernel_ms}
 
 
+def forward(function: Callable[..., mx.array], inputs: list[mx.array]) -> mx.array:
+    return function(*inputs)
+
+
+def gradients(function: Callable[..., mx.array], inputs: list[mx.array]) -> list[mx.array]:
+    """Those of q, k and v, for a cotangent like q."""
+    return mx.vjp(function, inputs, [inputs[0]])[1]
+
+
 def repeat(run: Callable[[], Any], calls: int) -> list[Any]:
     return [run() for _ in range(calls)]
 
@@ -104,6 +113,15 @@ def small() -> Iterator[Row]:
         runs = {name: partial(function, *inputs) for name, function in attentions(None, inputs).items()}
         target = "speedup 20" if dtype == "float32" else "speedup 15"
         yield row("small", f"batch {batch}, L {length}, D {dim}", dtype, target, **compared(runs, 3))
+
+
+def short() -> Iterator[Row]:
+    """Many short sequences, as of attention over time or along an axis: forward and with the gradients."""
+    for batch, length in ((2048, 3), (1024, 8), (256, 16)):
+        inputs = arrays(batch, length, length, 64, "float32")
+        for phase, run in (("forward", forward), ("training", gradients)):
+            runs = {name: partial(run, function, inputs) for name, function in attentions(None, inputs).items()}
+            yield row("short", f"batch {batch}, L {length}, D 64, {phase}", target="speedup 1", **compared(runs, 3))
 
 
 def speed() -> Iterator[Row]:
@@ -137,11 +155,7 @@ def training() -> Iterator[Row]:
     """Forward and backward."""
     for dtype, mask in product(("float32", "bfloat16"), (None, "causal")):
         inputs = arrays(1, 1024, 1024, 64, dtype)
-
-        def step(function: Callable[..., mx.array], inputs: list[mx.array] = inputs) -> list[mx.array]:
-            return mx.vjp(function, inputs, [inputs[0]])[1]
-
-        runs = {name: partial(step, function) for name, function in attentions(mask, inputs).items()}
+        runs = {name: partial(gradients, function, inputs) for name, function in attentions(mask, inputs).items()}
         target = "speedup 20" if dtype == "float32" else ""
         yield row("training", f"L 1024, D 64, {mask or 'dense'}", dtype, target, **compared(runs, 12))
 
@@ -199,7 +213,7 @@ def scripts() -> Iterator[Row]:
             yield row("scripts", title, "as the model", "whatever it is", **numbers)
 
 
-PARTS = {part.__name__: part for part in (small, speed, training, decode, memory, scripts)}
+PARTS = {part.__name__: part for part in (small, short, speed, training, decode, memory, scripts)}
 
 
 def main() -> None:

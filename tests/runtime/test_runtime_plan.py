@@ -100,6 +100,13 @@ def test_cpu_takes_blocks_where_they_were_measured_faster(case: Problem, name: s
     assert route(CPU, case)[0] == name
 
 
+def test_our_kernel_for_the_cpu_is_left_where_there_are_hardly_any_keys() -> None:
+    built = replace(CPU, own_kernel=True)
+    assert route(built, problem(1, 1))[0] == route(built, problem(2, mask="none"))[0] == "unfused"
+    assert route(built, problem(3))[0] == route(built, problem(1, 8192))[0] == "cpu_kernel"
+    assert route(built, problem(1, 1, softcap=30.0))[0] == "cpu_kernel"
+
+
 def test_a_kernel_that_metal_avoids_is_taken_where_scores_do_not_fit() -> None:
     assert route(METAL, problem(32768, head_dim=256))[0] == "forced"
     assert route(METAL, problem(2048, head_dim=256))[0] == "unfused"
