@@ -1,17 +1,19 @@
 """What is patched in mlx-lm besides MLX's attention function: where masks are made, and the attention that it has of
 its own (quantized keys and values, softcapped scores).
 
-The modules are patched when they are there: those imported later are found by `catch_up`, which the planner calls when
-it meets a new problem, as every model makes one in its first pass. What such a model did before its first attention
-call, to make the masks of that pass, was mlx-lm's own.
+A module that is imported while the patch is in place is patched as soon as it is loaded: an import hook sees to it.
 """
 
 from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import wraps
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 from typing import Any
 
 from . import masks, quantized, softcap
@@ -38,40 +40,78 @@ POINTS = (
     Point("mlx_lm.models.gear", ("_softcap_attention",), softcap.of_arrays),
 )
 
-_lock = threading.Lock()
-# By point, what has the function, the original and what is in its place.
-_patched: dict[Point, tuple[Any, Function, Function]] = {}
+_lock = threading.RLock()
 
 
-def catch_up() -> None:
-    """Patches what is loaded and not patched yet."""
+@dataclass(frozen=True)
+class _Patched:
+    """A function that was replaced, where it is looked up."""
+
+    point: Point
+    owner: Any
+    original: Function
+    ours: Function
+
+
+_patched: list[_Patched] = []
+
+
+def install() -> None:
+    """Patches the modules that are loaded, and the others when they will be."""
     with _lock:
+        if _hook not in sys.meta_path:
+            sys.meta_path.insert(0, _hook)
+        known = {done.point for done in _patched}
         for point in POINTS:
-            module = sys.modules.get(point.module)
-            if module is None:
-                continue
-            owner = _owner(module, point)
-            if point in _patched and _patched[point][0] is owner:
-                continue
-            original = getattr(owner, point.path[-1], None)
-            if original is None:  # another release of mlx-lm, or a module that is being loaded
-                continue
-            _take_out(point)  # of a module that was loaded anew
-            _patched[point] = (owner, original, point.wrap(original))
-            _put(owner, point, *_patched[point][1:])
+            if point not in known and point.module in sys.modules:
+                _patch(point, sys.modules[point.module])
 
 
 def uninstall() -> None:
     """Puts the originals back."""
     with _lock:
-        for point in POINTS:
-            _take_out(point)
+        if _hook in sys.meta_path:
+            sys.meta_path.remove(_hook)
+        for done in _patched:
+            _put(done.owner, done.point, done.ours, done.original)
+        _patched.clear()
 
 
-def _take_out(point: Point) -> None:
-    if point in _patched:
-        owner, original, ours = _patched.pop(point)
-        _put(owner, point, ours, original)
+class _Hook(MetaPathFinder):
+    """Finds the modules that have points as the other finders do, and has them patched after they are loaded."""
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        points = [point for point in POINTS if point.module == name]
+        if not points:
+            return None
+        others = (finder for finder in sys.meta_path if finder is not self and hasattr(finder, "find_spec"))
+        found = next((spec for finder in others if (spec := finder.find_spec(name, path, target))), None)
+        if found is not None and found.loader is not None:
+            execute = found.loader.exec_module
+
+            @wraps(execute)
+            def exec_module(module: ModuleType) -> None:
+                execute(module)
+                with _lock:
+                    # A loader may load other modules as well, and later than this hook is there.
+                    if module.__name__ == name and self in sys.meta_path:
+                        for point in points:
+                            _patch(point, module)
+
+            found.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return found
+
+
+_hook = _Hook()
+
+
+def _patch(point: Point, module: ModuleType) -> None:
+    owner = _owner(module, point)
+    original = getattr(owner, point.path[-1], None)
+    if original is not None:  # else another release of mlx-lm, or a module that is being loaded
+        ours = point.wrap(original)
+        _put(owner, point, original, ours)
+        _patched.append(_Patched(point, owner, original, ours))
 
 
 def _owner(module: Any, point: Point) -> Any:

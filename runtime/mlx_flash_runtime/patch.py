@@ -35,7 +35,7 @@ def install(planner: Planner) -> None:
                 stock.attention = current
             rebind(stock.attention, scaled_dot_product_attention)
             exporting.install()
-        mlx_lm_patches.catch_up()
+        mlx_lm_patches.install()
 
 
 def uninstall() -> None:

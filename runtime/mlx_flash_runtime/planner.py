@@ -10,7 +10,7 @@ from weakref import WeakSet
 
 import mlx.core as mx
 
-from . import gradient, mlx_lm_patches, state
+from . import gradient
 from .kernels.cpu import library
 from .layers import Kind
 from .masks import StructuredMask, structure_of
@@ -104,8 +104,6 @@ class Planner:
             self.known.clear()
 
     def _plan_anew(self, q: mx.array, k: mx.array, v: mx.array, mask: object, sinks: object) -> Plan:
-        if state.installed is self:
-            mlx_lm_patches.catch_up()
         problem = Problem.of(q, k, v, mask, sinks)
         return UNPLANNED if problem is None else self._planned(problem, mask)
 
