@@ -188,7 +188,7 @@ import resource
 import mlx.core as mx
 from mlx_flash_runtime import flash_attention, report
 gradient = mx.grad(lambda x: flash_attention(x, x, x, scale=0.1).sum())
-x = mx.random.normal((4096, 8, 1, 32))
+x = mx.random.normal((4096, 8, 3, 32))
 mx.eval(gradient(x[:1]), x)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 mx.eval(gradient(x))
@@ -198,8 +198,8 @@ print(*report().as_dict()["routes"], resource.getrusage(resource.RUSAGE_SELF).ru
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts in KiB")
 def test_gradients_of_many_short_sequences_take_no_memory_by_the_lanes() -> None:
-    """A vector of queries for each head would be 64 MiB, all lanes of a tile four times as much."""
+    """A whole tile of queries for each head would be 256 MiB. The arrays at hand are of 12 MiB each."""
     done = subprocess.run([sys.executable, "-c", SHORT], capture_output=True, text=True, timeout=120, check=True)
     route, more = done.stdout.split()
     assert route == "cpu_kernel"
-    assert int(more) * 1024 < 60 * 2**20
+    assert int(more) * 1024 < 128 * 2**20
