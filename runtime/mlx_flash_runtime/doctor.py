@@ -79,6 +79,9 @@ def examine() -> Examination:
     from .probe import Unanswered, answers
     from .problem import Device
 
+    environment = _environment()
+    if environment.status == "broken":  # nothing here runs with it
+        return Examination((_system(), _mlx(), environment))
     device = Device.current()
     try:
         kernels = tuple(answers(device))
@@ -89,7 +92,7 @@ def examine() -> Examination:
         _system(),
         _mlx(),
         _device(device),
-        _environment(),
+        environment,
         _calibration(device),
         _attention(),
         kernel_finding,
@@ -115,9 +118,11 @@ def _mlx() -> Finding:
     from .fused import KNOWN, is_known
     from .problem import mlx_release, mlx_version
 
-    first, end = (".".join(map(str, release)) for release in KNOWN)
     if is_known(mlx_release(mlx_version())):
-        return Finding("mlx", "ok", f"{mlx_version()}, a release that this package knows ({first} to before {end})")
+        (major, oldest), (_, end_minor) = KNOWN
+        supported = " and ".join(f"{major}.{minor}" for minor in range(oldest, end_minor))
+        return Finding("mlx", "ok", f"{mlx_version()} ({supported} are supported)")
+    first, end = (".".join(map(str, release)) for release in KNOWN)
     advice = f"MLX's own attention runs until then: pip install 'mlx>={first},<{end}', or a newer mlx-flash-runtime"
     return Finding("mlx", "broken", f"{mlx_version()}, which this package does not know", advice)
 
@@ -138,9 +143,21 @@ def _device(device: Any) -> Finding:
 
 
 def _environment() -> Finding:
-    mine = {name: value for name, value in sorted(os.environ.items()) if name.startswith("MLX_FLASH_") and value}
+    from .environment import PREFIX, switch
+    from .settings import VARIABLES
+
+    mine = {name: value for name, value in sorted(os.environ.items()) if name.startswith(PREFIX) and value}
     value = ", ".join(f"{name}={value}" for name, value in mine.items()) or "no MLX_FLASH_ variable is set"
-    if mine.get("MLX_FLASH_DISABLE", "0") != "0":
+    for name in mine.keys() & VARIABLES.keys():
+        try:
+            VARIABLES[name](mine[name])
+        except ValueError as error:
+            return Finding("environment", "broken", value, f"{name}: {error}; every patched script ends with this line")
+    unknown = sorted(mine.keys() - VARIABLES.keys())
+    if unknown:
+        advice = f"{', '.join(unknown)} is read by nothing; the variables are {', '.join(VARIABLES)}"
+        return Finding("environment", "warning", value, advice)
+    if switch(mine.get("MLX_FLASH_DISABLE", "0")):
         return Finding("environment", "warning", value, "flash attention stays off until MLX_FLASH_DISABLE is unset")
     return Finding("environment", "ok", value)
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any
 
+from .environment import switch, value_of
 from .routes import ROUTES
 
 BLOCK_MULTIPLE = 8
@@ -51,48 +51,45 @@ def flash_block_size(text: str) -> int:
     return size
 
 
+def _route(text: str) -> str:
+    known = [route.NAME for route in ROUTES]
+    if text not in known:
+        raise ValueError(f"{text} is not a route; the routes are {', '.join(known)}")
+    return text
+
+
+def _report_target(text: str) -> str | None:
+    try:
+        return "-" if switch(text) else None
+    except ValueError:
+        return text
+
+
+# Every variable of this package, with what makes a value of its text, or raises ValueError.
+VARIABLES: dict[str, Callable[[str], Any]] = {
+    "MLX_FLASH_DISABLE": switch,
+    "MLX_FLASH_BLOCK_SIZE": flash_block_size,
+    "MLX_FLASH_ROUTE": _route,
+    "MLX_FLASH_CALIBRATION": str,
+    "MLX_FLASH_BUILD": switch,
+    "MLX_FLASH_REPORT": _report_target,
+}
+
+
 def resolve(enabled: bool, block_size: int | None) -> Settings:
     """Arguments and environment together: `MLX_FLASH_DISABLE` wins over `enabled`, `block_size` over its variable.
 
-    Raises ValueError for a bad `block_size`. A bad variable is the user's mistake rather than the program's: one line
-    on stderr and exit status 2, as argparse does for a bad flag.
+    Raises ValueError for a bad `block_size`. A bad variable, whichever, ends the program, see `value_of`.
     """
     block_size = checked_block_size(block_size)
-    if block_size is None:
-        block_size = _environment_block_size()
-    return Settings(enabled and not _environment_switch("MLX_FLASH_DISABLE"), block_size, _environment_route())
+    found = {name: value_of(name, parse, None) for name, parse in VARIABLES.items()}
+    return Settings(
+        enabled and not found["MLX_FLASH_DISABLE"],
+        found["MLX_FLASH_BLOCK_SIZE"] if block_size is None else block_size,
+        found["MLX_FLASH_ROUTE"],
+    )
 
 
 def report_target() -> str | None:
     """`MLX_FLASH_REPORT`: None for no report at exit, `"-"` for a summary on stderr, else the path of a JSON file."""
-    value = os.environ.get("MLX_FLASH_REPORT", "")
-    return {"": None, "0": None, "1": "-"}.get(value, value)
-
-
-def _environment_switch(name: str) -> bool:
-    return os.environ.get(name, "") not in ("", "0")
-
-
-def _environment_block_size() -> int | None:
-    text = os.environ.get("MLX_FLASH_BLOCK_SIZE", "")
-    if not text:
-        return None
-    try:
-        return flash_block_size(text)
-    except argparse.ArgumentTypeError as error:
-        _exit_for("MLX_FLASH_BLOCK_SIZE", str(error))
-
-
-def _environment_route() -> str | None:
-    name = os.environ.get("MLX_FLASH_ROUTE", "")
-    if not name:
-        return None
-    known = [route.NAME for route in ROUTES]
-    if name not in known:
-        _exit_for("MLX_FLASH_ROUTE", f"{name} is not a route; the routes are {', '.join(known)}")
-    return name
-
-
-def _exit_for(variable: str, message: str) -> NoReturn:
-    print(f"{variable}: {message}", file=sys.stderr)
-    raise SystemExit(2)
+    return value_of("MLX_FLASH_REPORT", _report_target, None)

@@ -157,7 +157,11 @@ def test_another_nanobind_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("code", "variables"),
-    [(SCRIPT, {"MLX_FLASH_BUILD": "0"}), (SCRIPT.replace("200", "8"), {}), (SCRIPT, {"MLX_FLASH_ROUTE": "blockwise"})],
+    [
+        (SCRIPT, {"MLX_FLASH_BUILD": "off"}),
+        (SCRIPT.replace("200", "8"), {}),
+        (SCRIPT, {"MLX_FLASH_ROUTE": "blockwise"}),
+    ],
     ids=["forbidden", "toy sizes", "another route"],
 )
 def test_nothing_is_built_where_nobody_wants_it(code: str, variables: dict[str, str], tmp_path: Path) -> None:

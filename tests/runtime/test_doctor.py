@@ -105,6 +105,21 @@ def test_switched_off_is_a_warning() -> None:
     assert "MLX_FLASH_DISABLE=1" in found["value"]
 
 
+def test_a_value_that_no_script_runs_with_is_broken() -> None:
+    done = doctor("--json", MLX_FLASH_ROUTE="x")
+    found = findings(done)["environment"]
+    assert (done.returncode, found["status"]) == (1, "broken")
+    assert "MLX_FLASH_ROUTE=x" in found["value"]
+    assert found["advice"].startswith("MLX_FLASH_ROUTE: x is not a route; ")
+
+
+def test_a_name_that_nothing_reads_is_a_warning() -> None:
+    found = findings(doctor("--json", MLX_FLASH_FOO="1"))["environment"]
+    assert found["status"] == "warning"
+    assert "MLX_FLASH_FOO=1" in found["value"]
+    assert found["advice"].startswith("MLX_FLASH_FOO is read by nothing; the variables are MLX_FLASH_DISABLE, ")
+
+
 def test_an_unknown_mlx_is_broken() -> None:
     done = doctor("--json", before="import mlx.core; mlx.core.__version__ = '0.99.0'")
     found = findings(done)["mlx"]

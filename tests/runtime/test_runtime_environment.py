@@ -82,7 +82,26 @@ def test_disable_variable_wins(script: Path, plain: str) -> None:
     done = run(script, MLX_FLASH_DISABLE="1", MLX_FLASH_REPORT="1")
     assert (done.returncode, done.stdout) == (0, plain)
     assert done.stderr == "flash attention: no attention calls (off)\n"
-    assert run(script, MLX_FLASH_DISABLE="0").stderr == ON
+
+
+@pytest.mark.parametrize("word", ["", "0", "false", "No", "OFF"])
+def test_words_for_off_switch_nothing_on(script: Path, tmp_path: Path, word: str) -> None:
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        cwd=tmp_path,  # where a report would be written
+        env={**os.environ, "MLX_FLASH_DISABLE": word, "MLX_FLASH_REPORT": word},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, ON)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("word", ["1", "true", "Yes", "ON"])
+def test_words_for_on(script: Path, word: str) -> None:
+    done = run(script, MLX_FLASH_DISABLE=word, MLX_FLASH_REPORT=word)
+    assert (done.returncode, done.stderr) == (0, "flash attention: no attention calls (off)\n")
 
 
 def test_disable_flag(script: Path, plain: str) -> None:
@@ -126,6 +145,8 @@ def test_block_size_variable(script: Path) -> None:
     [
         ("MLX_FLASH_BLOCK_SIZE", "7", "7 is not a positive multiple of 8"),
         ("MLX_FLASH_BLOCK_SIZE", "many", "many is not a positive multiple of 8"),
+        ("MLX_FLASH_DISABLE", "maybe", "maybe is neither on (1, true, yes) nor off (0, false, no)"),
+        ("MLX_FLASH_BUILD", "2", "2 is neither on (1, true, yes) nor off (0, false, no)"),
         (
             "MLX_FLASH_ROUTE",
             "fast",

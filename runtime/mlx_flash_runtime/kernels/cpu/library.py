@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.machinery
 import importlib.util
-import os
 import subprocess
 import sys
 import threading
@@ -15,6 +14,7 @@ from typing import Any, Literal
 
 import mlx.core as mx
 
+from ...environment import may_build
 from ...log import announce, logger
 from . import cache
 from .toolchain import MODULE, BuildError, Toolchain
@@ -109,7 +109,7 @@ def want(then: Callable[[], None]) -> None:
     """Has the kernel built in the background if that was not tried yet, and calls `then` from another thread when it is
     there. One line on stderr says so, or why it cannot be. `MLX_FLASH_BUILD=0` forbids it, silently."""
     global _state
-    if _state != "not built" or os.environ.get("MLX_FLASH_BUILD") == "0":
+    if _state != "not built" or not may_build():
         return
     with _lock:
         if _state != "not built":

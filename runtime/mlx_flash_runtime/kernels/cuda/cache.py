@@ -15,6 +15,7 @@ from pathlib import Path
 import mlx.core as mx
 
 from ... import whole_files
+from ...environment import may_build
 from ...log import logger
 from . import nvrtc
 from .source import PRELUDE, Input, Source
@@ -56,7 +57,7 @@ def put(source: Source) -> None:
 def why_not(capability: tuple[int, int]) -> str:
     """Why MLX cannot have kernels from here; empty where it can. A kernel of one line says so once for an MLX, on the
     GPU; the answer is kept beside the kernels."""
-    if os.environ.get("MLX_FLASH_BUILD") == "0":
+    if not may_build():
         return "MLX_FLASH_BUILD=0 forbids to build it"
     probe = Source("flash_probe", capability, (Input("like", "float"),), "float", _PROBE)
     try:

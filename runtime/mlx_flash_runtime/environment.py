@@ -1,0 +1,40 @@
+"""The environment variables `MLX_FLASH_...`, read in one way."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+PREFIX = "MLX_FLASH_"
+_WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+
+
+def switch(text: str) -> bool:
+    """Whether `text` switches something on; raises ValueError unless it is one of the usual words."""
+    try:
+        return _WORDS[text.lower()]
+    except KeyError:
+        raise ValueError(f"{text} is neither on (1, true, yes) nor off (0, false, no)") from None
+
+
+def value_of(name: str, parse: Callable[[str], T], unset: T) -> T:
+    """What `parse` makes of a variable, `unset` where it is empty or not there.
+
+    Where `parse` raises ValueError, that is the user's mistake rather than the program's: one line on stderr and exit
+    status 2, as argparse does for a bad flag.
+    """
+    text = os.environ.get(name, "")
+    try:
+        return parse(text) if text else unset
+    except ValueError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def may_build() -> bool:
+    """Whether `MLX_FLASH_BUILD` allows to compile kernels unasked."""
+    return value_of("MLX_FLASH_BUILD", switch, True)
