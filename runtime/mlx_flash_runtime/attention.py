@@ -86,12 +86,15 @@ def explain(
     given. `extra_memory` and `stock_memory` of the answer are the predicted peaks in bytes of one forward call, planned
     and by MLX's own function, beyond its inputs and its output.
 
-    Raises ValueError for a bad `block_size` and for arguments that no attention call can have.
+    Raises ValueError for a bad `block_size` and for arguments that no attention call can have, TypeError for a `device`
+    that is no Device, such as a name.
     """
     problem = q if isinstance(q, Problem) else Problem.of(q, k, v, mask, sinks)
     if problem is None:
         raise ValueError("these are not the arguments of an attention call")
     device = device or Device.current()
+    if not isinstance(device, Device):
+        raise TypeError(f"device is a mlx_flash_runtime.problem.Device, not {device!r}")
     chosen: Plan = plan(problem, device, _settings(block_size))
     return explanation_of(chosen, device)
 

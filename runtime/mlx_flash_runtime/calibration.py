@@ -119,9 +119,15 @@ def read() -> dict[str, Measured]:
 
 
 def _measured(entry: Any) -> Measured:
-    if not isinstance(entry["route"], str):
-        raise ValueError(f"{entry['route']!r} is not a route")
-    return Measured(entry["route"], entry["gain"], entry["ms"])
+    route, gain, ms = entry["route"], entry["gain"], entry["ms"]
+    if not isinstance(route, str):
+        raise ValueError(f"{route!r} is not a route")
+    if not isinstance(gain, float | int | None):
+        raise ValueError(f"{gain!r} is not a gain")
+    for milliseconds in (number for times in ms.values() for number in times.values()):
+        if not isinstance(milliseconds, float | int):
+            raise ValueError(f"{milliseconds!r} is not a time")
+    return Measured(route, gain, ms)
 
 
 def save(measured: dict[str, Measured]) -> None:

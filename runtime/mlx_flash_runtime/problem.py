@@ -265,7 +265,7 @@ def mlx_release(version: str) -> tuple[int, ...]:
     """`"0.32.4"` and `"0.32.4.dev20260101+abc"` are both `(0, 32, 4)`; what is not a version is `()`."""
     numbers: list[int] = []
     for part in version.split(".")[:3]:
-        if not part.isdigit():
+        if not part.isdecimal():
             break
         numbers.append(int(part))
     return tuple(numbers)

@@ -37,9 +37,13 @@ def compare(environment: dict[str, str], tmp_path: Path) -> Compare:
     """Runs the command; its options, then the script's command line."""
 
     def compare(
-        *command: str, options: tuple[str, ...] = ("--runs", "1"), env: dict[str, str] | None = None
+        *command: str,
+        program: str | None = sys.executable,
+        options: tuple[str, ...] = ("--runs", "1"),
+        env: dict[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        words = [sys.executable, "-m", "mlx_flash_runtime.cli", "compare", *options, "--", sys.executable, *command]
+        own = () if program is None else (program,)
+        words = [sys.executable, "-m", "mlx_flash_runtime.cli", "compare", *options, "--", *own, *command]
         return subprocess.run(
             words, env={**environment, **(env or {})}, cwd=tmp_path, capture_output=True, text=True, check=False
         )
@@ -134,8 +138,11 @@ def test_a_server_that_fails_before_its_client(compare: Compare, tmp_path: Path)
 def test_a_client_that_cannot_be_run(compare: Compare, tmp_path: Path) -> None:
     (tmp_path / "server.py").write_text("import time\ntime.sleep(60)\n")
     done = compare("server.py", options=("--client", "no-such-program"))
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == "error: no-such-program cannot be run: No such file or directory"
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: no-such-program cannot be run: no such program\n"
+    unbalanced = compare("server.py", options=("--client", "'"))
+    assert (unbalanced.returncode, unbalanced.stdout) == (2, "")
+    assert unbalanced.stderr.splitlines()[-1].endswith('"\'" is not a command: No closing quotation')
 
 
 def test_a_server_is_ended_after_the_timeout(patched: Path, models: Path, compare: Compare, tmp_path: Path) -> None:
@@ -193,3 +200,23 @@ def test_nothing_to_run(command: tuple[str, ...], message: str, compare: Compare
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (("nosuchcmd",), "nosuchcmd cannot be run: no such program"),
+        (("script.py",), "script.py cannot be run: no such program; a script runs as python script.py"),
+        (
+            ("true",),
+            "true did not enable flash attention: it is not patched, or the runtime is not installed for its Python",
+        ),
+    ],
+)
+def test_a_command_that_runs_no_script(
+    command: tuple[str, ...], message: str, compare: Compare, tmp_path: Path
+) -> None:
+    (tmp_path / "script.py").touch()
+    done = compare(*command, program=None)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines()[-1] == f"error: {message}"

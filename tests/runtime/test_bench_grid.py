@@ -187,6 +187,7 @@ def test_every_file_holds_the_same_rows(tmp_path: Path) -> None:
         (("--dtype", "float31"), "'float31' is not one of float32, float16, bfloat16"),
         (("--length", "64,x"), "'x' is not a positive whole number"),
         (("--length", "0"), "'0' is not a positive whole number"),
+        (("--length", "²"), "'²' is not a positive whole number"),
         (("--mask", "window:0"), "window:0 is not a mask"),
         (("--mask", "sliding"), "sliding is not a mask"),
         (("--phase", "fill"), "'fill' is not one of prefill, decode, train"),

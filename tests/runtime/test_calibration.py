@@ -267,7 +267,18 @@ def test_saving_adds_and_replaces_in_one_step(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["{", "[]", '{"format": 2, "classes": {}}', '{"format": 1, "classes": {"a": {}}}', "\x00", "null"]
+    "content",
+    [
+        "{",
+        "[]",
+        '{"format": 2, "classes": {}}',
+        '{"format": 1, "classes": {"a": {}}}',
+        '{"format": 1, "classes": {"a": {"route": "unfused", "gain": 1.0, "ms": 3}}}',
+        '{"format": 1, "classes": {"a": {"route": "unfused", "gain": 1.0, "ms": {"decode": {"unfused": "q"}}}}}',
+        '{"format": 1, "classes": {"a": {"route": "unfused", "gain": "q", "ms": {}}}}',
+        "\x00",
+        "null",
+    ],
 )
 def test_a_broken_file_is_a_warning_and_the_shipped_rules(
     content: str, file: Path, caplog: pytest.LogCaptureFixture
@@ -278,6 +289,7 @@ def test_a_broken_file_is_a_warning_and_the_shipped_rules(
         assert [route(SMALL, MACHINE) for _ in range(3)] == [route(SMALL, replace(MACHINE, name=""))] * 3
     assert len(caplog.records) == 1
     assert f"{file} is ignored, mlx-flash tune writes it anew" in caplog.text
+    assert command("--show").stdout == f"nothing was measured yet: there is nothing in {file}\n"
     calibration.save({class_of(SMALL, MACHINE): Measured("blockwise", 2.0)})
     assert route(SMALL, MACHINE) == "blockwise"
 

@@ -138,9 +138,10 @@ def test_a_call_by_its_shape_elsewhere(options: tuple[object, ...], route: str) 
 
 
 def test_a_capability_that_is_none_is_told() -> None:
-    result = explain(*SHAPE, "--device", "cuda", "--capability", "8")
-    assert result.exit_code == 2
-    assert "'8' is not a compute capability, such as 8.0" in result.stderr
+    for value in ("8", "².1"):
+        result = explain(*SHAPE, "--device", "cuda", "--capability", value)
+        assert result.exit_code == 2
+        assert f"'{value}' is not a compute capability, such as 8.0" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -196,6 +197,7 @@ def test_a_model_that_does_not_run_or_would_have_to_is_one_line(tmp_path: Path) 
         (("--model", ".", "--heads", 4, "--kv-heads", 2), "--heads, --kv-heads: shapes are those of the model"),
         (("--heads", 4, "--head-dim", 64, "--kv-heads", 3), "3 key heads do not divide 4 query heads"),
         (("--heads", 4, "--head-dim", 64, "--mask", "diagonal"), "diagonal is not a mask"),
+        (("--heads", 4, "--head-dim", 64, "--mlx", "0.32.²"), "--mlx 0.32.²: this package knows MLX 0.31 up to"),
         (("--heads", 4, "--head-dim", 64, "--mlx", "0.99"), "--mlx 0.99: this package knows MLX 0.31 up to"),
         (
             ("--heads", 4, "--head-dim", 64, "--device", "metal", "--capability", "8.0"),

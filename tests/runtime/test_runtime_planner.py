@@ -263,3 +263,9 @@ def test_explain_arrays_and_problems() -> None:
     assert explain(told.problem, device=METAL).extra_memory == 0
     with pytest.raises(ValueError, match="not the arguments of an attention call"):
         explain(q, k[0], v)
+
+
+def test_a_device_by_its_name_is_none() -> None:
+    q = mx.zeros((1, 2, 8, 16))
+    with pytest.raises(TypeError, match=r"problem\.Device, not 'metal'"):
+        explain(q, q, q, device="metal")  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import shutil
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -67,6 +68,13 @@ def find_script(command: Sequence[str]) -> Script:
     return Script(tuple(command), command[0], None)
 
 
+def need_program(name: str) -> None:
+    """Raises FileNotFoundError where there is no program of that name."""
+    if shutil.which(name) is None:
+        advice = f"; a script runs as python {name}" if name.endswith(".py") else ""
+        raise FileNotFoundError(f"{name} cannot be run: no such program{advice}")
+
+
 def measure(
     script: Script,
     runs: int,
@@ -106,9 +114,10 @@ def _check(script: Script, mode: str, outcome: Outcome) -> None:
         who = f"the client of {script.name}" if outcome.client_failed else script.name
         raise ScriptFailed(f"{who} ended with {how}, {which}:\n{last}")
     if outcome.report is None:
+        advice = f". Patch it: flash-integrate {script.name}" if script.name.endswith(".py") else ""
         raise NotPatched(
             f"{script.name} did not enable flash attention: it is not patched, or the runtime is not installed for its "
-            f"Python. Patch it: flash-integrate {script.name}"
+            f"Python{advice}"
         )
     if mode != "stock" and not outcome.report["enabled"]:
         raise NotPatched(f"{script.name} ran with flash attention off: its command line or this MLX turns it off")

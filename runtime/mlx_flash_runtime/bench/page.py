@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from html import escape
+from pathlib import Path
 
 from . import plots
 from .machine import described
 from .show import tables_of
-from .tables import Document, Table
+from .tables import Document, NotAResult, Table
 
 _STYLE = """
 :root {
@@ -56,21 +57,33 @@ details li { margin: .3rem 0; max-width: 60rem; }
 """
 
 
-def page(documents: Sequence[Document]) -> str:
-    """The page: each result with its picture, its tables and what the words in them mean."""
-    title = documents[0].title if len(documents) == 1 else "Attention on MLX, measured"
-    contents = "".join(
-        f'<li><a href="#r{n}">{escape(each.title)}</a> <code>{escape(each.command)}</code></li>'
-        for n, each in enumerate(documents)
-    )
-    nav = f"<nav><ol>{contents}</ol></nav>" if len(documents) > 1 else ""
-    sections = "".join(_section(document, number) for number, document in enumerate(documents))
+# What reading rows, texts or a machine raises where a file was changed after it was written.
+_DAMAGE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+
+
+def page(documents: Mapping[Path, Document]) -> str:
+    """The page: each result with its picture, its tables and what the words in them mean. Raises NotAResult, which
+    names the file, where its rows or texts are not those of a result."""
+    contents, sections = "", ""
+    for number, (path, document) in enumerate(documents.items()):
+        try:
+            sections += _section(document, number)
+            contents += _entry(document, number)
+        except _DAMAGE as error:
+            raise NotAResult(f"{path} is not as mlx-flash wrote it: {type(error).__name__}: {error}") from error
+    several = len(documents) > 1
+    title = "Attention on MLX, measured" if several else next(iter(documents.values())).title
+    nav = f"<nav><ol>{contents}</ol></nav>" if several else ""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
         f"<header><h1>{escape(title)}</h1>{nav}</header>\n{sections}</body>\n</html>\n"
     )
+
+
+def _entry(document: Document, number: int) -> str:
+    return f'<li><a href="#r{number}">{escape(document.title)}</a> <code>{escape(document.command)}</code></li>'
 
 
 def _section(document: Document, number: int) -> str:

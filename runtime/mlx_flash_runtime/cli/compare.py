@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.progress import Progress
@@ -13,6 +14,22 @@ from ..bench import show
 from ..bench.machine import machine
 from ..bench.tables import Document
 from .options import Failure, Outputs, Usage, output_options, progress_console
+
+
+class CommandLine(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases of click alone
+    """A command in one argument, as a shell would split it."""
+
+    name = "COMMAND"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """`("curl", "localhost")` of `curl localhost`."""
+        try:
+            words = tuple(shlex.split(value))
+        except ValueError as error:
+            self.fail(f"{value!r} is not a command: {error}", param, ctx)
+        if not words:
+            self.fail("it is empty", param, ctx)
+        return words
 
 
 @click.command(context_settings={"allow_interspersed_args": False})
@@ -26,6 +43,7 @@ from .options import Failure, Outputs, Usage, output_options, progress_console
 )
 @click.option(
     "--client",
+    type=CommandLine(),
     metavar="COMMAND",
     help="For a script that is a server: a command that asks it something. The server is stopped after it.",
 )
@@ -35,7 +53,7 @@ def compare(
     runs: int,
     timeout: float,
     stdin: Path | None,
-    client: str | None,
+    client: tuple[str, ...] | None,
     command: tuple[str, ...],
     **files: Path | None,
 ) -> None:
@@ -54,6 +72,8 @@ def compare(
     facts = machine()
     try:
         script = comparing.find_script(command)
+        for program in (command[0], *(client or ())[:1]):
+            comparing.need_program(program)
         with Progress(console=progress_console(), transient=True) as progress:
             task = progress.add_task(f"running {script.name}", total=len(comparing.MODES) * (comparing.WARM_UPS + runs))
             measured = comparing.measure(
@@ -61,7 +81,7 @@ def compare(
                 runs,
                 stdin=stdin,
                 timeout=timeout,
-                client=None if client is None else shlex.split(client),
+                client=client,
                 progress=lambda: progress.advance(task),
             )
             outcomes = list(measured)
@@ -75,7 +95,7 @@ def compare(
         str(comparing.agreement_of(outcomes)),
         comparing.routes_of(outcomes),
     )
-    server = f"--client {shlex.quote(client)} " if client else ""
+    server = f"--client {shlex.quote(shlex.join(client))} " if client else ""
     command_line = f"mlx-flash compare --runs {runs} {server}-- {shlex.join(command)}"
     outputs.write(
         Document(

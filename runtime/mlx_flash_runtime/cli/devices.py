@@ -25,7 +25,7 @@ class Capability(click.ParamType):  # type: ignore[type-arg]  # generic in newer
         if isinstance(value, tuple):
             return value
         major, dot, minor = value.partition(".")
-        if not (dot and major.isdigit() and minor.isdigit()):
+        if not (dot and major.isdecimal() and minor.isdecimal()):
             self.fail(f"{value!r} is not a compute capability, such as 8.0", param, ctx)
         return int(major), int(minor)
 
@@ -69,7 +69,7 @@ def device_of(
         device = replace(device, capability=capability)
     if mlx is not None:
         device = replace(device, mlx=mlx_release(mlx))
-        if not is_known(device.mlx):
+        if not (is_known(device.mlx) and all(part.isdecimal() for part in mlx.split("."))):
             first, end = (".".join(map(str, release)) for release in KNOWN)
             raise Usage(f"--mlx {mlx}: this package knows MLX {first} up to, not including, {end}")
     return device

@@ -52,7 +52,7 @@ class Several(click.ParamType):  # type: ignore[type-arg]  # generic in newer re
             if part not in self.choices:
                 self.fail(f"{part!r} is not one of {', '.join(self.choices)}", param, ctx)
             return part
-        if not part.isdigit() or int(part) < 1:
+        if not part.isdecimal() or int(part) < 1:
             self.fail(f"{part!r} is not a positive whole number", param, ctx)
         return int(part)
 
@@ -73,8 +73,8 @@ class Outputs:
                 raise Usage(f"--plot {self.plot}: the file's name must end in .png or .svg")
             need_matplotlib()
         for path in (self.json, self.csv, self.markdown, self.plot):
-            if path is not None and not path.absolute().parent.is_dir():
-                raise Usage(f"{path}: there is no folder {path.absolute().parent}")
+            if path is not None:
+                need_folder_of(path)
 
     def write(self, document: Document) -> None:
         """The files, then the tables on the terminal, which a pager may close. Raises Failure."""
@@ -110,6 +110,12 @@ def output_options(command: F) -> F:
     ):
         command = click.option(f"--{name}", f"{name}_file", type=path, metavar="FILE", help=text)(command)
     return command
+
+
+def need_folder_of(path: Path) -> None:
+    """Raises Usage where the folder that the file is to be written into is not there."""
+    if not path.absolute().parent.is_dir():
+        raise Usage(f"{path}: there is no folder {path.absolute().parent}")
 
 
 def need_matplotlib() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ..bench.tables import NotAResult, load
-from .options import Failure, Usage, need_matplotlib
+from .options import Failure, Usage, need_folder_of, need_matplotlib
 
 
 @click.command()
@@ -21,14 +21,15 @@ def report(results: tuple[Path, ...], target: Path) -> None:
     Of files that `mlx-flash bench` or `mlx-flash compare` wrote with --json. The page needs no network.
     """
     need_matplotlib()
-    try:
-        documents = [load(path) for path in results]
-    except NotAResult as error:
-        raise Usage(str(error)) from error
+    need_folder_of(target)
     from ..bench.page import page
 
     try:
-        target.write_text(page(documents), encoding="utf-8")
+        text = page({path: load(path) for path in results})
+    except NotAResult as error:
+        raise Usage(str(error)) from error
+    try:
+        target.write_text(text, encoding="utf-8")
     except OSError as error:
         raise Failure(f"{target}: {error.strerror}") from error
     click.echo(f"wrote {target}")
