@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -179,6 +181,33 @@ def test_a_child_of_a_script_that_is_building_goes_on_without(tmp_path: Path) ->
     done = python(SCRIPT.replace("mx.eval(first)\n", fork), cache=tmp_path, CXX=str(slow))
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["unfused", "building"]
+
+
+def is_running(process: str) -> bool:
+    state = subprocess.run(["ps", "-o", "stat=", "-p", process], capture_output=True, text=True, check=False).stdout
+    return bool(state.strip()) and not state.startswith("Z")
+
+
+def test_ctrl_c_ends_a_build_and_its_compilers(tmp_path: Path) -> None:
+    slow, log = tmp_path / "slow", tmp_path / "log"
+    slow.write_text(f"#!/bin/sh\nsleep 600 & echo $! >> {log}\nwait\n")
+    slow.chmod(0o755)
+    command = [sys.executable, "-m", "mlx_flash_runtime.cli", "doctor", "--build"]
+    doctor = subprocess.Popen(
+        command, env=environment(tmp_path, CXX=str(slow)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    jobs = min(os.cpu_count() or 1, len(toolchain.Toolchain.find().sources()))
+    while not log.exists() or len(log.read_text().split()) < jobs:
+        assert doctor.poll() is None
+        time.sleep(0.05)
+    doctor.send_signal(signal.SIGINT)
+    out, err = doctor.communicate(timeout=60)  # the compilers themselves take ten minutes
+    assert (doctor.returncode, out, err.splitlines()[-1]) == (130, "", "stopped")
+    compilers = log.read_text().split()
+    assert len(compilers) == jobs  # no other one was started
+    assert not any(map(is_running, compilers))
+    assert not list(tmp_path.rglob("build-*"))
+    assert not list(tmp_path.rglob("*.failed"))
 
 
 def test_doctor_builds_ahead(built: Path, compiler: Path, tmp_path: Path) -> None:

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from importlib import import_module
+from typing import Any
 
 import click
 
 from ..version import __version__
+
+
+class Interrupted(click.ClickException):
+    """Ctrl-C: one line on stderr and the status that a shell gives it, where click's own would say that a result is
+    wrong."""
+
+    exit_code = 130
+
+    def show(self, file: Any = None) -> None:
+        click.echo("stopped", file=file, err=True)
 
 
 class LazyGroup(click.Group):
@@ -16,6 +27,12 @@ class LazyGroup(click.Group):
     def __init__(self, *, lazy: dict[str, tuple[str, str]], **settings: object) -> None:
         super().__init__(**settings)  # type: ignore[arg-type]  # click's own settings, passed on
         self.lazy = lazy
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise Interrupted("stopped") from None
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.lazy)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from pathlib import Path
 
 from . import cache
@@ -63,36 +66,86 @@ def _compile(tools: Toolchain, folder: Path, progress: Progress) -> Path:
     sources = tools.sources()
     objects = [folder / f"{source.stem}.o" for source in sources]
     steps = len(sources) + 2
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as pool, _Commands() as commands:
         jobs = {
-            pool.submit(_run, tools.compilation(source, target), f"compiling {source.name}"): source.name
+            pool.submit(commands.run, tools.compilation(source, target), f"compiling {source.name}"): source.name
             for source, target in zip(sources, objects, strict=True)
         }
         for done, job in enumerate(as_completed(jobs), start=1):
             job.result()
             progress(done, steps, jobs[job])
-    library = folder / f"{MODULE}.so"
-    _run(tools.linking(objects, library), "linking")
-    progress(steps - 1, steps, "linking")
-    _run([sys.executable, "-I", "-c", _CHECK, str(library), *sys.path], "trying the library")
-    progress(steps, steps, "a first run")
+        library = folder / f"{MODULE}.so"
+        commands.run(tools.linking(objects, library), "linking")
+        progress(steps - 1, steps, "linking")
+        commands.run([sys.executable, "-I", "-c", _CHECK, str(library), *sys.path], "trying the library")
+        progress(steps, steps, "a first run")
     return library
 
 
-def _run(command: list[str], what: str) -> None:
-    try:
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=_SECONDS
-        )
-        output = f"{done.stdout}{done.stderr}"
-        code = done.returncode
-    except (OSError, subprocess.TimeoutExpired) as error:
-        output, code = str(error), 1
-    if code:
-        log = cache.folder() / "build.log"
-        log.write_text(f"{' '.join(command)}\n{output}", encoding="utf-8")
-        lines = [line.strip() for line in output.splitlines() if line.strip()]
-        telling = next(
-            (line for line in lines if "error" in line.lower()), lines[-1] if lines else f"exit status {code}"
-        )
-        raise BuildError(f"{what} failed: {telling[:200]}", log)
+class _Commands:
+    """Commands that threads run; when the `with` block ends by an exception, as by Ctrl-C, so do they, and no other one
+    starts."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: set[subprocess.Popen[str]] = set()
+        self._over = False
+
+    def __enter__(self) -> _Commands:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            return
+        with self._lock:
+            self._over = True
+            for process in self._running:
+                _kill(process)
+
+    def run(self, command: list[str], what: str) -> None:
+        """Raises BuildError unless the command succeeds."""
+        try:
+            process = self._started(command, what)
+            try:
+                output, _ = process.communicate(timeout=_SECONDS)
+            except BaseException:  # too long, or Ctrl-C
+                _kill(process)
+                raise
+            finally:
+                with self._lock:
+                    self._running.discard(process)
+            code = process.returncode
+        except (OSError, subprocess.TimeoutExpired) as error:
+            output, code = str(error), 1
+        if code and not self._over:
+            raise _failed(command, what, output, code)
+
+    def _started(self, command: list[str], what: str) -> subprocess.Popen[str]:
+        with self._lock:
+            if self._over:
+                raise BuildError(f"{what} was stopped")
+            # In a session of its own: a compiler's parts end with it.
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                start_new_session=True,
+            )
+            self._running.add(process)
+        return process
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _failed(command: list[str], what: str, output: str, code: int) -> BuildError:
+    log = cache.folder() / "build.log"
+    log.write_text(f"{' '.join(command)}\n{output}", encoding="utf-8")
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    telling = next((line for line in lines if "error" in line.lower()), lines[-1] if lines else f"exit status {code}")
+    return BuildError(f"{what} failed: {telling[:200]}", log)
