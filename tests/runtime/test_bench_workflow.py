@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +22,8 @@ from mlx_flash_runtime.routes import blockwise
 from tiny_models import make_models
 
 STOCK = mx.fast.scaled_dot_product_attention
-QUICK = ("--rounds", "3", "--new-tokens", "3")
+QUICK = ("--rounds", "3")
+REPLY = ("--new-tokens", "3")
 
 
 def run(*arguments: str) -> Result:
@@ -145,10 +150,11 @@ def test_the_stand_in_has_attentions_shape_and_needs_all_its_inputs(
 
 def test_the_command_on_a_folder(folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "chat.json"
-    result = run("chat", "--model", str(folder / "gemma"), "--length", "20,40", *QUICK, "--json", str(path))
+    result = run("chat", "--model", str(folder / "gemma"), "--length", "20,40", *QUICK, *REPLY, "--json", str(path))
     assert result.exit_code == 0, result.stderr
     document = load(path)
     assert [row["model"] for row in document.rows] == ["gemma", "gemma"]
+    assert result.stderr == "measuring chat at 2 lengths ...\n"  # where there is no terminal for a bar
     assert "Amdahl" in result.stdout
     assert "first token ms" in result.stdout
 
@@ -169,6 +175,18 @@ def test_bad_models_are_named(folder: Path, tmp_path: Path) -> None:
     assert "cannot be loaded" in refused(tmp_path)
 
 
+def test_a_bad_model_is_told_before_anything_is_compiled(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mlx_flash_runtime.cli", "bench", "workflow", "lora", "--model", "mlx-community/X"]
+    done = subprocess.run(
+        command, env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)}, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "error: mlx-community/X: no such folder; download it first: hf download mlx-community/X --local-dir X\n"
+    )
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_quantized_model_is_not_trained_in_full(folder: Path, tmp_path: Path) -> None:
     from mlx_lm import load as load_model
     from mlx_lm.utils import quantize_model, save
@@ -181,6 +199,30 @@ def test_a_quantized_model_is_not_trained_in_full(folder: Path, tmp_path: Path) 
     assert "quantized" in result.stderr
     result = run("qlora", "--model", str(tmp_path / "quantized"), "--length", "32", *QUICK)
     assert result.exit_code == 0, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("chat", "--batch", "4"), "--batch: the workflow chat has none"),
+        (("chat", "--checkpoint"), "--checkpoint: the workflow chat has none"),
+        (("lora", "--new-tokens", "4"), "--new-tokens: the workflow lora has none"),
+        (("lora", "--model", "x", "--config", "1b"), "--config: the model is that of --model x"),
+    ],
+)
+def test_an_option_that_would_change_nothing_is_refused(options: tuple[str, ...], message: str) -> None:
+    result = run(*options)
+    assert (result.exit_code, result.stdout, result.stderr) == (2, "", f"error: {message}\n")
+
+
+def test_an_interruption_is_one_line_and_status_130() -> None:
+    command = [sys.executable, "-m", "mlx_flash_runtime.cli", "bench", "workflow", "lora", "--length", "600"]
+    bench = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert bench.stderr is not None
+    assert bench.stderr.readline() == "measuring lora at 1 length ...\n"
+    bench.send_signal(signal.SIGINT)
+    out, err = bench.communicate()
+    assert (bench.returncode, out, err) == (130, "", "stopped\n")
 
 
 @pytest.mark.parametrize("options", [("cat",), ("chat", "--length", "x"), ("chat", "--dtype", "int8")])

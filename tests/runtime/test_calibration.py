@@ -336,6 +336,8 @@ def test_shapes_of_a_model(tmp_path: Path) -> None:
         (("--mask", "diagonal"), 2, "error: diagonal is not a mask"),
         (("--heads", 4, "--kv-heads", 3), 2, "error: 3 key heads do not divide 4 query heads"),
         (("--seconds", 0), 2, "Usage"),
+        (("--show", "--forget"), 2, "error: --forget: --show does nothing else"),
+        (("--forget", "--heads", 2), 2, "error: --heads: --forget does nothing else"),
     ],
 )
 def test_bad_options_are_refused(arguments: tuple[object, ...], status: int, message: str) -> None:

@@ -61,7 +61,7 @@ def test_without_an_extra_the_subcommand_says_what_to_install(package: str, comm
     done = python(code)
     assert done.returncode == 2
     assert f"pip install 'mlx-flash-runtime[{extra}]'" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize("path", [[name] for name in COMMANDS] + [["bench", name] for name in BENCHES])

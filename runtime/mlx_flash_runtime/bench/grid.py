@@ -13,10 +13,11 @@ import mlx.core as mx
 
 from .. import stock
 from ..attention import explain
-from ..control import flash_attention_enabled
+from ..control import flash_attention_enabled, mlx_is_known
 from ..plan import stock_memory
-from ..problem import Device
+from ..problem import Device, mlx_version
 from ..report import report
+from ..settings import resolve
 from .machine import free_memory, is_out_of_memory
 from .numbers import ratio, significant
 from .plain import Attend, Check, error_budget, make_check, plain, run_phase
@@ -40,14 +41,25 @@ class FlashIsOff(Exception):
     """There is nothing to compare: the patch cannot be put in place, for the reason that the message gives."""
 
 
+def need_flash_attention() -> None:
+    """Raises FlashIsOff where `MLX_FLASH_DISABLE` or this MLX forbids the patch."""
+    if not resolve(True, None).enabled:
+        raise FlashIsOff("flash attention is off here: MLX_FLASH_DISABLE is set")
+    if not mlx_is_known():
+        raise FlashIsOff(f"flash attention is off here: MLX {mlx_version()} is not a version this package knows")
+
+
 def measure(configurations: Iterable[Configuration], rounds: int) -> Iterator[Row]:
     """One row per configuration, as it is done. Ours is whatever the patch does, on the route that it plans.
 
-    Raises FlashIsOff where the patch is not in place, because `MLX_FLASH_DISABLE` or this MLX forbids it.
+    Raises FlashIsOff at once.
     """
+    need_flash_attention()
+    return _rows(configurations, rounds)
+
+
+def _rows(configurations: Iterable[Configuration], rounds: int) -> Iterator[Row]:
     with flash_attention_enabled():
-        if not report().enabled:
-            raise FlashIsOff("flash attention is off here: MLX_FLASH_DISABLE is set, or this version of MLX is unknown")
         for configuration in configurations:
             yield measure_row(configuration, rounds)
             mx.clear_cache()

@@ -155,7 +155,8 @@ def by_config(folder: Path, dtype: str | None = None) -> Any:
 def _config_of(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not folder.is_dir():
-        raise NotAModel(f"{folder}: no such folder")
+        advice = f"; download it first: hf download {folder} --local-dir {folder.name}" if _is_hub_name(folder) else ""
+        raise NotAModel(f"{folder}: no such folder{advice}")
     if not path.is_file():
         raise NotAModel(f"{folder} is no model: it has no config.json")
     try:
@@ -167,6 +168,11 @@ def _config_of(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise NotAModel(f"{path} describes no model: it is not a JSON object")
     return config
+
+
+def _is_hub_name(folder: Path) -> bool:
+    """Whether it may be the name of a model on the Hugging Face hub, as `mlx-community/X`."""
+    return not folder.is_absolute() and len(folder.parts) == 2 and not Path(folder.parts[0]).exists()
 
 
 def _described(name: str, module: Any, config: dict[str, Any]) -> Model:

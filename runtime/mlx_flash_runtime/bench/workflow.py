@@ -14,7 +14,7 @@ from ..control import flash_attention_enabled
 from ..plan import stock_memory
 from ..problem import Device, Problem
 from ..report import report
-from .grid import OK, TOO_LARGE, WRONG, FlashIsOff, Row, routes_between
+from .grid import OK, TOO_LARGE, WRONG, Row, need_flash_attention, routes_between
 from .machine import free_memory, is_out_of_memory
 from .models import Model
 from .numbers import ratio, significant
@@ -41,10 +41,15 @@ def measure(
     make: Callable[[], Model], workflow: str, sizes: Sequence[Sizes], rounds: int, checkpoint: bool = False
 ) -> Iterator[Row]:
     """One row per length, as it is done, on the model that `make` makes (again, when it was lost for want of memory).
-    Raises FlashIsOff as `grid.measure` does."""
+    Raises FlashIsOff at once."""
+    need_flash_attention()
+    return _rows(make, workflow, sizes, rounds, checkpoint)
+
+
+def _rows(
+    make: Callable[[], Model], workflow: str, sizes: Sequence[Sizes], rounds: int, checkpoint: bool
+) -> Iterator[Row]:
     with flash_attention_enabled():  # all along: to patch and to unpatch for each run would take longer than some
-        if not report().enabled:
-            raise FlashIsOff("flash attention is off here: MLX_FLASH_DISABLE is set, or this version of MLX is unknown")
         model = make()
         layer_type: Any = type(model.module.layers[0])
         call = layer_type.__call__

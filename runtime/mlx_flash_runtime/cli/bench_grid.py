@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.progress import track
 
 from ..bench import grid as measuring
 from ..bench import problems, show
 from ..bench.machine import machine
 from ..bench.tables import Document
 from .cpu_kernel import have_cpu_kernel
-from .options import Outputs, Several, Usage, command_line, output_options, progress_console
+from .options import Outputs, Several, Usage, command_line, counted, output_options, tracked
 
 
 @click.command()
@@ -52,17 +51,15 @@ def grid(
         configurations = problems.cross_product(
             batch, length, head_dim, heads, kv_heads, dtype, [part.strip() for part in mask.split(",")], phase
         )
-    except ValueError as error:
+        measured = measuring.measure(configurations, rounds)
+    except (ValueError, measuring.FlashIsOff) as error:
         raise Usage(str(error)) from error
     have_cpu_kernel()
     facts = machine()
     rows: list[dict[str, Any]] = []
     try:
-        measured = measuring.measure(configurations, rounds)
-        for row in track(measured, "measuring", len(configurations), console=progress_console(), transient=True):
+        for row in tracked(measured, len(configurations), counted(len(configurations), "shape")):
             rows.append(row)
-    except measuring.FlashIsOff as error:
-        raise Usage(str(error)) from error
     finally:  # also after an interruption: what was measured is not lost
         if rows:
             title = "Attention by shape: plain, stock and ours"

@@ -6,14 +6,24 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.progress import track
 
 from ..bench import models, problems, show, workflow, workloads
 from ..bench.grid import WRONG, FlashIsOff
 from ..bench.machine import is_out_of_memory, machine
 from ..bench.tables import Document
 from .cpu_kernel import have_cpu_kernel
-from .options import Failure, Outputs, Several, Usage, command_line, output_options, progress_console
+from .options import (
+    Failure,
+    Outputs,
+    Several,
+    Usage,
+    command_line,
+    counted,
+    given,
+    need_mlx_lm,
+    output_options,
+    tracked,
+)
 
 
 @click.command("workflow")
@@ -54,8 +64,8 @@ def workflow_command(
     """
     outputs = Outputs(*(files[f"{kind}_file"] for kind in ("json", "csv", "markdown", "plot")))
     outputs.check()
-    have_cpu_kernel()
-    facts = machine()
+    _refuse_unheeded(name, folder)
+    need_mlx_lm("workflows need")
     rows: list[dict[str, Any]] = []
     try:
 
@@ -66,13 +76,13 @@ def workflow_command(
             return model
 
         sizes = [workloads.Sizes(each, batch, new_tokens) for each in length]
-        measured = workflow.measure(make, name, sizes, rounds, checkpoint)
-        for row in track(measured, "measuring", len(sizes), console=progress_console(), transient=True):
+        ready: list[models.Model] = []
+        measured = workflow.measure(lambda: ready.pop() if ready else make(), name, sizes, rounds, checkpoint)
+        ready.append(make())  # before the kernel is compiled: what is no model is told at once
+        have_cpu_kernel()
+        facts = machine()
+        for row in tracked(measured, len(sizes), f"{name} at {counted(len(sizes), 'length')}"):
             rows.append(row)
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] != "mlx_lm":
-            raise
-        raise Usage("workflows need mlx-lm: pip install 'mlx-flash-runtime[lm]'") from None
     except (models.NotAModel, FlashIsOff) as error:
         raise Usage(str(error)) from error
     except (MemoryError, RuntimeError, ValueError) as error:
@@ -93,3 +103,19 @@ def workflow_command(
             )
     if any(row["ours_status"] == WRONG for row in rows):
         raise click.exceptions.Exit(1)
+
+
+# Options that some workflows alone heed.
+_HEEDED = {
+    "batch": tuple(name for name in workloads.WORKFLOWS if name != "chat"),
+    "new_tokens": ("chat", "batch"),
+    "checkpoint": workloads.TRAINING,
+}
+
+
+def _refuse_unheeded(name: str, folder: Path | None) -> None:
+    """Raises Usage for an option that would change nothing."""
+    for option in given(option for option, workflows in _HEEDED.items() if name not in workflows):
+        raise Usage(f"{option}: the workflow {name} has none")
+    for option in given(() if folder is None else ("config", "shape")):
+        raise Usage(f"{option}: the model is that of --model {folder}")

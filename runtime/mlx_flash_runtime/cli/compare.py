@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.progress import Progress
 
 from ..bench import compare as comparing
 from ..bench import show
 from ..bench.machine import machine
 from ..bench.tables import Document
-from .options import Failure, Outputs, Usage, output_options, progress_console
+from .options import Failure, Outputs, Usage, output_options, progress
 
 
 class CommandLine(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases of click alone
@@ -74,15 +73,16 @@ def compare(
         script = comparing.find_script(command)
         for program in (command[0], *(client or ())[:1]):
             comparing.need_program(program)
-        with Progress(console=progress_console(), transient=True) as progress:
-            task = progress.add_task(f"running {script.name}", total=len(comparing.MODES) * (comparing.WARM_UPS + runs))
+        total = len(comparing.MODES) * (comparing.WARM_UPS + runs)
+        with progress(f"running {script.name} {total} times") as bar:
+            task = bar.add_task(f"running {script.name}", total=total)
             measured = comparing.measure(
                 script,
                 runs,
                 stdin=stdin,
                 timeout=timeout,
                 client=client,
-                progress=lambda: progress.advance(task),
+                progress=lambda: bar.advance(task),
             )
             outcomes = list(measured)
     except (FileNotFoundError, comparing.NotPatched) as error:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import click
 import mlx.core as mx
-from rich.progress import Progress
 
 from ..kernels.cpu import library
 from ..kernels.cpu.build import build
 from ..kernels.cpu.toolchain import BuildError
-from .options import Failure, progress_console
+from .options import Failure, progress
 
 
 def build_cpu_kernel() -> None:
@@ -17,7 +16,8 @@ def build_cpu_kernel() -> None:
     if library.is_ready():
         return
     try:
-        with Progress(console=progress_console(), transient=True) as bar:
+        what = "building the CPU kernel, once for this MLX: some 20 s of processor time"
+        with progress(what) as bar:
             task = bar.add_task("building the CPU kernel", total=None)
             build(lambda done, total, what: bar.update(task, completed=done, total=total, description=what))
     except BuildError as error:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -20,6 +22,7 @@ from ..bench.machine import described
 from ..bench.tables import Document
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
 
 class Failure(click.ClickException):
@@ -164,6 +167,28 @@ def print_tables(document: Document, found: Sequence[tables.Table]) -> None:
         console.print(Text(definition, "dim"))
 
 
-def progress_console() -> Console:
-    """Standard error: results on stdout stay clean."""
-    return Console(stderr=True)
+def given(names: Iterable[str]) -> list[str]:
+    """Which of these parameters of the running command are on its command line, as options."""
+    context = click.get_current_context()
+    on_line = (name for name in names if context.get_parameter_source(name) is ParameterSource.COMMANDLINE)
+    return [f"--{name.replace('_', '-')}" for name in on_line]
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 shape`, `8 shapes`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def progress(what: str) -> Progress:
+    """A bar on stderr, so that results on stdout stay clean. Where that is no terminal there is none, and one line says
+    `what` goes on."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        click.echo(f"{what} ...", err=True)
+    return Progress(console=console, transient=True, disable=not console.is_terminal)
+
+
+def tracked(rows: Iterable[T], total: int, what: str) -> Iterator[T]:
+    """The rows as they are measured, with a bar."""
+    with progress(f"measuring {what}") as bar:
+        yield from bar.track(rows, total, description="measuring")

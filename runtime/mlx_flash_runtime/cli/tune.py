@@ -8,7 +8,6 @@ from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from .. import calibration
@@ -18,7 +17,9 @@ from ..calibration import STOCK, Measured
 from ..problem import Device, Problem
 from .cpu_kernel import have_cpu_kernel
 from .explain import calls_of
-from .options import Failure, Several, Usage, progress_console
+from .options import Failure, Several, Usage, counted, given, tracked
+
+_MEASURING = ("model", "length", "batch", "phase", "heads", "kv_heads", "head_dim", "dtype", "mask", "seconds")
 
 
 @click.command()
@@ -64,6 +65,9 @@ def tune(
     something wrong, which is then not taken.
     """
     if show or forget:
+        others = given(("forget", *_MEASURING) if show else _MEASURING)
+        if others:
+            raise Usage(f"{', '.join(others)}: --{'show' if show else 'forget'} does nothing else")
         return _show() if show else _forget()
     device = Device.current()
     if model is None:
@@ -88,7 +92,7 @@ def tune(
     results: list[tuning.Tuned] = []
     measuring = tuning.tune(todo, device, tuning.interleaving(seconds))
     try:
-        for tuned in track(measuring, "measuring", len(todo), console=progress_console(), transient=True):
+        for tuned in tracked(measuring, len(todo), counted(len(todo), "kind") + " of call"):
             results.append(tuned)
             if tuned.measured is not None:
                 calibration.save({tuned.name: tuned.measured})  # at once: an interruption loses nothing
