@@ -81,7 +81,7 @@ def _grid(document: Document) -> list[Table]:
         Column("error", _error),
         number("ours_stability", "stability", 3),
     ]
-    return [make_table(constant, columns, rows, _wrong(rows)), _grid_summary(document.summary)]
+    return [make_table(constant, columns, rows, _wrong(rows), len(shape)), _grid_summary(document.summary)]
 
 
 def _wrong(rows: list[Row]) -> list[int]:
@@ -118,8 +118,9 @@ def _grid_summary(summary: list[Row]) -> Table:
         "kv_heads": number("kv_heads", "key heads"),
     }
     shape, _ = varying(names, summary)
+    shape = shape or [names["dtype"]]
     columns = [
-        *(shape or [names["dtype"]]),
+        *shape,
         number("mean_over_plain", "mean × plain", 2),
         number("best_over_plain", "best", 2),
         number("worst_over_plain", "worst", 2),
@@ -129,7 +130,7 @@ def _grid_summary(summary: list[Row]) -> Table:
         number("peak_tokens_per_s", "most tokens/s"),
         Column("stability, median (worst)", _stabilities),
     ]
-    return make_table("summary", columns, summary)
+    return make_table("summary", columns, summary, keys=len(shape))
 
 
 def _stabilities(row: Row) -> str:
@@ -151,8 +152,9 @@ def _workflow(document: Document) -> list[Table]:
         "rounds": number("rounds", "rounds"),
     }
     shape, constant = varying(names, rows)
+    shape = shape or [names["length"]]
     columns = [
-        *(shape or [names["length"]]),
+        *shape,
         text("route", "route"),
         Column("stock tokens/s", _speed("stock")),
         Column("ours tokens/s", _speed("ours")),
@@ -163,7 +165,7 @@ def _workflow(document: Document) -> list[Table]:
         number("bound", "at most ×", 2),
         Column("difference", _difference),
     ]
-    return [make_table(constant, columns, rows, _wrong(rows))]
+    return [make_table(constant, columns, rows, _wrong(rows), len(shape))]
 
 
 def _speed(name: str) -> Callable[[Row], str]:
@@ -206,7 +208,7 @@ def _compare(document: Document) -> list[Table]:
         number("mlx_peak_mib", "of MLX"),
         text("routes", "routes"),
     ]
-    return [make_table("", columns, document.summary), make_table("runs", run_columns, document.rows)]
+    return [make_table("", columns, document.summary), make_table("runs", run_columns, document.rows, keys=2)]
 
 
 _TABLES: dict[str, Callable[[Document], list[Table]]] = {"grid": _grid, "workflow": _workflow, "compare": _compare}

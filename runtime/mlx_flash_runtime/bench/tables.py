@@ -107,13 +107,14 @@ def text(key: str, heading: str) -> Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Headings and cells as text; for each column whether it holds words. `bad` are the numbers of the rows that are
-    wrong."""
+    """Headings and cells as text; for each column whether it holds words. The first `keys` columns name the rows; `bad`
+    are the numbers of those that are wrong."""
 
     title: str
     headings: list[str]
     words: list[bool]
     cells: list[list[str]]
+    keys: int = 1
     bad: frozenset[int] = frozenset()
 
     def as_markdown(self) -> str:
@@ -123,11 +124,13 @@ class Table:
         return "\n".join(lines)
 
 
-def make_table(title: str, columns: Sequence[Column], rows: Sequence[Row], bad: Sequence[int] = ()) -> Table:
+def make_table(
+    title: str, columns: Sequence[Column], rows: Sequence[Row], bad: Sequence[int] = (), keys: int = 1
+) -> Table:
     """The cells of every row."""
     cells = [[column.cell(row) for column in columns] for row in rows]
     headings, words = [column.heading for column in columns], [column.words for column in columns]
-    return Table(title, headings, words, cells, frozenset(bad))
+    return Table(title, headings, words, cells, keys, frozenset(bad))
 
 
 def varying(columns: dict[str, Column], rows: Sequence[Row]) -> tuple[list[Column], str]:

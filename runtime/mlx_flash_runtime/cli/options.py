@@ -14,12 +14,10 @@ import click
 from click.core import ParameterSource
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table as RichTable
-from rich.text import Text
 
 from ..bench import show, tables
-from ..bench.machine import described
 from ..bench.tables import Document
+from .printing import print_tables
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -147,24 +145,6 @@ def command_line() -> str:
         else:
             words.append(word)
     return shlex.join(["mlx-flash", *words])
-
-
-def print_tables(document: Document, found: Sequence[tables.Table]) -> None:
-    """On stdout, as wide as the tables need where it is no terminal."""
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 400)
-    console.print(Text(document.title, "bold"))
-    console.print(Text(described(document.machine), "dim"))
-    for table in found:
-        rich_table = RichTable(title=table.title or None, title_justify="left", header_style="bold")
-        for heading, words in zip(table.headings, table.words, strict=True):
-            rich_table.add_column(heading, justify="left" if words else "right")
-        for index, cells in enumerate(table.cells):
-            rich_table.add_row(*map(Text, cells), style="bold red" if index in table.bad else None)
-        console.print(rich_table)
-    for finding in document.findings:
-        console.print(Text(finding, "bold"))
-    for definition in document.definitions:
-        console.print(Text(definition, "dim"))
 
 
 def given(names: Iterable[str]) -> list[str]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from .. import calibration
 from ..bench import problems
@@ -18,6 +16,7 @@ from ..problem import Device, Problem
 from .cpu_kernel import have_cpu_kernel
 from .explain import calls_of
 from .options import Failure, Several, Usage, counted, given, tracked
+from .printing import console_of_stdout
 
 _MEASURING = ("model", "length", "batch", "phase", "heads", "kv_heads", "head_dim", "dtype", "mask", "seconds")
 
@@ -125,15 +124,13 @@ def _grid(
 def _print_results(results: Sequence[tuning.Tuned]) -> None:
     if not results:
         return
-    table = Table(header_style="bold")
-    for heading in ("problem", "fastest", "× MLX's own", "ms"):
-        table.add_column(heading)
+    console = console_of_stdout()
     for tuned in results:
-        notes = [f"wrong: {name}" for name in tuned.wrong] + [f"too large: {name}" for name in tuned.too_large]
-        cells = _cells(tuned.measured) if tuned.measured else ("-", "-", "nothing could be measured")
-        text = "\n".join([cells[2], *notes])
-        table.add_row(str(tuned.problem), cells[0], cells[1], text, style="bold red" if tuned.wrong else None)
-    _console().print(table)
+        console.print(Text(str(tuned.problem), "bold red" if tuned.wrong else "bold"))
+        console.print(Text(_told(tuned.measured) if tuned.measured else "  nothing could be measured"))
+        for words, names in (("wrong", tuned.wrong), ("too large", tuned.too_large)):
+            if names:
+                console.print(Text(f"  {words}: {', '.join(names)}"))
     click.echo(f"kept in {calibration.path()}")
 
 
@@ -142,23 +139,26 @@ def _show() -> None:
     if not measured:
         click.echo(f"nothing was measured yet: there is nothing in {calibration.path()}")
         return
-    table = Table(header_style="bold")
-    for heading in ("class", "fastest", "× MLX's own", "ms"):
-        table.add_column(heading)
+    console = console_of_stdout()
     for name, entry in measured.items():
-        table.add_row(name, *_cells(entry))
-    _console().print(table)
+        console.print(Text(name, "bold"))
+        console.print(Text(_told(entry)))
     click.echo(f"kept in {calibration.path()}")
 
 
-def _cells(measured: Measured) -> tuple[str, str, str]:
-    gain = "-" if measured.gain is None or measured.route == STOCK else f"{measured.gain:.2f}"
-    times = [
-        f"{phase}: " + ", ".join(f"{name} {ms:g}" for name, ms in sorted(of.items(), key=lambda item: item[1]))
-        for phase, of in measured.ms.items()
-    ]
-    route = "MLX's own" if measured.route == STOCK else measured.route
-    return route, gain, "\n".join(times)
+def _told(measured: Measured) -> str:
+    """`  fastest: blockwise, 2.00 × MLX's own`, and the times of each phase in a line."""
+    own = measured.route == STOCK
+    gain = "" if own or measured.gain is None else f", {measured.gain:.2f} × MLX's own"
+    lines = [f"  fastest: {_name(measured.route)}{gain}"]
+    for phase, times in measured.ms.items():
+        ranked = sorted(times.items(), key=lambda item: item[1])
+        lines.append(f"  {phase}, ms: " + ", ".join(f"{_name(name)} {ms:g}" for name, ms in ranked))
+    return "\n".join(lines)
+
+
+def _name(route: str) -> str:
+    return "MLX's own" if route == STOCK else route
 
 
 def _forget() -> None:
@@ -167,7 +167,3 @@ def _forget() -> None:
     except OSError as error:
         raise Failure(f"{calibration.path()} cannot be deleted: {error.strerror}") from error
     click.echo(f"deleted {calibration.path()}" if gone else "nothing was measured yet")
-
-
-def _console() -> Console:
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 400)
