@@ -163,13 +163,17 @@ def main() -> None:
     parser.add_argument("--only", default="", metavar="TEXT", help="problems whose words have this in them")
     parser.add_argument("--rounds", type=int, default=12, metavar="N")
     args = parser.parse_args()
+    if Device.current().backend != "cuda":
+        parser.error(f"it measures a kernel for CUDA, and the device is {Device.current().backend}")
+    chosen = [problem for problem in problems() if args.only in str(problem)]
+    if not chosen:
+        parser.error(f"no problem has {args.only!r} in its words: {'; '.join(map(str, problems()))}")
     path = place(args, "cuda_kernel")
     rows = []
-    for problem in problems():
-        if args.only in str(problem):
-            rows.append(measured(problem, args.rounds))
-            print(" ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
-            mx.clear_cache()
+    for problem in chosen:
+        rows.append(measured(problem, args.rounds))
+        print(" ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
+        mx.clear_cache()
     command = f"python benchmarks/cuda_kernel.py {args.machine}"
     print(f"written: {write(path, rows, title=TITLE, command=command, definitions=DEFINITIONS)}")
 

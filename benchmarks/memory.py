@@ -2,12 +2,15 @@
 
     python benchmarks/memory.py
 
+Takes some minutes and writes benchmarks/results/memory.json.
+
 Mebibytes beyond the inputs, float32, causal, 4 query heads, 2 key heads, head dim 64, blocks of 128. MLX's own up to a
 length of 4,096: from there on it takes 4 times as much with every doubling, and minutes.
 """
 
 from __future__ import annotations
 
+import argparse
 from typing import Any
 
 import mlx.core as mx
@@ -51,6 +54,7 @@ def row(length: int) -> dict[str, Any]:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     rows = []
     for length in LENGTHS:
         rows.append(row(length))

@@ -2,6 +2,8 @@
 
     python benchmarks/overhead.py [--dry-run]
 
+Takes about ten seconds and writes benchmarks/results/overhead.json.
+
 The calls are those of one small layer, made the way mlx-lm makes them (a module's method calls a helper, which calls
 MLX), and only built, not computed: MLX is lazy. Every case patched and unpatched in turns, in microseconds of processor
 time per call, the least of many repeats: what is more is another program's doing. `wrapper` is what any Python function
@@ -11,7 +13,7 @@ key, and `new plan` that for a prompt of a length that was not seen before.
 
 from __future__ import annotations
 
-import sys
+import argparse
 import time
 from collections.abc import Callable
 from itertools import count
@@ -96,6 +98,9 @@ def new_plan_microseconds(planner: Planner, lengths: Any, prompts: bool) -> floa
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dry-run", action="store_true", help="print the result and write nothing")
+    args = parser.parse_args()
     layer = Layer()
     stock = [mx.fast.scaled_dot_product_attention]  # in a list: the patch replaces names that modules have for it
     planner = Planner(Settings(enabled=True, route="unfused"))
@@ -118,7 +123,7 @@ def main() -> None:
     patch.uninstall()
     for row in rows:
         print("  ".join(f"{key.removesuffix('_us')} {value}" for key, value in row.items()))
-    if "--dry-run" not in sys.argv:
+    if not args.dry_run:
         command = "python benchmarks/overhead.py"
         print(f"written: {write('overhead.json', rows, title=TITLE, command=command, definitions=[DEFINITION])}")
 

@@ -130,16 +130,18 @@ def main() -> int:
     parser.add_argument("--only", default="", metavar="TEXT", help="cases whose name has this in it")
     parser.add_argument("--rounds", type=int, default=40, metavar="N")
     args = parser.parse_args()
+    chosen = [(name, make) for name, make in cases() if args.only in name]
+    if not chosen:
+        parser.error(f"no case has {args.only!r} in its name: {'; '.join(name for name, _ in cases())}")
     path = place(args, "routes")
     command = f"python benchmarks/routes.py {args.machine}"
     enable_flash_attention()
     rows: list[dict[str, Any]] = []
     try:
-        for name, make in cases():
-            if args.only in name:
-                rows.append(measured(make(name), args.rounds))
-                print(told(rows[-1]), flush=True)
-                mx.clear_cache()
+        for name, make in chosen:
+            rows.append(measured(make(name), args.rounds))
+            print(told(rows[-1]), flush=True)
+            mx.clear_cache()
     finally:  # also after an interruption: what was measured is not lost
         print(f"written: {write(path, rows, title=TITLE, command=command, definitions=DEFINITIONS)}")
     return 1 if any(row["wrong"] for row in rows) else 0

@@ -75,14 +75,16 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=float("inf"), metavar="N", help="interrupt it after so long")
     parser.add_argument("--list", action="store_true", help="print the commands instead of running them")
     args = parser.parse_args()
+    chosen = {name: command for name, command in commands(args.machine).items() if args.only in name}
+    if not chosen:
+        parser.error(f"no measurement has {args.only!r} in its name: {', '.join(commands(args.machine))}")
     args.into.mkdir(parents=True, exist_ok=True)
     end = time.monotonic() + args.seconds
     unfinished = []
-    for name, command in commands(args.machine).items():
-        if args.only in name:
-            print(f"$ {command} --json {args.into / name}.json", flush=True)
-            if not args.list and not run(command, args.into / f"{name}.json", end):
-                unfinished.append(name)
+    for name, command in chosen.items():
+        print(f"$ {command} --json {args.into / name}.json", flush=True)
+        if not args.list and not run(command, args.into / f"{name}.json", end):
+            unfinished.append(name)
     if unfinished:
         print(f"failed, or not finished in time: {', '.join(unfinished)}", file=sys.stderr)
     return 1 if unfinished else 0

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
+import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
 import click
 import pytest
+from backends import cpu_only
 
 from mlx_flash_runtime.cli.group import mlx_flash
 
@@ -97,3 +102,41 @@ def test_every_command_of_the_suite_is_one(page: ModuleType) -> None:
                     assert found is not None
                     at = found
                 at.make_context(at.name, words)  # raises for what is no option
+
+
+def script(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join([str(ROOT / "fixtures"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / name), *arguments],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+SCRIPTS = [path.name for path in (ROOT / "benchmarks").glob("*.py") if "__main__" in path.read_text(encoding="utf-8")]
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_help_of_a_script_is_help_alone(name: str) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (ROOT / "benchmarks" / "results").iterdir()}
+    done = script(name, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"usage: {name} ")
+    assert {path: path.stat().st_mtime_ns for path in (ROOT / "benchmarks" / "results").iterdir()} == before
+
+
+@cpu_only
+def test_stock_is_not_measured_against_itself() -> None:
+    done = script("cuda_kernel.py", "h200")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "it measures a kernel for CUDA, and the device is cpu" in done.stderr
+
+
+@pytest.mark.parametrize(("name", "machine"), [("suite.py", "metal"), ("routes.py", "cpu")])
+def test_a_name_that_no_measurement_has_is_told_with_those_there_are(name: str, machine: str) -> None:
+    done = script(name, machine, "--only", "nothing")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.search(r"has 'nothing' in its name: \w", done.stderr)
