@@ -14,9 +14,11 @@ from typing import Any
 import mlx.core as mx
 
 from . import layers, patch
+from .kernels.cpu import library
 from .layers import Counted, Decision
 from .log import logger
 from .problem import PHASES, Device, Phase, mlx_version
+from .routes import cpu_kernel
 from .settings import report_target
 from .version import __version__
 
@@ -31,6 +33,7 @@ class Report:
     block_size: int | None
     peak_memory: int  # bytes, by MLX's own count, on a GPU those of the GPU
     layers: tuple[Counted, ...]
+    advice: str = ""  # the text's last line, see `_advice`
 
     def as_dict(self) -> dict[str, Any]:
         """The report as data that JSON can hold:
@@ -92,6 +95,7 @@ class Report:
             own = _of_phase(self.layers, phase)
             lines.append(f"  {phase}: {_counted(len(own), 'layer')}, {_counted(_calls(own), 'call')}")
             lines += [f"    {one['route']} {one['calls']}: {one['reason']}" for one in _reasons(own)]
+        lines += [self.advice] if self.advice else []
         return "\n".join(lines)
 
 
@@ -102,14 +106,28 @@ def report() -> Report:
     is named by its line. Under `mx.compile` a call counts when it is traced, not each time the compiled function runs.
     """
     planner = patch.active()
+    device = Device.current()
     return Report(
         mlx=mlx_version(),
-        device=Device.current().backend,
+        device=device.backend,
         enabled=planner is not None,
         block_size=planner.settings.block_size if planner else None,
         peak_memory=mx.get_peak_memory(),
         layers=tuple(layers.snapshot()),
+        advice=_advice(device, planner.settings.route if planner else None),
     )
+
+
+def _advice(device: Device, wanted_route: str | None) -> str:
+    """What to do where calls would run on the CPU kernel if it were there; empty elsewhere."""
+    if device.backend != "cpu" or device.own_kernel or wanted_route not in (None, cpu_kernel.NAME):
+        return ""
+    status = library.status()  # looked up already, for the device
+    if status.state == "building":
+        return "the CPU kernel is being built in the background: the next run has it"
+    if status.reason:
+        return f"no CPU kernel, so attention is slower: {status.reason}; mlx-flash doctor --build tries again"
+    return "the CPU kernel is not built, so attention is slower: mlx-flash doctor --build compiles it"
 
 
 def _phases(seen: Iterable[Counted]) -> list[Phase]:

@@ -75,3 +75,15 @@ def test_an_unknown_subcommand_is_refused() -> None:
     result = CliRunner().invoke(mlx_flash, ["benhc"])
     assert result.exit_code == 2
     assert "No such command 'benhc'" in result.output
+
+
+def test_defaults_are_shown_as_they_are_typed() -> None:
+    shown = CliRunner().invoke(mlx_flash, ["bench", "grid", "--help"], terminal_width=200).output
+    assert "[default: 64,128]" in shown
+    assert "[default: as many as --heads]" in shown
+
+
+@pytest.mark.parametrize("path", [["bench"], ["bench", "grid"], ["bench", "workflow"], *([name] for name in COMMANDS)])
+def test_every_help_has_an_example(path: list[str]) -> None:
+    shown = CliRunner().invoke(mlx_flash, [*path, "--help"]).output
+    assert f"\n  mlx-flash {' '.join(path)} " in shown or f"\n  mlx-flash {' '.join(path)}\n" in shown

@@ -183,6 +183,41 @@ def test_a_child_of_a_script_that_is_building_goes_on_without(tmp_path: Path) ->
     assert done.stdout.split() == ["unfused", "building"]
 
 
+@pytest.mark.parametrize(
+    ("variables", "advice"),
+    [
+        (
+            {"MLX_FLASH_BUILD": "0"},
+            "the CPU kernel is not built, so attention is slower: mlx-flash doctor --build compiles it",
+        ),
+        ({"CXX": "SLOW"}, "the CPU kernel is being built in the background: the next run has it"),
+        (
+            {"CXX": "/nowhere/c++"},
+            "no CPU kernel, so attention is slower: CXX names /nowhere/c++, which is not there; mlx-flash doctor "
+            "--build tries again",
+        ),
+        ({"MLX_FLASH_ROUTE": "blockwise"}, None),
+        ({"MLX_FLASH_DISABLE": "1"}, None),
+    ],
+    ids=["not built", "building", "impossible", "another route", "off"],
+)
+def test_the_report_ends_with_the_way_to_the_kernel(
+    variables: dict[str, str], advice: str | None, tmp_path: Path
+) -> None:
+    slow = tmp_path / "slow"
+    slow.write_text("#!/bin/sh\nsleep 1; exit 1\n")
+    slow.chmod(0o755)
+    variables = {name: value.replace("SLOW", str(slow)) for name, value in variables.items()}
+    done = python(SCRIPT, cache=tmp_path / "cache", MLX_FLASH_REPORT="1", **variables)
+    last = done.stderr.splitlines()[-1]
+    assert last == advice if advice else "kernel" not in last
+
+
+def test_where_the_kernel_runs_the_report_has_no_advice(built: Path, compiler: Path) -> None:
+    done = python(SCRIPT, cache=built, CXX=str(compiler), MLX_FLASH_REPORT="1")
+    assert done.stderr.splitlines()[-1] == "    cpu_kernel 2: our own kernel for this CPU, where MLX has none"
+
+
 def is_running(process: str) -> bool:
     state = subprocess.run(["ps", "-o", "stat=", "-p", process], capture_output=True, text=True, check=False).stdout
     return bool(state.strip()) and not state.startswith("Z")

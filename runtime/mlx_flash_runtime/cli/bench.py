@@ -17,4 +17,10 @@ BENCHES = {
 
 @click.command(cls=LazyGroup, lazy=BENCHES)
 def bench() -> None:
-    """Measure attention by shape, or whole workflows."""
+    """Measure attention by shape, or whole workflows.
+
+    \b
+    mlx-flash bench grid --length 1024,4096 --mask causal --json grid.json
+    mlx-flash bench workflow lora --model ./my_model --length 1024
+    mlx-flash report grid.json --html page.html
+    """

@@ -12,18 +12,24 @@ from ..bench import problems, show
 from ..bench.machine import machine
 from ..bench.tables import Document
 from .cpu_kernel import have_cpu_kernel
-from .options import Outputs, Several, Usage, command_line, counted, output_options, tracked
+from .options import Outputs, Several, Usage, command_line, counted, output_options, tracked, typed
 
 
 @click.command()
-@click.option("--batch", type=Several(), default=problems.BATCHES, show_default="1,2")
-@click.option("--length", type=Several(), default=problems.LENGTHS, show_default="64,128")
-@click.option("--head-dim", type=Several(), default=problems.HEAD_DIMS, show_default="32,64")
-@click.option("--heads", type=Several(), default=(8,), show_default="8")
-@click.option("--kv-heads", type=Several(), default=(), show_default="as many as --heads")
-@click.option("--dtype", type=Several(problems.DTYPES), default=("float32",), show_default="float32")
+@click.option("--batch", type=Several(), default=typed(problems.BATCHES), show_default=True, help="Rows at once.")
+@click.option(
+    "--length",
+    type=Several(),
+    default=typed(problems.LENGTHS),
+    show_default=True,
+    help="Keys; queries too, but in decode.",
+)
+@click.option("--head-dim", type=Several(), default=typed(problems.HEAD_DIMS), show_default=True)
+@click.option("--heads", type=Several(), default="8", show_default=True, help="Query heads.")
+@click.option("--kv-heads", type=Several(), default=(), help="Key heads.  [default: as many as --heads]")
+@click.option("--dtype", type=Several(problems.DTYPES), default="float32", show_default=True)
 @click.option("--mask", metavar="MASK,...", default="none", help=f"Of {', '.join(problems.MASKS)}.", show_default=True)
-@click.option("--phase", type=Several(problems.PHASES), default=("prefill",), show_default="prefill")
+@click.option("--phase", type=Several(problems.PHASES), default="prefill", show_default=True)
 @click.option(
     "--rounds", type=click.IntRange(3), default=21, show_default=True, help="Timed regions of each candidate."
 )
@@ -41,6 +47,10 @@ def grid(
     **files: Path | None,
 ) -> None:
     """Attention by shape: by hand, MLX's own, ours.
+
+    \b
+    mlx-flash bench grid
+    mlx-flash bench grid --length 1024,4096 --mask causal --json grid.json
 
     Every combination of the options is one row; values are separated by commas. Phases: prefill (as many queries as
     keys), decode (one query), train (with the gradients). Exits with 1 if a row is wrong.

@@ -38,10 +38,14 @@ from .options import (
     help="Without --model: llama, the same with sliding windows, or gemma (head dim 256).",
 )
 @click.option("--dtype", type=click.Choice(problems.DTYPES), help="The model's own unless given.")
-@click.option("--length", type=Several(), default=(128, 512), show_default="128,512")
-@click.option("--batch", type=click.IntRange(1), default=2, show_default=True, help="Rows, or prompts at once.")
-@click.option("--new-tokens", type=click.IntRange(2), default=32, show_default=True, help="Tokens of a reply.")
-@click.option("--checkpoint", is_flag=True, help="Train with gradient checkpointing.")
+@click.option("--length", type=Several(), default="128,512", show_default=True, help="Tokens of a row or a prompt.")
+@click.option(
+    "--batch", type=click.IntRange(1), default=2, show_default=True, help="Rows, or prompts at once (not in chat)."
+)
+@click.option(
+    "--new-tokens", type=click.IntRange(2), default=32, show_default=True, help="Tokens of a reply (chat, batch)."
+)
+@click.option("--checkpoint", is_flag=True, help="Train with gradient checkpointing (lora, qlora, full).")
 @click.option("--rounds", type=click.IntRange(3), default=5, show_default=True, help="Timed runs of each kind.")
 @output_options
 def workflow_command(
@@ -58,6 +62,10 @@ def workflow_command(
     **files: Path | None,
 ) -> None:
     """Training, chat, batches, evaluation: MLX's own attention and ours.
+
+    \b
+    mlx-flash bench workflow lora --model ./my_model --length 1024
+    mlx-flash bench workflow chat --length 512,2048 --json chat.json
 
     On the model of a folder, or on one with random weights that is made for it. Exits with 1 if a row is wrong. Needs
     the extra `lm`.

@@ -40,7 +40,9 @@ def device_options(command: F) -> F:
         click.option("--mlx", metavar="VERSION", help="As on that release of MLX, such as 0.31.0."),
         click.option("--capability", type=Capability(), help="As on a CUDA GPU of that compute capability."),
         click.option("--memory", type=click.IntRange(1), metavar="GIB", help="As with so much memory."),
-        click.option("--device", "backend", type=click.Choice(list(_TYPICAL)), help="As on that device.  [this one]"),
+        click.option(
+            "--device", "backend", type=click.Choice(list(_TYPICAL)), help="As on that device.  [default: this one]"
+        ),
     ):
         command = option(command)
     return command

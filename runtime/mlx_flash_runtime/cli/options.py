@@ -58,6 +58,11 @@ class Several(click.ParamType):  # type: ignore[type-arg]  # generic in newer re
         return int(part)
 
 
+def typed(values: Iterable[int | str]) -> str:
+    """Values as they are typed, for a default that help shows."""
+    return ",".join(map(str, values))
+
+
 @dataclass(frozen=True)
 class Outputs:
     """The files that a result goes to, next to the terminal."""

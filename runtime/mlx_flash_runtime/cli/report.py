@@ -18,7 +18,12 @@ from .options import Failure, Usage, need_folder_of, need_matplotlib
 def report(results: tuple[Path, ...], target: Path) -> None:
     """Make one HTML page of results.
 
-    Of files that `mlx-flash bench` or `mlx-flash compare` wrote with --json. The page needs no network.
+    \b
+    mlx-flash bench grid --json grid.json
+    mlx-flash report grid.json --html page.html
+
+    Of files that `mlx-flash bench` or `mlx-flash compare` wrote with --json. The page has plots, for which this needs
+    the extra `plot`; who reads it needs nothing, nor a network.
     """
     need_matplotlib()
     need_folder_of(target)

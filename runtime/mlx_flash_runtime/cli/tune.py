@@ -23,16 +23,20 @@ _MEASURING = ("model", "length", "batch", "phase", "heads", "kv_heads", "head_di
 
 @click.command()
 @click.option("--model", type=click.Path(path_type=Path), metavar="FOLDER", help="Shapes of a model, by config.json.")
-@click.option("--length", type=Several(), default=(512, 2048), show_default="512,2048")
-@click.option("--batch", type=Several(), default=(1,), show_default="1")
-@click.option("--phase", type=Several(problems.PHASES), default=("prefill", "decode"), show_default="prefill,decode")
-@click.option("--heads", type=Several(), help="Without --model.  [8]")
-@click.option("--kv-heads", type=Several(), help="Without --model.  [as many as --heads]")
-@click.option("--head-dim", type=Several(), help="Without --model.  [64,128]")
+@click.option("--length", type=Several(), default="512,2048", show_default=True)
+@click.option("--batch", type=Several(), default="1", show_default=True)
+@click.option("--phase", type=Several(problems.PHASES), default="prefill,decode", show_default=True)
+@click.option("--heads", type=Several(), help="Without --model.  [default: 8]")
+@click.option("--kv-heads", type=Several(), help="Without --model.  [default: as many as --heads]")
+@click.option("--head-dim", type=Several(), help="Without --model.  [default: 64,128]")
 @click.option("--dtype", type=Several(problems.DTYPES), help="The model's own, or float32, unless given.")
-@click.option("--mask", metavar="MASK,...", help=f"Without --model, of {', '.join(problems.MASKS)}.  [causal]")
+@click.option("--mask", metavar="MASK,...", help=f"Without --model, of {', '.join(problems.MASKS)}.  [default: causal]")
 @click.option(
-    "--seconds", type=click.FloatRange(0, min_open=True), default=5.0, show_default=True, help="Of timing, each."
+    "--seconds",
+    type=click.FloatRange(0, min_open=True),
+    default=5.0,
+    show_default=True,
+    help="Seconds of timing per call.",
 )
 @click.option("--show", is_flag=True, help="Show what was measured so far, and measure nothing.")
 @click.option("--forget", is_flag=True, help="Delete what was measured so far, and measure nothing.")
@@ -60,8 +64,8 @@ def tune(
     Every route that holds is checked against float64 and timed in turns with MLX's own function; it wins where it is
     faster by more than noise. Winners are kept by class of problem, with device and versions, in a file of your cache
     folder (or MLX_FLASH_CALIBRATION), and count before the rules that come with this package. On the CPU, where a call
-    does not know whether it is part of training, a winner is faster both ways. Exits with 1 if a route computes
-    something wrong, which is then not taken.
+    does not know whether it is part of training, a winner is faster both ways. Exits with 1 if a route gives
+    a wrong result; that route is never used.
     """
     if show or forget:
         others = given(("forget", *_MEASURING) if show else _MEASURING)
