@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import median
 
 from page_sections import NAMES, Results, Rows, machine_of
 
@@ -15,11 +16,15 @@ Attention on the eight configurations that the project's first claims were about
 dim 32 and 64, 8 heads); plain is softmax(QKᵀ)V in MLX operations, stock is MLX's own function:"""
 WORKFLOWS = """\
 Whole workflows, stock MLX against the same with flash attention, each at the longest length measured, chat at the
-shortest as well; the last column is the share of stock's time in attention, which bounds the gain but for what MLX does
-once for a length (models made on the spot, random weights):"""
+shortest as well; the last column is the share of stock's time in attention: an upper bound on the gain, apart from
+MLX's one-time setup for each new length (models made on the spot, random weights):"""
 ROUTES = """\
-Single calls that MLX itself does not fuse, or not in this form; the last three it does, and there the patch can only
-cost where our kernel is not the faster one:"""
+Single calls for which MLX has no fused kernel, except the last three: those show what the patch costs or gains where
+MLX has one."""
+# MLX's wheel for Linux alone is slow; Macs have Apple's BLAS, and attend on the GPU.
+PLAIN_BLAS = """\
+The CPU's ratios say little about Macs: much of each is that MLX's wheel for Linux multiplies with a plain BLAS. In
+plain attention above it makes {mlx:.0f} GFLOP/s in float32; NumPy's products make {numpy:.0f} on that machine."""
 COMPARISON = """\
 A patched script as a whole, loading and all:
 
@@ -72,7 +77,7 @@ def figures(results: Results, others: list[Rows]) -> str:
     ]
     parts = ["Medians, all candidates in one process, in turns, behind a check of the result."]
     if attention:
-        parts += [ATTENTION, make_table("", ATTENTION_COLUMNS, attention).as_markdown()]
+        parts += [ATTENTION, make_table("", ATTENTION_COLUMNS, attention).as_markdown(), *_plain_blas(results, others)]
     if routes:
         parts += [ROUTES, make_table("", ROUTE_COLUMNS, routes).as_markdown()]
     if workflows:
@@ -89,6 +94,18 @@ def figures(results: Results, others: list[Rows]) -> str:
         "[docs/performance.md](docs/performance.md) has every table, the commands, and which claims hold where."
     )
     return "\n\n".join(parts) + "\n"
+
+
+def _plain_blas(results: Results, others: list[Rows]) -> list[str]:
+    """The sentence with the median of each speed; none where one of them was not measured."""
+    grid = results["cpu"].get("grid_cpu")
+    rows = [row for row in grid.rows if row["dtype"] == "float32" and row["plain_ms"]] if grid else []
+    numpy = [row["numpy_gflops"] for each in others if each.name == "cpu_kernel" for row in each.rows]
+    numpy = [speed for speed in numpy if speed is not None]
+    if not rows or not numpy:
+        return []
+    mlx = [4e-6 * row["batch"] * row["heads"] * row["length"] ** 2 * row["head_dim"] / row["plain_ms"] for row in rows]
+    return [PLAIN_BLAS.format(mlx=median(mlx), numpy=median(numpy))]
 
 
 def _mebibytes(row: Row) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from suite import MACHINES, commands
 
 from mlx_flash_runtime.bench.machine import described
-from mlx_flash_runtime.bench.show import tables_of
+from mlx_flash_runtime.bench.show import CHAOTIC, is_chaotic, tables_of
 from mlx_flash_runtime.bench.tables import Column, Document, NotAResult, Row, load, make_table, number, text
 
 NAMES = {"cpu": "CPU", "h200": "NVIDIA H200", "metal": "Mac (Metal)"}
@@ -88,6 +88,7 @@ def _section(machine: str, documents: dict[str, Document], others: list[Rows]) -
             parts.append((f"{table.title}:\n\n" if table.title else "") + table.as_markdown())
         parts += document.findings
         definitions |= dict.fromkeys(document.definitions)
+        definitions |= {CHAOTIC: None} if is_chaotic(document.rows) else {}
     if definitions:
         parts.append("\n".join(f"- {definition}" for definition in definitions))
     for measured in others:

@@ -16,6 +16,7 @@ import click
 import pytest
 from backends import cpu_only
 
+from mlx_flash_runtime.bench.show import CHAOTIC
 from mlx_flash_runtime.cli.group import mlx_flash
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,6 +85,29 @@ def test_routes_have_a_section_on_their_machine(page: ModuleType, tmp_path: Path
     assert f"| window 1024 of 16384, D 128 | {cells}" in section
     assert "benchmarks/routes.py h200" not in section
     assert "| NVIDIA H200 | window 1024 of 16384, D 128 | lowered | - | 2 | - | - / 4 |" in readme
+
+
+@pytest.mark.parametrize("rounding", [0.4, 0.01])
+def test_a_difference_as_large_as_the_logits_is_explained(page: ModuleType, tmp_path: Path, rounding: float) -> None:
+    result = json.loads((page.RESULTS / "workflow_chat_gemma_h200.json").read_text(encoding="utf-8"))
+    for row in result["rows"]:
+        row["rounding"] = rounding
+    (tmp_path / "workflow_chat_gemma_h200.json").write_text(json.dumps(result), encoding="utf-8")
+    text, _ = page.pages(tmp_path).values()
+    assert (CHAOTIC in text) == (rounding == 0.4)
+
+
+def test_the_ratios_of_the_cpu_come_with_the_speed_of_its_products(page: ModuleType, tmp_path: Path) -> None:
+    for name in ("grid_cpu.json", "cpu_kernel.json"):
+        _, readme = page.pages(tmp_path).values()
+        assert "a plain BLAS" not in readme
+        result = json.loads((page.RESULTS / name).read_text(encoding="utf-8"))
+        for row in result["rows"]:
+            # 1 MFLOP in 0.1 ms, which is 10 GFLOP/s.
+            row |= {"batch": 1, "heads": 1, "length": 500, "head_dim": 1, "plain_ms": 0.1, "numpy_gflops": 250.0}
+        (tmp_path / name).write_text(json.dumps(result), encoding="utf-8")
+    _, readme = page.pages(tmp_path).values()
+    assert "it makes 10 GFLOP/s in float32; NumPy's products make 250 on that machine." in readme
 
 
 def test_every_command_of_the_suite_is_one(page: ModuleType) -> None:

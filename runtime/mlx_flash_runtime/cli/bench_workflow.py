@@ -104,7 +104,7 @@ def workflow_command(
                     f"Workflow {name}: stock and ours",
                     command_line(),
                     facts,
-                    show.WORKFLOW_DEFINITIONS,
+                    (*show.WORKFLOW_DEFINITIONS, *([show.CHAOTIC] if show.is_chaotic(rows) else [])),
                     rows,
                     [],
                 )
