@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -220,3 +223,23 @@ def test_a_command_that_runs_no_script(
     done = compare(*command, program=None)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines()[-1] == f"error: {message}"
+
+
+def test_an_interruption_ends_the_script_and_is_one_line(environment: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "endless.py").write_text(
+        "import os, time\nopen('started', 'w').write(str(os.getpid()))\ntime.sleep(600)\n"
+    )
+    words = [sys.executable, "-m", "mlx_flash_runtime.cli", "compare", "--", sys.executable, "endless.py"]
+    running = subprocess.Popen(
+        words, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    started = tmp_path / "started"
+    while not (started.exists() and started.read_text()):
+        assert running.poll() is None
+        time.sleep(0.05)
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=60)  # the script itself takes ten minutes
+    assert (running.returncode, out) == (130, "")
+    assert err == "running endless.py 12 times ...\nstopped\n"
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(started.read_text()), 0)
