@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import gc
-import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +17,13 @@ from flash_integrate import __version__
 from flash_integrate.apply import uncommitted, write
 from flash_integrate.codemod import name_of, registry
 from flash_integrate.config import Config, ConfigError, load, merge
-from flash_integrate.discover import Found
 from flash_integrate.errors import FileError
+from flash_integrate.options import Options
 from flash_integrate.plan import Status
 from flash_integrate.report.text import coloured, diff_of, print_summary
 from flash_integrate.run import Outcome, explain_files, integrate, resolve, revert
 from flash_integrate.stdin import rewrite_stdin
+from flash_integrate.terminal import ProgressBar, colours, error_console
 
 if TYPE_CHECKING:
     from flash_integrate.extras.planning import Extras
@@ -120,7 +120,7 @@ def main(paths: tuple[Path, ...], **options: Any) -> None:
     if STDIN in paths:
         sys.exit(_rewrite_stdin(paths, options["check"]))
     try:
-        sys.exit(_run(list(paths), _Options(**options)))
+        sys.exit(_run(list(paths), Options(**options)))
     except (FileError, ConfigError) as error:
         raise _Failure(str(error)) from error
     except KeyboardInterrupt:
@@ -128,47 +128,15 @@ def main(paths: tuple[Path, ...], **options: Any) -> None:
         sys.exit(EXIT_INTERRUPTED)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Options:
-    """The command line's options, by the names of its help text."""
-
-    dry_run: bool
-    check: bool
-    reverting: bool
-    interactive: bool
-    explain: bool
-    exclude: tuple[str, ...]
-    only: tuple[str, ...]
-    skip: tuple[str, ...]
-    force: bool
-    vendor: bool
-    dependency: bool
-    json_file: Path | None
-    sarif_file: Path | None
-    markdown_file: Path | None
-    color: str
-    jobs: int | None
-    verbose: bool
-
-    @property
-    def writing(self) -> bool:
-        return not (self.dry_run or self.check)
-
-    @property
-    def mode(self) -> str:
-        action = "revert" if self.reverting else "apply"
-        return f"{action} --dry-run" if self.dry_run else f"{action} --check" if self.check else action
-
-
-def _run(paths: list[Path], options: _Options) -> int:
+def _run(paths: list[Path], options: Options) -> int:
     """Scans, writes or shows, reports; the exit status."""
-    console = _console(options.color)
+    console = error_console(options.color)
     config = merge(load(paths[0]), only=options.only, skip=options.skip)
     if options.explain:
         for line in explain_files(paths, options.exclude, config):
             click.echo(line)
         return 0
-    outcomes = _scan(paths, options, config, _ProgressBar(console))
+    outcomes = _scan(paths, options, config, ProgressBar(console))
     if options.interactive:
         from flash_integrate.review.dialogue import review
 
@@ -180,20 +148,20 @@ def _run(paths: list[Path], options: _Options) -> int:
         outcomes = _write_all(outcomes)
         extras.apply()
     if options.dry_run:
-        _print_diffs(outcomes, extras, _colours(options.color, sys.stdout.isatty()))
+        _print_diffs(outcomes, extras, colours(options.color, sys.stdout.isatty()))
     _report(console, outcomes, extras, options)
     if any(outcome.status is Status.FAILED for outcome in outcomes):
         return EXIT_FAILED
     return EXIT_FOUND_WORK if options.check and any(outcome.changes for outcome in outcomes) else 0
 
 
-def _scan(paths: list[Path], options: _Options, config: Config, progress: _ProgressBar) -> list[Outcome]:
+def _scan(paths: list[Path], options: Options, config: Config, progress: ProgressBar) -> list[Outcome]:
     if options.reverting:
         return revert(paths, options.exclude, progress)
     return integrate(paths, options.exclude, progress, config, options.jobs)
 
 
-def _plan_extras(outcomes: Sequence[Outcome], options: _Options) -> Extras:
+def _plan_extras(outcomes: Sequence[Outcome], options: Options) -> Extras:
     from flash_integrate.extras.planning import plan_extras, plan_removal_of_extras
 
     if options.reverting:
@@ -256,7 +224,7 @@ def _print_diffs(outcomes: Iterable[Outcome], extras: Extras, colours: bool) -> 
     sys.stdout.buffer.flush()
 
 
-def _report(console: Console, outcomes: Sequence[Outcome], extras: Extras, options: _Options) -> None:
+def _report(console: Console, outcomes: Sequence[Outcome], extras: Extras, options: Options) -> None:
     dry_run = not options.writing
     print_summary(console, outcomes, dry_run=dry_run, verbose=options.verbose)
     for change in extras.changes:
@@ -282,30 +250,3 @@ def _write_report(file: Path, text: str) -> None:
         file.write_text(text, encoding="utf-8")
     except OSError as error:
         raise _Failure(f"{file}: {error.strerror}") from error
-
-
-def _console(color: str) -> Console:
-    """Standard error, in colours if it is a terminal or they are asked for, and as wide as the text if it is none."""
-    colours = _colours(color, sys.stderr.isatty())
-    width = None if sys.stderr.isatty() else 200
-    return Console(stderr=True, force_terminal=colours, no_color=not colours, highlight=False, width=width)
-
-
-def _colours(color: str, terminal: bool) -> bool:
-    return color == "always" or (color == "auto" and terminal and not os.environ.get("NO_COLOR"))
-
-
-class _ProgressBar:
-    """Shows how far a long scan is, on a terminal only; gone when it is done."""
-
-    def __init__(self, console: Console) -> None:
-        self.console = console
-
-    def __call__(self, files: Sequence[Found], stage: str) -> Iterator[Found]:
-        if not sys.stderr.isatty():
-            yield from files
-            return
-        from rich.progress import Progress
-
-        with Progress(console=self.console, transient=True) as progress:
-            yield from progress.track(files, description=stage)
