@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -18,11 +19,11 @@ from flash_integrate.apply import uncommitted, write
 from flash_integrate.codemod import name_of, registry
 from flash_integrate.config import Config, ConfigError, load, merge
 from flash_integrate.errors import FileError
-from flash_integrate.options import Options
+from flash_integrate.options import Options, refuse_clashes
 from flash_integrate.plan import Status
 from flash_integrate.report.text import coloured, diff_of, print_summary
 from flash_integrate.run import Outcome, explain_files, integrate, resolve, revert
-from flash_integrate.stdin import rewrite_stdin
+from flash_integrate.stdin import revert_stdin, rewrite_stdin
 from flash_integrate.terminal import ProgressBar, colours, error_console
 
 if TYPE_CHECKING:
@@ -52,11 +53,18 @@ The diff goes to standard output, the summary to standard error.
 [tool.flash-integrate] in the repo's pyproject.toml sets include, exclude, only and skip.
 """
 
-_FILE = click.Path(path_type=Path, dir_okay=False)
-
 
 class _Failure(click.ClickException):
     exit_code = EXIT_FAILED
+
+
+def _check_report(_: click.Context, __: click.Parameter, file: Path | None) -> Path | None:
+    """Whether a report can be written is asked before the run, which may change files."""
+    if file is not None and not file.parent.is_dir():
+        raise click.BadParameter(f"there is no folder {str(file.parent)!r}.")
+    if file is not None and not os.access(file if file.exists() else file.parent, os.W_OK):
+        raise click.BadParameter(f"{str(file)!r} can't be written.")
+    return file
 
 
 def _list_codemods(context: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -64,6 +72,13 @@ def _list_codemods(context: click.Context, _: click.Parameter, wanted: bool) -> 
         for codemod in registry():
             click.echo(f"{name_of(codemod):<16} {codemod.SUMMARY}")
         context.exit()
+
+
+_REPORT: Any = {
+    "type": click.Path(path_type=Path, dir_okay=False),
+    "metavar": "FILE",
+    "callback": _check_report,
+}
 
 
 @click.command(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -97,9 +112,9 @@ def _list_codemods(context: click.Context, _: click.Parameter, wanted: bool) -> 
 @click.option(
     "--add-dependency", "dependency", is_flag=True, help="Also list mlx-flash-runtime where the repo lists MLX."
 )
-@click.option("--json", "json_file", type=_FILE, metavar="FILE", help="Write the outcome of each file as JSON.")
-@click.option("--sarif", "sarif_file", type=_FILE, metavar="FILE", help="Write a report for code scanning.")
-@click.option("--markdown", "markdown_file", type=_FILE, metavar="FILE", help="Write a report for a pull request.")
+@click.option("--json", "json_file", **_REPORT, help="Write the outcome of each file as JSON.")
+@click.option("--sarif", "sarif_file", **_REPORT, help="Write a report for code scanning.")
+@click.option("--markdown", "markdown_file", **_REPORT, help="Write a report for a pull request.")
 @click.option(
     "--color",
     type=click.Choice(["auto", "always", "never"]),
@@ -110,17 +125,17 @@ def _list_codemods(context: click.Context, _: click.Parameter, wanted: bool) -> 
 @click.option("-j", "--jobs", type=click.IntRange(1), help="Processes to plan with.  [default: by number of files]")
 @click.option("-v", "--verbose", is_flag=True, help="List every file, the skipped ones with their reason.")
 @click.version_option(__version__)
-def main(paths: tuple[Path, ...], **options: Any) -> None:
+@click.pass_context
+def main(context: click.Context, /, paths: tuple[Path, ...], **options: Any) -> None:
     """Put the Flash Attention runtime into the MLX scripts below PATH.
 
     Each script that runs attention gains a guarded import, the flags --disable-flash-attention and
     --flash-block-size, and one call; scripts keep working where the runtime is not installed.
     """
     gc.disable()  # syntax trees are no cyclic garbage, and walking them again and again takes a third of a run's time
-    if STDIN in paths:
-        sys.exit(_rewrite_stdin(paths, options["check"]))
+    refuse_clashes(context, stdin=STDIN in paths)
     try:
-        sys.exit(_run(list(paths), Options(**options)))
+        sys.exit((_filter_stdin if STDIN in paths else _run)(list(paths), Options(**options)))
     except (FileError, ConfigError) as error:
         raise _Failure(str(error)) from error
     except KeyboardInterrupt:
@@ -152,7 +167,8 @@ def _run(paths: list[Path], options: Options) -> int:
     _report(console, outcomes, extras, options)
     if any(outcome.status is Status.FAILED for outcome in outcomes):
         return EXIT_FAILED
-    return EXIT_FOUND_WORK if options.check and any(outcome.changes for outcome in outcomes) else 0
+    work = any(outcome.changes for outcome in outcomes) or bool(extras.changes)
+    return EXIT_FOUND_WORK if options.check and work else 0
 
 
 def _scan(paths: list[Path], options: Options, config: Config, progress: ProgressBar) -> list[Outcome]:
@@ -202,17 +218,19 @@ def _refuse_uncommitted(outcomes: Iterable[Outcome], extras: Extras) -> None:
         )
 
 
-def _rewrite_stdin(paths: Sequence[Path], check: bool) -> int:
-    """`flash-integrate -`: the rewritten source on standard output; the exit status."""
+def _filter_stdin(paths: Sequence[Path], options: Options) -> int:
+    """`flash-integrate -`: the source as it is to be on standard output; the exit status."""
     if len(paths) > 1:
         raise click.UsageError("- stands for standard input and goes with no other path")
+    config = merge(Config(), only=options.only, skip=options.skip)
+    before = sys.stdin.buffer.read()
     try:
-        rewritten, decision = rewrite_stdin(sys.stdin.buffer.read())
+        after = revert_stdin(before) if options.reverting else rewrite_stdin(before, wants=config.wants)[0]
     except FileError as error:
         raise _Failure(f"<stdin>:{error.line or 1}: {error}") from error
-    if check:
-        return EXIT_FOUND_WORK if decision.status is Status.CHANGED else 0
-    sys.stdout.buffer.write(rewritten)
+    if options.check:
+        return EXIT_FOUND_WORK if after != before else 0
+    sys.stdout.buffer.write(after)
     return 0
 
 

@@ -1,9 +1,17 @@
-"""The command line's options as one value."""
+"""The command line's options as one value, and which of them do not go together."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+
+import click
+
+# With these modes goes nothing but what is named: an option that would do nothing is refused.
+_WITH_STDIN = {"check", "reverting", "only", "skip", "color"}
+_WITH_EXPLAIN = {"explain", "exclude", "only", "skip", "color"}
+_CLASHES = (("vendor", "dependency"), ("reverting", "only"), ("reverting", "skip"))
 
 
 @dataclass(frozen=True)
@@ -36,3 +44,26 @@ class Options:
     def mode(self) -> str:
         action = "revert" if self.reverting else "apply"
         return f"{action} --dry-run" if self.dry_run else f"{action} --check" if self.check else action
+
+
+def refuse_clashes(context: click.Context, *, stdin: bool) -> None:
+    """Refuses options that do not go together.
+
+    Raises:
+        click.UsageError: names them.
+    """
+    source = click.core.ParameterSource.COMMANDLINE
+    flags = {name: max(item.opts, key=len) for item in context.command.params if (name := item.name) is not None}
+    given = [name for name in flags if name != "paths" and context.get_parameter_source(name) is source]
+    if stdin:
+        _refuse_others("- (standard input)", given, _WITH_STDIN, flags)
+    if "explain" in given:
+        _refuse_others("--explain", given, _WITH_EXPLAIN, flags)
+    for one, other in _CLASHES:
+        if one in given and other in given:
+            raise click.UsageError(f"{flags[one]} does not go with {flags[other]}")
+
+
+def _refuse_others(mode: str, given: Collection[str], allowed: set[str], flags: dict[str, str]) -> None:
+    if others := [flags[name] for name in given if name not in allowed]:
+        raise click.UsageError(f"{mode} does not go with {', '.join(others)}")

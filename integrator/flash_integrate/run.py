@@ -13,13 +13,12 @@ from pathlib import Path, PurePosixPath
 from flash_integrate.codemod import Insertion, Refusal
 from flash_integrate.config import Config
 from flash_integrate.discover import Found, discover
-from flash_integrate.errors import FileError, UnsafeRewrite, own_error
+from flash_integrate.errors import FileError, own_error
 from flash_integrate.explain import explain
 from flash_integrate.facts.file_facts import FileFacts
 from flash_integrate.facts.imports import Project, Scan
 from flash_integrate.facts.kinds import skip_by_name
 from flash_integrate.facts.workspace import Workspace
-from flash_integrate.integrated import Inserted, inserted, leftovers, without
 from flash_integrate.notebook.cells import Notebook
 from flash_integrate.notebook.rewriting import (
     SUFFIX,
@@ -30,7 +29,7 @@ from flash_integrate.notebook.rewriting import (
     scan_notebook,
 )
 from flash_integrate.plan import Decision, Status, plan
-from flash_integrate.snippets import RUNTIME
+from flash_integrate.revert import revert_script
 from flash_integrate.source import Source
 from flash_integrate.verify import verify
 
@@ -196,6 +195,8 @@ def revert(paths: list[Path], exclude: Iterable[str], progress: Progress) -> lis
             outcomes.append(_revert_file(found))
         except FileError as error:
             outcomes.append(_failed(found, error))
+        except Exception as error:  # a bug of ours is not to take the other files with it
+            outcomes.append(_failed(found, own_error(error)))
     return outcomes
 
 
@@ -250,7 +251,7 @@ def _changed(found: Found, decision: Decision, rewritten: Rewritten) -> Outcome:
 def _revert_file(found: Found) -> Outcome:
     data = _read(found)
     is_notebook = found.path.suffix == SUFFIX
-    result = revert_notebook(Notebook(found.path, data)) if is_notebook else _revert_script(Source(found.path, data))
+    result = revert_notebook(Notebook(found.path, data)) if is_notebook else revert_script(Source(found.path, data))
     if result is None:
         return Outcome(found.base, found.name, Status.SKIPPED, "not integrated by this tool")
     return Outcome(
@@ -263,18 +264,6 @@ def _revert_file(found: Found) -> Outcome:
         after=result.after,
         lines=result.lines,
     )
-
-
-def _revert_script(source: Source) -> Rewritten | None:
-    found = inserted(source) if RUNTIME.encode() in source.data else Inserted()
-    if not found.lines:
-        return None
-    result = Source(source.path, without(source, found))
-    try:
-        notes = tuple(Refusal(f"still uses {name}", line) for line, name in leftovers(result))
-    except FileError as error:
-        raise UnsafeRewrite(f"without the inserted lines the file would not be valid: {error}") from error
-    return Rewritten(source.data, result.data, frozenset(found.numbers), notes)
 
 
 def _scan(found: Found) -> Scan:

@@ -2,27 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
+from flash_integrate.errors import FileError, own_error
 from flash_integrate.facts.workspace import Workspace
 from flash_integrate.plan import Decision, Status, plan
+from flash_integrate.revert import revert_script
+from flash_integrate.source import Source
 from flash_integrate.verify import verify
 
+NAME = "<stdin>"
 
-def rewrite_stdin(data: bytes, name: str = "<stdin>") -> tuple[bytes, Decision]:
+
+def rewrite_stdin(
+    data: bytes, name: str = NAME, wants: Callable[[str], bool] = lambda codemod: True
+) -> tuple[bytes, Decision]:
     """The whole source as it is to be printed, and the decision; a file that is skipped comes back as it is.
 
     The file stands alone: it reaches attention only by what it imports or does itself, and nothing imports it.
-    `name` is the path that it is said to have, by which tests and build scripts are left alone.
+    `name` is the path that it is said to have, by which tests and build scripts are left alone; `wants` says of a
+    codemod's name whether it is asked.
 
     Raises:
         FileError: the source can't be decoded, parsed or rewritten safely.
     """
-    path = PurePosixPath(name)
-    workspace = Workspace.alone(path, data, Path())
-    if not workspace.project.concerns(path):
+    try:
+        return _rewrite(data, PurePosixPath(name), wants)
+    except FileError:
+        raise
+    except Exception as error:
+        raise own_error(error) from error
+
+
+def revert_stdin(data: bytes) -> bytes:
+    """The source without what the tool put into it.
+
+    Raises:
+        FileError: the source can't be decoded or parsed, or an insertion can't be taken out.
+    """
+    try:
+        reverted = revert_script(Source(Path(NAME), data))
+    except FileError:
+        raise
+    except Exception as error:
+        raise own_error(error) from error
+    return data if reverted is None else reverted.after
+
+
+def _rewrite(data: bytes, name: PurePosixPath, wants: Callable[[str], bool]) -> tuple[bytes, Decision]:
+    workspace = Workspace.alone(name, data, Path(), wants)
+    if not workspace.project.concerns(name):
         return data, Decision(Status.SKIPPED, "no MLX")
-    facts = workspace.facts(path)
+    facts = workspace.facts(name)
     decision = plan(facts)
     if decision.status is not Status.CHANGED:
         return data, decision

@@ -9,7 +9,11 @@ import pytest
 from outcomes import run
 
 from flash_codemods import flat_script
+from flash_integrate import revert as way_back
+from flash_integrate.integrated import Inserted
 from flash_integrate.plan import Status
+from flash_integrate.run import revert
+from flash_integrate.source import Source
 
 
 def test_a_codemod_that_fails_takes_no_other_file_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,3 +28,20 @@ def test_a_codemod_that_fails_takes_no_other_file_with_it(tmp_path: Path, monkey
     assert outcomes["script.py"].status is Status.FAILED
     said = r"flash-integrate failed on it, please report this: KeyError: 'a table' \(test_own_errors\.py:\d+\)"
     assert re.fullmatch(said, outcomes["script.py"].reason)
+
+
+def test_nor_does_a_revert_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = way_back.inserted
+
+    def inserted(source: Source) -> Inserted:
+        if source.path.name == "broken.py":
+            raise IndexError("a line")
+        return found(source)
+
+    monkeypatch.setattr(way_back, "inserted", inserted)
+    script = "import mlx_flash_runtime\n\nmlx_flash_runtime.enable_flash_attention()\n"
+    for name in ("broken.py", "own.py"):
+        (tmp_path / name).write_text(script)
+    broken, own = revert([tmp_path], (), lambda files, stage: files)
+    assert (broken.status, "please report this: IndexError: a line" in broken.reason) == (Status.FAILED, True)
+    assert own.status is Status.SKIPPED

@@ -37,9 +37,11 @@ class Workspace:
         self._facts: dict[PurePosixPath, FileFacts] = {}
 
     @classmethod
-    def alone(cls, name: PurePosixPath, data: bytes, base: Path) -> Workspace:
+    def alone(
+        cls, name: PurePosixPath, data: bytes, base: Path, wants: Callable[[str], bool] = lambda codemod: True
+    ) -> Workspace:
         """A workspace of one file whose bytes are at hand; `base` is where it would stand."""
-        workspace = cls(Project(base, {name: Scan.of(data)}), lambda codemod: True)
+        workspace = cls(Project(base, {name: Scan.of(data)}), wants)
         workspace.editable.add(name)
         workspace._given[name] = Source(base / name, data)
         return workspace
