@@ -22,7 +22,7 @@ from flash_integrate.errors import FileError
 from flash_integrate.options import Options, refuse_clashes
 from flash_integrate.plan import Status
 from flash_integrate.report.text import coloured, diff_of, print_summary
-from flash_integrate.run import Outcome, explain_files, integrate, resolve, revert
+from flash_integrate.run import NOT_INTEGRATED, Outcome, explain_files, integrate, resolve, revert
 from flash_integrate.stdin import revert_stdin, rewrite_stdin
 from flash_integrate.terminal import ProgressBar, colours, error_console
 
@@ -110,7 +110,10 @@ _REPORT: Any = {
     "--vendor", is_flag=True, help="Also copy the runtime into the repo; again to update, --revert removes it."
 )
 @click.option(
-    "--add-dependency", "dependency", is_flag=True, help="Also list mlx-flash-runtime where the repo lists MLX."
+    "--add-dependency",
+    "dependency",
+    is_flag=True,
+    help="Also list mlx-flash-runtime where the repo lists MLX; --revert takes it out.",
 )
 @click.option("--json", "json_file", **_REPORT, help="Write the outcome of each file as JSON.")
 @click.option("--sarif", "sarif_file", **_REPORT, help="Write a report for code scanning.")
@@ -146,7 +149,8 @@ def main(context: click.Context, /, paths: tuple[Path, ...], **options: Any) -> 
 def _run(paths: list[Path], options: Options) -> int:
     """Scans, writes or shows, reports; the exit status."""
     console = error_console(options.color)
-    config = merge(load(paths[0]), only=options.only, skip=options.skip)
+    # What was put in is taken out whatever the configuration says by now.
+    config = Config() if options.reverting else merge(load(paths[0]), only=options.only, skip=options.skip)
     if options.explain:
         for line in explain_files(paths, options.exclude, config):
             click.echo(line)
@@ -167,8 +171,11 @@ def _run(paths: list[Path], options: Options) -> int:
     _report(console, outcomes, extras, options)
     if any(outcome.status is Status.FAILED for outcome in outcomes):
         return EXIT_FAILED
-    work = any(outcome.changes for outcome in outcomes) or bool(extras.changes)
-    return EXIT_FOUND_WORK if options.check and work else 0
+    return EXIT_FOUND_WORK if options.check and _has_work(outcomes, extras) else 0
+
+
+def _has_work(outcomes: Iterable[Outcome], extras: Extras) -> bool:
+    return any(outcome.changes for outcome in outcomes) or bool(extras.changes)
 
 
 def _scan(paths: list[Path], options: Options, config: Config, progress: ProgressBar) -> list[Outcome]:
@@ -245,8 +252,10 @@ def _print_diffs(outcomes: Iterable[Outcome], extras: Extras, colours: bool) -> 
 def _report(console: Console, outcomes: Sequence[Outcome], extras: Extras, options: Options) -> None:
     dry_run = not options.writing
     print_summary(console, outcomes, dry_run=dry_run, verbose=options.verbose)
-    for change in extras.changes:
-        console.print(Text(f"{'would write' if dry_run else 'wrote'} {change.name}"))
+    if outcomes and not extras.changes and all(outcome.reason == NOT_INTEGRATED for outcome in outcomes):
+        console.print(Text("nothing to revert"))
+    for line in extras.described(dry_run=dry_run):
+        console.print(Text(line))
     for note in extras.notes:
         console.print(Text(note, "yellow"))
     if options.json_file is not None:

@@ -34,6 +34,7 @@ from flash_integrate.source import Source
 from flash_integrate.verify import verify
 
 NO_MLX = "no MLX"
+NOT_INTEGRATED = "not integrated by this tool"
 
 
 @dataclass(frozen=True)
@@ -253,7 +254,7 @@ def _revert_file(found: Found) -> Outcome:
     is_notebook = found.path.suffix == SUFFIX
     result = revert_notebook(Notebook(found.path, data)) if is_notebook else revert_script(Source(found.path, data))
     if result is None:
-        return Outcome(found.base, found.name, Status.SKIPPED, "not integrated by this tool")
+        return Outcome(found.base, found.name, Status.SKIPPED, NOT_INTEGRATED)
     return Outcome(
         found.base,
         found.name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -9,8 +10,9 @@ from pathlib import Path, PurePosixPath
 from flash_integrate import apply
 from flash_integrate.errors import FileError
 from flash_integrate.extras.dependency import ManifestEdit, added, find_manifests, lock_commands, removed, suggestion
-from flash_integrate.extras.requirement import CannotAdd
-from flash_integrate.extras.vendor import Change, VendorPlan, apply_plan, needed_by, plan_removal, plan_vendor
+from flash_integrate.extras.requirement import PACKAGE, CannotAdd
+from flash_integrate.extras.script_metadata import read_block
+from flash_integrate.extras.vendor import COPY, Change, VendorPlan, apply_plan, needed_by, plan_removal, plan_vendor
 from flash_integrate.plan import Status
 from flash_integrate.run import Outcome
 
@@ -28,6 +30,12 @@ class Extras:
         """Every file that is to be written or removed."""
         copies = [change for plan in self.vendor for change in plan.changes]
         return [*copies, *(edit for edit in self.manifests if edit.changes)]
+
+    def described(self, *, dry_run: bool) -> list[str]:
+        """What is done, a line for each file outside the copy; the files of the copy are counted."""
+        counts = Counter(_described(change, dry_run) for change in self.changes)
+        inside = {line: f" ({count} file{'s' if count != 1 else ''})" for line, count in counts.items()}
+        return [line + (inside[line] if line.endswith("/") else "") for line in counts]
 
     @property
     def overwritten(self) -> list[Path]:
@@ -62,8 +70,15 @@ def plan_extras(outcomes: Iterable[Outcome], *, vendor: bool, dependency: bool, 
         if vendor:
             copies.append(plan_vendor(base, names, force=force))
             continue
-        manifests = find_manifests(base, names)
-        if not dependency:
+        blocks = {name: block for name in names if (block := read_block(base / name)) is not None}
+        notes += [
+            f"{name} lists its own dependencies: add {missing!r} there."
+            for name, block in blocks.items()
+            if (missing := block.lacking) is not None
+        ]
+        others = [name for name in names if name not in blocks]
+        manifests = find_manifests(base, others)
+        if others and not dependency:
             notes.append(suggestion(manifests))
         for manifest in manifests if dependency else ():
             try:
@@ -75,17 +90,30 @@ def plan_extras(outcomes: Iterable[Outcome], *, vendor: bool, dependency: bool, 
 
 
 def plan_removal_of_extras(outcomes: Iterable[Outcome], *, dependency: bool, force: bool) -> Extras:
-    """What a revert takes out beside the scripts' own lines: the copy always, the requirement if it is asked for.
+    """What a revert takes out beside the scripts' own lines, of what no other script needs: the copy of the runtime,
+    and the requirement in the form in which `plan_extras` adds it.
+
+    The requirement is looked for where scripts are reverted, and with `dependency` wherever the run looked: whoever
+    lists the runtime without a patched script has written that line by hand.
 
     Raises:
-        FileError: a file of the copy or a manifest can't be read, or has to be edited by hand.
+        FileError: a file of the copy, or a script, can't be read.
     """
-    copies, edits = [], []
-    for base, names in _by_base(outcomes, Status.REVERTED).items():
-        copies.append(plan_removal(base, names, force=force))
-        if dependency and set(needed_by(base)) <= set(names):
-            edits += [removed(manifest) for manifest in find_manifests(base, names)]
-    return Extras(tuple(copies), tuple(edits))
+    outcomes = list(outcomes)
+    copies, edits, notes = [], [], []
+    reverted = _by_base(outcomes, Status.REVERTED)
+    for base, names in _by_base(outcomes, *Status).items():
+        gone = set(reverted.get(base, ()))
+        copies.append(plan_removal(base, gone, force=force))
+        still = [name for name in needed_by(base) if name not in gone]
+        try:
+            kept = {manifest.name for manifest in find_manifests(base, still)}
+            manifests = find_manifests(base, names if dependency else gone)
+            edits += [removed(manifest) for manifest in manifests if manifest.name not in kept]
+        except FileError as error:
+            notes.append(f"{error}; if it lists {PACKAGE}, take that out by hand.")
+    notes += [f"Run `{command}`." for command in lock_commands(edits)]
+    return Extras(tuple(copies), tuple(edits), tuple(notes))
 
 
 def _by_base(outcomes: Iterable[Outcome], *statuses: Status) -> dict[Path, list[PurePosixPath]]:
@@ -94,3 +122,9 @@ def _by_base(outcomes: Iterable[Outcome], *statuses: Status) -> dict[Path, list[
         if outcome.status in statuses:
             names.setdefault(outcome.base, []).append(outcome.name)
     return names
+
+
+def _described(change: Change | ManifestEdit, dry_run: bool) -> str:
+    verb, done = ("remove", "removed") if change.after is None else ("write", "wrote")
+    name = f"{COPY}/" if COPY in change.name.parents else change.name
+    return f"would {verb} {name}" if dry_run else f"{done} {name}"

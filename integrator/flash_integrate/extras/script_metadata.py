@@ -1,0 +1,46 @@
+"""The block `# /// script` in which a script lists its own dependencies, for `uv run` and the like (PEP 723)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from flash_integrate.errors import FileError
+from flash_integrate.extras.requirement import PACKAGE, is_mlx, name_of, requirement_beside
+from flash_integrate.toml import tomllib
+
+_BLOCK = re.compile(r"^# /// script$\n((?:#(?: .*)?\n)+?)^# ///$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Block:
+    """What such a block requires; nothing if it is no TOML, as whoever runs the script is told."""
+
+    requirements: tuple[str, ...]
+
+    @property
+    def lacking(self) -> str | None:
+        """The runtime as it should stand beside MLX; None if it does already, or if there is no MLX."""
+        mlx = [item for item in self.requirements if is_mlx(name_of(item))]
+        return requirement_beside(mlx) if mlx and PACKAGE not in map(name_of, self.requirements) else None
+
+
+def read_block(path: Path) -> Block | None:
+    """The block of a script; None if it has none.
+
+    Raises:
+        FileError: the file can't be read.
+    """
+    try:
+        text = path.read_bytes().decode(errors="replace").replace("\r\n", "\n")
+    except OSError as error:
+        raise FileError(f"{path}: {error.strerror}") from error
+    block = _BLOCK.search(text)
+    if block is None:
+        return None
+    try:
+        listed = tomllib.loads(re.sub("^# ?", "", block[1], flags=re.MULTILINE)).get("dependencies")
+    except tomllib.TOMLDecodeError:
+        listed = None
+    return Block(tuple(item for item in listed if isinstance(item, str)) if isinstance(listed, list) else ())
