@@ -1,40 +1,19 @@
-"""The command `flash-integrate`."""
+"""The command line of `flash-integrate`; what it does stands in `command`, which takes longer to load."""
 
 from __future__ import annotations
 
-import dataclasses
 import gc
 import os
 import sys
-from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
-from rich.console import Console
-from rich.text import Text
 
 from flash_integrate import __version__
-from flash_integrate.apply import uncommitted, write
-from flash_integrate.codemod import name_of, registry
-from flash_integrate.config import Config, ConfigError, load, merge
-from flash_integrate.errors import FileError
-from flash_integrate.options import Options, refuse_clashes
-from flash_integrate.plan import Status
-from flash_integrate.report.text import coloured, diff_of, print_summary
-from flash_integrate.run import NOT_INTEGRATED, Outcome, explain_files, integrate, resolve, revert
-from flash_integrate.stdin import revert_stdin, rewrite_stdin
-from flash_integrate.terminal import ProgressBar, colours, error_console
+from flash_integrate.options import STDIN, Options, refuse_clashes
 
-if TYPE_CHECKING:
-    from flash_integrate.extras.planning import Extras
-
-# What only some options need is imported where they are heeded: a command line tool is to start at once.
-
-EXIT_FOUND_WORK = 1
-EXIT_FAILED = 2
 EXIT_INTERRUPTED = 130
-STDIN = Path("-")
 
 EPILOG = """\b
 Examples:
@@ -54,10 +33,6 @@ The diff goes to standard output, the summary to standard error.
 """
 
 
-class _Failure(click.ClickException):
-    exit_code = EXIT_FAILED
-
-
 def _check_report(_: click.Context, __: click.Parameter, file: Path | None) -> Path | None:
     """Whether a report can be written is asked before the run, which may change files."""
     if file is not None and not file.parent.is_dir():
@@ -69,6 +44,8 @@ def _check_report(_: click.Context, __: click.Parameter, file: Path | None) -> P
 
 def _list_codemods(context: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted:
+        from flash_integrate.codemod import name_of, registry
+
         for codemod in registry():
             click.echo(f"{name_of(codemod):<16} {codemod.SUMMARY}")
         context.exit()
@@ -138,142 +115,9 @@ def main(context: click.Context, /, paths: tuple[Path, ...], **options: Any) -> 
     gc.disable()  # syntax trees are no cyclic garbage, and walking them again and again takes a third of a run's time
     refuse_clashes(context, stdin=STDIN in paths)
     try:
-        sys.exit((_filter_stdin if STDIN in paths else _run)(list(paths), Options(**options)))
-    except (FileError, ConfigError) as error:
-        raise _Failure(str(error)) from error
+        from flash_integrate.command import start  # here, so that Ctrl-C is quiet also while it loads
+
+        sys.exit(start(list(paths), Options(**options)))
     except KeyboardInterrupt:
         click.echo("Interrupted. Each file is as it was, or changed as a whole.", err=True)
         sys.exit(EXIT_INTERRUPTED)
-
-
-def _run(paths: list[Path], options: Options) -> int:
-    """Scans, writes or shows, reports; the exit status."""
-    console = error_console(options.color)
-    # What was put in is taken out whatever the configuration says by now.
-    config = Config() if options.reverting else merge(load(paths[0]), only=options.only, skip=options.skip)
-    if options.explain:
-        for line in explain_files(paths, options.exclude, config):
-            click.echo(line)
-        return 0
-    outcomes = _scan(paths, options, config, ProgressBar(console))
-    if options.interactive:
-        from flash_integrate.review.dialogue import review
-
-        outcomes = review(outcomes, console, sys.stdin)
-    extras = _plan_extras(outcomes, options)
-    if options.writing:
-        if not (options.force or options.reverting):
-            _refuse_uncommitted(outcomes, extras)
-        outcomes = _write_all(outcomes)
-        extras.apply()
-    if options.dry_run:
-        _print_diffs(outcomes, extras, colours(options.color, sys.stdout.isatty()))
-    _report(console, outcomes, extras, options)
-    if any(outcome.status is Status.FAILED for outcome in outcomes):
-        return EXIT_FAILED
-    return EXIT_FOUND_WORK if options.check and _has_work(outcomes, extras) else 0
-
-
-def _has_work(outcomes: Iterable[Outcome], extras: Extras) -> bool:
-    return any(outcome.changes for outcome in outcomes) or bool(extras.changes)
-
-
-def _scan(paths: list[Path], options: Options, config: Config, progress: ProgressBar) -> list[Outcome]:
-    if options.reverting:
-        return revert(paths, options.exclude, progress)
-    return integrate(paths, options.exclude, progress, config, options.jobs)
-
-
-def _plan_extras(outcomes: Sequence[Outcome], options: Options) -> Extras:
-    from flash_integrate.extras.planning import plan_extras, plan_removal_of_extras
-
-    if options.reverting:
-        return plan_removal_of_extras(outcomes, dependency=options.dependency, force=options.force)
-    return plan_extras(outcomes, vendor=options.vendor, dependency=options.dependency, force=options.force)
-
-
-def _write_all(outcomes: list[Outcome]) -> list[Outcome]:
-    """Writes the files first that others need, and not the others where that fails."""
-    needed = {(outcome.base, name) for outcome in outcomes for name in outcome.needs}
-    first = [_written(item) if (item.base, item.name) in needed else item for item in outcomes]
-    return [item if (item.base, item.name) in needed else _written(item) for item in resolve(first)]
-
-
-def _written(outcome: Outcome) -> Outcome:
-    """Writes a change to disk; an outcome that could not be written is a failed one."""
-    if not outcome.changes:
-        return outcome
-    try:
-        write(outcome.path, outcome.before, outcome.after)
-    except FileError as error:
-        return dataclasses.replace(outcome, status=Status.FAILED, reason=str(error), line=error.line)
-    return outcome
-
-
-def _refuse_uncommitted(outcomes: Iterable[Outcome], extras: Extras) -> None:
-    paths = {outcome.path: str(outcome.name) for outcome in outcomes if outcome.changes}
-    paths |= {path: path.name for path in extras.overwritten}
-    try:
-        dirty = set(uncommitted(paths))
-    except FileError as error:
-        raise _Failure(f"{error}\nWith --force the files are written all the same.") from error
-    if dirty:
-        names = "\n".join(f"  {name}" for path, name in paths.items() if path in dirty)
-        raise _Failure(
-            f"these files have changes that are not committed; nothing was written:\n{names}\n"
-            "Commit or stash them first, or write over them with --force."
-        )
-
-
-def _filter_stdin(paths: Sequence[Path], options: Options) -> int:
-    """`flash-integrate -`: the source as it is to be on standard output; the exit status."""
-    if len(paths) > 1:
-        raise click.UsageError("- stands for standard input and goes with no other path")
-    config = merge(Config(), only=options.only, skip=options.skip)
-    before = sys.stdin.buffer.read()
-    try:
-        after = revert_stdin(before) if options.reverting else rewrite_stdin(before, wants=config.wants)[0]
-    except FileError as error:
-        raise _Failure(f"<stdin>:{error.line or 1}: {error}") from error
-    if options.check:
-        return EXIT_FOUND_WORK if after != before else 0
-    sys.stdout.buffer.write(after)
-    return 0
-
-
-def _print_diffs(outcomes: Iterable[Outcome], extras: Extras, colours: bool) -> None:
-    diffs = [diff_of(outcome) for outcome in outcomes if outcome.changes]
-    diffs += [list(change.diff()) for change in extras.changes]
-    for line in (line for diff in diffs for line in diff):
-        sys.stdout.buffer.write(coloured(line) if colours else line)
-    sys.stdout.buffer.flush()
-
-
-def _report(console: Console, outcomes: Sequence[Outcome], extras: Extras, options: Options) -> None:
-    dry_run = not options.writing
-    print_summary(console, outcomes, dry_run=dry_run, verbose=options.verbose)
-    if outcomes and not extras.changes and all(outcome.reason == NOT_INTEGRATED for outcome in outcomes):
-        console.print(Text("nothing to revert"))
-    for line in extras.described(dry_run=dry_run):
-        console.print(Text(line))
-    for note in extras.notes:
-        console.print(Text(note, "yellow"))
-    if options.json_file is not None:
-        from flash_integrate.report.json_report import as_json
-
-        _write_report(options.json_file, as_json(outcomes, options.mode))
-    if options.sarif_file is not None:
-        from flash_integrate.report.sarif import as_sarif
-
-        _write_report(options.sarif_file, as_sarif(outcomes, dry_run=dry_run))
-    if options.markdown_file is not None:
-        from flash_integrate.report.markdown import as_markdown
-
-        _write_report(options.markdown_file, as_markdown(outcomes, dry_run=dry_run))
-
-
-def _write_report(file: Path, text: str) -> None:
-    try:
-        file.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise _Failure(f"{file}: {error.strerror}") from error

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+STDIN = Path("-")
+
 # With these modes goes nothing but what is named: an option that would do nothing is refused.
 _WITH_STDIN = {"check", "reverting", "only", "skip", "color"}
 _WITH_EXPLAIN = {"explain", "exclude", "only", "skip", "color"}

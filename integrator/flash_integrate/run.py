@@ -98,8 +98,11 @@ def _plan_in_processes(run: _Run, planned: Iterable[Found], files: list[Found], 
     own = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     pool = ProcessPoolExecutor(jobs, initializer=_adopt, initargs=(run,))
     try:
-        outcomes = pool.map(_outcome, files, chunksize=max(1, len(files) // (jobs * 8)))
+        # Not `pool.map`, which when interrupted cancels what the pool's own thread is about to report as broken.
+        size = max(1, len(files) // (jobs * 8))
+        parts = [pool.submit(_outcomes, files[start : start + size]) for start in range(0, len(files), size)]
         signal.pthread_sigmask(signal.SIG_SETMASK, own)
+        outcomes = (outcome for part in parts for outcome in part.result())
         return [outcome for _, outcome in zip(planned, outcomes, strict=True)]
     except BrokenExecutor as error:
         raise FileError("a planning process was killed; nothing was written; -j 1 does without") from error
@@ -170,8 +173,8 @@ def _adopt(run: _Run) -> None:
     _adopted = run
 
 
-def _outcome(found: Found) -> Outcome:
-    return _adopted.outcome(found)
+def _outcomes(part: Sequence[Found]) -> list[Outcome]:
+    return [_adopted.outcome(found) for found in part]
 
 
 def resolve(outcomes: list[Outcome]) -> list[Outcome]:

@@ -248,10 +248,12 @@ def test_a_run_that_is_ended_between_two_files(many: Path, number: signal.Signal
     assert {(many / f"run_{number:03}.py").read_text() for number in range(300)} == {patched}
 
 
-def test_ctrl_c_while_several_processes_plan(many: Path) -> None:
+@pytest.mark.parametrize("later", [0, 0.05, 0.1, 0.2, 0.3])
+def test_ctrl_c_while_several_processes_plan(many: Path, later: float) -> None:
     """A terminal sends it to all of them."""
     run_ends = started(many, "-j2", start_new_session=True)
     wait_until(lambda: len(children_of(run_ends.pid)) > 0, run_ends)
+    time.sleep(later)
     os.killpg(run_ends.pid, signal.SIGINT)
     _, stderr = run_ends.communicate()
     assert run_ends.returncode == 130
