@@ -23,7 +23,7 @@ Examples:
   flash-integrate ./my_repo --check               for CI: exit 1 if a script lacks the integration
   flash-integrate ./my_repo --revert              take everything out again, byte for byte
   flash-integrate --explain ./my_repo/chat.py     say what the tool sees in a file
-  flash-integrate ./my_repo --dry-run | git apply
+  cd my_repo && flash-integrate . --dry-run | git apply
   flash-integrate - < chat.py > patched.py
 
 \b

@@ -1,8 +1,11 @@
-"""Unified diffs as `git apply` takes them, made from the inserted lines that are known, not searched for."""
+"""Unified diffs as `git apply` and `patch -p1` take them, made from inserted lines that are known; searched for only
+where a file is created, removed, or has lines that git does not count."""
 
 from __future__ import annotations
 
+import difflib
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
@@ -11,6 +14,10 @@ from flash_integrate.source import split_lines
 
 CONTEXT = 3
 _NO_NEWLINE = b"\n\\ No newline at end of file\n"
+# Ends a line for Python and for this tool, but not for git.
+_LONE_RETURN = re.compile(rb"\r(?!\n)")
+_SPECIAL = re.compile(rb'["\\\x00-\x1f\x7f]')
+_ESCAPES = {b'"': b'\\"', b"\\": b"\\\\", b"\t": b"\\t", b"\n": b"\\n", b"\r": b"\\r"}
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,7 @@ class Hunk:
         old, new = (sum(line.mark != mark for line in self.lines) for mark in "+-")
         yield f"@@ -{_range(self.lines[0].old, old)} +{_range(self.lines[0].new, new)} @@\n".encode()
         for line in self.lines:
-            ending = b"" if line.data.endswith(b"\n") else _NO_NEWLINE
+            ending = b"" if line.data.endswith(b"\n") else b"\n" if line.data.endswith(b"\r") else _NO_NEWLINE
             yield line.mark.encode() + line.data + ending
 
 
@@ -56,17 +63,61 @@ def hunks(before: bytes, after: bytes, changed: set[int], *, removes: bool = Fal
 
 
 def diff_header(name: str) -> bytes:
-    """The lines above a file's first hunk; a name that is not UTF-8 is written as its own bytes."""
-    return b"diff --git a/%s b/%s\n--- a/%s\n+++ b/%s\n".replace(b"%s", os.fsencode(name))
+    """The lines above the first hunk of a file that changes, as git writes them."""
+    return _git_line(name) + _from_to(_labelled("a/" + name), _labelled("b/" + name))
 
 
 def unified_diff(
     name: str, before: bytes, after: bytes, changed: set[int], *, removes: bool = False
 ) -> Iterator[bytes]:
     """The lines of a diff, headers first; `changed` and `removes` as for `hunks`."""
+    if _LONE_RETURN.search(before):
+        yield from file_diff(name, before, after)
+        return
     yield diff_header(name)
     for hunk in hunks(before, after, changed, removes=removes):
         yield from hunk.text()
+
+
+def file_diff(name: str, before: bytes | None, after: bytes | None) -> Iterator[bytes]:
+    """The lines of a diff of any two contents: `before` is None for a file that is created, `after` for one that
+    goes."""
+    mode = b"new file mode 100644\n" if before is None else b"deleted file mode 100644\n" if after is None else b""
+    yield _git_line(name) + mode
+    old = b"/dev/null" if before is None else _labelled("a/" + name)
+    new = b"/dev/null" if after is None else _labelled("b/" + name)
+    lines = list(difflib.diff_bytes(difflib.unified_diff, _git_lines(before), _git_lines(after)))[2:]
+    if lines:  # not for an empty file
+        yield _from_to(old, new)
+    for line in lines:
+        yield line if line.endswith(b"\n") else line + _NO_NEWLINE
+
+
+def _git_lines(data: bytes | None) -> list[bytes]:
+    """Lines as git counts them: a newline alone ends one."""
+    return re.findall(rb"[^\n]*\n|[^\n]+", data or b"")
+
+
+def _git_line(name: str) -> bytes:
+    return b"diff --git %s %s\n" % (_quoted("a/" + name), _quoted("b/" + name))
+
+
+def _from_to(old: bytes, new: bytes) -> bytes:
+    return b"--- %s\n+++ %s\n" % (old, new)
+
+
+def _labelled(name: str) -> bytes:
+    """A name in a line of its own: a tab tells `patch` that a blank does not end it."""
+    return _quoted(name) + (b"\t" if " " in name else b"")
+
+
+def _quoted(name: str) -> bytes:
+    """A name as git writes it: in quotes if it holds a quote, a backslash or a control character. Others that are not
+    ASCII stand as they are; git reads both."""
+    data = os.fsencode(name)
+    if not _SPECIAL.search(data):
+        return data
+    return b'"%s"' % _SPECIAL.sub(lambda match: _ESCAPES.get(match[0]) or b"\\%03o" % match[0][0], data)
 
 
 def _lines(before: list[bytes], after: list[bytes], changed: set[int], removes: bool) -> Iterator[Line]:

@@ -6,9 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from flash_integrate.diff import unified_diff
+from flash_integrate.diff import file_diff, unified_diff
 from flash_integrate.errors import FileError
-from flash_integrate.extras.filediff import file_diff
 from flash_integrate.extras.pyproject_toml import add_to_pyproject, pyproject_lists_mlx, remove_from_pyproject
 from flash_integrate.extras.requirement import PACKAGE, CannotAdd
 from flash_integrate.extras.requirements_txt import add_to_requirements, remove_from_requirements, requirements_list_mlx

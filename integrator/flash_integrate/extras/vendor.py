@@ -31,9 +31,9 @@ from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
 from flash_integrate import apply
+from flash_integrate.diff import file_diff
 from flash_integrate.discover import discover
 from flash_integrate.errors import FileError
-from flash_integrate.extras.filediff import file_diff
 from flash_integrate.snippets import RUNTIME
 
 DISTRIBUTION = "mlx-flash-runtime"
