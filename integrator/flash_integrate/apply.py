@@ -16,6 +16,9 @@ from flash_integrate.errors import FileError
 def write(path: Path, before: bytes, after: bytes) -> None:
     """Replaces a file in one step; its permissions stay, and its owner where that is allowed.
 
+    A file with several names (hard links) becomes one of its own, as when git writes it: what the other names stand for
+    may be another program's, such as uv's cache.
+
     Raises:
         FileError: the file is not what was read, or can't be written; it is left as it is.
     """
@@ -83,7 +86,7 @@ def _replace(path: Path, data: bytes, mode: int, owner: tuple[int, int] | None =
 
 
 def uncommitted(paths: Iterable[Path]) -> list[Path]:
-    """Those of `paths` that git has no copy of as they are: modified, staged or untracked in their checkout.
+    """Those of `paths` that git has no copy of as they are: modified, staged, untracked or ignored in their checkout.
 
     Files outside a git checkout, or on a machine without git, are not among them: nothing can be said of those.
 
@@ -94,12 +97,23 @@ def uncommitted(paths: Iterable[Path]) -> list[Path]:
     for path in paths:
         if (top := checkout_of(path.parent)) is not None:
             by_checkout.setdefault(top, []).append(path)
-    return [path for top, files in by_checkout.items() for path in files if path in _dirty(top, files)]
+    dirty = {path for top, files in by_checkout.items() for path in _dirty(top, files)}
+    return [path for files in by_checkout.values() for path in files if path in dirty]
 
 
 def _dirty(top: Path, files: list[Path]) -> set[Path]:
     # `--no-optional-locks`: a look at the status must not get in the way of the user's own git.
-    command = ["git", "--no-optional-locks", "--literal-pathspecs", "status", "--porcelain=v1", "-z", "-uall", "--"]
+    command = [
+        "git",
+        "--no-optional-locks",
+        "--literal-pathspecs",
+        "status",
+        "--porcelain=v1",
+        "-z",
+        "-uall",
+        "--ignored",
+        "--",
+    ]
     try:
         result = subprocess.run([*command, *map(str, files)], cwd=top, capture_output=True)
     except FileNotFoundError:

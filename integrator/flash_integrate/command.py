@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from flash_integrate.apply import uncommitted, write
-from flash_integrate.config import Config, ConfigError, load, merge
+from flash_integrate.config import Config, ConfigError, check_patterns, load_for, merge
 from flash_integrate.errors import FileError
 from flash_integrate.options import STDIN, Options
 from flash_integrate.plan import Status
@@ -50,8 +50,9 @@ def start(paths: list[Path], options: Options) -> int:
 def _run(paths: list[Path], options: Options) -> int:
     """Scans, writes or shows, reports; the exit status."""
     console = error_console(options.color)
+    check_patterns("--exclude", options.exclude)
     # What was put in is taken out whatever the configuration says by now.
-    config = Config() if options.reverting else merge(load(paths[0]), only=options.only, skip=options.skip)
+    config = Config() if options.reverting else merge(load_for(paths), only=options.only, skip=options.skip)
     if options.explain:
         for line in explain_files(paths, options.exclude, config):
             click.echo(line)

@@ -64,6 +64,20 @@ class Config:
         return pathspec.GitIgnoreSpec.from_lines(self.exclude)
 
 
+def load_for(paths: Iterable[Path]) -> Config:
+    """The configuration of a run over several paths, which have to agree on it.
+
+    Raises:
+        ConfigError: as `load`, and where the paths are configured by different files.
+    """
+    configs = {path: load(path) for path in paths}
+    found = {config.file: config for config in configs.values()}
+    if len(found) > 1:
+        lines = [f"  {path}: {config.file or 'no such table'}" for path, config in configs.items()]
+        raise ConfigError("\n".join([f"these paths do not share one {TABLE}; name them in runs of their own:", *lines]))
+    return next(iter(found.values()))
+
+
 def load(path: Path) -> Config:
     """The configuration for what lies at `path`: that of the nearest pyproject.toml with the table, looked for from
     `path` upward to the top of its git checkout. A nested project's file without the table hides nothing.
@@ -91,6 +105,19 @@ def merge(config: Config, *, only: Iterable[str] = (), skip: Iterable[str] = ())
         raise ConfigError(f"--only and --skip both name {min(clash)}")
     kept = tuple(name for name in config.skip if name not in only)
     return dataclasses.replace(config, only=only or config.only, skip=(*kept, *skip))
+
+
+def check_patterns(where: str, patterns: Iterable[str]) -> None:
+    """Checks that each is a pattern as in `.gitignore`.
+
+    Raises:
+        ConfigError: one is not; `where` says in the message where it stands.
+    """
+    for pattern in patterns:
+        try:
+            pathspec.GitIgnoreSpec.from_lines([pattern])
+        except ValueError as error:
+            raise ConfigError(f"{where}: {pattern!r} is not a pattern of .gitignore") from error
 
 
 def _pyprojects(path: Path) -> Iterator[Path]:
@@ -127,20 +154,12 @@ def _checked(file: Path, table: dict[str, Any]) -> Config:
             raise ConfigError(f"{file}: {TABLE} {key} must be a list of strings")
     values = {key: tuple(value) for key, value in table.items()}
     for key in ("include", "exclude"):
-        _check_patterns(f"{file}: {TABLE} {key}", values.get(key, ()))
+        check_patterns(f"{file}: {TABLE} {key}", values.get(key, ()))
     for key in ("only", "skip"):
         _check_codemods(f"{file}: {TABLE} {key}", values.get(key, ()))
     if clash := set(values.get("only", ())) & set(values.get("skip", ())):
         raise ConfigError(f"{file}: {TABLE} only and skip both name {min(clash)}")
     return Config(file, **values)
-
-
-def _check_patterns(where: str, patterns: tuple[str, ...]) -> None:
-    for pattern in patterns:
-        try:
-            pathspec.GitIgnoreSpec.from_lines([pattern])
-        except ValueError as error:
-            raise ConfigError(f"{where}: {pattern!r} is not a pattern of .gitignore") from error
 
 
 def _check_codemods(where: str, names: tuple[str, ...]) -> None:

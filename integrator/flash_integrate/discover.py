@@ -54,15 +54,17 @@ def discover(paths: Iterable[Path], exclude: Iterable[str] = ()) -> Iterator[Fou
     """
     excluded = pathspec.GitIgnoreSpec.from_lines(exclude)
     seen: set[Path] = set()
-    for path in paths:
-        real = path.resolve()
-        folder = real if real.is_dir() else real.parent
-        top = checkout_of(folder)
-        files = _walk(folder, [*_ignores_above(folder, top), _Ignore(folder, excluded)]) if real.is_dir() else [real]
-        for file in files:
+    named = [path.resolve() for path in paths]
+    folders = {real: real if real.is_dir() else real.parent for real in named}
+    for real, folder in folders.items():
+        # Of two folders of which one holds the other the outer one counts, in whatever order they are named.
+        outer = min((other for other in folders.values() if folder.is_relative_to(other)), key=lambda it: len(it.parts))
+        base = checkout_of(outer) or outer
+        ignores = [*_ignores_above(folder, checkout_of(folder)), _Ignore(folder, excluded)]
+        for file in _walk(folder, ignores) if real.is_dir() else [real]:
             if file not in seen:
                 seen.add(file)
-                yield Found(top or folder, file)
+                yield Found(base, file)
 
 
 def checkout_of(folder: Path) -> Path | None:

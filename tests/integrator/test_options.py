@@ -42,3 +42,10 @@ def test_a_report_that_can_not_be_written_stops_the_run_before_it_writes(
     result = flash_integrate(".", report, "nowhere/report", cwd=repo)
     assert (result.returncode, b"there is no folder 'nowhere'" in result.stderr) == (2, True)
     assert (repo / "run.py").read_text() == SCRIPT
+
+
+@pytest.mark.parametrize("options", [[], ["--revert"], ["--explain"]])
+def test_a_pattern_that_is_none_is_refused(flash_integrate: Run, repo: Path, options: list[str]) -> None:
+    result = flash_integrate(".", "--exclude", "!", *options, cwd=repo)
+    assert result.returncode == 2
+    assert result.stderr == b"Error: --exclude: '!' is not a pattern of .gitignore\n"
