@@ -18,6 +18,8 @@ _NAME = re.compile(rb"(\w+)(?:\s+as\s+\w+)?")
 _APPLICATION = re.compile(rb"[\"']([A-Za-z_][\w.]*):([A-Za-z_]\w*)[\"']")
 _ADDS_FOLDER = re.compile(rb"\bsys\.path\.(?:insert|append)\(\s*([^\r\n]*)")
 _FOLDER = re.compile(rb"[\"']/?((?:[\w.-]+/)*[\w.-]+)/?[\"']")
+# A package of models for MLX whose name does not say so is named too.
+_MLX = re.compile(rb"mlx|mflux")
 _COMMENT = re.compile(rb"#[^\r\n]*")
 
 
@@ -67,7 +69,7 @@ class Scan:
     @staticmethod
     def of(data: bytes) -> Scan:
         adds_arguments = b"argparse" in data or b".add_argument(" in data
-        return Scan(b"mlx" in data, adds_arguments, tuple(scan_imports(data)), tuple(scan_folders(data)))
+        return Scan(_MLX.search(data) is not None, adds_arguments, tuple(scan_imports(data)), tuple(scan_folders(data)))
 
 
 class Project:

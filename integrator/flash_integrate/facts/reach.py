@@ -14,51 +14,32 @@ from pathlib import PurePosixPath
 
 from flash_integrate.errors import FileError
 from flash_integrate.facts.imports import Import, Project
+from flash_integrate.facts.uses import Uses
 from flash_integrate.source import Source
-from flash_integrate.syntax import dotted, walk
+from flash_integrate.syntax import dotted
 
+# A word of the package's name: `mlxtend` and the driver `mlx90614` have nothing to do with MLX.
+_MLX = re.compile(r"(^|_)mlx(_|$)")
+_NAMED_OTHERWISE = {"mflux", "fastmlx", "mlxim", "diffusionkit"}
 # MLX packages that hold no model.
-_NO_MODELS = {"mlx", "mlx_data", "mlx_flash_runtime", "mlx_cuda", "mlx_metal"}
-# What a package of models offers besides running them.
+_NO_MODELS = {"mlx", "mlx_data", "mlx_flash_runtime", "mlx_cuda", "mlx_metal", "mlx_optimizers"}
+# What a package of models offers besides running them, by the name of a module or of what it defines.
 _RUNS_NOTHING = {
     "convert", "quantize", "quantize_model", "dequantize_model", "save", "save_config", "save_model", "save_weights",
     "save_gguf", "convert_to_gguf", "upload_to_hub", "create_model_card", "get_model_path", "fetch_from_hub",
     "hf_repo_to_path", "load_config", "load_tokenizer", "TokenizerWrapper", "compute_bits_per_weight",
     "get_total_parameters", "__version__", "version", "load_audio", "load_dataset", "download",
+    "tokenizer_utils",
 }  # fmt: skip
-_ATTENTION = {
-    "scaled_dot_product_attention",
-    "MultiHeadAttention",
-    "Transformer",
-    "TransformerEncoder",
-    "TransformerDecoder",
-    "TransformerEncoderLayer",
-    "TransformerDecoderLayer",
-}
 _FRAMEWORKS = {"FastAPI", "Flask", "Quart", "Starlette", "Litestar", "Sanic"}
-_APPLICATION = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)")
-_WHOLE = ""
+WHOLE = ""
 """Stands for a file as a whole, where the name of one of its definitions is asked for."""
-_PRODUCTS = {"matmul", "einsum"}
 
 
 def holds_models(module: str) -> bool:
     """Whether a module belongs to a package of MLX models (mlx_lm, mlx_vlm, mlx_whisper, ...)."""
     package = module.partition(".")[0]
-    return "mlx" in package and package not in _NO_MODELS
-
-
-@dataclass(frozen=True)
-class Uses:
-    """What a piece of code shows by itself, what it names, and the applications that it serves by their names."""
-
-    evidence: str | None
-    names: tuple[str, ...]
-    served: tuple[tuple[str, str], ...]
-
-    @classmethod
-    def of(cls, node: ast.AST) -> Uses:
-        return cls(_evidence(node), tuple(sorted(_names_used(node))), tuple(applications(node)))
+    return package in _NAMED_OTHERWISE or (bool(_MLX.search(package)) and package not in _NO_MODELS)
 
 
 @dataclass(frozen=True)
@@ -119,26 +100,36 @@ class AttentionReach:
         self._script: tuple[PurePosixPath, Source] | None = None
         self._symbols: dict[PurePosixPath, Symbols | None] = {}
         self._uses: dict[tuple[PurePosixPath, str], Uses] = {}
+        self._imports_mlx: dict[PurePosixPath, bool] = {}
 
     def of_script(self, path: PurePosixPath, source: Source) -> str | None:
         """How the script at `path` comes to attention, in words; None if it does not."""
         self._script = path, source
         if path not in self._symbols:
             self._symbols[path] = Symbols.of(source)
-        return self._search(path, _WHOLE, set())
+        return self._search(path, WHOLE, set())
 
     def of_definition(self, path: PurePosixPath, node: ast.stmt) -> str | None:
         """How one definition of the file at `path` comes to attention."""
         return self._follow_uses(path, Uses.of(node), set())
 
     def uses(self, path: PurePosixPath, name: str) -> Uses:
-        """What a definition of the file at `path` uses, or with the name `_WHOLE` the file."""
+        """What a definition of the file at `path` uses, or with the name `WHOLE` the file."""
         if (path, name) not in self._uses:
             own = self._script is not None and self._script[0] == path
             tree = (self._script[1] if own and self._script else self.source(path)).tree
-            node = tree if name == _WHOLE else dict(_definitions(tree))[name]
+            node = tree if name == WHOLE else dict(_definitions(tree))[name]
             self._uses[path, name] = Uses.of(node)
         return self._uses[path, name]
+
+    def imports_mlx(self, path: PurePosixPath) -> bool:
+        """Whether a file imports MLX or a package for it, or another file of the project that does."""
+        if path not in self._imports_mlx:
+            self._imports_mlx[path] = False  # ends cycles
+            imports = self.project.scans[path].imports
+            targets = (target for item in imports for target in self.project.resolve(item, path))
+            self._imports_mlx[path] = any(map(_is_mlx, imports)) or any(map(self.imports_mlx, targets))
+        return self._imports_mlx[path]
 
     def symbols(self, path: PurePosixPath) -> Symbols | None:
         """The symbols of a file of the project; None if it can't be parsed."""
@@ -195,16 +186,20 @@ class AttentionReach:
         """Looks at one definition (or a whole file) and at everything that it names."""
         if found := self._follow_uses(path, self.uses(path, name), seen):
             return found
-        symbols = self.symbols(path) if name == _WHOLE else None
+        symbols = self.symbols(path) if name == WHOLE else None
         for item in symbols.stars if symbols is not None else ():
             if found := self._follow_import(path, item, "*", "", seen):
                 return found
         return None
 
     def _follow_uses(self, path: PurePosixPath, uses: Uses, seen: set[tuple[PurePosixPath, str]]) -> str | None:
+        if uses.attention is not None and self.imports_mlx(path):
+            return uses.attention
+        if uses.loads_by_name:
+            return "loads modules by name"
         symbols = self.symbols(path)
-        if uses.evidence is not None or symbols is None:
-            return uses.evidence
+        if symbols is None:
+            return None
         for name in uses.names:
             if found := self._follow(path, symbols, name, seen):
                 return found
@@ -225,7 +220,7 @@ class AttentionReach:
         root = name.partition(".")[0]
         if root in symbols.definitions:
             # What an application does stands in functions that are decorated with it.
-            return self._search(path, _WHOLE if symbols.definitions[root].is_application else root, seen)
+            return self._search(path, WHOLE if symbols.definitions[root].is_application else root, seen)
         binding = symbols.binding(name)
         return None if binding is None else self._follow_import(path, *binding, seen)
 
@@ -238,14 +233,14 @@ class AttentionReach:
         seen: set[tuple[PurePosixPath, str]],
     ) -> str | None:
         if not item.dots and holds_models(item.module) and not self.project.resolve(item, path):
-            package = item.module.partition(".")[0]
-            return None if name in _RUNS_NOTHING else f"imports {package}"
+            package, *modules = item.module.split(".")
+            return f"imports {package}" if _RUNS_NOTHING.isdisjoint([*modules, name]) else None
         for target in self.project.resolve(item, path):
             symbols = self.symbols(target)
             if symbols is None:
                 continue
             if name in ("*", ""):  # everything, or the module as an object: `getattr(models, args.arch)`
-                found = self._search(target, _WHOLE, seen)
+                found = self._search(target, WHOLE, seen)
             else:
                 found = self._follow(target, symbols, _wanted(target, item, name, attribute), seen)
             if found:
@@ -268,22 +263,6 @@ def _tails(name: str) -> Iterator[str]:
     return (".".join(parts[count:]) for count in range(len(parts), 0, -1))
 
 
-def _names_used(node: ast.AST) -> set[str]:
-    """The dotted names that a node reads, each with as many attributes as follow it."""
-    inner: set[int] = set()
-    names: set[str] = set()
-    for child in walk(node):
-        if isinstance(child, ast.Attribute | ast.Name) and id(child) not in inner:
-            name = dotted(child)
-            if name is not None:
-                names.add(name)
-                part: ast.AST = child
-                while isinstance(part, ast.Attribute):
-                    part = part.value
-                    inner.add(id(part))
-    return names
-
-
 def _definitions(tree: ast.Module) -> Iterator[tuple[str, ast.stmt]]:
     """The functions, classes and variables of a module by name."""
     for node in tree.body:
@@ -299,24 +278,5 @@ def makes_application(node: ast.stmt) -> bool:
     return isinstance(value, ast.Call) and (dotted(value.func) or "").rpartition(".")[2] in _FRAMEWORKS
 
 
-def applications(node: ast.AST) -> Iterator[tuple[str, str]]:
-    """The modules and names of `uvicorn.run("server.app:app")`."""
-    for call in walk(node):
-        if isinstance(call, ast.Call) and call.args and (dotted(call.func) or "").partition(".")[0] == "uvicorn":
-            value = call.args[0].value if isinstance(call.args[0], ast.Constant) else None
-            if isinstance(value, str) and (match := _APPLICATION.fullmatch(value)):
-                yield match[1], match[2]
-
-
-def _evidence(node: ast.AST) -> str | None:
-    """Attention in the node itself: MLX's own, written by hand, or a model whose module is chosen at run time."""
-    nodes = walk(node)
-    attributes = {child.attr for child in nodes if isinstance(child, ast.Attribute)}
-    names = attributes | {child.id for child in nodes if isinstance(child, ast.Name)}
-    multiplies = any(isinstance(child, ast.BinOp) and isinstance(child.op, ast.MatMult) for child in nodes)
-    if used := sorted(names & _ATTENTION):
-        return f"uses {used[0]}"
-    if "softmax" in names and (multiplies or names & _PRODUCTS):
-        return "has attention written by hand"
-    # Who loads a module by name and calls its main() hands over to a script that is looked at for itself.
-    return "loads modules by name" if "import_module" in names and "main" not in attributes else None
+def _is_mlx(item: Import) -> bool:
+    return not item.dots and (item.module.partition(".")[0] == "mlx" or holds_models(item.module))

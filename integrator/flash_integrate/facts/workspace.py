@@ -13,7 +13,7 @@ from flash_integrate.facts.file_facts import FileFacts
 from flash_integrate.facts.imports import Project, Scan
 from flash_integrate.facts.kinds import is_test
 from flash_integrate.facts.packaging import entry_points
-from flash_integrate.facts.reach import AttentionReach
+from flash_integrate.facts.reach import WHOLE, AttentionReach
 from flash_integrate.source import Source
 
 _KEPT = 64
@@ -122,7 +122,7 @@ class Workspace:
                 return True
         if not any(item.module == "uvicorn" for item in imports) or self.reach.symbols(path) is None:
             return False
-        return any(self.reach.application_home(path, *served) == name for served in self.reach.uses(path, "").served)
+        return any(self.reach.application_home(path, *served) == name for served in self.reach.uses(path, WHOLE).served)
 
     def users(self, parser: Parser) -> list[FileFacts]:
         """The other files, tests aside, that parse arguments with `parser`, which its file's importers share."""

@@ -15,6 +15,7 @@ from flash_integrate.codemod import Refusal
 from flash_integrate.errors import CannotRemove, FileError, UnreadableSource, UnsafeRewrite
 from flash_integrate.facts.file_facts import FileFacts
 from flash_integrate.facts.imports import Scan
+from flash_integrate.facts.reach import holds_models
 from flash_integrate.facts.workspace import Workspace
 from flash_integrate.integrated import inserted, leftovers
 from flash_integrate.notebook.cells import Cell, Edit, Notebook, lines_begun
@@ -193,7 +194,7 @@ def _import_cell(facts: FileFacts, program: Program) -> Cell | None:
         packages = _packages(program.only(cell))
         if packages:
             importing.append((cell, packages))
-    with_mlx = (cell for cell, packages in importing if any("mlx" in package for package in packages))
+    with_mlx = (cell for cell, packages in importing if "mlx" in packages or any(map(holds_models, packages)))
     return next(with_mlx, importing[0][0] if importing else None)
 
 

@@ -1,0 +1,113 @@
+"""Which scripts run MLX attention, and which only look like it."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+from outcomes import changed, run
+
+from flash_integrate.facts.handwritten import handwritten_attention
+from flash_integrate.facts.reach import holds_models
+
+NO_ATTENTION = "no attention is reached from it"
+TORCH = """\
+# as fast as mlx
+import torch.nn.functional as F
+
+print(F.scaled_dot_product_attention(q, k, v))
+"""
+PERCEPTRON = """\
+import mlx.core as mx
+
+
+def forward(x, w1, w2):
+    hidden = mx.maximum(x @ w1, 0)
+    return mx.softmax(hidden @ w2, axis=-1)
+
+
+def gradient(x, y, p):
+    return x.T @ (p - y)
+
+
+print(forward(mx.zeros((2, 2)), mx.zeros((2, 2)), mx.zeros((2, 2))))
+"""
+
+
+def test_packages_of_models() -> None:
+    models = [
+        *("mlx_lm", "mlx_vlm", "mlx_whisper", "mlx_audio", "mlx_embeddings", "mlx_embedding_models", "mlx_omni_server"),
+        *("lightning_whisper_mlx", "parakeet_mlx", "f5_tts_mlx", "chat_with_mlx", "mflux", "mlxim", "fastmlx"),
+    ]
+    others = ["mlx", "mlx_data", "mlx_flash_runtime", "mlxtend", "mlx90614", "adafruit_mlx90640", "dhtmlx", "torch"]
+    assert all(holds_models(f"{name}.utils") for name in models)
+    assert not any(map(holds_models, others))
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "from mlxtend.frequent_patterns import apriori\n\napriori([])\n",
+        "from mlx90614 import MLX90614\n\nMLX90614()\n",
+        TORCH,
+        PERCEPTRON,
+        "from mlx_lm.tokenizer_utils import load\n\nload('model')\n",
+        "import mlx_lm.tokenizer_utils\n\nmlx_lm.tokenizer_utils.load('model')\n",
+        "from mlx_lm import tokenizer_utils\n\ntokenizer_utils.load('model')\n",
+    ],
+)
+def test_what_only_looks_like_it(tmp_path: Path, script: str) -> None:
+    assert run(tmp_path, {"run.py": script})["run.py"].reason == NO_ATTENTION
+
+
+def test_attention_of_pytorch_beside_mlx(tmp_path: Path) -> None:
+    """A comparison imports both: only what stands in a file that imports MLX is MLX's."""
+    attend = "\n\ndef attend(q):\n    return {}.scaled_dot_product_attention(q, q, q)\n"
+    torch = "import torch.nn.functional as F\n" + attend.format("F")
+    mlx = "from backend import mx\n" + attend.format("mx.fast")
+    script = "import mlx.core as mx\nfrom {} import attend\n\nattend(mx.zeros((1, 1, 1, 8)))\n"
+    files = {
+        "with_torch.py": torch,
+        "with_mlx.py": mlx,
+        "backend.py": "import mlx.core as mx\n",
+        "one.py": script.format("with_torch"),
+        "two.py": script.format("with_mlx"),
+    }
+    assert changed(run(tmp_path, files)) == {"two.py": "flat-script"}
+
+
+def test_a_package_whose_name_does_not_say_mlx(tmp_path: Path) -> None:
+    outcome = run(tmp_path, {"draw.py": "from mflux import Flux1\n\nFlux1.from_name('schnell').generate_image()\n"})
+    assert outcome["draw.py"].reason == "imports mflux"
+
+
+BY_HAND = [
+    "mx.softmax(q @ k.T, axis=-1) @ v",
+    "(q @ k.T).softmax(-1) @ v",
+    "mx.einsum('hqk,hkd->hqd', mx.softmax(mx.einsum('hqd,hkd->hqk', q, k) * scale), v)",
+    "mx.matmul(dropout(mx.softmax(mx.matmul(q, k), axis=-1).astype(v.dtype)), v)",
+    "s = q @ k.T\n    s = s + mask\n    weights = mx.softmax(s)\n    weights = weights * keep\n    x = weights @ v",
+    "if causal:\n        s = mx.where(mask, q @ k.T, -1)\n        w = softmax(s)\n        return w @ v",
+]
+OTHERS = [
+    "mx.softmax(mx.maximum(x @ w1, 0) @ w2)",
+    "p = mx.softmax(x @ w)\n    return x.T @ (p - y)",
+    "mx.softmax(x) @ v",
+    "def inner(x):\n        return mx.softmax(x @ w)\n    return inner(x) @ v",
+]
+
+
+def function(body: str) -> ast.Module:
+    return ast.parse(f"def attend(q, k, v):\n    {body}\n")
+
+
+@pytest.mark.parametrize("body", BY_HAND)
+def test_attention_written_by_hand(body: str) -> None:
+    softmax = next(number for number, line in enumerate(body.splitlines(), start=2) if "softmax" in line)
+    assert list(handwritten_attention(function(body))) == [softmax]
+
+
+@pytest.mark.parametrize("body", OTHERS)
+def test_a_softmax_that_is_no_attention(body: str) -> None:
+    assert list(handwritten_attention(function(body))) == []
