@@ -44,10 +44,10 @@ def _check_report(_: click.Context, __: click.Parameter, file: Path | None) -> P
 
 def _list_codemods(context: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted:
-        from flash_integrate.codemod import name_of, registry
+        from flash_integrate.config import offered
 
-        for codemod in registry():
-            click.echo(f"{name_of(codemod):<16} {codemod.SUMMARY}")
+        for name, summary in offered().items():
+            click.echo(f"{name:<16} {summary}")
         context.exit()
 
 

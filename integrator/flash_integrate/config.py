@@ -13,6 +13,7 @@ import pathspec
 
 from flash_integrate.codemod import name_of, registry
 from flash_integrate.discover import checkout_of
+from flash_integrate.notebook import rewriting as notebook
 from flash_integrate.toml import tomllib
 
 TABLE = "[tool.flash-integrate]"
@@ -92,6 +93,11 @@ def load(path: Path) -> Config:
     return Config()
 
 
+def offered() -> dict[str, str]:
+    """What `only` and `skip` can name, and what each inserts: the codemods of scripts, and that of notebooks."""
+    return {name_of(codemod): codemod.SUMMARY for codemod in registry()} | {notebook.NAME: notebook.SUMMARY}
+
+
 def merge(config: Config, *, only: Iterable[str] = (), skip: Iterable[str] = ()) -> Config:
     """The configuration with `--only` in the place of the file's choice of codemods, and `--skip` added to it.
 
@@ -165,6 +171,6 @@ def _checked(file: Path, table: dict[str, Any]) -> Config:
 def _check_codemods(where: str, names: tuple[str, ...]) -> None:
     if not names:
         return
-    known = [name_of(codemod) for codemod in registry()]
+    known = offered()
     if unknown := [name for name in names if name not in known]:
         raise ConfigError(f"{where}: no codemod is called {unknown[0]!r}; there are {', '.join(known)}")

@@ -17,7 +17,6 @@ from flash_integrate.errors import FileError, own_error
 from flash_integrate.explain import explain
 from flash_integrate.facts.file_facts import FileFacts
 from flash_integrate.facts.imports import Project, Scan
-from flash_integrate.facts.kinds import skip_by_name
 from flash_integrate.facts.workspace import Workspace
 from flash_integrate.notebook.cells import Notebook
 from flash_integrate.notebook.rewriting import (
@@ -207,8 +206,6 @@ def revert(paths: list[Path], exclude: Iterable[str], progress: Progress) -> lis
 def _integrate_file(found: Found, workspace: Workspace) -> Outcome:
     if not workspace.project.concerns(found.name):
         return Outcome(found.base, found.name, Status.SKIPPED, NO_MLX)
-    if reason := skip_by_name(found.name):
-        return Outcome(found.base, found.name, Status.SKIPPED, reason)
     try:
         if found.path.suffix == SUFFIX:
             notebook = Notebook(found.path, _read(found))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+from conftest import Run
 
 from flash_integrate.codemod import name_of, registry
-from flash_integrate.config import Config, ConfigError, load, merge
+from flash_integrate.config import Config, ConfigError, load, merge, offered
 
 CODEMODS = [name_of(codemod) for codemod in registry()]
 
@@ -127,3 +129,11 @@ def test_a_file_that_is_not_utf8_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_bytes(b"# caf\xe9\n")
     with pytest.raises(ConfigError, match="not valid TOML"):
         load(tmp_path)
+
+
+def test_what_can_be_named_is_listed_by_the_command_and_the_readme(flash_integrate: Run) -> None:
+    listed = flash_integrate("--list-codemods").stdout.decode().splitlines()
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    assert [line.split(maxsplit=1) for line in listed] == [list(item) for item in offered().items()]
+    table = readme.partition("| codemod | scripts |\n")[2].partition("\n\n")[0]
+    assert {*CODEMODS, "notebook"} == set(re.findall(r"^\| `([a-z-]+)` \| ", table, re.MULTILINE))

@@ -280,6 +280,13 @@ def test_notebooks_are_left_alone_where_only_scripts_are_asked_for(flash_integra
     assert b"a notebook, and those are not asked for" in result.stderr
 
 
+@pytest.mark.parametrize(("option", "changed"), [("--only", "chat.ipynb"), ("--skip", "run.py")])
+def test_notebooks_are_chosen_as_codemods_are(flash_integrate: Run, repo: Path, option: str, changed: str) -> None:
+    (repo / "chat.ipynb").write_bytes(as_saved_by_jupyter(notebook(IMPORTS + WORK)))
+    assert flash_integrate(repo, "--dry-run", option, "notebook").stdout.count(f"+++ b/{changed}\n".encode()) == 1
+    assert b"1 would change" in flash_integrate(repo, "--check", option, "notebook").stderr
+
+
 def test_attention_is_reached_through_a_local_module(flash_integrate: Run, repo: Path) -> None:
     path = repo / "train.ipynb"
     path.write_bytes(as_saved_by_jupyter(notebook("x = 1", "from model import attention\n\nattention(64, 4)")))

@@ -7,7 +7,11 @@ from pathlib import PurePosixPath
 
 _TEST_FILE = re.compile(r"(^|/)(tests?/|test_[^/]*\.py$|[^/]*_tests?\.py$|tests?\.py$|conftest\.py$)")
 _TOOL_FILE = re.compile(r"(^|/)(setup|noxfile|fabfile|dodo|__init__)\.py$")
-_CONVERTER = re.compile(r"(^|[_-])(convert(er)?|(de)?quantize|fuse|merge|split|export|upload|download)([_-]|$)")
+_CONVERTS = {"convert", "converter", "quantize", "dequantize", "fuse"}
+# What these words are done to may be anything: `export_embeddings` runs a model, `export_gguf` does not.
+_MOVES = {"merge", "split", "export", "upload", "download"}
+_WEIGHTS = {"weight", "weights", "model", "models", "adapter", "adapters", "lora", "checkpoint", "checkpoints", "hub"}
+_WEIGHTS |= {"gguf", "safetensors", "onnx", "coreml", "hf", "huggingface", "mlx"}
 
 
 def is_test(name: PurePosixPath) -> bool:
@@ -15,7 +19,9 @@ def is_test(name: PurePosixPath) -> bool:
 
 
 def is_converter(name: PurePosixPath) -> bool:
-    return _CONVERTER.search(name.stem) is not None
+    words = re.split("[_-]", name.stem)
+    moves = not _MOVES.isdisjoint(words) and (words[-1] in _MOVES or not _WEIGHTS.isdisjoint(words))
+    return moves or not _CONVERTS.isdisjoint(words)
 
 
 def skip_by_name(name: PurePosixPath) -> str | None:

@@ -15,17 +15,19 @@ from flash_integrate.codemod import Refusal
 from flash_integrate.errors import CannotRemove, FileError, UnreadableSource, UnsafeRewrite
 from flash_integrate.facts.file_facts import FileFacts
 from flash_integrate.facts.imports import Scan
+from flash_integrate.facts.kinds import skip_by_name
 from flash_integrate.facts.reach import holds_models
 from flash_integrate.facts.workspace import Workspace
 from flash_integrate.integrated import inserted, leftovers
 from flash_integrate.notebook.cells import Cell, Edit, Notebook, lines_begun
 from flash_integrate.notebook.magics import as_python
-from flash_integrate.plan import Decision, Status, handwritten, left_alone
+from flash_integrate.plan import Decision, Status, handwritten, left_alone, spawning
 from flash_integrate.snippets import ENABLE, RUNTIME, enable_call, runtime_import
 from flash_integrate.source import Source
 
 SUFFIX = ".ipynb"
 NAME = "notebook"
+SUMMARY = "import and call below the imports of the first cell that imports MLX"
 REVIEW = "the cell that imports MLX runs before any cell that runs the model"
 _OLDEST_FORMAT = 4
 
@@ -111,7 +113,7 @@ def plan_notebook(notebook: Notebook, name: PurePosixPath, workspace: Workspace)
     Raises:
         UnreadableSource: the file is no notebook, or a cell that names MLX is no Python.
     """
-    if (refusal := _refusal(notebook)) is not None:
+    if (refusal := skip_by_name(name) or _refusal(notebook)) is not None:
         return Decision(Status.SKIPPED, refusal)
     program = Program.of(notebook)
     facts = FileFacts(name, program.source, workspace)
@@ -125,8 +127,8 @@ def plan_notebook(notebook: Notebook, name: PurePosixPath, workspace: Workspace)
         return Decision(Status.SKIPPED, "a notebook, and those are not asked for")
     if _import_cell(facts, program) is None:
         return Decision(Status.SKIPPED, "no cell imports anything")
-    by_hand = (dataclasses.replace(note, line=program.text_line(note.line)) for note in handwritten(facts))
-    notes = (*program.broken, *by_hand)
+    of_script = (*handwritten(facts), *spawning(facts))
+    notes = (*program.broken, *(dataclasses.replace(note, line=program.text_line(note.line)) for note in of_script))
     return Decision(Status.CHANGED, facts.reached, codemod=NAME, review=REVIEW, notes=notes)
 
 

@@ -17,6 +17,7 @@ from urllib.parse import quote
 from flash_integrate import __version__
 from flash_integrate.codemod import name_of, registry
 from flash_integrate.diff import Line
+from flash_integrate.notebook import rewriting as notebook
 from flash_integrate.plan import Status
 from flash_integrate.report.lines import line_on_disk
 from flash_integrate.report.text import hunks_of
@@ -35,7 +36,7 @@ def as_sarif(outcomes: Iterable[Outcome], *, dry_run: bool) -> str:
         UnreadableSource: the text of a change can't be decoded; the rewrite has decoded it before.
     """
     outcomes = list(outcomes)
-    rules = list(_rules(outcomes))
+    rules = list(_rules())
     positions = {rule["id"]: index for index, rule in enumerate(rules)}
     results = [result for outcome in outcomes for result in _results(outcome, dry_run)]
     driver = {"name": "flash-integrate", "version": __version__, "semanticVersion": __version__, "rules": rules}
@@ -48,11 +49,9 @@ def as_sarif(outcomes: Iterable[Outcome], *, dry_run: bool) -> str:
     return json.dumps({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}, indent=2) + "\n"
 
 
-def _rules(outcomes: Iterable[Outcome]) -> Iterator[dict[str, Any]]:
+def _rules() -> Iterator[dict[str, Any]]:
     editors = {name_of(codemod): (codemod.SUMMARY, codemod.REVIEW) for codemod in registry()}
-    for outcome in outcomes:  # who edits notebooks is not in the registry, which holds the codemods of scripts
-        if outcome.codemod is not None:
-            editors.setdefault(outcome.codemod, (outcome.codemod, outcome.review))
+    editors[notebook.NAME] = notebook.SUMMARY, notebook.REVIEW
     for name, (summary, review) in editors.items():
         help_text = f"`flash-integrate` inserts the integration. What to look at in its diff: {review}."
         yield _rule(name, "warning", summary, help_text)
