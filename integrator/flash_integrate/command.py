@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
-from rich.text import Text
 
 from flash_integrate.apply import uncommitted, write
 from flash_integrate.config import Config, ConfigError, check_patterns, load_for, merge
 from flash_integrate.errors import FileError
 from flash_integrate.options import STDIN, Options
 from flash_integrate.plan import Status
-from flash_integrate.report.text import coloured, diff_of, print_summary
+from flash_integrate.report.text import coloured, diff_of, print_summary, say
 from flash_integrate.run import NOT_INTEGRATED, Outcome, explain_files, integrate, resolve, revert
 from flash_integrate.stdin import revert_stdin, rewrite_stdin
 from flash_integrate.terminal import ProgressBar, colours, error_console
@@ -155,11 +154,11 @@ def _report(console: Console, outcomes: Sequence[Outcome], extras: Extras, optio
     dry_run = not options.writing
     print_summary(console, outcomes, dry_run=dry_run, verbose=options.verbose)
     if outcomes and not extras.changes and all(outcome.reason == NOT_INTEGRATED for outcome in outcomes):
-        console.print(Text("nothing to revert"))
+        say(console, "nothing to revert")
     for line in extras.described(dry_run=dry_run):
-        console.print(Text(line))
-    for note in extras.notes:
-        console.print(Text(note, "yellow"))
+        say(console, line)
+    for line in (line for note in extras.notes for line in note.splitlines()):
+        say(console, line, "yellow")
     if options.json_file is not None:
         from flash_integrate.report.json_report import as_json
 

@@ -10,6 +10,8 @@ from pathlib import Path, PurePosixPath
 import pathspec
 
 SUFFIXES = {".py", ".ipynb"}
+# A script that is named may have no suffix at all.
+NAMED_SUFFIXES = SUFFIXES | {"", ".pyw"}
 SKIPPED_FOLDERS = {
     ".git",
     ".hg",

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from flash_integrate.codemod import Insertion, Refusal
 from flash_integrate.config import Config
-from flash_integrate.discover import Found, discover
+from flash_integrate.discover import NAMED_SUFFIXES, Found, discover
 from flash_integrate.errors import FileError, own_error
 from flash_integrate.explain import explain
 from flash_integrate.facts.file_facts import FileFacts
@@ -273,6 +273,8 @@ def _scan(found: Found) -> Scan:
 
 
 def _read(found: Found) -> bytes:
+    if found.path.suffix not in NAMED_SUFFIXES and not found.path.is_dir():
+        raise FileError("not a Python file or a notebook")
     try:
         return found.path.read_bytes()
     except OSError as error:

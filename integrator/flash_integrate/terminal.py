@@ -10,11 +10,13 @@ from rich.console import Console
 
 from flash_integrate.discover import Found
 
+_UNBROKEN = 10_000
+
 
 def error_console(color: str) -> Console:
-    """Standard error, in colours if it is a terminal or they are asked for, and as wide as the text if it is none."""
+    """Standard error, in colours if it is a terminal or they are asked for, and its lines unbroken if it is none."""
     coloured = colours(color, sys.stderr.isatty())
-    width = None if sys.stderr.isatty() else 200
+    width = None if sys.stderr.isatty() else _UNBROKEN
     return Console(stderr=True, force_terminal=coloured, no_color=not coloured, highlight=False, width=width)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
 
+from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from flash_integrate.diff import Hunk, hunks, unified_diff
@@ -21,6 +22,9 @@ _STYLES = {
     Status.SKIPPED: "dim",
     Status.FAILED: "bold red",
 }
+_Row = tuple[str, str, str, str]
+_HEADINGS: _Row = ("file", "result", "how", "why")
+_GAP = "  "
 _DIFF_COLOURS = ((b"diff ", 1), (b"--- ", 1), (b"+++ ", 1), (b"@@", 36), (b"+", 32), (b"-", 31))
 
 
@@ -50,32 +54,64 @@ def coloured(line: bytes) -> bytes:
 
 
 def print_summary(console: Console, outcomes: Sequence[Outcome], *, dry_run: bool, verbose: bool) -> None:
-    """A table of the files that a person wants to know of (with `verbose` of all), then the counts."""
+    """A table of the files that a person wants to know of (with `verbose` of all) with their notes, then the counts."""
     shown = [outcome for outcome in outcomes if verbose or outcome.status is not Status.SKIPPED]
-    if shown:
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        table.add_column("file", overflow="fold")
-        table.add_column("result", no_wrap=True)
-        table.add_column("how", no_wrap=True)
-        table.add_column("why", overflow="fold")
-        for outcome in shown:
-            table.add_row(_place(outcome), _result(outcome, dry_run), outcome.codemod or "", outcome.reason)
-            for note in outcome.notes:
-                line = f":{note.line}" if note.line else ""
-                table.add_row(Text(f"  {outcome.name.name}{line}", "yellow"), Text("note", "yellow"), "", note.reason)
-        console.print(table)
-    console.print(Text(_counts(outcomes, dry_run)))
+    rows = [(_place(outcome), _result(outcome, dry_run), outcome.codemod or "", outcome.reason) for outcome in shown]
+    widths = _widths([_HEADINGS, *rows], console.width)
+    if rows and widths:
+        console.print(_aligned(_HEADINGS, widths, "bold", "bold"), soft_wrap=True)
+    for outcome, row in zip(shown, rows, strict=True):
+        style = _STYLES[outcome.status]
+        if widths:
+            console.print(_aligned(row, widths, "", style), soft_wrap=True)
+        else:
+            console.print(Text.assemble(row[0], ": ", (row[1], style)), soft_wrap=True)
+            say(console, ", ".join(filter(None, row[2:])), indent="  ")
+        for note in outcome.notes:
+            line = f":{note.line}" if note.line else ""
+            say(console, f"{outcome.name.name}{line}: note: {note.reason}", "yellow", indent="  ")
+    for text in _counts(outcomes, dry_run).splitlines():
+        say(console, text)
+
+
+def say(console: Console, text: str, style: str = "", indent: str = "") -> None:
+    """Prints a text as wide as the console, broken between words alone: a path stays in one piece."""
+    lines = textwrap.wrap(
+        text, console.width, initial_indent=indent, subsequent_indent=f"{indent}  ", break_long_words=False,
+        break_on_hyphens=False,
+    )  # fmt: skip
+    for line in lines:
+        console.print(Text(line, style), soft_wrap=True)
+
+
+def _widths(rows: Sequence[_Row], available: int) -> list[int]:
+    """The widths of a table's columns, 0 for one that is left out; none at all where even so it would be too wide."""
+    widths = [max(cell_len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
+    for without in (None, _HEADINGS.index("how")):
+        shown = [0 if column == without else width for column, width in enumerate(widths)]
+        if sum(shown) + len(_GAP) * (sum(map(bool, shown)) - 1) <= available:
+            return shown
+    return []
+
+
+def _aligned(row: _Row, widths: Sequence[int], style: str, result_style: str) -> Text:
+    line = Text()
+    for cell, width, heading in zip(row, widths, _HEADINGS, strict=True):
+        if width:
+            line.append(cell, result_style if heading == "result" else style)
+            line.append(" " * (width - cell_len(cell)) + _GAP)
+    line.rstrip()
+    return line
 
 
 def _place(outcome: Outcome) -> str:
     return f"{outcome.name}:{outcome.line}" if outcome.line else str(outcome.name)
 
 
-def _result(outcome: Outcome, dry_run: bool) -> Text:
-    word = outcome.status.value
+def _result(outcome: Outcome, dry_run: bool) -> str:
     if dry_run and outcome.changes:
-        word = "would change" if outcome.status is Status.CHANGED else "would revert"
-    return Text(word, _STYLES[outcome.status])
+        return "would change" if outcome.status is Status.CHANGED else "would revert"
+    return outcome.status.value
 
 
 def _counts(outcomes: Sequence[Outcome], dry_run: bool) -> str:
