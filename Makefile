@@ -11,7 +11,7 @@ EXTRAS := $(if $(filter Darwin,$(shell uname -s)),,cpu$(comma))lm$(comma)plot
 .PHONY: demo test check format clean
 
 demo: $(READY)  ## the dry-run diff of the ten example scripts, and a summary
-	@$(BIN)/flash-integrate fixtures/mlx_scripts --dry-run $(if $(NO_COLOR),,--color always)
+	@$(BIN)/flash-integrate fixtures/mlx_scripts --dry-run
 
 test: $(READY)  ## every test
 	$(BIN)/python -m pytest -n auto --dist loadgroup
@@ -30,7 +30,8 @@ clean:
 
 # pip reads the [dependency-groups] of pyproject.toml from version 25.1 on.
 $(READY): pyproject.toml runtime/pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --editable 'runtime[$(EXTRAS)]' --editable . --group dev
+	@echo "installing into $(VENV), once: a minute or so ..." >&2
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	@$(BIN)/python -m pip install --quiet --editable 'runtime[$(EXTRAS)]' --editable . --group dev
 	@touch $@
