@@ -3,11 +3,11 @@
 Inserts: the import, `--disable-flash-attention` and `--flash-block-size` after the parser's last own argument, and
 the call right after the namespace has a name. Where the namespace is passed on as a whole, the two names are taken
 out of it again. A parser that another file builds gets its flags there, once, if every script that uses it is
-integrated. An abbreviation that would become ambiguous (`--d` for `--data`) is kept. Where one parser leaves the rest
-of the command line to another, the flags are the other's.
+integrated. Where an abbreviation may mean something else (`--d` is short for `--data`), the flags have none. Where one
+parser leaves the rest of the command line to another, the flags are the other's.
 
-Refuses: parsers that can't take the flags (an option of that name, an abbreviation that would be lost, a class that
-parses in its own way), and parse calls whose namespace gets no name that is this program's alone.
+Refuses: parsers that can't take the flags (an option of that name, a class that parses in its own way), and parse calls
+whose namespace gets no name that is this program's alone.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from flash_integrate.snippets import (
     FLAG_NAMES,
     enable_call_from,
     flags,
-    keep_abbreviation,
     remove_names,
+    without_abbreviations,
 )
 from flash_integrate.syntax import Function, Place
 
@@ -68,8 +68,8 @@ def _flags(facts: FileFacts, parser: Parser) -> Insertion:
     own_default = any(keyword.arg == "argument_default" for keyword in parser.call.keywords)
     indent = parser.last_argument.node.col_offset
     code = flags(parser.name, facts.style, indent, own_default=own_default)
-    for short, option in _abbreviations(parser).items():
-        code += keep_abbreviation(parser.name, short, option, facts.style)
+    if _may_be_abbreviated(facts, parser):
+        code += without_abbreviations(parser.name, facts.style)
     return Insertion(parser.last_argument.place, code)
 
 
@@ -128,6 +128,10 @@ def _refuse_script(facts: FileFacts) -> Refusal | None:
             return Refusal("its parse call shares its line with another statement", namespace.statement.line)
         if namespace.entry is not None and facts.workspace.project.is_imported_by_name(facts.name, namespace.entry):
             return Refusal(f"other files import {namespace.entry}, to which it passes its arguments")
+    prompted = {parser: statement for statement, parser in found.prompted}
+    used = [namespace.parser for namespace in found.namespaces]
+    if shared := next((statement for parser, statement in prompted.items() if parser in used or not used), None):
+        return Refusal("parses text that is not its command line", shared.line)
     if found.namespaces and all(namespace.fixed for namespace in found.namespaces):
         return Refusal("parses a fixed list of arguments", found.namespaces[0].statement.line)
     namespaces = [namespace for namespace in found.namespaces if not _hands_over(facts, namespace)]
@@ -144,7 +148,7 @@ def _refuse_script(facts: FileFacts) -> Refusal | None:
 def _refuse_parser(facts: FileFacts, parser: Parser) -> Refusal | None:
     """Why a parser can't get the flags: for what it is, or for who else uses it."""
     home = facts.workspace.facts(parser.home)
-    if home.integrated_at is not None and {DISABLE_FLAG, BLOCK_SIZE_FLAG} <= parser.options.every:
+    if home.integrated_at is not None and {DISABLE_FLAG, BLOCK_SIZE_FLAG} <= parser.options.names:
         return None  # a parser of another file, which an earlier run has given the flags
     where = f" of {parser.home}" if home is not facts else ""
     line = parser.created.line if home is facts else None
@@ -156,14 +160,14 @@ def _refuse_parser(facts: FileFacts, parser: Parser) -> Refusal | None:
         return Refusal(f"the parser{where} has an argument {min(clash)} already", line)
     if BLOCK_SIZE_TYPE.encode() in home.source.data:
         return Refusal(f"the file of the parser{where} has a {BLOCK_SIZE_TYPE} of its own", line)
-    if not parser.constructor.gives_namespace:
-        return Refusal(f"the class of the parser{where} makes something of its own of the parsed arguments", line)
+    if not parser.constructor.is_plain:
+        return Refusal(f"the class of the parser{where} adds or parses arguments in its own way", line)
     if home.argparse.inspects_parsers:
         return Refusal(f"the file of the parser{where} looks into argparse's own tables", line)
     if not parser.last_argument.ends_its_line:
         return Refusal(f"the last argument of the parser{where} shares its line with another statement", line)
-    if short := _lost_abbreviation(facts, parser):
-        return Refusal(f"with the flags the parser{where} would no longer take {short}", line)
+    if longer := [name for name in parser.options.names if name.startswith((DISABLE_FLAG, BLOCK_SIZE_FLAG))]:
+        return Refusal(f"the parser{where} has an option {min(longer)}, of which a flag is the beginning", line)
     return _refuse_sharing(facts, parser)
 
 
@@ -177,36 +181,17 @@ def _refuse_sharing(facts: FileFacts, parser: Parser) -> Refusal | None:
     return None
 
 
-def _abbreviations(parser: Parser) -> dict[str, str]:
-    """The abbreviations that stood for one option alone and would now stand for a flag as well.
-
-    An option that is there under some condition only may have made one ambiguous; to accept it then does no harm.
-    """
-    owners = {short: _owners(parser.options.always, short) for short in _shared_abbreviations(parser)}
-    return {short: of_short[0] for short, of_short in owners.items() if len(of_short) == 1}
-
-
-def _shared_abbreviations(parser: Parser) -> list[str]:
-    """The beginnings of the flags that the parser takes as abbreviations."""
+def _may_be_abbreviated(facts: FileFacts, parser: Parser) -> bool:
+    """Whether the beginning of a flag may mean something else: another option, or what is left for other parsers."""
     if any(keyword.arg == "allow_abbrev" and _is_false(keyword.value) for keyword in parser.call.keywords):
-        return []
-    shorts = [flag[:length] for flag in (DISABLE_FLAG, BLOCK_SIZE_FLAG) for length in range(3, len(flag))]
-    return [short for short in shorts if short not in parser.options.every]
-
-
-def _owners(options: set[str], short: str) -> list[str]:
-    return [option for option in options if option.startswith(short)]
+        return False
+    known = [facts.argparse, *(user.argparse for user in facts.workspace.users(parser))]
+    options = [parser.options, *(use.extensions[parser] for use in known if parser in use.extensions)]
+    names = {name[:3] for found in options for name in found.names}
+    leaves_rest = any(use.parser is parser and use.leaves_rest for item in known for use in item.namespaces)
+    unknown = any(found.has_unknown for found in options)
+    return unknown or leaves_rest or not names.isdisjoint({DISABLE_FLAG[:3], BLOCK_SIZE_FLAG[:3]})
 
 
 def _is_false(node: ast.expr) -> bool:
     return isinstance(node, ast.Constant) and node.value is False
-
-
-def _lost_abbreviation(facts: FileFacts, parser: Parser) -> str | None:
-    """An abbreviation that can't be kept, since its option may not be there when the flags are added."""
-    options = set(parser.options.every)
-    for user in facts.workspace.users(parser):
-        options |= user.argparse.extensions[parser].every if parser in user.argparse.extensions else set()
-    shorts = _shared_abbreviations(parser)
-    always = parser.options.always
-    return next((short for short in shorts if not _owners(always, short) and _owners(options, short)), None)

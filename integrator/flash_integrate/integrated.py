@@ -8,10 +8,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from flash_integrate.errors import CannotRemove
+from flash_integrate.forms import flag_parameters, flag_value, is_call, is_inserted, is_option, is_runtime_import
+from flash_integrate.marker import skip_marker_line
 from flash_integrate.signature import Position, Signature
-from flash_integrate.snippets import BLOCK_SIZE_FLAG, BLOCK_SIZE_TYPE, DISABLE_FLAG, ENABLE, FLAG_NAMES, RUNTIME
+from flash_integrate.snippets import BLOCK_SIZE_TYPE, ENABLE, FLAG_NAMES
 from flash_integrate.source import Source
-from flash_integrate.syntax import Function, Statement, dotted, statements
+from flash_integrate.syntax import Function, Statement, statements
 
 
 @dataclass(frozen=True)
@@ -29,14 +31,14 @@ class Inserted:
 
 
 def inserted(source: Source) -> Inserted:
-    """Everything that the tool put into a file; nothing if it is not integrated.
+    """Everything that the tool put into a file; nothing if it is not integrated, or is to be left alone.
 
     Raises:
         UnreadableSource: the file can't be parsed.
         CannotRemove: an inserted statement now shares a line with another one.
     """
     found = statements(source.tree, source.text)
-    if not any(_is_runtime_import(statement.node) for statement in found):
+    if not any(is_runtime_import(statement.node) for statement in found) or skip_marker_line(source.data) is not None:
         return Inserted()
     lines = _inserted_statements(source, found) | _inserted_options(source, found)
     cuts = []
@@ -58,13 +60,13 @@ def _inserted_statements(source: Source, found: list[Statement]) -> set[int]:
     numbers: set[int] = set()
     for statement in found:
         node = statement.node
-        if not _is_inserted(node):
+        if not is_inserted(node):
             continue
         if not (statement.starts_its_line and statement.ends_its_line):
             raise CannotRemove("an inserted statement shares its line with another", line=node.lineno)
         numbers.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
         # The blank line above the import belongs to it, unless it is the module's first statement.
-        if _is_runtime_import(node) and statement.index and not lines[node.lineno - 2].strip():
+        if is_runtime_import(node) and statement.index and not lines[node.lineno - 2].strip():
             numbers.add(node.lineno - 1)
     return numbers
 
@@ -73,7 +75,7 @@ def _inserted_options(source: Source, found: list[Statement]) -> set[int]:
     """The lines of the options above click's commands."""
     lines = source.lines()
     numbers: set[int] = set()
-    for option in (item for one in found for item in getattr(one.node, "decorator_list", []) if _is_option(item)):
+    for option in (item for one in found for item in getattr(one.node, "decorator_list", []) if is_option(item)):
         last = option.end_lineno or option.lineno
         before, after = lines[option.lineno - 1][: option.col_offset], lines[last - 1][option.end_col_offset or 0 :]
         if before.strip() != b"@" or after.strip():
@@ -86,10 +88,10 @@ def _inserted_parameters(source: Source, found: list[Statement]) -> Iterator[tup
     """From where to where the two parameters of a command stand, in a function that holds the call."""
     lines = source.text_lines()
     for node in (statement.node for statement in found if isinstance(statement.node, Function)):
-        if not any(_is_call(child) and FLAG_NAMES[0] in _names_in(child) for child in node.body):
+        if not any(is_call(child) and FLAG_NAMES[0] in _names_in(child) for child in node.body):
             continue
-        signature = Signature.of(node, lines)
-        places = [index for index, element in enumerate(signature.elements) if element.first in FLAG_NAMES]
+        signature, own = Signature.of(node, lines), flag_parameters(node)
+        places = [index for index, element in enumerate(signature.elements) if element.first in own]
         if len(places) == 2 and places[0] + 1 == places[1]:
             yield signature.removal(*places)
         else:  # one was moved, or taken out by hand
@@ -122,62 +124,5 @@ def leftovers(source: Source) -> Iterator[tuple[int, str]]:
     for node in source.nodes:
         if isinstance(node, ast.Name) and node.id in (ENABLE, BLOCK_SIZE_TYPE, *FLAG_NAMES):
             yield node.lineno, node.id
-        elif isinstance(node, ast.Attribute) and node.attr in FLAG_NAMES:
-            yield node.lineno, ast.unparse(node) if dotted(node) else node.attr
-        elif isinstance(node, ast.Subscript) and _last_name(node) in FLAG_NAMES:
-            yield node.lineno, str(_last_name(node))
-
-
-def _is_inserted(node: ast.stmt) -> bool:
-    return any(test(node) for test in (_is_runtime_import, _is_flag, _is_abbreviation, _is_call, _is_removal))
-
-
-def _is_runtime_import(node: ast.stmt) -> bool:
-    if not isinstance(node, ast.Try) or len(node.body) != 1 or len(node.handlers) != 1 or node.orelse or node.finalbody:
-        return False
-    imported = node.body[0]
-    return (
-        isinstance(imported, ast.ImportFrom)
-        and imported.module == RUNTIME
-        and {alias.name for alias in imported.names} <= {ENABLE, BLOCK_SIZE_TYPE}
-    )
-
-
-def _is_flag(node: ast.stmt) -> bool:
-    if not isinstance(node, ast.Expr) or not isinstance(node.value, ast.Call) or not node.value.args:
-        return False
-    call, first = node.value, node.value.args[0]
-    adds = isinstance(call.func, ast.Attribute) and call.func.attr == "add_argument"
-    return adds and isinstance(first, ast.Constant) and first.value in (DISABLE_FLAG, BLOCK_SIZE_FLAG)
-
-
-def _is_option(node: ast.expr) -> bool:
-    """Whether a decorator is `@click.option("--flash-block-size", ...)`."""
-    first = node.args[0] if isinstance(node, ast.Call) and node.args else None
-    return isinstance(first, ast.Constant) and first.value in (DISABLE_FLAG, BLOCK_SIZE_FLAG)
-
-
-def _is_abbreviation(node: ast.stmt) -> bool:
-    if not isinstance(node, ast.Assign) or not isinstance(node.targets[0], ast.Subscript):
-        return False
-    target = node.targets[0]
-    short = target.slice.value if isinstance(target.slice, ast.Constant) else None
-    table = isinstance(target.value, ast.Attribute) and target.value.attr == "_option_string_actions"
-    return table and isinstance(short, str) and any(flag.startswith(short) for flag in (DISABLE_FLAG, BLOCK_SIZE_FLAG))
-
-
-def _is_call(node: ast.stmt) -> bool:
-    test = node.test if isinstance(node, ast.If) else None
-    # `unparse` recurses: a test that starts otherwise may be too deep for it.
-    is_on_the_name = isinstance(test, ast.Compare) and dotted(test.left) == ENABLE
-    return test is not None and is_on_the_name and ast.unparse(test) == f"{ENABLE} is not None"
-
-
-def _is_removal(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Delete) and tuple(map(_last_name, node.targets)) == FLAG_NAMES
-
-
-def _last_name(target: ast.expr) -> object:
-    if isinstance(target, ast.Subscript) and isinstance(target.slice, ast.Constant):
-        return target.slice.value
-    return target.attr if isinstance(target, ast.Attribute) else None
+        elif isinstance(node, ast.Attribute | ast.Subscript) and (name := flag_value(node)) is not None:
+            yield node.lineno, name

@@ -179,27 +179,16 @@ def test_an_application_that_a_script_imports_and_serves(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("adds", "kept"),
-    [
-        ("parser.add_model_arguments()", ["--f"]),
-        ("parser.add_model_arguments()\nparser.add_data_arguments()", ["--d", "--f"]),
-    ],
+    ("adds", "shares"),
+    [("", False), ("parser.add_model_arguments()", True), ("if True:\n    parser.add_data_arguments()", True)],
 )
 def test_the_options_of_a_parser_s_own_methods_are_those_that_are_called(
-    tmp_path: Path, adds: str, kept: list[str]
+    tmp_path: Path, adds: str, shares: bool
 ) -> None:
+    """With `--files` or `--data` the flags have no abbreviations."""
     outcomes = run(tmp_path, {"parsers.py": PARSERS, "train.py": TRAIN.format(adds=adds)})
     assert changed(outcomes) == {"train.py": "argparse-script"}
-    after = outcomes["train.py"].after.decode()
-    assert [short for short in ("--d", "--f") if f'_option_string_actions["{short}"]' in after] == kept
-
-
-def test_a_method_called_under_a_condition_may_leave_an_abbreviation_open(tmp_path: Path) -> None:
-    adds = "parser.add_model_arguments()\nif True:\n    parser.add_data_arguments()"
-    outcomes = run(tmp_path, {"parsers.py": PARSERS, "train.py": TRAIN.format(adds=adds)})
-    assert [note.reason for note in outcomes["train.py"].notes] == [
-        "with the flags the parser would no longer take --d"
-    ]
+    assert ("_get_option_tuples" in outcomes["train.py"].after.decode()) == shares
 
 
 @pytest.mark.parametrize("name", ["convert.py", "convert-to-mlx.py", "split_weights.py"])

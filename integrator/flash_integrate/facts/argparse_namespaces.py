@@ -6,12 +6,13 @@ import ast
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import takewhile
 from pathlib import PurePosixPath
 from typing import TypeGuard
 
+from flash_integrate.facts.argparse_bindings import parses_known, target, unwrap
+from flash_integrate.facts.argparse_inputs import PARSE_METHODS, Input, Inputs, argument, arguments
 from flash_integrate.facts.argparse_options import READ_ONLY_BUILTINS, AddedBy, Options, method
-from flash_integrate.facts.argparse_parsers import PARSE_METHODS, Constructor, Lookup, Parser, ParserReader
+from flash_integrate.facts.argparse_parsers import Constructor, Lookup, Parser, ParserReader, names_in_argparse
 from flash_integrate.syntax import Function, Statement, dotted, is_docstring, own_nodes, walk
 
 _Found = tuple[Statement, str, bool, "str | None"]
@@ -57,7 +58,7 @@ class ArgparseFacts:
     """A module's use of argparse. `factories` and `returned` are its functions that return a parser, or a parsed
     namespace (and whether that is a dict): also for the modules that import them, as `constructors` and `added_by`.
     `extensions` are the options that it adds to parsers, also to those of other files; `parsed` are the statements in
-    which a namespace comes about."""
+    which a namespace comes about, and `prompted` those that parse what is not the program's command line."""
 
     parsers: list[Parser] = field(default_factory=list)
     constructors: dict[str, Constructor] = field(default_factory=dict)
@@ -67,6 +68,7 @@ class ArgparseFacts:
     factories: dict[str, Parser] = field(default_factory=dict)
     returned: dict[str, tuple[Parser, bool]] = field(default_factory=dict)
     parsed: list[tuple[Statement, Parser]] = field(default_factory=list)
+    prompted: list[tuple[Statement, Parser]] = field(default_factory=list)
     namespaces: list[Namespace] = field(default_factory=list)
     unbound: list[Unbound] = field(default_factory=list)
 
@@ -74,7 +76,7 @@ class ArgparseFacts:
     def parsers_used(self) -> list[Parser]:
         """The parsers with which the module parses arguments, its own and those of other files."""
         parsers = [*(use.parser for use in self.namespaces), *(use.parser for use in self.unbound)]
-        return list(dict.fromkeys(parsers))
+        return list(dict.fromkeys([*parsers, *(parser for _, parser in self.prompted)]))
 
 
 def read_argparse(home: PurePosixPath, tree: ast.Module, found: list[Statement], lookup: Lookup) -> ArgparseFacts:
@@ -96,8 +98,12 @@ class _NamespaceReader:
     def __init__(self, reader: ParserReader, facts: ArgparseFacts) -> None:
         self.reader = reader
         self.facts = facts
-        self.functions = {node.name: node for node in reader.tree.body if isinstance(node, Function)}
+        functions = {node.name: node for node in reader.tree.body if isinstance(node, Function)}
+        self.inputs = Inputs(reader.tree, reader.statements, functions)
+        # What a decorated one does with its arguments is not known.
+        self.functions = {name: node for name, node in functions.items() if not node.decorator_list}
         nodes = walk(reader.tree)
+        self.makes_namespace = names_in_argparse("Namespace", nodes)
         classes = (node for node in nodes if isinstance(node, ast.ClassDef))
         self.methods = {id(item) for node in classes for item in node.body}
         self.names_read = Counter(node.id for node in nodes if _is_read(node))
@@ -110,6 +116,7 @@ class _NamespaceReader:
             self.facts.namespaces.clear()
             self.facts.unbound.clear()
             self.facts.parsed.clear()
+            self.facts.prompted.clear()
             before = len(self.facts.returned)
             for statement in self.reader.statements:
                 for call in own_nodes(statement.node):
@@ -124,16 +131,20 @@ class _NamespaceReader:
         if parsed is None:
             return
         parser, mapping = parsed
+        parses = method(call) in PARSE_METHODS and isinstance(call.func, ast.Attribute)
+        read = self.inputs.of(call, statement.scope) if parses else Input.USERS
+        if read is Input.OTHER:
+            self.facts.prompted.append((statement, parser))
+            return
         self.facts.parsed.append((statement, parser))
-        if isinstance(call.func, ast.Attribute) and self.reader.is_mistakable(call.func.value, statement):
-            reason = f"{dotted(call.func.value)} may be one of several parsers here"
+        if parses and (reason := self._doubt(statement, call)) is not None:
             self.facts.unbound.append(Unbound(statement, parser, reason))
             return
-        expression, mapping = _unwrap(statement.node, call, mapping)
+        expression, mapping = unwrap(statement.node, call, mapping)
         if self._is_returned(statement, call, expression):
             self._remember_return(statement, parser, mapping)
             return
-        fixed = bool(call.args) and isinstance(call.args[0], ast.List | ast.Tuple)
+        fixed = read is Input.FIXED
         if fixed and isinstance(statement.node, ast.Expr) and statement.node.value is call:
             return  # `parser.parse_args(["train", "--help"])` is for what it prints
         found = self._named(statement, expression, call) or self._passed(statement.node, expression)
@@ -141,25 +152,44 @@ class _NamespaceReader:
             reason = "the parsed arguments are used in the statement that parses them"
             self.facts.unbound.append(Unbound(statement, parser, reason))
         else:
-            at, target, escapes, entry = found
-            namespace = Namespace(parser, at, target, mapping, escapes, fixed, _parses_known(call), entry)
+            at, name, escapes, entry = found
+            namespace = Namespace(parser, at, name, mapping, escapes, fixed, parses_known(call), entry)
             self.facts.namespaces.append(namespace)
+
+    def _doubt(self, statement: Statement, call: ast.Call) -> str | None:
+        """Why it is not known which parser a parse call is of, or what kind of namespace it fills."""
+        expression = call.func.value if isinstance(call.func, ast.Attribute) else call.func
+        if self.reader.is_mistakable(expression, statement):
+            return f"{dotted(expression)} may be one of several parsers here"
+        into = argument(call, 1, "namespace")
+        if into is None or (isinstance(into, ast.Constant) and into.value is None):
+            return None
+        if (
+            isinstance(into, ast.Call)
+            and dotted(into.func) in self.makes_namespace
+            and not (into.args or into.keywords)
+        ):
+            return None
+        return "parses into an object of its own, which may not take other names, or is used elsewhere"
 
     def _remember_return(self, statement: Statement, parser: Parser, mapping: bool) -> None:
         function = statement.scope.node
         if id(function) in self.methods:  # who calls it, on which object, is not known
             self.facts.unbound.append(Unbound(statement, parser, "a method returns the parsed arguments at once"))
+        elif isinstance(function, Function) and function.decorator_list:  # it may return the same twice
+            reason = f"{function.name}, which returns the parsed arguments, is decorated"
+            self.facts.unbound.append(Unbound(statement, parser, reason))
         elif isinstance(function, Function):
             self.facts.returned[function.name] = (parser, mapping)
 
     def _named(self, statement: Statement, expression: ast.expr, call: ast.Call) -> _Found | None:
         """Where the statement itself gives the namespace a name."""
-        target = _target(statement.node, expression, call)
-        if target is None:
+        name = target(statement.node, expression, call)
+        if name is None:
             return None
         # An attribute can be reached from anywhere, and so can what has two names.
-        shared = "." in target or (isinstance(statement.node, ast.Assign) and len(statement.node.targets) > 1)
-        return statement, target, shared or self._escapes(target, statement.scope.node, set()), None
+        shared = "." in name or (isinstance(statement.node, ast.Assign) and len(statement.node.targets) > 1)
+        return statement, name, shared or self._escapes(name, statement.scope.node, set()), None
 
     def _passed(self, node: ast.stmt, expression: ast.expr) -> _Found | None:
         """Where it becomes the parameter of a function of this module, which nothing else calls."""
@@ -184,7 +214,7 @@ class _NamespaceReader:
         return found[0].returned.get(found[1]) if found else None
 
     def _is_returned(self, statement: Statement, call: ast.Call, expression: ast.expr) -> bool:
-        pair = expression is call and _parses_known(call)
+        pair = expression is call and parses_known(call)
         in_function = isinstance(statement.scope.node, Function)
         node = statement.node
         return isinstance(node, ast.Return) and node.value is expression and in_function and not pair
@@ -197,7 +227,7 @@ class _NamespaceReader:
             function = self.functions.get(dotted(call.func) or "")
             if function is None:
                 continue
-            for name, value in _arguments(call, function):
+            for name, value in arguments(call, function):
                 if value is expression:
                     return function, name
         return None
@@ -228,7 +258,7 @@ class _NamespaceReader:
         if dotted(call.func) in READ_ONLY_BUILTINS:
             yield from (id(argument) for argument in call.args[:1] if dotted(argument) == name)
         elif function is not None:
-            for parameter, value in _arguments(call, function):
+            for parameter, value in arguments(call, function):
                 if dotted(value) == name and not self._escapes(parameter, function, seen):
                     yield id(value)
 
@@ -255,53 +285,3 @@ def _binds(function: Function | ast.Lambda, name: str) -> bool:
         return True
     stored = (node for node in walk(function) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store))
     return any(node.id == name for node in stored)
-
-
-def _unwrap(node: ast.stmt, call: ast.Call, mapping: bool) -> tuple[ast.expr, bool]:
-    """The whole expression that is the namespace, and whether it is a dict: sees through `parse_known_args()[0]`,
-    `vars(...)`, `dict(...)` and `.__dict__`."""
-    expression: ast.expr = call
-    while (outer := _wrapper(node, expression, call)) is not None:
-        mapping = mapping or not isinstance(outer, ast.Subscript)
-        expression = outer
-    return expression, mapping
-
-
-def _wrapper(node: ast.stmt, expression: ast.expr, call: ast.Call) -> ast.expr | None:
-    known = _parses_known(call) and expression is call
-    for outer in own_nodes(node):
-        if isinstance(outer, ast.Subscript) and outer.value is expression and known:
-            return outer
-        if isinstance(outer, ast.Call) and dotted(outer.func) in ("vars", "dict") and outer.args == [expression]:
-            return outer
-        if isinstance(outer, ast.Attribute) and outer.value is expression and outer.attr == "__dict__":
-            return outer
-    return None
-
-
-def _parses_known(call: ast.Call) -> bool:
-    """Whether a parse call returns a pair: the namespace and what is left of the command line."""
-    return (method(call) or "").startswith("parse_known")
-
-
-def _target(node: ast.stmt, expression: ast.expr, call: ast.Call) -> str | None:
-    """The name that an assignment gives to `expression`; of `args, rest = parse_known_args()` the first."""
-    if isinstance(node, ast.Assign) and node.value is expression:
-        target = node.targets[0]
-        if _parses_known(call) and expression is call:
-            return dotted(target.elts[0]) if isinstance(target, ast.Tuple | ast.List) else None
-        return dotted(target)
-    if isinstance(node, ast.AnnAssign) and node.value is expression:
-        return dotted(node.target)
-    if isinstance(node, ast.Expr) and node.value is call:
-        values = [keyword.value for keyword in call.keywords if keyword.arg == "namespace"]
-        return dotted(values[0]) if values else None
-    return None
-
-
-def _arguments(call: ast.Call, function: Function) -> Iterator[tuple[str, ast.expr]]:
-    """The (parameter, value) pairs of a call of a module-level function, as far as they can be told."""
-    parameters = [*function.args.posonlyargs, *function.args.args]
-    certain = takewhile(lambda value: not isinstance(value, ast.Starred), call.args)
-    yield from ((parameter.arg, value) for parameter, value in zip(parameters, certain, strict=False))
-    yield from ((keyword.arg, keyword.value) for keyword in call.keywords if keyword.arg is not None)

@@ -9,13 +9,22 @@ from functools import cached_property, partial
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
-from flash_integrate.facts.argparse_options import Adders, Adding, Options, assignments, method, receiver
+from flash_integrate.facts.argparse_inputs import PARSE_METHODS, names_from
+from flash_integrate.facts.argparse_options import (
+    Adders,
+    Adding,
+    Options,
+    adds_by_other_names,
+    assignments,
+    method,
+    receiver,
+)
 from flash_integrate.syntax import Function, Scope, Statement, dotted, walk
 
 if TYPE_CHECKING:
     from flash_integrate.facts.argparse_namespaces import ArgparseFacts
 
-PARSE_METHODS = {"parse_args", "parse_known_args", "parse_intermixed_args", "parse_known_intermixed_args"}
+_ADDING_METHODS = {"add_argument", "_add_action", "_get_option_tuples"}
 INTERNALS = {"_actions", "_action_groups", "_option_string_actions", "_group_actions"}
 
 Lookup = Callable[[str], "tuple[ArgparseFacts, str] | None"]
@@ -25,19 +34,18 @@ Lookup = Callable[[str], "tuple[ArgparseFacts, str] | None"]
 @dataclass(frozen=True)
 class Constructor:
     """`ArgumentParser` or a subclass of it: the options that making one and parsing with it may add, those that its
-    own methods add, and whether parsing with it gives argparse's own namespace."""
+    own methods add, and whether it takes arguments and gives namespaces as argparse's own class does."""
 
     options: Options = field(default_factory=Options)
     methods: dict[str, Options] = field(default_factory=dict)
-    gives_namespace: bool = True
+    is_plain: bool = True
 
 
 @dataclass(eq=False)
 class Parser:
     """An `ArgumentParser` of the file `home`: the name it is bound to and the statement after which flags can go.
 
-    `options` are there `always` if they are defined before that point in any case. `parents` are the parsers of the
-    project from which it takes arguments.
+    `parents` are the parsers of the project from which it takes arguments.
     """
 
     home: PurePosixPath
@@ -67,7 +75,7 @@ class ParserReader:
         self.lookup = lookup
         self.by_node = {id(statement.node): statement for statement in found}
         self.added_by = Adders(tree, partial(_added_by_imported, lookup))
-        self.constructors = {name: Constructor() for name in _own_constructors(tree)}
+        self.constructors = {name: Constructor() for name in names_in_argparse("ArgumentParser", walk(tree))}
         self.factories: dict[str, Parser] = {}
         self.parsers: list[Parser] = []
         self.extensions: dict[Parser, Options] = {}
@@ -134,9 +142,10 @@ class ParserReader:
                 name: Adding("self", self.added_by, methods).options_of(item.body) for name, item in bodies.items()
             }
         for name in bodies.keys() & {"__init__", *PARSE_METHODS}:
-            options.update(methods[name], certain=False)
-        keep = all(_returns_namespace(bodies[name]) for name in bodies.keys() & PARSE_METHODS)
-        return Constructor(options, methods, base.gives_namespace and keep)
+            options.update(methods[name])
+        hands_through = all(_hands_through(body, name in PARSE_METHODS) for name, body in bodies.items())
+        known = len(node.bases) == 1 and bodies.keys().isdisjoint(_ADDING_METHODS)
+        return Constructor(options, methods, base.is_plain and known and hands_through)
 
     def _find_parsers(self) -> None:
         for statement in self.statements:
@@ -170,8 +179,9 @@ class ParserReader:
         """The last statement of the parser's suite that adds an argument, before the parser is used."""
         parser.options.update(parser.constructor.options)
         for inherited in self._parents(parser):
-            parser.parents.append(inherited)
-            parser.options.update(inherited.options)
+            if inherited is not None:
+                parser.parents.append(inherited)
+            parser.options.update(Options(has_unknown=True) if inherited is None else inherited.options)
         adding = Adding(parser.name, self.added_by, parser.constructor.methods)
         bound = self._bound_to(parser.name, parser.created.scope)
         others = [one.at.node for one in bound if one.parser is not parser]
@@ -185,11 +195,12 @@ class ParserReader:
             if adding.adds_in(node):
                 parser.last_argument = self.by_node[id(node)]
 
-    def _parents(self, parser: Parser) -> Iterator[Parser]:
+    def _parents(self, parser: Parser) -> Iterator[Parser | None]:
+        """The parsers from which it takes arguments; None for what is not known."""
         for keyword in parser.call.keywords:
-            if keyword.arg == "parents" and isinstance(keyword.value, ast.List | ast.Tuple):
-                found = (self.parser_of(element, parser.created) for element in keyword.value.elts)
-                yield from (parent for parent in found if parent is not None)
+            if keyword.arg == "parents":
+                elements = keyword.value.elts if isinstance(keyword.value, ast.List | ast.Tuple) else [keyword.value]
+                yield from (self.parser_of(element, parser.created) for element in elements)
 
     def _find_extensions(self) -> None:
         """What the module adds to each parser, its own and those of other files, wherever it has a name for it."""
@@ -201,9 +212,12 @@ class ParserReader:
                 adding = Adding(name, self.added_by, parser.constructor.methods)
                 within = [bodies.get(scope, [])] if len(bound) == 1 else [at.suite[at.index :]]
                 for body in every if "." in name else within:
-                    own.update(adding.options_of(body), certain=False)
+                    own.update(adding.options_of(body))
+        others = bool(self._bindings) and adds_by_other_names(walk(self.tree), {name for _, name in self._bindings})
+        for own in self.extensions.values():
+            own.has_unknown |= others
         for parser in self.parsers:
-            parser.options.update(self.extensions[parser], certain=False)
+            parser.options.update(self.extensions[parser])
 
     @cached_property
     def inspects_parsers(self) -> bool:
@@ -216,27 +230,23 @@ def _added_by_imported(lookup: Lookup, function: str) -> Options | None:
     return found[0].added_by(found[1]) if found else None
 
 
-def _own_constructors(tree: ast.Module) -> set[str]:
-    """The dotted names under which a module reaches argparse's `ArgumentParser`."""
-    names: set[str] = set()
-    for node in walk(tree):
-        if isinstance(node, ast.Import):
-            modules = (alias for alias in node.names if alias.name == "argparse")
-            names.update(f"{alias.asname or alias.name}.ArgumentParser" for alias in modules)
-        elif isinstance(node, ast.ImportFrom) and node.module == "argparse":
-            names.update(alias.asname or alias.name for alias in node.names if alias.name == "ArgumentParser")
-    return names
+def names_in_argparse(name: str, nodes: list[ast.AST]) -> set[str]:
+    """The dotted names under which a module, of which these are the nodes, reaches a class of argparse."""
+    imports = (alias for node in nodes if isinstance(node, ast.Import) for alias in node.names)
+    modules = {alias.asname or alias.name for alias in imports if alias.name == "argparse"}
+    return {*(f"{module}.{name}" for module in modules), *names_from("argparse", name, nodes)}
 
 
-def _returns_namespace(override: Function) -> bool:
-    """Whether a parse method of a subclass returns what `super()` gave it, and not something made of that."""
-    given = {
-        name
-        for node in walk(override)
-        for name, value in assignments(node)
-        if isinstance(value, ast.Call) and method(value) in PARSE_METHODS
-    }
-    returned = (node.value for node in walk(override) if isinstance(node, ast.Return))
-    return all(
-        dotted(value) in given or (isinstance(value, ast.Call) and method(value) in PARSE_METHODS) for value in returned
-    )
+def _hands_through(body: Function, is_parse_method: bool) -> bool:
+    """Whether a method of a subclass parses nothing; or, as an override, returns what `super()` gave it and reads but
+    its attributes."""
+    nodes = walk(body)
+    parsing = {id(node) for node in nodes if isinstance(node, ast.Call) and method(node) in PARSE_METHODS}
+    if not parsing or not is_parse_method:
+        return not parsing and not is_parse_method
+    parsed = {name for node in nodes for name, value in assignments(node) if id(value) in parsing}
+    returned = [node.value for node in nodes if isinstance(node, ast.Return)]
+    known = {id(value) for value in returned} | {id(value) for node in nodes for _, value in assignments(node)}
+    known |= {id(node.value) for node in nodes if isinstance(node, ast.Attribute) and not node.attr.startswith("_")}
+    whole = {id(node) for node in nodes if dotted(node) in parsed and isinstance(getattr(node, "ctx", None), ast.Load)}
+    return (parsing | whole) <= known and all(id(value) in parsing or dotted(value) in parsed for value in returned)

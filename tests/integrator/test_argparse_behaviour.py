@@ -1,0 +1,61 @@
+"""Argparse scripts whose behaviour two more flags could change: each does after the rewrite what it did before.
+
+Where the flags would show, or turn an abbreviation into something else, they have none, or the script gets the call
+alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from argparse_cases import CASES
+from outcomes import run
+from program_runner import Runner
+
+STAND_INS = {
+    "mlx_lm.py": "def load(model=None):\n    return model\n",
+    "options.py": "def add_options(parser):\n    parser.add_argument('--dim')\n",
+    "mlx_flash_runtime.py": """\
+import sys
+
+flash_block_size = int
+
+
+def enable_flash_attention(enabled=True, *, block_size=None):
+    print("enabled", enabled, block_size, file=sys.stderr)
+""",
+}
+FLAGS = ["--disable-flash-attention", "--flash-block-size", "64"]
+
+
+@pytest.fixture(scope="module")
+def runner() -> Iterator[Runner]:
+    with Runner() as runner:
+        yield runner
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_patched_script_does_what_it_did(name: str, tmp_path: Path, runner: Runner) -> None:
+    case = CASES[name]
+    (tmp_path / "packages").mkdir()
+    for module, text in STAND_INS.items():
+        (tmp_path / "packages" / module).write_text(text)
+    outcome = run(tmp_path / "repo", {"script.py": case.text})["script.py"]
+    assert outcome.changes, outcome.reason
+    assert ("--flash-block-size" in outcome.after.decode()) == (case.note is None)
+    assert [note.reason for note in outcome.notes] == ([] if case.note is None else [case.note])
+    before, after = tmp_path / "repo" / "script.py", tmp_path / "repo" / "patched.py"
+    after.write_bytes(outcome.after)
+    for argv in case.argvs:
+        expected = runner.run(before, argv.split(), tmp_path / "packages")
+        seen = runner.run(after, argv.split(), tmp_path / "packages")
+        assert expected.code == 0, expected.stderr
+        assert (seen.code, seen.stdout) == (0, expected.stdout), seen.stderr
+        assert set(seen.stderr.splitlines()) == {"enabled True None"}
+    if case.note is None:
+        steered = runner.run(after, [*FLAGS, *case.argvs[0].split()], tmp_path / "packages")
+        assert steered.code == 0, steered.stderr
+        assert steered.stdout == runner.run(before, case.argvs[0].split(), tmp_path / "packages").stdout
+        assert steered.stderr.splitlines() == ["enabled False 64"]
