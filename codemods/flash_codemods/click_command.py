@@ -4,8 +4,8 @@ Inserts: the import; `@click.option("--disable-flash-attention")` and `@click.op
 command's last own option; two parameters with defaults, so that who calls the function need not know of them; the
 call.
 
-Refuses: commands that have such an option or use their arguments as a whole, and files in which `click.option` has no
-name. Those get the call alone.
+Refuses: commands that have such an option, use their arguments as a whole or stand below a decorator that may not hand
+them on, and files in which `click.option` has no name. Those get the call alone.
 """
 
 from __future__ import annotations
@@ -57,7 +57,6 @@ def _options(facts: FileFacts, command: Command) -> Splice:
     decorators = command.node.decorator_list
     names = [dotted(item.func if isinstance(item, ast.Call) else item) or "" for item in decorators]
     own = [index for index, name in enumerate(names) if name == option]
-    heads = [index for index, name in enumerate(names) if name.rpartition(".")[2] in ("command", "group")]
-    last = decorators[max(own or heads)]
+    last = decorators[max([*own, command.head or 0])]
     indent = command.node.col_offset
     return Splice(((last.end_lineno or last.lineno) + 1, 0), click_options(option, facts.style, indent))

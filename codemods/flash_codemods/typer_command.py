@@ -3,9 +3,9 @@
 Inserts: the import; the parameters `disable_flash_attention` and `flash_block_size`, as `Annotated[...]` where the
 file imports that, else with a `typer.Option` as default; the call.
 
-Refuses: commands that have such an option or use their arguments as a whole; functions with `typer.Option` defaults
-that other code calls, which would be handed those defaults; files in which `typer.Option` has no name. Those get the
-call alone.
+Refuses: commands that have such an option, use their arguments as a whole or have a decorator that may not hand them
+on; functions with `typer.Option` defaults that other code calls, which would be handed those defaults; files in which
+`typer.Option` has no name. Those get the call alone.
 """
 
 from __future__ import annotations

@@ -7,31 +7,29 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from flash_integrate.facts.decorators import CLICK, GROUPS, command_role, in_library, unknown_decorator
 from flash_integrate.snippets import BLOCK_SIZE_FLAG, BLOCK_SIZE_TYPE, DISABLE_FLAG, FLAG_NAMES
 from flash_integrate.syntax import Function, Statement, dotted, walk
 
 if TYPE_CHECKING:
     from flash_integrate.facts.file_facts import FileFacts
 
-_CLICK = {"click", "rich_click", "asyncclick"}
-_GROUPS = {"group", "callback"}
-_COMMANDS = {"command", *_GROUPS}
-_OPTIONS = {"option", "argument", "password_option", "confirmation_option", "version_option", "help_option"}
-
 
 @dataclass(frozen=True)
 class Command:
-    """A function that runs as a command (or group) of `library`: `click` or `typer`."""
+    """A function that runs as a command (or group) of `library`: `click` or `typer`. `head` is the index of the
+    decorator that makes it one; None for a function that is handed to `typer.run`."""
 
     statement: Statement
     node: Function
     library: str
     is_group: bool
+    head: int | None
 
 
 def find_commands(facts: FileFacts) -> list[Command]:
     """The module's functions that are decorated as commands, or handed to `typer.run`."""
-    if not facts.imported_packages & {*_CLICK, "typer"}:
+    if not facts.command_imports:
         return []
     run = {dotted(function) for function in _handed_to_typer(facts)}
     found = []
@@ -39,9 +37,14 @@ def find_commands(facts: FileFacts) -> list[Command]:
         node = statement.node
         if not isinstance(node, Function):
             continue
-        roles = {name.rpartition(".")[2] for name in _decorators(node)} & _COMMANDS
-        if roles or node.name in run:
-            found.append(Command(statement, node, _library(facts, node), bool(roles & _GROUPS)))
+        roles = [command_role(facts, decorator) for decorator in node.decorator_list]
+        made = [(role, index) for index, role in enumerate(roles) if role is not None]
+        if made:
+            is_group = any(kind in GROUPS for (_, kind), _ in made)
+            (library, _), last = made[-1]
+            found.append(Command(statement, node, library, is_group, last))
+        elif node.name in run:
+            found.append(Command(statement, node, "typer", is_group=False, head=None))
     return found
 
 
@@ -54,13 +57,14 @@ def runs_the_model(facts: FileFacts, commands: list[Command]) -> list[Command]:
 
 
 def name_in(facts: FileFacts, packages: set[str], name: str) -> str | None:
-    """How the file can write `name` of one of the packages: `click.option`, or `option` where it is imported so."""
-    for node in facts.source.nodes:
+    """How the file can write `name` of one of the packages: `click.option`, or `option` where it is imported so. An
+    import in a function or under a condition may not have run."""
+    for node in facts.tree.body:
         if isinstance(node, ast.ImportFrom) and node.module in packages:
             bound = next((alias.asname or alias.name for alias in node.names if alias.name == name), None)
             if bound is not None:
                 return bound
-    for node in facts.source.nodes:
+    for node in facts.tree.body:
         for alias in node.names if isinstance(node, ast.Import) else []:
             if alias.name in packages:
                 return f"{alias.asname or alias.name}.{name}"
@@ -68,7 +72,7 @@ def name_in(facts: FileFacts, packages: set[str], name: str) -> str | None:
 
 
 def click_option(facts: FileFacts) -> str | None:
-    return name_in(facts, _CLICK, "option")
+    return name_in(facts, CLICK, "option")
 
 
 def refusal_of_options(facts: FileFacts, command: Command) -> str | None:
@@ -83,8 +87,10 @@ def refusal_of_options(facts: FileFacts, command: Command) -> str | None:
     names = {item.arg for item in walk(node.args) if isinstance(item, ast.arg)}
     if constants & {DISABLE_FLAG, BLOCK_SIZE_FLAG} or names & set(FLAG_NAMES):
         return f"{name} has such an option already"
+    if (unknown := unknown_decorator(facts, node.decorator_list[(command.head or 0) :])) is not None:
+        return f"{name} is decorated with {unknown}, which may not hand on other arguments"
     whole = {item.attr for item in walk(node) if isinstance(item, ast.Attribute)} & {"params", "forward"}
-    if whole or any(_calls(node, {"locals"})):
+    if whole or any(isinstance(item, ast.Call) and dotted(item.func) == "locals" for item in walk(node)):
         return f"{name} uses its arguments as a whole, where the two would turn up"
     return None
 
@@ -100,23 +106,5 @@ def is_used_as_function(facts: FileFacts, command: Command) -> bool:
 
 def _handed_to_typer(facts: FileFacts) -> Iterator[ast.expr]:
     """What `typer.run` is called with."""
-    calls = _calls(facts.tree, {name_in(facts, {"typer"}, "run")})
-    return (call.args[0] for call in calls if call.args)
-
-
-def _library(facts: FileFacts, node: Function) -> str:
-    """The library of a file that imports one alone; else told by the decorators."""
-    packages = facts.imported_packages
-    if "typer" not in packages:
-        return "click"
-    own = {name_in(facts, _CLICK, role) for role in _COMMANDS | _OPTIONS} - {None}
-    return "click" if own & set(_decorators(node)) else "typer"
-
-
-def _decorators(node: Function) -> Iterator[str]:
-    for item in node.decorator_list:
-        yield dotted(item.func if isinstance(item, ast.Call) else item) or ""
-
-
-def _calls(root: ast.AST, names: set[str | None]) -> Iterator[ast.Call]:
-    return (node for node in walk(root) if isinstance(node, ast.Call) and dotted(node.func) in names - {None})
+    calls = (node for node in facts.source.nodes if isinstance(node, ast.Call) and node.args)
+    return (call.args[0] for call in calls if in_library(facts, dotted(call.func)) == ("typer", "run"))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from flash_integrate.facts.argparse_namespaces import ArgparseFacts, read_argparse
 from flash_integrate.facts.argparse_parsers import Parser
 from flash_integrate.facts.commands import Command, find_commands
+from flash_integrate.facts.decorators import command_imports
 from flash_integrate.facts.kinds import is_test
 from flash_integrate.facts.reach import holds_models
 from flash_integrate.snippets import ENABLE, RUNTIME, Style
@@ -159,21 +160,15 @@ class FileFacts:
         return dotted(call.func) in self._model_functions
 
     @cached_property
-    def imported_packages(self) -> set[str]:
-        """The top-level packages that the file imports, wherever the import stands."""
-        names: set[str] = set()
-        for node in self.source.nodes:
-            if isinstance(node, ast.Import):
-                names.update(alias.name.partition(".")[0] for alias in node.names)
-            elif isinstance(node, ast.ImportFrom) and node.level == 0:
-                names.add((node.module or "").partition(".")[0])
-        return names
+    def names_imported(self) -> set[str]:
+        """The names that imports bind in the module in any case: not in a function, nor under a condition."""
+        imports = (node for node in self.tree.body if isinstance(node, ast.Import | ast.ImportFrom))
+        return {alias.asname or alias.name for node in imports for alias in node.names}
 
     @cached_property
-    def names_imported(self) -> set[str]:
-        """The names that imports bind in the file, wherever they stand."""
-        imports = (node for node in self.source.nodes if isinstance(node, ast.Import | ast.ImportFrom))
-        return {alias.asname or alias.name for node in imports for alias in node.names}
+    def command_imports(self) -> list[tuple[str, str, str]]:
+        """What the file imports of click and typer, wherever the import stands."""
+        return list(command_imports(self.source.nodes))
 
     @cached_property
     def _model_functions(self) -> set[str]:
