@@ -9,17 +9,20 @@ from flash_codemods import argparse_script, click_command, typer_command
 from flash_integrate.codemod import Codemod, Refusal
 from flash_integrate.facts.file_facts import FileFacts
 from flash_integrate.plan import left_alone
-from flash_integrate.syntax import dotted
+from flash_integrate.syntax import Function, dotted, walk
 
 _WITH_FLAGS: Sequence[Codemod] = (argparse_script, click_command, typer_command)
 
 
 def handed_over(facts: FileFacts, body: Sequence[ast.stmt]) -> Refusal | None:
-    """Why statements need no call: they only run a function of a file that turns the runtime on in it."""
-    if not all(isinstance(node, ast.Expr | ast.Raise | ast.Import | ast.ImportFrom) for node in body):
+    """Why statements need no call: they run a function of a file that turns the runtime on in it, and no attention
+    besides."""
+    statements = [node for node in body if not isinstance(node, Function | ast.ClassDef)]
+    calls = [node for statement in statements for node in walk(statement) if isinstance(node, ast.Call)]
+    names = [name for call in calls if (name := dotted(call.func))]
+    if any(facts.runs_attention(name) for name in names):
         return None
-    calls = [node for statement in body for node in ast.walk(statement) if isinstance(node, ast.Call)]
-    found = [facts.workspace.definition(facts.name, name) for call in calls if (name := dotted(call.func))]
+    found = [facts.workspace.definition(facts.name, name) for name in names]
     for target, _ in (item for item in found if item is not None):
         if _turns_it_on(target):
             return Refusal(f"only starts {target.name}, which turns the runtime on", body[0].lineno)

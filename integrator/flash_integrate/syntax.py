@@ -63,8 +63,8 @@ def _statements_of(
     for index, node in enumerate(suite):
         place = (*prefix, (name, index))
         previous, following = suite[index - 1] if index else None, suite[index + 1 : index + 2]
-        starts = is_block and (previous is None or (previous.end_lineno or 0) < node.lineno)
-        ends = is_block and (not following or following[0].lineno > (node.end_lineno or node.lineno))
+        starts = is_block and (previous is None or not _share_a_line(previous, node, lines))
+        ends = is_block and (not following or not _share_a_line(node, following[0], lines))
         yield Statement(node, place, scope, suite, starts, ends)
         inner = Scope(node, scope) if isinstance(node, Function) else scope
         for field_name in ("body", "orelse", "finalbody"):
@@ -72,6 +72,15 @@ def _statements_of(
         for field_name in ("handlers", "cases"):
             for position, child in enumerate(getattr(node, field_name, [])):
                 yield from _statements_of(child.body, "body", (*place, (field_name, position)), inner, lines)
+
+
+def _share_a_line(one: ast.stmt, following: ast.stmt, lines: list[str]) -> bool:
+    """Whether two statements stand on one line, which a backslash behind their semicolon may continue."""
+    end = one.end_lineno or one.lineno
+    if following.lineno <= end:
+        return True
+    last = lines[end - 1]
+    return last.endswith("\\") and re.fullmatch(rb"\s*;\s*\\\s*", last.encode()[one.end_col_offset or 0 :]) is not None
 
 
 def _starts_a_block(first: ast.stmt, lines: list[str]) -> bool:
@@ -122,11 +131,29 @@ def is_docstring(node: ast.stmt) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
+def guarded_suite(node: ast.stmt) -> str | None:
+    """The suite of an `if` that runs only where the module is started as a program: `body`, or `orelse` where the test
+    says that it is not; None for other statements."""
+    if not isinstance(node, ast.If):
+        return None
+    if _compares_name(node.test, ast.NotEq):
+        return "orelse" if node.orelse else None
+    both = isinstance(node.test, ast.BoolOp) and isinstance(node.test.op, ast.And) and not node.orelse
+    tests = node.test.values if isinstance(node.test, ast.BoolOp) and both else [node.test]
+    return "body" if any(_compares_name(test, ast.Eq) or _compares_name(test, ast.In) for test in tests) else None
+
+
 def is_main_guard(node: ast.stmt) -> bool:
-    """Whether a statement is `if __name__ == "__main__":`, written either way round."""
-    if not isinstance(node, ast.If) or not isinstance(node.test, ast.Compare) or len(node.test.ops) != 1:
+    """Whether a statement is `if __name__ == "__main__":`, in any of the ways to write it."""
+    return guarded_suite(node) is not None
+
+
+def _compares_name(test: ast.expr, operator: type[ast.cmpop]) -> bool:
+    """Whether a test compares `__name__` with `"__main__"`, either way round, or with several names."""
+    if not isinstance(test, ast.Compare) or len(test.ops) != 1 or not isinstance(test.ops[0], operator):
         return False
-    sides = (node.test.left, node.test.comparators[0])
+    sides = [test.left, test.comparators[0]]
     names = [side.id for side in sides if isinstance(side, ast.Name)]
-    values = [side.value for side in sides if isinstance(side, ast.Constant)]
-    return isinstance(node.test.ops[0], ast.Eq) and names == ["__name__"] and values == ["__main__"]
+    several = [item for side in sides if isinstance(side, ast.Tuple | ast.List | ast.Set) for item in side.elts]
+    values = [item.value for item in [*sides, *several] if isinstance(item, ast.Constant)]
+    return names == ["__name__"] and "__main__" in values

@@ -15,21 +15,27 @@ from flash_integrate.facts.argparse_parsers import Parser
 from flash_integrate.facts.commands import Command, find_commands
 from flash_integrate.facts.decorators import command_imports
 from flash_integrate.facts.kinds import is_test
+from flash_integrate.facts.module_work import does_work, guard_body, holds_guard, main_guards
 from flash_integrate.facts.reach import holds_models
 from flash_integrate.snippets import ENABLE, RUNTIME, Style
 from flash_integrate.source import Source
-from flash_integrate.syntax import Function, Place, Statement, dotted, is_docstring, is_main_guard, statements, walk
+from flash_integrate.syntax import (
+    Function,
+    Place,
+    Statement,
+    dotted,
+    guarded_suite,
+    is_docstring,
+    statements,
+    walk,
+)
 
 if TYPE_CHECKING:
     from flash_integrate.facts.workspace import Workspace
 
+# The fields in which nodes hold the names that they read or bind: names, definitions, parameters, imports.
+_NAMING = ("id", "name", "arg", "asname")
 FAST_ATTENTION = "fast.scaled_dot_product_attention"
-# Module-level calls that prepare a process rather than do a program's work.
-_SETUP_CALLS = re.compile(
-    r"^(importlib|sys\.path|sys\.stdout|sys\.setrecursionlimit|os\.environ|os\.putenv|os\.chdir|logging|warnings|load_dotenv"
-    r"|dotenv|locale|signal|random\.seed|np\.random|numpy\.random|mx\.random|mx\.set_|mx\.metal|multiprocessing|mp\."
-    r"|nest_asyncio|transformers\.logging|matplotlib|plt\.style|sns\.|pd\.set_option|torch\.)"
-)
 # What scripts call to run a model, as a word of the function's name.
 _RUNS = re.compile(r"(^|_)(generate|train|evaluate|chat|transcribe|stream)(_|$)")
 _ADDS_OPTION = {"add_argument", "option", "argument", "Option", "Argument"}
@@ -110,13 +116,13 @@ class FileFacts:
     @cached_property
     def guard(self) -> Statement | None:
         """The `if __name__ == "__main__":` of the module; of several the first that a line can be inserted into."""
-        guards = [statement for statement in self.module_level if is_main_guard(statement.node)]
+        guards = main_guards(self)
         can_take_lines = [guard for guard in guards if self.first_line_of(guard) is not None]
         return next(iter(can_take_lines or guards), None)
 
     @property
     def guard_body(self) -> list[ast.stmt]:
-        return self.guard.node.body if self.guard is not None and isinstance(self.guard.node, ast.If) else []
+        return guard_body(self.guard)
 
     @property
     def guard_tries_out_library(self) -> bool:
@@ -135,7 +141,8 @@ class FileFacts:
 
     def first_line_of(self, header: Statement) -> Spot | None:
         """The spot below a header and its docstring, if there is one; None where no line can go there."""
-        inner = [item for item in self.statements if item.place[:-1] == header.place and item.place[-1][0] == "body"]
+        suite = guarded_suite(header.node) or "body"
+        inner = [item for item in self.statements if item.place[:-1] == header.place and item.place[-1][0] == suite]
         first = inner[0]
         if not is_docstring(first.node) or not isinstance(header.node, Function):
             return Spot(first.place, before=True) if first.starts_its_line else None
@@ -145,19 +152,19 @@ class FileFacts:
 
     @cached_property
     def first_work(self) -> Statement | None:
-        """The first module-level statement that does a program's work: a call for its effect, a loop, a `with`."""
-        return next((statement for statement in self.module_level if self._does_work(statement.node)), None)
+        """The first module-level statement that does a program's work."""
+        return next((statement for statement in self.module_level if does_work(self, statement.node)), None)
 
-    def _does_work(self, node: ast.stmt) -> bool:
-        if isinstance(node, ast.For | ast.While | ast.With):
-            return True
-        value = getattr(node, "value", None) if isinstance(node, ast.Expr | ast.Assign | ast.AnnAssign) else None
-        call = value.value if isinstance(value, ast.Await) else value
-        if not isinstance(call, ast.Call):
-            return False
-        if isinstance(node, ast.Expr):
-            return not _SETUP_CALLS.match(dotted(call.func) or "")
-        return dotted(call.func) in self._model_functions
+    def defines(self, name: str) -> ast.stmt | None:
+        """The function or class of the module that has this name."""
+        named = (node for node in self.tree.body if isinstance(node, Function | ast.ClassDef) and node.name == name)
+        return next(named, None)
+
+    def runs_attention(self, name: str) -> bool:
+        """Whether a call of `name` runs attention: of a function or class of the module, or one that holds a model."""
+        node = self.defines(name)
+        reaches = node is not None and self.workspace.reach.of_definition(self.name, node) is not None
+        return reaches or name in self.model_functions
 
     @cached_property
     def names_imported(self) -> set[str]:
@@ -171,7 +178,7 @@ class FileFacts:
         return list(command_imports(self.source.nodes))
 
     @cached_property
-    def _model_functions(self) -> set[str]:
+    def model_functions(self) -> set[str]:
         """The names under which the module imports functions (not classes) of packages that hold models."""
         names: set[str] = set()
         for node in self.source.nodes:
@@ -215,7 +222,9 @@ class FileFacts:
     @cached_property
     def uses_name(self) -> bool:
         """Whether the file already uses the name of the patch call for something."""
-        return any(isinstance(node, ast.Name) and node.id == ENABLE for node in self.source.nodes)
+        methods = {id(item) for node in self.source.nodes if isinstance(node, ast.ClassDef) for item in node.body}
+        nodes = (node for node in self.source.nodes if not isinstance(node, ast.keyword) and id(node) not in methods)
+        return any(ENABLE in (getattr(node, kind, None) for kind in _NAMING) for node in nodes)
 
     @cached_property
     def style(self) -> Style:
@@ -241,7 +250,7 @@ class FileFacts:
             node = statement.node
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
                 break
-            if is_main_guard(node) or self._does_work(node):
+            if does_work(self, node) or holds_guard(node):
                 break
             header = isinstance(node, ast.Import | ast.ImportFrom) or (index == 0 and is_docstring(node))
             if header and statement.ends_its_line:
