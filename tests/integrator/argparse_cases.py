@@ -199,6 +199,33 @@ CASES = {
         ("", "--model x"),
         OWN_WAY,
     ),
+    "read_by_the_parser": Case(
+        main(
+            "p = Parser()",
+            'p.add_argument("--model")',
+            "args = p.parse_args()",
+            "print(args.model)",
+            above="class Parser(argparse.ArgumentParser):\n    def parse_args(self, *args, **kw):\n"
+            "        parsed = super().parse_args(*args, **kw)\n        self._check(parsed, 1)\n"
+            "        return parsed\n\n    def _check(self, options, times):\n"
+            "        if hasattr(options, 'model') and not options.model:\n"
+            "            options.model = 'tiny' * times\n",
+        ),
+        ("", "--model x"),
+    ),
+    "printed_by_the_parser": Case(
+        main(
+            "p = Parser()",
+            'p.add_argument("--model")',
+            "args = p.parse_args()",
+            "print(args.model)",
+            above="class Parser(argparse.ArgumentParser):\n    def parse_args(self, *args, **kw):\n"
+            "        parsed = super().parse_args(*args, **kw)\n        self._show(parsed)\n        return parsed\n\n"
+            "    @staticmethod\n    def _show(options):\n        print(vars(options))\n",
+        ),
+        ("", "--model x"),
+        OWN_WAY,
+    ),
     "dict_by_a_method": Case(
         main(
             "p = Parser()",

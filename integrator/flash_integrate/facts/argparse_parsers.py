@@ -19,12 +19,12 @@ from flash_integrate.facts.argparse_options import (
     method,
     receiver,
 )
+from flash_integrate.facts.argparse_overrides import behaves_as_its_base
 from flash_integrate.syntax import Function, Scope, Statement, dotted, walk
 
 if TYPE_CHECKING:
     from flash_integrate.facts.argparse_namespaces import ArgparseFacts
 
-_ADDING_METHODS = {"add_argument", "_add_action", "_get_option_tuples"}
 INTERNALS = {"_actions", "_action_groups", "_option_string_actions", "_group_actions"}
 
 Lookup = Callable[[str], "tuple[ArgparseFacts, str] | None"]
@@ -143,9 +143,8 @@ class ParserReader:
             }
         for name in bodies.keys() & {"__init__", *PARSE_METHODS}:
             options.update(methods[name])
-        hands_through = all(_hands_through(body, name in PARSE_METHODS) for name, body in bodies.items())
-        known = len(node.bases) == 1 and bodies.keys().isdisjoint(_ADDING_METHODS)
-        return Constructor(options, methods, base.is_plain and known and hands_through)
+        is_plain = base.is_plain and len(node.bases) == 1 and behaves_as_its_base(bodies)
+        return Constructor(options, methods, is_plain)
 
     def _find_parsers(self) -> None:
         for statement in self.statements:
@@ -235,18 +234,3 @@ def names_in_argparse(name: str, nodes: list[ast.AST]) -> set[str]:
     imports = (alias for node in nodes if isinstance(node, ast.Import) for alias in node.names)
     modules = {alias.asname or alias.name for alias in imports if alias.name == "argparse"}
     return {*(f"{module}.{name}" for module in modules), *names_from("argparse", name, nodes)}
-
-
-def _hands_through(body: Function, is_parse_method: bool) -> bool:
-    """Whether a method of a subclass parses nothing; or, as an override, returns what `super()` gave it and reads but
-    its attributes."""
-    nodes = walk(body)
-    parsing = {id(node) for node in nodes if isinstance(node, ast.Call) and method(node) in PARSE_METHODS}
-    if not parsing or not is_parse_method:
-        return not parsing and not is_parse_method
-    parsed = {name for node in nodes for name, value in assignments(node) if id(value) in parsing}
-    returned = [node.value for node in nodes if isinstance(node, ast.Return)]
-    known = {id(value) for value in returned} | {id(value) for node in nodes for _, value in assignments(node)}
-    known |= {id(node.value) for node in nodes if isinstance(node, ast.Attribute) and not node.attr.startswith("_")}
-    whole = {id(node) for node in nodes if dotted(node) in parsed and isinstance(getattr(node, "ctx", None), ast.Load)}
-    return (parsing | whole) <= known and all(id(value) in parsing or dotted(value) in parsed for value in returned)
