@@ -19,8 +19,8 @@ def edit_commands(
     edits: list[Edit] = [import_runtime(facts, flags=True)]
     lines = facts.source.text_lines()
     for command in commands:
-        at, text = Signature.of(command.node, lines).addition(parameters(command), facts.style.width)
-        edits.append(Splice(at, text))
+        addition = Signature.of(command.node, lines).addition(parameters(command), facts.style.width)
+        edits += [Splice(at, text) for at, text in addition]
         place = facts.first_line_of(command.statement)
         if place is not None:  # `match` has refused the others
             edits.append(Insertion(place.anchor, enable_call_from_parameters(), before=place.before))

@@ -93,9 +93,9 @@ def _inserted_parameters(source: Source, found: list[Statement]) -> Iterator[tup
         signature, own = Signature.of(node, lines), flag_parameters(node)
         places = [index for index, element in enumerate(signature.elements) if element.first in own]
         if len(places) == 2 and places[0] + 1 == places[1]:
-            yield signature.removal(*places)
+            yield from signature.removal(*places)
         else:  # one was moved, or taken out by hand
-            yield from (signature.removal(place, place) for place in places)
+            yield from (cut for place in places for cut in signature.removal(place, place))
 
 
 def _names_in(node: ast.stmt) -> set[str]:

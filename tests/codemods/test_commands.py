@@ -27,6 +27,7 @@ PROGRAMS = {
     "click_command/rest": (["rest"], "model answers hello {}"),
     "click_command/aligned": (["aligned", "--prompt", "hi"], "None answers hi {}"),
     "click_command/comma": (["comma", "--model", "m"], "m answers hello {}"),
+    "click_command/commented": (["hi"], "model answers hi {}"),
     "typer_command/annotated": (["chat", "hi"], "None answers hi {}"),
     "typer_command/run": (["--prompt", "hi"], "model answers hi {}"),
 }

@@ -28,6 +28,8 @@ LAYOUTS: dict[str, Callable[[list[str]], str]] = {
     "trailing comma": lambda items: f"({''.join(f'{item}, ' for item in items)})",
     "own lines": lambda items: "(\n" + "".join(f"    {item},\n" for item in items) + ")",
     "own lines, comments": lambda items: "(\n" + "".join(f"    {item},  # (, \n" for item in items) + "    # end\n)",
+    "own lines, comments, no comma": lambda items: "(\n    " + ",  # (, \n    ".join(items) + "  # the last\n)",
+    "aligned, comments": lambda items: "(" + ",  # )\n             ".join(items) + "  # the last\n    )",
     "own lines, no comma": lambda items: "(\n    " + ",\n    ".join(items) + "\n)",
     "aligned": lambda items: "(" + ",\n             ".join(items) + ")",
     "tabs": lambda items: "(\n" + "".join(f"\t\t{item},\n" for item in items) + "\t)",
@@ -47,15 +49,22 @@ def signatures(draw: st.DrawFn) -> str:
     return layout(items)
 
 
-def inserted(lines: list[str], at: Position, text: str) -> str:
-    number, column = at
-    line = lines[number - 1]
-    return "".join([*lines[: number - 1], line[:column] + text + line[column:], *lines[number:]])
+def inserted(lines: list[str], addition: list[tuple[Position, str]]) -> str:
+    text = "".join(lines)
+    for at, added in sorted(addition, reverse=True):
+        text = text[: index(lines, at)] + added + text[index(lines, at) :]
+    return text
 
 
-def without(lines: list[str], start: Position, end: Position) -> str:
-    head = [*lines[: start[0] - 1], lines[start[0] - 1][: start[1]]]
-    return "".join([*head, (lines[end[0] - 1] if end[0] <= len(lines) else "")[end[1] :], *lines[end[0] :]])
+def without(lines: list[str], cuts: list[tuple[Position, Position]]) -> str:
+    text = "".join(lines)
+    for start, end in sorted(cuts, reverse=True):
+        text = text[: index(lines, start)] + text[index(lines, end) :]
+    return text
+
+
+def index(lines: list[str], at: Position) -> int:
+    return sum(map(len, lines[: at[0] - 1])) + at[1]
 
 
 def function(text: str) -> ast.FunctionDef:
@@ -70,7 +79,7 @@ def test_there_and_back(signature: str, width: int) -> None:
     text = f"def command{signature} -> None:\n    pass\n"
     lines = text.splitlines(keepends=True)
     node = function(text)
-    patched = inserted(lines, *Signature.of(node, lines).addition(ADDED, width))
+    patched = inserted(lines, Signature.of(node, lines).addition(ADDED, width))
     new = function(patched)
     # The own parameters are the same, in their order; the two are there, and need not be given.
     names = {"disable_flash_attention", "flash_block_size"}
@@ -85,7 +94,7 @@ def test_there_and_back(signature: str, width: int) -> None:
     new_lines = patched.splitlines(keepends=True)
     found = Signature.of(new, new_lines)
     places = [index for index, element in enumerate(found.elements) if element.first in names]
-    assert without(new_lines, *found.removal(*places)) == text
+    assert without(new_lines, found.removal(*places)) == text
 
 
 def new_defaults(command: object) -> list[str]:
@@ -101,4 +110,4 @@ def test_other_headers(header: str) -> None:
     except SyntaxError:
         pytest.skip("newer syntax than this Python's")
     assert isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-    assert inserted(lines, *Signature.of(node, lines).addition(["b=1"], 88)).startswith(header[:-2] + ", b=1):")
+    assert inserted(lines, Signature.of(node, lines).addition(["b=1"], 88)).startswith(header[:-2] + ", b=1):")
