@@ -38,7 +38,7 @@ OPTIONS = [
     Option("--flash", ('action="store_true"',), ()),
     Option("--flash_block_size", ("type=int",), ("8",)),
     Option("--flash-size", ("type=int", "default=3"), ("7", "seven")),
-    Option("--fp16", ("action=argparse.BooleanOptionalAction", "default=True"), ()),
+    Option("--fp16", ("action=argparse.BooleanOptionalAction", "default=False"), ()),
     Option("--model", ('default="tiny"', 'metavar="M"')),
     Option("--prompts", ('nargs="+"', "default=[]"), ("a b",)),
     Option("name", ('nargs="?"', 'default="nobody"'), ("somebody",)),
