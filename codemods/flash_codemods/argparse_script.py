@@ -3,8 +3,9 @@
 Inserts: the import, `--disable-flash-attention` and `--flash-block-size` after the parser's last own argument, and
 the call right after the namespace has a name. Where the namespace is passed on as a whole, the two names are taken
 out of it again. A parser that another file builds gets its flags there, once, if every script that uses it is
-integrated. Where an abbreviation may mean something else (`--d` is short for `--data`), the flags have none. Where one
-parser leaves the rest of the command line to another, the flags are the other's.
+integrated. An abbreviation that would become ambiguous (`--d` for `--data`) is kept; where it can't be told what it
+stands for, the flags have no abbreviations. Where one parser leaves the rest of the command line to another, the flags
+are the other's.
 
 Refuses: parsers that can't take the flags (an option of that name, a class that parses in its own way), and parse calls
 whose namespace gets no name that is this program's alone.
@@ -28,6 +29,7 @@ from flash_integrate.snippets import (
     FLAG_NAMES,
     enable_call_from,
     flags,
+    keep_abbreviation,
     remove_names,
     without_abbreviations,
 )
@@ -68,8 +70,7 @@ def _flags(facts: FileFacts, parser: Parser) -> Insertion:
     own_default = any(keyword.arg == "argument_default" for keyword in parser.call.keywords)
     indent = parser.last_argument.node.col_offset
     code = flags(parser.name, facts.style, indent, own_default=own_default)
-    if _may_be_abbreviated(facts, parser):
-        code += without_abbreviations(parser.name, facts.style)
+    code += _abbreviations(facts, parser)
     return Insertion(parser.last_argument.place, code)
 
 
@@ -181,16 +182,21 @@ def _refuse_sharing(facts: FileFacts, parser: Parser) -> Refusal | None:
     return None
 
 
-def _may_be_abbreviated(facts: FileFacts, parser: Parser) -> bool:
-    """Whether the beginning of a flag may mean something else: another option, or what is left for other parsers."""
+def _abbreviations(facts: FileFacts, parser: Parser) -> str:
+    """What keeps the meaning of all abbreviations that are beginnings of the flags: of another option, or of what is
+    left for other parsers."""
     if any(keyword.arg == "allow_abbrev" and _is_false(keyword.value) for keyword in parser.call.keywords):
-        return False
+        return ""
     known = [facts.argparse, *(user.argparse for user in facts.workspace.users(parser))]
     options = [parser.options, *(use.extensions[parser] for use in known if parser in use.extensions)]
-    names = {name[:3] for found in options for name in found.names}
+    names = {name for found in options for name in found.names}
+    shorts = (flag[:length] for flag in (DISABLE_FLAG, BLOCK_SIZE_FLAG) for length in range(3, len(flag)))
+    owners = {short: [name for name in names if name.startswith(short)] for short in shorts if short not in names}
+    kept = {short: of_short[0] for short, of_short in owners.items() if len(of_short) == 1}
     leaves_rest = any(use.parser is parser and use.leaves_rest for item in known for use in item.namespaces)
-    unknown = any(found.has_unknown for found in options)
-    return unknown or leaves_rest or not names.isdisjoint({DISABLE_FLAG[:3], BLOCK_SIZE_FLAG[:3]})
+    if leaves_rest or any(found.has_unknown for found in options) or not parser.options.plain.issuperset(kept.values()):
+        return without_abbreviations(parser.name, facts.style)
+    return "".join(keep_abbreviation(parser.name, *pair, facts.style) for pair in kept.items())
 
 
 def _is_false(node: ast.expr) -> bool:

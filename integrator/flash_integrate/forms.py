@@ -80,7 +80,7 @@ def _is_lookup(node: ast.stmt) -> bool:
 
 
 def _is_kept_abbreviation(node: ast.stmt) -> bool:
-    """What earlier versions wrote: `table["--d"] = table["--data"]`."""
+    """Whether it is `table["--d"] = table["--data"]`."""
     target = node.targets[0] if isinstance(node, ast.Assign) and len(node.targets) == 1 else None
     value = node.value if isinstance(node, ast.Assign) else None
     if not isinstance(target, ast.Subscript) or not isinstance(value, ast.Subscript):

@@ -91,6 +91,12 @@ def _typer_parameter(
     return f"{name}: Annotated[\n    {kind},\n    {inner},\n] = {default}"
 
 
+def keep_abbreviation(parser: str, short: str, option: str, style: Style) -> str:
+    """Keeps an abbreviation that argparse accepted before there was a second option to which it could belong."""
+    table = f"{parser}._option_string_actions"
+    return f"{table}['{short}'] = {table}['{option}']  # still short for {option}\n".replace("'", style.quote)
+
+
 def without_abbreviations(parser: str, style: Style) -> str:
     """Leaves the two flags out where argparse looks for the options that an abbreviation may stand for: each means what
     it meant before."""

@@ -116,6 +116,12 @@ def own_nodes(statement: ast.stmt) -> Iterator[ast.AST]:
         todo.extend(child for child in ast.iter_child_nodes(node) if not isinstance(child, _STATEMENTS))
 
 
+def parameters(scope: ast.AST) -> set[str]:
+    """The names of a function's parameters; none of a module."""
+    found = walk(scope.args) if isinstance(scope, Function) else []
+    return {node.arg for node in found if isinstance(node, ast.arg)}
+
+
 def dotted(node: ast.AST | None) -> str | None:
     """`a.b.c` for a chain of attributes on a name, None for any other expression."""
     parts: list[str] = []

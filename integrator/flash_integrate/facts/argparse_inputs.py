@@ -8,7 +8,7 @@ from enum import Enum, auto
 from itertools import takewhile
 
 from flash_integrate.facts.argparse_options import method
-from flash_integrate.syntax import Function, Scope, Statement, dotted, own_nodes, walk
+from flash_integrate.syntax import Function, Scope, Statement, dotted, own_nodes, parameters, walk
 
 _Seen = frozenset[tuple[int, str]]
 """The scopes and names on the way to here, against going in circles."""
@@ -61,11 +61,11 @@ class Inputs:
             return False
         seen |= {(id(scope.node), name)}
         values = self._assigned.get((id(scope.node), name), [])
-        is_given = name in _parameters(scope.node) and self._is_handed_users(scope.node, name, seen)
+        is_given = name in parameters(scope.node) and self._is_handed_users(scope.node, name, seen)
         return is_given or any(self._is_users(value, scope, seen) for value in values)
 
     def _binds(self, scope: Scope, name: str) -> bool:
-        return (id(scope.node), name) in self._assigned or name in _parameters(scope.node)
+        return (id(scope.node), name) in self._assigned or name in parameters(scope.node)
 
     def _is_handed_users(self, function: ast.AST, parameter: str, seen: _Seen) -> bool:
         """Whether no call of this module gives a function other text for its command line."""
@@ -121,8 +121,3 @@ def _parts(value: ast.expr) -> list[ast.expr]:
     if isinstance(value, ast.List | ast.Tuple):
         return [item for item in value.elts if isinstance(item, ast.Starred)]
     return value.args if isinstance(value, ast.Call) and dotted(value.func) == "list" else []
-
-
-def _parameters(scope: ast.AST) -> set[str]:
-    arguments = walk(scope.args) if isinstance(scope, Function) else []
-    return {node.arg for node in arguments if isinstance(node, ast.arg)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -11,24 +10,28 @@ from types import MappingProxyType
 from flash_integrate.syntax import Function, dotted, walk
 
 READ_ONLY_BUILTINS = {"getattr", "hasattr", "setattr", "isinstance", "id"}
+_PLAIN_ACTIONS = {"store", "store_const", "store_true", "store_false", "append", "append_const", "count", "extend"}
 GROUP_METHODS = {"add_argument_group", "add_mutually_exclusive_group"}
 
 
 @dataclass
 class Options:
     """Long options as they are spelled, the names that all arguments get in the namespace, and whether there may be
-    others: where names are computed, or the parser is handed to code that is not known."""
+    others: where names are computed, or the parser is handed to code that is not known. `plain` are the options that
+    are there in any case, and whose action does not ask how they were spelled."""
 
     names: set[str] = field(default_factory=set)
+    plain: set[str] = field(default_factory=set)
     dests: set[str] = field(default_factory=set)
     has_unknown: bool = False
 
     def __bool__(self) -> bool:
         return bool(self.names or self.dests or self.has_unknown)
 
-    def update(self, other: Options) -> None:
-        """Takes up what other code adds."""
+    def update(self, other: Options, *, certain: bool = True) -> None:
+        """Takes up what other code adds, which runs in any case if it is `certain` to."""
         self.names |= other.names
+        self.plain |= other.plain if certain else set()
         self.dests |= other.dests
         self.has_unknown |= other.has_unknown
 
@@ -87,16 +90,17 @@ class Adding:
             for name, value in assignments(part):
                 self._learn(name, value)
         found = Options()
+        certain = isinstance(node, ast.Expr | ast.Assign | ast.AnnAssign | ast.Return)
         for call in (part for part in walk(node) if isinstance(part, ast.Call)):
             if self._adds_one(call):
-                found.update(_option_of(call) or _computed_options(call, node))
+                found.update(_option_of(call) or _computed_options(call, node), certain=certain)
             elif (own := self._own_method(call)) is not None:
-                found.update(own)
+                found.update(own, certain=certain)
             elif self._is_given(call):
                 added = self.adders(dotted(call.func) or "")
-                found.update(Options(has_unknown=True) if added is None else added)
+                found.update(Options(has_unknown=True) if added is None else added, certain=certain)
                 for own in self.methods.values():  # which of them the function calls is not looked for
-                    found.update(own)
+                    found.update(own, certain=False)
         return found
 
     def adds_in(self, node: ast.stmt) -> bool:
@@ -152,32 +156,6 @@ class Adders:
         return self._found[name]
 
 
-def adds_by_other_names(nodes: Iterable[ast.AST], parsers: set[str]) -> bool:
-    """Whether a module of these nodes has an `add_argument` on something that may be any parser: not one of the names
-    `parsers`, nor that of a group, of a subcommand's parser or of a parameter."""
-    nodes = list(nodes)
-    called = {id(node.func) for node in nodes if isinstance(node, ast.Call)}
-    bound = [pair for node in nodes for pair in assignments(node)]
-    known = Counter(name for name, value in bound if _makes_adder(value) or (name in parsers and _is_call(value)))
-    stored = Counter(dotted(node) for node in nodes if isinstance(getattr(node, "ctx", None), ast.Store))
-    names = {name for name, count in known.items() if count == stored[name]}
-    names |= {node.arg for node in nodes if isinstance(node, ast.arg) and node.arg not in stored}
-    direct = called | {id(value) for _, value in bound}
-    adders = [node for node in nodes if isinstance(node, ast.Attribute) and node.attr == "add_argument"]
-    return any(
-        id(node) not in direct or not (_makes_adder(node.value) or dotted(node.value) in names) for node in adders
-    )
-
-
-def _makes_adder(node: ast.expr) -> bool:
-    """Whether an expression is a new group, or the new parser of a subcommand."""
-    return isinstance(node, ast.Call) and method(node) in {*GROUP_METHODS, "add_parser"}
-
-
-def _is_call(node: ast.expr) -> bool:
-    return isinstance(node, ast.Call)
-
-
 def _option_of(call: ast.Call) -> Options | None:
     """What a call of `add_argument` defines; None where its names are computed."""
     if any(_string(argument) is None for argument in call.args):
@@ -186,7 +164,9 @@ def _option_of(call: ast.Call) -> Options | None:
     given = next((_string(keyword.value) for keyword in call.keywords if keyword.arg == "dest"), None)
     first = next((argument for argument in map(_string, call.args) if argument in long), None)
     name = given or first or (_string(call.args[0]) if call.args else None)
-    return Options(long, dests={_dest(name)} if name else set())
+    action = next((keyword.value for keyword in call.keywords if keyword.arg == "action"), None)
+    is_plain = action is None or _string(action) in _PLAIN_ACTIONS
+    return Options(long, long if is_plain else set(), dests={_dest(name)} if name else set())
 
 
 def _dest(option: str) -> str:
@@ -199,7 +179,7 @@ def _computed_options(call: ast.Call, within: ast.stmt) -> Options:
     sources = [loops[-1].iter] if loops else call.args
     texts = (_string(part) or "" for source in sources for part in walk(source))
     named = {f"--{text.lstrip('-')}" for text in texts if text.strip("-") and " " not in text}
-    return Options(named, {_dest(option) for option in named}, has_unknown=True)
+    return Options(named, dests={_dest(option) for option in named}, has_unknown=True)
 
 
 def _string(node: ast.AST) -> str | None:

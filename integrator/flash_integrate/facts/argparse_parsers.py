@@ -14,12 +14,12 @@ from flash_integrate.facts.argparse_options import (
     Adders,
     Adding,
     Options,
-    adds_by_other_names,
     assignments,
     method,
     receiver,
 )
 from flash_integrate.facts.argparse_overrides import behaves_as_its_base
+from flash_integrate.facts.argparse_strangers import adds_to_strangers
 from flash_integrate.syntax import Function, Scope, Statement, dotted, walk
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class ParserReader:
                 name: Adding("self", self.added_by, methods).options_of(item.body) for name, item in bodies.items()
             }
         for name in bodies.keys() & {"__init__", *PARSE_METHODS}:
-            options.update(methods[name])
+            options.update(methods[name], certain=False)
         is_plain = base.is_plain and len(node.bases) == 1 and behaves_as_its_base(bodies)
         return Constructor(options, methods, is_plain)
 
@@ -211,8 +211,8 @@ class ParserReader:
                 adding = Adding(name, self.added_by, parser.constructor.methods)
                 within = [bodies.get(scope, [])] if len(bound) == 1 else [at.suite[at.index :]]
                 for body in every if "." in name else within:
-                    own.update(adding.options_of(body))
-        others = bool(self._bindings) and adds_by_other_names(walk(self.tree), {name for _, name in self._bindings})
+                    own.update(adding.options_of(body), certain=False)
+        others = bool(self._bindings) and adds_to_strangers(self.statements, {name for _, name in self._bindings})
         for own in self.extensions.values():
             own.has_unknown |= others
         for parser in self.parsers:
