@@ -243,7 +243,7 @@ def test_without_the_runtime_the_error_says_how_to_install_it(repo: Path) -> Non
         "plan_vendor(pathlib.Path('.'), [])\n"
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=repo, capture_output=True, text=True)
-    assert "pip install mlx-flash-runtime" in result.stderr
+    assert "-m pip install ./runtime" in result.stderr
 
 
 @pytest.mark.parametrize("script", [RUN, SUB])

@@ -94,7 +94,7 @@ def removed(manifest: Manifest) -> ManifestEdit:
 def suggestion(manifests: Sequence[Manifest]) -> str:
     """What to tell the user after the scripts were patched; empty if every manifest lists the runtime."""
     if not manifests:
-        return f"No requirements file or pyproject.toml lists MLX: run `pip install {PACKAGE}` where the scripts run."
+        return f"No requirements file or pyproject.toml lists MLX: install {PACKAGE} where the scripts run."
     todo, by_hand = [], []
     for manifest in manifests:
         try:

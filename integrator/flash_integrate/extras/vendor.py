@@ -189,7 +189,7 @@ def _installed_runtime() -> Path:
     if spec is None or spec.origin is None:
         raise FileError(
             f"--vendor copies the installed {RUNTIME}, and there is none beside flash-integrate.\n"
-            f"Install it with: {sys.executable} -m pip install {DISTRIBUTION}"
+            f"Install {DISTRIBUTION} there, from a clone: {sys.executable} -m pip install ./runtime"
         )
     folder = Path(spec.origin).parent
     if spec.submodule_search_locations is None or (folder / MANIFEST.name).exists():

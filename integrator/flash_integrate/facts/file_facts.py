@@ -14,6 +14,7 @@ from flash_integrate.facts.argparse_namespaces import ArgparseFacts, read_argpar
 from flash_integrate.facts.argparse_parsers import Parser
 from flash_integrate.facts.commands import Command, find_commands
 from flash_integrate.facts.decorators import command_imports
+from flash_integrate.facts.handwritten import handwritten_attention
 from flash_integrate.facts.kinds import is_test
 from flash_integrate.facts.module_work import does_work, guard_body, holds_guard, main_guards
 from flash_integrate.facts.reach import holds_models
@@ -217,7 +218,7 @@ class FileFacts:
     @cached_property
     def handwritten_attention(self) -> list[int]:
         """The lines of functions that compute `softmax(q @ k.T) @ v` from its parts: no patch can reach those."""
-        return sorted({line for node in self.source.nodes if (line := _softmax_of_product(node)) is not None})
+        return sorted(set(handwritten_attention(self.source.tree)))
 
     @cached_property
     def uses_name(self) -> bool:
@@ -256,24 +257,6 @@ class FileFacts:
             if header and statement.ends_its_line:
                 anchor = index
         return anchor
-
-
-def _softmax_of_product(node: ast.AST) -> int | None:
-    """The line of a softmax in a function that also multiplies before and after it."""
-    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-        return None
-    own = walk(node)
-    softmax = [
-        call.lineno
-        for call in own
-        if isinstance(call, ast.Call) and (dotted(call.func) or "").rpartition(".")[2] == "softmax"
-    ]
-    products = sum(
-        (isinstance(item, ast.BinOp) and isinstance(item.op, ast.MatMult))
-        or (isinstance(item, ast.Call) and (dotted(item.func) or "").rpartition(".")[2] in ("matmul", "einsum"))
-        for item in own
-    )
-    return softmax[0] if softmax and products >= 2 else None
 
 
 def _is_string(node: ast.Constant) -> bool:

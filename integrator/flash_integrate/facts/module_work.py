@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 # Module-level calls that prepare a process rather than do a program's work.
 _SETUP_CALLS = re.compile(
-    r"^(importlib|sys\.path|sys\.stdout|sys\.setrecursionlimit|os\.environ|os\.putenv|os\.chdir|logging|warnings|load_dotenv"
-    r"|dotenv|locale|signal|random\.seed|np\.random|numpy\.random|mx\.random|mx\.set_|mx\.metal|multiprocessing|mp\."
-    r"|nest_asyncio|transformers\.logging|matplotlib|plt\.style|sns\.|pd\.set_option|torch\.)"
+    r"(importlib|sys\.path|sys\.stdout|sys\.setrecursionlimit|os\.environ|os\.putenv|os\.chdir|logging|warnings|load_dotenv"
+    r"|dotenv|locale|signal|random\.seed|np\.random|numpy\.random|mx\.random|mx\.set_\w+|mx\.metal|multiprocessing|mp"
+    r"|nest_asyncio|transformers\.logging|matplotlib|plt\.style|sns|pd\.set_option|torch)(\.|$)"
 )
 
 
