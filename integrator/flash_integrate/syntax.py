@@ -92,28 +92,28 @@ def _starts_a_block(first: ast.stmt, lines: list[str]) -> bool:
 
 def walk(root: ast.AST) -> list[ast.AST]:
     """Every node of a tree but the expression contexts, in no order to rely on: faster than `ast.walk` by a third."""
+    return _below(root, ast.expr_context)
+
+
+_NESTED = (ast.stmt, ast.ExceptHandler, ast.match_case, ast.expr_context)
+
+
+def own_nodes(statement: ast.stmt) -> list[ast.AST]:
+    """The nodes of a statement without those of the statements nested in it; else as `walk`."""
+    return _below(statement, _NESTED)
+
+
+def _below(root: ast.AST, but: type[ast.AST] | tuple[type[ast.AST], ...]) -> list[ast.AST]:
     found = [root]
     for node in found:
         values = node.__dict__
         for name in node._fields:
             value = values.get(name)
             if value.__class__ is list:
-                found += [item for item in value if isinstance(item, ast.AST)]
-            elif isinstance(value, ast.AST) and not isinstance(value, ast.expr_context):
+                found += [item for item in value if isinstance(item, ast.AST) and not isinstance(item, but)]
+            elif isinstance(value, ast.AST) and not isinstance(value, but):
                 found.append(value)
     return found
-
-
-_STATEMENTS = (ast.stmt, ast.ExceptHandler, ast.match_case)
-
-
-def own_nodes(statement: ast.stmt) -> Iterator[ast.AST]:
-    """The nodes of a statement without those of the statements nested in it."""
-    todo: list[ast.AST] = [statement]
-    while todo:
-        node = todo.pop()
-        yield node
-        todo.extend(child for child in ast.iter_child_nodes(node) if not isinstance(child, _STATEMENTS))
 
 
 def parameters(scope: ast.AST) -> set[str]:

@@ -223,6 +223,8 @@ class FileFacts:
     @cached_property
     def uses_name(self) -> bool:
         """Whether the file already uses the name of the patch call for something."""
+        if ENABLE.encode() not in self.source.data:
+            return False
         methods = {id(item) for node in self.source.nodes if isinstance(node, ast.ClassDef) for item in node.body}
         nodes = (node for node in self.source.nodes if not isinstance(node, ast.keyword) and id(node) not in methods)
         return any(ENABLE in (getattr(node, kind, None) for kind in _NAMING) for node in nodes)
