@@ -175,7 +175,7 @@ def test_nothing_is_built_where_nobody_wants_it(code: str, variables: dict[str, 
 
 def test_a_child_of_a_script_that_is_building_goes_on_without(tmp_path: Path) -> None:
     slow = tmp_path / "slow"
-    slow.write_text("#!/bin/sh\nsleep 1; exit 1\n")
+    slow.write_text("#!/bin/sh\nsleep 15; exit 1\n")
     slow.chmod(0o755)
     fork = "import os\npid = os.fork()\nif pid: sys.exit(os.waitpid(pid, 0)[1])\n"
     done = python(SCRIPT.replace("mx.eval(first)\n", fork), cache=tmp_path, CXX=str(slow))
@@ -205,7 +205,7 @@ def test_the_report_ends_with_the_way_to_the_kernel(
     variables: dict[str, str], advice: str | None, tmp_path: Path
 ) -> None:
     slow = tmp_path / "slow"
-    slow.write_text("#!/bin/sh\nsleep 1; exit 1\n")
+    slow.write_text("#!/bin/sh\nsleep 15; exit 1\n")
     slow.chmod(0o755)
     variables = {name: value.replace("SLOW", str(slow)) for name, value in variables.items()}
     done = python(SCRIPT, cache=tmp_path / "cache", MLX_FLASH_REPORT="1", **variables)
