@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -26,8 +28,19 @@ class CannotRemove(FileError):
     """An inserted statement that can't be taken out as whole lines."""
 
 
-def own_error(error: Exception) -> FileError:
-    """The report of an error that is this tool's and not the file's, with the line of the tool that raised it."""
+@contextmanager
+def own_errors() -> Iterator[None]:
+    """Turns an error that is this tool's and not the file's into a FileError: it is not to take other files with it."""
+    try:
+        yield
+    except FileError:
+        raise
+    except Exception as error:
+        raise _own_error(error) from error
+
+
+def _own_error(error: Exception) -> FileError:
+    """The report of such an error, with the line of the tool that raised it."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     said = f"{type(error).__name__}: {error}".splitlines()[0][:100]
     return FileError(

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from flash_integrate.codemod import Insertion, Refusal
 from flash_integrate.config import Config
 from flash_integrate.discover import NAMED_SUFFIXES, Found, discover
-from flash_integrate.errors import FileError, own_error
+from flash_integrate.errors import FileError, own_errors
 from flash_integrate.explain import explain
 from flash_integrate.facts.file_facts import FileFacts
 from flash_integrate.facts.imports import Project, Scan
@@ -195,11 +195,10 @@ def revert(paths: list[Path], exclude: Iterable[str], progress: Progress) -> lis
     files = list(discover(paths, exclude))
     for found in progress(files, "reading"):
         try:
-            outcomes.append(_revert_file(found))
+            with own_errors():
+                outcomes.append(_revert_file(found))
         except FileError as error:
             outcomes.append(_failed(found, error))
-        except Exception as error:  # a bug of ours is not to take the other files with it
-            outcomes.append(_failed(found, own_error(error)))
     return outcomes
 
 
@@ -207,21 +206,24 @@ def _integrate_file(found: Found, workspace: Workspace) -> Outcome:
     if not workspace.project.concerns(found.name):
         return Outcome(found.base, found.name, Status.SKIPPED, NO_MLX)
     try:
-        if found.path.suffix == SUFFIX:
-            notebook = Notebook(found.path, _read(found))
-            decision = plan_notebook(notebook, found.name, workspace)
-            rewrite = partial(rewrite_notebook, notebook, found.name, workspace)
-        else:
-            facts = workspace.facts(found.name)
-            decision = plan(facts)
-            rewrite = partial(_rewrite_script, facts, decision)
-        if decision.status is not Status.CHANGED:
-            return Outcome(found.base, found.name, decision.status, decision.reason, decision.line)
-        return _changed(found, decision, rewrite())
+        with own_errors():
+            return _planned(found, workspace)
     except FileError as error:
         return _failed(found, error)
-    except Exception as error:  # a bug of ours is not to take the other files with it
-        return _failed(found, own_error(error))
+
+
+def _planned(found: Found, workspace: Workspace) -> Outcome:
+    if found.path.suffix == SUFFIX:
+        notebook = Notebook(found.path, _read(found))
+        decision = plan_notebook(notebook, found.name, workspace)
+        rewrite = partial(rewrite_notebook, notebook, found.name, workspace)
+    else:
+        facts = workspace.facts(found.name)
+        decision = plan(facts)
+        rewrite = partial(_rewrite_script, facts, decision)
+    if decision.status is not Status.CHANGED:
+        return Outcome(found.base, found.name, decision.status, decision.reason, decision.line)
+    return _changed(found, decision, rewrite())
 
 
 def _rewrite_script(facts: FileFacts, decision: Decision) -> Rewritten:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
-from flash_integrate.errors import FileError, own_error
+from flash_integrate.errors import own_errors
 from flash_integrate.facts.workspace import Workspace
 from flash_integrate.plan import Decision, Status, plan
 from flash_integrate.revert import revert_script
@@ -27,12 +27,8 @@ def rewrite_stdin(
     Raises:
         FileError: the source can't be decoded, parsed or rewritten safely.
     """
-    try:
+    with own_errors():
         return _rewrite(data, PurePosixPath(name), wants)
-    except FileError:
-        raise
-    except Exception as error:
-        raise own_error(error) from error
 
 
 def revert_stdin(data: bytes) -> bytes:
@@ -41,12 +37,8 @@ def revert_stdin(data: bytes) -> bytes:
     Raises:
         FileError: the source can't be decoded or parsed, or an insertion can't be taken out.
     """
-    try:
+    with own_errors():
         reverted = revert_script(Source(Path(NAME), data))
-    except FileError:
-        raise
-    except Exception as error:
-        raise own_error(error) from error
     return data if reverted is None else reverted.after
 
 

@@ -89,11 +89,11 @@ class Report:
         calls = _calls(self.layers)
         if not calls:
             return "flash attention: no attention calls" + ("" if self.enabled else " (off)")
-        layer_count = _counted(len(self.layers), "attention layer")
-        lines = [f"flash attention: {layer_count}, {_counted(calls, 'call')}: {_per_route(self.layers)}"]
+        layer_count = counted(len(self.layers), "attention layer")
+        lines = [f"flash attention: {layer_count}, {counted(calls, 'call')}: {_per_route(self.layers)}"]
         for phase in _phases(self.layers):
             own = _of_phase(self.layers, phase)
-            lines.append(f"  {phase}: {_counted(len(own), 'layer')}, {_counted(_calls(own), 'call')}")
+            lines.append(f"  {phase}: {counted(len(own), 'layer')}, {counted(_calls(own), 'call')}")
             lines += [f"    {one['route']} {one['calls']}: {one['reason']}" for one in _reasons(own)]
         lines += [self.advice] if self.advice else []
         return "\n".join(lines)
@@ -168,7 +168,8 @@ def _per_route(seen: Iterable[Counted]) -> str:
     return ", ".join(f"{route} {count}" for route, count in _routes(seen).items())
 
 
-def _counted(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
+    """`1 layer`, `8 layers`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 

@@ -11,8 +11,9 @@ from ..bench import grid as measuring
 from ..bench import problems, show
 from ..bench.machine import machine
 from ..bench.tables import Document
+from ..report import counted
 from .cpu_kernel import have_cpu_kernel
-from .options import Outputs, Several, Usage, command_line, counted, output_options, tracked, typed
+from .options import Outputs, Several, Usage, command_line, output_options, tracked, typed
 
 
 @click.command()

@@ -11,6 +11,7 @@ from ..bench import models, problems, show, workflow, workloads
 from ..bench.grid import WRONG, FlashIsOff
 from ..bench.machine import is_out_of_memory, machine
 from ..bench.tables import Document
+from ..report import counted
 from .cpu_kernel import have_cpu_kernel
 from .options import (
     Failure,
@@ -18,7 +19,6 @@ from .options import (
     Several,
     Usage,
     command_line,
-    counted,
     given,
     need_mlx_lm,
     output_options,

@@ -159,11 +159,6 @@ def given(names: Iterable[str]) -> list[str]:
     return [f"--{name.replace('_', '-')}" for name in on_line]
 
 
-def counted(number: int, noun: str) -> str:
-    """`1 shape`, `8 shapes`."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
 def progress(what: str) -> Progress:
     """A bar on stderr, so that results on stdout stay clean. Where that is no terminal there is none, and one line says
     `what` goes on."""

@@ -13,9 +13,10 @@ from ..bench import problems
 from ..bench import tune as tuning
 from ..calibration import STOCK, Measured
 from ..problem import Device, Problem
+from ..report import counted
 from .cpu_kernel import have_cpu_kernel
 from .explain import calls_of
-from .options import Failure, Several, Usage, counted, given, tracked
+from .options import Failure, Several, Usage, given, tracked
 from .printing import console_of_stdout
 
 _MEASURING = ("model", "length", "batch", "phase", "heads", "kv_heads", "head_dim", "dtype", "mask", "seconds")
