@@ -36,7 +36,7 @@ def main() -> int:
         (folder / "text.txt").write_text(text(folder / "data" / "train.jsonl"), encoding="utf-8")
         # `python` is this one.
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-        compare = [sys.executable, "-m", "mlx_flash_runtime.cli", "compare", "--runs", str(RUNS)]
+        compare = [sys.executable, "-m", "mlx_flash_runtime.tools.cli", "compare", "--runs", str(RUNS)]
         command = [*compare, "--json", str(args.json.absolute()), "--", *COMMAND.split()]
         return subprocess.run(command, cwd=folder, env={**os.environ, "PATH": path}, check=False).returncode
 

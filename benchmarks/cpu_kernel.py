@@ -26,11 +26,11 @@ import mlx.core as mx
 from store import RESULTS, write
 
 from mlx_flash_runtime import stock
-from mlx_flash_runtime.bench.timing import calibrated, interleaved, peak_memory
 from mlx_flash_runtime.kernels.cpu import library
 from mlx_flash_runtime.kernels.cpu.build import build
 from mlx_flash_runtime.problem import Call, Problem
 from mlx_flash_runtime.routes import cpu_kernel
+from mlx_flash_runtime.tools.bench.timing import calibrated, interleaved, peak_memory
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 HEADS = 8

@@ -19,9 +19,10 @@ import mlx.core as mx
 from store import write
 
 from mlx_flash_runtime import explain, stock
-from mlx_flash_runtime.bench.timing import Timing, interleaved
-from mlx_flash_runtime.problem import Call, Device, Problem
+from mlx_flash_runtime.planning.machine import current_device
+from mlx_flash_runtime.problem import Call, Problem
 from mlx_flash_runtime.routes import blockwise
+from mlx_flash_runtime.tools.bench.timing import Timing, interleaved
 
 HEADS, KEY_HEADS = 2, 1
 Attend = Callable[..., mx.array]
@@ -72,7 +73,7 @@ def arrays(problem: Problem) -> tuple[list[mx.array], Any]:
 def measure(problem: Problem, rounds: int) -> list[dict[str, Any]]:
     """One row for the forward pass and one for training."""
     qkv, mask = arrays(problem)
-    block_size = blockwise.block_size(problem, Device.current())
+    block_size = blockwise.block_size(problem, current_device())
     scale = problem.head_dim**-0.5
 
     def mlx(q: mx.array, k: mx.array, v: mx.array) -> mx.array:

@@ -21,12 +21,13 @@ from routes import timed
 from store import parser_of, place, write
 
 from mlx_flash_runtime import stock
-from mlx_flash_runtime.bench.numbers import ratio, significant
-from mlx_flash_runtime.bench.timing import chained
-from mlx_flash_runtime.fused import is_fused
-from mlx_flash_runtime.masks import Window, window_mask
-from mlx_flash_runtime.problem import Device, MaskKind, Problem
+from mlx_flash_runtime.planning.machine import current_device
+from mlx_flash_runtime.problem import MaskKind, Problem
+from mlx_flash_runtime.problem.masks import Window, window_mask
 from mlx_flash_runtime.routes import cuda_kernel
+from mlx_flash_runtime.stock.fused import is_fused
+from mlx_flash_runtime.tools.bench.numbers import ratio, significant
+from mlx_flash_runtime.tools.bench.timing import chained
 
 TITLE = "The CUDA kernel"
 DEFINITIONS = (
@@ -127,7 +128,7 @@ def measured(problem: Problem, rounds: int) -> dict[str, Any]:
     }
     if problem.window is not None:
         row["mask"] = f"window {problem.window}"
-    row["fused"] = is_fused(problem, Device.current())[0]
+    row["fused"] = is_fused(problem, current_device())[0]
     attends = candidates(problem)
     runs: dict[str, Run] = {name: partial(chained, partial(one, attend, k, v), q) for name, attend in attends.items()}
     for run in runs.values():
@@ -163,8 +164,8 @@ def main() -> None:
     parser.add_argument("--only", default="", metavar="TEXT", help="problems whose words have this in them")
     parser.add_argument("--rounds", type=int, default=12, metavar="N")
     args = parser.parse_args()
-    if Device.current().backend != "cuda":
-        parser.error(f"it measures a kernel for CUDA, and the device is {Device.current().backend}")
+    if current_device().backend != "cuda":
+        parser.error(f"it measures a kernel for CUDA, and the device is {current_device().backend}")
     chosen = [problem for problem in problems() if args.only in str(problem)]
     if not chosen:
         parser.error(f"no problem has {args.only!r} in its words: {'; '.join(map(str, problems()))}")

@@ -17,10 +17,10 @@ import mlx.core as mx
 from mlx_lm.models.cache import make_prompt_cache
 from published_heads import PUBLISHED
 
-from mlx_flash_runtime.layers import Decision
+from mlx_flash_runtime.planning.counts import Decision
 from mlx_flash_runtime.problem import Device
-from mlx_flash_runtime.rehearsal import LayerCalls, rehearse
 from mlx_flash_runtime.settings import Settings
+from mlx_flash_runtime.tools.rehearsal import LayerCalls, rehearse
 from model_families import families, make
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "families.md"

@@ -17,9 +17,9 @@ import mlx.core as mx
 from store import write
 
 from mlx_flash_runtime import stock
-from mlx_flash_runtime.bench.timing import peak_memory
 from mlx_flash_runtime.problem import Call, Problem
 from mlx_flash_runtime.routes import blockwise
+from mlx_flash_runtime.tools.bench.timing import peak_memory
 
 HEADS, KEY_HEADS, HEAD_DIM, BLOCK_SIZE = 4, 2, 64, 128
 SCALE = HEAD_DIM**-0.5

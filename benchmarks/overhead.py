@@ -23,9 +23,9 @@ import mlx.core as mx
 import mlx.nn as nn
 from store import write
 
-from mlx_flash_runtime import patch
-from mlx_flash_runtime.masks import window_mask
-from mlx_flash_runtime.planner import Planner
+from mlx_flash_runtime.patching import patch
+from mlx_flash_runtime.planning.planner import Planner
+from mlx_flash_runtime.problem.masks import window_mask
 from mlx_flash_runtime.settings import Settings
 
 CALLS, REPEATS = 1000, 60
@@ -93,7 +93,7 @@ def new_plan_microseconds(planner: Planner, lengths: Any, prompts: bool) -> floa
     seen = [(queries[:, :, : n if prompts else 1], keys[:, :, :n]) for n in (next(lengths) for _ in range(100))]
     start = time.process_time()
     for q, k in seen:
-        planner.plan_call(q, k, k, None, None)
+        planner.lookup(q, k, k, None, None)
     return (time.process_time() - start) / len(seen) * 1e6
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from page_sections import NAMES, Results
 
-from mlx_flash_runtime.bench.tables import Document
+from mlx_flash_runtime.tools.bench.tables import Document
 
 INTRODUCTION = """\
 ## The claims this project started from

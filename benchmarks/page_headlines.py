@@ -7,9 +7,9 @@ from statistics import median
 
 from page_sections import NAMES, Results, Rows, machine_of
 
-from mlx_flash_runtime.bench.machine import described
-from mlx_flash_runtime.bench.show import tables_of
-from mlx_flash_runtime.bench.tables import Column, Row, make_table, number, text
+from mlx_flash_runtime.tools.bench.machine import described
+from mlx_flash_runtime.tools.bench.show import tables_of
+from mlx_flash_runtime.tools.bench.tables import Column, Row, make_table, number, text
 
 ATTENTION = """\
 Attention on the eight configurations that the project's first claims were about (batch 1 and 2, length 64 and 128, head

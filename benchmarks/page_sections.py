@@ -9,9 +9,9 @@ from typing import Any
 
 from suite import MACHINES, commands
 
-from mlx_flash_runtime.bench.machine import described
-from mlx_flash_runtime.bench.show import CHAOTIC, is_chaotic, tables_of
-from mlx_flash_runtime.bench.tables import Column, Document, NotAResult, Row, load, make_table, number, text
+from mlx_flash_runtime.tools.bench.machine import described
+from mlx_flash_runtime.tools.bench.show import CHAOTIC, is_chaotic, tables_of
+from mlx_flash_runtime.tools.bench.tables import Column, Document, NotAResult, Row, load, make_table, number, text
 
 NAMES = {"cpu": "CPU", "h200": "NVIDIA H200", "metal": "Mac (Metal)"}
 # Measurements that the code's constants come from, too long for a page.

@@ -14,13 +14,13 @@ import mlx.core as mx
 from mlx_lm.generate import generate_step
 from store import parser_of, place, write
 
-from mlx_flash_runtime.bench.grid import routes_between
-from mlx_flash_runtime.bench.machine import is_out_of_memory
-from mlx_flash_runtime.bench.models import SIZES, Model, make
-from mlx_flash_runtime.bench.numbers import significant
-from mlx_flash_runtime.bench.workflow import attention
-from mlx_flash_runtime.bench.workloads import random_tokens
 from mlx_flash_runtime.report import report
+from mlx_flash_runtime.tools.bench.grid import routes_between
+from mlx_flash_runtime.tools.bench.machine import is_out_of_memory
+from mlx_flash_runtime.tools.bench.models import SIZES, Model, make
+from mlx_flash_runtime.tools.bench.numbers import significant
+from mlx_flash_runtime.tools.bench.workflow import attention
+from mlx_flash_runtime.tools.bench.workloads import random_tokens
 
 TITLE = "A prefill into a quantized cache"
 DEFINITIONS = (

@@ -10,9 +10,9 @@ from typing import Any
 import mlx.core as mx
 from mlx_lm.models import base, deepseek_v3
 
-from mlx_flash_runtime.bench import plain as by_hand
-from mlx_flash_runtime.bench.timing import chained
-from mlx_flash_runtime.masks import packed_mask, prefix_mask, window_mask
+from mlx_flash_runtime.problem.masks import packed_mask, prefix_mask, window_mask
+from mlx_flash_runtime.tools.bench import plain as by_hand
+from mlx_flash_runtime.tools.bench.timing import chained
 
 # Calls, each after the one before; the results of the last.
 Run = Callable[[int], Any]

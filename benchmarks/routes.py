@@ -17,13 +17,14 @@ import mlx.core as mx
 from route_cases import Case, Run, cases
 from store import parser_of, place, write
 
-from mlx_flash_runtime import enable_flash_attention, report, state
-from mlx_flash_runtime.bench.grid import routes_between
-from mlx_flash_runtime.bench.machine import is_out_of_memory
-from mlx_flash_runtime.bench.numbers import ratio, significant
-from mlx_flash_runtime.bench.timing import calibrated, interleaved, peak_memory
-from mlx_flash_runtime.planner import forget_plans
-from mlx_flash_runtime.problem import Device
+from mlx_flash_runtime import enable_flash_attention, report
+from mlx_flash_runtime.patching import state
+from mlx_flash_runtime.planning.machine import current_device
+from mlx_flash_runtime.planning.planner import forget_plans
+from mlx_flash_runtime.tools.bench.grid import routes_between
+from mlx_flash_runtime.tools.bench.machine import is_out_of_memory
+from mlx_flash_runtime.tools.bench.numbers import ratio, significant
+from mlx_flash_runtime.tools.bench.timing import calibrated, interleaved, peak_memory
 
 TITLE = "Where the planner leaves MLX's own path"
 DEFINITIONS = (
@@ -39,7 +40,7 @@ DEFINITIONS = (
 )
 # The smallest difference between 1 and the next number; on CUDA, MLX multiplies float32 as TF32 unless told otherwise.
 EPSILON = {mx.float32: 2.0**-23, mx.bfloat16: 2.0**-7}
-if Device.current().backend == "cuda" and Device.current().tf32:
+if current_device().backend == "cuda" and current_device().tf32:
     EPSILON[mx.float32] = 2.0**-10
 REGION, LIMIT = 0.01, 4.0  # seconds of a timed region, at least, and of a case, about
 

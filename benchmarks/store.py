@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mlx_flash_runtime.bench.machine import machine
+from mlx_flash_runtime.tools.bench.machine import machine
 
 RESULTS = Path(__file__).parent / "results"
 

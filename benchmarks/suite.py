@@ -94,7 +94,7 @@ def run(command: str, path: Path, end: float) -> bool:
     """Whether the command ended well, and before `end`. When the time is up it is interrupted: the rows that it has by
     then are in its file. What was tuned on this machine does not count."""
     program, *arguments = shlex.split(f"{command} --json {shlex.quote(str(path))}")
-    own = ["-m", "mlx_flash_runtime.cli"] if program == "mlx-flash" else []
+    own = ["-m", "mlx_flash_runtime.tools.cli"] if program == "mlx-flash" else []
     left = end - time.monotonic()
     if left <= 0:
         return False

@@ -3,7 +3,7 @@
 `enable_flash_attention()` is all that a script needs; `report()` says afterwards what ran where.
 """
 
-from . import loading
+from .environment import loading
 from .version import __version__
 
 try:

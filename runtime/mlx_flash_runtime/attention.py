@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, replace
 
 import mlx.core as mx
 
-from . import layers, patch
+from . import stock
 from .control import mlx_is_known
-from .plan import Plan, as_float, plan, stock_memory
-from .planner import planner_for
+from .patching import patch
+from .planning.choice import Choice, choose, stock_memory
+from .planning.machine import current_device
+from .planning.planner import planner_for
 from .problem import Device, Problem
 from .settings import Settings, checked_block_size, resolve
 
@@ -37,13 +38,8 @@ def flash_attention(
     """
     settings = _settings(block_size)
     if not (settings.enabled and mlx_is_known()):
-        return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask, sinks=sinks)
-    chosen = planner_for(settings).plan_call(q, k, v, mask, sinks)
-    layers.count(chosen.kind, sys._getframe(1))
-    factor = as_float(scale)
-    if chosen.problem is None or factor is None:
-        return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask, sinks=sinks)
-    return chosen.run(q, k, v, scale=factor, mask=mask, sinks=sinks)
+        return stock.attention(q, k, v, scale=scale, mask=mask, sinks=sinks)
+    return planner_for(settings).attend(q, k, v, scale, mask, sinks)
 
 
 @dataclass(frozen=True)
@@ -92,18 +88,23 @@ def explain(
     problem = q if isinstance(q, Problem) else Problem.of(q, k, v, mask, sinks)
     if problem is None:
         raise ValueError("these are not the arguments of an attention call")
-    device = device or Device.current()
+    device = device or current_device()
     if not isinstance(device, Device):
         raise TypeError(f"device is a mlx_flash_runtime.problem.Device, not {device!r}")
-    chosen: Plan = plan(problem, device, _settings(block_size))
-    return explanation_of(chosen, device)
+    return explanation_of(choose(problem, device, _settings(block_size)))
 
 
-def explanation_of(plan: Plan, device: Device) -> Explanation:
-    """A plan of a problem, made for `device`, in words."""
-    assert plan.problem is not None
-    memory = plan.extra_memory, stock_memory(plan.problem, device)
-    return Explanation(plan.problem, device, *plan.decision, plan.refused, plan.block_size, *memory)
+def explanation_of(choice: Choice) -> Explanation:
+    """A choice in words."""
+    return Explanation(
+        choice.problem,
+        choice.device,
+        *choice.decision,
+        choice.refused,
+        choice.block_size,
+        choice.extra_memory,
+        stock_memory(choice.problem, choice.device),
+    )
 
 
 def mebibytes(count: int) -> str:

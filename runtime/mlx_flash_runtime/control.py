@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from . import patch
-from .fused import KNOWN, is_known
-from .log import announce, logger
-from .planner import planner_for
-from .problem import Device, mlx_release, mlx_version
+from .environment.log import announce, logger
+from .patching import patch
+from .planning.machine import current_device
+from .planning.planner import planner_for
 from .report import write_at_exit
 from .settings import Settings, resolve
+from .stock.fused import KNOWN, is_known
+from .stock.release import mlx_release, mlx_version
 
 _warned_versions: set[str] = set()
 
@@ -38,7 +39,7 @@ def enable_flash_attention(enabled: bool = True, *, block_size: int | None = Non
     after = patch.active()
     if after is not None and after is not before:
         size = settings.block_size or "auto"
-        announce(f"flash attention: on (mlx {mlx_version()}, {Device.current().backend}; block size {size})")
+        announce(f"flash attention: on (mlx {mlx_version()}, {current_device().backend}; block size {size})")
 
 
 def disable_flash_attention() -> None:

@@ -7,19 +7,22 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
 
-from . import layers, patch
+from .environment.log import logger
 from .kernels.cpu import library
-from .layers import Counted, Decision
-from .log import logger
-from .problem import PHASES, Device, Phase, mlx_version
+from .patching import patch
+from .planning import counts, layers
+from .planning.counts import Decision, Kind
+from .planning.layers import Counted
+from .planning.machine import current_device
+from .problem import PHASES, Device, Phase
 from .routes import cpu_kernel
 from .settings import report_target
+from .stock.release import mlx_version
 from .version import __version__
 
 
@@ -34,6 +37,7 @@ class Report:
     peak_memory: int  # bytes, by MLX's own count, on a GPU those of the GPU
     layers: tuple[Counted, ...]
     advice: str = ""  # the text's last line, see `_advice`
+    kinds: Counter[Kind] | None = None  # all calls, where those of the layers are not all
 
     def as_dict(self) -> dict[str, Any]:
         """The report as data that JSON can hold:
@@ -53,7 +57,7 @@ class Report:
         CPU, and where it is not asked because its own function gets the call either way. `unknown` are calls whose
         arguments the planner leaves to MLX.
         """
-        phases = {phase: _of_phase(self.layers, phase) for phase in _phases(self.layers)}
+        calls = self.calls
         return {
             "version": __version__,
             "mlx": self.mlx,
@@ -61,41 +65,50 @@ class Report:
             "enabled": self.enabled,
             "block_size": self.block_size,
             "peak_memory": self.peak_memory,
-            "layers": [
-                {
-                    "name": layer.name,
-                    "class": layer.class_name,
-                    "calls": layer.calls.total(),
-                    "routes": _routes([layer]),
-                    "phases": {phase: _routes(_of_phase([layer], phase)) for phase in _phases([layer])},
-                }
-                for layer in self.layers
-            ],
-            "routes": _routes(self.layers),
-            "reasons": _reasons(self.layers),
-            "phases": {
-                phase: {
-                    "calls": _calls(layers),
-                    "layers": len(layers),
-                    "routes": _routes(layers),
-                    "reasons": _reasons(layers),
-                }
-                for phase, layers in phases.items()
-            },
-            "calls": _calls(self.layers),
+            "layers": [_layer_as_dict(layer) for layer in self.layers],
+            "routes": _routes(calls),
+            "reasons": _reasons(calls),
+            "phases": {phase: self._phase_as_dict(phase) for phase in _phases(calls)},
+            "calls": calls.total(),
         }
 
+    @property
+    def calls(self) -> Counter[Kind]:
+        """All calls, by kind."""
+        if self.kinds is not None:
+            return self.kinds
+        total: Counter[Kind] = Counter()
+        for layer in self.layers:
+            total.update(layer.calls)
+        return total
+
+    def _phase_as_dict(self, phase: Phase) -> dict[str, Any]:
+        calls = _of_phase(self.calls, phase)
+        return {
+            "calls": calls.total(),
+            "layers": self._layers_in(phase),
+            "routes": _routes(calls),
+            "reasons": _reasons(calls),
+        }
+
+    def _layers_in(self, phase: Phase) -> int:
+        return sum(1 for layer in self.layers if _of_phase(layer.calls, phase))
+
     def __str__(self) -> str:
-        calls = _calls(self.layers)
-        if not calls:
+        total = self.calls.total()
+        if not total:
             return "flash attention: no attention calls" + ("" if self.enabled else " (off)")
+        per_route = ", ".join(f"{route} {calls}" for route, calls in _routes(self.calls).items())
         layer_count = counted(len(self.layers), "attention layer")
-        lines = [f"flash attention: {layer_count}, {counted(calls, 'call')}: {_per_route(self.layers)}"]
-        for phase in _phases(self.layers):
-            own = _of_phase(self.layers, phase)
-            lines.append(f"  {phase}: {counted(len(own), 'layer')}, {counted(_calls(own), 'call')}")
-            lines += [f"    {one['route']} {one['calls']}: {one['reason']}" for one in _reasons(own)]
-        lines += [self.advice] if self.advice else []
+        lines = [f"flash attention: {layer_count}, {counted(total, 'call')}: {per_route}"]
+        for phase in _phases(self.calls):
+            own = _of_phase(self.calls, phase)
+            layer_count = counted(self._layers_in(phase), "layer")
+            lines.append(f"  {phase}: {layer_count}, {counted(own.total(), 'call')}")
+            for one in _reasons(own):
+                lines.append(f"    {one['route']} {one['calls']}: {one['reason']}")
+        if self.advice:
+            lines.append(self.advice)
         return "\n".join(lines)
 
 
@@ -104,9 +117,15 @@ def report() -> Report:
 
     A layer is the innermost `nn.Module` that made the call, named by its path in the model; a call outside any module
     is named by its line. Under `mx.compile` a call counts when it is traced, not each time the compiled function runs.
+
+    Numbers of calls by phase, route and reason are exact. Those of single layers are, too, from the
+    first `report()` on and where `MLX_FLASH_REPORT` asked for a report; before, the layer is looked
+    for in the first calls of each shape alone (`layers.LEARNED_CALLS`), as that takes longer than all
+    the rest of planning a call.
     """
+    layers.in_every_call = True
     planner = patch.active()
-    device = Device.current()
+    device = current_device()
     return Report(
         mlx=mlx_version(),
         device=device.backend,
@@ -115,12 +134,13 @@ def report() -> Report:
         peak_memory=mx.get_peak_memory(),
         layers=tuple(layers.snapshot()),
         advice=_advice(device, planner.settings.route if planner else None),
+        kinds=counts.totals(),
     )
 
 
 def _advice(device: Device, wanted_route: str | None) -> str:
     """What to do where calls would run on the CPU kernel if it were there; empty elsewhere."""
-    if device.backend != "cpu" or device.own_kernel or wanted_route not in (None, cpu_kernel.NAME):
+    if device.backend != "cpu" or device.own_kernel or wanted_route not in (None, cpu_kernel.name):
         return ""
     status = library.status()  # looked up already, for the device
     if status.state == "building":
@@ -130,42 +150,45 @@ def _advice(device: Device, wanted_route: str | None) -> str:
     return "the CPU kernel is not built, so attention is slower: mlx-flash doctor --build compiles it"
 
 
-def _phases(seen: Iterable[Counted]) -> list[Phase]:
+def _layer_as_dict(layer: Counted) -> dict[str, Any]:
+    phases = {phase: _routes(_of_phase(layer.calls, phase)) for phase in _phases(layer.calls)}
+    return {
+        "name": layer.name,
+        "class": layer.class_name,
+        "calls": layer.calls.total(),
+        "routes": _routes(layer.calls),
+        "phases": phases,
+    }
+
+
+def _phases(calls: Counter[Kind]) -> list[Phase]:
     """The phases that there were, in the order of PHASES."""
-    met = {kind.phase for layer in seen for kind in layer.calls}
+    met = {kind.phase for kind in calls}
     return [phase for phase in PHASES if phase in met]
 
 
-def _of_phase(seen: Iterable[Counted], phase: Phase) -> list[Counted]:
-    """The layers with calls in that phase, with those calls alone."""
-    parts = (
-        layer._replace(calls=Counter({kind: n for kind, n in layer.calls.items() if kind.phase == phase}))
-        for layer in seen
-    )
-    return [part for part in parts if part.calls]
+def _of_phase(calls: Counter[Kind], phase: Phase) -> Counter[Kind]:
+    """The calls of that phase alone."""
+    return Counter({kind: number for kind, number in calls.items() if kind.phase == phase})
 
 
-def _calls(seen: Iterable[Counted]) -> int:
-    return sum(layer.calls.total() for layer in seen)
+def _reasons(calls: Counter[Kind]) -> list[dict[str, Any]]:
+    """The decisions behind some calls, most frequent first."""
+    by_decision: Counter[Decision] = Counter()
+    for kind, number in calls.items():
+        by_decision[kind.decision] += number
+    return [
+        {"route": route, "reason": reason, "calls": number}
+        for (route, reason), number in by_decision.most_common()
+    ]
 
 
-def _reasons(seen: Iterable[Counted]) -> list[dict[str, Any]]:
-    total: Counter[Decision] = Counter()
-    for layer in seen:
-        for kind, calls in layer.calls.items():
-            total[kind.decision] += calls
-    return [{"route": route, "reason": reason, "calls": calls} for (route, reason), calls in total.most_common()]
-
-
-def _routes(seen: Iterable[Counted]) -> dict[str, int]:
-    total: Counter[str] = Counter()
-    for one in _reasons(seen):
-        total[one["route"]] += one["calls"]
-    return dict(total.most_common())
-
-
-def _per_route(seen: Iterable[Counted]) -> str:
-    return ", ".join(f"{route} {count}" for route, count in _routes(seen).items())
+def _routes(calls: Counter[Kind]) -> dict[str, int]:
+    """Calls by route, most used first."""
+    by_route: Counter[str] = Counter()
+    for kind, number in calls.items():
+        by_route[kind.route] += number
+    return dict(by_route.most_common())
 
 
 def counted(number: int, noun: str) -> str:
@@ -180,6 +203,7 @@ def write_at_exit() -> None:
     """Has `MLX_FLASH_REPORT` obeyed when this process exits; asking twice is asking once."""
     global _writing_process
     if _writing_process is None and report_target() is not None:
+        layers.in_every_call = True
         _writing_process = os.getpid()
         atexit.register(_write)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .environment import switch, value_of
+from .environment.variables import switch, value_of
 from .routes import ROUTES
 
 BLOCK_MULTIPLE = 8
@@ -52,7 +52,7 @@ def flash_block_size(text: str) -> int:
 
 
 def _route(text: str) -> str:
-    known = [route.NAME for route in ROUTES]
+    known = [route.name for route in ROUTES]
     if text not in known:
         raise ValueError(f"{text} is not a route; the routes are {', '.join(known)}")
     return text

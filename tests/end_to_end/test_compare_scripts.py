@@ -46,7 +46,7 @@ def compare(environment: dict[str, str], tmp_path: Path) -> Compare:
         env: dict[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
         own = () if program is None else (program,)
-        words = [sys.executable, "-m", "mlx_flash_runtime.cli", "compare", *options, "--", *own, *command]
+        words = [sys.executable, "-m", "mlx_flash_runtime.tools.cli", "compare", *options, "--", *own, *command]
         return subprocess.run(
             words, env={**environment, **(env or {})}, cwd=tmp_path, capture_output=True, text=True, check=False
         )
@@ -229,7 +229,7 @@ def test_an_interruption_ends_the_script_and_is_one_line(environment: dict[str, 
     (tmp_path / "endless.py").write_text(
         "import os, time\nopen('started', 'w').write(str(os.getpid()))\ntime.sleep(600)\n"
     )
-    words = [sys.executable, "-m", "mlx_flash_runtime.cli", "compare", "--", sys.executable, "endless.py"]
+    words = [sys.executable, "-m", "mlx_flash_runtime.tools.cli", "compare", "--", sys.executable, "endless.py"]
     running = subprocess.Popen(
         words, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

@@ -63,7 +63,7 @@ def test_commands_of_mlx_lm(program: Program, models: Path) -> None:
 
 def test_comparing_a_program_that_is_not_patched(program: Program, models: Path) -> None:
     command = (sys.executable, "-m", "mlx_flash_runtime", "-m", "mlx_lm", "perplexity", "--help")
-    done = program("-m", "mlx_flash_runtime.cli", "compare", "--runs", 1, "--", *command)
+    done = program("-m", "mlx_flash_runtime.tools.cli", "compare", "--runs", 1, "--", *command)
     assert done.returncode == 0, done.stderr
     assert "the outputs agree" in done.stdout
 

@@ -11,9 +11,10 @@ import numpy as np
 from attention64 import Array, sum_to
 from attention64 import attention as attention64
 
-from mlx_flash_runtime.masks import packed_mask, prefix_mask, window_mask
+from mlx_flash_runtime.planning import machine
+from mlx_flash_runtime.problem import Attend, Device, Problem
 from mlx_flash_runtime.problem import Call as RouteCall
-from mlx_flash_runtime.problem import Problem
+from mlx_flash_runtime.problem.masks import packed_mask, prefix_mask, window_mask
 
 Function = Callable[..., mx.array]
 
@@ -118,6 +119,8 @@ def runner(
     """`route` as a function of the arguments of MLX's own; `dtype` is what the problem says of their type, where it is
     not the truth: a device may have fused kernels for half precision alone, and a test may want more."""
 
+    attends: dict[tuple[Problem, Device], Attend] = {}
+
     def attention(
         q: mx.array, k: mx.array, v: mx.array, *, scale: float, mask: Any = None, sinks: mx.array | None = None
     ) -> mx.array:
@@ -126,7 +129,10 @@ def runner(
         if dtype is not None:
             problem = replace(problem, dtype=dtype)
         array = mask if isinstance(mask, mx.array) and problem.has_array_mask else None
-        return route.run(RouteCall(problem, q, k, v, scale, array, sinks), block_size)
+        at = problem, machine.current_device()
+        if at not in attends:
+            attends[at] = route.attend(*at, block_size)
+        return attends[at](RouteCall(problem, q, k, v, scale, array, sinks))
 
     return attention
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Sequence
 from dataclasses import replace
 
 import mlx.core as mx
 import pytest
 
 from mlx_flash_runtime.kernels.cuda import kernel
-from mlx_flash_runtime.problem import Call, Device
+from mlx_flash_runtime.problem import Attend, Call, Device, Problem
 from mlx_flash_runtime.routes import ROUTES, cpu_kernel, cuda_kernel, forced
 
 on_cpu = mx.default_device().type == mx.DeviceType.cpu
@@ -27,9 +28,25 @@ KERNEL = replace(CUDA, own_kernel=True)
 KERNEL_80 = replace(KERNEL, capability=(8, 0))
 
 
-def stand_in_for_the_cuda_kernel(
-    monkeypatch: pytest.MonkeyPatch, attention: Callable[[Call, tuple[int, int]], mx.array]
-) -> None:
+def pretend(monkeypatch: pytest.MonkeyPatch, device: Device) -> None:
+    """Has calls planned for `device`, whatever is here."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("mlx_flash_runtime") and hasattr(module, "current_device"):
+            monkeypatch.setattr(module, "current_device", lambda: device)
+
+
+def stand_in_for_the_cuda_kernel(monkeypatch: pytest.MonkeyPatch, attend: Attend) -> None:
     """The kernel itself needs a GPU; who calls it does not."""
-    monkeypatch.setattr(kernel, "attention", attention)
+
+    def stand_in(
+        problem: Problem, capability: tuple[int, int], arrays: Sequence[mx.array]
+    ) -> mx.array:
+        dtype = getattr(mx, problem.dtype)
+        q, k, v = (x.astype(dtype) for x in arrays[:3])
+        scale, *rest = arrays[3:]
+        mask = rest[0] if problem.has_array_mask else None
+        sinks = rest[-1] if problem.sinks else None
+        return attend(Call(problem, q, k, v, scale, mask, sinks))
+
+    monkeypatch.setattr(kernel, "attention", stand_in)
     monkeypatch.setattr(kernel, "is_there", lambda problem, capability: True)

@@ -10,7 +10,9 @@ import mlx.core as mx
 import pytest
 
 from built_kernel import built_kernel  # noqa: F401  # a fixture
-from mlx_flash_runtime import calibration, disable_flash_attention, layers
+from mlx_flash_runtime import disable_flash_attention
+from mlx_flash_runtime.planning import calibration, layers
+from mlx_flash_runtime.planning.planner import forget_plans
 
 
 @pytest.fixture(autouse=True)
@@ -21,6 +23,7 @@ def unpatched(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPath
     monkeypatch.setenv("MLX_FLASH_CALIBRATION", str(tmp_path_factory.getbasetemp() / "no-calibration.json"))
     calibration._read_once.cache_clear()
     layers.forget()
+    forget_plans()  # each of which looks for the layers in its first calls
     yield
     disable_flash_attention()
     layers.forget()

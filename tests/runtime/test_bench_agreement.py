@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlx_flash_runtime.bench import agreement, compare, processes
+from mlx_flash_runtime.tools.bench import agreement, compare, processes
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,11 @@ from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlx_flash_runtime.bench import grid, plain, problems, show, tables
-from mlx_flash_runtime.bench.machine import machine
-from mlx_flash_runtime.bench.timing import Timing
-from mlx_flash_runtime.cli.group import mlx_flash
 from mlx_flash_runtime.routes import blockwise
+from mlx_flash_runtime.tools.bench import grid, plain, problems, show, tables
+from mlx_flash_runtime.tools.bench.machine import machine
+from mlx_flash_runtime.tools.bench.timing import Timing
+from mlx_flash_runtime.tools.cli.group import mlx_flash
 
 SMALL = ("--batch", "1", "--length", "24", "--head-dim", "16", "--heads", "2", "--rounds", "3")
 LOOSE_SECONDS = st.floats(1e-7, 1e3)
@@ -126,8 +126,8 @@ def test_a_long_configuration_is_checked_by_some_of_its_queries() -> None:
 
 
 def test_a_wrong_route_is_printed_as_wrong_and_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    right = blockwise.run
-    monkeypatch.setattr(blockwise, "run", lambda *args, **named: right(*args, **named) * 1.01)
+    right = blockwise.attend
+    monkeypatch.setattr(blockwise, "attend", lambda *args: lambda call: right(*args)(call) * 1.01)
     monkeypatch.setenv("MLX_FLASH_ROUTE", "blockwise")
     result = run(*SMALL, "--markdown", str(tmp_path / "grid.md"))
     assert result.exit_code == 1
@@ -149,7 +149,7 @@ def test_a_length_that_does_not_fit_is_reported_and_the_others_go_on(memory_limi
 
 
 def test_a_closed_pipe_loses_no_file(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "mlx_flash_runtime.cli", "bench", "grid", "--batch", "1", "--length", "64"]
+    command = [sys.executable, "-m", "mlx_flash_runtime.tools.cli", "bench", "grid", "--batch", "1", "--length", "64"]
     options = ["--head-dim", "32", "--rounds", "3", "--json", "rows.json"]
     process = subprocess.Popen([*command, *options], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None

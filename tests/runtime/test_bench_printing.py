@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from mlx_flash_runtime import calibration
-from mlx_flash_runtime.bench import show, tables
-from mlx_flash_runtime.calibration import Measured
+from mlx_flash_runtime.planning import calibration
+from mlx_flash_runtime.planning.calibration import Measured
+from mlx_flash_runtime.tools.bench import show, tables
 
 GRID = ("bench", "grid", "--length", "24,100", "--head-dim", "16", "--heads", "2", "--dtype", "float32,bfloat16")
 GRID += ("--rounds", "3")
@@ -21,7 +21,7 @@ GRID += ("--rounds", "3")
 
 def on_a_terminal(columns: int, *arguments: str) -> list[str]:
     """The lines that the command prints on a terminal so wide, without what styles them."""
-    command = [sys.executable, "-m", "mlx_flash_runtime.cli", *arguments]
+    command = [sys.executable, "-m", "mlx_flash_runtime.tools.cli", *arguments]
     ours, theirs = pty.openpty()
     with subprocess.Popen(
         command, stdout=theirs, stderr=subprocess.DEVNULL, env={**os.environ, "COLUMNS": str(columns)}
@@ -54,7 +54,7 @@ def test_a_table_wider_than_the_terminal_goes_on_below_with_every_number_whole(c
 
 def test_rows_in_a_pipe_are_a_line_each_without_trailing_blanks(tmp_path: Path) -> None:
     path = tmp_path / "grid.json"
-    command = [sys.executable, "-m", "mlx_flash_runtime.cli", *GRID, "--json", str(path)]
+    command = [sys.executable, "-m", "mlx_flash_runtime.tools.cli", *GRID, "--json", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     lines = done.stdout.splitlines()
     assert [line for line in lines if line != line.rstrip()] == []

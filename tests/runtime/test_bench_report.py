@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from mlx_flash_runtime.bench import show, tables
-from mlx_flash_runtime.cli.group import mlx_flash
+from mlx_flash_runtime.tools.bench import show, tables
+from mlx_flash_runtime.tools.cli.group import mlx_flash
 
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
 SOME = [RESULTS / f"{name}_cpu.json" for name in ("grid", "grid_causal", "workflow_lora", "workflow_chat")]

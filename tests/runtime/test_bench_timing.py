@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlx_flash_runtime.bench.numbers import ratio, significant
-from mlx_flash_runtime.bench.timing import Timing, calibrated, interleaved, peak_memory, turns
+from mlx_flash_runtime.tools.bench.numbers import ratio, significant
+from mlx_flash_runtime.tools.bench.timing import Timing, calibrated, interleaved, peak_memory, turns
 
 
 @given(st.lists(st.floats(1e-6, 10), min_size=2, max_size=30))

@@ -15,10 +15,10 @@ import pytest
 from click.testing import CliRunner, Result
 from mlx.utils import tree_map
 
-from mlx_flash_runtime.bench import models, workflow, workloads
-from mlx_flash_runtime.bench.tables import load
-from mlx_flash_runtime.cli.group import mlx_flash
 from mlx_flash_runtime.routes import blockwise
+from mlx_flash_runtime.tools.bench import models, workflow, workloads
+from mlx_flash_runtime.tools.bench.tables import load
+from mlx_flash_runtime.tools.cli.group import mlx_flash
 from tiny_models import make_models
 
 STOCK = mx.fast.scaled_dot_product_attention
@@ -57,8 +57,8 @@ def test_every_workflow_is_measured(name: str) -> None:
 
 
 def test_a_wrong_route_is_printed_as_wrong_and_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = blockwise.run
-    monkeypatch.setattr(blockwise, "run", lambda *args, **named: right(*args, **named) * 1.01)
+    right = blockwise.attend
+    monkeypatch.setattr(blockwise, "attend", lambda *args: lambda call: right(*args)(call) * 1.01)
     monkeypatch.setenv("MLX_FLASH_ROUTE", "blockwise")
     result = run("evaluate", "--length", "32", *QUICK)
     assert result.exit_code == 1
@@ -176,7 +176,7 @@ def test_bad_models_are_named(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_bad_model_is_told_before_anything_is_compiled(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "mlx_flash_runtime.cli", "bench", "workflow", "lora", "--model", "mlx-community/X"]
+    command = [sys.executable, "-m", "mlx_flash_runtime.tools.cli", "bench", "workflow", "lora", "--model", "mlx-community/X"]
     done = subprocess.run(
         command, env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)}, capture_output=True, text=True, check=False
     )
@@ -216,7 +216,7 @@ def test_an_option_that_would_change_nothing_is_refused(options: tuple[str, ...]
 
 
 def test_an_interruption_is_one_line_and_status_130() -> None:
-    command = [sys.executable, "-m", "mlx_flash_runtime.cli", "bench", "workflow", "lora", "--length", "600"]
+    command = [sys.executable, "-m", "mlx_flash_runtime.tools.cli", "bench", "workflow", "lora", "--length", "600"]
     bench = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert bench.stderr is not None
     assert bench.stderr.readline() == "measuring lora at 1 length ...\n"

@@ -16,18 +16,20 @@ from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlx_flash_runtime import calibration, explain
-from mlx_flash_runtime.bench import tune
-from mlx_flash_runtime.bench.models import config_of
-from mlx_flash_runtime.bench.timing import Timing
-from mlx_flash_runtime.calibration import STOCK, Measured, class_of
-from mlx_flash_runtime.cli.group import mlx_flash
-from mlx_flash_runtime.masks import Window
-from mlx_flash_runtime.plan import plan
-from mlx_flash_runtime.planner import Planner
+from mlx_flash_runtime import explain
+from mlx_flash_runtime.planning import calibration
+from mlx_flash_runtime.planning.calibration import STOCK, Measured, class_of
+from mlx_flash_runtime.planning.choice import choose
+from mlx_flash_runtime.planning.machine import current_device
+from mlx_flash_runtime.planning.planner import Planner
 from mlx_flash_runtime.problem import Device, Problem
+from mlx_flash_runtime.problem.masks import Window
 from mlx_flash_runtime.routes import blockwise
 from mlx_flash_runtime.settings import Settings
+from mlx_flash_runtime.tools.bench import tune
+from mlx_flash_runtime.tools.bench.models import config_of
+from mlx_flash_runtime.tools.bench.timing import Timing
+from mlx_flash_runtime.tools.cli.group import mlx_flash
 
 MACHINE = Device("cpu", (0, 32, 4), 2**34, name="A CPU")
 SMALL = Problem(1, 4, 2, 64, 64, 16, 16, mask="causal")
@@ -48,11 +50,11 @@ ROUNDS = 5
 
 def here() -> Device:
     """Asked in a test: before the first one, the CPU kernel may not be built yet."""
-    return Device.current()
+    return current_device()
 
 
 def route(problem: Problem, device: Device | None = None, **settings: Any) -> str:
-    return plan(problem, device or here(), Settings(True, **settings)).decision.route
+    return choose(problem, device or here(), Settings(True, **settings)).decision.route
 
 
 def told(prefill: Seconds, training: Seconds | None = None) -> tune.Time:
@@ -107,7 +109,7 @@ def test_the_planner_takes_what_was_fastest_and_never_what_lost(
     longer = replace(SMALL, query_length=128, key_length=128)
     shipped = route(longer)
     tuned(prefill, training)
-    chosen = plan(SMALL, here(), Settings(True))
+    chosen = choose(SMALL, here(), Settings(True))
     assert chosen.decision == (winner, "measured to be the fastest on this machine")
     for name, reason in chosen.refused:
         if name in ("blockwise", "query_blocks"):
@@ -146,8 +148,8 @@ def test_where_stock_does_not_fit_the_fastest_of_the_others_wins() -> None:
 
 @cpu_only
 def test_a_route_that_computes_something_wrong_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    run = blockwise.run
-    monkeypatch.setattr(blockwise, "run", lambda call, block_size: run(call, block_size) * 1.01)
+    right = blockwise.attend
+    monkeypatch.setattr(blockwise, "attend", lambda *args: lambda call: right(*args)(call) * 1.01)
     found = tuned({"stock": 3.0, "query_blocks": 2.0})
     assert found.wrong == ("blockwise",)
     assert route(SMALL) == "query_blocks"
@@ -252,7 +254,7 @@ def test_plans_follow_what_was_measured_and_explain_says_so() -> None:
     q = mx.zeros((1, 4, 64, 16))
     k = mx.zeros((1, 2, 64, 16))
     calibration.save({class_of(SMALL, here()): Measured("query_blocks", 2.0)})
-    assert Planner(Settings(True)).plan_call(q, k, k, "causal", None).decision.route == "query_blocks"
+    assert Planner(Settings(True)).lookup(q, k, k, "causal", None).decision.route == "query_blocks"
     assert "measured to be the fastest" in str(explain(q, k, k, mask="causal"))
 
 

@@ -9,10 +9,10 @@ import pytest
 from click.testing import CliRunner
 
 from mlx_flash_runtime import __version__
-from mlx_flash_runtime.cli.bench import BENCHES
-from mlx_flash_runtime.cli.group import COMMANDS, mlx_flash
+from mlx_flash_runtime.tools.cli.bench import BENCHES
+from mlx_flash_runtime.tools.cli.group import COMMANDS, mlx_flash
 
-HEAVY = ("rich", "matplotlib", "mlx_lm", "transformers", "numpy", "mlx_flash_runtime.bench")
+HEAVY = ("rich", "matplotlib", "mlx_lm", "transformers", "numpy", "mlx_flash_runtime.tools.bench")
 
 
 def python(code: str) -> subprocess.CompletedProcess[str]:
@@ -23,7 +23,7 @@ def python(code: str) -> subprocess.CompletedProcess[str]:
 def test_it_starts_without_importing_what_it_does_not_need(option: str) -> None:
     code = (
         f"import sys; sys.argv = ['mlx-flash', '{option}']\n"
-        "from mlx_flash_runtime.cli import main\n"
+        "from mlx_flash_runtime.tools.cli import main\n"
         "try: main()\n"
         "except SystemExit as end: status = end.code\n"
         f"print([name for name in {HEAVY!r} if name in sys.modules], status)"
@@ -37,7 +37,7 @@ def test_it_starts_without_importing_what_it_does_not_need(option: str) -> None:
 def test_without_its_packages_it_says_what_to_install(package: str) -> None:
     code = (
         f"import sys; sys.modules['{package}'] = None; sys.argv = ['mlx-flash', 'bench', 'grid']\n"
-        "from mlx_flash_runtime.cli import main; main()"
+        "from mlx_flash_runtime.tools.cli import main; main()"
     )
     done = python(code)
     assert done.returncode == 2
@@ -56,7 +56,7 @@ def test_without_its_packages_it_says_what_to_install(package: str) -> None:
 def test_without_an_extra_the_subcommand_says_what_to_install(package: str, command: list[str], extra: str) -> None:
     code = (
         f"import sys; sys.modules['{package}'] = None; sys.argv = ['mlx-flash', *{command!r}]\n"
-        "from mlx_flash_runtime.cli import main; main()"
+        "from mlx_flash_runtime.tools.cli import main; main()"
     )
     done = python(code)
     assert done.returncode == 2

@@ -227,7 +227,7 @@ def test_ctrl_c_ends_a_build_and_its_compilers(tmp_path: Path) -> None:
     slow, log = tmp_path / "slow", tmp_path / "log"
     slow.write_text(f"#!/bin/sh\nsleep 600 & echo $! >> {log}\nwait\n")
     slow.chmod(0o755)
-    command = [sys.executable, "-m", "mlx_flash_runtime.cli", "doctor", "--build"]
+    command = [sys.executable, "-m", "mlx_flash_runtime.tools.cli", "doctor", "--build"]
     doctor = subprocess.Popen(
         command, env=environment(tmp_path, CXX=str(slow)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -246,7 +246,7 @@ def test_ctrl_c_ends_a_build_and_its_compilers(tmp_path: Path) -> None:
 
 
 def test_doctor_builds_ahead(built: Path, compiler: Path, tmp_path: Path) -> None:
-    doctor = "import sys; sys.argv[1:] = ['doctor', '--build']; from mlx_flash_runtime.cli import main; main()"
+    doctor = "import sys; sys.argv[1:] = ['doctor', '--build']; from mlx_flash_runtime.tools.cli import main; main()"
     done = python(doctor, cache=built, CXX=str(compiler))
     assert done.returncode == 0, done.stderr
     assert str(built) in next(line for line in done.stdout.splitlines() if "cpu kernel" in line)

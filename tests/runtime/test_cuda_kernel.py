@@ -7,16 +7,19 @@ from typing import Any
 import mlx.core as mx
 import pytest
 from attention_cases import Case, assert_as_exact_as, make, runner
-from backends import KERNEL, stand_in_for_the_cuda_kernel
+from backends import KERNEL, pretend, stand_in_for_the_cuda_kernel
 
-from mlx_flash_runtime import disable_flash_attention, enable_flash_attention, patch, report, state
+from mlx_flash_runtime import disable_flash_attention, enable_flash_attention, report
 from mlx_flash_runtime.kernels.cuda import cache, nvrtc
 from mlx_flash_runtime.kernels.cuda import kernel as cuda
+from mlx_flash_runtime.kernels.cuda.launcher import scale_array
 from mlx_flash_runtime.kernels.cuda.nvrtc import CompileError
 from mlx_flash_runtime.kernels.cuda.source import Source
-from mlx_flash_runtime.masks import window_mask
-from mlx_flash_runtime.planner import Planner
+from mlx_flash_runtime.patching import patch, state
+from mlx_flash_runtime.planning.machine import current_device
+from mlx_flash_runtime.planning.planner import Planner
 from mlx_flash_runtime.problem import Call, Device, Problem
+from mlx_flash_runtime.problem.masks import window_mask
 from mlx_flash_runtime.routes import cuda_kernel, reference
 from mlx_flash_runtime.settings import Settings
 
@@ -67,7 +70,7 @@ def test_as_exact_as_mlx(case: Case, dtype: mx.Dtype) -> None:
     call = make(case, dtype)
     problem = Problem.of(*call.primals[:3], call.mask, call.primals[-1] if call.sinks else None)
     assert problem is not None
-    ok, reason = cuda_kernel.holds(problem, Device.current())
+    ok, reason = cuda_kernel.holds(problem, current_device())
     if not ok:
         pytest.skip(reason)
     assert_as_exact_as(tf32 if dtype == mx.float32 else stock, runner(cuda_kernel, None), call)
@@ -155,18 +158,18 @@ def test_asked_for_it_is_taken_and_gradients_are_mlx_s(monkeypatch: pytest.Monke
     mx.eval(mx.fast.scaled_dot_product_attention(q, k, v, scale=0.125))
     assert mx.array_equal(mx.grad(loss)(q), wanted)
     # Whether a gradient is traced is not asked: the route itself leaves those to MLX.
-    assert report().as_dict()["routes"] == {"cuda_kernel" if Device.current().tf32 else "unfused": 2}
+    assert report().as_dict()["routes"] == {"cuda_kernel" if current_device().tf32 else "unfused": 2}
 
 
 @on_gpu
 def test_mlx_takes_what_was_compiled_here(capfd: pytest.CaptureFixture[str]) -> None:
-    capability = Device.current().capability
+    capability = current_device().capability
     assert cache.why_not(capability) == ""
     q = mx.zeros((1, 2, 16, 24))
     problem = Problem.of(q, q, q, "causal")
     assert problem is not None
     source = cuda.source_of(problem, capability)
-    cuda.attention(Call(problem, q, q, q, 1.0), capability)
+    cuda.attention(problem, capability, [q, q, q, scale_array(1.0)])
     files = [cache.folder() / f"{name}.ptx" for name in cache.modules(source)]
     assert all(file.read_bytes() for file in files)
     made = source.kernel()
@@ -179,16 +182,18 @@ def test_mlx_takes_what_was_compiled_here(capfd: pytest.CaptureFixture[str]) -> 
 def test_no_transformation_meets_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     described: list[Call] = []
 
-    def stand_in(call: Call, capability: tuple[int, int]) -> mx.array:
+    def stand_in(call: Call) -> mx.array:
         described.append(call)
-        return reference.run(call, None)
+        return reference.run(call, KERNEL)
 
     stand_in_for_the_cuda_kernel(monkeypatch, stand_in)
     q, k, v = (mx.random.normal((3, 1, 2, 24, 32), key=mx.random.key(i)) for i in range(3))
     one = q[0], k[0], v[0]
 
+    run = runner(cuda_kernel, None)
+
     def attend(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
-        return runner(cuda_kernel, None)(q, k, v, scale=0.25, mask="causal")
+        return run(q, k, v, scale=0.25, mask="causal")
 
     def of_stock(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
         return stock(q, k, v, scale=0.25, mask="causal")
@@ -214,9 +219,9 @@ def test_no_transformation_meets_the_kernel(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_call_like_one_before_is_looked_at_less_and_computed_no_less(monkeypatch: pytest.MonkeyPatch) -> None:
     described: list[Call] = []
 
-    def stand_in(call: Call, capability: tuple[int, int]) -> mx.array:
+    def stand_in(call: Call) -> mx.array:
         described.append(call)
-        return reference.run(call, None)
+        return reference.run(call, KERNEL)
 
     stand_in_for_the_cuda_kernel(monkeypatch, stand_in)
     settings = Settings(True, route="cuda_kernel")
@@ -243,12 +248,12 @@ def test_masks_and_sinks_reach_the_kernel_and_a_window_s_array_is_never_computed
 ) -> None:
     seen: list[Problem] = []
 
-    def stand_in(call: Call, capability: tuple[int, int]) -> mx.array:
+    def stand_in(call: Call) -> mx.array:
         seen.append(call.problem)
-        return call.q * 2 if call.problem.mask == "window" else reference.run(call, None)
+        return call.q * 2 if call.problem.mask == "window" else reference.run(call, KERNEL)
 
     stand_in_for_the_cuda_kernel(monkeypatch, stand_in)
-    monkeypatch.setattr(Device, "current", classmethod(lambda cls: KERNEL))
+    pretend(monkeypatch, KERNEL)
     patch.install(Planner(Settings(True)))
     q, k, v = (mx.random.normal((2, 4, 40, 64), key=mx.random.key(i)).astype(mx.bfloat16) for i in range(3))
     sinks = mx.array([0.5, -1, 2, 0], mx.bfloat16)
@@ -279,7 +284,7 @@ def test_where_it_does_not_compile_calls_are_mlx_s_and_one_line_says_so(
         raise CompileError("flash.cu(1): error: no such instruction")
 
     monkeypatch.setattr(nvrtc, "compile", failing)
-    monkeypatch.setattr(Device, "current", classmethod(lambda cls: KERNEL))
+    pretend(monkeypatch, KERNEL)
     patch.install(Planner(Settings(True)))
     q, k, v = (mx.random.normal((1, 2, 30, 104), key=mx.random.key(i)).astype(mx.bfloat16) for i in range(3))
     for scale in (0.1, 0.3, 0.1):

@@ -15,17 +15,18 @@ import pytest
 from backends import cpu_only
 from rich.console import Console
 
-from mlx_flash_runtime import probe
-from mlx_flash_runtime.cli import doctor as command
-from mlx_flash_runtime.doctor import Examination, Finding, _kernels
-from mlx_flash_runtime.mlx_lm_patches import POINTS
-from mlx_flash_runtime.probe import Answer
+from mlx_flash_runtime.patching.mlx_lm import POINTS
+from mlx_flash_runtime.planning.machine import current_device
 from mlx_flash_runtime.problem import Device
+from mlx_flash_runtime.stock import probe
+from mlx_flash_runtime.stock.probe import Answer
+from mlx_flash_runtime.tools.cli import doctor as command
+from mlx_flash_runtime.tools.doctor import Examination, Finding, _kernels
 
 
 def mlx_flash(*arguments: str, before: str = "pass", **environment: str) -> subprocess.CompletedProcess[str]:
     """The command, after a statement that takes something from its Python."""
-    run = f"sys.argv = ['mlx-flash', *{arguments!r}]\nfrom mlx_flash_runtime.cli import main; main()"
+    run = f"sys.argv = ['mlx-flash', *{arguments!r}]\nfrom mlx_flash_runtime.tools.cli import main; main()"
     return subprocess.run(
         [sys.executable, "-c", f"import sys; {before}\n{run}"],
         env={**os.environ, **environment},
@@ -52,7 +53,7 @@ def test_this_machine_is_not_broken_and_text_says_what_json_says() -> None:
     assert "\x1b" not in text.stdout
     found = findings(data)
     assert mx.__version__ in found["mlx"]["value"]
-    assert found["device"]["value"].startswith(Device.current().backend)
+    assert found["device"]["value"].startswith(current_device().backend)
     assert found["attention"]["value"].startswith("computes what it should on ")
     assert found["mlx-lm"]["value"].endswith(f"with all {len(POINTS)} places that are patched")
     for name, finding in found.items():
@@ -66,7 +67,7 @@ def test_this_machine_is_not_broken_and_text_says_what_json_says() -> None:
 
 @cpu_only
 def test_on_the_cpu_mlx_answers_no_as_the_table_says() -> None:
-    answers = list(probe.answers(Device.current()))
+    answers = list(probe.answers(current_device()))
     assert {answer.phase for answer in answers} == {"prefill", "decode"}  # the CPU does not tell training apart
     assert len(answers) == 2 * len(probe.DTYPES) * len(probe.HEAD_DIMS)
     assert not any(answer.fused or answer.expected for answer in answers)

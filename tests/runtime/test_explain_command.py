@@ -13,11 +13,12 @@ import pytest
 from backends import cpu_only
 from click.testing import CliRunner, Result
 
-from mlx_flash_runtime import enable_flash_attention, patch
-from mlx_flash_runtime.bench.models import config_of
-from mlx_flash_runtime.cli.explain import shortened
-from mlx_flash_runtime.cli.group import mlx_flash
-from mlx_flash_runtime.problem import Device
+from mlx_flash_runtime import enable_flash_attention
+from mlx_flash_runtime.patching import patch
+from mlx_flash_runtime.planning.machine import current_device
+from mlx_flash_runtime.tools.bench.models import config_of
+from mlx_flash_runtime.tools.cli.explain import shortened
+from mlx_flash_runtime.tools.cli.group import mlx_flash
 
 STOCK = (mx.fast.scaled_dot_product_attention,)
 
@@ -214,10 +215,10 @@ def test_bad_options_are_one_line_and_status_2(arguments: tuple[object, ...], me
 
 
 def test_the_command_itself(window_model: Path) -> None:
-    command = [sys.executable, "-m", "mlx_flash_runtime.cli", "explain", "--model", str(window_model)]
+    command = [sys.executable, "-m", "mlx_flash_runtime.tools.cli", "explain", "--model", str(window_model)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    assert f"prefill of 4,096 tokens on {Device.current().backend} " in done.stdout
+    assert f"prefill of 4,096 tokens on {current_device().backend} " in done.stdout
 
 
 def test_names_that_differ_in_a_number_are_one() -> None:

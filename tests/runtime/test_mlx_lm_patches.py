@@ -16,26 +16,21 @@ import mlx_lm
 import numpy as np
 import pytest
 from attention_cases import wide
+from backends import pretend
 from mlx_lm.models import base, cache, deepseek_v3, gemma2
 from mlx_lm.models.cache import KVCache, QuantizedKVCache, RotatingKVCache
 
-from mlx_flash_runtime import (
-    disable_flash_attention,
-    enable_flash_attention,
-    flash_attention_enabled,
-    gradient,
-    layers,
-    mla,
-    patch,
-    quantized,
-    report,
-)
-from mlx_flash_runtime.bench.timing import peak_memory
-from mlx_flash_runtime.masks import Causal, Window, structure_of
-from mlx_flash_runtime.mlx_lm_patches import POINTS, Point, _owner
-from mlx_flash_runtime.planner import Planner
+from mlx_flash_runtime import disable_flash_attention, enable_flash_attention, flash_attention_enabled, report
+from mlx_flash_runtime.patching import mla, patch, quantized
+from mlx_flash_runtime.patching.mlx_lm import POINTS, Point, _owner
+from mlx_flash_runtime.planning import layers
+from mlx_flash_runtime.planning.machine import current_device
+from mlx_flash_runtime.planning.planner import Planner
 from mlx_flash_runtime.problem import Device
+from mlx_flash_runtime.problem.masks import Causal, Window, structure_of
 from mlx_flash_runtime.settings import Settings
+from mlx_flash_runtime.stock import gradient
+from mlx_flash_runtime.tools.bench.timing import peak_memory
 
 # Not every release of mlx-lm has every module.
 THERE = [point for point in POINTS if importlib.util.find_spec(point.module)]
@@ -148,8 +143,8 @@ def test_quantized_calls_that_no_route_takes_are_mlx_lm_s(backend: str, monkeypa
     wanted = attend(0.125, wider)
     monkeypatch.setenv("MLX_FLASH_ROUTE", "blockwise")
     enable_flash_attention()
-    device = replace(Device.current(), backend=backend, own_kernel=False)
-    monkeypatch.setattr(Device, "current", lambda: device)
+    device = replace(current_device(), backend=backend, own_kernel=False)
+    pretend(monkeypatch, device)
     assert mx.array_equal(attend(0.125, wider), wanted)
     with pytest.raises(ValueError, match="broadcast"):
         attend(0.125, mx.zeros((40, 41)))
@@ -178,8 +173,8 @@ def test_products_on_quantized_keys_take_groups_as_rows(length: int, mask: Any) 
 def test_on_cuda_a_decode_has_no_quantized_products(
     length: int, sinks: bool, bits: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    device = replace(Device.current(), backend="cuda", own_kernel=False)
-    monkeypatch.setattr(Device, "current", lambda: device)
+    device = replace(current_device(), backend="cuda", own_kernel=False)
+    pretend(monkeypatch, device)
     monkeypatch.setattr(mx, "quantized_matmul", None)
     test_quantized_keys_and_values(length, None, sinks, bits)
     assert report().as_dict()["routes"] == {"quantized": 1}
@@ -187,7 +182,7 @@ def test_on_cuda_a_decode_has_no_quantized_products(
 
 def test_forced_blocks_take_a_quantized_prefill_head_by_head(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLX_FLASH_ROUTE", "blockwise")
-    monkeypatch.setattr("mlx_flash_runtime.quantized._BYTES_AT_ONCE", 1)
+    monkeypatch.setattr("mlx_flash_runtime.patching.quantized._BYTES_AT_ONCE", 1)
     test_quantized_keys_and_values(40, "causal", False, 8)
     [layer] = report().as_dict()["layers"]
     assert layer["routes"] == {"quantized": 1}
@@ -279,13 +274,13 @@ def test_models_answer_the_same_by_blocks(make: Callable[[], nn.Module], monkeyp
 
 def test_rope_scores_are_not_computed_where_they_are_folded(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    fold = mla.fold
+    fold = mla._fold
 
     def spy(*arguments: Any) -> Any:
         seen.append(fold(*arguments))
         return seen[-1]
 
-    monkeypatch.setattr(mla, "fold", spy)
+    monkeypatch.setattr(mla, "_fold", spy)
     monkeypatch.setenv("MLX_FLASH_ROUTE", "blockwise")
     enable_flash_attention()
     model = deepseek_model()
@@ -299,13 +294,13 @@ def test_rope_scores_are_not_computed_where_they_are_folded(monkeypatch: pytest.
 
 def test_rope_scores_that_are_no_worse_are_folded_in_training_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     folded: list[mla.Folded | None] = []
-    fold = mla.fold
+    fold = mla._fold
 
     def spy(*arguments: Any) -> mla.Folded | None:
         folded.append(fold(*arguments))
         return folded[-1]
 
-    monkeypatch.setattr(mla, "fold", spy)
+    monkeypatch.setattr(mla, "_fold", spy)
     model = deepseek_model()
     tokens = mx.zeros((1, 12), mx.int32)
     wanted = model(tokens)
@@ -375,7 +370,7 @@ def test_softcapped_scores_by_hand_are_those_of_mlx_lm(limit: int | None) -> Non
 
     wanted = logits()
     mx.eval(wanted)
-    patch.install(Planner(Settings(True), replace(Device.current(), own_kernel=False)))
+    patch.install(Planner(Settings(True), replace(current_device(), own_kernel=False)))
     assert mx.allclose(logits(), wanted, rtol=1e-6, atol=1e-6)
     assert report().as_dict()["routes"] == {"unfused": 8}
 
@@ -388,7 +383,7 @@ def test_a_quantized_prefill_keeps_few_heads_dequantized(monkeypatch: pytest.Mon
     mx.eval(q, q_keys, q_values)
     del k, v
     monkeypatch.setenv("MLX_FLASH_ROUTE", "query_blocks")
-    monkeypatch.setattr("mlx_flash_runtime.quantized._BYTES_AT_ONCE", 1)
+    monkeypatch.setattr("mlx_flash_runtime.patching.quantized._BYTES_AT_ONCE", 1)
     enable_flash_attention()
     needed = peak_memory(
         lambda: base.scaled_dot_product_attention(q, q_keys, q_values, kept, scale=0.125, mask="causal")
@@ -399,7 +394,8 @@ def test_a_quantized_prefill_keeps_few_heads_dequantized(monkeypatch: pytest.Mon
 
 
 LATE = """
-from mlx_flash_runtime import disable_flash_attention, enable_flash_attention, masks
+from mlx_flash_runtime import disable_flash_attention, enable_flash_attention
+from mlx_flash_runtime.problem import masks
 enable_flash_attention()
 from mlx_lm.models import base, cache, gemma2
 patched = [base.create_causal_mask, cache.create_causal_mask, gemma2.Attention.__call__]

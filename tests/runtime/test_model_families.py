@@ -15,12 +15,12 @@ import pytest
 from model_runs import Answers, Run
 
 from mlx_flash_runtime import enable_flash_attention, report
-from mlx_flash_runtime.layers import forget
+from mlx_flash_runtime.planning.layers import forget
 from mlx_flash_runtime.routes import ROUTES
 from model_families import LEFT_OUT, LORA_KEYS, MLX_LM, STOCK_FAILS, WRAPPERS, families, make
 
 # Beside MLX's own attention, and the definition, which has tests enough.
-OWN_ROUTES = [route.NAME for route in ROUTES if route.NAME not in ("native", "forced", "unfused", "reference")]
+OWN_ROUTES = [route.name for route in ROUTES if route.name not in ("native", "forced", "unfused", "reference")]
 RUNS: list[Run] = [model_runs.without_cache, model_runs.cached, model_runs.quantized, model_runs.batched]
 
 

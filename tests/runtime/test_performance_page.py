@@ -16,8 +16,8 @@ import click
 import pytest
 from backends import cpu_only
 
-from mlx_flash_runtime.bench.show import CHAOTIC
-from mlx_flash_runtime.cli.group import mlx_flash
+from mlx_flash_runtime.tools.bench.show import CHAOTIC
+from mlx_flash_runtime.tools.cli.group import mlx_flash
 
 ROOT = Path(__file__).resolve().parents[2]
 

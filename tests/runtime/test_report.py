@@ -15,8 +15,9 @@ from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.models.llama import Model, ModelArgs
 
 from mlx_flash_runtime import flash_attention_enabled, report
-from mlx_flash_runtime.layers import Counted, Kind
-from mlx_flash_runtime.planner import Planner
+from mlx_flash_runtime.planning.counts import Kind
+from mlx_flash_runtime.planning.layers import Counted
+from mlx_flash_runtime.planning.planner import Planner
 from mlx_flash_runtime.problem import PHASES, Device
 from mlx_flash_runtime.report import Report
 from mlx_flash_runtime.settings import Settings
@@ -145,10 +146,10 @@ def test_training_of_a_model_that_stays_on_mlx_s_own_function() -> None:
 def test_training_on_a_device_that_shows_it() -> None:
     q = mx.zeros((1, 2, 300, 64), mx.float16)
     planner = Planner(Settings(True), Device("cuda", (0, 32, 4), 2**36), training=True)
-    assert planner.plan_call(q, q, q, "causal", None).kind[:2] == ("training", "lowered")
+    assert planner.lookup(q, q, q, "causal", None).kind[:2] == ("training", "lowered")
     planner = Planner(Settings(True), Device("cuda", (0, 32, 4), 2**36))
-    assert planner.plan_call(q, q, q, "causal", None).kind[:2] == ("prefill", "native")
-    assert planner.plan_call(q[:, :, :1], q, q, None, None).kind[:2] == ("decode", "native")
+    assert planner.lookup(q, q, q, "causal", None).kind[:2] == ("prefill", "native")
+    assert planner.lookup(q[:, :, :1], q, q, None, None).kind[:2] == ("decode", "native")
 
 
 def test_a_call_left_to_mlx_is_of_an_unknown_phase() -> None:

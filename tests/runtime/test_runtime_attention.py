@@ -11,7 +11,8 @@ from backends import ROUTES_HERE, on_cpu
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlx_flash_runtime.problem import Device, Problem
+from mlx_flash_runtime.planning.machine import current_device
+from mlx_flash_runtime.problem import Problem
 from mlx_flash_runtime.routes import blockwise, cpu_kernel, native, query_blocks, reference
 
 DTYPES = [mx.float32, mx.float16, mx.bfloat16]
@@ -56,12 +57,12 @@ def stock(*args: Any, **kwargs: Any) -> mx.array:
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("case", CASES, ids=str)
-@pytest.mark.parametrize("route", OURS, ids=lambda route: route.NAME)
+@pytest.mark.parametrize("route", OURS, ids=lambda route: route.name)
 def test_route_is_as_exact_as_mlx(route: Any, case: Case, dtype: mx.Dtype) -> None:
     call = make(case, dtype)
     problem = Problem.of(*call.primals[:3], call.mask, call.primals[-1] if call.sinks else None)
     assert problem is not None
-    ok, reason = route.holds(problem, Device.current())
+    ok, reason = route.holds(problem, current_device())
     if not ok:
         pytest.skip(reason)
     assert_as_exact_as(stock, runner(route, case.block_size), call)
@@ -69,7 +70,7 @@ def test_route_is_as_exact_as_mlx(route: Any, case: Case, dtype: mx.Dtype) -> No
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("case", SOFTCAPPED, ids=str)
-@pytest.mark.parametrize("route", [blockwise, *([cpu_kernel] if on_cpu else [])], ids=lambda route: route.NAME)
+@pytest.mark.parametrize("route", [blockwise, *([cpu_kernel] if on_cpu else [])], ids=lambda route: route.name)
 def test_softcapped_scores_are_as_exact_as_the_definition(route: Any, case: Case, dtype: mx.Dtype) -> None:
     call = make(case, dtype)
     assert_as_exact_as(runner(reference, None, case.softcap), runner(route, case.block_size, case.softcap), call)
@@ -82,7 +83,7 @@ def test_native_is_mlx(case: Case) -> None:
         assert mx.array_equal(own, other)
 
 
-@pytest.mark.parametrize("route", ROUTES_HERE, ids=lambda route: route.NAME)
+@pytest.mark.parametrize("route", ROUTES_HERE, ids=lambda route: route.name)
 def test_mixed_types_promote_as_in_mlx(route: Any) -> None:
     q, k, v = make(Case(20, 20, block_size=8), mx.float32).primals
     q, v = q.astype(mx.float16), v.astype(mx.bfloat16)
@@ -92,7 +93,7 @@ def test_mixed_types_promote_as_in_mlx(route: Any) -> None:
     assert mx.allclose(out, wanted, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("route", ROUTES_HERE, ids=lambda route: route.NAME)
+@pytest.mark.parametrize("route", ROUTES_HERE, ids=lambda route: route.name)
 def test_rows_of_minus_infinity_are_nan_alone(route: Any) -> None:
     q, k, v = make(Case(9, 20), mx.float32).primals
     mask = mx.where(mx.arange(9)[:, None] == 4, -mx.inf, mx.zeros((9, 20)))

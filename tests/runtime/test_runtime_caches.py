@@ -26,7 +26,7 @@ from mlx_lm.models.cache import (
 )
 
 from mlx_flash_runtime import disable_flash_attention, enable_flash_attention, report
-from mlx_flash_runtime.layers import forget
+from mlx_flash_runtime.planning.layers import forget
 from mlx_flash_runtime.problem import Device
 
 CUDA = Device("cuda", (0, 32, 4), 80 * 2**30)

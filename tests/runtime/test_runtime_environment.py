@@ -11,7 +11,7 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 
-from mlx_flash_runtime.problem import Device
+from mlx_flash_runtime.planning.machine import current_device
 
 SCRIPT = """
 import argparse
@@ -63,7 +63,7 @@ def run(script: Path, *flags: str, **environment: str) -> subprocess.CompletedPr
     )
 
 
-ON = f"flash attention: on (mlx {mx.__version__}, {Device.current().backend}; block size auto)\n"
+ON = f"flash attention: on (mlx {mx.__version__}, {current_device().backend}; block size auto)\n"
 REPORT = "flash attention: 2 attention layers, 2 calls: {} 2\n"
 
 

@@ -11,9 +11,10 @@ from attention_cases import Case, make, runner
 from backends import on_cpu
 
 from mlx_flash_runtime import stock
-from mlx_flash_runtime.fused import fused_head_dims, is_fused, is_fused_if_forced, is_known
+from mlx_flash_runtime.planning.machine import current_device
 from mlx_flash_runtime.problem import Device, Problem
 from mlx_flash_runtime.routes import forced
+from mlx_flash_runtime.stock.fused import fused_head_dims, is_fused, is_fused_if_forced, is_known
 
 GIB = 2**30
 UP_TO_128 = frozenset(range(8, 129, 8))
@@ -105,9 +106,9 @@ def test_forced_is_mlx_s_own_call_with_one_more_word(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.skipif(not on_cpu, reason="states what MLX answers on the CPU")
 def test_mlx_refuses_to_be_forced_where_the_facts_have_no_kernel() -> None:
-    if Device.current().mlx < (0, 32, 2):
+    if current_device().mlx < (0, 32, 2):
         pytest.skip("this MLX cannot be forced")
     q, k, v = make(Case(40, 40, head_dim=64, value_head_dim=64), mx.float16).primals
     with pytest.raises(ValueError, match="fused"):
         mx.eval(runner(forced, None)(q, k, v, scale=0.125))
-    assert not is_fused(PREFILL, Device.current())[0]
+    assert not is_fused(PREFILL, current_device())[0]

@@ -10,15 +10,23 @@ from typing import Any
 import mlx.core as mx
 import pytest
 from attention_cases import Case, assert_as_exact_as, make, runner
-from backends import on_cpu
+from backends import on_cpu, pretend
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlx_flash_runtime import stock
-from mlx_flash_runtime.fused import is_fused
-from mlx_flash_runtime.masks import Prefix, Segments, Window, packed_mask, prefix_mask, structure_of, window_mask
 from mlx_flash_runtime.problem import Device, Problem
+from mlx_flash_runtime.problem.masks import (
+    Prefix,
+    Segments,
+    Window,
+    packed_mask,
+    prefix_mask,
+    structure_of,
+    window_mask,
+)
 from mlx_flash_runtime.routes import lowered, reference
+from mlx_flash_runtime.stock.fused import is_fused
 
 GIB = 2**30
 CUDA = Device("cuda", (0, 32, 4), 80 * GIB)
@@ -43,7 +51,7 @@ def calls_of_mlx(monkeypatch: pytest.MonkeyPatch) -> list[Problem]:
 
 
 def on(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Device, "current", lambda: device)
+    pretend(monkeypatch, device)
 
 
 CASES = {

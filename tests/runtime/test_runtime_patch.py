@@ -22,10 +22,9 @@ from mlx_flash_runtime import (
     flash_attention,
     flash_attention_enabled,
     flash_block_size,
-    patch,
     report,
-    state,
 )
+from mlx_flash_runtime.patching import patch, state
 
 # In a tuple: the patch replaces the names that modules have for MLX's function, this module's included.
 STOCK = (mx.fast.scaled_dot_product_attention,)

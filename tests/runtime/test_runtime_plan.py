@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from backends import CPU, CUDA, KERNEL, KERNEL_80, METAL, METAL_31
 
-from mlx_flash_runtime.crossover import skipped_share
-from mlx_flash_runtime.masks import Window
-from mlx_flash_runtime.plan import plan
-from mlx_flash_runtime.problem import Device, Problem, mlx_release
+from mlx_flash_runtime.planning.choice import choose
+from mlx_flash_runtime.problem import Device, Problem
+from mlx_flash_runtime.problem.masks import Window
 from mlx_flash_runtime.settings import Settings
+from mlx_flash_runtime.stock.release import mlx_release
 
 
 def problem(length: int = 1024, keys: int | None = None, head_dim: int = 64, **changes: Any) -> Problem:
@@ -21,7 +21,7 @@ def problem(length: int = 1024, keys: int | None = None, head_dim: int = 64, **c
 
 
 def route(device: Device, case: Problem, **settings: Any) -> tuple[str, str]:
-    return plan(case, device, Settings(enabled=True, **settings)).decision
+    return choose(case, device, Settings(enabled=True, **settings)).decision
 
 
 FUSED = "MLX has a fused kernel"
@@ -73,7 +73,7 @@ def test_mlx_stays_where_it_is_fused_and_where_nothing_is_faster(device: Device,
     ],
 )
 def test_scores_that_do_not_fit_run_in_blocks(device: Device, case: Problem) -> None:
-    chosen = plan(case, device, Settings(enabled=True))
+    chosen = choose(case, device, Settings(enabled=True))
     assert chosen.decision.route == ("blockwise" if device is CPU else "query_blocks")
     assert "unfused" not in dict(chosen.refused)
     assert chosen.extra_memory < device.memory / 4
@@ -207,12 +207,12 @@ def test_where_nothing_was_measured_mlx_stays() -> None:
 
 
 def test_skipped_share_counts_blocks() -> None:
-    assert skipped_share(problem(128)) == 0
-    assert skipped_share(problem(256)) == 0.25
-    assert skipped_share(problem(1024)) == pytest.approx(28 / 64)
-    assert skipped_share(problem(100, 1000)) == 0
-    assert skipped_share(problem(1000, 100)) == 0
-    assert skipped_share(problem(1024, mask="none")) == 0
+    assert problem(128).skipped_share() == 0
+    assert problem(256).skipped_share() == 0.25
+    assert problem(1024).skipped_share() == pytest.approx(28 / 64)
+    assert problem(100, 1000).skipped_share() == 0
+    assert problem(1000, 100).skipped_share() == 0
+    assert problem(1024, mask="none").skipped_share() == 0
 
 
 def test_a_preferred_route_is_asked_first_and_may_refuse() -> None:
@@ -224,9 +224,9 @@ def test_a_preferred_route_is_asked_first_and_may_refuse() -> None:
 
 
 def test_block_size_is_the_user_s_where_there_are_blocks() -> None:
-    assert plan(problem(), CPU, Settings(True)).block_size == 128
-    assert plan(problem(), CPU, Settings(True, block_size=64)).block_size == 64
-    assert plan(problem(), METAL, Settings(True, block_size=64)).block_size is None
+    assert choose(problem(), CPU, Settings(True)).block_size == 128
+    assert choose(problem(), CPU, Settings(True, block_size=64)).block_size == 64
+    assert choose(problem(), METAL, Settings(True, block_size=64)).block_size is None
 
 
 @pytest.mark.parametrize(

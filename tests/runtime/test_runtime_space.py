@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 import pytest
 from attention_cases import Call, Case, answers, assert_within, budgets, make, runner
+from backends import pretend
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
+from mlx_flash_runtime.planning.machine import current_device
 from mlx_flash_runtime.problem import Device, Problem
 from mlx_flash_runtime.routes import blockwise, lowered, query_blocks, reference, unfused
 
@@ -94,7 +96,7 @@ def function(way: Way, case: Case, call: Call) -> Any | None:
     assert problem is not None
     said = "float16" if way.device is CUDA else None  # where fused kernels are those of half precision
     problem = problem if said is None else replace(problem, dtype=said)
-    if not way.route.holds(problem, way.device or Device.current())[0]:
+    if not way.route.holds(problem, way.device or current_device())[0]:
         return None
     return runner(way.route, case.block_size, case.softcap, way.training, said)
 
@@ -113,7 +115,7 @@ def test_every_route_is_as_exact_as_mlx(case: Case, dtype: mx.Dtype, seed: int) 
         event(name)
         with pytest.MonkeyPatch.context() as patch:
             if way.device is not None:
-                patch.setattr(Device, "current", lambda way=way: way.device)
+                pretend(patch, way.device)
             if way.device is CUDA and hidden is not None and isinstance(call.mask, mx.array):
                 # Added, a mask gives a row without keys an answer, but a gradient that nobody may ask for.
                 seen = replace(call, cotangent=mx.where(hidden, 0, call.cotangent))
@@ -140,7 +142,7 @@ HIDDEN_KEYS = {
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 def test_what_no_query_sees_does_not_matter(way: Way, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     if way.device is not None:
-        monkeypatch.setattr(Device, "current", lambda: way.device)
+        pretend(monkeypatch, way.device)
     call = make(case, mx.float32)
     if case.mask[0] == "bool":
         call.mask = mx.arange(64) >= mx.array([0, 24])[:, None, None, None]

@@ -9,10 +9,12 @@ from typing import Any
 import mlx.core as mx
 import pytest
 from attention_cases import Case, make, runner
-from backends import on_cpu
+from backends import on_cpu, pretend
 
-from mlx_flash_runtime.problem import Device, Problem, mlx_release, mlx_version
+from mlx_flash_runtime.planning.machine import current_device
+from mlx_flash_runtime.problem import Device, Problem
 from mlx_flash_runtime.routes import blockwise, cpu_kernel, lowered, query_blocks, reference
+from mlx_flash_runtime.stock.release import mlx_release, mlx_version
 
 CUDA = Device("cuda", (0, 32, 4), 80 * 2**30)
 METAL = Device("metal", (0, 32, 4), 32 * 2**30)
@@ -29,7 +31,7 @@ class Way:
 
     def __str__(self) -> str:
         place = f" on {self.device.backend}" if self.device else ""
-        return f"{self.route.NAME}{place}{' in training' if self.training else ''}"
+        return f"{self.route.name}{place}{' in training' if self.training else ''}"
 
 
 ANY = Case(20, 28, heads=4, batch=2, block_size=8)
@@ -131,7 +133,7 @@ def test_transform_agrees_with_the_reference(
     if transform is second_gradient and way.device is CUDA and way.training and case.sinks:
         pytest.skip("a second gradient takes the sinks as constants in the first ones of q, k and v")
     if way.device:
-        monkeypatch.setattr(Device, "current", lambda: way.device)
+        pretend(monkeypatch, way.device)
     attend, primals = attention(way, case)
     defined, _ = attention(Way(reference), case)
     wanted, own = transform(defined)(*primals), transform(attend)(*primals)
@@ -180,5 +182,5 @@ def test_memory_is_linear_in_the_length(route: Any, phase: str, mask: Any) -> No
     assert peaks[4096] < 4 * 4096**2 / 8  # an eighth of one matrix of scores
     if phase == "forward" and route is not query_blocks:
         problem = Problem(1, 1, 1, 4096, 4096, 8, 8, mask=mask or "none")
-        predicted = route.extra_memory(problem, Device.current(), block_size) + problem.output_bytes
+        predicted = route.extra_memory(problem, current_device(), block_size) + problem.output_bytes
         assert predicted / 2 < peaks[4096] < predicted * 2

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mlx_flash_runtime import whole_files
+from mlx_flash_runtime.environment import whole_files
 
 
 def test_a_file_is_replaced_with_the_mode_that_it_shall_have(tmp_path: Path) -> None:

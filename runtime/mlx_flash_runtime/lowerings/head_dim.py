@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import mlx.core as mx
 
-from ..fused import fused_head_dims
-from ..padding import pad
+from ..ops.padding import pad
 from ..problem import Attend, Call, Device, Problem
+from ..stock.fused import fused_head_dims
 
 DOES = "its head dim padded"
 

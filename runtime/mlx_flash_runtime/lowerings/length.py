@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import mlx.core as mx
 
-from ..fused import CUDA_BACKWARD_ROWS
-from ..padding import pad
+from ..ops.padding import pad
 from ..problem import Attend, Call, Device, Problem
+from ..stock.fused import CUDA_BACKWARD_ROWS
 
 DOES = "its length padded"
 

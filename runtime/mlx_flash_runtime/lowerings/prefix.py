@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import mlx.core as mx
 
-from ..masks import Prefix
 from ..problem import Attend, Call, Device, Problem
+from ..problem.masks import Prefix
 
 DOES = "its prefix and the rest taken apart"
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import mlx.core as mx
 
-from ..masks import Window, between
 from ..problem import Attend, Call, Device, Problem
+from ..problem.masks import Window, between
 
 DOES = "its keys cut down to its window"
 

@@ -7,8 +7,8 @@ from itertools import accumulate
 
 import mlx.core as mx
 
-from ..masks import Segments
 from ..problem import Attend, Call, Device, Problem
+from ..problem.masks import Segments
 
 DOES = "its packed documents taken one by one"
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import mlx.core as mx
 
-from ..online_softmax import sink_weight
+from ..ops.online_softmax import sink_weight
 from ..problem import Attend, Call, Device, Problem
 
 DOES = "a gradient for its sinks"

@@ -10,10 +10,10 @@ from dataclasses import replace
 
 import mlx.core as mx
 
-from ..fused import CUDA_BACKWARD_ROWS
-from ..masks import Window, between
-from ..padding import pad
+from ..ops.padding import pad
 from ..problem import Attend, Call, Device, Problem
+from ..problem.masks import Window, between
+from ..stock.fused import CUDA_BACKWARD_ROWS
 
 DOES = "its window folded into the batch"
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import accumulate
+from typing import Any
 
 import mlx.core as mx
 
+from .. import stock
 from ..kernels.cpu import library
-from ..masks import Causal, Prefix, Segments, Structure, Window
-from ..problem import Call, Device, Problem
+from ..problem import Attend, Call, Device, Launch, Problem
+from ..problem.masks import Causal, Prefix, Segments, Structure, Window
+from .route import Route, as_float
 
-NAME = "cpu_kernel"
+# A window, prefix and starts of documents, as `Structure` in `primitive.h` has them.
+Visible = tuple[int, int, list[int]]
 
 _NO_WINDOW = 2**31 - 1
 # Floating point operations of one call: a millisecond of MLX's unfused attention (Linux wheel).
@@ -18,52 +23,81 @@ _PRODUCTS_WORTH_A_BUILD = 2e6
 _FEW_KEYS = 2
 
 
-def holds(problem: Problem, device: Device) -> tuple[bool, str]:
-    """Any problem, on a CPU that the kernel is built for."""
-    if device.backend != "cpu":
-        return False, "this kernel is for the CPU"
-    if not device.own_kernel:
-        return False, "the CPU kernel is not built (mlx-flash doctor --build)"
-    return True, "our own kernel for this CPU, where MLX has none"
+class CpuKernel(Route):
+    """One operation of MLX, with a gradient that recomputes the scores."""
+
+    name = "cpu_kernel"
+
+    def holds(self, problem: Problem, device: Device) -> tuple[bool, str]:
+        """Any problem, on a CPU that the kernel is built for."""
+        if device.backend != "cpu":
+            return False, "this kernel is for the CPU"
+        if not device.own_kernel:
+            return False, "the CPU kernel is not built (mlx-flash doctor --build)"
+        return True, "our own kernel for this CPU, where MLX has none"
+
+    def pays(self, problem: Problem, device: Device) -> tuple[bool, str]:
+        """For more keys than two: MLX's unfused attention and blocks of its operations are slower at
+        every size that was measured (benchmarks/cpu_kernel.py). With fewer, as for the frames of a
+        still picture, a gradient is slower here: 0.6x with one key, 0.8x with two."""
+        if problem.key_length <= _FEW_KEYS and problem.softcap is None:
+            return False, "so few keys are no work for a kernel"
+        return True, "nothing else is as fast on the CPU"
+
+    def extra_memory(self, problem: Problem, device: Device, block_size: int | None) -> int:
+        """Two numbers per query."""
+        return 2 * 4 * problem.batch * problem.query_heads * problem.query_length
+
+    def prepare(self, problem: Problem, device: Device, then: Callable[[], None]) -> None:
+        """Has the kernel built where it is missing."""
+        if is_missed(problem, device):
+            library.want(then)
+
+    def attend(self, problem: Problem, device: Device, block_size: int | None) -> Attend:
+        """The kernel."""
+        visible = _visible(problem.visible)
+
+        def attend(call: Call) -> mx.array:
+            mask = None if visible else call.mask
+            return library.attention(
+                call.q, call.k, call.v, call.scale, problem.softcap, mask, call.sinks, visible
+            )
+
+        return attend
+
+    def launch(
+        self,
+        problem: Problem,
+        device: Device,
+        block_size: int | None,
+        in_gradient: Callable[[], None] | None = None,
+    ) -> Launch:
+        """The kernel, without a `Call`: short calls on a CPU take microseconds."""
+        visible, softcap = _visible(problem.visible), problem.softcap
+        takes_mask = problem.has_array_mask and visible is None
+
+        def run(q: Any, k: Any, v: Any, scale: Any, mask: Any, sinks: Any) -> mx.array:
+            factor = as_float(scale)
+            if factor is None:
+                return stock.attention(q, k, v, scale=scale, mask=mask, sinks=sinks)
+            array = mask if takes_mask else None
+            return library.attention(q, k, v, factor, softcap, array, sinks, visible)
+
+        return run
 
 
 def is_missed(problem: Problem, device: Device) -> bool:
     """Whether the kernel is worth a build that it does not have yet: not for a script of toy sizes."""
     products = 2 * problem.score_count * (problem.head_dim + problem.value_head_dim)
-    return device.backend == "cpu" and not device.own_kernel and products >= _PRODUCTS_WORTH_A_BUILD
+    is_absent = device.backend == "cpu" and not device.own_kernel
+    return is_absent and products >= _PRODUCTS_WORTH_A_BUILD
 
 
-def pays(problem: Problem, device: Device) -> tuple[bool, str]:
-    """For more keys than two: MLX's unfused attention and blocks of its operations are slower at every size that was
-    measured (benchmarks/cpu_kernel.py). With fewer, as for the frames of a still picture, a gradient is slower here:
-    0.6x with one key, 0.8x with two."""
-    if problem.key_length <= _FEW_KEYS and problem.softcap is None:
-        return False, "so few keys are no work for a kernel"
-    return True, "nothing else is as fast on the CPU"
-
-
-def block_size(problem: Problem, device: Device) -> int | None:
-    """None: its blocks are those of the machine's caches."""
-    return None
-
-
-def extra_memory(problem: Problem, device: Device, block_size: int | None) -> int:
-    """Two numbers per query."""
-    return 2 * 4 * problem.batch * problem.query_heads * problem.query_length
-
-
-def run(call: Call, block_size: int | None) -> mx.array:
-    """One operation of MLX, with a gradient that recomputes the scores."""
-    problem = call.problem
-    structure = Causal() if problem.mask == "causal" else problem.structure
-    visible = None if structure is None else _visible(structure)
-    mask = None if visible else call.mask
-    return library.attention(call.q, call.k, call.v, call.scale, problem.softcap, mask, call.sinks, visible)
-
-
-def _visible(structure: Structure) -> tuple[int, int, list[int]]:
-    """Window, prefix and starts of documents, as `Structure` in `primitive.h` has them."""
+def _visible(structure: Structure | None) -> Visible | None:
+    """What the mask shows, where its structure says it."""
     match structure:
+        case None:
+            return None
         case Causal():
             return _NO_WINDOW, 0, []
         case Window(size):
@@ -72,3 +106,6 @@ def _visible(structure: Structure) -> tuple[int, int, list[int]]:
             return _NO_WINDOW, length, []
         case Segments(lengths):
             return _NO_WINDOW, 0, [0, *accumulate(lengths)]
+
+
+cpu_kernel = CpuKernel()

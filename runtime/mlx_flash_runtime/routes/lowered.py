@@ -2,81 +2,111 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 
 import mlx.core as mx
 
 from .. import stock
-from ..fused import is_fused
 from ..lowerings import LOWERINGS, Lowering, window
-from ..problem import Call, Device, Problem
-
-NAME = "lowered"
-
-
-def holds(problem: Problem, device: Device) -> tuple[bool, str]:
-    """Where rewritings lead to calls that MLX has a fused kernel for."""
-    if problem.training and problem.mask == "additive":
-        return False, "MLX's fused kernel has no gradient of a mask, which may be asked for"
-    steps = _steps(problem, device)
-    if not steps:
-        fused, _ = is_fused(problem, device)
-        return False, "MLX has a fused kernel as it is" if fused else "no rewriting of it has a fused kernel in MLX"
-    return True, "MLX has a fused kernel for it with " + " and ".join(step.DOES for step in steps)
+from ..problem import Attend, Call, Device, Problem
+from ..stock.fused import is_fused
+from .route import Route
 
 
-def pays(problem: Problem, device: Device) -> tuple[bool, str]:
-    """Where one of the rewritings is known to be worth it."""
-    paying = any(step.pays(at, device) for step, at in _path(problem, device, None) or ())
-    return paying, "the rewriting saves more than it costs" if paying else "the rewriting costs more than it saves"
+@dataclass(frozen=True, eq=False)
+class _Step:
+    """How a problem becomes calls that MLX fuses: by a rewriting into problems of which each has its
+    own step; without one where MLX fuses it as it is."""
+
+    problem: Problem
+    lowering: Lowering | None = None
+    parts: tuple[_Step, ...] = ()
+
+    def rewritings(self) -> Iterator[tuple[Lowering, Problem]]:
+        """Every rewriting with the problem that it is applied to."""
+        if self.lowering is not None:
+            yield self.lowering, self.problem
+        for part in dict.fromkeys(self.parts):
+            yield from part.rewritings()
 
 
-def block_size(problem: Problem, device: Device) -> int | None:
-    """Queries per chunk of a sliding window; the other rewritings have no blocks."""
-    return window.block_size(problem) if problem.window is not None else None
+class Lowered(Route):
+    """Exact rewritings, one after the other, down to MLX's own call."""
+
+    name = "lowered"
+
+    def holds(self, problem: Problem, device: Device) -> tuple[bool, str]:
+        """Where rewritings lead to calls that MLX has a fused kernel for."""
+        if problem.training and problem.mask == "additive":
+            return False, "MLX's fused kernel has no gradient of a mask, which may be asked for"
+        step = _step(problem, device, None)
+        if step is None:
+            return False, "no rewriting of it has a fused kernel in MLX"
+        if step.lowering is None:
+            return False, "MLX has a fused kernel as it is"
+        done = dict.fromkeys(lowering.DOES for lowering, _ in step.rewritings())
+        return True, "MLX has a fused kernel for it with " + " and ".join(done)
+
+    def pays(self, problem: Problem, device: Device) -> tuple[bool, str]:
+        """Where one of the rewritings is known to be worth it."""
+        for lowering, at in _rewritings(problem, device, None):
+            if lowering.pays(at, device):
+                return True, "the rewriting saves more than it costs"
+        return False, "the rewriting costs more than it saves"
+
+    def block_size(self, problem: Problem, device: Device) -> int | None:
+        """Queries per chunk of a sliding window; the other rewritings have no blocks."""
+        return window.block_size(problem) if problem.window is not None else None
+
+    def extra_memory(self, problem: Problem, device: Device, block_size: int | None) -> int:
+        """What all rewritings copy, as if at once."""
+        total = 0
+        for lowering, at in _rewritings(problem, device, block_size):
+            total += lowering.extra_memory(at, device, block_size)
+        return total
+
+    def attend(self, problem: Problem, device: Device, block_size: int | None) -> Attend:
+        """The first rewriting, which asks for the others, down to MLX's own call."""
+        step = _step(problem, device, block_size)
+        return stock.call if step is None else _attend_by(step)
 
 
-def extra_memory(problem: Problem, device: Device, block_size: int | None) -> int:
-    """What all rewritings copy, as if at once."""
-    return sum(step.extra_memory(at, device, block_size) for step, at in _path(problem, device, block_size) or ())
+def _attend_by(step: _Step) -> Attend:
+    lowering, calls = step.lowering, tuple(part.problem for part in step.parts)
+    if lowering is None:
+        return stock.call
+    by_problem = {part.problem: _attend_by(part) for part in dict.fromkeys(step.parts)}
 
-
-def run(call: Call, block_size: int | None) -> mx.array:
-    """The first rewriting, which asks for the others, down to MLX's own call."""
-    device = Device.current()
+    def attend_part(call: Call) -> mx.array:
+        return by_problem[call.problem](call)
 
     def attend(call: Call) -> mx.array:
-        found = _first(call.problem, device, block_size)
-        if found is None:
-            return stock.call(call)
-        lowering, calls = found
-        return lowering.run(call, calls, attend)
+        return lowering.run(call, calls, attend_part)
 
-    return attend(call)
+    return attend
 
 
-@lru_cache(maxsize=4096)
-def _first(problem: Problem, device: Device, block_size: int | None) -> tuple[Lowering, tuple[Problem, ...]] | None:
-    """The first rewriting that leads to fused calls alone, with the calls that it makes."""
+def _rewritings(
+    problem: Problem, device: Device, block_size: int | None
+) -> list[tuple[Lowering, Problem]]:
+    step = _step(problem, device, block_size)
+    return [] if step is None else list(dict.fromkeys(step.rewritings()))
+
+
+@lru_cache(maxsize=1024)  # planning asks several times for each problem, and for like parts
+def _step(problem: Problem, device: Device, block_size: int | None) -> _Step | None:
+    """The first rewriting that leads to fused calls alone, with the steps of the calls that it makes;
+    None where no rewriting does."""
     for lowering in LOWERINGS:
         calls = lowering.lower(problem, device, block_size)
-        if not isinstance(calls, str) and all(_path(one, device, block_size) is not None for one in calls):
-            return lowering, calls
-    return None
+        if isinstance(calls, str):
+            continue
+        parts = [_step(call, device, block_size) for call in calls]
+        if None not in parts:
+            return _Step(problem, lowering, tuple(part for part in parts if part is not None))
+    return _Step(problem) if is_fused(problem, device)[0] else None
 
 
-def _path(problem: Problem, device: Device, block_size: int | None) -> tuple[tuple[Lowering, Problem], ...] | None:
-    """Every rewriting with the problem that it is applied to, down to fused calls; None where they lead nowhere."""
-    found = _first(problem, device, block_size)
-    if found is None:
-        return () if is_fused(problem, device)[0] else None
-    lowering, calls = found
-    path = [(lowering, problem)]
-    for one in calls:
-        path += [step for step in _path(one, device, block_size) or () if step not in path]
-    return tuple(path)
-
-
-def _steps(problem: Problem, device: Device) -> list[Lowering]:
-    """The rewritings, each once, in their order."""
-    return list(dict.fromkeys(step for step, _ in _path(problem, device, None) or ()))
+lowered = Lowered()

@@ -13,14 +13,13 @@ from typing import Any
 import mlx.core as mx
 
 from .. import stock
-from ..crossover import scores_fit, skipped_share
-from ..fused import is_fused
-from ..masks import Causal, between
-from ..online_softmax import after
-from ..padding import pad
-from ..problem import Call, Device, Problem
-
-NAME = "query_blocks"
+from ..ops.online_softmax import after
+from ..ops.padding import pad
+from ..problem import Attend, Call, Device, Problem
+from ..problem.masks import Causal, between
+from ..stock.fused import is_fused
+from ..stock.memory import scores_fit
+from .route import Route
 
 # By measurement on an H200: fewer queries fill it less, more of them skip less of the mask. The half that a causal mask
 # hides does not pay for the smaller products, until so many scores cost more to write than to compute.
@@ -31,54 +30,63 @@ _MANY_SCORES, _SKIPPED_SHARE_OF_MANY = 2**31, 0.25
 _MEMORY_SHARE = 1 / 8
 
 
-def holds(problem: Problem, device: Device) -> tuple[bool, str]:
-    """Any call that MLX knows, whose blocks MLX takes as it takes the whole."""
-    if problem.softcap is not None:
-        return False, "MLX has no softcapped attention"
-    if device.backend == "cuda":
-        # With bool masks cuDNN gives a query that sees no key something else than the unfused way does.
-        if is_fused(problem, device)[0]:
-            return False, "MLX has a fused kernel"
-        by_position = problem.mask == "causal" or problem.structure is not None
-        if by_position and problem.query_length > problem.key_length:
-            return False, "queries before the first key see none of them"
-    return True, "MLX's unfused attention by blocks of queries, which skip what their mask hides"
+class QueryBlocks(Route):
+    """Each block of queries on the keys from the first to the last that it sees."""
+
+    name = "query_blocks"
+
+    def holds(self, problem: Problem, device: Device) -> tuple[bool, str]:
+        """Any call that MLX knows, whose blocks MLX takes as it takes the whole."""
+        if problem.softcap is not None:
+            return False, "MLX has no softcapped attention"
+        if device.backend == "cuda":
+            # With bool masks cuDNN gives a query that sees no key something else than the unfused way does.
+            if is_fused(problem, device)[0]:
+                return False, "MLX has a fused kernel"
+            if problem.visible is not None and problem.query_length > problem.key_length:
+                return False, "queries before the first key see none of them"
+        return True, "MLX's unfused attention by blocks of queries, which skip what their mask hides"
+
+    def pays(self, problem: Problem, device: Device) -> tuple[bool, str]:
+        """On CUDA where much of the mask is skipped; on any GPU where all scores would not fit in memory."""
+        if device.backend == "cpu":
+            return False, "blocks of queries were not measured faster on the CPU"
+        if not scores_fit(problem, device):
+            return True, "its scores would not fit in memory"
+        if device.backend != "cuda":
+            return False, "blocks of queries are not known to be faster on this device"
+        many = not problem.training and problem.score_count >= _MANY_SCORES
+        if problem.skipped_share(_BLOCK) < (_SKIPPED_SHARE_OF_MANY if many else _SKIPPED_SHARE):
+            return False, "its mask hides too little to skip"
+        return True, "blocks of queries skip much of its mask"
+
+    def block_size(self, problem: Problem, device: Device) -> int | None:
+        """Queries per block."""
+        size = _BLOCK
+        while size > 8 and self.extra_memory(problem, device, size) > _MEMORY_SHARE * device.memory:
+            size //= 2
+        return size
+
+    def extra_memory(self, problem: Problem, device: Device, block_size: int | None) -> int:
+        """The outputs of the blocks, and of the last block its scores and their softmax."""
+        assert block_size is not None
+        rows = min(block_size, problem.query_length)
+        return problem.output_bytes + 2 * problem.item_bytes * problem.score_count * rows // problem.query_length
+
+    def attend(self, problem: Problem, device: Device, block_size: int | None) -> Attend:
+        """Block by block."""
+        assert block_size is not None
+        starts = range(0, problem.query_length, block_size)
+        ends = [min(start + block_size, problem.query_length) for start in starts]
+        blocks = [slice(start, end) for start, end in zip(starts, ends, strict=True)]
+
+        def attend(call: Call) -> mx.array:
+            return _attend(call, blocks)
+
+        return attend
 
 
-def pays(problem: Problem, device: Device) -> tuple[bool, str]:
-    """On CUDA where much of the mask is skipped; on any GPU where all scores would not fit in memory."""
-    if device.backend == "cpu":
-        return False, "blocks of queries were not measured faster on the CPU"
-    if not scores_fit(problem, device):
-        return True, "its scores would not fit in memory"
-    if device.backend != "cuda":
-        return False, "blocks of queries are not known to be faster on this device"
-    many = not problem.training and problem.score_count >= _MANY_SCORES
-    if skipped_share(problem, _BLOCK) < (_SKIPPED_SHARE_OF_MANY if many else _SKIPPED_SHARE):
-        return False, "its mask hides too little to skip"
-    return True, "blocks of queries skip much of its mask"
-
-
-def block_size(problem: Problem, device: Device) -> int | None:
-    """Queries per block."""
-    size = _BLOCK
-    while size > 8 and extra_memory(problem, device, size) > _MEMORY_SHARE * device.memory:
-        size //= 2
-    return size
-
-
-def extra_memory(problem: Problem, device: Device, block_size: int | None) -> int:
-    """The outputs of the blocks, and of the last block its scores and their softmax."""
-    assert block_size is not None
-    rows = min(block_size, problem.query_length)
-    return problem.output_bytes + 2 * problem.item_bytes * problem.score_count * rows // problem.query_length
-
-
-def run(call: Call, block_size: int | None) -> mx.array:
-    """Block by block, each on the keys from the first to the last that it sees."""
-    assert block_size is not None
-    starts = range(0, call.problem.query_length, block_size)
-    blocks = [slice(start, min(start + block_size, call.problem.query_length)) for start in starts]
+def _attend(call: Call, blocks: list[slice]) -> mx.array:
     names = list(_arrays(call))
 
     def of(arrays: Sequence[mx.array]) -> Call:
@@ -148,7 +156,7 @@ def _part(call: Call, rows: slice) -> Call:
     problem = call.problem
     keys = _keys(problem, rows)
     offset = problem.key_length - problem.query_length
-    structure = Causal() if problem.mask == "causal" else problem.structure
+    structure = problem.visible
     in_a_word = isinstance(structure, Causal) and rows.start + offset >= 0
     mask = call.mask
     if structure is not None:
@@ -169,7 +177,7 @@ def _part(call: Call, rows: slice) -> Call:
 
 def _keys(problem: Problem, rows: slice) -> slice:
     """From the first to the last key that some queries see; all, where one sees none: it needs all, see MASKED."""
-    structure = Causal() if problem.mask == "causal" else problem.structure
+    structure = problem.visible
     offset = problem.key_length - problem.query_length
     if structure is None or rows.start + offset < 0:
         return slice(0, problem.key_length)
@@ -179,3 +187,6 @@ def _keys(problem: Problem, rows: slice) -> slice:
 def _has_rows(mask: mx.array | None) -> bool:
     """Whether a mask tells queries apart."""
     return mask is not None and mask.ndim >= 2 and mask.shape[-2] > 1
+
+
+query_blocks = QueryBlocks()

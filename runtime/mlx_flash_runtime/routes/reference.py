@@ -10,33 +10,35 @@ from __future__ import annotations
 
 import mlx.core as mx
 
-from ..masks import Causal, as_array
-from ..problem import Call, Device, Problem
-
-NAME = "reference"
-
-
-def holds(problem: Problem, device: Device) -> tuple[bool, str]:
-    """Any problem."""
-    return True, "the definition holds for every input"
+from ..problem import Attend, Call, Device, Problem
+from ..problem.masks import as_array
+from .route import Route
 
 
-def pays(problem: Problem, device: Device) -> tuple[bool, str]:
-    """Always: it is the last to be asked."""
-    return True, "nothing else holds"
+class Reference(Route):
+    """The formula of this module's docstring, in one piece."""
+
+    name = "reference"
+    improves = False
+
+    def holds(self, problem: Problem, device: Device) -> tuple[bool, str]:
+        """Any problem."""
+        return True, "the definition holds for every input"
+
+    def pays(self, problem: Problem, device: Device) -> tuple[bool, str]:
+        """Always: it is the last to be asked."""
+        return True, "nothing else holds"
+
+    def extra_memory(self, problem: Problem, device: Device, block_size: int | None) -> int:
+        """The scores before and after the softmax, in float32."""
+        return 2 * 4 * problem.score_count
+
+    def attend(self, problem: Problem, device: Device, block_size: int | None) -> Attend:
+        """The formula."""
+        return _attend
 
 
-def block_size(problem: Problem, device: Device) -> int | None:
-    """None: it has no blocks."""
-    return None
-
-
-def extra_memory(problem: Problem, device: Device, block_size: int | None) -> int:
-    """The scores before and after the softmax, in float32."""
-    return 2 * 4 * problem.score_count
-
-
-def run(call: Call, block_size: int | None) -> mx.array:
+def _attend(call: Call) -> mx.array:
     """The formula of this module's docstring, in one piece."""
     problem = call.problem
     groups = problem.query_heads // problem.key_heads
@@ -48,9 +50,8 @@ def run(call: Call, block_size: int | None) -> mx.array:
     if problem.softcap is not None:
         scores = problem.softcap * mx.tanh(scores / problem.softcap)
     mask = call.mask
-    structure = Causal() if problem.mask == "causal" else problem.structure
-    if structure is not None:
-        mask = as_array(structure, problem.query_length, problem.key_length)
+    if problem.visible is not None:
+        mask = as_array(problem.visible, problem.query_length, problem.key_length)
     if mask is not None:
         mask = mask if mask.dtype == mx.bool_ else mask.astype(mx.float32)
         full = mx.broadcast_to(mask, (*call.q.shape[:3], problem.key_length))
@@ -64,3 +65,6 @@ def run(call: Call, block_size: int | None) -> mx.array:
     if call.sinks is not None:
         weights = weights[..., 1:]
     return mx.flatten(weights @ values, 1, 2).astype(call.dtype)
+
+
+reference = Reference()

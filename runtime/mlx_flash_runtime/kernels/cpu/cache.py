@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ... import user_cache
+from ...environment import user_cache
 from . import toolchain
 from .toolchain import BuildError, Toolchain, short_hash
 

@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 import mlx.core as mx
 
-from ...environment import may_build
-from ...log import announce, logger
+from ...environment.log import announce, logger
+from ...environment.variables import may_build
 from . import cache
 from .toolchain import MODULE, BuildError, Toolchain
 

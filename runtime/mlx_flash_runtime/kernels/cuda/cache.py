@@ -14,9 +14,9 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from ... import whole_files
-from ...environment import may_build
-from ...log import logger
+from ...environment import whole_files
+from ...environment.log import logger
+from ...environment.variables import may_build
 from . import nvrtc
 from .source import PRELUDE, Input, Source
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
 import mlx.core as mx
 
-from ...log import logger
-from ...problem import Call, MaskKind, Problem
+from ...environment.log import logger
+from ...problem import MaskKind, Problem
 from . import cache
 from .nvrtc import CompileError
 from .source import Input, Source
@@ -37,24 +38,29 @@ _MASK_ARRAY = "mask + batch * mask_strides[0] + head * mask_strides[1], mask_str
 _NO_MASK_ARRAY = "nullptr, 0, 0"
 
 
-def attention(call: Call, capability: tuple[int, int]) -> mx.array:
-    """The call by the kernel on a GPU of that compute capability, `[B, H, L, D_v]`: a mask of the kinds in MASKS,
-    and q, k, v of one type; it has no gradient and no vmap of its own."""
-    problem = call.problem
+def attention(
+    problem: Problem, capability: tuple[int, int], arrays: Sequence[mx.array]
+) -> mx.array:
+    """The kernel on a GPU of that compute capability, `[B, H, L, D_v]`: a mask of the kinds in MASKS;
+    it has no gradient and no vmap of its own.
+
+    `arrays` are q, k, v, the scale as `[1]` in float32, then mask and sinks if any.
+    """
     cut = tiles(problem, capability)
     assert cut is not None
-    inputs = [call.q, call.k, call.v, _scale(call.scale)]
+    q, k, v, scale, *rest = arrays
+    dtype: mx.Dtype = getattr(mx, problem.dtype)
+    inputs = [q.astype(dtype), k.astype(dtype), v.astype(dtype), scale]
     if _reads_mask(problem):
-        assert call.mask is not None
-        mask = call.mask.astype(call.q.dtype) if problem.mask == "additive" else call.mask
-        inputs.append(mx.broadcast_to(mask, (*call.q.shape[:3], problem.key_length)))
-    if call.sinks is not None:
-        inputs.append(call.sinks.astype(mx.float32))
+        mask = rest[0].astype(dtype) if problem.mask == "additive" else rest[0]
+        inputs.append(mx.broadcast_to(mask, (*q.shape[:3], problem.key_length)))
+    if problem.sinks:
+        inputs.append(rest[-1].astype(mx.float32))
     blocks = -(-problem.query_length // cut.queries)
     (out,) = _kernel(source_of(problem, capability), cut.memory)(
         inputs=inputs,
-        output_shapes=[(*call.q.shape[:3], problem.value_head_dim)],
-        output_dtypes=[call.q.dtype],
+        output_shapes=[(*q.shape[:3], problem.value_head_dim)],
+        output_dtypes=[dtype],
         grid=(blocks * cut.threads, problem.query_heads, problem.batch),
         threadgroup=(cut.threads, 1, 1),
     )
@@ -96,13 +102,6 @@ def source_of(problem: Problem, capability: tuple[int, int]) -> Source:
 
 def _reads_mask(problem: Problem) -> bool:
     return problem.has_array_mask and problem.mask != "window"
-
-
-@lru_cache(maxsize=64)
-def _scale(scale: float) -> mx.array:
-    array = mx.array([scale], mx.float32)
-    mx.eval(array)
-    return array
 
 
 @lru_cache(maxsize=256)

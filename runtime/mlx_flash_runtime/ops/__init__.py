@@ -1,0 +1,1 @@
+"""MLX operations that several routes and rewritings share."""

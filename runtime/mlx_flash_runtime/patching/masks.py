@@ -1,0 +1,28 @@
+"""The masks that mlx-lm makes, remembering what they say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import mlx.core as mx
+
+from ..problem.masks import Causal, Window, remember
+
+
+def remembering(original: Callable[..., mx.array]) -> Callable[..., mx.array]:
+    """mlx-lm's `create_causal_mask`, remembering what its masks say; those with padding are arrays like any other."""
+
+    @wraps(original)
+    def create_causal_mask(
+        N: int, offset: int = 0, window_size: int | None = None, *args: Any, **padding: Any
+    ) -> mx.array:
+        mask = original(N, offset, window_size, *args, **padding)
+        padded = any(x is not None for x in (*args, *padding.values()))
+        numbers = type(N) is type(offset) is int and (window_size is None or type(window_size) is int)
+        if padded or not numbers or mask.shape != (N, offset + N) or (window_size is not None and window_size < 1):
+            return mask
+        return remember(mask, Causal() if window_size is None else Window(window_size))
+
+    return create_causal_mask

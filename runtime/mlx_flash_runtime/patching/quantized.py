@@ -1,0 +1,166 @@
+"""Attention over keys and values that mlx-lm keeps quantized.
+
+Stock mlx-lm multiplies with the quantized arrays themselves, which leaves scores of H x L x S elements. For one or a
+few queries that is best, as nothing but the quantized bytes is read. For many queries the keys and values are
+dequantized here, some heads at a time (heads are independent of each other), and go where any attention call goes.
+
+On CUDA they always are: that backend's quantized_matmul (MLX 0.32.4) takes no slice of a cache, and where keys are
+broadcast over groups of query heads, it takes the first head's keys for all.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any
+
+import mlx.core as mx
+
+from ..ops.online_softmax import after
+from ..planning import layers
+from ..planning.counts import Kind
+from ..planning.machine import current_device
+from ..problem import phase_of
+from ..routes import as_float
+from . import state
+
+NAME = "quantized"
+
+# Few queries read the keys and values once: dequantized ones are more bytes to read.
+_FEW_QUERIES = 8
+# Bytes of keys and values that are dequantized at once.
+_BYTES_AT_ONCE = 2**27
+
+Quantized = Sequence[mx.array]
+_SINKS = "on the quantized keys and values, with sinks"
+
+
+def by_blocks(original: Callable[..., mx.array]) -> Callable[..., mx.array]:
+    """mlx-lm's `quantized_scaled_dot_product_attention`, which for many queries goes by way of dequantized heads."""
+
+    @wraps(original)
+    def quantized_scaled_dot_product_attention(
+        queries: mx.array,
+        q_keys: Quantized,
+        q_values: Quantized,
+        scale: float,
+        mask: Any,
+        group_size: int = 64,
+        bits: int = 8,
+        **more: Any,  # of another release
+    ) -> mx.array:
+        if state.planner is not None and not more:
+            done = _attention(queries, q_keys, q_values, scale, mask, None, group_size, bits)
+            if done is not None:
+                layers.count(done[1], sys._getframe(1))
+                return done[0]
+        return original(queries, q_keys, q_values, scale=scale, mask=mask, group_size=group_size, bits=bits, **more)
+
+    return quantized_scaled_dot_product_attention
+
+
+def with_sinks(original: Callable[..., mx.array]) -> Callable[..., mx.array]:
+    """mlx-lm's `scaled_dot_product_attention`, which refuses sinks over a quantized cache, with them."""
+
+    @wraps(original)
+    def scaled_dot_product_attention(
+        queries: mx.array,
+        keys: Any,
+        values: Any,
+        cache: Any,
+        scale: float,
+        mask: Any,
+        sinks: mx.array | None = None,
+        **more: Any,  # of another release
+    ) -> mx.array:
+        if sinks is None or state.planner is None or more or not hasattr(cache, "bits"):
+            return original(queries, keys, values, cache, scale=scale, mask=mask, sinks=sinks, **more)
+        arguments = (queries, keys, values, scale, mask, sinks, cache.group_size, cache.bits)
+        done = _attention(*arguments)
+        if done is None:
+            kind = Kind(phase_of(queries.shape[2], keys[0].shape[2]), NAME, _SINKS)
+            done = _products(*arguments), kind
+        layers.count(done[1], sys._getframe(1))
+        return done[0]
+
+    return scaled_dot_product_attention
+
+
+def _attention(
+    queries: mx.array,
+    q_keys: Quantized,
+    q_values: Quantized,
+    scale: float,
+    mask: Any,
+    sinks: mx.array | None,
+    group_size: int,
+    bits: int,
+) -> tuple[mx.array, Kind] | None:
+    """The call on dequantized heads and its kind; None where the quantized products are better (for few queries, or
+    where MLX's unfused attention would be all they get) and for what a route does not take."""
+    planner = state.planner
+    assert planner is not None
+    products_work = current_device().backend != "cuda"
+    factor = as_float(scale)
+    if factor is None or (products_work and queries.shape[2] <= _FEW_QUERIES):
+        return None
+    heads, key_heads = queries.shape[1], q_keys[0].shape[1]
+    groups = heads // key_heads
+    at_once = _heads_at_once(q_keys, q_values, bits)
+    parts: list[mx.array] = []
+    for first in range(0, key_heads, at_once):
+        own = slice(first, min(first + at_once, key_heads))
+        queried = slice(groups * own.start, groups * own.stop)
+        k, v = (  # after the heads before, as MLX is lazy and would dequantize many at once
+            mx.dequantize(
+                x[:, own], after(scales[:, own], *parts[-1:]), biases[:, own], group_size=group_size, bits=bits
+            )
+            for x, scales, biases in (q_keys, q_values)
+        )
+        q = queries[:, queried]
+        own_mask = mask[:, queried] if isinstance(mask, mx.array) and mask.ndim == 4 and mask.shape[1] > 1 else mask
+        own_sinks = None if sinks is None else sinks[queried]
+        plan = planner.lookup(q, k, v, own_mask, own_sinks)
+        if plan.problem is None or (products_work and not plan.improves):
+            return None
+        parts.append(plan.run(q, k, v, factor, own_mask, own_sinks))
+    phase, route, reason = plan.kind
+    out = parts[0] if len(parts) == 1 else mx.concatenate(parts, axis=1)
+    return out, Kind(phase, NAME, f"dequantized some heads at a time, then {route}: {reason}")
+
+
+def _heads_at_once(q_keys: Quantized, q_values: Quantized, bits: int) -> int:
+    """Key heads whose keys and values together take about `_BYTES_AT_ONCE`, in the type of their scales."""
+    numbers = sum(x[0][:, :1].size * 32 // bits for x in (q_keys, q_values))
+    return max(1, _BYTES_AT_ONCE // (numbers * q_keys[1].dtype.size))
+
+
+def _products(
+    queries: mx.array,
+    q_keys: Quantized,
+    q_values: Quantized,
+    scale: float,
+    mask: Any,
+    sinks: mx.array,
+    group_size: int,
+    bits: int,
+) -> mx.array:
+    """softmax(scale * Q K^T + mask, with sinks) V on the quantized arrays: [B, H, L, D_v]. The query heads of one key
+    head are rows of one product: nothing is broadcast."""
+    key_heads, (heads, length) = q_keys[0].shape[1], queries.shape[1:3]
+    (k, k_scales, k_biases), (v, v_scales, v_biases) = q_keys, q_values
+    rows = scale * mx.reshape(queries, (queries.shape[0], key_heads, -1, queries.shape[-1]))
+    scores = mx.quantized_matmul(rows, k, k_scales, k_biases, transpose=True, group_size=group_size, bits=bits)
+    key_length = scores.shape[-1]
+    scores = mx.reshape(scores, (-1, heads, length, key_length))
+    if isinstance(mask, str):
+        mask = mx.arange(key_length - length, key_length)[:, None] >= mx.arange(key_length)
+    if mask is not None:
+        hidden = mx.array(mx.finfo(scores.dtype).min, scores.dtype)
+        scores = mx.where(mask, scores, hidden) if mask.dtype == mx.bool_ else scores + mask
+    column = mx.broadcast_to(sinks.astype(scores.dtype)[:, None, None], (*scores.shape[:-1], 1))
+    weights = mx.softmax(mx.concatenate([column, scores], axis=-1), axis=-1, precise=True)[..., 1:]
+    weights = mx.reshape(weights, (-1, key_heads, heads // key_heads * length, key_length))
+    out = mx.quantized_matmul(weights, v, v_scales, v_biases, transpose=False, group_size=group_size, bits=bits)
+    return mx.reshape(out, (*queries.shape[:3], -1))

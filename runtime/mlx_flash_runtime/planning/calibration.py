@@ -1,0 +1,151 @@
+"""What `mlx-flash tune` measured on this machine: the fastest route by class of problem.
+
+A class is everything that the choice may depend on: device, release of MLX, version of this package, type, head dims,
+kind of mask, query heads per key head, phase, and lengths, window and heads to the power of two below. The file is
+
+    {"format": 1, "classes": {CLASS: {"route": NAME, "gain": NUMBER, "ms": {PHASE: {NAME: NUMBER}}}}}
+
+where NAME is a route's, or `stock` for MLX's own function; `gain` says how many times as fast as that the route is (in
+the phase where it gains least, null where MLX's own did not fit in memory).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from ..environment import user_cache, whole_files
+from ..environment.log import logger
+from ..problem import Device, Phase, Problem
+from ..stock import gradient
+from ..version import __version__
+
+STOCK = "stock"
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The fastest route of a class, and the milliseconds of all that were measured, by phase."""
+
+    route: str
+    gain: float | None
+    ms: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+def path() -> Path:
+    """`MLX_FLASH_CALIBRATION`, or a file in the user's folder for caches."""
+    named = os.environ.get("MLX_FLASH_CALIBRATION", "")
+    return Path(named) if named else user_cache.folder() / "calibration.json"
+
+
+def route_of(problem: Problem, device: Device) -> str | None:
+    """The route that was measured to be the fastest for the class of `problem`; None where nothing was measured, as on
+    every device that is not this machine's."""
+    measured = _read_once()
+    if not measured or not device.name:
+        return None
+    found = measured.get(class_of(problem, device))
+    return None if found is None else found.route
+
+
+def class_of(problem: Problem, device: Device) -> str:
+    """The class of a problem on a device, as the file has it."""
+    p = problem
+    mask: str = p.mask
+    if p.window is not None:
+        mask = f"window 2^{_bucket(p.window)}"
+    elif p.mask in ("bool", "additive"):
+        mask += " by " + "x".join("1" if size == 1 else "n" for size in p.mask_shape)
+    elif p.mask == "causal" and p.query_length == 1:  # which hides nothing
+        mask = "none"
+    return machine_of(device) + ", ".join(
+        [
+            phase_of(p, device),
+            p.dtype,
+            f"head dims {p.head_dim}/{p.value_head_dim}",
+            f"{p.query_heads // p.key_heads} per key head",
+            f"mask {mask}",
+            *(["sinks"] if p.sinks else []),
+            *([f"softcap {p.softcap:g}"] if p.softcap is not None else []),
+            f"2^{_bucket(p.query_length)} queries",
+            f"2^{_bucket(p.key_length)} keys",
+            f"2^{_bucket(p.batch * p.query_heads)} heads",
+        ]
+    )
+
+
+def machine_of(device: Device) -> str:
+    """What all classes of a device and these versions start with."""
+    # Before the kernel was built, other routes were the fastest.
+    without = "" if device.tf32 else " without TF32"
+    without += " without kernel" if device.backend in ("cpu", "cuda") and not device.own_kernel else ""
+    return f"{device.backend} {device.name}{without}, mlx {'.'.join(map(str, device.mlx))}, runtime {__version__}, "
+
+
+def phase_of(problem: Problem, device: Device) -> Phase:
+    """The phase of a class: prefill and training are one where nobody can tell a call which it is."""
+    if problem.phase == "decode" or (device.backend != "cpu" and gradient.shows()):
+        return problem.phase
+    return "prefill or training"
+
+
+def _bucket(count: int) -> int:
+    return count.bit_length() - 1
+
+
+@lru_cache(maxsize=1)
+def _read_once() -> dict[str, Measured]:
+    return read()
+
+
+def read() -> dict[str, Measured]:
+    """The classes of the file, empty without one. A file that is not what `save` writes is a warning, and counts as
+    none: the rules that this package ships apply then."""
+    file = path()
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+        if data["format"] != _FORMAT:
+            raise ValueError(f"it is of format {data['format']!r}, not {_FORMAT}")
+        return {name: _measured(entry) for name, entry in data["classes"].items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        logger.warning("flash attention: %s is ignored, mlx-flash tune writes it anew: %s", file, error)
+        return {}
+
+
+def _measured(entry: Any) -> Measured:
+    route, gain, ms = entry["route"], entry["gain"], entry["ms"]
+    if not isinstance(route, str):
+        raise ValueError(f"{route!r} is not a route")
+    if not isinstance(gain, float | int | None):
+        raise ValueError(f"{gain!r} is not a gain")
+    for milliseconds in (number for times in ms.values() for number in times.values()):
+        if not isinstance(milliseconds, float | int):
+            raise ValueError(f"{milliseconds!r} is not a time")
+    return Measured(route, gain, ms)
+
+
+def save(measured: dict[str, Measured]) -> None:
+    """Adds classes to the file, which is replaced in one step: a reader never finds half of it. Raises OSError."""
+    file = path()
+    classes = {name: asdict(entry) for name, entry in {**read(), **measured}.items()}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"format": _FORMAT, "classes": classes}, indent=1)
+    whole_files.write(file, f"{text}\n".encode())
+    _read_once.cache_clear()
+
+
+def forget() -> bool:
+    """Deletes the file; whether there was one. Raises OSError."""
+    _read_once.cache_clear()
+    try:
+        path().unlink()
+    except FileNotFoundError:
+        return False
+    return True

@@ -1,0 +1,57 @@
+"""What the planner remembers for a kind of call: the route, how to run it, and how to count it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .. import stock
+from ..problem import Launch, Problem
+from ..routes import native
+from .choice import Choice
+from .counts import Calls, Decision, Kind, calls_of
+from .layers import LEARNED_CALLS
+
+
+@dataclass(eq=False, slots=True)
+class Plan:
+    """How calls of one key are run: `run(q, k, v, scale, mask, sinks)`, with MLX's own arguments.
+
+    `choice` is None where the call is MLX's own to judge. `in_training` is the plan for when a
+    gradient is traced, where that is another one. `kind` is what a call counts as, `calls` counts
+    them; in the next `to_learn` of them the layer is looked for, see `layers`. `keeps_rope_scores` is
+    for multi-head latent attention: it was tried without such scores, and is no better then.
+    """
+
+    kind: Kind
+    run: Launch
+    choice: Choice | None = None
+    in_training: Plan | None = None
+    to_learn: int = LEARNED_CALLS
+    keeps_rope_scores: bool = False
+    calls: Calls = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.calls = calls_of(self.kind)
+
+    @property
+    def problem(self) -> Problem | None:
+        """What was planned; None where the call is MLX's own to judge."""
+        return None if self.choice is None else self.choice.problem
+
+    @property
+    def decision(self) -> Decision:
+        """The route's name and the reason for it."""
+        return self.kind.decision
+
+    @property
+    def improves(self) -> bool:
+        """Whether it is better than MLX's unfused attention, known so rather than for lack of anything
+        else."""
+        return self.choice is not None and self.choice.route.improves
+
+
+# A call that MLX itself rejects (it words the error), or that asks something of MLX that no route
+# describes.
+UNPLANNED = Plan(
+    Kind("unknown", native.name, "the arguments are MLX's own to judge"), run=stock.launch
+)

@@ -1,0 +1,227 @@
+"""One question, asked per call: which route? One table remembers the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from sys import _getframe
+from typing import Any
+
+import mlx.core as mx
+
+from ..problem import Device, Launch, Problem
+from ..problem.masks import StructuredMask
+from ..routes import ROUTES, native
+from ..settings import Settings
+from ..stock import gradient
+from . import layers
+from .choice import Choice, choose
+from .counts import Kind
+from .machine import current_device
+from .plan import UNPLANNED, Plan
+
+Key = tuple[Any, ...]
+
+# A decoding loop meets a new key length with every token: the table starts over rather than grow.
+_MOST_PLANS = 4096
+
+
+class Planner:
+    """Plans calls under fixed settings and remembers the plans.
+
+    For the device of the call, or for a `device` that it is told of, and then for calls inside or
+    outside of a gradient as it is told by `training`.
+    """
+
+    def __init__(
+        self, settings: Settings, device: Device | None = None, training: bool = False
+    ) -> None:
+        self.settings = settings
+        self.plans: dict[Key, Plan] = {}
+        self._told = None if device is None else (device, training)
+        # Where there is a GPU, either device may be a thread's default at the time of a call.
+        self._device_varies = mx.metal.is_available() or mx.cuda.is_available()
+        gradient.shows()  # asks MLX once, here, outside of any gradient
+
+    def attend(self, q: Any, k: Any, v: Any, scale: Any, mask: Any, sinks: Any) -> mx.array:
+        """One call of the program: planned, counted for the layer that the caller's caller is, and
+        run. The arguments are those of `mx.fast.scaled_dot_product_attention`, of any type."""
+        plan = self.lookup(q, k, v, mask, sinks)
+        next(plan.calls.numbers)
+        if plan.to_learn or layers.in_every_call:
+            plan.to_learn -= plan.to_learn > 0
+            layers.find(plan.kind, _getframe(2))
+        return plan.run(q, k, v, scale, mask, sinks)
+
+    def lookup(
+        self, q: Any, k: Any, v: Any, mask: Any, sinks: Any, softcap: float | None = None
+    ) -> Plan:
+        """The plan of one call, for a gradient where one is traced now and that makes a difference."""
+        try:
+            key = (
+                q.shape,
+                k.shape,
+                v.shape,
+                q.dtype,
+                k.dtype,
+                v.dtype,
+                mask if mask is None else _mask_key(mask),
+                sinks if sinks is None else (sinks.shape, sinks.dtype),
+                softcap,
+                mx.default_device() if self._device_varies else None,
+            )
+            plan = self.plans.get(key)
+        except (AttributeError, TypeError):  # no arrays: MLX says so best
+            return UNPLANNED
+        if plan is None:
+            plan = self._new(key, q, k, v, mask, sinks, softcap)
+        if plan.in_training is not None and gradient.is_traced():
+            return plan.in_training
+        return plan
+
+    def forget(self) -> None:
+        """Has every call planned anew: the machine has got something."""
+        self.plans.clear()
+
+    def _new(
+        self, key: Key, q: mx.array, k: mx.array, v: mx.array, mask: Any, sinks: Any, softcap: Any
+    ) -> Plan:
+        problem = Problem.of(q, k, v, mask, sinks, softcap=softcap)
+        if problem is None:
+            return UNPLANNED
+        if len(self.plans) >= _MOST_PLANS:
+            self.plans.clear()
+        shared = _decode_key(key)
+        plan = None if shared is None else self.plans.get(shared)
+        if plan is None:
+            plan = self._planned(key, problem, mask)
+            if shared is not None and plan.choice is not None and plan.choice.route.is_stock:
+                self.plans[shared] = plan
+        self.plans[key] = plan
+        return plan
+
+    def _planned(self, key: Key, problem: Problem, mask: Any) -> Plan:
+        """The plan of a problem that is new."""
+        if self._told is not None:
+            device, training = self._told
+            problem = replace(problem, training=training)
+            return _plan(choose(problem, device, self.settings), mask)
+        device = current_device()
+        for route in ROUTES:
+            if self.settings.route in (None, route.name):
+                route.prepare(problem, device, forget_plans)
+        choice = choose(problem, device, self.settings)
+        plan = self._with_gradient(key, choice, mask)
+        if choice.route is native and self.settings.route is None:
+            for route in ROUTES:
+                calls, why = route.first_calls(problem, device)
+                if calls:
+                    return self._first_calls(key, calls, replace(choice, route=route, reason=why), plan)
+        return plan
+
+    def _with_gradient(self, key: Key, choice: Choice, mask: Any) -> Plan:
+        """The plan of a choice, with another one for gradients where that makes a difference."""
+        problem, device = choice.problem, choice.device
+        # Asking MLX whether a gradient is traced costs more than planning: it is left where the
+        # answer changes nothing, as in decode, of which nobody takes a gradient.
+        if not gradient.shows() or device.backend == "cpu" or problem.phase == "decode":
+            return _plan(choice, mask, unsure=True)
+        training = choose(replace(problem, training=True), device, self.settings)
+        if not training.route.is_stock:
+            return _plan(choice, mask, in_training=_plan(training, mask))
+        if choice.route.is_stock:
+            return _plan(choice, mask, unsure=True)
+        if choice.route.finds_gradients:
+            over = partial(self._settle, key, _plan(training, mask, unsure=True))
+            return _plan(choice, mask, unsure=True, in_gradient=over)
+        return _plan(choice, mask, in_training=_plan(training, mask))
+
+    def _first_calls(self, key: Key, calls: int, choice: Choice, then: Plan) -> Plan:
+        """So many calls as `choice` says; those after them, and all once there is a gradient, by
+        `then`."""
+        over = partial(self._settle, key, then)
+        launch = choice.route.launch(choice.problem, choice.device, None, over)
+        left = iter(range(calls - 1, 0, -1))
+
+        def run(q: Any, k: Any, v: Any, scale: Any, mask: Any, sinks: Any) -> mx.array:
+            if next(left, 0) == 0:
+                over()
+            return launch(q, k, v, scale, mask, sinks)
+
+        kind = Kind(then.kind.phase, *choice.decision)
+        return Plan(kind, run, choice, then.in_training)
+
+    def _settle(self, key: Key, plan: Plan) -> None:
+        """Has calls of that key go on by `plan`."""
+        self.plans[key] = plan
+
+
+def _plan(
+    choice: Choice,
+    mask: Any,
+    *,
+    unsure: bool = False,
+    in_training: Plan | None = None,
+    in_gradient: Callable[[], None] | None = None,
+) -> Plan:
+    """A choice, ready to run. `unsure` says that it is not asked whether a gradient is traced."""
+    problem, device = choice.problem, choice.device
+    launch = choice.route.launch(problem, device, choice.block_size, in_gradient)
+    if problem.mask == "causal" and isinstance(mask, mx.array):
+        launch = _in_a_word(launch)
+    phase = problem.phase
+    if unsure and phase in ("prefill", "training"):
+        phase = "prefill or training"
+    return Plan(Kind(phase, *choice.decision), launch, choice, in_training)
+
+
+def _mask_key(mask: Any) -> Any:
+    """What a plan depends on in a mask: that of an array is its shape and its type or structure."""
+    if not isinstance(mask, mx.array):
+        return mask
+    if isinstance(mask, StructuredMask):
+        return mask.shape, mask.structure or mask.dtype
+    return mask.shape, mask.dtype
+
+
+def _decode_key(key: Key) -> Key | None:
+    """The key that decoded tokens share whose calls go to MLX: with the length of the keys no further
+    than to a power of two, as calibrations count it. None for other calls: of more than one query,
+    with sinks, or with a mask that is no array for all keys."""
+    queries, keys, values, *types, mask, sinks, softcap, device = key
+    if len(queries) != 4 or queries[2] != 1 or keys[:3] != values[:3] or sinks or softcap:
+        return None
+    if mask is not None:
+        if not isinstance(mask, tuple) or mask[0][-1:] != keys[2:3]:
+            return None
+        if not isinstance(mask[1], mx.Dtype):
+            return None
+        mask = mask[0][:-1], mask[1]
+    length = keys[2].bit_length()
+    return "decode", queries, keys[:2], length, keys[3], values[3], *types, mask, device
+
+
+def _in_a_word(launch: Launch) -> Launch:
+    """`launch` with "causal" for a causal mask that is an array: MLX skips what the word hides, and
+    reads all of an array."""
+
+    def run(q: Any, k: Any, v: Any, scale: Any, mask: Any, sinks: Any) -> mx.array:
+        return launch(q, k, v, scale, "causal", sinks)
+
+    return run
+
+
+_planners: dict[Settings, Planner] = {}
+
+
+def planner_for(settings: Settings) -> Planner:
+    """The planner of these settings, with the plans it has made so far."""
+    found = _planners.get(settings)
+    return found if found is not None else _planners.setdefault(settings, Planner(settings))
+
+
+def forget_plans() -> None:
+    """Has every such planner plan anew."""
+    for planner in list(_planners.values()):
+        planner.forget()

@@ -1,0 +1,19 @@
+"""An attention call as data: its shapes, its mask by what it says, and the device. Nothing here runs or looks anything up."""
+
+from .call import Attend, Call, Launch
+from .device import Backend, Device
+from .problem import PHASES, MaskKind, Phase, Problem, phase_of, promoted
+
+__all__ = [
+    "PHASES",
+    "Attend",
+    "Backend",
+    "Call",
+    "Device",
+    "Launch",
+    "MaskKind",
+    "Phase",
+    "Problem",
+    "phase_of",
+    "promoted",
+]

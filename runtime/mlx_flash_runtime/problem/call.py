@@ -1,0 +1,37 @@
+"""One attention call with its arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+
+from .problem import Problem, promoted
+
+
+@dataclass(eq=False, slots=True)  # not frozen, which is slow to make: there is one for every call
+class Call:
+    """One attention call with its arrays, of the shapes that `problem` says. `mask` is None unless the
+    mask reached us as an array."""
+
+    problem: Problem
+    q: mx.array
+    k: mx.array
+    v: mx.array
+    scale: float
+    mask: mx.array | None = None
+    sinks: mx.array | None = None
+
+    @property
+    def dtype(self) -> mx.Dtype:
+        """The type of the output."""
+        return promoted(self.q.dtype, self.k.dtype, self.v.dtype)
+
+
+# Attention as a function of a call, `[batch, query_heads, query_length, value_head_dim]`.
+Attend = Callable[[Call], mx.array]
+# The same as a function of q, k, v, scale, mask and sinks as MLX's own function takes them: what a
+# program's call becomes without a `Call` being made.
+Launch = Callable[[mx.array, mx.array, mx.array, Any, Any, "mx.array | None"], mx.array]

@@ -1,0 +1,205 @@
+"""What the planner decides about: one attention call by its shapes, types and mask."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Literal, get_args
+
+import mlx.core as mx
+
+from .masks import Causal, Prefix, Segments, Structure, Window, structure_of
+
+MaskKind = Literal["none", "causal", "window", "prefix", "segments", "bool", "additive"]
+Phase = Literal["prefill", "training", "prefill or training", "decode", "unknown"]
+PHASES: tuple[Phase, ...] = get_args(Phase)
+
+# A query or a few, as of speculative decoding, on the keys of a cache.
+_DECODED_QUERIES = 8
+
+_ITEM_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
+_KINDS: dict[type, MaskKind] = {Causal: "causal", Window: "window", Prefix: "prefix", Segments: "segments"}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One attention call: `softmax(scale * q @ k.T + mask, with sinks) @ v`.
+
+    q is `[batch, query_heads, query_length, head_dim]`, k `[batch, key_heads, key_length, head_dim]`,
+    v `[batch, key_heads, key_length, value_head_dim]`; `dtype` names the type that the three promote to. The mask is
+    described by its structure where that is known (`structure`, except for "causal", which says it all); `mask_shape`
+    is an array's own shape before broadcasting, `()` without one. With `softcap` the scores are
+    `softcap * tanh(scores / softcap)` before the mask. `training` says that a gradient is known to be traced.
+    """
+
+    batch: int
+    query_heads: int
+    key_heads: int
+    query_length: int
+    key_length: int
+    head_dim: int
+    value_head_dim: int
+    dtype: str = "float32"
+    mask: MaskKind = "none"
+    mask_shape: tuple[int, ...] = ()
+    structure: Structure | None = None
+    sinks: bool = False
+    softcap: float | None = None
+    training: bool = False
+
+    @property
+    def window(self) -> int | None:
+        """The size of a sliding window, or None."""
+        return self.structure.size if isinstance(self.structure, Window) else None
+
+    @property
+    def visible(self) -> Structure | None:
+        """Which keys each query sees, where the mask is known to say so; None without a mask and for
+        an array of unknown origin."""
+        return Causal() if self.mask == "causal" else self.structure
+
+    @property
+    def has_array_mask(self) -> bool:
+        """Whether the mask reaches MLX as an array: it is one, or a structure that MLX has no name for."""
+        return self.mask not in ("none", "causal")
+
+    @property
+    def item_bytes(self) -> int:
+        """Bytes of one element of q, k, v and the output."""
+        return _ITEM_BYTES[self.dtype]
+
+    @property
+    def score_count(self) -> int:
+        """Elements of the full score matrix, `[batch, query_heads, query_length, key_length]`."""
+        return self.batch * self.query_heads * self.query_length * self.key_length
+
+    @property
+    def output_bytes(self) -> int:
+        """Bytes of the output, `[batch, query_heads, query_length, value_head_dim]`."""
+        return self.item_bytes * self.batch * self.query_heads * self.query_length * self.value_head_dim
+
+    def skipped_share(self, block_size: int = 128) -> float:
+        """The share of the score blocks, `block_size` queries by as many keys, that the mask's
+        structure hides entirely."""
+        structure = self.visible
+        if structure is None or self.query_length > self.key_length:
+            return 0.0
+        offset = self.key_length - self.query_length
+        rows = range(0, self.query_length, block_size)
+        columns = -(-self.key_length // block_size)
+        seen = 0
+        for start in rows:
+            stop = min(start + block_size, self.query_length)
+            first, last = structure.first(offset + start), structure.last(offset + stop - 1)
+            seen += last // block_size - first // block_size + 1
+        return 1 - seen / (len(rows) * columns)
+
+    def __str__(self) -> str:
+        """In words, as `32/8 heads, head dim 64, 8,192 queries on 8,192 keys, causal, bfloat16`."""
+        heads, keys, dims = self.query_heads, self.key_heads, (self.head_dim, self.value_head_dim)
+        words = [
+            *([f"batch {self.batch}"] if self.batch > 1 else []),
+            f"{heads} heads" if heads == keys else f"{heads}/{keys} heads",
+            f"head dim {dims[0]}" if dims[0] == dims[1] else f"head dims {dims[0]}/{dims[1]}",
+            f"{_several(self.query_length, 'query', 'queries')} on {_several(self.key_length, 'key', 'keys')}",
+            {"none": "no mask", "bool": "bool mask", "additive": "additive mask"}.get(self.mask, self.mask)
+            + (f" of {self.window:,}" if self.window else ""),
+            *(["sinks"] if self.sinks else []),
+            *([f"softcap {self.softcap:g}"] if self.softcap is not None else []),
+            self.dtype,
+            *(["with its gradient"] if self.training else []),
+        ]
+        return ", ".join(words)
+
+    @property
+    def phase(self) -> Phase:
+        """What the call is part of, as far as its shapes tell: `decode` for at most 8 queries on more keys."""
+        return "training" if self.training else phase_of(self.query_length, self.key_length)
+
+    @classmethod
+    def of(
+        cls,
+        q: object,
+        k: object,
+        v: object,
+        mask: object = None,
+        sinks: object = None,
+        *,
+        softcap: float | None = None,
+        training: bool = False,
+    ) -> Problem | None:
+        """The problem of one call, or None where it is for MLX itself to judge: arguments that it may reject, types
+        that no route computes in (float64, integer queries)."""
+        if not (isinstance(q, mx.array) and isinstance(k, mx.array) and isinstance(v, mx.array)):
+            return None
+        if not (q.ndim == k.ndim == v.ndim == 4):
+            return None
+        batch, query_heads, query_length, head_dim = q.shape
+        _, key_heads, key_length, value_head_dim = v.shape
+        if k.shape != (batch, key_heads, key_length, head_dim) or v.shape[0] != batch:
+            return None
+        if prod((*q.shape, *v.shape)) == 0 or query_heads % key_heads:
+            return None
+        dtype = promoted(q.dtype, k.dtype, v.dtype)
+        if not (mx.issubdtype(q.dtype, mx.floating) and mx.issubdtype(dtype, mx.floating)) or dtype == mx.float64:
+            return None
+        structure = structure_of(mask, query_length, key_length) if isinstance(mask, mx.array) else None
+        kind = (
+            _KINDS[type(structure)]
+            if structure
+            else _mask_kind(mask, (batch, query_heads, query_length, key_length), dtype)
+        )
+        if kind is None:
+            return None
+        if sinks is not None and not (
+            isinstance(sinks, mx.array) and sinks.shape == (query_heads,) and promoted(dtype, sinks.dtype) == dtype
+        ):
+            return None
+        return cls(
+            batch,
+            query_heads,
+            key_heads,
+            query_length,
+            key_length,
+            head_dim,
+            value_head_dim,
+            dtype=str(dtype).removeprefix("mlx.core."),
+            mask=kind,
+            mask_shape=tuple(mask.shape) if isinstance(mask, mx.array) and kind != "causal" else (),
+            structure=None if kind == "causal" else structure,
+            sinks=sinks is not None,
+            softcap=softcap,
+            training=training,
+        )
+
+
+def phase_of(query_length: int, key_length: int) -> Phase:
+    """The phase of a call that is not known to be part of training."""
+    return "decode" if query_length <= _DECODED_QUERIES and query_length < key_length else "prefill"
+
+
+def _several(count: int, one: str, more: str) -> str:
+    return f"{count:,} {one if count == 1 else more}"
+
+
+def _mask_kind(mask: object, scores: tuple[int, ...], dtype: mx.Dtype) -> MaskKind | None:
+    if mask is None:
+        return "none"
+    if isinstance(mask, str):
+        return "causal" if mask == "causal" else None
+    if not isinstance(mask, mx.array) or mask.ndim > 4:
+        return None
+    if any(own not in (1, full) for own, full in zip(reversed(mask.shape), reversed(scores), strict=False)):
+        return None
+    if mask.dtype == mx.bool_:
+        return "bool"
+    return "additive" if promoted(dtype, mask.dtype) == dtype else None
+
+
+def promoted(dtype: mx.Dtype, *others: mx.Dtype) -> mx.Dtype:
+    """The type that MLX's promotion gives `dtype` and `others` (`mx.result_type` is not in every MLX known here)."""
+    total = None
+    for other in others:
+        if other != dtype:
+            total = (mx.zeros((), dtype) if total is None else total) + mx.zeros((), other)
+    return dtype if total is None else total.dtype

@@ -1,0 +1,96 @@
+"""What every route has, with defaults for what most of them share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import mlx.core as mx
+
+from .. import stock
+from ..problem import Attend, Call, Device, Launch, Problem
+
+
+class Route:
+    """One way to compute attention: a name, a predicate that gives its reason, and the function.
+
+    A route says whether it `holds` (can run a problem on a device, exactly) and whether it `pays`
+    (is the fastest where it holds). It gives the function in one of two forms: `attend`, of a
+    `Call`, is enough; `launch`, of MLX's own arguments, is for where making a `Call` costs too much.
+    """
+
+    # What reports, `explain` and `MLX_FLASH_ROUTE` call it.
+    name: str
+    # Whether it gains anything over MLX's own function: not the routes that are left in the end.
+    improves = True
+    # Whether it is MLX's own function with the arguments as they are.
+    is_stock = False
+    # Whether it has no gradient and finds out in the middle of a call, see `launch`: to ask MLX costs
+    # more than such a route gains.
+    finds_gradients = False
+
+    def holds(self, problem: Problem, device: Device) -> tuple[bool, str]:
+        """Whether the route can run `problem` on `device`, exactly, and why or why not (a phrase
+        without sizes)."""
+        raise NotImplementedError
+
+    def pays(self, problem: Problem, device: Device) -> tuple[bool, str]:
+        """Whether it is faster, where it holds, than the routes that are asked after it, or needed
+        for memory; and the reason in a phrase. A calibration of this machine (`mlx-flash tune`)
+        knows better."""
+        raise NotImplementedError
+
+    def block_size(self, problem: Problem, device: Device) -> int | None:
+        """The block size that it would choose; None where it has no blocks that can be chosen."""
+        return None
+
+    def extra_memory(self, problem: Problem, device: Device, block_size: int | None) -> int:
+        """Predicted bytes at the peak of one forward call, beyond its inputs and its output."""
+        return 0
+
+    def attend(self, problem: Problem, device: Device, block_size: int | None) -> Attend:
+        """The attention itself for calls of `problem`; whatever depends on the problem alone is
+        worked out here, once, and not in each call. Computes nothing."""
+        raise NotImplementedError
+
+    def launch(
+        self,
+        problem: Problem,
+        device: Device,
+        block_size: int | None,
+        in_gradient: Callable[[], None] | None = None,
+    ) -> Launch:
+        """`attend` with MLX's own arguments. A scale that is no number goes to MLX, which words the
+        error. `in_gradient` is for a route without a gradient that finds out in the middle of a call
+        that one is taken."""
+        attend = self.attend(problem, device, block_size)
+        takes_mask = problem.has_array_mask
+
+        def run(q, k, v, scale, mask, sinks):  # type: ignore[no-untyped-def]  # as Launch says
+            factor = as_float(scale)
+            if factor is None:
+                return stock.attention(q, k, v, scale=scale, mask=mask, sinks=sinks)
+            return attend(Call(problem, q, k, v, factor, mask if takes_mask else None, sinks))
+
+        return run
+
+    def first_calls(self, problem: Problem, device: Device) -> tuple[int, str]:
+        """How many calls of a shape that is new to the process should run on this route before
+        MLX's fused kernel, which is the faster one once it has planned for the shape; and why."""
+        return 0, ""
+
+    def prepare(self, problem: Problem, device: Device, then: Callable[[], None]) -> None:
+        """Told of each problem that is planned: has made in the background what the route lacks for
+        it, if it is worth that, and calls `then` when it is there."""
+
+    def run(self, call: Call, device: Device, block_size: int | None = None) -> mx.array:
+        """One call by this route alone."""
+        return self.attend(call.problem, device, block_size)(call)
+
+
+def as_float(scale: object) -> float | None:
+    """A scale as MLX takes it, any number or an array of one; None for what MLX rejects, a traced
+    array included."""
+    try:
+        return float(scale) if hasattr(scale, "__float__") else None
+    except (TypeError, ValueError, OverflowError):
+        return None

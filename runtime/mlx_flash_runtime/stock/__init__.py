@@ -1,0 +1,27 @@
+"""What MLX itself does: its attention function, reached past the patch; which calls it fuses; whether
+a gradient is being traced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import mlx.core as mx
+
+from ..problem import Call
+
+Attention = Callable[..., mx.array]
+
+# The function that the patch replaced, or would.
+attention: Attention = mx.fast.scaled_dot_product_attention
+
+
+def launch(q: Any, k: Any, v: Any, scale: Any, mask: Any, sinks: Any) -> mx.array:
+    """MLX's own function with these arguments, as they are."""
+    return attention(q, k, v, scale=scale, mask=mask, sinks=sinks)
+
+
+def call(call: Call, **options: bool) -> mx.array:
+    """MLX's own function with the arguments of `call`."""
+    mask = "causal" if call.problem.mask == "causal" else call.mask
+    return attention(call.q, call.k, call.v, scale=call.scale, mask=mask, sinks=call.sinks, **options)

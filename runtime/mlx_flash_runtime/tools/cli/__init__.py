@@ -1,0 +1,27 @@
+"""The command `mlx-flash`."""
+
+from __future__ import annotations
+
+import sys
+
+from ...environment import loading
+
+
+def main() -> None:
+    """Runs the command. Without the packages of the extra `cli`, or an MLX that can be loaded, one line says what to
+    install, exit status 2; `mlx-flash doctor` needs no MLX."""
+    try:
+        from .group import mlx_flash
+
+        mlx_flash(prog_name="mlx-flash")
+    except ImportError as error:  # of rich and MLX where a subcommand is loaded
+        package = (error.name or "").partition(".")[0]
+        failure = loading.failure()
+        if package in ("click", "rich"):
+            message = f"mlx-flash needs {package}, which is not installed: pip install 'mlx-flash-runtime[cli]'"
+        elif failure is not None:
+            message = f"error: {failure}; {loading.advice()}"
+        else:
+            raise
+        print(message, file=sys.stderr)
+        raise SystemExit(2) from None

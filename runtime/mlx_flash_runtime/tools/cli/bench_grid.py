@@ -1,0 +1,80 @@
+"""`mlx-flash bench grid`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ...report import counted
+from ..bench import grid as measuring
+from ..bench import problems, show
+from ..bench.machine import machine
+from ..bench.tables import Document
+from .cpu_kernel import have_cpu_kernel
+from .options import Outputs, Several, Usage, command_line, output_options, tracked, typed
+
+
+@click.command()
+@click.option("--batch", type=Several(), default=typed(problems.BATCHES), show_default=True, help="Rows at once.")
+@click.option(
+    "--length",
+    type=Several(),
+    default=typed(problems.LENGTHS),
+    show_default=True,
+    help="Keys; queries too, but in decode.",
+)
+@click.option("--head-dim", type=Several(), default=typed(problems.HEAD_DIMS), show_default=True)
+@click.option("--heads", type=Several(), default="8", show_default=True, help="Query heads.")
+@click.option("--kv-heads", type=Several(), default=(), help="Key heads.  [default: as many as --heads]")
+@click.option("--dtype", type=Several(problems.DTYPES), default="float32", show_default=True)
+@click.option("--mask", metavar="MASK,...", default="none", help=f"Of {', '.join(problems.MASKS)}.", show_default=True)
+@click.option("--phase", type=Several(problems.PHASES), default="prefill", show_default=True)
+@click.option(
+    "--rounds", type=click.IntRange(3), default=21, show_default=True, help="Timed regions of each candidate."
+)
+@output_options
+def grid(
+    batch: tuple[int, ...],
+    length: tuple[int, ...],
+    head_dim: tuple[int, ...],
+    heads: tuple[int, ...],
+    kv_heads: tuple[int, ...],
+    dtype: tuple[str, ...],
+    mask: str,
+    phase: tuple[str, ...],
+    rounds: int,
+    **files: Path | None,
+) -> None:
+    """Attention by shape: by hand, MLX's own, ours.
+
+    \b
+    mlx-flash bench grid
+    mlx-flash bench grid --length 1024,4096 --mask causal --json grid.json
+
+    Every combination of the options is one row; values are separated by commas. Phases: prefill (as many queries as
+    keys), decode (one query), train (with the gradients). Exits with 1 if a row is wrong.
+    """
+    outputs = Outputs(*(files[f"{name}_file"] for name in ("json", "csv", "markdown", "plot")))
+    outputs.check()
+    try:
+        configurations = problems.cross_product(
+            batch, length, head_dim, heads, kv_heads, dtype, [part.strip() for part in mask.split(",")], phase
+        )
+        measured = measuring.measure(configurations, rounds)
+    except (ValueError, measuring.FlashIsOff) as error:
+        raise Usage(str(error)) from error
+    have_cpu_kernel()
+    facts = machine()
+    rows: list[dict[str, Any]] = []
+    try:
+        for row in tracked(measured, len(configurations), counted(len(configurations), "shape")):
+            rows.append(row)
+    finally:  # also after an interruption: what was measured is not lost
+        if rows:
+            title = "Attention by shape: plain, stock and ours"
+            summary = measuring.summary(rows)
+            outputs.write(Document("grid", title, command_line(), facts, show.GRID_DEFINITIONS, rows, summary))
+    if any(row["ours_status"] == measuring.WRONG for row in rows):
+        raise click.exceptions.Exit(1)

@@ -1,0 +1,119 @@
+"""`mlx-flash bench workflow`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ...report import counted
+from ..bench import models, problems, show, workflow, workloads
+from ..bench.grid import WRONG, FlashIsOff
+from ..bench.machine import is_out_of_memory, machine
+from ..bench.tables import Document
+from .cpu_kernel import have_cpu_kernel
+from .options import Failure, Outputs, Several, Usage, command_line, given, need_mlx_lm, output_options, tracked
+
+
+@click.command("workflow")
+@click.argument("name", type=click.Choice(workloads.WORKFLOWS), metavar="{" + ",".join(workloads.WORKFLOWS) + "}")
+@click.option("--model", "folder", type=click.Path(path_type=Path), metavar="FOLDER", help="A model for mlx-lm.")
+@click.option("--config", type=click.Choice(models.SIZES), default="tiny", show_default=True, help="Without --model.")
+@click.option(
+    "--shape",
+    type=click.Choice(models.SHAPES),
+    default="llama",
+    show_default=True,
+    help="Without --model: llama, the same with sliding windows, or gemma (head dim 256).",
+)
+@click.option("--dtype", type=click.Choice(problems.DTYPES), help="The model's own unless given.")
+@click.option("--length", type=Several(), default="128,512", show_default=True, help="Tokens of a row or a prompt.")
+@click.option(
+    "--batch", type=click.IntRange(1), default=2, show_default=True, help="Rows, or prompts at once (not in chat)."
+)
+@click.option(
+    "--new-tokens", type=click.IntRange(2), default=32, show_default=True, help="Tokens of a reply (chat, batch)."
+)
+@click.option("--checkpoint", is_flag=True, help="Train with gradient checkpointing (lora, qlora, full).")
+@click.option("--rounds", type=click.IntRange(3), default=5, show_default=True, help="Timed runs of each kind.")
+@output_options
+def workflow_command(
+    name: str,
+    folder: Path | None,
+    config: str,
+    shape: str,
+    dtype: str | None,
+    length: tuple[int, ...],
+    batch: int,
+    new_tokens: int,
+    checkpoint: bool,
+    rounds: int,
+    **files: Path | None,
+) -> None:
+    """Training, chat, batches, evaluation: MLX's own attention and ours.
+
+    \b
+    mlx-flash bench workflow lora --model ./my_model --length 1024
+    mlx-flash bench workflow chat --length 512,2048 --json chat.json
+
+    On the model of a folder, or on one with random weights that is made for it. Exits with 1 if a row is wrong. Needs
+    the extra `lm`.
+    """
+    outputs = Outputs(*(files[f"{kind}_file"] for kind in ("json", "csv", "markdown", "plot")))
+    outputs.check()
+    _refuse_unheeded(name, folder)
+    need_mlx_lm("workflows need")
+    rows: list[dict[str, Any]] = []
+    try:
+
+        def make() -> models.Model:
+            model = models.make(config, shape, dtype) if folder is None else models.load(folder, dtype)
+            if name == "full" and model.quantized:
+                raise Usage(f"{folder} is quantized: its weights cannot all be trained; qlora can train on it")
+            return model
+
+        sizes = [workloads.Sizes(each, batch, new_tokens) for each in length]
+        ready: list[models.Model] = []
+        measured = workflow.measure(lambda: ready.pop() if ready else make(), name, sizes, rounds, checkpoint)
+        ready.append(make())  # before the kernel is compiled: what is no model is told at once
+        have_cpu_kernel()
+        facts = machine()
+        for row in tracked(measured, len(sizes), f"{name} at {counted(len(sizes), 'length')}"):
+            rows.append(row)
+    except (models.NotAModel, FlashIsOff) as error:
+        raise Usage(str(error)) from error
+    except (MemoryError, RuntimeError, ValueError) as error:
+        what = "out of memory" if is_out_of_memory(error) else f"{type(error).__name__}: {error}"
+        raise Failure(f"{name} on {folder or f'{shape}-{config}'}: {what}") from error
+    finally:
+        if rows:
+            outputs.write(
+                Document(
+                    "workflow",
+                    f"Workflow {name}: stock and ours",
+                    command_line(),
+                    facts,
+                    (*show.WORKFLOW_DEFINITIONS, *([show.CHAOTIC] if show.is_chaotic(rows) else [])),
+                    rows,
+                    [],
+                )
+            )
+    if any(row["ours_status"] == WRONG for row in rows):
+        raise click.exceptions.Exit(1)
+
+
+# Options that some workflows alone heed.
+_HEEDED = {
+    "batch": tuple(name for name in workloads.WORKFLOWS if name != "chat"),
+    "new_tokens": ("chat", "batch"),
+    "checkpoint": workloads.TRAINING,
+}
+
+
+def _refuse_unheeded(name: str, folder: Path | None) -> None:
+    """Raises Usage for an option that would change nothing."""
+    for option in given(option for option, workflows in _HEEDED.items() if name not in workflows):
+        raise Usage(f"{option}: the workflow {name} has none")
+    for option in given(() if folder is None else ("config", "shape")):
+        raise Usage(f"{option}: the model is that of --model {folder}")

@@ -1,0 +1,85 @@
+"""The options that name a device other than this machine's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import click
+
+from ...planning.machine import current_device
+from ...problem import Device
+from ...stock.fused import KNOWN, is_known
+from ...stock.release import mlx_release
+from .options import Usage
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Capability(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases of click alone
+    """Two numbers with a dot between them."""
+
+    name = "X.Y"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """`(9, 0)` of `9.0`."""
+        if isinstance(value, tuple):
+            return value
+        major, dot, minor = value.partition(".")
+        if not (dot and major.isdecimal() and minor.isdecimal()):
+            self.fail(f"{value!r} is not a compute capability, such as 8.0", param, ctx)
+        return int(major), int(minor)
+
+
+# Machines as they are common: backend, memory in GiB, system.
+_TYPICAL = {"metal": (64, "Darwin"), "cuda": (80, "Linux"), "cpu": (64, "Linux")}
+
+
+def device_options(command: F) -> F:
+    """--device, --memory, --capability and --mlx, as parameters `backend`, `memory`, `capability` and `mlx`."""
+    for option in (
+        click.option("--mlx", metavar="VERSION", help="As on that release of MLX, such as 0.31.0."),
+        click.option("--capability", type=Capability(), help="As on a CUDA GPU of that compute capability."),
+        click.option("--memory", type=click.IntRange(1), metavar="GIB", help="As with so much memory."),
+        click.option(
+            "--device", "backend", type=click.Choice(list(_TYPICAL)), help="As on that device.  [default: this one]"
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def device_of(
+    backend: str | None, memory: int | None, mlx: str | None, capability: tuple[int, int] | None = None
+) -> Device:
+    """This machine's device, or a typical one of another backend, with memory, release and a GPU's compute capability
+    as asked for. Raises Usage for a release that this package does not know, and for a capability of another device."""
+    device = current_device()
+    if backend is not None and backend != device.backend:
+        gibibytes, system = _TYPICAL[backend]
+        device = Device(
+            backend,  # type: ignore[arg-type]  # one of the choices
+            device.mlx,
+            gibibytes * 2**30,
+            system,
+            own_kernel=True,  # as after the first run
+        )
+    if memory is not None:
+        device = replace(device, memory=memory * 2**30)
+    if capability is not None:
+        if device.backend != "cuda":
+            raise Usage(f"--capability is of CUDA GPUs, and the device is {device.backend}: add --device cuda")
+        device = replace(device, capability=capability)
+    if mlx is not None:
+        device = replace(device, mlx=mlx_release(mlx))
+        if not (is_known(device.mlx) and all(part.isdecimal() for part in mlx.split("."))):
+            first, end = (".".join(map(str, release)) for release in KNOWN)
+            raise Usage(f"--mlx {mlx}: this package knows MLX {first} up to, not including, {end}")
+    return device
+
+
+def described(device: Device) -> str:
+    """`metal (MLX 0.32.4, 64 GiB)`, `cuda 9.0 (MLX 0.32.4, 80 GiB)`."""
+    capability = f" {'.'.join(map(str, device.capability))}" if device.backend == "cuda" else ""
+    return f"{device.backend}{capability} (MLX {'.'.join(map(str, device.mlx))}, {device.memory / 2**30:,.0f} GiB)"

@@ -1,0 +1,75 @@
+"""`mlx-flash doctor`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from itertools import groupby
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ...environment import loading
+from ...version import __version__
+from ..doctor import Examination, examine
+
+_COLOURS = {"ok": "green", "missing": "cyan", "warning": "yellow", "broken": "bold red"}
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@click.option("--build", is_flag=True, help="First compile the kernel for the CPU, if it is not there yet.")
+def doctor(as_json: bool, build: bool) -> None:
+    """What this machine has for attention, and what to do about what is missing.
+
+    \b
+    mlx-flash doctor
+    mlx-flash doctor --json > machine.json
+    mlx-flash doctor --build
+
+    Looks at the device, MLX and its fused kernels, the speed of products, the compiler and mlx-lm. Colours are off
+    where NO_COLOR is set or the output is no terminal. Exits with 1 if something is broken, else with 0.
+    """
+    if build and loading.failure() is None:
+        from .cpu_kernel import build_cpu_kernel  # needs an MLX that loads
+
+        build_cpu_kernel()
+    examination = examine()
+    if as_json:
+        click.echo(json.dumps(examination.as_dict(), indent=2))
+    else:
+        _print(examination)
+    if examination.is_broken:
+        raise click.exceptions.Exit(1)
+
+
+def _print(examination: Examination) -> None:
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 400)
+    console.print(Text(f"mlx-flash-runtime {__version__}", "bold"))
+    width = max(len(finding.name) for finding in examination.findings)
+    for finding in examination.findings:
+        colour = _COLOURS[finding.status]
+        status = Text(f"{finding.status:7}  ", colour)
+        console.print(status + Text(f"{finding.name:{width}}  {finding.value}", ""), soft_wrap=True)
+        if finding.advice:
+            console.print(Text(f"{'':{width + 11}}{finding.advice}", colour), soft_wrap=True)
+    if any(answer.fused or answer.expected for answer in examination.kernels):
+        console.print(_kernels(examination))
+
+
+def _kernels(examination: Examination) -> Table:
+    """A row per phase and type, a column per head dim; `!` where this package's table says otherwise."""
+    table = Table(title="MLX's fused kernels by head dim", title_justify="left", header_style="bold")
+    rows = [list(group) for _, group in groupby(examination.kernels, lambda answer: (answer.phase, answer.dtype))]
+    for heading in ("phase", "dtype", *(str(answer.head_dim) for answer in rows[0])):
+        table.add_column(heading)
+    for row in rows:
+        cells = [
+            Text("fused" if answer.fused else "-", "green" if answer.fused else "dim")
+            + Text("" if answer.fused == answer.expected else " !", "bold red")
+            for answer in row
+        ]
+        table.add_row(row[0].phase, row[0].dtype, *cells)
+    return table
