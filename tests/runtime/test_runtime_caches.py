@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from attention64 import Array, attention
 from attention_cases import wide
+from backends import pretend
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from mlx_lm.models.base import create_attention_mask, scaled_dot_product_attention
@@ -173,7 +174,7 @@ def test_every_route_sees_the_tokens_of_every_cache(kind: str, data: st.DataObje
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("MLX_FLASH_ROUTE", route)
             if device is not None:
-                patch.setattr(Device, "current", lambda device=device: device)
+                pretend(patch, device)
             forget()
             enable_flash_attention(block_size=32)
             error = error_of(stream, exact)

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..environment import loading
-from ..planning.machine import current_device
 from ..version import __version__
 
 Status = Literal["ok", "missing", "warning", "broken"]
@@ -77,6 +76,7 @@ def examine() -> Examination:
     failure = loading.failure()
     if failure is not None:
         return Examination((_system(), Finding("mlx", "broken", failure, loading.advice())))
+    from ..planning.machine import current_device
     from ..stock.probe import Unanswered, answers
 
     environment = _environment()
@@ -179,6 +179,7 @@ def _attention() -> Finding:
     import mlx.core as mx
 
     from ..planning.choice import candidates
+    from ..planning.machine import current_device
     from ..problem import Call, Problem
     from ..routes import reference
 
