@@ -16,7 +16,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-from . import commands, loading
+from . import loading
+from .commands import finish, start
 from .version import __version__
 
 Status = Literal["ok", "missing", "warning", "broken"]
@@ -241,8 +242,8 @@ def _compiler() -> Finding:
     path = shutil.which("g++")
     if path is not None:
         try:
-            process = commands.start([path, "--version"])
-            printed = commands.finish(process, _COMPILER_SECONDS)
+            process = start([path, "--version"])
+            printed = finish(process, _COMPILER_SECONDS)
         except (OSError, subprocess.TimeoutExpired) as error:
             return Finding("compiler", "warning", f"{path} cannot be run: {error}")
         if process.returncode == 0:

@@ -23,6 +23,13 @@ _MOST_LIBRARY = 2**28  # bytes, of which a library needs a hundredth
 _MOST_WORDS = 2**16
 
 
+class NotPrivate(BuildError):
+    """The cache folder is one that others own or can write to."""
+
+    def __init__(self, error: private_files.NotPrivate) -> None:
+        super().__init__(f"the cache folder is not used ({error}); XDG_CACHE_HOME names another")
+
+
 def folder() -> Path:
     """Where libraries for this MLX, Python, CPU and these sources lie; it need not exist. Raises BuildError where the
     user has no home."""
@@ -34,13 +41,13 @@ def folder() -> Path:
 
 def find(tools: Toolchain | None) -> Path | None:
     """The library that `tools` made (the newest of any if None), whole and undamaged, or None. One that others own or
-    can write to is left alone, with a warning. Raises `private_files.NotPrivate` where the folder is such a one."""
+    can write to is left alone, with a warning. Raises NotPrivate where the folder is such a one."""
     try:
         place = private_files.folder(folder())
         pattern = f"{tools.identity if tools else '*'}-*.so"
         found = sorted(place.glob(pattern), key=lambda path: path.lstat().st_mtime, reverse=True)
-    except private_files.NotPrivate:
-        raise
+    except private_files.NotPrivate as error:
+        raise NotPrivate(error) from None
     except OSError:
         return None
     return next(filter(_is_whole, found), None)
@@ -63,6 +70,7 @@ def publish(library: Path, tools: Toolchain) -> Path:
     place = library.parent.parent
     target = place / f"{tools.identity}-{short_hash(library.read_bytes())}.so"
     before = [path for path in place.glob(f"{tools.identity}-*.so") if path != target]
+    os.chmod(library, 0o700)  # a linker lets others write it where the umask does
     os.replace(library, target)
     for path in (*before, _failure(tools)):
         path.unlink(missing_ok=True)
@@ -116,7 +124,7 @@ def lock() -> Iterator[Path]:
         place = private_files.folder(folder(), make=0o700)
         handle = private_files.open_file(place / "lock", os.O_RDWR | os.O_CREAT)
     except private_files.NotPrivate as error:
-        raise BuildError(f"the cache folder is not used ({error}); XDG_CACHE_HOME names another") from None
+        raise NotPrivate(error) from None
     except OSError as error:
         raise BuildError(
             f"the cache folder cannot be written ({error.strerror}: {folder()}); XDG_CACHE_HOME names another"

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import mlx.core as mx
 
-from ... import commands, private_files
+from ... import commands
 from ...environment import may_build
 from ...log import announce, logger
 from . import cache
@@ -174,8 +174,8 @@ def _look() -> None:
             return
         if tools is not None:
             _reason = cache.failure(tools)
-    except private_files.NotPrivate as error:  # told even where no kernel is wanted
-        _give_up(f"the cache folder is not used ({error}); XDG_CACHE_HOME names another")
+    except cache.NotPrivate as error:  # told even where no kernel is wanted
+        _give_up(str(error))
         return
     except (BuildError, OSError, RuntimeError, ValueError) as error:
         _reason = str(error)
