@@ -36,7 +36,7 @@ def folder(path: Path, make: int | None = None) -> Path:
     where it is not there; OSError.
     """
     found = Path("/")
-    left = [*reversed((Path.cwd() / path).parts[1:])]
+    left = [*reversed(path.absolute().parts[1:])]
     links = 0
     while left:
         name = left.pop()

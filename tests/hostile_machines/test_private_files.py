@@ -132,6 +132,16 @@ def test_another_user_s_link(tmp_path: Path, place: Path) -> None:
         private_files.folder(link)
 
 
+def test_a_current_folder_that_is_gone(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert private_files.folder(place) == place
+    with pytest.raises(FileNotFoundError):
+        private_files.folder(Path("relative"), make=0o700)
+
+
 def test_links_in_a_circle(tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")

@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 
 from ... import private_files, user_cache, whole_files
@@ -59,9 +60,15 @@ def _is_whole(library: Path) -> bool:
     except FileNotFoundError:  # another process has replaced it
         return False
     except OSError as error:
-        logger.warning("flash attention: a library in the cache is not used: %s", error)
+        _warn(f"flash attention: a library in the cache is not used: {error}")
         return False
     return library.stem.rpartition("-")[2] == short_hash(content)
+
+
+@lru_cache(maxsize=64)
+def _warn(message: str) -> None:
+    """Logs a message that was not logged before."""
+    logger.warning("%s", message)
 
 
 def publish(library: Path, tools: Toolchain) -> Path:
