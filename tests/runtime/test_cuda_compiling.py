@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
-import importlib.util
 from dataclasses import replace
 from pathlib import Path
 
 import mlx.core as mx
 import pytest
 
+import cuda_compiler
 from mlx_flash_runtime.kernels.cuda import cache, nvrtc
 from mlx_flash_runtime.kernels.cuda.kernel import source_of
 from mlx_flash_runtime.kernels.cuda.source import Input, Source
@@ -22,13 +21,8 @@ CAPABILITIES = [(8, 0), (8, 6), (9, 0), (10, 0), (12, 0)]
 
 @pytest.fixture(scope="session")
 def compiler() -> None:
-    """CUDA's compiler in this process, as MLX's CUDA library brings it: that of the package nvidia-cuda-nvrtc."""
-    spec = importlib.util.find_spec("nvidia")
-    folders = [Path(folder) for folder in (spec.submodule_search_locations or [])] if spec else []
-    library = next((path for folder in folders for path in folder.glob("*/lib/libnvrtc.so.1?")), None)
-    if library is None:
-        pytest.skip("needs the package nvidia-cuda-nvrtc, which there is for Linux")
-    ctypes.CDLL(str(library))
+    """CUDA's compiler in this process."""
+    cuda_compiler.load()
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..environment import loading
+from ..environment.commands import finish, start
 from ..version import __version__
 
 Status = Literal["ok", "missing", "warning", "broken"]
@@ -25,6 +26,7 @@ Status = Literal["ok", "missing", "warning", "broken"]
 _SLOW_PRODUCT = 10.0
 _PRODUCT_SIZE = 1024
 _PRODUCT_SECONDS = 0.5
+_COMPILER_SECONDS = 60  # for its name and version
 _BLAS_ADVICE = (
     "this MLX multiplies with a plain BLAS, and so does everything but attention on the CPU: MLX built from source "
     "against OpenBLAS or MKL is many times faster"
@@ -241,9 +243,13 @@ def _compiler() -> Finding:
     # MLX calls it by this name, on every system but Windows.
     path = shutil.which("g++")
     if path is not None:
-        done = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
-        if done.returncode == 0:
-            return Finding("compiler", "ok", (done.stdout.splitlines() or [path])[0])
+        try:
+            process = start([path, "--version"])
+            printed = finish(process, _COMPILER_SECONDS)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return Finding("compiler", "warning", f"{path} cannot be run: {error}")
+        if process.returncode == 0:
+            return Finding("compiler", "ok", (printed.splitlines() or [path])[0])
     install = "xcode-select --install" if sys.platform == "darwin" else "apt install g++, or your system's equivalent"
     return Finding("compiler", "missing", "no g++: mx.compile does nothing on the CPU", install)
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import suppress
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
+from ...environment import commands
 from . import cache
 from .toolchain import MODULE, BuildError, Toolchain
 
@@ -43,41 +44,77 @@ def build(progress: Progress | None = None) -> Path:
     the same is waited for. Raises BuildError if there can be no library; the compiler's words are then in a file beside
     where it would be.
     """
+    try:
+        with _ended_by_signals():
+            return _find_or_make(progress or (lambda done, total, what: None))
+    except (OSError, RuntimeError, ValueError) as error:  # no space, no process, no thread, ...
+        raise BuildError(str(error)) from error
+
+
+def _find_or_make(progress: Progress) -> Path:
     tools = Toolchain.find()
     found = cache.find(tools)
     if found:
         return found
-    with cache.lock():
+    with cache.lock() as place:
         found = cache.find(tools)  # by another process, meanwhile
         if found:
             return found
-        for left_over in cache.folder().glob("build-*"):  # by a process that was killed
-            shutil.rmtree(left_over, ignore_errors=True)
-        with tempfile.TemporaryDirectory(dir=cache.folder(), prefix="build-") as folder:
+        cache.tidy()
+        with tempfile.TemporaryDirectory(dir=place, prefix=cache.UNFINISHED) as folder:
             try:
-                library = _compile(tools, Path(folder), progress or (lambda done, total, what: None))
+                library = _compile(tools, Path(folder), progress)
             except BuildError as error:
-                cache.failure(tools).write_text(f"{error}\n", encoding="utf-8")
+                cache.note_failure(tools, error)
                 raise
             return cache.publish(library, tools)
+
+
+# What ends a program, other than Ctrl-C: `kill`, and a terminal that is closed.
+_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Has SIGTERM and SIGHUP end what is in the block by an exception, as Ctrl-C does, where they would end the process
+    at once: nothing that was started stays behind."""
+    if threading.current_thread() is not threading.main_thread():  # which no signal interrupts
+        yield
+        return
+
+    def end(number: int, frame: FrameType | None) -> None:
+        for each in taken:
+            signal.signal(each, signal.SIG_IGN)  # it is ending
+        raise SystemExit(128 + number)
+
+    taken = [number for number in _SIGNALS if signal.getsignal(number) is signal.SIG_DFL]
+    for number in taken:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _compile(tools: Toolchain, folder: Path, progress: Progress) -> Path:
     sources = tools.sources()
     objects = [folder / f"{source.stem}.o" for source in sources]
     steps = len(sources) + 2
-    with ThreadPoolExecutor(os.cpu_count()) as pool, _Commands() as commands:
+    # All is run by the pool's threads: none of them is interrupted between starting a process and noting it.
+    with ThreadPoolExecutor(os.cpu_count()) as pool, _Commands() as running:
         jobs = {
-            pool.submit(commands.run, tools.compilation(source, target), f"compiling {source.name}"): source.name
+            pool.submit(running.run, tools.compilation(source, target), f"compiling {source.name}"): source.name
             for source, target in zip(sources, objects, strict=True)
         }
         for done, job in enumerate(as_completed(jobs), start=1):
             job.result()
             progress(done, steps, jobs[job])
         library = folder / f"{MODULE}.so"
-        commands.run(tools.linking(objects, library), "linking")
+        pool.submit(running.run, tools.linking(objects, library), "linking").result()
         progress(steps - 1, steps, "linking")
-        commands.run([sys.executable, "-I", "-c", _CHECK, str(library), *sys.path], "trying the library")
+        trying = [sys.executable, "-I", "-c", _CHECK, str(library), *sys.path]
+        pool.submit(running.run, trying, "trying the library").result()
         progress(steps, steps, "a first run")
     return library
 
@@ -88,7 +125,7 @@ class _Commands:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._running: set[subprocess.Popen[str]] = set()
+        self._running: set[subprocess.Popen[bytes]] = set()
         self._over = False
 
     def __enter__(self) -> _Commands:
@@ -100,52 +137,29 @@ class _Commands:
         with self._lock:
             self._over = True
             for process in self._running:
-                _kill(process)
+                commands.kill(process)
 
     def run(self, command: list[str], what: str) -> None:
-        """Raises BuildError unless the command succeeds."""
-        try:
-            process = self._started(command, what)
-            try:
-                output, _ = process.communicate(timeout=_SECONDS)
-            except BaseException:  # too long, or Ctrl-C
-                _kill(process)
-                raise
-            finally:
-                with self._lock:
-                    self._running.discard(process)
-            code = process.returncode
-        except (OSError, subprocess.TimeoutExpired) as error:
-            output, code = str(error), 1
-        if code and not self._over:
-            raise _failed(command, what, output, code)
-
-    def _started(self, command: list[str], what: str) -> subprocess.Popen[str]:
+        """Raises BuildError unless the command succeeds, and OSError where it cannot be started."""
         with self._lock:
             if self._over:
                 raise BuildError(f"{what} was stopped")
-            # In a session of its own: a compiler's parts end with it.
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                errors="replace",
-                start_new_session=True,
-            )
+            process = commands.start(command)
             self._running.add(process)
-        return process
-
-
-def _kill(process: subprocess.Popen[str]) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+        try:
+            output = commands.finish(process, _SECONDS)
+            code = process.returncode
+        except subprocess.TimeoutExpired as error:
+            output, code = str(error), 1
+        finally:
+            with self._lock:
+                self._running.discard(process)
+        if code and not self._over:
+            raise _failed(command, what, output, code)
 
 
 def _failed(command: list[str], what: str, output: str, code: int) -> BuildError:
-    log = cache.folder() / "build.log"
-    log.write_text(f"{' '.join(command)}\n{output}", encoding="utf-8")
+    log = cache.write_log(f"{' '.join(command)}\n{output}")
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     telling = next((line for line in lines if "error" in line.lower()), lines[-1] if lines else f"exit status {code}")
     return BuildError(f"{what} failed: {telling[:200]}", log)

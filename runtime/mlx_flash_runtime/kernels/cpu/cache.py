@@ -2,19 +2,33 @@
 
 One folder per `toolchain.key`; in it a library is named by the toolchain that made it and by its own content, so that a
 damaged file is never loaded. Where there is no toolchain, any library of the folder will do: the compiler is not needed
-once it has done its work.
+once it has done its work. What others own or can write to is not used: see `private_files`.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 
-from ...environment import user_cache
+from ...environment import private_files, user_cache, whole_files
+from ...environment.log import logger
 from . import toolchain
 from .toolchain import BuildError, Toolchain, short_hash
+
+UNFINISHED = "build-"  # how the name of a folder starts in which a build is going on
+_MOST_LIBRARY = 2**28  # bytes, of which a library needs a hundredth
+_MOST_WORDS = 2**16
+
+
+class NotPrivate(BuildError):
+    """The cache folder is one that others own or can write to."""
+
+    def __init__(self, error: private_files.NotPrivate) -> None:
+        super().__init__(f"the cache folder is not used ({error}); XDG_CACHE_HOME names another")
 
 
 def folder() -> Path:
@@ -27,43 +41,101 @@ def folder() -> Path:
 
 
 def find(tools: Toolchain | None) -> Path | None:
-    """The library that `tools` made (the newest of any if None), whole and undamaged, or None."""
-    pattern = f"{tools.identity if tools else '*'}-*.so"
+    """The library that `tools` made (the newest of any if None), whole and undamaged, or None. One that others own or
+    can write to is left alone, with a warning. Raises NotPrivate where the folder is such a one."""
     try:
-        found = sorted(folder().glob(pattern), key=lambda path: path.stat().st_mtime, reverse=True)
-        return next((path for path in found if path.stem.rpartition("-")[2] == short_hash(path.read_bytes())), None)
+        place = private_files.folder(folder())
+        pattern = f"{tools.identity if tools else '*'}-*.so"
+        found = sorted(place.glob(pattern), key=lambda path: path.lstat().st_mtime, reverse=True)
+    except private_files.NotPrivate as error:
+        raise NotPrivate(error) from None
     except OSError:
         return None
+    return next(filter(_is_whole, found), None)
+
+
+def _is_whole(library: Path) -> bool:
+    try:
+        content = private_files.read(library, _MOST_LIBRARY)
+    except FileNotFoundError:  # another process has replaced it
+        return False
+    except OSError as error:
+        _warn(f"flash attention: a library in the cache is not used: {error}")
+        return False
+    return library.stem.rpartition("-")[2] == short_hash(content)
+
+
+@lru_cache(maxsize=64)
+def _warn(message: str) -> None:
+    """Logs a message that was not logged before."""
+    logger.warning("%s", message)
 
 
 def publish(library: Path, tools: Toolchain) -> Path:
-    """Moves a finished library, which lies in `folder()`, to the name where `find` looks; what was there under other
-    names of `tools` goes."""
-    target = folder() / f"{tools.identity}-{short_hash(library.read_bytes())}.so"
-    before = [path for path in folder().glob(f"{tools.identity}-*.so") if path != target]
+    """Moves a finished library out of the folder in which it was built to the name where `find` looks; what was there
+    under other names of `tools` goes."""
+    place = library.parent.parent
+    target = place / f"{tools.identity}-{short_hash(library.read_bytes())}.so"
+    before = [path for path in place.glob(f"{tools.identity}-*.so") if path != target]
+    os.chmod(library, 0o700)  # a linker lets others write it where the umask does
     os.replace(library, target)
-    for path in (*before, failure(tools)):
+    for path in (*before, _failure(tools)):
         path.unlink(missing_ok=True)
     return target
 
 
-def failure(tools: Toolchain) -> Path:
-    """The file that says why the last build by `tools` failed, where it did."""
+def failure(tools: Toolchain) -> str:
+    """Why the last build by `tools` failed; empty where none did."""
+    try:
+        lines = private_files.read(_failure(tools), _MOST_WORDS).decode(errors="replace").splitlines()
+    except OSError:
+        return ""
+    return lines[0] if lines else ""
+
+
+def note_failure(tools: Toolchain, error: BuildError) -> None:
+    """Keeps `failure`, unless the disk is full or the like: the next process then tries again. In `lock` only."""
+    with suppress(OSError):
+        whole_files.write(_failure(tools), f"{error}\n".encode(errors="replace"))
+
+
+def write_log(text: str) -> Path | None:
+    """Keeps what a command printed; the file, or None where it cannot be written. In `lock` only."""
+    log = folder() / "build.log"
+    try:
+        whole_files.write(log, text.encode(errors="replace"))
+    except OSError:
+        return None
+    return log
+
+
+def tidy() -> None:
+    """Takes away what a build that was killed has left. In `lock` only."""
+    for left_over in folder().glob(f"{UNFINISHED}*"):
+        shutil.rmtree(left_over, ignore_errors=True)
+    for left_over in folder().glob(f"{whole_files.UNFINISHED}*"):
+        left_over.unlink(missing_ok=True)
+
+
+def _failure(tools: Toolchain) -> Path:
     return folder() / f"{tools.identity}.failed"
 
 
 @contextmanager
-def lock() -> Iterator[None]:
-    """One build at a time: another process waits. Raises BuildError where the folder cannot be written."""
+def lock() -> Iterator[Path]:
+    """The folder, made where it is not there, for one build at a time: another process waits. Raises BuildError where
+    it cannot be written, or where others can."""
     import fcntl  # not on Windows, where MLX has no such builds either
 
     try:
-        folder().mkdir(parents=True, exist_ok=True)
-        file = open(folder() / "lock", "w")  # noqa: SIM115
+        place = private_files.folder(folder(), make=0o700)
+        handle = private_files.open_file(place / "lock", os.O_RDWR | os.O_CREAT)
+    except private_files.NotPrivate as error:
+        raise NotPrivate(error) from None
     except OSError as error:
         raise BuildError(
             f"the cache folder cannot be written ({error.strerror}: {folder()}); XDG_CACHE_HOME names another"
         ) from None
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    with os.fdopen(handle, "r+b"):
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield place

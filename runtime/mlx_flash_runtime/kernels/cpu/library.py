@@ -14,12 +14,15 @@ from typing import Any, Literal
 
 import mlx.core as mx
 
+from ...environment import commands
 from ...environment.log import announce, logger
 from ...environment.variables import may_build
 from . import cache
 from .toolchain import MODULE, BuildError, Toolchain
 
 State = Literal["ready", "building", "not built", "impossible"]
+
+_DAY = 24 * 60 * 60  # seconds, for a build in the background that may have to wait for another one
 
 _lock = threading.RLock()
 _module: Any = None
@@ -123,27 +126,27 @@ def want(then: Callable[[], None]) -> None:
         _give_up("this program has no Python to build with")
         return
     announce("flash attention: building the CPU kernel in the background, once for this MLX; this takes some 20 s")
-    worker = subprocess.Popen(
-        [sys.executable, "-I", "-c", _WORKER, *sys.path],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    threading.Thread(target=_wait, args=(worker, then), daemon=True, name="flash attention build").start()
+    try:
+        worker = commands.start([sys.executable, "-I", "-c", _WORKER, *sys.path])
+        threading.Thread(target=_wait, args=(worker, then), daemon=True, name="flash attention build").start()
+    except (OSError, RuntimeError) as error:  # the most processes or threads that the user may have
+        _give_up(f"it cannot be built in the background ({error})")
 
 
-def _wait(worker: subprocess.Popen[str], then: Callable[[], None]) -> None:
-    _, errors = worker.communicate()
+def _wait(worker: subprocess.Popen[bytes], then: Callable[[], None]) -> None:
+    try:
+        lines = commands.finish(worker, _DAY).strip().splitlines()
+    except (OSError, subprocess.TimeoutExpired) as error:
+        _give_up(f"the build was ended ({error})")
+        return
     if worker.returncode:
-        lines = errors.strip().splitlines()
         _give_up(lines[-1] if lines else f"the build ended with status {worker.returncode}")
         return
     with _lock:
         _look()
     if _module is None:
-        _give_up(_reason)
+        if _state != "impossible":  # else it was told
+            _give_up(_reason)
         return
     then()
     announce("flash attention: the CPU kernel is built; attention runs on it from here")
@@ -169,8 +172,11 @@ def _look() -> None:
             _module = load(path)
             _state, _reason = "ready", ""
             return
-        if tools is not None and cache.failure(tools).exists():
-            _reason = cache.failure(tools).read_text(encoding="utf-8").strip()
-    except (BuildError, OSError) as error:
+        if tools is not None:
+            _reason = cache.failure(tools)
+    except cache.NotPrivate as error:  # told even where no kernel is wanted
+        _give_up(str(error))
+        return
+    except (BuildError, OSError, RuntimeError, ValueError) as error:
         _reason = str(error)
     _state = "not built"

@@ -48,10 +48,7 @@ class Toolchain:
         nanobind = Path(spec.origin).parent
         if _nanobind_abi(nanobind) != mlx_abi():
             raise BuildError(f"the installed nanobind does not fit MLX {_mlx_version()}: {_nanobind_advice()}")
-        command = (
-            shlex.split(os.environ.get("CXX", ""))
-            or [name for name in ("c++", "g++", "clang++") if shutil.which(name)][:1]
-        )
+        command = _named() or [name for name in ("c++", "g++", "clang++") if shutil.which(name)][:1]
         if not command:
             raise BuildError(f"no C++ compiler: {_COMPILER_ADVICE.get(platform.system(), 'install one')}")
         path = shutil.which(command[0])
@@ -101,6 +98,15 @@ class Toolchain:
         return [self.nanobind / "src" / "nb_combined.cpp", *own]
 
 
+def _named() -> list[str]:
+    """The command in CXX; empty where there is none."""
+    named = os.environ.get("CXX", "")
+    try:
+        return shlex.split(named)
+    except ValueError as error:
+        raise BuildError(f"CXX is no command: {named} ({error})") from None
+
+
 # Releases of nanobind by the version of their internals.
 _NANOBIND = {17: "2.10.*", 18: "2.11.*", 19: "2.12.*", 20: "2.13.*", 21: "2.15.*", 22: "3.*"}
 _COMPILER_ADVICE = {
@@ -141,7 +147,7 @@ def machine_flags() -> tuple[str, ...]:
 def cpu() -> str:
     """The CPU's model and instructions, as the system tells them."""
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return f"{platform.machine()} {_sysctl(b'machdep.cpu.brand_string')}"
     wanted = ("model name", "flags", "Features", "CPU part")
@@ -178,7 +184,7 @@ def _nanobind_advice() -> str:
 def _nanobind_abi(folder: Path) -> int | None:
     for name in ("nb_internals.h", "nb_abi.h"):  # the second is where nanobind 2 says it
         header = folder / "src" / name
-        text = header.read_text(encoding="utf-8") if header.exists() else ""
+        text = header.read_text(encoding="utf-8", errors="replace") if header.exists() else ""
         if found := re.search(r"define NB_INTERNALS_VERSION (\d+)", text):
             return int(found[1])
     return None
@@ -188,6 +194,6 @@ def short_hash(*parts: object) -> str:
     """16 hexadecimal digits that stand for `parts`."""
     digest = hashlib.sha256()
     for part in parts:
-        data = part if isinstance(part, bytes) else str(part).encode()
+        data = part if isinstance(part, bytes) else str(part).encode(errors="surrogateescape")
         digest.update(len(data).to_bytes(8, "big") + data)
     return digest.hexdigest()[:16]

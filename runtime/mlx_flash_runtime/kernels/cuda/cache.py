@@ -3,7 +3,8 @@
 MLX keeps the kernels that it generates itself on disk. For a custom kernel it looks there too, but writes nothing, and
 so compiles it in every process anew, for two to three seconds, most of them for headers that ours does not need.
 Compiled without those, in a quarter of a second, and put there under the name that MLX gives it, it is compiled once
-for a machine. Where MLX does not take it, which a first kernel tells, there is no CUDA kernel: see `why_not`.
+for a machine. Where MLX does not take it, which a first kernel tells, there is no CUDA kernel: see `why_not`. Nor is
+there one where others own MLX's folder or can write to it: MLX would run what they put there under our kernel's name.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from ...environment import whole_files
+from ...environment import private_files, whole_files
 from ...environment.log import logger
 from ...environment.variables import may_build
 from . import nvrtc
@@ -22,7 +23,10 @@ from .source import PRELUDE, Input, Source
 
 _NAMESPACE = "mlx::core::cu"
 _MASK = 2**64 - 1
-_MODE = 0o644  # the folder is everybody's
+# As MLX makes them: it fails in the programs of other users where they may not look into the folder.
+_FOLDER_MODE, _MODE = 0o755, 0o644
+_NOT_TAKEN = "this release of MLX does not look for it on disk"
+_MOST_WORDS = 2**10  # bytes, of an answer
 # Gives 1 if it was compiled here, with the prelude, and 0 if MLX did it.
 _PROBE = """
 #ifdef FLASH_PRELUDE
@@ -34,11 +38,10 @@ _PROBE = """
 
 
 def put(source: Source) -> None:
-    """Compiles `source` into MLX's folder, unless it is there. Raises CompileError, or OSError where the folder cannot
-    be written."""
-    target = folder()
-    missing = [name for name in modules(source) if not (target / f"{name}.ptx").exists()]
-    if not missing:
+    """Compiles `source` into MLX's folder, unless it is there. Raises CompileError; `private_files.NotPrivate` where
+    others own the folder or can write to it; OSError where it cannot be written."""
+    names = modules(source)
+    if all(_has(name) for name in names):
         return
     # In the place of the headers that MLX would give.
     headers = {
@@ -47,33 +50,57 @@ def put(source: Source) -> None:
     }
     function = f"{_NAMESPACE}::{source.function}"
     cubin, lowered = nvrtc.compile(source.text, function, headers, source.capability)
-    target.mkdir(parents=True, exist_ok=True)
-    for name in missing:
+    target = private_files.folder(folder(), make=_FOLDER_MODE)
+    for name in names:
         whole_files.write(target / f"{name}.txt", f"{function}\t{lowered}\n".encode(), _MODE)
         whole_files.write(target / f"{name}.ptx", cubin, _MODE)  # last: MLX looks for this one
+
+
+def _has(name: str) -> bool:
+    """Whether a kernel is in MLX's folder, and not as a link or as another user's file."""
+    try:
+        target = private_files.folder(folder())
+    except FileNotFoundError:
+        return False
+    return all(private_files.is_private(target / f"{name}.{ending}") for ending in ("ptx", "txt"))
 
 
 @lru_cache(maxsize=1)
 def why_not(capability: tuple[int, int]) -> str:
     """Why MLX cannot have kernels from here; empty where it can. A kernel of one line says so once for an MLX, on the
-    GPU; the answer is kept beside the kernels."""
+    GPU; the answer is kept beside the kernels. Where the folder is not to be trusted, a warning says it."""
     if not may_build():
         return "MLX_FLASH_BUILD=0 forbids to build it"
     probe = Source("flash_probe", capability, (Input("like", "float"),), "float", _PROBE)
     try:
-        answer = folder() / f"{probe.name}.answer"
-        if not answer.exists():
-            put(probe)
-            said = b"" if _is_taken(probe) else b"this release of MLX does not look for it on disk"
-            whole_files.write(answer, said, _MODE)
-        return answer.read_text(encoding="utf-8")
+        return _answer(probe)
     except nvrtc.CompileError as error:
         return str(error)
+    except private_files.NotPrivate as error:
+        reason = f"MLX's folder for kernels is not used ({error}); MLX_PTX_CACHE_DIR names one"
+        logger.warning("flash attention: no CUDA kernel, so attention is slower: %s", reason)
+        return reason
     except OSError as error:
         return f"MLX's folder for kernels cannot be written ({error.strerror}: {folder()}); MLX_PTX_CACHE_DIR names one"
     except RuntimeError as error:
         logger.debug("flash attention: the first kernel failed", exc_info=True)
         return f"the first kernel failed: {str(error).splitlines()[0]}"
+
+
+def _answer(probe: Source) -> str:
+    """Why MLX does not take `probe` from its folder, empty where it does: as it was found once, or as it is found now,
+    also where what is kept is none of the answers that there are."""
+    put(probe)
+    file = private_files.folder(folder()) / f"{probe.name}.answer"
+    try:
+        kept = private_files.read(file, _MOST_WORDS)
+        if kept in (b"", _NOT_TAKEN.encode()):
+            return kept.decode()
+    except OSError:
+        pass  # none, or none to be trusted
+    answer = "" if _is_taken(probe) else _NOT_TAKEN
+    whole_files.write(file, answer.encode(), _MODE)
+    return answer
 
 
 def _is_taken(probe: Source) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from ...environment import private_files
 from ...environment.log import logger
 from ...problem import MaskKind, Problem
 from . import cache
@@ -116,6 +117,9 @@ def _is_there(source: Source) -> bool:
         cache.put(source)
     except CompileError as error:
         logger.warning("flash attention: MLX's own attention, as the CUDA kernel does not compile: %s", error)
+        return False
+    except private_files.NotPrivate as error:
+        logger.warning("flash attention: MLX's own attention, as its folder for kernels is not used: %s", error)
         return False
     except OSError as error:
         logger.warning("flash attention: MLX compiles the CUDA kernel itself, which takes it seconds: %s", error)

@@ -163,7 +163,7 @@ def _config_of(folder: Path) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise NotAModel(f"{path}:{error.lineno}: {error.msg}") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise NotAModel(f"{path} cannot be read: {error}") from error
     if not isinstance(config, dict):
         raise NotAModel(f"{path} describes no model: it is not a JSON object")

@@ -40,6 +40,7 @@ _STYLE = {
 _MOST_BARS = 32
 _PIXELS_PER_INCH = (50, 120)  # in a page, whose type is then neither too small to read nor larger than the text
 _LINE_LENGTHS = 3  # from so many lengths on, a line is worth drawing
+_MOST_POINTS = 64  # of a line: more of them nobody can tell apart, and each takes its time
 _ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
@@ -83,19 +84,20 @@ def _new(panels: int, width: float) -> tuple[Figure, Sequence[Axes]]:
 
 
 def _grid(document: Document) -> Figure:
-    rows = [row for row in document.rows if any(row[f"{name}_ms"] for name in CANDIDATES)][:_MOST_BARS]
-    series = _longest_series(document.rows)
+    fitting = [row for row in document.rows if any(row[f"{name}_ms"] for name in CANDIDATES)]
+    rows = fitting[:_MOST_BARS]
+    series, left_out = _thinned(_longest_series(document.rows))
     if not rows:
         return _nothing()
     if len(series) < _LINE_LENGTHS:
         picture, axes = _new(1, max(6.4, 1.6 + 0.75 * len(rows)))
-        _bars(axes[0], rows)
+        _bars(axes[0], rows, _first_of(rows, fitting))
         return picture
     picture = Figure(figsize=(max(9.6, 1.6 + 0.75 * len(rows)), 6.4), layout="constrained")
     layout = picture.subplot_mosaic([["bars", "bars"], ["time", "memory"]])
-    _bars(layout["bars"], rows)
-    _over_length(layout["time"], series, "ms", "time of one call, ms")
-    _over_length(layout["memory"], series, "peak_mib", "peak memory, MiB")
+    _bars(layout["bars"], rows, _first_of(rows, fitting))
+    _over_length(layout["time"], series, "ms", "time of one call, ms", left_out)
+    _over_length(layout["memory"], series, "peak_mib", "peak memory, MiB", left_out)
     scores = [_scores(row) for row in series]
     layout["memory"].plot([row["length"] for row in series], scores, ":", color=_INK, lw=1, label="L × S scores")
     layout["memory"].legend()
@@ -109,7 +111,21 @@ def _nothing() -> Figure:
     return picture
 
 
-def _bars(axes: Axes, rows: list[Row]) -> None:
+def _first_of(rows: list[Row], fitting: list[Row]) -> str:
+    """The words for a title that does not show all rows."""
+    return f"; the first {len(rows)} of {len(fitting):,}" if len(rows) < len(fitting) else ""
+
+
+def _thinned(rows: list[Row]) -> tuple[list[Row], str]:
+    """So many of the rows as a line can show, from the first to the last, and the words that say so."""
+    if len(rows) <= _MOST_POINTS:
+        return rows, ""
+    step = (len(rows) - 1) / (_MOST_POINTS - 1)
+    kept = [rows[round(step * i)] for i in range(_MOST_POINTS)]
+    return kept, f", {len(kept)} of {len(rows):,} shown"
+
+
+def _bars(axes: Axes, rows: list[Row], left_out: str) -> None:
     varying = [key for key in _SHORT if len({str(row[key]) for row in rows}) > 1] or ["length"]
     for offset, name in enumerate(CANDIDATES):
         shown = [(x, row) for x, row in enumerate(rows) if row[f"{name}_ms"]]
@@ -139,7 +155,7 @@ def _bars(axes: Axes, rows: list[Row]) -> None:
     labels = ["\n".join(f"{_SHORT[key]}{row[key]}" for key in varying) for row in rows]
     axes.set_xticks(range(len(rows)), labels, fontsize=8)
     axes.set_ylabel("ms per call")
-    axes.set_title(_name(rows[0], varying) + "; quartiles, and speedup over plain")
+    axes.set_title(_name(rows[0], varying) + "; quartiles, and speedup over plain" + left_out)
     axes.legend(ncols=3, loc="upper left")
 
 
@@ -181,11 +197,11 @@ def _scores(row: Row) -> float:
     return float(row["batch"] * row["heads"] * queries * row["length"] * _ITEM_BYTES[row["dtype"]] / 2**20)
 
 
-def _over_length(axes: Axes, rows: list[Row], key: str, label: str) -> None:
+def _over_length(axes: Axes, rows: list[Row], key: str, label: str, left_out: str) -> None:
     for name in CANDIDATES:
         _line(axes, rows, f"{name}_{key}", name)
     _log_scale(axes, [row[f"{name}_{key}"] for row in rows for name in CANDIDATES if row[f"{name}_{key}"]])
-    _length_axis(axes, rows)
+    _length_axis(axes, rows, left_out)
     axes.set_ylabel(label)
     axes.legend()
 
@@ -222,18 +238,18 @@ def _line(axes: Axes, rows: list[Row], key: str, name: str, style: str = "o-") -
     )
 
 
-def _length_axis(axes: Axes, rows: list[Row]) -> None:
+def _length_axis(axes: Axes, rows: list[Row], left_out: str) -> None:
     lengths = sorted({row["length"] for row in rows})
     axes.set_xscale("log")
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xticks(lengths, [f"{length:,}" for length in lengths], fontsize=8)
-    axes.set_xlabel("length")
+    axes.set_xlabel(f"length{left_out}")
     axes.grid(color=_FAINT, lw=0.5)
 
 
 def _workflow(document: Document) -> Figure:
-    rows = sorted(document.rows, key=lambda row: int(row["length"]))
+    rows, left_out = _thinned(sorted(document.rows, key=lambda row: int(row["length"])))
     picture, (speed, memory, share) = _new(3, 11)
     for name, style in (("stock", "o-"), ("ours", "o-"), ("without", "o:")):
         _line(speed, rows, f"{name}_tokens_per_s", name, style)
@@ -251,7 +267,7 @@ def _workflow(document: Document) -> Figure:
     share.set_ylabel("% of stock's time in attention")
     share.set_ylim(0, 100)
     for axes in (speed, memory, share):
-        _length_axis(axes, rows)
+        _length_axis(axes, rows, left_out)
     speed.legend()
     memory.legend()
     return picture

@@ -55,7 +55,7 @@ def load(path: Path) -> Document:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise NotAResult(f"{path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the second of lists in lists without end
         raise NotAResult(f"{path} is not JSON: {error}") from error
     if not _has_fields(data):
         raise NotAResult(f"{path} is not a result of mlx-flash bench or mlx-flash compare, written with --json")

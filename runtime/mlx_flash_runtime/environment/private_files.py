@@ -1,0 +1,140 @@
+"""Files and folders that nobody but the user can have put there, or can change.
+
+What lies in a cache is run, or decides what is run: a library, a compiled kernel, the routes that were measured. On a
+machine with several users another one must not be able to put it there: by a folder of the same name in /tmp, by a
+link, or by a file that all may write. What root owns is trusted as the user's own is: root can do anything anyway.
+"""
+
+from __future__ import annotations
+
+import errno
+import grp
+import os
+import pwd
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+_MOST_LINKS = 40  # as Linux has it
+
+
+class NotPrivate(PermissionError):
+    """Something that others own or can write to, so that it is not used; as text it says which, and why."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(errno.EACCES, why, str(path))
+
+    def __str__(self) -> str:
+        return f"{self.filename}: {self.strerror}"
+
+
+def folder(path: Path, make: int | None = None) -> Path:
+    """The folder at `path`, with links resolved, where nobody else can write to it or put another one in its place.
+
+    With a mode in `make`, it and the parents that are missing are made, with that mode. Raises NotPrivate where it
+    belongs to others or others can write to it, or to a parent (unless that is sticky, as /tmp is); FileNotFoundError
+    where it is not there; OSError.
+    """
+    found = Path("/")
+    left = [*reversed(path.absolute().parts[1:])]
+    links = 0
+    while left:
+        name = left.pop()
+        if name == "..":
+            found = found.parent
+            continue
+        entry = found / name
+        status = _status(entry, make)
+        if stat.S_ISLNK(status.st_mode):
+            _need_trusted_owner(entry, status)
+            links += 1
+            if links > _MOST_LINKS:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+            target = Path(os.readlink(entry))
+            found = Path("/") if target.is_absolute() else found
+            left += reversed(target.parts[1:] if target.is_absolute() else target.parts)
+        elif stat.S_ISDIR(status.st_mode):
+            _need_private(entry, status, sticky_will_do=True)
+            found = entry
+        else:
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(entry))
+    _need_private(found, os.stat(found))
+    return found
+
+
+def open_file(path: Path, flags: int = os.O_RDONLY) -> int:
+    """A descriptor of the regular file at `path`, which with O_CREAT is made for the user alone.
+
+    Raises NotPrivate where it is a link or no regular file, or where others own it or can write to it or to its folder;
+    FileNotFoundError; OSError.
+    """
+    target = folder(path.parent) / path.name
+    try:
+        # Without O_NONBLOCK a named pipe would be waited for.
+        handle = os.open(target, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise NotPrivate(target, "it is a link") from None
+        raise
+    try:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            raise NotPrivate(target, "it is no regular file")
+        _need_private(target, status)
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle
+
+
+def read(path: Path, most: int) -> bytes:
+    """The content of a file as `open_file` has it. Raises the same, and OSError where it has more than `most` bytes."""
+    with os.fdopen(open_file(path), "rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"it has more than {most:,} bytes", str(path))
+    return content
+
+
+def is_private(path: Path) -> bool:
+    """Whether there is a file at `path` that `open_file` would open."""
+    try:
+        os.close(open_file(path))
+    except OSError:
+        return False
+    return True
+
+
+def _status(entry: Path, make: int | None) -> os.stat_result:
+    try:
+        return os.lstat(entry)
+    except FileNotFoundError:
+        if make is None:
+            raise
+    with suppress(FileExistsError):  # made by another process meanwhile
+        os.mkdir(entry, make)
+    return os.lstat(entry)
+
+
+def _need_private(path: Path, status: os.stat_result, sticky_will_do: bool = False) -> None:
+    _need_trusted_owner(path, status)
+    if sticky_will_do and status.st_mode & stat.S_ISVTX:  # others cannot rename or delete there what is not theirs
+        return
+    by_group = status.st_mode & stat.S_IWGRP and not _is_of_the_user_alone(status.st_gid)
+    if by_group or status.st_mode & stat.S_IWOTH:
+        raise NotPrivate(path, "other users can write to it (chmod go-w would end that)")
+
+
+def _need_trusted_owner(path: Path, status: os.stat_result) -> None:
+    if status.st_uid not in (0, os.geteuid()):
+        raise NotPrivate(path, f"it belongs to another user (uid {status.st_uid})")
+
+
+def _is_of_the_user_alone(group: int) -> bool:
+    """Whether a group is the one that many systems give to each user, named alike; there, what a user makes may be
+    written by that group from the start."""
+    try:
+        user, found = pwd.getpwuid(os.geteuid()), grp.getgrgid(group)
+    except KeyError:
+        return False
+    return user.pw_uid != 0 and found.gr_name == user.pw_name and not set(found.gr_mem) - {user.pw_name}
