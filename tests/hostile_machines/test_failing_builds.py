@@ -238,7 +238,7 @@ def wait_until(holds: Callable[[], bool]) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=["SIGTERM", "SIGHUP"])
 @pytest.mark.parametrize(
     "command",
-    [["-m", "mlx_flash_runtime.cli", "doctor", "--build"], ["-c", BUILD]],
+    [["-m", "mlx_flash_runtime.tools.cli", "doctor", "--build"], ["-c", BUILD]],
     ids=["doctor", "build"],
 )
 def test_a_signal_ends_a_build_and_its_compilers(

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mlx_flash_runtime.bench import models, plots, tables
-from mlx_flash_runtime.bench.page import page
-from mlx_flash_runtime.bench.tables import Document, NotAResult, Row
+from mlx_flash_runtime.tools.bench import models, plots, tables
+from mlx_flash_runtime.tools.bench.page import page
+from mlx_flash_runtime.tools.bench.tables import Document, NotAResult, Row
 
 LENGTHS = 5_000
 MACHINE = {
