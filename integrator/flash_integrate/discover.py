@@ -166,7 +166,7 @@ def _read_ignore(folder: Path, base: Path) -> list[_Ignore]:
     Raises:
         FileError: it can't be read.
     """
-    data = files.read_if_there(folder / IGNORE_FILE, base, files.SETTINGS_LIMIT)
+    data = files.read_if_there(folder / IGNORE_FILE, base, files.IGNORE_LIMIT)
     if data is None:
         return []
     return [_Ignore(folder, pathspec.GitIgnoreSpec.from_lines(data.decode(errors="replace").splitlines()))]

@@ -15,7 +15,9 @@ from flash_integrate.errors import FileError
 SOURCE_LIMIT = 64 << 20
 """Bytes of a script or a notebook; hosts of repos advise against files of this size, and notebooks stay below it."""
 SETTINGS_LIMIT = 1 << 20
-"""Bytes of what configures or packages a repo: .gitignore, pyproject.toml, requirements.txt and the like."""
+"""Bytes of what packages or configures a repo: setup.cfg, pyproject.toml, requirements.txt and the like."""
+IGNORE_LIMIT = 128 << 10
+"""Bytes of a .gitignore: each of its patterns is asked about each file, and this is room for ten thousand of them."""
 CHANGED = "changed on disk while the tool was reading it; run the tool again"
 
 # Opening a pipe must not wait for its other end; a link that took the file's place in the meantime is not followed.
@@ -38,12 +40,12 @@ def inside(path: Path, root: Path, *, missing: bool = False) -> Path:
         OSError: there is nothing, or links lead in a circle.
     """
     try:
-        real = Path(os.path.realpath(path, strict=not missing))
+        real = os.path.realpath(path, strict=not missing)
     except ValueError as error:  # a NUL, or characters that no file system takes
         raise FileError("no name for a file") from error
-    if real != root and root not in real.parents:
+    if os.path.commonpath((real, root)) != str(root):
         raise FileError(f"leads out of the repo by a link, to {real}")
-    return real
+    return Path(real)
 
 
 def read(path: Path, root: Path, limit: int = SOURCE_LIMIT) -> bytes:
@@ -75,17 +77,25 @@ def read_if_there(path: Path, root: Path, limit: int = SOURCE_LIMIT) -> bytes | 
 def _read(path: Path, root: Path, limit: int) -> bytes:
     real = inside(path, root)
     _refuse_other_kinds(os.lstat(real))  # before it is opened, which for a device may already do something
-    with open(real, "rb", opener=lambda name, _: os.open(name, _FLAGS)) as file:
+    with open(real, "rb", buffering=0, opener=_open) as file:
         status = os.fstat(file.fileno())
         _refuse_other_kinds(status)
         if status.st_size > limit:
-            raise FileError(f"larger than {limit >> 20} MiB, and no file of this kind is read beyond that")
+            raise FileError(f"larger than {_size(limit)}, and no file of this kind is read beyond that")
         data = file.read(status.st_size + 1)
     if len(data) != status.st_size:
         raise FileError(CHANGED)
     return data
 
 
+def _open(name: str, _: int) -> int:
+    return os.open(name, _FLAGS)
+
+
+def _size(limit: int) -> str:
+    return f"{limit >> 20} MiB" if limit >> 20 else f"{limit >> 10} KiB"
+
+
 def _refuse_other_kinds(status: os.stat_result) -> None:
-    if kind := _OTHER_KINDS.get(stat.S_IFMT(status.st_mode)):
-        raise FileError(f"{kind}, not a file")
+    if (kind := stat.S_IFMT(status.st_mode)) in _OTHER_KINDS:
+        raise FileError(f"{_OTHER_KINDS[kind]}, not a file")
