@@ -64,11 +64,11 @@ def _run(paths: list[Path], options: Options) -> int:
 
         outcomes = review(outcomes, console, sys.stdin)
     extras = _plan_extras(outcomes, options)
-    _refuse_reports_over(_written_paths(outcomes, extras), options)
+    _refuse_reports_over(_files_of(outcomes, extras), options)
     if options.writing:
         if not (options.force or options.reverting):
             _refuse_uncommitted(outcomes, extras)
-        remove_leftovers({path.parent for path in _written_paths(outcomes, extras)})
+        remove_leftovers({path.parent for path in _files_of(outcomes, extras)})
         outcomes = _write_all(outcomes)
         extras = extras.apply()
     if options.dry_run:
@@ -83,7 +83,7 @@ def _has_work(outcomes: Iterable[Outcome], extras: Extras) -> bool:
     return any(outcome.changes for outcome in outcomes) or bool(extras.changes)
 
 
-def _written_paths(outcomes: Iterable[Outcome], extras: Extras) -> list[Path]:
+def _files_of(outcomes: Iterable[Outcome], extras: Extras) -> list[Path]:
     """The files that this run looked at, and those that it may write beside them."""
     return [*(outcome.path for outcome in outcomes), *(change.path for change in extras.changes)]
 

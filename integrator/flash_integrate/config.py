@@ -13,7 +13,7 @@ from typing import Any
 import pathspec
 
 from flash_integrate.codemod import name_of, registry
-from flash_integrate.discover import checkout_of
+from flash_integrate.discover import checkout_of, leads_out
 from flash_integrate.errors import FileError
 from flash_integrate.files import SETTINGS_LIMIT, read_if_there
 from flash_integrate.notebook import rewriting as notebook
@@ -69,17 +69,17 @@ class Config:
 
 
 def load_for(paths: Iterable[Path]) -> Config:
-    """The configuration of a run over several paths, which have to agree on it.
+    """The configuration of a run over several paths, which have to agree on it. Links out of their repo have none.
 
     Raises:
         ConfigError: as `load`, and where the paths are configured by different files.
     """
-    configs = {path: load(path) for path in paths}
+    configs = {path: load(path) for path in paths if leads_out(path) is None}
     found = {config.file: config for config in configs.values()}
     if len(found) > 1:
         lines = [f"  {path}: {config.file or 'no such table'}" for path, config in configs.items()]
         raise ConfigError("\n".join([f"these paths do not share one {TABLE}; name them in runs of their own:", *lines]))
-    return next(iter(found.values()))
+    return next(iter(found.values()), Config())
 
 
 def load(path: Path) -> Config:

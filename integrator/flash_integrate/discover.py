@@ -65,10 +65,12 @@ def discover(paths: Iterable[Path], exclude: Iterable[str] = ()) -> Iterator[Fou
     seen: set[Path] = set()
     named = []
     for path in paths:
-        if (link := _leads_out(path)) is None:
+        if (link := leads_out(path)) is None:
             named.append(path.resolve())
         else:
-            yield Found(link.parent, link, f"{link} leads out of its repo; if {link.resolve()} is meant, name that")
+            folder = link.parent.resolve()
+            problem = f"a link that leads out of its repo; if {link.resolve()} is meant, name that"
+            yield Found(checkout_of(folder) or folder, folder / link.name, problem)
     folders = {real: real if real.is_dir() else real.parent for real in named}
     for real, folder in folders.items():
         # Of two folders of which one holds the other the outer one counts, in whatever order they are named.
@@ -99,7 +101,7 @@ class _Ignore:
         return self.spec.check_file(name).include
 
 
-def _leads_out(path: Path) -> Path | None:
+def leads_out(path: Path) -> Path | None:
     """The link on the way to `path` that leads out of the checkout in which it lies, if any. Outside a checkout a link
     to a file is not to leave its folder; one to a folder is the way that somebody has laid to it."""
     absolute = path.absolute()
