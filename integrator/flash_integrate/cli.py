@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,19 @@ The diff goes to standard output, the summary to standard error.
 """
 
 
+def _is_read(file: Path) -> bool:
+    """Whether a file of this name is one that this tool reads: a source, or what configures or packages a repo."""
+    return (
+        file.suffix in {".py", ".pyw", ".ipynb"}
+        or file.name in {".gitignore", "pyproject.toml", "setup.cfg", "VENDORED.json"}
+        or fnmatch(file.name, "requirements*.txt")
+    )
+
+
 def _check_report(_: click.Context, __: click.Parameter, file: Path | None) -> Path | None:
     """Whether a report can be written is asked before the run, which may change files."""
+    if file is not None and _is_read(Path(os.path.realpath(file))):
+        raise click.BadParameter(f"{str(file)!r} has the name of a file that this tool reads; choose another.")
     if file is not None and not file.parent.is_dir():
         raise click.BadParameter(f"there is no folder {str(file.parent)!r}.")
     if file is not None and not os.access(file if file.exists() else file.parent, os.W_OK):

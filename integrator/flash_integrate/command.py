@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
 
-from flash_integrate.apply import uncommitted, write
+from flash_integrate.apply import remove_leftovers, uncommitted, write
 from flash_integrate.config import Config, ConfigError, check_patterns, load_for, merge
 from flash_integrate.errors import FileError
+from flash_integrate.files import SOURCE_LIMIT
 from flash_integrate.options import STDIN, Options
 from flash_integrate.plan import Status
 from flash_integrate.report.text import coloured, diff_of, print_summary, say
@@ -62,21 +64,38 @@ def _run(paths: list[Path], options: Options) -> int:
 
         outcomes = review(outcomes, console, sys.stdin)
     extras = _plan_extras(outcomes, options)
+    _refuse_reports_over(_files_of(outcomes, extras), options)
     if options.writing:
         if not (options.force or options.reverting):
             _refuse_uncommitted(outcomes, extras)
+        remove_leftovers({path.parent for path in _files_of(outcomes, extras)})
         outcomes = _write_all(outcomes)
-        extras.apply()
+        extras = extras.apply()
     if options.dry_run:
         _print_diffs(outcomes, extras, colours(options.color, sys.stdout.isatty()))
     _report(console, outcomes, extras, options)
-    if any(outcome.status is Status.FAILED for outcome in outcomes):
+    if extras.failures or any(outcome.status is Status.FAILED for outcome in outcomes):
         return EXIT_FAILED
     return EXIT_FOUND_WORK if options.check and _has_work(outcomes, extras) else 0
 
 
 def _has_work(outcomes: Iterable[Outcome], extras: Extras) -> bool:
     return any(outcome.changes for outcome in outcomes) or bool(extras.changes)
+
+
+def _files_of(outcomes: Iterable[Outcome], extras: Extras) -> list[Path]:
+    """The files that this run looked at, and those that it may write beside them."""
+    return [*(outcome.path for outcome in outcomes), *(change.path for change in extras.changes)]
+
+
+def _refuse_reports_over(paths: Iterable[Path], options: Options) -> None:
+    """Refuses a report in the place of one of `paths`, by whatever name: a hard link is the same file too."""
+    reports = [file for file in options.reports if file.exists()]
+    for path in paths if reports else ():
+        for file in reports:
+            with suppress(OSError):  # a file that has vanished is none
+                if file.samefile(path):
+                    raise _Failure(f"the report {file} would be written over {path}; nothing was written")
 
 
 def _scan(paths: list[Path], options: Options, config: Config, progress: ProgressBar) -> list[Outcome]:
@@ -105,7 +124,7 @@ def _written(outcome: Outcome) -> Outcome:
     if not outcome.changes:
         return outcome
     try:
-        write(outcome.path, outcome.before, outcome.after)
+        write(outcome.path, outcome.base, outcome.before, outcome.after)
     except FileError as error:
         return dataclasses.replace(outcome, status=Status.FAILED, reason=str(error), line=error.line)
     return outcome
@@ -131,7 +150,9 @@ def _filter_stdin(paths: Sequence[Path], options: Options) -> int:
     if len(paths) > 1:
         raise click.UsageError("- stands for standard input and goes with no other path")
     config = merge(Config(), only=options.only, skip=options.skip)
-    before = sys.stdin.buffer.read()
+    before = sys.stdin.buffer.read(SOURCE_LIMIT + 1)
+    if len(before) > SOURCE_LIMIT:
+        raise _Failure(f"<stdin>: larger than {SOURCE_LIMIT >> 20} MiB")
     try:
         after = revert_stdin(before) if options.reverting else rewrite_stdin(before, wants=config.wants)[0]
     except FileError as error:
@@ -159,6 +180,8 @@ def _report(console: Console, outcomes: Sequence[Outcome], extras: Extras, optio
         say(console, line)
     for line in (line for note in extras.notes for line in note.splitlines()):
         say(console, line, "yellow")
+    for line in (line for failure in extras.failures for line in failure.splitlines()):
+        say(console, line, "red")
     if options.json_file is not None:
         from flash_integrate.report.json_report import as_json
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +13,9 @@ from typing import Any
 import pathspec
 
 from flash_integrate.codemod import name_of, registry
-from flash_integrate.discover import checkout_of
+from flash_integrate.discover import checkout_of, leads_out
+from flash_integrate.errors import FileError
+from flash_integrate.files import SETTINGS_LIMIT, read_if_there
 from flash_integrate.notebook import rewriting as notebook
 from flash_integrate.toml import tomllib
 
@@ -66,17 +69,17 @@ class Config:
 
 
 def load_for(paths: Iterable[Path]) -> Config:
-    """The configuration of a run over several paths, which have to agree on it.
+    """The configuration of a run over several paths, which have to agree on it. Links out of their repo have none.
 
     Raises:
         ConfigError: as `load`, and where the paths are configured by different files.
     """
-    configs = {path: load(path) for path in paths}
+    configs = {path: load(path) for path in paths if leads_out(path) is None}
     found = {config.file: config for config in configs.values()}
     if len(found) > 1:
         lines = [f"  {path}: {config.file or 'no such table'}" for path, config in configs.items()]
         raise ConfigError("\n".join([f"these paths do not share one {TABLE}; name them in runs of their own:", *lines]))
-    return next(iter(found.values()))
+    return next(iter(found.values()), Config())
 
 
 def load(path: Path) -> Config:
@@ -132,7 +135,7 @@ def _pyprojects(path: Path) -> Iterator[Path]:
     folder = real if real.is_dir() else real.parent
     top = checkout_of(folder)
     for parent in (folder, *folder.parents):
-        if (file := parent / "pyproject.toml").is_file():
+        if os.path.lexists(file := parent / "pyproject.toml"):
             yield file
         if parent == top:
             return
@@ -140,9 +143,10 @@ def _pyprojects(path: Path) -> Iterator[Path]:
 
 def _read_table(file: Path) -> dict[str, Any] | None:
     try:
-        document = tomllib.loads(file.read_bytes().decode())
-    except OSError as error:
-        raise ConfigError(f"{file}: {error.strerror}") from error
+        data = read_if_there(file, checkout_of(file.parent) or file.parent, SETTINGS_LIMIT)
+        document = tomllib.loads("" if data is None else data.decode())
+    except FileError as error:
+        raise ConfigError(f"{file}: {error}") from error
     except ValueError as error:  # not UTF-8, or not TOML
         raise ConfigError(f"{file}: not valid TOML: {error}") from error
     tool = document.get("tool", {})

@@ -9,9 +9,13 @@ from pathlib import Path, PurePosixPath
 
 import pathspec
 
+from flash_integrate import files
+from flash_integrate.errors import FileError
+
 SUFFIXES = {".py", ".ipynb"}
 # A script that is named may have no suffix at all.
 NAMED_SUFFIXES = SUFFIXES | {"", ".pyw"}
+IGNORE_FILE = ".gitignore"
 SKIPPED_FOLDERS = {
     ".git",
     ".hg",
@@ -38,10 +42,12 @@ SKIPPED_FOLDERS = {
 @dataclass(frozen=True)
 class Found:
     """A file to look at. `base` is the folder from which its path is shown, as `git diff` would show it:
-    the top of its git checkout, or the folder that was named where there is none."""
+    the top of its git checkout, or the folder that was named where there is none. `problem` is why it, or a folder in
+    its place, can't be read, where that is known already."""
 
     base: Path
     path: Path
+    problem: str = ""
 
     @property
     def name(self) -> PurePosixPath:
@@ -52,21 +58,29 @@ def discover(paths: Iterable[Path], exclude: Iterable[str] = ()) -> Iterator[Fou
     """The Python files and notebooks below `paths`, sorted, each once.
 
     A file that is named is taken whatever its surroundings. `exclude` are patterns as in `.gitignore`, relative to
-    each folder of `paths`. Symbolic links are not followed: their target is found where it is, and is edited once.
+    each folder of `paths`. Symbolic links are not followed: their target is found where it is, and is edited once. One
+    that is named may not lead out of its repo.
     """
     excluded = pathspec.GitIgnoreSpec.from_lines(exclude)
     seen: set[Path] = set()
-    named = [path.resolve() for path in paths]
+    named = []
+    for path in paths:
+        if (link := leads_out(path)) is None:
+            named.append(path.resolve())
+        else:
+            folder = link.parent.resolve()
+            problem = f"a link that leads out of its repo; if {link.resolve()} is meant, name that"
+            yield Found(checkout_of(folder) or folder, folder / link.name, problem)
     folders = {real: real if real.is_dir() else real.parent for real in named}
     for real, folder in folders.items():
         # Of two folders of which one holds the other the outer one counts, in whatever order they are named.
         outer = min((other for other in folders.values() if folder.is_relative_to(other)), key=lambda it: len(it.parts))
         base = checkout_of(outer) or outer
-        ignores = [*_ignores_above(folder, checkout_of(folder)), _Ignore(folder, excluded)]
-        for file in _walk(folder, ignores) if real.is_dir() else [real]:
-            if file not in seen:
-                seen.add(file)
-                yield Found(base, file)
+        found = _below(folder, base, _Ignore(folder, excluded)) if real.is_dir() else [Found(base, real)]
+        for file in found:
+            if file.path not in seen:
+                seen.add(file.path)
+                yield file
 
 
 def checkout_of(folder: Path) -> Path | None:
@@ -87,13 +101,39 @@ class _Ignore:
         return self.spec.check_file(name).include
 
 
-def _walk(folder: Path, ignores: list[_Ignore]) -> Iterator[Path]:
-    ignores = ignores + _read_ignore(folder)
+def leads_out(path: Path) -> Path | None:
+    """The link on the way to `path` that leads out of the checkout in which it lies, if any. Outside a checkout a link
+    to a file is not to leave its folder; one to a folder is the way that somebody has laid to it."""
+    absolute = path.absolute()
+    for step in (absolute, *absolute.parents):
+        if step.is_symlink():
+            top = checkout_of(step.parent) or (None if step.is_dir() else step.parent)
+            if top is not None and not step.resolve().is_relative_to(top.resolve()):
+                return step
+    return None
+
+
+def _below(folder: Path, base: Path, excluded: _Ignore) -> Iterator[Found]:
+    """What is found below a folder, and in it and above it those `.gitignore` files that can't be read."""
+    ignores: list[_Ignore] = []
+    for parent in _between(checkout_of(folder), folder):
+        try:
+            ignores += _read_ignore(parent, base)
+        except FileError as error:
+            yield Found(base, parent / IGNORE_FILE, str(error))
+    yield from _walk(folder, base, [*ignores, excluded])
+
+
+def _walk(folder: Path, base: Path, ignores: list[_Ignore]) -> Iterator[Found]:
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError:
-        yield folder  # whoever reads it reports why it can't be read
+    except OSError as error:
+        yield Found(base, folder, error.strerror or str(error))
         return
+    try:
+        ignores = ignores + _read_ignore(folder, base)
+    except FileError as error:
+        yield Found(base, folder / IGNORE_FILE, str(error))
     for entry in entries:
         path, is_folder = folder / entry.name, entry.is_dir(follow_symlinks=False)
         # Neither a link nor a pipe, which one could wait for forever.
@@ -104,9 +144,9 @@ def _walk(folder: Path, ignores: list[_Ignore]) -> Iterator[Path]:
         if _ignored(path, is_folder, ignores):
             continue
         if is_folder:
-            yield from _walk(path, ignores)
+            yield from _walk(path, base, ignores)
         else:
-            yield path
+            yield Found(base, path)
 
 
 def _ignored(path: Path, is_folder: bool, ignores: list[_Ignore]) -> bool:
@@ -115,17 +155,20 @@ def _ignored(path: Path, is_folder: bool, ignores: list[_Ignore]) -> bool:
     return next((verdict for verdict in verdicts if verdict is not None), False)
 
 
-def _read_ignore(folder: Path) -> list[_Ignore]:
-    try:
-        text = (folder / ".gitignore").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return []
-    return [_Ignore(folder, pathspec.GitIgnoreSpec.from_lines(text.splitlines()))]
-
-
-def _ignores_above(folder: Path, top: Path | None) -> list[_Ignore]:
-    """The `.gitignore` files from the checkout's top down to the parent of `folder`."""
+def _between(top: Path | None, folder: Path) -> list[Path]:
+    """The folders from the checkout's top down to the parent of `folder`."""
     if top is None:
         return []
-    between = [parent for parent in folder.parents if parent == top or top in parent.parents]
-    return [ignore for parent in reversed(between) for ignore in _read_ignore(parent)]
+    return [parent for parent in reversed(folder.parents) if parent == top or top in parent.parents]
+
+
+def _read_ignore(folder: Path, base: Path) -> list[_Ignore]:
+    """What the `.gitignore` of a folder says, if there is one.
+
+    Raises:
+        FileError: it can't be read.
+    """
+    data = files.read_if_there(folder / IGNORE_FILE, base, files.IGNORE_LIMIT)
+    if data is None:
+        return []
+    return [_Ignore(folder, pathspec.GitIgnoreSpec.from_lines(data.decode(errors="replace").splitlines()))]

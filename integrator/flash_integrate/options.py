@@ -39,6 +39,11 @@ class Options:
     verbose: bool
 
     @property
+    def reports(self) -> list[Path]:
+        """The files that the run writes reports to."""
+        return [file for file in (self.json_file, self.sarif_file, self.markdown_file) if file is not None]
+
+    @property
     def writing(self) -> bool:
         return not (self.dry_run or self.check)
 

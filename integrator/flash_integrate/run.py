@@ -18,6 +18,7 @@ from flash_integrate.explain import explain
 from flash_integrate.facts.file_facts import FileFacts
 from flash_integrate.facts.imports import Project, Scan
 from flash_integrate.facts.workspace import Workspace
+from flash_integrate.files import read
 from flash_integrate.notebook.cells import Notebook
 from flash_integrate.notebook.rewriting import (
     SUFFIX,
@@ -275,12 +276,11 @@ def _scan(found: Found) -> Scan:
 
 
 def _read(found: Found) -> bytes:
-    if found.path.suffix not in NAMED_SUFFIXES and not found.path.is_dir():
+    if found.problem:
+        raise FileError(found.problem)
+    if found.path.suffix not in NAMED_SUFFIXES:
         raise FileError("not a Python file or a notebook")
-    try:
-        return found.path.read_bytes()
-    except OSError as error:
-        raise FileError(error.strerror or str(error)) from error
+    return read(found.path, found.base)
 
 
 def _failed(found: Found, error: FileError) -> Outcome:

@@ -17,10 +17,11 @@ from flash_integrate.syntax import walk
 
 @dataclass(frozen=True)
 class Source:
-    """A Python file: `path` as it is shown to the user, `data` its bytes."""
+    """A Python file: `path` as it is shown to the user, `data` its bytes, `problem` why they could not be read."""
 
     path: Path
     data: bytes
+    problem: str = ""
 
     @cached_property
     def encoding(self) -> str:
@@ -39,8 +40,10 @@ class Source:
         """The decoded text, newlines as they are.
 
         Raises:
-            UnreadableSource: the bytes do not fit the declared encoding.
+            UnreadableSource: the file could not be read, or its bytes do not fit the declared encoding.
         """
+        if self.problem:
+            raise UnreadableSource(self.problem)
         try:
             return self.data.decode(self.encoding)
         except UnicodeDecodeError as error:

@@ -43,7 +43,7 @@ def revert_stdin(data: bytes) -> bytes:
 
 
 def _rewrite(data: bytes, name: PurePosixPath, wants: Callable[[str], bool]) -> tuple[bytes, Decision]:
-    workspace = Workspace.alone(name, data, Path(), wants)
+    workspace = Workspace.alone(name, data, Path.cwd(), wants)
     if not workspace.project.concerns(name):
         return data, Decision(Status.SKIPPED, "no MLX")
     facts = workspace.facts(name)

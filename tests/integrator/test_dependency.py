@@ -272,15 +272,17 @@ def test_the_nearest_manifests_that_list_mlx_are_found(tmp_path: Path) -> None:
     )
     scripts = [PurePosixPath(name) for name in ("llama/deep/run.py", "tools/run.py", "llama/chat.py")]
     found = ["llama/pyproject.toml", "llama/requirements.txt", "requirements.txt"]
-    assert names(find_manifests(tmp_path, scripts)) == found
-    assert names(find_manifests(tmp_path, scripts[:1])) == found[:2]
-    assert find_manifests(tmp_path, []) == []
+    assert names(find_manifests(tmp_path, scripts).found) == found
+    assert names(find_manifests(tmp_path, scripts[:1]).found) == found[:2]
+    assert find_manifests(tmp_path, []).found == []
 
 
-def test_a_broken_manifest_is_an_error_that_names_it(tmp_path: Path) -> None:
-    write_files(tmp_path, {"sub/pyproject.toml": "[project\n"})
-    with pytest.raises(FileError, match=r"^sub/pyproject\.toml: not valid TOML"):
-        find_manifests(tmp_path, [PurePosixPath("sub/run.py")])
+def test_a_broken_manifest_is_named_and_hides_no_other(tmp_path: Path) -> None:
+    write_files(tmp_path, {"sub/pyproject.toml": "[project\n", "sub/requirements.txt": "mlx\n"})
+    manifests = find_manifests(tmp_path, [PurePosixPath("sub/run.py")])
+    assert [str(manifest.name) for manifest in manifests.found] == ["sub/requirements.txt"]
+    [problem] = manifests.problems
+    assert problem.startswith("sub/pyproject.toml: not valid TOML")
 
 
 def test_the_diffs_are_what_git_applies(tmp_path: Path) -> None:
@@ -294,7 +296,7 @@ def test_the_diffs_are_what_git_applies(tmp_path: Path) -> None:
     commit_all(tmp_path)
     scripts = [PurePosixPath(name).parent / "run.py" for name in files]
     for change, whole in [(added, 3), (removed, 3)]:
-        edits = [change(manifest) for manifest in find_manifests(tmp_path, scripts)]
+        edits = [change(manifest) for manifest in find_manifests(tmp_path, scripts).found]
         assert sum(edit.lines is not None for edit in edits) == whole
         diff = tmp_path.parent / "dependency.diff"
         diff.write_bytes(b"".join(line for edit in edits for line in edit.diff()))
@@ -313,19 +315,19 @@ def test_the_suggestion_names_what_is_missing_and_why_it_is_not_done(tmp_path: P
         },
     )
     scripts = [PurePosixPath("run.py")]
-    assert suggestion(find_manifests(tmp_path, scripts)) == (
+    assert suggestion(find_manifests(tmp_path, scripts).found) == (
         "Add mlx-flash-runtime to requirements.txt; --add-dependency does it.\n"
         "requirements-lock.txt is generated: add mlx-flash-runtime to the file that it is made from."
     )
     (tmp_path / "requirements-lock.txt").unlink()
     (tmp_path / "requirements.txt").write_text("mlx\nmlx-flash-runtime\n")
-    assert suggestion(find_manifests(tmp_path, scripts)) == ""
+    assert suggestion(find_manifests(tmp_path, scripts).found) == ""
     assert "install mlx-flash-runtime where the scripts run" in suggestion([])
 
 
 def test_lock_files_beside_an_edited_pyproject_are_to_be_renewed(tmp_path: Path) -> None:
     write_files(tmp_path, {"pyproject.toml": '[project]\ndependencies = ["mlx"]\n', "uv.lock": ""})
-    [manifest] = find_manifests(tmp_path, [PurePosixPath("run.py")])
+    [manifest] = find_manifests(tmp_path, [PurePosixPath("run.py")]).found
     assert lock_commands([added(manifest)]) == ["uv lock"]
     assert lock_commands([removed(manifest)]) == []
 

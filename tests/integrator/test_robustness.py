@@ -185,7 +185,7 @@ def test_a_file_deleted_while_the_tree_is_read(tmp_path: Path) -> None:
     outcomes = {outcome.name.name: outcome for outcome in integrate([tmp_path], (), progress)}  # type: ignore[arg-type]
     assert outcomes["two.py"].reason == "No such file or directory"
     for name in ("one.py", "three.py"):
-        write(outcomes[name].path, outcomes[name].before, outcomes[name].after)
+        write(outcomes[name].path, tmp_path, outcomes[name].before, outcomes[name].after)
         assert is_patched(tmp_path / name)
 
 
@@ -207,7 +207,7 @@ def test_a_file_that_is_not_what_was_read(tmp_path: Path, change: Callable[[Path
     change(path)
     now = path.read_bytes() if path.exists() else None
     with pytest.raises(FileError) as error:
-        write(path, outcome.before, outcome.after)
+        write(path, outcome.base, outcome.before, outcome.after)
     assert str(error.value) == reason
     assert (path.read_bytes() if path.exists() else None) == now
 

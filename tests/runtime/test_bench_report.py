@@ -153,6 +153,17 @@ def test_a_result_that_was_changed_is_one_line(name: str, damage: dict[str, Any]
     assert not (tmp_path / "page.html").exists()
 
 
+def test_a_page_is_not_written_over_its_own_results(tmp_path: Path) -> None:
+    result = tmp_path / "result.json"
+    result.write_bytes(SOME[0].read_bytes())
+    (tmp_path / "link.html").symlink_to(result)
+    (tmp_path / "same.html").hardlink_to(result)
+    for target in ("result.json", "link.html", "same.html"):
+        refused = run(SOME[1], result, "--html", tmp_path / target)
+        assert (refused.exit_code, "is one of the results" in refused.output) == (2, True)
+    assert result.read_bytes() == SOME[0].read_bytes()
+
+
 def test_a_page_that_cannot_be_written(tmp_path: Path) -> None:
     result = run(SOME[0], "--html", tmp_path / "nowhere" / "page.html")
     assert result.exit_code == 2

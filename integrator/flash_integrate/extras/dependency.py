@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from flash_integrate import files
 from flash_integrate.diff import file_diff, unified_diff
 from flash_integrate.errors import FileError
 from flash_integrate.extras.pyproject_toml import add_to_pyproject, pyproject_lists_mlx, remove_from_pyproject
@@ -19,22 +20,31 @@ _LOCKS = {"uv.lock": "uv lock", "poetry.lock": "poetry lock", "pdm.lock": "pdm l
 
 @dataclass(frozen=True)
 class Manifest:
-    """A requirements file or pyproject.toml that lists MLX; `name` is its path from the top of the repo."""
+    """A requirements file or pyproject.toml that lists MLX; `name` is its path from the top of the repo. Of a link it
+    is the target, which is what is edited."""
 
+    top: Path
     name: PurePosixPath
-    path: Path
     data: bytes
+
+    @property
+    def is_pyproject(self) -> bool:
+        return self.name.suffix == ".toml"  # also under the name that a link called pyproject.toml leads to
 
 
 @dataclass(frozen=True)
 class ManifestEdit:
     """A manifest with the runtime added, or (`removes`) taken out again."""
 
+    top: Path
     name: PurePosixPath
-    path: Path
     before: bytes
     after: bytes
     removes: bool
+
+    @property
+    def path(self) -> Path:
+        return self.top / self.name
 
     @property
     def changes(self) -> bool:
@@ -53,22 +63,27 @@ class ManifestEdit:
         return unified_diff(self.name.as_posix(), self.before, self.after, set(self.lines), removes=self.removes)
 
 
-def find_manifests(top: Path, scripts: Iterable[PurePosixPath]) -> list[Manifest]:
-    """The manifests that list MLX for any of `scripts` (relative to `top`): those of the nearest folder that has some.
+@dataclass(frozen=True)
+class Manifests:
+    """What was `found`, and the `problems` of the files that can't be read or are not valid, each with its name."""
 
-    Raises:
-        FileError: one of them can't be read or is not valid; the message names it.
-    """
+    found: list[Manifest]
+    problems: list[str]
+
+
+def find_manifests(top: Path, scripts: Iterable[PurePosixPath]) -> Manifests:
+    """The manifests that list MLX for any of `scripts` (relative to `top`): those of the nearest folder with some."""
     found: dict[PurePosixPath, Manifest] = {}
+    problems: list[str] = []
     by_folder: dict[PurePosixPath, list[Manifest]] = {}
     for script in scripts:
         for folder in script.parents:
             if folder not in by_folder:
-                by_folder[folder] = list(_manifests_in(top, folder))
+                by_folder[folder] = list(_manifests_in(top, folder, problems))
             if by_folder[folder]:
                 found.update((manifest.name, manifest) for manifest in by_folder[folder])
                 break
-    return [found[name] for name in sorted(found)]
+    return Manifests([found[name] for name in sorted(found)], problems)
 
 
 def added(manifest: Manifest) -> ManifestEdit:
@@ -77,8 +92,8 @@ def added(manifest: Manifest) -> ManifestEdit:
     Raises:
         CannotAdd: it has to be done by hand; the message says why, to be read after the manifest's name.
     """
-    add = add_to_pyproject if manifest.path.name == PYPROJECT else add_to_requirements
-    return ManifestEdit(manifest.name, manifest.path, manifest.data, add(manifest.data), removes=False)
+    add = add_to_pyproject if manifest.is_pyproject else add_to_requirements
+    return ManifestEdit(manifest.top, manifest.name, manifest.data, add(manifest.data), removes=False)
 
 
 def removed(manifest: Manifest) -> ManifestEdit:
@@ -87,8 +102,8 @@ def removed(manifest: Manifest) -> ManifestEdit:
     Raises:
         CannotRemove: it has to be done by hand; the message says why.
     """
-    remove = remove_from_pyproject if manifest.path.name == PYPROJECT else remove_from_requirements
-    return ManifestEdit(manifest.name, manifest.path, manifest.data, remove(manifest.data), removes=True)
+    remove = remove_from_pyproject if manifest.is_pyproject else remove_from_requirements
+    return ManifestEdit(manifest.top, manifest.name, manifest.data, remove(manifest.data), removes=True)
 
 
 def suggestion(manifests: Sequence[Manifest]) -> str:
@@ -108,23 +123,30 @@ def suggestion(manifests: Sequence[Manifest]) -> str:
 
 def lock_commands(edits: Iterable[ManifestEdit]) -> list[str]:
     """What to run after the edits, for the lock files that lie beside them: `uv lock`."""
-    folders = {edit.path.parent for edit in edits if edit.changes and edit.path.name == PYPROJECT}
+    folders = {edit.path.parent for edit in edits if edit.changes and edit.path.suffix == ".toml"}
     return sorted({command for folder in folders for lock, command in _LOCKS.items() if (folder / lock).exists()})
 
 
-def _manifests_in(top: Path, folder: PurePosixPath) -> Iterator[Manifest]:
+def _manifests_in(top: Path, folder: PurePosixPath, problems: list[str]) -> Iterator[Manifest]:
     here = top / folder
     for path in sorted([*here.glob("requirements*.txt"), *here.glob("requirements/*.txt"), *here.glob(PYPROJECT)]):
-        name = PurePosixPath(path.relative_to(top).as_posix())
         try:
-            data = path.read_bytes()
-            lists_mlx = pyproject_lists_mlx(data) if path.name == PYPROJECT else requirements_list_mlx(data)
-        except OSError as error:
-            raise FileError(f"{name}: {error.strerror}") from error
+            manifest = _read_manifest(top, path)
         except FileError as error:
-            raise FileError(f"{name}: {error}") from error
-        if lists_mlx:
-            yield Manifest(name, path, data)
+            problems.append(f"{path.relative_to(top)}: {error}")
+        else:
+            if manifest is not None:
+                yield manifest
+
+
+def _read_manifest(top: Path, path: Path) -> Manifest | None:
+    """The manifest at `path`; None if it lists no MLX."""
+    data = files.read_if_there(path, top, files.SETTINGS_LIMIT)
+    if data is None:
+        return None
+    manifest = Manifest(top, PurePosixPath(path.resolve().relative_to(top).as_posix()), data)
+    lists_mlx = pyproject_lists_mlx(data) if manifest.is_pyproject else requirements_list_mlx(data)
+    return manifest if lists_mlx else None
 
 
 def _more_lines(shorter: list[bytes], longer: list[bytes]) -> frozenset[int] | None:

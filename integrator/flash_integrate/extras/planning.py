@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from flash_integrate import apply
+from flash_integrate import apply, files
 from flash_integrate.errors import FileError
 from flash_integrate.extras.dependency import ManifestEdit, added, find_manifests, lock_commands, removed, suggestion
 from flash_integrate.extras.requirement import PACKAGE, CannotAdd
-from flash_integrate.extras.script_metadata import read_block
+from flash_integrate.extras.script_metadata import Block, read_block
 from flash_integrate.extras.vendor import COPY, Change, VendorPlan, apply_plan, needed_by, plan_removal, plan_vendor
 from flash_integrate.plan import Status
 from flash_integrate.run import Outcome
@@ -19,11 +20,13 @@ from flash_integrate.run import Outcome
 
 @dataclass(frozen=True)
 class Extras:
-    """Changes of files that are not scripts, and what the user should know or do about them."""
+    """Changes of files that are not scripts, what the user should know or do about them, and what was asked for and
+    can't be done."""
 
     vendor: tuple[VendorPlan, ...] = ()
     manifests: tuple[ManifestEdit, ...] = ()
     notes: tuple[str, ...] = ()
+    failures: tuple[str, ...] = ()
 
     @property
     def changes(self) -> list[Change | ManifestEdit]:
@@ -42,35 +45,38 @@ class Extras:
         """The files that exist already and would be written over."""
         return [change.path for change in self.changes if change.before is not None]
 
-    def apply(self) -> None:
-        """Writes the changes.
-
-        Raises:
-            FileError: a file can't be written; the message names it.
-        """
+    def apply(self) -> Extras:
+        """Writes the changes. What is returned lists also what could not be written."""
+        failures = list(self.failures)
         for plan in self.vendor:
-            apply_plan(plan)
+            try:
+                apply_plan(plan)
+            except FileError as error:
+                failures.append(str(error))
         for edit in self.manifests:
-            if edit.changes:
-                try:
-                    apply.write(edit.path, edit.before, edit.after)
-                except FileError as error:
-                    raise FileError(f"{edit.name}: {error}") from error
+            try:
+                if edit.changes:
+                    apply.write(edit.path, edit.top, edit.before, edit.after)
+            except FileError as error:
+                failures.append(f"{edit.name}: {error}")
+        return dataclasses.replace(self, failures=tuple(failures))
 
 
 def plan_extras(outcomes: Iterable[Outcome], *, vendor: bool, dependency: bool, force: bool) -> Extras:
     """What the scripts of a run need beside themselves. Writes nothing.
 
     Raises:
-        FileError: the runtime to copy is not installed, was modified in the target, or a manifest can't be read.
+        FileError: the runtime to copy is not installed, or was modified in the target.
     """
     scripts = _by_base(outcomes, Status.CHANGED, Status.INTEGRATED)
-    copies, edits, notes = [], [], []
+    copies, edits = [], []
+    notes: list[str] = []
+    failures: list[str] = []
     for base, names in scripts.items():
         if vendor:
             copies.append(plan_vendor(base, names, force=force))
             continue
-        blocks = {name: block for name in names if (block := read_block(base / name)) is not None}
+        blocks = {name: block for name in names if (block := _block_of(base, name)) is not None}
         notes += [
             f"{name} lists its own dependencies: add {missing!r} there."
             for name, block in blocks.items()
@@ -78,15 +84,16 @@ def plan_extras(outcomes: Iterable[Outcome], *, vendor: bool, dependency: bool, 
         ]
         others = [name for name in names if name not in blocks]
         manifests = find_manifests(base, others)
+        (failures if dependency else notes).extend(manifests.problems)
         if others and not dependency:
-            notes.append(suggestion(manifests))
-        for manifest in manifests if dependency else ():
+            notes.append(suggestion(manifests.found))
+        for manifest in manifests.found if dependency else ():
             try:
                 edits.append(added(manifest))
             except CannotAdd as error:
                 notes.append(f"{manifest.name} {error}.")
     notes += [f"Run `{command}`." for command in lock_commands(edits)]
-    return Extras(tuple(copies), tuple(edits), tuple(note for note in notes if note))
+    return Extras(tuple(copies), tuple(edits), tuple(note for note in notes if note), tuple(failures))
 
 
 def plan_removal_of_extras(outcomes: Iterable[Outcome], *, dependency: bool, force: bool) -> Extras:
@@ -95,25 +102,36 @@ def plan_removal_of_extras(outcomes: Iterable[Outcome], *, dependency: bool, for
 
     The requirement is looked for where scripts are reverted, and with `dependency` wherever the run looked: whoever
     lists the runtime without a patched script has written that line by hand.
-
-    Raises:
-        FileError: a file of the copy, or a script, can't be read.
     """
     outcomes = list(outcomes)
-    copies, edits, notes = [], [], []
+    copies, edits, notes, failures = [], [], [], []
     reverted = _by_base(outcomes, Status.REVERTED)
     for base, names in _by_base(outcomes, *Status).items():
         gone = set(reverted.get(base, ()))
-        copies.append(plan_removal(base, gone, force=force))
-        still = [name for name in needed_by(base) if name not in gone]
         try:
-            kept = {manifest.name for manifest in find_manifests(base, still)}
-            manifests = find_manifests(base, names if dependency else gone)
-            edits += [removed(manifest) for manifest in manifests if manifest.name not in kept]
+            copies.append(plan_removal(base, gone, force=force))
         except FileError as error:
-            notes.append(f"{error}; if it lists {PACKAGE}, take that out by hand.")
+            failures.append(str(error))
+        still = [name for name in needed_by(base) if name not in gone]
+        kept = {manifest.name for manifest in find_manifests(base, still).found}
+        manifests = find_manifests(base, names if dependency else gone)
+        problems = list(manifests.problems)
+        for manifest in manifests.found:
+            try:
+                if manifest.name not in kept:
+                    edits.append(removed(manifest))
+            except FileError as error:
+                problems.append(f"{manifest.name}: {error}")
+        notes += [f"{problem}; if it lists {PACKAGE}, take that out by hand." for problem in problems]
     notes += [f"Run `{command}`." for command in lock_commands(edits)]
-    return Extras(tuple(copies), tuple(edits), tuple(notes))
+    return Extras(tuple(copies), tuple(edits), tuple(notes), tuple(failures))
+
+
+def _block_of(base: Path, name: PurePosixPath) -> Block | None:
+    try:
+        return read_block(files.read(base / name, base))
+    except FileError:  # it was read before; whoever writes it reports that it can't be any more
+        return None
 
 
 def _by_base(outcomes: Iterable[Outcome], *statuses: Status) -> dict[Path, list[PurePosixPath]]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
-from flash_integrate.errors import FileError
 from flash_integrate.extras.requirement import PACKAGE, is_mlx, name_of, requirement_beside
 from flash_integrate.toml import tomllib
 
@@ -26,17 +24,9 @@ class Block:
         return requirement_beside(mlx) if mlx and PACKAGE not in map(name_of, self.requirements) else None
 
 
-def read_block(path: Path) -> Block | None:
-    """The block of a script; None if it has none.
-
-    Raises:
-        FileError: the file can't be read.
-    """
-    try:
-        text = path.read_bytes().decode(errors="replace").replace("\r\n", "\n")
-    except OSError as error:
-        raise FileError(f"{path}: {error.strerror}") from error
-    block = _BLOCK.search(text)
+def read_block(data: bytes) -> Block | None:
+    """The block of a script; None if it has none."""
+    block = _BLOCK.search(data.decode(errors="replace").replace("\r\n", "\n"))
     if block is None:
         return None
     try:

@@ -19,6 +19,7 @@ removed.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import importlib.util
 import json
@@ -30,9 +31,9 @@ from importlib.metadata import PackageNotFoundError, version
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
-from flash_integrate import apply
+from flash_integrate import apply, files
 from flash_integrate.diff import file_diff
-from flash_integrate.discover import discover
+from flash_integrate.discover import IGNORE_FILE, Found, discover
 from flash_integrate.errors import FileError
 from flash_integrate.snippets import RUNTIME
 
@@ -72,10 +73,14 @@ spec.loader.exec_module(sys.modules[__name__])
 class Change:
     """One file of the copy: `before` is None where it is created, `after` where it is removed."""
 
+    top: Path
     name: PurePosixPath
-    path: Path
     before: bytes | None
     after: bytes | None
+
+    @property
+    def path(self) -> Path:
+        return self.top / self.name
 
     def diff(self) -> Iterator[bytes]:
         """The lines of its diff, as `git apply` takes them."""
@@ -96,19 +101,21 @@ def plan_vendor(top: Path, scripts: Iterable[PurePosixPath], *, force: bool = Fa
     Files of earlier runs are brought up to date as well. With `force` what was modified by hand is replaced.
 
     Raises:
-        FileError: the runtime is not installed, or the update would replace files that were modified by hand.
+        FileError: the runtime is not installed, the manifest is not one that --vendor wrote, the copy is reached by
+            links, or the update would replace files that were modified by hand.
     """
+    package = _package(_installed_runtime())
     recorded = _recorded(top)
     folders = {folder for script in scripts for folder in _started_from(top, script)}
     folders |= {name.parent for name in recorded if name.name == LOADER and (top / name.parent).is_dir()}
-    wanted = _package(_installed_runtime()) | {folder / LOADER: _loader(folder) for folder in folders if folder.parts}
+    wanted = package | {folder / LOADER: _loader(folder) for folder in folders if folder.parts}
     changes, modified, refused = [], [], []
     for name in sorted({*wanted, *recorded}):
-        before, after = _read(top / name), wanted.get(name)
+        before, after = _read(top, name), wanted.get(name)
         if before == after:
             continue
         if before is None or force or _digest(before) == recorded.get(name):
-            changes.append(Change(name, top / name, before, after))
+            changes.append(Change(top, name, before, after))
         elif after is not None and _digest(after) == recorded.get(name):
             modified.append(name)
         else:
@@ -126,14 +133,15 @@ def plan_removal(top: Path, reverted: Collection[PurePosixPath] = (), *, force: 
     What was modified by hand stays, unless `force` says otherwise, and stays in the manifest.
 
     Raises:
-        FileError: a file of the copy can't be read.
+        FileError: a file of the copy can't be read or is reached by a link, or the manifest is not one that --vendor
+            wrote.
     """
     recorded = _recorded(top)
     if not recorded or any(name not in reverted for name in needed_by(top)):
         return VendorPlan()
-    files = {name: data for name in recorded if (data := _read(top / name)) is not None}
-    modified = [name for name, data in files.items() if not force and _digest(data) != recorded[name]]
-    changes = [Change(name, top / name, data, None) for name, data in files.items() if name not in modified]
+    present = {name: data for name in recorded if (data := _read(top, name)) is not None}
+    modified = [name for name, data in present.items() if not force and _digest(data) != recorded[name]]
+    changes = [Change(top, name, data, None) for name, data in present.items() if name not in modified]
     left = {name: recorded[name] for name in modified}
     return VendorPlan((*changes, *_manifest_change(top, left)), tuple(modified))
 
@@ -147,28 +155,29 @@ def apply_plan(plan: VendorPlan) -> None:
     for change in plan.changes:
         try:
             if change.after is None:
-                apply.delete(change.path, change.before or b"")
+                apply.delete(change.path, change.top, change.before or b"")
                 _tidy(change)
             elif change.before is None:
-                apply.create(change.path, change.after)
+                apply.create(change.path, change.top, change.after)
             else:
-                apply.write(change.path, change.before, change.after)
+                apply.write(change.path, change.top, change.before, change.after)
         except FileError as error:
             raise FileError(f"{change.name}: {error}") from error
 
 
 def needed_by(top: Path) -> list[PurePosixPath]:
-    """The files of the repo that import the runtime, those of the copy aside.
+    """The files of the repo that import the runtime, those of the copy aside. One that can't be read may do so."""
+    return [found.name for found in discover([top]) if not _is_own(found.name) and _may_import_runtime(found)]
 
-    Raises:
-        FileError: a file can't be read.
-    """
-    own = _recorded(top)
-    return [
-        found.name
-        for found in discover([top])
-        if found.name not in own and _RUNTIME_IMPORT.search(_read(found.path) or b"")
-    ]
+
+def _may_import_runtime(found: Found) -> bool:
+    if found.path.name == IGNORE_FILE:
+        return False
+    try:
+        data = files.read_if_there(found.path, found.base)
+    except FileError:
+        return True
+    return data is not None and _RUNTIME_IMPORT.search(data) is not None
 
 
 def _started_from(top: Path, script: PurePosixPath) -> set[PurePosixPath]:
@@ -176,7 +185,7 @@ def _started_from(top: Path, script: PurePosixPath) -> set[PurePosixPath]:
 
     A file with relative imports is never started by its path.
     """
-    relative = _RELATIVE_IMPORT.findall(_read(top / script) or b"")
+    relative = _RELATIVE_IMPORT.findall(files.read_if_there(top / script, top) or b"")
     dots = max(map(len, relative), default=0)
     packages = len(list(takewhile(lambda folder: (top / folder / "__init__.py").exists(), script.parents)))
     above = script.parents[min(max(dots, packages), len(script.parents) - 1)]
@@ -198,9 +207,10 @@ def _installed_runtime() -> Path:
 
 
 def _package(folder: Path) -> dict[PurePosixPath, bytes]:
-    """The files of the package by the name that they get in the repo."""
-    files = (path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
-    return {COPY / path.relative_to(folder).as_posix(): _read(path) or b"" for path in files}
+    """The files of the package by the name that they get in the repo. Some installers make each a link to their cache,
+    which is no part of the repo and may lie anywhere."""
+    found = {path: path.resolve() for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    return {COPY / path.relative_to(folder).as_posix(): files.read(real, real.parent) for path, real in found.items()}
 
 
 def _loader(folder: PurePosixPath) -> bytes:
@@ -209,22 +219,36 @@ def _loader(folder: PurePosixPath) -> bytes:
 
 def _recorded(top: Path) -> dict[PurePosixPath, str]:
     """The files that earlier runs put into the repo, with the hashes that they had."""
-    data = _read(top / MANIFEST)
+    data = _read(top, MANIFEST)
     if data is None:
         return {}
     try:
-        return {PurePosixPath(name): str(digest) for name, digest in json.loads(data)["files"].items()}
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        recorded = {PurePosixPath(name): str(digest) for name, digest in json.loads(data)["files"].items()}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise FileError(f"{MANIFEST} is not as --vendor wrote it") from error
+    for name in recorded:
+        if not _is_own(name):
+            raise FileError(
+                f"{MANIFEST} names {str(name)!r}, where --vendor puts no file: it was written by somebody else. "
+                f"Nothing that it names is touched; remove the folder {COPY} by hand if it is not yours"
+            )
+    return recorded
+
+
+def _is_own(name: PurePosixPath) -> bool:
+    """Whether a file of this name can be one that --vendor put there: in the copy, or a module that loads it."""
+    if name.is_absolute() or ".." in name.parts:
+        return False
+    return name.name == LOADER or (COPY in name.parents and name != MANIFEST)
 
 
 def _manifest_change(top: Path, digests: dict[PurePosixPath, str]) -> list[Change]:
     """The change, if there is one, after which the manifest lists these files; without files there is no manifest."""
     files = {name.as_posix(): digests[name] for name in sorted(digests)}
     document = {"note": NOTE, "version": _version(), "files": files}
-    before = _read(top / MANIFEST)
+    before = _read(top, MANIFEST)
     after = (json.dumps(document, indent=2) + "\n").encode() if digests else None
-    return [] if before == after else [Change(MANIFEST, top / MANIFEST, before, after)]
+    return [] if before == after else [Change(top, MANIFEST, before, after)]
 
 
 def _version() -> str | None:
@@ -237,26 +261,28 @@ def _version() -> str | None:
 def _tidy(change: Change) -> None:
     """Removes what Python compiled a deleted file to, and the folders of the copy that are empty by now."""
     cache = change.path.parent / "__pycache__"
+    if not cache.is_symlink():
+        for compiled in cache.glob(f"{glob.escape(change.path.stem)}.*.pyc"):
+            apply.delete_compiled(compiled, change.top)
     depth = len(change.name.parts) - 1 if COPY in change.name.parents else 0
-    try:
-        for compiled in cache.glob(f"{change.path.stem}.*.pyc"):
-            compiled.unlink()
-        for folder in (cache, *change.path.parents[:depth]):
-            if folder.is_dir() and not any(folder.iterdir()):
-                folder.rmdir()
-    except OSError as error:
-        raise FileError(error.strerror or str(error)) from error
+    for folder in (cache, *change.path.parents[:depth]):
+        if folder.is_dir() and not folder.is_symlink():
+            apply.delete_empty_folder(folder, change.top)
 
 
 def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _read(path: Path) -> bytes | None:
-    """The bytes of a file; None if there is none."""
+def _read(top: Path, name: PurePosixPath) -> bytes | None:
+    """The bytes of a file of the copy; None if there is none. No link leads to one that --vendor has made.
+
+    Raises:
+        FileError: it can't be read, or is reached by a link.
+    """
     try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise FileError(f"{path}: {error.strerror}") from error
+        if files.inside(top / name, top, missing=True) != top / name:
+            raise FileError("is reached by a link, and --vendor makes none")
+        return files.read_if_there(top / name, top, files.SETTINGS_LIMIT)
+    except FileError as error:
+        raise FileError(f"{name}: {error}") from error

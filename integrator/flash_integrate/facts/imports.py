@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+
+from flash_integrate import files
+from flash_integrate.errors import FileError
 
 _FROM = re.compile(rb"^[ \t]*from[ \t]+(\.*)([\w.]*)[ \t]+import[ \t]*(\([^)]*\)|[^\r\n]*)", re.MULTILINE)
 _IMPORT = re.compile(rb"^[ \t]*import[ \t]+([\w., \t]+)", re.MULTILINE)
@@ -164,14 +168,16 @@ class Project:
         targets = (target for item in self.scans[package].imports for target in self.resolve(item, package))
         return any(self.scans[target].names_argparse for target in targets)
 
-    def read(self, path: PurePosixPath) -> bytes:
-        """The bytes of a file of the tree; none for one that can't be read (it is reported when its turn comes)."""
-        try:
-            return (self.base / path).read_bytes()
-        except OSError:
-            return b""
+    def read(self, path: PurePosixPath, limit: int = files.SOURCE_LIMIT) -> bytes:
+        """The bytes of a file of the tree.
+
+        Raises:
+            FileError: it can't be read.
+        """
+        return files.read(self.base / path, self.base, limit)
 
     def _exists(self, path: PurePosixPath) -> bool:
         if path not in self.scans and self.look_further and (self.base / path).is_file():
-            self.scans[path] = Scan.of(self.read(path))
+            with suppress(FileError):  # then it is as if it were not there
+                self.scans[path] = Scan.of(self.read(path))
         return path in self.scans

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
+from flash_integrate.errors import FileError
 from flash_integrate.facts.imports import Import, Project
+from flash_integrate.files import SETTINGS_LIMIT
 from flash_integrate.toml import tomllib
 
 _TABLES = (
@@ -29,10 +31,17 @@ def entry_points(project: Project) -> Iterator[tuple[PurePosixPath, str]]:
     folders = {folder for path in project.scans for folder in path.parents}
     for folder in sorted(folders):
         for manifest, commands in _READERS.items():
-            text = project.read(folder / manifest).decode(errors="replace")
+            text = _read(project, folder / manifest)
             for module, function in _ENTRY_POINT.findall(commands(text)) if text else ():
                 for target in project.resolve(Import(0, module), folder / manifest):
                     yield target, function
+
+
+def _read(project: Project, manifest: PurePosixPath) -> str:
+    try:
+        return project.read(manifest, SETTINGS_LIMIT).decode(errors="replace")
+    except FileError:
+        return ""
 
 
 def _of_pyproject(text: str) -> str:

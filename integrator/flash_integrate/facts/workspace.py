@@ -60,11 +60,18 @@ class Workspace:
         if name in self._given:
             return self._given[name]
         if name not in self._sources:
-            self._sources[name] = Source(self.project.base / name, self.project.read(name))
+            self._sources[name] = self._read(name)
             for oldest in list(self._sources)[: -_KEPT or None]:
                 del self._sources[oldest]
                 self._forget_facts(oldest)
         return self._sources[name]
+
+    def _read(self, name: PurePosixPath) -> Source:
+        path = self.project.base / name
+        try:
+            return Source(path, self.project.read(name))
+        except FileError as error:  # it was there when the tree was read
+            return Source(path, b"", problem=str(error))
 
     def forget(self, name: PurePosixPath) -> None:
         """Takes a file whose turn is over out of memory, unless others look up the parsers that it holds."""

@@ -27,6 +27,8 @@ def report(results: tuple[Path, ...], target: Path) -> None:
     """
     need_matplotlib()
     need_folder_of(target)
+    if target.exists() and any(path.exists() and target.samefile(path) for path in results):
+        raise Usage(f"--html {target} is one of the results that the page is made of; name another file")
     from ..bench.page import page
 
     try:
