@@ -1,15 +1,12 @@
-"""Writes results to disk: atomically, and not over work that git does not have."""
+"""Writes results to disk: each file in one step."""
 
 from __future__ import annotations
 
 import os
 import secrets
-import subprocess
-from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from flash_integrate.discover import checkout_of
 from flash_integrate.errors import FileError
 
 
@@ -83,41 +80,3 @@ def _replace(path: Path, data: bytes, mode: int, owner: tuple[int, int] | None =
     except BaseException:  # also Ctrl-C, at any point: no temporary file is left behind
         temporary.unlink(missing_ok=True)
         raise
-
-
-def uncommitted(paths: Iterable[Path]) -> list[Path]:
-    """Those of `paths` that git has no copy of as they are: modified, staged, untracked or ignored in their checkout.
-
-    Files outside a git checkout, or on a machine without git, are not among them: nothing can be said of those.
-
-    Raises:
-        FileError: git can't tell, with its own words.
-    """
-    by_checkout: dict[Path, list[Path]] = {}
-    for path in paths:
-        if (top := checkout_of(path.parent)) is not None:
-            by_checkout.setdefault(top, []).append(path)
-    dirty = {path for top, files in by_checkout.items() for path in _dirty(top, files)}
-    return [path for files in by_checkout.values() for path in files if path in dirty]
-
-
-def _dirty(top: Path, files: list[Path]) -> set[Path]:
-    # `--no-optional-locks`: a look at the status must not get in the way of the user's own git.
-    command = [
-        "git",
-        "--no-optional-locks",
-        "--literal-pathspecs",
-        "status",
-        "--porcelain=v1",
-        "-z",
-        "-uall",
-        "--ignored",
-        "--",
-    ]
-    try:
-        result = subprocess.run([*command, *map(str, files)], cwd=top, capture_output=True)
-    except FileNotFoundError:
-        return set()
-    if result.returncode:
-        raise FileError(f"git status: {os.fsdecode(result.stderr).strip()}")
-    return {top / os.fsdecode(entry[3:]) for entry in result.stdout.split(b"\0") if len(entry) > 3}

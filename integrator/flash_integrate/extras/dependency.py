@@ -11,6 +11,7 @@ from flash_integrate.errors import FileError
 from flash_integrate.extras.pyproject_toml import add_to_pyproject, pyproject_lists_mlx, remove_from_pyproject
 from flash_integrate.extras.requirement import PACKAGE, CannotAdd
 from flash_integrate.extras.requirements_txt import add_to_requirements, remove_from_requirements, requirements_list_mlx
+from flash_integrate.quoting import quoted
 from flash_integrate.source import split_lines
 
 PYPROJECT = "pyproject.toml"
@@ -99,9 +100,9 @@ def suggestion(manifests: Sequence[Manifest]) -> str:
     for manifest in manifests:
         try:
             if added(manifest).changes:
-                todo.append(str(manifest.name))
+                todo.append(quoted(manifest.name))
         except CannotAdd as error:
-            by_hand.append(f"{manifest.name} {error}.")
+            by_hand.append(f"{quoted(manifest.name)} {error}.")
     lines = [f"Add {PACKAGE} to {', '.join(todo)}; --add-dependency does it."] if todo else []
     return "\n".join([*lines, *by_hand])
 
@@ -120,9 +121,9 @@ def _manifests_in(top: Path, folder: PurePosixPath) -> Iterator[Manifest]:
             data = path.read_bytes()
             lists_mlx = pyproject_lists_mlx(data) if path.name == PYPROJECT else requirements_list_mlx(data)
         except OSError as error:
-            raise FileError(f"{name}: {error.strerror}") from error
+            raise FileError(f"{quoted(name)}: {error.strerror}") from error
         except FileError as error:
-            raise FileError(f"{name}: {error}") from error
+            raise FileError(f"{quoted(name)}: {error}") from error
         if lists_mlx:
             yield Manifest(name, path, data)
 

@@ -14,6 +14,7 @@ from flash_integrate.extras.requirement import PACKAGE, CannotAdd
 from flash_integrate.extras.script_metadata import read_block
 from flash_integrate.extras.vendor import COPY, Change, VendorPlan, apply_plan, needed_by, plan_removal, plan_vendor
 from flash_integrate.plan import Status
+from flash_integrate.quoting import quoted
 from flash_integrate.run import Outcome
 
 
@@ -37,11 +38,6 @@ class Extras:
         inside = {line: f" ({count} file{'s' if count != 1 else ''})" for line, count in counts.items()}
         return [line + (inside[line] if line.endswith("/") else "") for line in counts]
 
-    @property
-    def overwritten(self) -> list[Path]:
-        """The files that exist already and would be written over."""
-        return [change.path for change in self.changes if change.before is not None]
-
     def apply(self) -> None:
         """Writes the changes.
 
@@ -55,7 +51,7 @@ class Extras:
                 try:
                     apply.write(edit.path, edit.before, edit.after)
                 except FileError as error:
-                    raise FileError(f"{edit.name}: {error}") from error
+                    raise FileError(f"{quoted(edit.name)}: {error}") from error
 
 
 def plan_extras(outcomes: Iterable[Outcome], *, vendor: bool, dependency: bool, force: bool) -> Extras:
@@ -72,7 +68,7 @@ def plan_extras(outcomes: Iterable[Outcome], *, vendor: bool, dependency: bool, 
             continue
         blocks = {name: block for name in names if (block := read_block(base / name)) is not None}
         notes += [
-            f"{name} lists its own dependencies: add {missing!r} there."
+            f"{quoted(name)} lists its own dependencies: add {missing!r} there."
             for name, block in blocks.items()
             if (missing := block.lacking) is not None
         ]
@@ -84,7 +80,7 @@ def plan_extras(outcomes: Iterable[Outcome], *, vendor: bool, dependency: bool, 
             try:
                 edits.append(added(manifest))
             except CannotAdd as error:
-                notes.append(f"{manifest.name} {error}.")
+                notes.append(f"{quoted(manifest.name)} {error}.")
     notes += [f"Run `{command}`." for command in lock_commands(edits)]
     return Extras(tuple(copies), tuple(edits), tuple(note for note in notes if note))
 
@@ -126,5 +122,5 @@ def _by_base(outcomes: Iterable[Outcome], *statuses: Status) -> dict[Path, list[
 
 def _described(change: Change | ManifestEdit, dry_run: bool) -> str:
     verb, done = ("remove", "removed") if change.after is None else ("write", "wrote")
-    name = f"{COPY}/" if COPY in change.name.parents else change.name
+    name = f"{COPY}/" if COPY in change.name.parents else quoted(change.name)
     return f"would {verb} {name}" if dry_run else f"{done} {name}"

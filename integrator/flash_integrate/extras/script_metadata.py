@@ -8,6 +8,7 @@ from pathlib import Path
 
 from flash_integrate.errors import FileError
 from flash_integrate.extras.requirement import PACKAGE, is_mlx, name_of, requirement_beside
+from flash_integrate.quoting import quoted
 from flash_integrate.toml import tomllib
 
 _BLOCK = re.compile(r"^# /// script$\n((?:#(?: .*)?\n)+?)^# ///$", re.MULTILINE)
@@ -35,7 +36,7 @@ def read_block(path: Path) -> Block | None:
     try:
         text = path.read_bytes().decode(errors="replace").replace("\r\n", "\n")
     except OSError as error:
-        raise FileError(f"{path}: {error.strerror}") from error
+        raise FileError(f"{quoted(path)}: {error.strerror}") from error
     block = _BLOCK.search(text)
     if block is None:
         return None
