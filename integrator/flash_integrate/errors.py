@@ -40,6 +40,8 @@ def own_errors() -> Iterator[None]:
         raise
     except OSError as error:
         raise FileError(error.strerror or str(error)) from error
+    except UnicodeError as error:
+        raise FileError(f"its text does not fit its encoding: {error}") from error
     except RecursionError as error:
         raise FileError("nested too deeply to be looked at") from error
     except MemoryError as error:
