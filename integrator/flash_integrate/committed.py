@@ -39,23 +39,25 @@ def uncommitted(files: Mapping[Path, bytes]) -> dict[Path, str]:
     Raises:
         FileError: git can't tell, with its own words.
     """
-    by_checkout: dict[Path, list[Path]] = {}
+    by_checkout: dict[Path, dict[Path, Path]] = {}
     for path in files:
-        if (top := checkout_of(path.parent)) is not None:
-            by_checkout.setdefault(top, []).append(path)
+        real = path.resolve()  # git has the file that a link leads to under that file's own name
+        if (top := checkout_of(real.parent)) is not None:
+            by_checkout.setdefault(top, {})[path] = real
     found: dict[Path, str] = {}
     for top, paths in by_checkout.items():
+        names = {path: os.fsencode(real.relative_to(top)) for path, real in paths.items()}
         try:
-            found |= _uncommitted_in(top, {path: files[path] for path in paths})
+            found |= _uncommitted_in(top, names, files)
         except FileNotFoundError:  # there is no git
             return {}
     return found
 
 
-def _uncommitted_in(top: Path, files: Mapping[Path, bytes]) -> dict[Path, str]:
-    names = {path: os.fsencode(path.relative_to(top)) for path in files}
-    objects = dict(zip(files, _objects(top, list(names.values())), strict=True))
-    changed = [path for path in files if not _is_object(objects[path], files[path])]
+def _uncommitted_in(top: Path, names: Mapping[Path, bytes], files: Mapping[Path, bytes]) -> dict[Path, str]:
+    """As `uncommitted`, for the files of one checkout; `names` are theirs in it."""
+    objects = dict(zip(names, _objects(top, list(names.values())), strict=True))
+    changed = [path for path in names if not _is_object(objects[path], files[path])]
     conversions = _conversions(top, [names[path] for path in changed]) if changed else {}
     found = {}
     for path in changed:
