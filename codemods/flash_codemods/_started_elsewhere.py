@@ -9,6 +9,7 @@ from flash_codemods import argparse_script, click_command, typer_command
 from flash_integrate.codemod import Codemod, Refusal
 from flash_integrate.facts.file_facts import FileFacts
 from flash_integrate.plan import left_alone
+from flash_integrate.quoting import quoted
 from flash_integrate.syntax import Function, dotted, walk
 
 _WITH_FLAGS: Sequence[Codemod] = (argparse_script, click_command, typer_command)
@@ -25,7 +26,7 @@ def handed_over(facts: FileFacts, body: Sequence[ast.stmt]) -> Refusal | None:
     found = [facts.workspace.definition(facts.name, name) for name in names]
     for target, _ in (item for item in found if item is not None):
         if _turns_it_on(target):
-            return Refusal(f"only starts {target.name}, which turns the runtime on", body[0].lineno)
+            return Refusal(f"only starts {quoted(target.name)}, which turns the runtime on", body[0].lineno)
     return None
 
 
@@ -33,7 +34,7 @@ def served_by_another(facts: FileFacts, application: str) -> Refusal | None:
     """Why an application needs no call: the script that serves it has flags, which a call here would override."""
     for server in facts.workspace.servers(facts.name, application):
         if _turns_it_on(server):
-            return Refusal(f"{server.name} serves it, and turns the runtime on")
+            return Refusal(f"{quoted(server.name)} serves it, and turns the runtime on")
     return None
 
 

@@ -22,6 +22,7 @@ from flash_integrate.facts.argparse_namespaces import Namespace
 from flash_integrate.facts.argparse_parsers import Parser
 from flash_integrate.facts.file_facts import FileFacts
 from flash_integrate.plan import left_alone
+from flash_integrate.quoting import quoted
 from flash_integrate.snippets import (
     BLOCK_SIZE_FLAG,
     BLOCK_SIZE_TYPE,
@@ -151,10 +152,10 @@ def _refuse_parser(facts: FileFacts, parser: Parser) -> Refusal | None:
     home = facts.workspace.facts(parser.home)
     if home.integrated_at is not None and {DISABLE_FLAG, BLOCK_SIZE_FLAG} <= parser.options.names:
         return None  # a parser of another file, which an earlier run has given the flags
-    where = f" of {parser.home}" if home is not facts else ""
+    where = f" of {quoted(parser.home)}" if home is not facts else ""
     line = parser.created.line if home is facts else None
     if home is not facts and (parser.home not in facts.workspace.editable or left_alone(home) is not None):
-        return Refusal(f"its parser is built in {parser.home}, which is not edited")
+        return Refusal(f"its parser is built in {quoted(parser.home)}, which is not edited")
     if any(keyword.arg == "prefix_chars" for keyword in parser.call.keywords):
         return Refusal(f"the parser{where} sets prefix_chars: flags that start with -- may not fit it", line)
     if clash := parser.options.dests & set(FLAG_NAMES):
@@ -178,7 +179,8 @@ def _refuse_sharing(facts: FileFacts, parser: Parser) -> Refusal | None:
         own = [use for use in user.argparse.namespaces if use.parser is parser]
         fits = own and all(use.can_be_followed for use in own) and not user.argparse.unbound
         if not fits or left_alone(user) is not None or user.reached is None:
-            return Refusal(f"its parser is built in {parser.home}, which {user.name} uses without the integration")
+            shared = f"its parser is built in {quoted(parser.home)}"
+            return Refusal(f"{shared}, which {quoted(user.name)} uses without the integration")
     return None
 
 

@@ -11,7 +11,6 @@ import os
 import re
 import secrets
 import stat
-import subprocess
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -19,7 +18,6 @@ from typing import BinaryIO
 
 from flash_integrate import files
 from flash_integrate.attributes import copy_attributes
-from flash_integrate.discover import checkout_of
 from flash_integrate.errors import FileError
 
 _TEMPORARY = re.compile(r"\.flash-integrate-[0-9a-f]{16}\.tmp")
@@ -177,41 +175,3 @@ def _umask() -> int:
     mask = os.umask(0)  # it can only be read by setting it
     os.umask(mask)
     return mask
-
-
-def uncommitted(paths: Iterable[Path]) -> list[Path]:
-    """Those of `paths` that git has no copy of as they are: modified, staged, untracked or ignored in their checkout.
-
-    Files outside a git checkout, or on a machine without git, are not among them: nothing can be said of those.
-
-    Raises:
-        FileError: git can't tell, with its own words.
-    """
-    by_checkout: dict[Path, list[Path]] = {}
-    for path in paths:
-        if (top := checkout_of(path.parent)) is not None:
-            by_checkout.setdefault(top, []).append(path)
-    dirty = {path for top, files in by_checkout.items() for path in _dirty(top, files)}
-    return [path for files in by_checkout.values() for path in files if path in dirty]
-
-
-def _dirty(top: Path, files: list[Path]) -> set[Path]:
-    # `--no-optional-locks`: a look at the status must not get in the way of the user's own git.
-    command = [
-        "git",
-        "--no-optional-locks",
-        "--literal-pathspecs",
-        "status",
-        "--porcelain=v1",
-        "-z",
-        "-uall",
-        "--ignored",
-        "--",
-    ]
-    try:
-        result = subprocess.run([*command, *map(str, files)], cwd=top, capture_output=True)
-    except FileNotFoundError:
-        return set()
-    if result.returncode:
-        raise FileError(f"git status: {os.fsdecode(result.stderr).strip()}")
-    return {top / os.fsdecode(entry[3:]) for entry in result.stdout.split(b"\0") if len(entry) > 3}

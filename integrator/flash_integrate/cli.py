@@ -13,6 +13,7 @@ import click
 
 from flash_integrate import __version__
 from flash_integrate.options import STDIN, Options, refuse_clashes
+from flash_integrate.quoting import printable
 
 EXIT_INTERRUPTED = 130
 
@@ -70,7 +71,19 @@ _REPORT: Any = {
 }
 
 
-@click.command(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _Command(click.Command):
+    """A command that quotes what it could not read: a shell puts the names of files in the place of `*`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            raise click.UsageError(printable(error.format_message()), ctx) from error
+
+
+@click.command(
+    cls=_Command, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.argument(
     "paths",
     nargs=-1,

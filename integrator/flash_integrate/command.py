@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 
-from flash_integrate.apply import remove_leftovers, uncommitted, write
+from flash_integrate.apply import remove_leftovers, write
+from flash_integrate.committed import uncommitted
 from flash_integrate.config import Config, ConfigError, check_patterns, load_for, merge
 from flash_integrate.errors import FileError
 from flash_integrate.files import SOURCE_LIMIT
 from flash_integrate.options import STDIN, Options
 from flash_integrate.plan import Status
-from flash_integrate.report.text import coloured, diff_of, print_summary, say
+from flash_integrate.quoting import printable, quoted
+from flash_integrate.report.text import diff_of, on_terminal, print_summary, say
 from flash_integrate.run import NOT_INTEGRATED, Outcome, explain_files, integrate, resolve, revert
 from flash_integrate.stdin import revert_stdin, rewrite_stdin
 from flash_integrate.terminal import ProgressBar, colours, error_console
@@ -33,7 +35,12 @@ EXIT_FAILED = 2
 
 
 class _Failure(click.ClickException):
+    """Ends the run with a message, of which nothing but its own line breaks reaches the terminal as a control."""
+
     exit_code = EXIT_FAILED
+
+    def __init__(self, message: str) -> None:
+        super().__init__("\n".join(map(printable, message.split("\n"))))
 
 
 def start(paths: list[Path], options: Options) -> int:
@@ -56,7 +63,7 @@ def _run(paths: list[Path], options: Options) -> int:
     config = Config() if options.reverting else merge(load_for(paths), only=options.only, skip=options.skip)
     if options.explain:
         for line in explain_files(paths, options.exclude, config):
-            click.echo(line)
+            click.echo(printable(line))
         return 0
     outcomes = _scan(paths, options, config, ProgressBar(console))
     if options.interactive:
@@ -131,16 +138,17 @@ def _written(outcome: Outcome) -> Outcome:
 
 
 def _refuse_uncommitted(outcomes: Iterable[Outcome], extras: Extras) -> None:
-    paths = {outcome.path: str(outcome.name) for outcome in outcomes if outcome.changes}
-    paths |= {path: path.name for path in extras.overwritten}
+    held = {outcome.path: outcome.before for outcome in outcomes if outcome.changes}
+    held |= {change.path: change.before for change in extras.changes if change.before is not None}
+    names = {item.path: quoted(item.name) for item in (*outcomes, *extras.changes)}
     try:
-        dirty = set(uncommitted(paths))
+        found = uncommitted(held)
     except FileError as error:
         raise _Failure(f"{error}\nWith --force the files are written all the same.") from error
-    if dirty:
-        names = "\n".join(f"  {name}" for path, name in paths.items() if path in dirty)
+    if found:
+        listed = [f"  {names[path]}: {doubt}" if doubt else f"  {names[path]}" for path, doubt in found.items()]
         raise _Failure(
-            f"these files have changes that are not committed; nothing was written:\n{names}\n"
+            "these files have changes that are not committed; nothing was written:\n" + "\n".join(listed) + "\n"
             "Commit or stash them first, or write over them with --force."
         )
 
@@ -167,7 +175,9 @@ def _print_diffs(outcomes: Iterable[Outcome], extras: Extras, colours: bool) -> 
     diffs = [diff_of(outcome) for outcome in outcomes if outcome.changes]
     diffs += [list(change.diff()) for change in extras.changes]
     for line in (line for diff in diffs for line in diff):
-        sys.stdout.buffer.write(coloured(line) if colours else line)
+        # Who reads it in a pipe gets the files' own bytes, as `git apply` needs them.
+        shown = on_terminal(line, colours=colours).encode() if colours or sys.stdout.isatty() else line
+        sys.stdout.buffer.write(shown)
     sys.stdout.buffer.flush()
 
 
@@ -200,4 +210,4 @@ def _write_report(file: Path, text: str) -> None:
     try:
         file.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise _Failure(f"{file}: {error.strerror}") from error
+        raise _Failure(f"{quoted(file)}: {error.strerror}") from error

@@ -17,6 +17,7 @@ from flash_integrate.discover import checkout_of, leads_out
 from flash_integrate.errors import FileError
 from flash_integrate.files import SETTINGS_LIMIT, read_if_there
 from flash_integrate.notebook import rewriting as notebook
+from flash_integrate.quoting import quoted
 from flash_integrate.toml import tomllib
 
 TABLE = "[tool.flash-integrate]"
@@ -77,7 +78,10 @@ def load_for(paths: Iterable[Path]) -> Config:
     configs = {path: load(path) for path in paths if leads_out(path) is None}
     found = {config.file: config for config in configs.values()}
     if len(found) > 1:
-        lines = [f"  {path}: {config.file or 'no such table'}" for path, config in configs.items()]
+        lines = [
+            f"  {quoted(path)}: {quoted(config.file) if config.file else 'no such table'}"
+            for path, config in configs.items()
+        ]
         raise ConfigError("\n".join([f"these paths do not share one {TABLE}; name them in runs of their own:", *lines]))
     return next(iter(found.values()), Config())
 
@@ -146,29 +150,29 @@ def _read_table(file: Path) -> dict[str, Any] | None:
         data = read_if_there(file, checkout_of(file.parent) or file.parent, SETTINGS_LIMIT)
         document = tomllib.loads("" if data is None else data.decode())
     except FileError as error:
-        raise ConfigError(f"{file}: {error}") from error
+        raise ConfigError(f"{quoted(file)}: {error}") from error
     except ValueError as error:  # not UTF-8, or not TOML
-        raise ConfigError(f"{file}: not valid TOML: {error}") from error
+        raise ConfigError(f"{quoted(file)}: not valid TOML: {error}") from error
     tool = document.get("tool", {})
     table = tool.get("flash-integrate") if isinstance(tool, dict) else None
     if table is not None and not isinstance(table, dict):
-        raise ConfigError(f"{file}: tool.flash-integrate must be a table")
+        raise ConfigError(f"{quoted(file)}: tool.flash-integrate must be a table")
     return table
 
 
 def _checked(file: Path, table: dict[str, Any]) -> Config:
     if unknown := table.keys() - set(KEYS):
-        raise ConfigError(f"{file}: {TABLE} has no key {min(unknown)!r}; it has {', '.join(KEYS)}")
+        raise ConfigError(f"{quoted(file)}: {TABLE} has no key {min(unknown)!r}; it has {', '.join(KEYS)}")
     for key, value in table.items():
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise ConfigError(f"{file}: {TABLE} {key} must be a list of strings")
+            raise ConfigError(f"{quoted(file)}: {TABLE} {key} must be a list of strings")
     values = {key: tuple(value) for key, value in table.items()}
     for key in ("include", "exclude"):
-        check_patterns(f"{file}: {TABLE} {key}", values.get(key, ()))
+        check_patterns(f"{quoted(file)}: {TABLE} {key}", values.get(key, ()))
     for key in ("only", "skip"):
-        _check_codemods(f"{file}: {TABLE} {key}", values.get(key, ()))
+        _check_codemods(f"{quoted(file)}: {TABLE} {key}", values.get(key, ()))
     if clash := set(values.get("only", ())) & set(values.get("skip", ())):
-        raise ConfigError(f"{file}: {TABLE} only and skip both name {min(clash)}")
+        raise ConfigError(f"{quoted(file)}: {TABLE} only and skip both name {min(clash)}")
     return Config(file, **values)
 
 

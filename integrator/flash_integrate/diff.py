@@ -4,20 +4,18 @@ where a file is created, removed, or has lines that git does not count."""
 from __future__ import annotations
 
 import difflib
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
+from flash_integrate.quoting import quoted
 from flash_integrate.source import split_lines
 
 CONTEXT = 3
 _NO_NEWLINE = b"\n\\ No newline at end of file\n"
 # Ends a line for Python and for this tool, but not for git.
 _LONE_RETURN = re.compile(rb"\r(?!\n)")
-_SPECIAL = re.compile(rb'["\\\x00-\x1f\x7f]')
-_ESCAPES = {b'"': b'\\"', b"\\": b"\\\\", b"\t": b"\\t", b"\n": b"\\n", b"\r": b"\\r"}
 
 
 @dataclass(frozen=True)
@@ -99,7 +97,7 @@ def _git_lines(data: bytes | None) -> list[bytes]:
 
 
 def _git_line(name: str) -> bytes:
-    return b"diff --git %s %s\n" % (_quoted("a/" + name), _quoted("b/" + name))
+    return b"diff --git %s %s\n" % (quoted("a/" + name).encode(), quoted("b/" + name).encode())
 
 
 def _from_to(old: bytes, new: bytes) -> bytes:
@@ -108,16 +106,7 @@ def _from_to(old: bytes, new: bytes) -> bytes:
 
 def _labelled(name: str) -> bytes:
     """A name in a line of its own: a tab tells `patch` that a blank does not end it."""
-    return _quoted(name) + (b"\t" if " " in name else b"")
-
-
-def _quoted(name: str) -> bytes:
-    """A name as git writes it: in quotes if it holds a quote, a backslash or a control character. Others that are not
-    ASCII stand as they are; git reads both."""
-    data = os.fsencode(name)
-    if not _SPECIAL.search(data):
-        return data
-    return b'"%s"' % _SPECIAL.sub(lambda match: _ESCAPES.get(match[0]) or b"\\%03o" % match[0][0], data)
+    return quoted(name).encode() + (b"\t" if " " in name else b"")
 
 
 def _lines(before: list[bytes], after: list[bytes], changed: set[int], removes: bool) -> Iterator[Line]:

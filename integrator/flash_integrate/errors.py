@@ -30,11 +30,22 @@ class CannotRemove(FileError):
 
 @contextmanager
 def own_errors() -> Iterator[None]:
-    """Turns an error that is this tool's and not the file's into a FileError: it is not to take other files with it."""
+    """Turns an error that met one file into a FileError: it is not to take other files with it.
+
+    What a file or the machine can bring about is told as such; whatever else is left is this tool's own fault.
+    """
     try:
         yield
     except FileError:
         raise
+    except OSError as error:
+        raise FileError(error.strerror or str(error)) from error
+    except UnicodeError as error:
+        raise FileError(f"its text does not fit its encoding: {error}") from error
+    except RecursionError as error:
+        raise FileError("nested too deeply to be looked at") from error
+    except MemoryError as error:
+        raise FileError("takes more memory than there is") from error
     except Exception as error:
         raise _own_error(error) from error
 

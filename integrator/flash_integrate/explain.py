@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from flash_integrate.codemod import Edit, Refusal, Splice, name_of, registry
 from flash_integrate.facts.file_facts import FileFacts
 from flash_integrate.plan import Status, plan
+from flash_integrate.quoting import quoted
 
 
 def explain(facts: FileFacts) -> Iterator[str]:
@@ -18,11 +19,11 @@ def explain(facts: FileFacts) -> Iterator[str]:
     decision = plan(facts)
     where = f" (line {decision.line})" if decision.line else ""
     change = f"{decision.codemod} changes it" if decision.status is Status.CHANGED else decision.status.value
-    yield f"{facts.name}: {change}: {decision.reason}{where}"
+    yield f"{quoted(facts.name)}: {change}: {decision.reason}{where}"
     yield f"  attention: {facts.reached or 'none is reached'}"
     yield f"  started by: {', '.join(_entries(facts)) or 'nothing in it'}"
     for parser in facts.argparse.parsers_used:
-        home = "" if parser.home == facts.name else f" of {parser.home}"
+        home = "" if parser.home == facts.name else f" of {quoted(parser.home)}"
         last = parser.last_argument.line
         yield f"  parser: {parser.name}{home}, line {parser.created.line}, last argument line {last}"
     for namespace in facts.argparse.namespaces:

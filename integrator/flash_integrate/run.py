@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -29,6 +30,7 @@ from flash_integrate.notebook.rewriting import (
     scan_notebook,
 )
 from flash_integrate.plan import Decision, Status, plan
+from flash_integrate.quoting import quoted
 from flash_integrate.revert import revert_script
 from flash_integrate.source import Source
 from flash_integrate.verify import verify
@@ -84,9 +86,21 @@ def integrate(
         run.scan(found, look_further)
     jobs = jobs or run.reasonable_jobs()
     planned = progress(files, "planning")
-    if jobs == 1:
+    if jobs == 1 or not _can_start_processes():
         return resolve([run.outcome(found) for found in planned])
     return resolve(_plan_in_processes(run, planned, files, jobs))
+
+
+def _can_start_processes() -> bool:
+    """Whether processes can be started that run nothing from the current folder, which may be that of the repo.
+
+    A new Python looks for its modules there, unless it is told not to; one that is forked has them already.
+    """
+    from multiprocessing import get_start_method
+
+    os.environ["PYTHONSAFEPATH"] = "1"
+    heeded = sys.version_info >= (3, 11) and not sys.flags.ignore_environment
+    return heeded or bool(sys.flags.isolated) or get_start_method() == "fork"
 
 
 def _plan_in_processes(run: _Run, planned: Iterable[Found], files: list[Found], jobs: int) -> list[Outcome]:
@@ -123,7 +137,7 @@ def explain_files(paths: list[Path], exclude: Iterable[str], config: Config) -> 
     for found in files:
         outcome = run.outcome(found)
         if outcome.reason == NO_MLX or outcome.status is Status.FAILED:
-            yield f"{found.name}: {outcome.status.value}: {outcome.reason}"
+            yield f"{quoted(found.name)}: {outcome.status.value}: {outcome.reason}"
         else:
             yield from explain(run.workspaces[found.base].facts(found.name))
 
@@ -184,7 +198,7 @@ def resolve(outcomes: list[Outcome]) -> list[Outcome]:
     for outcome in outcomes:
         unmet = [name for name in outcome.needs if status[outcome.base, name] in (Status.FAILED, Status.SKIPPED)]
         if outcome.changes and unmet:
-            reason = f"its parser is built in {unmet[0]}, which could not be changed"
+            reason = f"its parser is built in {quoted(unmet[0])}, which could not be changed"
             outcome = dataclasses.replace(outcome, status=Status.FAILED, reason=reason)
         resolved.append(outcome)
     return resolved

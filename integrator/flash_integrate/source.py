@@ -49,6 +49,8 @@ class Source:
         except UnicodeDecodeError as error:
             line = self.data.count(b"\n", 0, error.start) + 1
             raise UnreadableSource(f"not valid {self.encoding}: {error.reason}", line=line) from error
+        except LookupError as error:  # a cookie may also name rot13, or zlib
+            raise UnreadableSource(f"{self.encoding} is no encoding of text", line=1) from error
 
     @cached_property
     def tree(self) -> ast.Module:

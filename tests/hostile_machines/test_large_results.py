@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from mlx_flash_runtime.tools.bench import models, plots, tables
 from mlx_flash_runtime.tools.bench.page import page
 from mlx_flash_runtime.tools.bench.tables import Document, NotAResult, Row

@@ -10,6 +10,7 @@ from outcomes import run
 
 from flash_codemods import flat_script
 from flash_integrate import revert as way_back
+from flash_integrate.errors import FileError, own_errors
 from flash_integrate.integrated import Inserted
 from flash_integrate.plan import Status
 from flash_integrate.run import revert
@@ -45,3 +46,24 @@ def test_nor_does_a_revert_that_fails(tmp_path: Path, monkeypatch: pytest.Monkey
     broken, own = revert([tmp_path], (), lambda files, stage: files)
     assert (broken.status, "please report this: IndexError: a line" in broken.reason) == (Status.FAILED, True)
     assert own.status is Status.SKIPPED
+
+
+@pytest.mark.parametrize("encoding", ["rot13", "hex", "zlib", "idna", "undefined", "unknown"])
+def test_a_file_in_no_encoding_of_text_is_none(encoding: str, tmp_path: Path) -> None:
+    script = f"# coding: {encoding}\nfrom mlx_lm import load\n\nload('tiny')\n"
+    outcome = run(tmp_path, {"script.py": script})["script.py"]
+    assert (outcome.status, "report this" in outcome.reason) == (Status.FAILED, False)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError(), "takes more memory than there is"),
+        (RecursionError("maximum recursion depth exceeded"), "nested too deeply to be looked at"),
+        (OSError(5, "Input/output error"), "Input/output error"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_nor_is_what_the_machine_refuses(error: Exception, said: str) -> None:
+    with pytest.raises(FileError, match=f"^{said}$"), own_errors():
+        raise error

@@ -10,6 +10,7 @@ from outcomes import changed, run
 
 from flash_integrate.facts.handwritten import handwritten_attention
 from flash_integrate.facts.reach import holds_models
+from flash_integrate.plan import Status
 
 NO_ATTENTION = "no attention is reached from it"
 TORCH = """\
@@ -111,3 +112,19 @@ def test_attention_written_by_hand(body: str) -> None:
 @pytest.mark.parametrize("body", OTHERS)
 def test_a_softmax_that_is_no_attention(body: str) -> None:
     assert list(handwritten_attention(function(body))) == []
+
+
+@pytest.mark.parametrize("start", ["\ufeff", "\f", "\ufeff\f", "\n \f", "# returns alone\n"], ids=ascii)
+def test_an_import_is_seen_wherever_a_line_may_start(start: str, tmp_path: Path) -> None:
+    """The script names no MLX itself: what it imports in its first line does."""
+    script = f"{start}import helper\n\nhelper.load('tiny')\n"
+    if "returns" in start:
+        script = script.replace("\n", "\r")
+    outcomes = run(tmp_path, {"script.py": script, "helper.py": "from mlx_lm import load\n"})
+    assert outcomes["script.py"].status is Status.CHANGED
+
+
+@pytest.mark.parametrize("start", ["\ufeff", "\f"], ids=ascii)
+def test_a_word_on_being_generated_too(start: str, tmp_path: Path) -> None:
+    script = f"{start}# @generated\nfrom mlx_lm import load\n\nload('tiny')\n"
+    assert run(tmp_path, {"script.py": script})["script.py"].reason == "generated code"

@@ -128,10 +128,10 @@ def test_a_file_name_that_is_not_utf_8_survives_in_every_report(repo: Path) -> N
     report = as_json(outcomes, "apply").encode()
     assert name in by_path(json.loads(report)["files"])
     assert {result_path(result) for result in results(outcomes)} == {"run.py", "caf%E9.py"}
-    assert b"+++ b/caf\xe9.py\n" in b"".join(
+    assert b'+++ "b/caf\\351.py"\n' in b"".join(
         line for outcome in outcomes if outcome.changes for line in diff_of(outcome)
     )
-    assert "`caf\N{REPLACEMENT CHARACTER}.py`" in as_markdown(outcomes, dry_run=True)
+    assert r'`"caf\351.py"`' in as_markdown(outcomes, dry_run=True)
 
 
 # SARIF

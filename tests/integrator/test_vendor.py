@@ -179,6 +179,13 @@ def test_nothing_is_removed_while_a_script_still_imports_it(installed: Path, rep
     assert plan_removal(repo, [RUN, SUB, DEEP]).changes != ()
 
 
+@pytest.mark.parametrize("mark", ["\ufeff", "\f"], ids=ascii)
+def test_nor_while_one_imports_it_in_its_first_line(installed: Path, repo: Path, mark: str) -> None:
+    vendor(repo, RUN)
+    (repo / RUN).write_text(f"{mark}import mlx_flash_runtime\n")
+    assert RUN in needed_by(repo)
+
+
 def test_a_notebook_that_imports_it_counts(installed: Path, repo: Path) -> None:
     vendor(repo, RUN, SUB, DEEP)
     source = '"source": "import os\\ntry:\\n    from mlx_flash_runtime import enable_flash_attention"'

@@ -12,6 +12,7 @@ from flash_integrate.errors import FileError
 from flash_integrate.extras.pyproject_toml import add_to_pyproject, pyproject_lists_mlx, remove_from_pyproject
 from flash_integrate.extras.requirement import PACKAGE, CannotAdd
 from flash_integrate.extras.requirements_txt import add_to_requirements, remove_from_requirements, requirements_list_mlx
+from flash_integrate.quoting import quoted
 from flash_integrate.source import split_lines
 
 PYPROJECT = "pyproject.toml"
@@ -114,9 +115,9 @@ def suggestion(manifests: Sequence[Manifest]) -> str:
     for manifest in manifests:
         try:
             if added(manifest).changes:
-                todo.append(str(manifest.name))
+                todo.append(quoted(manifest.name))
         except CannotAdd as error:
-            by_hand.append(f"{manifest.name} {error}.")
+            by_hand.append(f"{quoted(manifest.name)} {error}.")
     lines = [f"Add {PACKAGE} to {', '.join(todo)}; --add-dependency does it."] if todo else []
     return "\n".join([*lines, *by_hand])
 
@@ -133,7 +134,7 @@ def _manifests_in(top: Path, folder: PurePosixPath, problems: list[str]) -> Iter
         try:
             manifest = _read_manifest(top, path)
         except FileError as error:
-            problems.append(f"{path.relative_to(top)}: {error}")
+            problems.append(f"{quoted(path.relative_to(top))}: {error}")
         else:
             if manifest is not None:
                 yield manifest

@@ -15,6 +15,7 @@ from flash_integrate.extras.requirement import PACKAGE, CannotAdd
 from flash_integrate.extras.script_metadata import Block, read_block
 from flash_integrate.extras.vendor import COPY, Change, VendorPlan, apply_plan, needed_by, plan_removal, plan_vendor
 from flash_integrate.plan import Status
+from flash_integrate.quoting import quoted
 from flash_integrate.run import Outcome
 
 
@@ -58,7 +59,7 @@ class Extras:
                 if edit.changes:
                     apply.write(edit.path, edit.top, edit.before, edit.after)
             except FileError as error:
-                failures.append(f"{edit.name}: {error}")
+                failures.append(f"{quoted(edit.name)}: {error}")
         return dataclasses.replace(self, failures=tuple(failures))
 
 
@@ -78,7 +79,7 @@ def plan_extras(outcomes: Iterable[Outcome], *, vendor: bool, dependency: bool, 
             continue
         blocks = {name: block for name in names if (block := _block_of(base, name)) is not None}
         notes += [
-            f"{name} lists its own dependencies: add {missing!r} there."
+            f"{quoted(name)} lists its own dependencies: add {missing!r} there."
             for name, block in blocks.items()
             if (missing := block.lacking) is not None
         ]
@@ -91,7 +92,7 @@ def plan_extras(outcomes: Iterable[Outcome], *, vendor: bool, dependency: bool, 
             try:
                 edits.append(added(manifest))
             except CannotAdd as error:
-                notes.append(f"{manifest.name} {error}.")
+                notes.append(f"{quoted(manifest.name)} {error}.")
     notes += [f"Run `{command}`." for command in lock_commands(edits)]
     return Extras(tuple(copies), tuple(edits), tuple(note for note in notes if note), tuple(failures))
 
@@ -144,5 +145,5 @@ def _by_base(outcomes: Iterable[Outcome], *statuses: Status) -> dict[Path, list[
 
 def _described(change: Change | ManifestEdit, dry_run: bool) -> str:
     verb, done = ("remove", "removed") if change.after is None else ("write", "wrote")
-    name = f"{COPY}/" if COPY in change.name.parents else change.name
+    name = f"{COPY}/" if COPY in change.name.parents else quoted(change.name)
     return f"would {verb} {name}" if dry_run else f"{done} {name}"

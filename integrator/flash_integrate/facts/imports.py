@@ -16,8 +16,12 @@ from pathlib import Path, PurePosixPath
 from flash_integrate import files
 from flash_integrate.errors import FileError
 
-_FROM = re.compile(rb"^[ \t]*from[ \t]+(\.*)([\w.]*)[ \t]+import[ \t]*(\([^)]*\)|[^\r\n]*)", re.MULTILINE)
-_IMPORT = re.compile(rb"^[ \t]*import[ \t]+([\w., \t]+)", re.MULTILINE)
+LINE_START = rb"(?:^|\r)(?:\xef\xbb\xbf)?[ \t\f]*"
+"""Where a statement may stand: the first line may follow a byte order mark; Python takes a form feed for a blank, and a
+lone return for the end of a line."""
+
+_FROM = re.compile(LINE_START + rb"from[ \t]+(\.*)([\w.]*)[ \t]+import[ \t]*(\([^)]*\)|[^\r\n]*)", re.MULTILINE)
+_IMPORT = re.compile(LINE_START + rb"import[ \t]+([\w., \t]+)", re.MULTILINE)
 _NAME = re.compile(rb"(\w+)(?:\s+as\s+\w+)?")
 _APPLICATION = re.compile(rb"[\"']([A-Za-z_][\w.]*):([A-Za-z_]\w*)[\"']")
 _ADDS_FOLDER = re.compile(rb"\bsys\.path\.(?:insert|append)\(\s*([^\r\n]*)")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from flash_integrate import __version__
 from flash_integrate.plan import Status
+from flash_integrate.quoting import printable, quoted
 from flash_integrate.report.lines import line_on_disk
 from flash_integrate.run import Outcome
 from flash_integrate.snippets import BLOCK_SIZE_FLAG, DISABLE_FLAG, RUNTIME
@@ -66,7 +66,7 @@ def _files(outcomes: Sequence[Outcome]) -> str:
 
 def _changes(outcomes: Iterable[Outcome]) -> str:
     rows = [
-        f"| {_code(_name(outcome))} | {_how(outcome)} | {_text(outcome.review)} |"
+        f"| {_code(quoted(outcome.name))} | {_how(outcome)} | {_text(outcome.review)} |"
         for outcome in _with(outcomes, Status.CHANGED, Status.REVERTED)
     ]
     return _section("What changed", ["| file | how | what to review |", "|---|---|---|", *rows] if rows else [])
@@ -114,7 +114,7 @@ def _skipped(outcomes: Iterable[Outcome]) -> str:
 
 
 def _names(outcomes: Sequence[Outcome]) -> str:
-    names = [_code(_name(outcome)) for outcome in outcomes[:NAMED_PER_REASON]]
+    names = [_code(quoted(outcome.name)) for outcome in outcomes[:NAMED_PER_REASON]]
     more = len(outcomes) - len(names)
     return ", ".join(names) + (f" and {more} more" if more else "")
 
@@ -124,25 +124,17 @@ def _section(title: str, lines: list[str]) -> str:
 
 
 def _place(outcome: Outcome, line: int | None) -> str:
-    return _code(f"{_name(outcome)}:{line}" if line else _name(outcome))
-
-
-def _name(outcome: Outcome) -> str:
-    """The path; what is not UTF-8 in it is shown as a replacement character."""
-    return os.fsencode(outcome.name).decode(errors="replace")
+    name = quoted(outcome.name)
+    return _code(f"{name}:{line}" if line else name)
 
 
 def _code(text: str) -> str:
     """A code span, in fences that the text does not hold; `|` would end a table's cell even in there."""
     fence = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
     padding = " " if "`" in text else ""
-    return f"{fence}{padding}{_one_line(text)}{padding}{fence}".replace("|", "\\|")
+    return f"{fence}{padding}{text}{padding}{fence}".replace("|", "\\|")
 
 
 def _text(text: str) -> str:
     """Words as they are: `__init__` is no bold `init`, and `<module>` no HTML. Within a word `_` means nothing."""
-    return re.sub(r"([\\`*\[\]<>|~#]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", _one_line(text))
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.splitlines())
+    return re.sub(r"([\\`*\[\]<>|~#]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", printable(text))

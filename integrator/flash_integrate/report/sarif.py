@@ -19,6 +19,7 @@ from flash_integrate.codemod import name_of, registry
 from flash_integrate.diff import Line
 from flash_integrate.notebook import rewriting as notebook
 from flash_integrate.plan import Status
+from flash_integrate.quoting import printable
 from flash_integrate.report.lines import line_on_disk
 from flash_integrate.report.text import hunks_of
 from flash_integrate.run import Outcome
@@ -90,7 +91,7 @@ def _result(outcome: Outcome, rule: str, level: str, message: str, line: int | N
     return {
         "ruleId": rule,
         "level": level,
-        "message": {"text": message},
+        "message": {"text": printable(message)},
         "locations": [{"physicalLocation": place}],
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
@@ -12,8 +13,8 @@ from rich.text import Text
 
 from flash_integrate.diff import Hunk, hunks, unified_diff
 from flash_integrate.plan import Status
+from flash_integrate.quoting import printable, quoted, visible
 from flash_integrate.run import Outcome
-from flash_integrate.source import split_lines
 
 _STYLES = {
     Status.CHANGED: "green",
@@ -25,7 +26,7 @@ _STYLES = {
 _Row = tuple[str, str, str, str]
 _HEADINGS: _Row = ("file", "result", "how", "why")
 _GAP = "  "
-_DIFF_COLOURS = ((b"diff ", 1), (b"--- ", 1), (b"+++ ", 1), (b"@@", 36), (b"+", 32), (b"-", 31))
+_DIFF_COLOURS = (("diff ", 1), ("--- ", 1), ("+++ ", 1), ("@@", 36), ("+", 32), ("-", 31))
 
 
 def diff_of(outcome: Outcome) -> list[bytes]:
@@ -42,21 +43,22 @@ def hunks_of(outcome: Outcome) -> list[Hunk]:
     return list(hunks(outcome.before, outcome.after, set(outcome.lines), removes=removes))
 
 
-def coloured(line: bytes) -> bytes:
-    """A diff's line in the colours of `git diff`; the line ending stays outside of them."""
-    code = next((code for prefix, code in _DIFF_COLOURS if line.startswith(prefix)), None)
-    if code is None:
-        return line
-    return b"".join(
-        b"\x1b[%dm%s\x1b[0m%s" % (code, part.rstrip(b"\r\n"), part[len(part.rstrip(b"\r\n")) :])
-        for part in split_lines(line)
-    )
+def on_terminal(line: bytes, *, colours: bool, encoding: str = "utf-8") -> str:
+    """A diff's line for a person's eyes, perhaps in the colours of `git diff`.
+
+    A terminal obeys none of it: what is in a file may be meant to deceive whoever reads the diff.
+    """
+    text = visible(line.decode(encoding, "replace").replace("\r\n", "\n"))
+    code = next((code for prefix, code in _DIFF_COLOURS if text.startswith(prefix)), None)
+    if code is None or not colours:
+        return text
+    return re.sub("(?m)^.+$", lambda part: f"\x1b[{code}m{part[0]}\x1b[0m", text)
 
 
 def print_summary(console: Console, outcomes: Sequence[Outcome], *, dry_run: bool, verbose: bool) -> None:
     """A table of the files that a person wants to know of (with `verbose` of all) with their notes, then the counts."""
     shown = [outcome for outcome in outcomes if verbose or outcome.status is not Status.SKIPPED]
-    rows = [(_place(outcome), _result(outcome, dry_run), outcome.codemod or "", outcome.reason) for outcome in shown]
+    rows = [_row(outcome, dry_run) for outcome in shown]
     widths = _widths([_HEADINGS, *rows], console.width)
     if rows and widths:
         console.print(_aligned(_HEADINGS, widths, "bold", "bold"), soft_wrap=True)
@@ -69,7 +71,7 @@ def print_summary(console: Console, outcomes: Sequence[Outcome], *, dry_run: boo
             say(console, ", ".join(filter(None, row[2:])), indent="  ")
         for note in outcome.notes:
             line = f":{note.line}" if note.line else ""
-            say(console, f"{outcome.name.name}{line}: note: {note.reason}", "yellow", indent="  ")
+            say(console, f"{quoted(outcome.name.name)}{line}: note: {note.reason}", "yellow", indent="  ")
     for text in _counts(outcomes, dry_run).splitlines():
         say(console, text)
 
@@ -77,7 +79,7 @@ def print_summary(console: Console, outcomes: Sequence[Outcome], *, dry_run: boo
 def say(console: Console, text: str, style: str = "", indent: str = "") -> None:
     """Prints a text as wide as the console, broken between words alone: a path stays in one piece."""
     lines = textwrap.wrap(
-        text, console.width, initial_indent=indent, subsequent_indent=f"{indent}  ", break_long_words=False,
+        printable(text), console.width, initial_indent=indent, subsequent_indent=f"{indent}  ", break_long_words=False,
         break_on_hyphens=False,
     )  # fmt: skip
     for line in lines:
@@ -104,8 +106,13 @@ def _aligned(row: _Row, widths: Sequence[int], style: str, result_style: str) ->
     return line
 
 
+def _row(outcome: Outcome, dry_run: bool) -> _Row:
+    return _place(outcome), _result(outcome, dry_run), outcome.codemod or "", printable(outcome.reason)
+
+
 def _place(outcome: Outcome) -> str:
-    return f"{outcome.name}:{outcome.line}" if outcome.line else str(outcome.name)
+    name = quoted(outcome.name)
+    return f"{name}:{outcome.line}" if outcome.line else name
 
 
 def _result(outcome: Outcome, dry_run: bool) -> str:

@@ -13,10 +13,11 @@ from rich.text import Text
 from flash_integrate.diff import Hunk, diff_header
 from flash_integrate.errors import UnsafeRewrite
 from flash_integrate.plan import Status
-from flash_integrate.report.text import coloured, hunks_of
+from flash_integrate.quoting import printable, quoted
+from flash_integrate.report.text import hunks_of, on_terminal
 from flash_integrate.review.selection import select
 from flash_integrate.run import Outcome
-from flash_integrate.source import Source, split_lines
+from flash_integrate.source import Source
 
 DECLINED = "declined in the review"
 NOT_REVIEWED = "the review ended before it"
@@ -65,7 +66,7 @@ class _Reviewer:
                 return outcome if accepted == hunks else select(outcome, accepted)
             except UnsafeRewrite as error:
                 if self.has_quit:
-                    self._say(f"{outcome.name} is left as it is: {error}", "yellow")
+                    self._say(f"{quoted(outcome.name)} is left as it is: {error}", "yellow")
                     return _left(outcome, f"{DECLINED}: {error}")
                 self._say(
                     f"Not accepted: {error}. Once more, from the first hunk; d leaves the file as it is.", "yellow"
@@ -96,7 +97,8 @@ class _Reviewer:
             answer = line.strip().lower() if line else "q"
             if answer in ("y", "n", "a", "d", "q"):
                 return answer
-            self._say(_HELP.format(verb=_verb(outcome)), "blue")
+            for line in _HELP.format(verb=_verb(outcome)).splitlines():
+                self._say(line, "blue")
 
     def _show_file(self, outcome: Outcome) -> None:
         self._write(diff_header(outcome.name.as_posix()), "utf-8")
@@ -110,13 +112,12 @@ class _Reviewer:
         for line in hunk.text():
             self._write(line, encoding)
 
-    def _write(self, lines: bytes, encoding: str) -> None:
+    def _write(self, line: bytes, encoding: str) -> None:
         colours = self.console.is_terminal and not self.console.no_color
-        for line in split_lines(lines):
-            self.console.file.write((coloured(line) if colours else line).decode(encoding, "replace"))
+        self.console.file.write(on_terminal(line, colours=colours, encoding=encoding))
 
     def _say(self, text: str, style: str) -> None:
-        self.console.print(Text(text, style), soft_wrap=True)
+        self.console.print(Text(printable(text), style), soft_wrap=True)
 
 
 def _verb(outcome: Outcome) -> str:
@@ -135,8 +136,8 @@ def _resolve(console: Console, before: Sequence[Outcome], after: Sequence[Outcom
     pairs = [pair for one, other in pairs if other in planned for pair in ((one, other), (other, one))]
     while (pair := next((pair for pair in pairs if _unmet(*pair, result, planned)), None)) is not None:
         one, other = pair
-        reason = f"{DECLINED}: {other[1]}, to which its change belongs, was not accepted as a whole"
-        console.print(Text(f"{one[1]} is left as it is: {reason}", "yellow"), soft_wrap=True)
+        reason = f"{DECLINED}: {quoted(other[1])}, to which its change belongs, was not accepted as a whole"
+        console.print(Text(printable(f"{quoted(one[1])} is left as it is: {reason}"), "yellow"), soft_wrap=True)
         result[one] = _left(result[one], reason)
     return list(result.values())
 
