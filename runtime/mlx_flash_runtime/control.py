@@ -10,7 +10,7 @@ from .fused import KNOWN, is_known
 from .log import announce, logger
 from .planner import planner_for
 from .problem import Device, mlx_release, mlx_version
-from .report import write_at_exit
+from .report_at_exit import write_at_exit
 from .settings import Settings, resolve
 
 _warned_versions: set[str] = set()
@@ -23,7 +23,8 @@ def enable_flash_attention(enabled: bool = True, *, block_size: int | None = Non
     planner. With `enabled=False` MLX's own attention is put back. Calling it again changes the settings. In the
     environment, `MLX_FLASH_DISABLE=1` wins over `enabled`; `MLX_FLASH_BLOCK_SIZE` counts where `block_size` is None;
     `MLX_FLASH_ROUTE` names a route to prefer; `MLX_FLASH_REPORT` asks for a report at exit. On a release of MLX that
-    this package does not know, it warns once and leaves MLX's own attention in place.
+    this package does not know, it warns once and leaves MLX's own attention in place. Where another copy of this
+    package (a vendored one) has patched MLX, that patch stays the only one, with its settings.
 
     Replaced are `mx.fast.scaled_dot_product_attention` and every name that a loaded module has bound to it; a function
     kept elsewhere (a default argument, an attribute of a class) stays MLX's own.
@@ -39,6 +40,8 @@ def enable_flash_attention(enabled: bool = True, *, block_size: int | None = Non
     if after is not None and after is not before:
         size = settings.block_size or "auto"
         announce(f"flash attention: on (mlx {mlx_version()}, {Device.current().backend}; block size {size})")
+    elif settings.enabled and (other := patch.other_copy()):
+        announce(f"flash attention: {other}, another copy of this package, has it on already")
 
 
 def disable_flash_attention() -> None:
@@ -67,7 +70,7 @@ def flash_attention_enabled(enabled: bool = True, *, block_size: int | None = No
 
 
 def _apply(settings: Settings) -> None:
-    if settings.enabled and mlx_is_known():
+    if settings.enabled and mlx_is_known() and not patch.other_copy():
         patch.install(planner_for(settings))
     else:
         patch.uninstall()

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import json
-import os
-import sys
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,10 +12,8 @@ import mlx.core as mx
 from . import layers, patch
 from .kernels.cpu import library
 from .layers import Counted, Decision
-from .log import logger
 from .problem import PHASES, Device, Phase, mlx_version
 from .routes import cpu_kernel
-from .settings import report_target
 from .version import __version__
 
 
@@ -171,30 +165,3 @@ def _per_route(seen: Iterable[Counted]) -> str:
 def counted(number: int, noun: str) -> str:
     """`1 layer`, `8 layers`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-_writing_process: int | None = None
-
-
-def write_at_exit() -> None:
-    """Has `MLX_FLASH_REPORT` obeyed when this process exits; asking twice is asking once."""
-    global _writing_process
-    if _writing_process is None and report_target() is not None:
-        _writing_process = os.getpid()
-        atexit.register(_write)
-
-
-def _write() -> None:
-    target = report_target()
-    if target is None or os.getpid() != _writing_process:  # a forked child leaves the report to its parent
-        return
-    summary = report()
-    if target == "-":
-        print(summary, file=sys.stderr)
-        return
-    try:
-        with open(target, "w", encoding="utf-8") as file:
-            json.dump(summary.as_dict(), file, indent=2)
-            file.write("\n")
-    except OSError as error:
-        logger.error("flash attention: the report was not written: %s", error)
