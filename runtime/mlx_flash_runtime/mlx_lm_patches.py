@@ -88,12 +88,12 @@ class _Finder(MetaPathFinder):
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         search = threading.get_ident(), name
-        # One of the others may ask all finders in its turn, this one among them.
+        # One of the others may ask all finders in its turn, this one among them. Those before it have been asked.
         if not _is_on or search in self._searches or all(point.module != name for point in POINTS):
             return None
         self._searches.add(search)
         try:
-            found = self._ask_others(name, path, target)
+            found = self._ask_those_after(name, path, target)
         finally:
             self._searches.remove(search)
         # Loaders of the old kind (`load_module`) and specs that are none load what they load, unpatched.
@@ -101,10 +101,12 @@ class _Finder(MetaPathFinder):
             found.loader = _Loader(found.loader)  # type: ignore[assignment]
         return found
 
-    def _ask_others(self, name: str, path: Sequence[str] | None, target: ModuleType | None) -> ModuleSpec | None:
-        for finder in list(sys.meta_path):
+    def _ask_those_after(self, name: str, path: Sequence[str] | None, target: ModuleType | None) -> ModuleSpec | None:
+        finders = iter(list(sys.meta_path))
+        for finder in finders:
             if finder is self:
-                continue
+                break
+        for finder in finders:
             if not hasattr(finder, "find_spec"):
                 return None  # the old kind, which the import system asks in its own way, and then the rest
             found = finder.find_spec(name, path, target)
