@@ -29,8 +29,8 @@ def say(message: str) -> None:
     with suppress(Exception), _without_sigpipe():
         raw = getattr(getattr(stream, "buffer", None), "raw", None)
         if isinstance(stream, io.TextIOWrapper) and isinstance(raw, io.FileIO):
-            # Past the buffer: Python would try to write what is left in it when the program ends, and change the
-            # program's exit status where it cannot.
+            # Past the buffer: what cannot be written would stay in it, for the program's next line, or for the end,
+            # where SIGPIPE is not held back.
             stream.flush()
             raw.write(f"{message}\n".encode(stream.encoding, "backslashreplace"))
         else:
@@ -52,14 +52,15 @@ def _without_sigpipe() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _is_left_to_logging(record: logging.LogRecord) -> bool:
-    """Whether the program has set up logging; else warnings go to standard error here: logging's own way there leaves
-    in the buffer what it cannot write."""
-    if logger.hasHandlers():
-        return True
-    if record.levelno >= logging.WARNING:
-        say(record.getMessage())
-    return False
+def _handle(record: logging.LogRecord) -> None:
+    """Where the program has set up logging, its handlers have the record, and what they raise stops here. Else warnings
+    go to standard error by `say`: by logging's own last resort, a standard error that was closed is an exception."""
+    with suppress(Exception), _without_sigpipe():
+        if logger.hasHandlers():
+            _handle_as_set_up(record)
+        elif record.levelno >= logging.WARNING:
+            say(record.getMessage())
 
 
-logger.addFilter(_is_left_to_logging)
+_handle_as_set_up = logger.handle
+logger.handle = _handle  # type: ignore[method-assign]

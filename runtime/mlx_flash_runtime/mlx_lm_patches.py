@@ -72,8 +72,7 @@ def uninstall() -> None:
     """Puts the originals back."""
     global _is_on
     with _lock:
-        # Also where it has left the list: a list that was kept meanwhile may come back.
-        _is_on = False
+        _is_on = False  # whoever has kept the list of finders as it is now may put it back
         sys.meta_path[:] = [finder for finder in sys.meta_path if finder is not _finder]
         for done in _patched:
             _put(done.owner, done.point, done.ours, done.original)

@@ -52,6 +52,13 @@ def test_standard_error_of_the_program(before: str, variables: dict[str, str], t
     assert (unpatched.returncode, unpatched.stdout, unpatched.stderr) == (0, "done\n", "")
 
 
+@pytest.mark.parametrize("kind", ["no reader", "closed by the program", "the descriptor closed"])
+def test_logging_that_was_set_up_on_it(kind: str, tmp_path: Path) -> None:
+    set_up = "import logging\nlogging.basicConfig(level='INFO')\n"
+    done = run(set_up + BEFORE[kind] + PROGRAM, tmp_path, **WARNING)
+    assert (done.returncode, done.stdout) == (0, "done\n")
+
+
 @pytest.mark.parametrize("shell", SHELLS)
 def test_the_program_s_own_exit_status_stays(shell: str, tmp_path: Path) -> None:
     done = run(PROGRAM + "raise SystemExit(3)\n", tmp_path, shell=shell, **TALKATIVE)
