@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from patched_program import environment
 
+SINCE_3_11 = pytest.mark.skipif(sys.version_info < (3, 11), reason="newer than this Python")
 SHOW = "import sys\nprint(sys.path)\n"
 
 
@@ -17,10 +18,8 @@ SHOW = "import sys\nprint(sys.path)\n"
     [
         ((), {}),
         (("-I",), {}),
-        pytest.param(
-            ("-P",), {}, marks=pytest.mark.skipif(sys.version_info < (3, 11), reason="newer than this Python")
-        ),
-        ((), {"PYTHONSAFEPATH": "1"}),
+        pytest.param(("-P",), {}, marks=SINCE_3_11),
+        pytest.param((), {"PYTHONSAFEPATH": "1"}, marks=SINCE_3_11),
     ],
     ids=["", "-I", "-P", "PYTHONSAFEPATH"],
 )
