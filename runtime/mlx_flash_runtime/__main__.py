@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from .control import enable_flash_attention
+from .environment.log import say
 
 USAGE = """\
 usage: python -m mlx_flash_runtime SCRIPT [ARGUMENTS]
@@ -37,10 +38,17 @@ def main() -> None:
             _need(Path(script).exists(), f"{script}: no such file")
             enable_flash_attention()
             sys.argv = [script, *arguments]
-            sys.path[0] = str(Path(script).resolve().parent)
+            if not _is_isolated():
+                sys.path[0] = str(Path(script).resolve().parent)
             runpy.run_path(script, run_name="__main__")
         case _:
             _end(USAGE.partition("\n\n")[0])
+
+
+def _is_isolated() -> bool:
+    """Whether Python was told (-I, -P, PYTHONSAFEPATH) to keep the script's folder off its path: then the path starts
+    with another entry."""
+    return bool(sys.flags.isolated or getattr(sys.flags, "safe_path", False))  # the latter since Python 3.11
 
 
 def _is_there(module: str) -> bool:
@@ -58,7 +66,7 @@ def _need(there: bool, otherwise: str) -> None:
 
 
 def _end(words: str) -> NoReturn:
-    print(words, file=sys.stderr)
+    say(words)
     raise SystemExit(2)
 
 

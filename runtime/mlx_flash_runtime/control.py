@@ -9,7 +9,7 @@ from .environment.log import announce, logger
 from .patching import patch
 from .planning.machine import current_device
 from .planning.planner import planner_for
-from .report import write_at_exit
+from .report.at_exit import write_at_exit
 from .settings import Settings, resolve
 from .stock.fused import KNOWN, is_known
 from .stock.release import mlx_release, mlx_version
@@ -24,7 +24,8 @@ def enable_flash_attention(enabled: bool = True, *, block_size: int | None = Non
     planner. With `enabled=False` MLX's own attention is put back. Calling it again changes the settings. In the
     environment, `MLX_FLASH_DISABLE=1` wins over `enabled`; `MLX_FLASH_BLOCK_SIZE` counts where `block_size` is None;
     `MLX_FLASH_ROUTE` names a route to prefer; `MLX_FLASH_REPORT` asks for a report at exit. On a release of MLX that
-    this package does not know, it warns once and leaves MLX's own attention in place.
+    this package does not know, it warns once and leaves MLX's own attention in place. Where another copy of this
+    package (a vendored one) has patched MLX, that patch stays the only one, with its settings.
 
     Replaced are `mx.fast.scaled_dot_product_attention` and every name that a loaded module has bound to it; a function
     kept elsewhere (a default argument, an attribute of a class) stays MLX's own.
@@ -39,7 +40,10 @@ def enable_flash_attention(enabled: bool = True, *, block_size: int | None = Non
     after = patch.active()
     if after is not None and after is not before:
         size = settings.block_size or "auto"
-        announce(f"flash attention: on (mlx {mlx_version()}, {current_device().backend}; block size {size})")
+        device = current_device()
+        announce(f"flash attention: on (mlx {mlx_version()}, {device.backend}; block size {size})")
+    elif settings.enabled and (other := patch.other_copy()):
+        announce(f"flash attention: {other}, another copy of this package, has it on already")
 
 
 def disable_flash_attention() -> None:
@@ -68,7 +72,7 @@ def flash_attention_enabled(enabled: bool = True, *, block_size: int | None = No
 
 
 def _apply(settings: Settings) -> None:
-    if settings.enabled and mlx_is_known():
+    if settings.enabled and mlx_is_known() and not patch.other_copy():
         patch.install(planner_for(settings))
     else:
         patch.uninstall()

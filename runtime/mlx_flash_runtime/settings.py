@@ -91,5 +91,6 @@ def resolve(enabled: bool, block_size: int | None) -> Settings:
 
 
 def report_target() -> str | None:
-    """`MLX_FLASH_REPORT`: None for no report at exit, `"-"` for a summary on stderr, else the path of a JSON file."""
+    """`MLX_FLASH_REPORT`: None for no report at exit, `"-"` for a summary on stderr, else the path of a JSON file (see
+    `report.at_exit`)."""
     return value_of("MLX_FLASH_REPORT", _report_target, None)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
+
+from .log import say
 
 T = TypeVar("T")
 
@@ -31,8 +33,24 @@ def value_of(name: str, parse: Callable[[str], T], unset: T) -> T:
     try:
         return parse(text) if text else unset
     except ValueError as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        say(f"{name}: {error}")
         raise SystemExit(2) from None
+
+
+def _started_in() -> Path:
+    try:
+        return Path.cwd()
+    except OSError:  # the folder was deleted
+        return Path()
+
+
+_STARTED_IN = _started_in()
+
+
+def file_named(text: str) -> Path:
+    """The file that a variable names. A relative name is meant where the program started (where it was when this
+    package was imported), not in the folder that it has changed to since."""
+    return _STARTED_IN / text
 
 
 def may_build() -> bool:

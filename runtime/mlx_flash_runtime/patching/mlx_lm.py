@@ -1,7 +1,7 @@
 """What is patched in mlx-lm besides MLX's attention function: where masks are made, and the attention that it has of
 its own (quantized keys and values, softcapped scores).
 
-A module that is imported while the patch is in place is patched as soon as it is loaded: an import hook sees to it.
+A module that is imported while the patch is in place is patched as soon as it is loaded: a finder of ours sees to it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import wraps
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -58,9 +57,11 @@ _patched: list[_Patched] = []
 
 def install() -> None:
     """Patches the modules that are loaded, and the others when they will be."""
+    global _is_on
     with _lock:
-        if _hook not in sys.meta_path:
-            sys.meta_path.insert(0, _hook)
+        _is_on = True
+        if not any(finder is _finder for finder in sys.meta_path):
+            sys.meta_path.insert(0, _finder)
         known = {done.point for done in _patched}
         for point in POINTS:
             if point not in known and point.module in sys.modules:
@@ -69,40 +70,75 @@ def install() -> None:
 
 def uninstall() -> None:
     """Puts the originals back."""
+    global _is_on
     with _lock:
-        if _hook in sys.meta_path:
-            sys.meta_path.remove(_hook)
+        _is_on = False  # whoever has kept the list of finders as it is now may put it back
+        sys.meta_path[:] = [finder for finder in sys.meta_path if finder is not _finder]
         for done in _patched:
             _put(done.owner, done.point, done.ours, done.original)
         _patched.clear()
 
 
-class _Hook(MetaPathFinder):
-    """Finds the modules that have points as the other finders do, and has them patched after they are loaded."""
+class _Finder(MetaPathFinder):
+    """Leaves it to the other finders to find the modules that have points, and has them patched once loaded."""
+
+    def __init__(self) -> None:
+        self._searches: set[tuple[int, str]] = set()
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        points = [point for point in POINTS if point.module == name]
-        if not points:
+        search = threading.get_ident(), name
+        # One of the others may ask all finders in its turn, this one among them. Those before it have been asked.
+        if not _is_on or search in self._searches or all(point.module != name for point in POINTS):
             return None
-        others = (finder for finder in sys.meta_path if finder is not self and hasattr(finder, "find_spec"))
-        found = next((spec for finder in others if (spec := finder.find_spec(name, path, target))), None)
-        if found is not None and found.loader is not None:
-            execute = found.loader.exec_module
-
-            @wraps(execute)
-            def exec_module(module: ModuleType) -> None:
-                execute(module)
-                with _lock:
-                    # A loader may load other modules as well, and later than this hook is there.
-                    if module.__name__ == name and self in sys.meta_path:
-                        for point in points:
-                            _patch(point, module)
-
-            found.loader.exec_module = exec_module  # type: ignore[method-assign]
+        self._searches.add(search)
+        try:
+            found = self._ask_those_after(name, path, target)
+        finally:
+            self._searches.remove(search)
+        # Loaders of the old kind (`load_module`) and specs that are none load what they load, unpatched.
+        if isinstance(found, ModuleSpec) and hasattr(found.loader, "exec_module"):
+            found.loader = _Loader(found.loader)  # type: ignore[assignment]
         return found
 
+    def _ask_those_after(self, name: str, path: Sequence[str] | None, target: ModuleType | None) -> ModuleSpec | None:
+        finders = iter(list(sys.meta_path))
+        for finder in finders:
+            if finder is self:
+                break
+        for finder in finders:
+            if not hasattr(finder, "find_spec"):
+                return None  # the old kind, which the import system asks in its own way, and then the rest
+            found = finder.find_spec(name, path, target)
+            if found is not None:
+                return found
+        return None
 
-_hook = _Hook()
+
+class _Loader:
+    """Loads a module as another finder's loader does, of whatever class that is, and has it patched."""
+
+    def __init__(self, theirs: Any) -> None:
+        self._theirs = theirs
+
+    def exec_module(self, module: ModuleType) -> None:
+        # What looks for the module's source or resources finds their loader, as without this one.
+        for owner, name in ((module.__spec__, "loader"), (module, "__loader__")):
+            if getattr(owner, name, None) is self:
+                setattr(owner, name, self._theirs)
+        self._theirs.exec_module(module)
+        with _lock:
+            for point in POINTS:
+                if _is_on and point.module == module.__name__:
+                    _patch(point, module)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_theirs":  # not there yet, in a copy that is being made
+            raise AttributeError(name)
+        return getattr(self._theirs, name)
+
+
+_finder = _Finder()
+_is_on = False
 
 
 def _patch(point: Point, module: ModuleType) -> None:

@@ -25,6 +25,13 @@ def active() -> Planner | None:
     return state.installed
 
 
+def other_copy() -> str | None:
+    """The package whose patch is in place where that is another copy of this one, vendored under
+    another name; None where it is this one's, or nobody's."""
+    patched_by = getattr(mx.fast.scaled_dot_product_attention, _PATCHED_BY, lambda: None)()
+    return patched_by if patched_by != _PACKAGE else None
+
+
 def install(planner: Planner) -> None:
     """Routes every attention call through `planner`; takes the place of the planner before it."""
     with _lock:
@@ -79,3 +86,14 @@ def scaled_dot_product_attention(
     if isinstance(mask, mx.array) and mla.has_shape_of_rope_scores(mask, q):
         q, k, mask = mla.without_rope_scores(planner, q, k, v, mask, sinks, sys._getframe(1))
     return planner.attend(q, k, v, scale, mask, sinks)
+
+
+def _patched_by() -> str | None:
+    """This package while its patch is in place."""
+    return None if state.installed is None else _PACKAGE
+
+
+_PACKAGE = __name__.rsplit(".", 2)[0]
+# What a copy of this package asks the function that it finds, see `other_copy`.
+_PATCHED_BY = "flash_attention_patched_by"
+setattr(scaled_dot_product_attention, _PATCHED_BY, _patched_by)

@@ -12,7 +12,9 @@ the phase where it gains least, null where MLX's own did not fit in memory).
 from __future__ import annotations
 
 import json
+import math
 import os
+import reprlib
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -20,12 +22,15 @@ from typing import Any
 
 from ..environment import user_cache, whole_files
 from ..environment.log import logger
+from ..environment.variables import file_named
 from ..problem import Device, Phase, Problem
 from ..stock import gradient
 from ..version import __version__
 
 STOCK = "stock"
 _FORMAT = 1
+# A class takes some 600 bytes. What a file of this size makes of JSON fits in a small part of any machine's memory.
+_LARGEST = 4 * 2**20
 
 
 @dataclass(frozen=True)
@@ -38,9 +43,10 @@ class Measured:
 
 
 def path() -> Path:
-    """`MLX_FLASH_CALIBRATION`, or a file in the user's folder for caches."""
+    """`MLX_FLASH_CALIBRATION`, or a file in the user's folder for caches. Raises RuntimeError where the user has no
+    home."""
     named = os.environ.get("MLX_FLASH_CALIBRATION", "")
-    return Path(named) if named else user_cache.folder() / "calibration.json"
+    return file_named(named) if named else user_cache.folder() / "calibration.json"
 
 
 def route_of(problem: Problem, device: Device) -> str | None:
@@ -104,35 +110,53 @@ def _read_once() -> dict[str, Measured]:
 
 
 def read() -> dict[str, Measured]:
-    """The classes of the file, empty without one. A file that is not what `save` writes is a warning, and counts as
-    none: the rules that this package ships apply then."""
-    file = path()
+    """The classes of the file, empty without one. A file that cannot be read, or is not what `save` writes, is a
+    warning, and counts as none: the rules that this package ships apply then."""
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-        if data["format"] != _FORMAT:
-            raise ValueError(f"it is of format {data['format']!r}, not {_FORMAT}")
-        return {name: _measured(entry) for name, entry in data["classes"].items()}
-    except FileNotFoundError:
+        file = path()
+        content = whole_files.read(file, _LARGEST)
+    except (FileNotFoundError, RuntimeError):  # no file, or no home that it could be in
         return {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except OSError as error:
+        logger.warning("flash attention: %s is ignored: %s", file, error.strerror)
+        return {}
+    try:
+        return _classes(json.loads(content))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         logger.warning("flash attention: %s is ignored, mlx-flash tune writes it anew: %s", file, error)
         return {}
+
+
+def _classes(data: Any) -> dict[str, Measured]:
+    if data["format"] != _FORMAT:
+        raise ValueError(f"it is of format {reprlib.repr(data['format'])}, not {_FORMAT}")
+    return {name: _measured(entry) for name, entry in data["classes"].items()}
 
 
 def _measured(entry: Any) -> Measured:
     route, gain, ms = entry["route"], entry["gain"], entry["ms"]
     if not isinstance(route, str):
-        raise ValueError(f"{route!r} is not a route")
-    if not isinstance(gain, float | int | None):
-        raise ValueError(f"{gain!r} is not a gain")
-    for milliseconds in (number for times in ms.values() for number in times.values()):
-        if not isinstance(milliseconds, float | int):
-            raise ValueError(f"{milliseconds!r} is not a time")
+        raise ValueError(f"{reprlib.repr(route)} is not a route")
+    if gain is not None and not _is_number(gain):
+        raise ValueError(f"{reprlib.repr(gain)} is not a gain")
+    for times in ms.values():
+        for milliseconds in times.values():
+            if not _is_number(milliseconds):
+                raise ValueError(f"{reprlib.repr(milliseconds)} is not a time")
     return Measured(route, gain, ms)
 
 
+def _is_number(value: Any) -> bool:
+    """Whether a number is one to reckon with: no infinity, and no integer beyond all floats."""
+    try:
+        return isinstance(value, float | int) and math.isfinite(value)
+    except OverflowError:
+        return False
+
+
 def save(measured: dict[str, Measured]) -> None:
-    """Adds classes to the file, which is replaced in one step: a reader never finds half of it. Raises OSError."""
+    """Adds classes to the file, which is replaced in one step: a reader never finds half of it. Raises OSError, also
+    where something other than a file is in its place."""
     file = path()
     classes = {name: asdict(entry) for name, entry in {**read(), **measured}.items()}
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -142,10 +166,13 @@ def save(measured: dict[str, Measured]) -> None:
 
 
 def forget() -> bool:
-    """Deletes the file; whether there was one. Raises OSError."""
+    """Deletes the file; whether there was one. Raises OSError, also where something other than a file is in its
+    place."""
     _read_once.cache_clear()
+    file = path()
+    whole_files.check(file)
     try:
-        path().unlink()
+        file.unlink()
     except FileNotFoundError:
         return False
     return True

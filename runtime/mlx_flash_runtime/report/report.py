@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import atexit
-import json
-import os
-import sys
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
 
-from .environment.log import logger
-from .kernels.cpu import library
-from .patching import patch
-from .planning import counts, layers
-from .planning.counts import Decision, Kind
-from .planning.layers import Counted
-from .planning.machine import current_device
-from .problem import PHASES, Device, Phase
-from .routes import cpu_kernel
-from .settings import report_target
-from .stock.release import mlx_version
-from .version import __version__
+from ..kernels.cpu import library
+from ..patching import patch
+from ..planning import counts, layers
+from ..planning.counts import Decision, Kind
+from ..planning.layers import Counted
+from ..planning.machine import current_device
+from ..problem import PHASES, Device, Phase
+from ..routes import cpu_kernel
+from ..stock.release import mlx_version
+from ..version import __version__
 
 
 @dataclass(frozen=True)
@@ -194,31 +188,3 @@ def _routes(calls: Counter[Kind]) -> dict[str, int]:
 def counted(number: int, noun: str) -> str:
     """`1 layer`, `8 layers`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-_writing_process: int | None = None
-
-
-def write_at_exit() -> None:
-    """Has `MLX_FLASH_REPORT` obeyed when this process exits; asking twice is asking once."""
-    global _writing_process
-    if _writing_process is None and report_target() is not None:
-        layers.in_every_call = True
-        _writing_process = os.getpid()
-        atexit.register(_write)
-
-
-def _write() -> None:
-    target = report_target()
-    if target is None or os.getpid() != _writing_process:  # a forked child leaves the report to its parent
-        return
-    summary = report()
-    if target == "-":
-        print(summary, file=sys.stderr)
-        return
-    try:
-        with open(target, "w", encoding="utf-8") as file:
-            json.dump(summary.as_dict(), file, indent=2)
-            file.write("\n")
-    except OSError as error:
-        logger.error("flash attention: the report was not written: %s", error)
