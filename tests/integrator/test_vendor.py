@@ -32,6 +32,8 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (package / "__init__.py").write_text("from .patch import enable_flash_attention\n")
     (package / "patch.py").write_text("from .routes import NAME\n\n\ndef enable_flash_attention():\n    return NAME\n")
     (package / "routes" / "__init__.py").write_text("NAME = 'version 1'\n")
+    (package / "tools").mkdir()
+    (package / "tools" / "__init__.py").write_text("import click\n")
     (package / "py.typed").write_bytes(b"")
     (package / "LICENSE").write_text("MIT, no final newline")
     (package / "__pycache__" / "patch.cpython-311.pyc").write_bytes(b"compiled")
@@ -107,7 +109,7 @@ def test_a_script_that_is_moved_away_from_the_copy_runs_on_stock_attention(insta
     assert start("run.py", cwd=repo.parent / "elsewhere") == "None"
 
 
-def test_the_copy_is_whole_and_what_python_compiled_stays_behind(installed: Path, repo: Path) -> None:
+def test_the_copy_is_what_scripts_need_without_the_command_and_what_python_compiled(installed: Path, repo: Path) -> None:
     vendor(repo, RUN)
     copied = {path.name for path in (repo / "mlx_flash_runtime").rglob("*")}
     assert copied == {"__init__.py", "patch.py", "routes", "py.typed", "LICENSE", "VENDORED.json"}

@@ -42,6 +42,7 @@ from flash_integrate.snippets import RUNTIME
 DISTRIBUTION = "mlx-flash-runtime"
 COPY = PurePosixPath(RUNTIME)
 LOADER = f"{RUNTIME}.py"
+_COMMAND = "tools"  # the folder of the command mlx-flash
 MANIFEST = COPY / "VENDORED.json"
 NOTE = "put here by flash-integrate --vendor; the same command updates it, --revert removes it"
 
@@ -213,10 +214,18 @@ def _installed_runtime() -> Path:
 
 
 def _package(folder: Path) -> dict[PurePosixPath, bytes]:
-    """The files of the package by the name that they get in the repo. Some installers make each a link to their cache,
-    which is no part of the repo and may lie anywhere."""
-    found = {path: path.resolve() for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
-    return {COPY / path.relative_to(folder).as_posix(): files.read(real, real.parent) for path, real in found.items()}
+    """The files that a patched script needs of the package, by the name that they get in the repo:
+    all but the command, which nothing else imports, and what Python compiled.
+
+    Some installers make each a link to their cache, which is no part of the repo and may lie anywhere.
+    """
+    found: dict[PurePosixPath, bytes] = {}
+    for path in folder.rglob("*"):
+        name = PurePosixPath(path.relative_to(folder).as_posix())
+        if path.is_file() and name.parts[0] != _COMMAND and "__pycache__" not in name.parts:
+            real = path.resolve()
+            found[COPY / name] = files.read(real, real.parent)
+    return found
 
 
 def _loader(folder: PurePosixPath) -> bytes:
