@@ -11,7 +11,7 @@ import mlx.core as mx
 from .. import stock
 from ..planning import layers
 from ..planning.plan import UNPLANNED
-from ..planning.planner import Planner
+from ..planning.planner import Planner, forget_plans
 from . import exporting, mla, mlx_lm, state
 from .rebind import rebind
 
@@ -41,6 +41,7 @@ def install(planner: Planner) -> None:
             current: Any = mx.fast.scaled_dot_product_attention
             if current is not _above and current is not scaled_dot_product_attention:
                 stock.attention = current
+                forget_plans()  # which run MLX's function as it was
             rebind(stock.attention, scaled_dot_product_attention)
             exporting.install()
         mlx_lm.install()
@@ -83,7 +84,7 @@ def scaled_dot_product_attention(
         if planner is not None:
             layers.count(UNPLANNED.kind, sys._getframe(1))
         return stock.attention(q, k, v, *more, scale=scale, mask=mask, sinks=sinks, **rest)
-    if isinstance(mask, mx.array) and mla.has_shape_of_rope_scores(mask, q):
+    if mask.__class__ is mx.array and mla.has_shape_of_rope_scores(mask, q):
         q, k, mask = mla.without_rope_scores(planner, q, k, v, mask, sinks, sys._getframe(1))
     return planner.attend(q, k, v, scale, mask, sinks)
 

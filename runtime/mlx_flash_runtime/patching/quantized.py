@@ -124,7 +124,7 @@ def _attention(
         plan = planner.lookup(q, k, v, own_mask, own_sinks)
         if plan.problem is None or (products_work and not plan.improves):
             return None
-        parts.append(plan.run(q, k, v, factor, own_mask, own_sinks))
+        parts.append(plan.run(q, k, v, scale=factor, mask=own_mask, sinks=own_sinks))
     phase, route, reason = plan.kind
     out = parts[0] if len(parts) == 1 else mx.concatenate(parts, axis=1)
     return out, Kind(phase, NAME, f"dequantized some heads at a time, then {route}: {reason}")

@@ -37,7 +37,7 @@ def of_arrays(original: Attention) -> Attention:
         plan = planner.lookup(queries, keys, values, mask, None, softcap)
         layers.count(plan.kind if plan.improves else Kind(plan.kind.phase, *HAND_WRITTEN), sys._getframe(1))
         if plan.improves:
-            return plan.run(queries, keys, values, scale, mask, None)
+            return plan.run(queries, keys, values, scale=scale, mask=mask, sinks=None)
         return original(queries, keys, values, scale, softcap, mask)
 
     return softcap_attention

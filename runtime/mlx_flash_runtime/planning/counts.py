@@ -30,21 +30,21 @@ class Kind(NamedTuple):
 
 
 class Calls:
-    """The number of calls of one kind, counted by many threads without a lock: `next(calls.numbers)`
+    """The number of calls of one kind, counted by many threads without a lock: `next(numbers)`
     is one step that no other thread comes in between."""
 
     def __init__(self) -> None:
-        self.start_over()
+        self.numbers = count()
+        self._left_out = 0
 
     def start_over(self) -> None:
         """Counts from nothing."""
-        self.numbers = count()
-        self._reads = 0
+        self._left_out += self.total()
 
     def total(self) -> int:
-        """The calls so far. To look at the next number takes it; those taken so are left out."""
-        found = next(self.numbers) - self._reads
-        self._reads += 1
+        """The calls so far. To look at the next number takes it, so one more is left out."""
+        found = next(self.numbers) - self._left_out
+        self._left_out += 1
         return found
 
 

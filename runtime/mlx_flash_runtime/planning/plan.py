@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from .. import stock
 from ..problem import Launch, Problem
 from ..routes import native
 from .choice import Choice
-from .counts import Calls, Decision, Kind, calls_of
+from .counts import Decision, Kind, calls_of
 from .layers import LEARNED_CALLS
 
 
 @dataclass(eq=False, slots=True)
 class Plan:
-    """How calls of one key are run: `run(q, k, v, scale, mask, sinks)`, with MLX's own arguments.
+    """How calls of one key are run: `run(q, k, v, scale=, mask=, sinks=)`, with MLX's own arguments.
 
     `choice` is None where the call is MLX's own to judge. `in_training` is the plan for when a
-    gradient is traced, where that is another one. `kind` is what a call counts as, `calls` counts
-    them; in the next `to_learn` of them the layer is looked for, see `layers`. `keeps_rope_scores` is
+    gradient is traced, where that is another one. `kind` is what a call counts as, `numbers`
+    counts it; in the next `to_learn` of them the layer is looked for, see `layers`. `keeps_rope_scores` is
     for multi-head latent attention: it was tried without such scores, and is no better then.
     """
 
@@ -28,10 +29,10 @@ class Plan:
     in_training: Plan | None = None
     to_learn: int = LEARNED_CALLS
     keeps_rope_scores: bool = False
-    calls: Calls = field(init=False)
+    numbers: Iterator[int] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.calls = calls_of(self.kind)
+        self.numbers = calls_of(self.kind).numbers
 
     @property
     def problem(self) -> Problem | None:
@@ -53,5 +54,5 @@ class Plan:
 # A call that MLX itself rejects (it words the error), or that asks something of MLX that no route
 # describes.
 UNPLANNED = Plan(
-    Kind("unknown", native.name, "the arguments are MLX's own to judge"), run=stock.launch
+    Kind("unknown", native.name, "the arguments are MLX's own to judge"), run=stock.attention
 )

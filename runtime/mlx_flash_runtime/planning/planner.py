@@ -48,11 +48,11 @@ class Planner:
         """One call of the program: planned, counted for the layer that the caller's caller is, and
         run. The arguments are those of `mx.fast.scaled_dot_product_attention`, of any type."""
         plan = self.lookup(q, k, v, mask, sinks)
-        next(plan.calls.numbers)
+        next(plan.numbers)
         if plan.to_learn or layers.in_every_call:
             plan.to_learn -= plan.to_learn > 0
             layers.find(plan.kind, _getframe(2))
-        return plan.run(q, k, v, scale, mask, sinks)
+        return plan.run(q, k, v, scale=scale, mask=mask, sinks=sinks)
 
     def lookup(
         self, q: Any, k: Any, v: Any, mask: Any, sinks: Any, softcap: float | None = None
@@ -66,7 +66,7 @@ class Planner:
                 q.dtype,
                 k.dtype,
                 v.dtype,
-                mask if mask is None else _mask_key(mask),
+                mask if mask is None or mask.__class__ is str else _mask_key(mask),
                 sinks if sinks is None else (sinks.shape, sinks.dtype),
                 softcap,
                 mx.default_device() if self._device_varies else None,
@@ -87,17 +87,17 @@ class Planner:
     def _new(
         self, key: Key, q: mx.array, k: mx.array, v: mx.array, mask: Any, sinks: Any, softcap: Any
     ) -> Plan:
-        problem = Problem.of(q, k, v, mask, sinks, softcap=softcap)
-        if problem is None:
-            return UNPLANNED
-        if len(self.plans) >= _MOST_PLANS:
-            self.plans.clear()
         shared = _decode_key(key)
         plan = None if shared is None else self.plans.get(shared)
         if plan is None:
+            problem = Problem.of(q, k, v, mask, sinks, softcap=softcap)
+            if problem is None:
+                return UNPLANNED
             plan = self._planned(key, problem, mask)
             if shared is not None and plan.choice is not None and plan.choice.route.is_stock:
                 self.plans[shared] = plan
+        if len(self.plans) >= _MOST_PLANS:
+            self.plans.clear()
         self.plans[key] = plan
         return plan
 
@@ -144,10 +144,10 @@ class Planner:
         launch = choice.route.launch(choice.problem, choice.device, None, over)
         left = iter(range(calls - 1, 0, -1))
 
-        def run(q: Any, k: Any, v: Any, scale: Any, mask: Any, sinks: Any) -> mx.array:
+        def run(q: Any, k: Any, v: Any, *, scale: Any, mask: Any, sinks: Any) -> mx.array:
             if next(left, 0) == 0:
                 over()
-            return launch(q, k, v, scale, mask, sinks)
+            return launch(q, k, v, scale=scale, mask=mask, sinks=sinks)
 
         kind = Kind(then.kind.phase, *choice.decision)
         return Plan(kind, run, choice, then.in_training)
@@ -177,7 +177,7 @@ def _plan(
 
 
 def _mask_key(mask: Any) -> Any:
-    """What a plan depends on in a mask: that of an array is its shape and its type or structure."""
+    """What a plan depends on in a mask that is an array: its shape and its type or structure."""
     if not isinstance(mask, mx.array):
         return mask
     if isinstance(mask, StructuredMask):
@@ -206,8 +206,8 @@ def _in_a_word(launch: Launch) -> Launch:
     """`launch` with "causal" for a causal mask that is an array: MLX skips what the word hides, and
     reads all of an array."""
 
-    def run(q: Any, k: Any, v: Any, scale: Any, mask: Any, sinks: Any) -> mx.array:
-        return launch(q, k, v, scale, "causal", sinks)
+    def run(q: Any, k: Any, v: Any, *, scale: Any, mask: Any, sinks: Any) -> mx.array:
+        return launch(q, k, v, scale=scale, mask="causal", sinks=sinks)
 
     return run
 

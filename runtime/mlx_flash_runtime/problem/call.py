@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import mlx.core as mx
 
@@ -32,6 +31,6 @@ class Call:
 
 # Attention as a function of a call, `[batch, query_heads, query_length, value_head_dim]`.
 Attend = Callable[[Call], mx.array]
-# The same as a function of q, k, v, scale, mask and sinks as MLX's own function takes them: what a
-# program's call becomes without a `Call` being made.
-Launch = Callable[[mx.array, mx.array, mx.array, Any, Any, "mx.array | None"], mx.array]
+# The same as a function of MLX's own arguments, `(q, k, v, *, scale, mask, sinks)`: what a program's call
+# becomes without a `Call` being made.
+Launch = Callable[..., mx.array]

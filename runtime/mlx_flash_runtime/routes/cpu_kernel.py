@@ -76,7 +76,7 @@ class CpuKernel(Route):
         visible, softcap = _visible(problem.visible), problem.softcap
         takes_mask = problem.has_array_mask and visible is None
 
-        def run(q: Any, k: Any, v: Any, scale: Any, mask: Any, sinks: Any) -> mx.array:
+        def run(q: Any, k: Any, v: Any, *, scale: Any, mask: Any, sinks: Any) -> mx.array:
             factor = as_float(scale)
             if factor is None:
                 return stock.attention(q, k, v, scale=scale, mask=mask, sinks=sinks)

@@ -132,7 +132,7 @@ class CudaKernel(Route):
         """The same, without a `Call`: here calls are short enough for that to show."""
         launcher = Launcher(problem, device.capability, in_gradient)
 
-        def run(q: Any, k: Any, v: Any, scale: Any, mask: Any, sinks: Any) -> mx.array:
+        def run(q: Any, k: Any, v: Any, *, scale: Any, mask: Any, sinks: Any) -> mx.array:
             factor = scale if scale.__class__ is float else as_float(scale)
             if factor is None:
                 return stock.attention(q, k, v, scale=scale, mask=mask, sinks=sinks)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import mlx.core as mx
 
@@ -65,7 +66,7 @@ class Route:
         attend = self.attend(problem, device, block_size)
         takes_mask = problem.has_array_mask
 
-        def run(q, k, v, scale, mask, sinks):  # type: ignore[no-untyped-def]  # as Launch says
+        def run(q: Any, k: Any, v: Any, *, scale: Any, mask: Any, sinks: Any) -> mx.array:
             factor = as_float(scale)
             if factor is None:
                 return stock.attention(q, k, v, scale=scale, mask=mask, sinks=sinks)

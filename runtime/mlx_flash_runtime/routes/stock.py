@@ -34,7 +34,7 @@ class _MlxItself(Route):
         in_gradient: Callable[[], None] | None = None,
     ) -> Launch:
         """The same, without a `Call`: right for whatever arguments, as MLX judges them."""
-        return stock.launch
+        return stock.attention
 
 
 class Native(_MlxItself):

@@ -4,7 +4,6 @@ a gradient is being traced."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import mlx.core as mx
 
@@ -14,11 +13,6 @@ Attention = Callable[..., mx.array]
 
 # The function that the patch replaced, or would.
 attention: Attention = mx.fast.scaled_dot_product_attention
-
-
-def launch(q: Any, k: Any, v: Any, scale: Any, mask: Any, sinks: Any) -> mx.array:
-    """MLX's own function with these arguments, as they are."""
-    return attention(q, k, v, scale=scale, mask=mask, sinks=sinks)
 
 
 def call(call: Call, **options: bool) -> mx.array:
