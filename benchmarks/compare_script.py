@@ -1,8 +1,10 @@
-"""`mlx-flash compare` on one of the ten example scripts, as a user runs it: scoring a text in windows of 1,024 tokens.
+"""`mlx-flash compare` on one of the ten example scripts, as a user runs it: scoring a text in
+windows of 1,024 tokens.
 
     python benchmarks/compare_script.py [--json FILE]
 
-Patches a copy of the script, makes a tiny model and a text, and writes benchmarks/results/compare_cpu.json.
+Patches a copy of the script, makes a tiny model and a text, and writes
+benchmarks/results/compare_cpu.json.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ RUNS, CHARACTERS = 7, 12_000
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", default=RESULTS / "compare_cpu.json")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -36,9 +40,18 @@ def main() -> int:
         (folder / "text.txt").write_text(text(folder / "data" / "train.jsonl"), encoding="utf-8")
         # `python` is this one.
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-        compare = [sys.executable, "-m", "mlx_flash_runtime.tools.cli", "compare", "--runs", str(RUNS)]
+        compare = [
+            sys.executable,
+            "-m",
+            "mlx_flash_runtime.tools.cli",
+            "compare",
+            "--runs",
+            str(RUNS),
+        ]
         command = [*compare, "--json", str(args.json.absolute()), "--", *COMMAND.split()]
-        return subprocess.run(command, cwd=folder, env={**os.environ, "PATH": path}, check=False).returncode
+        return subprocess.run(
+            command, cwd=folder, env={**os.environ, "PATH": path}, check=False
+        ).returncode
 
 
 def text(data: Path) -> str:

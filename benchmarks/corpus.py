@@ -1,11 +1,13 @@
-"""Runs flash-integrate over checkouts of public MLX repos and holds the result against what is expected of each script.
+"""Runs flash-integrate over checkouts of public MLX repos and holds the result against what is
+expected of each script.
 
     git clone https://github.com/ml-explore/mlx-examples checkouts/mlx-examples    # and so on, at the commits of
     python benchmarks/corpus.py checkouts                                          # fixtures/corpus.json
 
-Works on copies. Per repo: scripts that end as expected, other files that changed, patched files that compile, patched
-scripts whose `--help` shows the flags (of those whose imports are installed here), and whether a second run changes
-nothing and `--revert` gives back every byte. Exits with 1 if anything is not as it should be.
+Works on copies. Per repo: scripts that end as expected, other files that changed, patched files
+that compile, patched scripts whose `--help` shows the flags (of those whose imports are installed
+here), and whether a second run changes nothing and `--revert` gives back every byte. Exits with 1
+if anything is not as it should be.
 """
 
 from __future__ import annotations
@@ -43,15 +45,20 @@ class Result:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkouts", type=Path, help="folder that holds the repos, each in a folder of its own name")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "checkouts", type=Path, help="folder that holds the repos, each in a folder of its own name"
+    )
     args = parser.parse_args()
     repos = json.loads(EXPECTATIONS.read_text())["repos"]
     missing = [repo["name"] for repo in repos if not (args.checkouts / folder_of(repo)).is_dir()]
     if missing:
         parser.error(f"not in {args.checkouts}: {', '.join(missing)}")
     results = [
-        examine(repo, args.checkouts) for repo in track(repos, description="repos", console=Console(stderr=True))
+        examine(repo, args.checkouts)
+        for repo in track(repos, description="repos", console=Console(stderr=True))
     ]
     print_table(results)
     return 1 if any(result.problems for result in results) else 0
@@ -66,7 +73,9 @@ def examine(repo: dict[str, Any], checkouts: Path) -> Result:
     result = Result(repo["name"])
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch) / folder_of(repo)
-        shutil.copytree(checkouts / copy.name, copy, symlinks=True, ignore=shutil.ignore_patterns(".git"))
+        shutil.copytree(
+            checkouts / copy.name, copy, symlinks=True, ignore=shutil.ignore_patterns(".git")
+        )
         before = contents(copy)
         integrate(copy, result)
         after = contents(copy)
@@ -91,11 +100,16 @@ def integrate(folder: Path, result: Result, *options: str) -> None:
     command = [sys.executable, "-m", "flash_integrate", str(folder), *options]
     run = subprocess.run(command, capture_output=True, text=True)
     if run.returncode:
-        result.problems.append(f"flash-integrate {' '.join(options)} exited with {run.returncode}: {run.stderr}")
+        result.problems.append(
+            f"flash-integrate {' '.join(options)} exited with {run.returncode}: {run.stderr}"
+        )
 
 
-def compare(repo: dict[str, Any], before: dict[str, bytes], after: dict[str, bytes], result: Result) -> None:
-    """Holds each file's outcome against the expectation; a file that is not listed is to be skipped."""
+def compare(
+    repo: dict[str, Any], before: dict[str, bytes], after: dict[str, bytes], result: Result
+) -> None:
+    """Holds each file's outcome against the expectation; a file that is not listed is to be
+    skipped."""
     expected = {script["path"]: script for script in repo["scripts"]}
     result.listed = len(expected)
     for path in sorted(set(before) | set(expected)):
@@ -111,7 +125,8 @@ def compare(repo: dict[str, Any], before: dict[str, bytes], after: dict[str, byt
 
 
 def check_patched(copy: Path, path: str, data: bytes, result: Result) -> None:
-    """A patched file compiles; a script with the flags shows them in its help, where its imports are installed."""
+    """A patched file compiles; a script with the flags shows them in its help, where its imports
+    are installed."""
     try:
         compile(data, path, "exec")
     except SyntaxError as error:
@@ -125,7 +140,9 @@ def check_patched(copy: Path, path: str, data: bytes, result: Result) -> None:
     target = ["-m", name] if package else [Path(path).name]
     folder = copy if package else (copy / path).parent
     command = [sys.executable, *target, "--help"]
-    run = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, env=environment)
+    run = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, timeout=300, env=environment
+    )
     if "ModuleNotFoundError" in run.stderr or "ImportError" in run.stderr:
         result.help_not_importable += 1
     elif run.returncode == 0 and FLAG in run.stdout:
@@ -138,7 +155,14 @@ def check_patched(copy: Path, path: str, data: bytes, result: Result) -> None:
 
 def print_table(results: list[Result]) -> None:
     console = Console(width=None if sys.stdout.isatty() else 120)
-    table = Table("repo", "as expected", "changed", "--help shows the flags", "not importable here", "problems")
+    table = Table(
+        "repo",
+        "as expected",
+        "changed",
+        "--help shows the flags",
+        "not importable here",
+        "problems",
+    )
     for result in results:
         table.add_row(
             result.name,

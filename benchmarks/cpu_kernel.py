@@ -1,9 +1,10 @@
-"""The CPU kernel against MLX's own attention and against NumPy's matrix products, with the targets it was built for.
+"""The CPU kernel against MLX's own attention and against NumPy's matrix products, with the targets
+it was built for.
 
     python benchmarks/cpu_kernel.py [--only PART] [--json FILE]
 
-Parts: small, short, speed, training, decode, memory, scripts. Takes about 3 minutes on two cores, which nothing else
-should use. Writes benchmarks/results/cpu_kernel.json.
+Parts: small, short, speed, training, decode, memory, scripts. Takes about 3 minutes on two cores,
+which nothing else should use. Writes benchmarks/results/cpu_kernel.json.
 """
 
 from __future__ import annotations
@@ -55,10 +56,15 @@ print(2e-9 * 2048**3 / sorted(times)[len(times) // 2])
 """
 
 
-def row(part: str, call: str, dtype: str = "float32", target: str = "", **numbers: float | None) -> Row:
+def row(
+    part: str, call: str, dtype: str = "float32", target: str = "", **numbers: float | None
+) -> Row:
     """One line of the table: every column, those that were not measured as None."""
     columns = ("mlx_ms", "kernel_ms", "speedup", "gflops", "numpy_gflops", "share", "kernel_mib")
-    rounded = {name: None if numbers.get(name) is None else float(f"{numbers[name]:.4g}") for name in columns}
+    rounded = {
+        name: None if numbers.get(name) is None else float(f"{numbers[name]:.4g}")
+        for name in columns
+    }
     return {"part": part, "call": call, "dtype": dtype, **rounded, "target": target}
 
 
@@ -78,7 +84,10 @@ def attentions(mask: str | None, inputs: list[mx.array]) -> dict[str, Callable[.
     def kernel(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
         return cpu_kernel.run(Call(problem, q, k, v, q.shape[-1] ** -0.5), None)
 
-    return {"mlx": lambda q, k, v: stock.attention(q, k, v, scale=q.shape[-1] ** -0.5, mask=mask), "kernel": kernel}
+    return {
+        "mlx": lambda q, k, v: stock.attention(q, k, v, scale=q.shape[-1] ** -0.5, mask=mask),
+        "kernel": kernel,
+    }
 
 
 def compared(runs: dict[str, Callable[[], Any]], seconds: float) -> dict[str, float]:
@@ -86,9 +95,13 @@ def compared(runs: dict[str, Callable[[], Any]], seconds: float) -> dict[str, fl
     own, other = (mx.eval(result) or result for result in (runs["kernel"](), runs["mlx"]()))
     for x, y in zip(*([z] if isinstance(z, mx.array) else z for z in (own, other)), strict=True):
         size = mx.abs(y).max().item()
-        assert mx.abs(x.astype(mx.float32) - y.astype(mx.float32)).max().item() < 2e-2 * size, "the results differ"
+        assert mx.abs(x.astype(mx.float32) - y.astype(mx.float32)).max().item() < 2e-2 * size, (
+            "the results differ"
+        )
     calls, rounds = calibrated(runs, region=0.005, limit=seconds, rounds=15)
-    timed = interleaved({name: partial(repeat, run, calls) for name, run in runs.items()}, rounds, calls)
+    timed = interleaved(
+        {name: partial(repeat, run, calls) for name, run in runs.items()}, rounds, calls
+    )
     mlx_ms, kernel_ms = (1e3 * timed[name].median for name in ("mlx", "kernel"))
     return {"mlx_ms": mlx_ms, "kernel_ms": kernel_ms, "speedup": mlx_ms / kernel_ms}
 
@@ -108,20 +121,35 @@ def repeat(run: Callable[[], Any], calls: int) -> list[Any]:
 
 def small() -> Iterator[Row]:
     """The eight configurations of the small grid."""
-    for dtype, (batch, length, dim) in product(("float32", "bfloat16"), product((1, 2), (64, 128), (32, 64))):
+    for dtype, (batch, length, dim) in product(
+        ("float32", "bfloat16"), product((1, 2), (64, 128), (32, 64))
+    ):
         inputs = arrays(batch, length, length, dim, dtype)
-        runs = {name: partial(function, *inputs) for name, function in attentions(None, inputs).items()}
+        runs = {
+            name: partial(function, *inputs) for name, function in attentions(None, inputs).items()
+        }
         target = "speedup 20" if dtype == "float32" else "speedup 15"
-        yield row("small", f"batch {batch}, L {length}, D {dim}", dtype, target, **compared(runs, 3))
+        yield row(
+            "small", f"batch {batch}, L {length}, D {dim}", dtype, target, **compared(runs, 3)
+        )
 
 
 def short() -> Iterator[Row]:
-    """Many short sequences, as of attention over time or along an axis: forward and with the gradients."""
+    """Many short sequences, as of attention over time or along an axis: forward and with the
+    gradients."""
     for batch, length in ((2048, 3), (1024, 8), (256, 16)):
         inputs = arrays(batch, length, length, 64, "float32")
         for phase, run in (("forward", forward), ("training", gradients)):
-            runs = {name: partial(run, function, inputs) for name, function in attentions(None, inputs).items()}
-            yield row("short", f"batch {batch}, L {length}, D 64, {phase}", target="speedup 1", **compared(runs, 3))
+            runs = {
+                name: partial(run, function, inputs)
+                for name, function in attentions(None, inputs).items()
+            }
+            yield row(
+                "short",
+                f"batch {batch}, L {length}, D 64, {phase}",
+                target="speedup 1",
+                **compared(runs, 3),
+            )
 
 
 def speed() -> Iterator[Row]:
@@ -138,16 +166,26 @@ def speed() -> Iterator[Row]:
             seconds.append(time.perf_counter() - start)
         products = statistics.median([before, numpy_gflops()])
         own = 4e-9 * HEADS * length**2 * dim / (2 if mask else 1) / statistics.median(seconds)
-        numbers = {"kernel_ms": 1e3 * statistics.median(seconds), "gflops": own, "numpy_gflops": products}
+        numbers = {
+            "kernel_ms": 1e3 * statistics.median(seconds),
+            "gflops": own,
+            "numpy_gflops": products,
+        }
         yield row(
-            "speed", f"L {length}, D {dim}, {mask or 'dense'}", target="share 0.6", share=own / products, **numbers
+            "speed",
+            f"L {length}, D {dim}, {mask or 'dense'}",
+            target="share 0.6",
+            share=own / products,
+            **numbers,
         )
 
 
 def numpy_gflops() -> float:
     """NumPy's, as it chooses its BLAS kernels itself."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("OPENBLAS_")}
-    done = subprocess.run([sys.executable, "-c", _NUMPY], env=own, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", _NUMPY], env=own, capture_output=True, text=True, check=True
+    )
     return float(done.stdout)
 
 
@@ -155,17 +193,27 @@ def training() -> Iterator[Row]:
     """Forward and backward."""
     for dtype, mask in product(("float32", "bfloat16"), (None, "causal")):
         inputs = arrays(1, 1024, 1024, 64, dtype)
-        runs = {name: partial(gradients, function, inputs) for name, function in attentions(mask, inputs).items()}
+        runs = {
+            name: partial(gradients, function, inputs)
+            for name, function in attentions(mask, inputs).items()
+        }
         target = "speedup 20" if dtype == "float32" else ""
-        yield row("training", f"L 1024, D 64, {mask or 'dense'}", dtype, target, **compared(runs, 12))
+        yield row(
+            "training", f"L 1024, D 64, {mask or 'dense'}", dtype, target, **compared(runs, 12)
+        )
 
 
 def decode() -> Iterator[Row]:
     """A query or few over a long cache."""
     for dtype, queries in product(("float32", "bfloat16"), (1, 8)):
         inputs = arrays(1, queries, 8192, 64, dtype)
-        runs = {name: partial(function, *inputs) for name, function in attentions("causal", inputs).items()}
-        yield row("decode", f"{queries} queries, 8192 keys, D 64", dtype, "speedup 5", **compared(runs, 4))
+        runs = {
+            name: partial(function, *inputs)
+            for name, function in attentions("causal", inputs).items()
+        }
+        yield row(
+            "decode", f"{queries} queries, 8192 keys, D 64", dtype, "speedup 5", **compared(runs, 4)
+        )
 
 
 def memory() -> Iterator[Row]:
@@ -178,7 +226,12 @@ def memory() -> Iterator[Row]:
             peak = peak_memory(lambda run=run: run()[1])
         else:
             peak = peak_memory(partial(function, *inputs))
-        yield row("memory", f"{phase}, L {length}, D 64, causal", target="linear in L", kernel_mib=peak / 2**20)
+        yield row(
+            "memory",
+            f"{phase}, L {length}, D 64, causal",
+            target="linear in L",
+            kernel_mib=peak / 2**20,
+        )
 
 
 def scripts() -> Iterator[Row]:
@@ -187,8 +240,12 @@ def scripts() -> Iterator[Row]:
         folder = Path(name)
         repo = folder / "repo"
         shutil.copytree(FIXTURES / "mlx_scripts", repo)
-        subprocess.run([sys.executable, FIXTURES / "tiny_models.py", folder], check=True, capture_output=True)
-        subprocess.run([sys.executable, "-m", "flash_integrate", repo], check=True, capture_output=True)
+        subprocess.run(
+            [sys.executable, FIXTURES / "tiny_models.py", folder], check=True, capture_output=True
+        )
+        subprocess.run(
+            [sys.executable, "-m", "flash_integrate", repo], check=True, capture_output=True
+        )
         lora = f"--model {folder}/llama --data {folder}/data --adapter-path {folder}/adapters --batch-size 4 --iters 20"
         commands = {
             "lora_finetune.py, 20 steps": ("fine_tuning_utils/mlx/lora_finetune.py", lora, ""),
@@ -205,10 +262,14 @@ def scripts() -> Iterator[Row]:
             for _ in range(6):
                 for way, command in ways.items():
                     start = time.perf_counter()
-                    subprocess.run(command, input=said, text=True, check=True, capture_output=True, cwd=folder)
+                    subprocess.run(
+                        command, input=said, text=True, check=True, capture_output=True, cwd=folder
+                    )
                     seconds[way].append(time.perf_counter() - start)
             # The first run of each compiles what MLX compiles.
-            mlx_ms, kernel_ms = (1e3 * statistics.median(seconds[way][1:]) for way in ("mlx", "kernel"))
+            mlx_ms, kernel_ms = (
+                1e3 * statistics.median(seconds[way][1:]) for way in ("mlx", "kernel")
+            )
             numbers = {"mlx_ms": mlx_ms, "kernel_ms": kernel_ms, "speedup": mlx_ms / kernel_ms}
             yield row("scripts", title, "as the model", "whatever it is", **numbers)
 
@@ -217,7 +278,9 @@ PARTS = {part.__name__: part for part in (small, short, speed, training, decode,
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", choices=PARTS, help="one part, which is printed and not written")
     parser.add_argument("--json", type=Path, metavar="FILE", default=RESULTS / "cpu_kernel.json")
     args = parser.parse_args()
@@ -229,7 +292,12 @@ def main() -> None:
         if args.only in (None, name):
             for each in part():
                 rows.append(each)
-                print("  ".join(f"{key} {value}" for key, value in each.items() if value not in (None, "")), flush=True)
+                print(
+                    "  ".join(
+                        f"{key} {value}" for key, value in each.items() if value not in (None, "")
+                    ),
+                    flush=True,
+                )
     if args.only is None:
         path = write(
             args.json.absolute(),

@@ -1,10 +1,12 @@
-"""Where attention by blocks is faster than MLX's own: the measurement behind `mlx_flash_runtime/crossover.py`.
+"""Where attention by blocks is faster than MLX's own: the measurement behind
+`mlx_flash_runtime/crossover.py`.
 
     python benchmarks/crossover.py [--quick]
 
-Each row is one shape, forward or training (forward and the gradients of q, k, v), on MLX's own attention and in blocks:
-same process, in turns, random data, after a check that both agree. `ratio` is MLX's median time over that of the
-blocks; `processor_ratio` the same of processor time. `planned` is what the planner takes today.
+Each row is one shape, forward or training (forward and the gradients of q, k, v), on MLX's own
+attention and in blocks: same process, in turns, random data, after a check that both agree.
+`ratio` is MLX's median time over that of the blocks; `processor_ratio` the same of processor time.
+`planned` is what the planner takes today.
 """
 
 from __future__ import annotations
@@ -31,20 +33,31 @@ Attend = Callable[..., mx.array]
 def grid(quick: bool) -> Iterator[tuple[str, int, int, int, str]]:
     """(dtype, head dim, query length, key length, mask)."""
     if quick:
-        yield from (("float32", 64, length, length, mask) for length in (128, 256) for mask in ("none", "causal"))
+        yield from (
+            ("float32", 64, length, length, mask)
+            for length in (128, 256)
+            for mask in ("none", "causal")
+        )
         return
     for mask in ("none", "causal"):
         for dtype in ("float32", "bfloat16"):
             for head_dim in (32, 64, 128, 256):
                 lengths = (128, 256, 512) if head_dim == 256 else (128, 256, 512, 1024)
                 yield from ((dtype, head_dim, length, length, mask) for length in lengths)
-            yield from ((dtype, head_dim, length, length, mask) for head_dim, length in ((64, 2048), (32, 4096)))
+            yield from (
+                (dtype, head_dim, length, length, mask)
+                for head_dim, length in ((64, 2048), (32, 4096))
+            )
         yield from (("float16", 64, length, length, mask) for length in (256, 512, 1024))
     # A prompt read in chunks, decoding, and masks that are arrays.
     for dtype in ("float32", "bfloat16"):
         for query_length in (1, 8, 16, 32, 64, 128, 256):
             yield dtype, 64, query_length, 1024, "causal"
-        yield from ((dtype, 64, length, length, mask) for length in (256, 1024) for mask in ("bool", "additive"))
+        yield from (
+            (dtype, 64, length, length, mask)
+            for length in (256, 1024)
+            for mask in ("bool", "additive")
+        )
 
 
 def arrays(problem: Problem) -> tuple[list[mx.array], Any]:
@@ -80,13 +93,17 @@ def measure(problem: Problem, rounds: int) -> list[dict[str, Any]]:
         return stock.attention(q, k, v, scale=scale, mask=mask)
 
     def blocks(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
-        return blockwise.run(Call(problem, q, k, v, scale, mask if isinstance(mask, mx.array) else None), block_size)
+        return blockwise.run(
+            Call(problem, q, k, v, scale, mask if isinstance(mask, mx.array) else None), block_size
+        )
 
     def forward(attend: Attend) -> Callable[[], mx.array]:
         return lambda: attend(*qkv)
 
     def training(attend: Attend) -> Callable[[], Any]:
-        gradient = mx.grad(lambda *qkv: attend(*qkv).astype(mx.float32).square().sum(), argnums=(0, 1, 2))
+        gradient = mx.grad(
+            lambda *qkv: attend(*qkv).astype(mx.float32).square().sum(), argnums=(0, 1, 2)
+        )
         return lambda: gradient(*qkv)
 
     difference = mx.abs(mlx(*qkv) - blocks(*qkv)).max().item()
@@ -110,15 +127,17 @@ def measure(problem: Problem, rounds: int) -> list[dict[str, Any]]:
                 "planned": explain(replace(problem, training=phase == "training")).route,
                 **times,
                 "ratio": round(times["mlx"]["median_ms"] / times["blocks"]["median_ms"], 2),
-                "processor_ratio": round(times["mlx"]["processor_ms"] / times["blocks"]["processor_ms"], 2),
+                "processor_ratio": round(
+                    times["mlx"]["processor_ms"] / times["blocks"]["processor_ms"], 2
+                ),
             }
         )
     return rows
 
 
 def milliseconds(timing: Timing) -> dict[str, float]:
-    """The median of the elapsed time with its spread, and the median of the processor time, which other programs on
-    the machine disturb less."""
+    """The median of the elapsed time with its spread, and the median of the processor time, which
+    other programs on the machine disturb less."""
     return {
         "median_ms": round(1e3 * timing.median, 3),
         "min_ms": round(1e3 * min(timing.seconds), 3),
@@ -128,8 +147,14 @@ def milliseconds(timing: Timing) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a few small shapes, to see that it runs; writes nothing")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="a few small shapes, to see that it runs; writes nothing",
+    )
     args = parser.parse_args()
     mx.random.seed(0)
     rows: list[dict[str, Any]] = []
@@ -146,7 +171,13 @@ def main() -> None:
             mask=mask,  # type: ignore[arg-type]
             mask_shape=(query_length, key_length) if mask in ("bool", "additive") else (),
         )
-        rounds = 9 if query_length * key_length <= 512**2 else 5 if query_length * key_length <= 1024**2 else 2
+        rounds = (
+            9
+            if query_length * key_length <= 512**2
+            else 5
+            if query_length * key_length <= 1024**2
+            else 2
+        )
         for row in measure(problem, rounds):
             rows.append(row)
             print(

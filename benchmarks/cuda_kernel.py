@@ -1,4 +1,5 @@
-"""Our CUDA kernel against MLX's own attention, over lengths: the numbers behind `routes/cuda_kernel.py`.
+"""Our CUDA kernel against MLX's own attention, over lengths: the numbers behind
+`routes/cuda_kernel.py`.
 
     python benchmarks/cuda_kernel.py MACHINE [--only TEXT] [--rounds N] [--json FILE]
 
@@ -52,7 +53,13 @@ LENGTHS = {
 
 # A prompt behind a long conversation: queries, keys.
 CACHED = ((20, 1024), (20, 4096), (20, 16384), (100, 4096), (100, 16384), (500, 4096), (500, 16384))
-CACHED_TYPES = (("bfloat16", 64), ("bfloat16", 128), ("bfloat16", 256), ("float32", 64), ("float32", 128))
+CACHED_TYPES = (
+    ("bfloat16", 64),
+    ("bfloat16", 128),
+    ("bfloat16", 256),
+    ("float32", 64),
+    ("float32", 128),
+)
 
 # Length, window, head dim; and lengths and head dims of a mask that is any array.
 WINDOWS = ((2048, 512, 64), (16384, 1024, 128), (1024, 512, 256), (8192, 512, 256))
@@ -62,7 +69,8 @@ Attend = Callable[[mx.array, mx.array, mx.array], mx.array]
 
 
 def problems() -> Iterator[Problem]:
-    """A causal mask over as many keys as queries, no mask, a causal mask at the end of more keys, windows, arrays."""
+    """A causal mask over as many keys as queries, no mask, a causal mask at the end of more keys,
+    windows, arrays."""
     for (dtype, head_dim), lengths in LENGTHS.items():
         for length in lengths:
             for mask in ("causal", "none"):
@@ -75,7 +83,9 @@ def problems() -> Iterator[Problem]:
         yield replace(of(length, length, "bfloat16", head_dim, "window"), **shape)
     for length, head_dim in ARRAYS:
         for kind in ("bool", "additive"):
-            yield replace(of(length, length, "bfloat16", head_dim, kind), mask_shape=(length, length))
+            yield replace(
+                of(length, length, "bfloat16", head_dim, kind), mask_shape=(length, length)
+            )
 
 
 def of(queries: int, keys: int, dtype: str, head_dim: int, mask: MaskKind) -> Problem:
@@ -88,7 +98,9 @@ def inputs(problem: Problem) -> tuple[mx.array, mx.array, mx.array]:
     heads, keys = problem.query_heads, problem.key_heads
     sizes = ((problem.query_length, heads), (problem.key_length, keys), (problem.key_length, keys))
     arrays = [
-        mx.random.normal((1, *size, problem.head_dim), getattr(mx, problem.dtype), key=mx.random.key(i))
+        mx.random.normal(
+            (1, *size, problem.head_dim), getattr(mx, problem.dtype), key=mx.random.key(i)
+        )
         for i, size in enumerate(sizes)
     ]
     q, k, v = (mx.swapaxes(x, 1, 2) for x in arrays)
@@ -103,8 +115,14 @@ def mask_of(problem: Problem) -> mx.array | None:
         return None
     if problem.window is not None:
         return window_mask(queries, problem.window)
-    seen = (mx.arange(queries)[:, None] >= mx.arange(keys)) | (mx.arange(queries)[:, None] == queries // 2)
-    return seen if problem.mask == "bool" else mx.where(seen, 0, -1e9).astype(getattr(mx, problem.dtype))
+    seen = (mx.arange(queries)[:, None] >= mx.arange(keys)) | (
+        mx.arange(queries)[:, None] == queries // 2
+    )
+    return (
+        seen
+        if problem.mask == "bool"
+        else mx.where(seen, 0, -1e9).astype(getattr(mx, problem.dtype))
+    )
 
 
 def candidates(problem: Problem) -> dict[str, Attend]:
@@ -124,13 +142,16 @@ def measured(problem: Problem, rounds: int) -> dict[str, Any]:
     """One row."""
     q, k, v = inputs(problem)
     row: dict[str, Any] = {
-        key: getattr(problem, key) for key in ("dtype", "head_dim", "query_length", "key_length", "mask")
+        key: getattr(problem, key)
+        for key in ("dtype", "head_dim", "query_length", "key_length", "mask")
     }
     if problem.window is not None:
         row["mask"] = f"window {problem.window}"
     row["fused"] = is_fused(problem, current_device())[0]
     attends = candidates(problem)
-    runs: dict[str, Run] = {name: partial(chained, partial(one, attend, k, v), q) for name, attend in attends.items()}
+    runs: dict[str, Run] = {
+        name: partial(chained, partial(one, attend, k, v), q) for name, attend in attends.items()
+    }
     for run in runs.values():
         mx.eval(run(1))
     row |= timed(runs, rounds, LIMIT)
@@ -161,14 +182,18 @@ def first_call(problem: Problem, name: str) -> float:
 
 def main() -> None:
     parser = parser_of(__doc__)
-    parser.add_argument("--only", default="", metavar="TEXT", help="problems whose words have this in them")
+    parser.add_argument(
+        "--only", default="", metavar="TEXT", help="problems whose words have this in them"
+    )
     parser.add_argument("--rounds", type=int, default=12, metavar="N")
     args = parser.parse_args()
     if current_device().backend != "cuda":
         parser.error(f"it measures a kernel for CUDA, and the device is {current_device().backend}")
     chosen = [problem for problem in problems() if args.only in str(problem)]
     if not chosen:
-        parser.error(f"no problem has {args.only!r} in its words: {'; '.join(map(str, problems()))}")
+        parser.error(
+            f"no problem has {args.only!r} in its words: {'; '.join(map(str, problems()))}"
+        )
     path = place(args, "cuda_kernel")
     rows = []
     for problem in chosen:

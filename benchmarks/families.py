@@ -1,9 +1,10 @@
-"""Which route the attention layers of mlx-lm's model families take, on Metal, CUDA and the CPU, as `docs/families.md`.
+"""Which route the attention layers of mlx-lm's model families take, on Metal, CUDA and the CPU, as
+`docs/families.md`.
 
     PYTHONPATH=fixtures python benchmarks/families.py [--write]
 
-No such device is needed and nothing is computed: the planner is told of a device, and the models, with the heads of a
-published model each, run lazily on attention that gives zeros.
+No such device is needed and nothing is computed: the planner is told of a device, and the models,
+with the heads of a published model each, run lazily on attention that gives zeros.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ Heads = tuple[int, int, int, int]  # of queries, of keys, head dim of both, head
 
 
 class Phase(NamedTuple):
-    """The attention layers of one family in one phase: how many took which decision, their classes, their heads."""
+    """The attention layers of one family in one phase: how many took which decision, their
+    classes, their heads."""
 
     decisions: Counter[Decision]
     classes: list[str]
@@ -63,12 +65,17 @@ class Phase(NamedTuple):
 
 def phases(device: Device) -> dict[str, list[Phase]]:
     """Of each family on `device`: prefill, decode, training."""
-    return {family: _phases(_model(family), device) for family in families() if family not in NOT_LAZY}
+    return {
+        family: _phases(_model(family), device) for family in families() if family not in NOT_LAZY
+    }
 
 
 def _phases(model: Any, device: Device) -> list[Phase]:
     cache = make_prompt_cache(model)
-    generation = [lambda tokens: model(tokens, cache=cache), lambda tokens: model(tokens[:, :1], cache=cache)]
+    generation = [
+        lambda tokens: model(tokens, cache=cache),
+        lambda tokens: model(tokens[:, :1], cache=cache),
+    ]
     shape, settings = (1, LENGTH), Settings(enabled=True)
     steps = [
         *rehearse(generation, shape, device, settings),
@@ -78,7 +85,10 @@ def _phases(model: Any, device: Device) -> list[Phase]:
 
 
 def _phase(calls: list[LayerCalls]) -> Phase:
-    decisions = Counter(decision for decision, _ in {(call.decision, layer) for call in calls for layer in call.layers})
+    decisions = Counter(
+        decision
+        for decision, _ in {(call.decision, layer) for call in calls for layer in call.layers}
+    )
     problems = [call.problem for call in calls]
     heads = sorted({(p.query_heads, p.key_heads, p.head_dim, p.value_head_dim) for p in problems})
     return Phase(decisions, sorted({name for call in calls for _, name in call.layers}), heads)
@@ -130,7 +140,9 @@ def page() -> str:
 
 def main() -> None:
     """Prints or writes the page."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--write", action="store_true", help=f"write it to docs/{PAGE.name}")
     if parser.parse_args().write:
         PAGE.write_text(page(), encoding="utf-8")

@@ -1,11 +1,13 @@
-"""How fast flash-integrate is, and how much memory it takes: each case a process of its own, the median of several.
+"""How fast flash-integrate is, and how much memory it takes: each case a process of its own, the
+median of several.
 
     python benchmarks/integrator_speed.py [CHECKOUTS]
 
-CHECKOUTS is the folder of `benchmarks/corpus.py`; without it the cases on mlx-examples and mlx-lm are left out. The
-trees without MLX are the standard library's files, over and over. The peer is LibCST's own `python -m libcst.tool
-codemod` on the files of the installed mlx_lm, one process each: with its command that changes nothing, which is the
-price of reading and printing alone, and with one that adds the import alone, as LibCST's documentation has it done.
+CHECKOUTS is the folder of `benchmarks/corpus.py`; without it the cases on mlx-examples and mlx-lm
+are left out. The trees without MLX are the standard library's files, over and over. The peer is
+LibCST's own `python -m libcst.tool codemod` on the files of the installed mlx_lm, one process
+each: with its command that changes nothing, which is the price of reading and printing alone, and
+with one that adds the import alone, as LibCST's documentation has it done.
 """
 
 from __future__ import annotations
@@ -52,8 +54,8 @@ finally:
 
 @dataclass(frozen=True)
 class Row:
-    """A case: seconds on the clock and of processor time, the peak of resident memory in MB, and the aim if it has
-    one, in the unit of what is aimed at."""
+    """A case: seconds on the clock and of processor time, the peak of resident memory in MB, and
+    the aim if it has one, in the unit of what is aimed at."""
 
     case: str
     files: int
@@ -66,7 +68,9 @@ class Row:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="how fast flash-integrate is")
-    parser.add_argument("checkouts", type=Path, nargs="?", help="folder with mlx-examples and mlx-lm")
+    parser.add_argument(
+        "checkouts", type=Path, nargs="?", help="folder with mlx-examples and mlx-lm"
+    )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--no-write", action="store_true", help="print the rows alone")
     args = parser.parse_args()
@@ -78,9 +82,16 @@ def main() -> None:
             f"{row.peak_mb:6.0f} MB  {row.aim}"
         )
     if not args.no_write:
-        versions = [f"{name} {importlib.metadata.version(name)}" for name in ("flash-integrate", "libcst")]
-        title, command = "How fast flash-integrate is", "python benchmarks/integrator_speed.py CHECKOUTS"
-        definitions = [f"Each case a process of its own, the median of its repeats; {', '.join(versions)}."]
+        versions = [
+            f"{name} {importlib.metadata.version(name)}" for name in ("flash-integrate", "libcst")
+        ]
+        title, command = (
+            "How fast flash-integrate is",
+            "python benchmarks/integrator_speed.py CHECKOUTS",
+        )
+        definitions = [
+            f"Each case a process of its own, the median of its repeats; {', '.join(versions)}."
+        ]
         write(
             "integrator_speed.json",
             [asdict(row) for row in rows],
@@ -94,7 +105,9 @@ def measure(folder: Path, checkouts: Path | None, repeats: int) -> Iterator[Row]
     (folder / "empty").mkdir()
     yield timed("start-up without work", [*DRY_RUN, str(folder / "empty")], [], repeats, "0.25 s")
     check = [sys.executable, "-c", IMPORTS_LIBCST, str(folder / "empty")]
-    assert subprocess.run(check, capture_output=True, text=True).stdout.strip().endswith("False"), "imports LibCST"
+    assert subprocess.run(check, capture_output=True, text=True).stdout.strip().endswith("False"), (
+        "imports LibCST"
+    )
     plain = tree(folder / "plain", standard_library(), 5000)
     yield timed("5,000 files without MLX", [*DRY_RUN, str(folder / "plain")], plain, repeats, "2 s")
     if checkouts is not None:
@@ -102,23 +115,39 @@ def measure(folder: Path, checkouts: Path | None, repeats: int) -> Iterator[Row]
         files = [path for repo in repos for path in repo.rglob("*.py")]
         for jobs in range(1, min(os.cpu_count() or 1, 4) + 1):
             command = [*DRY_RUN, "-j", str(jobs), *map(str, repos)]
-            yield timed(f"mlx-examples and mlx-lm, -j {jobs}", command, files, repeats, "5 s" if jobs == 1 else "")
+            yield timed(
+                f"mlx-examples and mlx-lm, -j {jobs}",
+                command,
+                files,
+                repeats,
+                "5 s" if jobs == 1 else "",
+            )
     package = Path(importlib.import_module("mlx_lm").__file__ or "").parent
     own = tree(folder / "mlx_lm", sorted(package.rglob("*.py")), base=package)
     ours = timed("mlx_lm, -j 1", [*DRY_RUN, "-j", "1", str(folder / "mlx_lm")], own, repeats)
     yield ours
     (folder / "adds_import.py").write_text(ADDS_IMPORT)
     os.environ["PYTHONPATH"] = str(folder)
-    for name, command in {"nothing": ["noop.NOOPCommand"], "an import": ["-x", "adds_import.AddImport"]}.items():
+    for name, command in {
+        "nothing": ["noop.NOOPCommand"],
+        "an import": ["-x", "adds_import.AddImport"],
+    }.items():
         options = [str(folder / "mlx_lm"), "--no-format", "--hide-progress", "-j", "1"]
-        peer = timed(f"mlx_lm, LibCST's codemod that adds {name}, -j 1", [*LIBCST, *command, *options], own, 1)
+        peer = timed(
+            f"mlx_lm, LibCST's codemod that adds {name}, -j 1",
+            [*LIBCST, *command, *options],
+            own,
+            1,
+        )
         times = f"ours takes 1/{peer.processor_seconds / ours.processor_seconds:.0f} of the processor time"
         yield Row(**{**asdict(peer), "aim": times})
     many = tree(folder / "many", [*own[:200], *standard_library()], 10_000)
     yield timed("10,000 files", [*DRY_RUN, "-j", "1", str(folder / "many")], many, 1, "300 MB")
 
 
-def timed(case: str, command: Sequence[str], files: Sequence[Path], repeats: int, aim: str = "") -> Row:
+def timed(
+    case: str, command: Sequence[str], files: Sequence[Path], repeats: int, aim: str = ""
+) -> Row:
     """Runs a command again and again; the medians, and the highest memory."""
     runs = [run(command) for _ in range(repeats)]
     seconds, processor, peak = (list(values) for values in zip(*runs, strict=True))
@@ -136,10 +165,14 @@ def timed(case: str, command: Sequence[str], files: Sequence[Path], repeats: int
 def run(command: Sequence[str]) -> tuple[float, float, float]:
     """Seconds, processor seconds and peak memory of a process and of those that it starts."""
     code = "import resource, subprocess, sys, time; start = time.perf_counter(); "
-    code += "run = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE); "
+    code += (
+        "run = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE); "
+    )
     code += "seconds = time.perf_counter() - start; used = resource.getrusage(resource.RUSAGE_CHILDREN); "
     code += "print(run.returncode, seconds, used.ru_utime + used.ru_stime, used.ru_maxrss)"
-    output = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=True).stdout
+    output = subprocess.run(
+        [sys.executable, "-c", code, *command], capture_output=True, text=True, check=True
+    ).stdout
     returncode, seconds, processor, peak = map(float, output.split())
     if returncode:
         raise SystemExit(f"{' '.join(command)} exited with {returncode:.0f}")
@@ -150,16 +183,25 @@ def standard_library() -> list[Path]:
     """The standard library's own files that do not name MLX and that every Python parses."""
     root = Path(sysconfig.get_path("stdlib"))
     files = (
-        path for path in sorted(root.rglob("*.py")) if "site-packages" not in path.parts and "test" not in str(path)
+        path
+        for path in sorted(root.rglob("*.py"))
+        if "site-packages" not in path.parts and "test" not in str(path)
     )
     return [path for path in files if b"mlx" not in path.read_bytes()]
 
 
-def tree(folder: Path, sources: Sequence[Path], count: int | None = None, *, base: Path | None = None) -> list[Path]:
-    """A folder with copies of `sources`: as they lie below `base`, or numbered, over and over, `count` of them."""
+def tree(
+    folder: Path, sources: Sequence[Path], count: int | None = None, *, base: Path | None = None
+) -> list[Path]:
+    """A folder with copies of `sources`: as they lie below `base`, or numbered, over and over,
+    `count` of them."""
     made = []
     for number, source in enumerate(sources if count is None else islice(cycle(sources), count)):
-        name = source.relative_to(base) if base else Path(f"package_{number // 100}") / f"{source.stem}_{number}.py"
+        name = (
+            source.relative_to(base)
+            if base
+            else Path(f"package_{number // 100}") / f"{source.stem}_{number}.py"
+        )
         made.append(folder / name)
         made[-1].parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, made[-1])

@@ -4,8 +4,9 @@
 
 Takes some minutes and writes benchmarks/results/memory.json.
 
-Mebibytes beyond the inputs, float32, causal, 4 query heads, 2 key heads, head dim 64, blocks of 128. MLX's own up to a
-length of 4,096: from there on it takes 4 times as much with every doubling, and minutes.
+Mebibytes beyond the inputs, float32, causal, 4 query heads, 2 key heads, head dim 64, blocks of
+128. MLX's own up to a length of 4,096: from there on it takes 4 times as much with every doubling,
+and minutes.
 """
 
 from __future__ import annotations
@@ -41,12 +42,16 @@ def mlx(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
 
 def row(length: int) -> dict[str, Any]:
     """The peaks at one length, of MLX's own where it is measured."""
-    inputs = [mx.random.normal((1, count, length, HEAD_DIM)) for count in (HEADS, KEY_HEADS, KEY_HEADS)]
+    inputs = [
+        mx.random.normal((1, count, length, HEAD_DIM)) for count in (HEADS, KEY_HEADS, KEY_HEADS)
+    ]
     mx.eval(inputs)
     peaks: dict[str, Any] = {"length": length}
     measured = (("mlx", mlx), ("blocks", blocks)) if length <= MLX_UP_TO else (("blocks", blocks),)
     for name, attend in measured:
-        training = mx.grad(lambda q, k, v, attend=attend: attend(q, k, v).square().sum(), argnums=(0, 1, 2))
+        training = mx.grad(
+            lambda q, k, v, attend=attend: attend(q, k, v).square().sum(), argnums=(0, 1, 2)
+        )
         for phase, function in (("forward", attend), ("training", training)):
             peak = peak_memory(lambda function=function: function(*inputs))
             peaks[f"{phase}_{name}_mib"] = round(peak / 2**20, 1)
@@ -54,7 +59,9 @@ def row(length: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     rows = []
     for length in LENGTHS:
         rows.append(row(length))

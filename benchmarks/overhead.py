@@ -4,11 +4,12 @@
 
 Takes about ten seconds and writes benchmarks/results/overhead.json.
 
-The calls are those of one small layer, made the way mlx-lm makes them (a module's method calls a helper, which calls
-MLX), and only built, not computed: MLX is lazy. Every case patched and unpatched in turns, in microseconds of processor
-time per call, the least of many repeats: what is more is another program's doing. `wrapper` is what any Python function
-in MLX's place would cost; `next token` is the planner's part of the first layer's call for a decoded token, on one more
-key, and `new plan` that for a prompt of a length that was not seen before.
+The calls are those of one small layer, made the way mlx-lm makes them (a module's method calls a
+helper, which calls MLX), and only built, not computed: MLX is lazy. Every case patched and
+unpatched in turns, in microseconds of processor time per call, the least of many repeats: what is
+more is another program's doing. `wrapper` is what any Python function in MLX's place would cost;
+`next token` is the planner's part of the first layer's call for a decoded token, on one more key,
+and `new plan` that for a prompt of a length that was not seen before.
 """
 
 from __future__ import annotations
@@ -43,16 +44,26 @@ DEFINITION = (
 
 
 def helper(
-    queries: mx.array, keys: mx.array, values: mx.array, cache: Any, scale: float, mask: Any, sinks: Any
+    queries: mx.array,
+    keys: mx.array,
+    values: mx.array,
+    cache: Any,
+    scale: float,
+    mask: Any,
+    sinks: Any,
 ) -> mx.array:
     """As `mlx_lm.models.base.scaled_dot_product_attention`."""
-    return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=mask, sinks=sinks)
+    return mx.fast.scaled_dot_product_attention(
+        queries, keys, values, scale=scale, mask=mask, sinks=sinks
+    )
 
 
 class Layer(nn.Module):
     """Attention with as many local names as a real layer has."""
 
-    def __call__(self, x: mx.array, keys: mx.array, mask: Any = None, sinks: Any = None, cache: Any = None) -> mx.array:
+    def __call__(
+        self, x: mx.array, keys: mx.array, mask: Any = None, sinks: Any = None, cache: Any = None
+    ) -> mx.array:
         queries, values = x, keys
         output = helper(queries, keys, values, cache=cache, scale=0.125, mask=mask, sinks=sinks)
         return output
@@ -61,7 +72,9 @@ class Layer(nn.Module):
 def wrapper_of(stock: Attention) -> Attention:
     """A function in MLX's place that does nothing."""
 
-    def wrapper(q: Any, k: Any, v: Any, *, scale: Any, mask: Any = None, sinks: Any = None) -> mx.array:
+    def wrapper(
+        q: Any, k: Any, v: Any, *, scale: Any, mask: Any = None, sinks: Any = None
+    ) -> mx.array:
         return stock(q, k, v, scale=scale, mask=mask, sinks=sinks)
 
     return wrapper
@@ -90,9 +103,13 @@ def microseconds(layer: Layer, arguments: tuple[Any, ...]) -> float:
 
 
 def new_plan_microseconds(planner: Planner, lengths: Any, prompts: bool) -> float:
-    """Per call of a shape that the planner has not seen: a prompt, or one query on that many keys."""
+    """Per call of a shape that the planner has not seen: a prompt, or one query on that many
+    keys."""
     queries, keys = mx.zeros((1, 8, 2**20, 64)), mx.zeros((1, 4, 2**20, 64))
-    seen = [(queries[:, :, : n if prompts else 1], keys[:, :, :n]) for n in (next(lengths) for _ in range(100))]
+    seen = [
+        (queries[:, :, : n if prompts else 1], keys[:, :, :n])
+        for n in (next(lengths) for _ in range(100))
+    ]
     start = time.process_time()
     for q, k in seen:
         planner.lookup(q, k, k, None, None)
@@ -100,11 +117,15 @@ def new_plan_microseconds(planner: Planner, lengths: Any, prompts: bool) -> floa
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the result and write nothing")
     args = parser.parse_args()
     layer = Layer()
-    stock = [mx.fast.scaled_dot_product_attention]  # in a list: the patch replaces names that modules have for it
+    stock = [
+        mx.fast.scaled_dot_product_attention
+    ]  # in a list: the patch replaces names that modules have for it
     patched = patch.scaled_dot_product_attention
     functions = {"mlx": stock[0], "wrapper": wrapper_of(stock[0]), "patched": patched}
     rows = []
@@ -130,7 +151,9 @@ def main() -> None:
         print("  ".join(f"{key.removesuffix('_us')} {value}" for key, value in row.items()))
     if not args.dry_run:
         command = "python benchmarks/overhead.py"
-        print(f"written: {write('overhead.json', rows, title=TITLE, command=command, definitions=[DEFINITION])}")
+        print(
+            f"written: {write('overhead.json', rows, title=TITLE, command=command, definitions=[DEFINITION])}"
+        )
 
 
 if __name__ == "__main__":

@@ -25,7 +25,9 @@ def section(results: Results) -> str:
     """One row a claim, one column a machine."""
     lines = ["| claim | " + " | ".join(NAMES.values()) + " |", "|---" * (1 + len(NAMES)) + "|"]
     for claim, judge in CLAIMS:
-        lines.append(f"| {claim} | " + " | ".join(judge(results[machine]) for machine in NAMES) + " |")
+        lines.append(
+            f"| {claim} | " + " | ".join(judge(results[machine]) for machine in NAMES) + " |"
+        )
     return f"{INTRODUCTION}\n" + "\n".join(lines) + "\n"
 
 
@@ -45,7 +47,8 @@ def grid_claim(key: str, least: float, form: str = "{:.2f}×") -> Judge:
 
 
 def workflow_claim(workflow: str, least: float) -> Judge:
-    """Whether the workflow is at least so many times as fast as with stock, at which lengths and on which models."""
+    """Whether the workflow is at least so many times as fast as with stock, at which lengths and
+    on which models."""
 
     def judge(documents: dict[str, Document]) -> str:
         rows = [
@@ -59,7 +62,9 @@ def workflow_claim(workflow: str, least: float) -> Judge:
             return MISSING
         gains = [row["over_stock"] for row in rows]
         where = [f"{row['model']} {row['length']:,}" for row in rows if row["over_stock"] >= least]
-        span = f"{min(gains):.2f}×" if len(gains) == 1 else f"{min(gains):.2f}× to {max(gains):.2f}×"
+        span = (
+            f"{min(gains):.2f}×" if len(gains) == 1 else f"{min(gains):.2f}× to {max(gains):.2f}×"
+        )
         if len(where) == len(rows):
             return f"{span}: yes"
         return f"{span}: " + (f"at {', '.join(where)}" if where else "no")
@@ -76,7 +81,10 @@ CLAIMS: list[tuple[str, Judge]] = [
     ("1.51× at best", grid_claim("best_over_plain", 1.51)),
     ("at least 1.15× on 7 of the 8", grid_claim("gaining", 7, "{} of 8")),
     ("440,359 tokens/s at the peak", grid_claim("peak_tokens_per_s", 440_359, "{:,}")),
-    ('"99.9 % efficiency": median stability from run to run', grid_claim("median_stability", 0.999, "{:.1%}")),
+    (
+        '"99.9 % efficiency": median stability from run to run',
+        grid_claim("median_stability", 0.999, "{:.1%}"),
+    ),
     ("LoRA 15-35 % faster", workflow_claim("lora", 1.15)),
     ("full fine-tuning 20-30 %", workflow_claim("full", 1.20)),
     ("QLoRA 10-25 %", workflow_claim("qlora", 1.10)),

@@ -1,4 +1,5 @@
-"""The figures in README.md: attention on the eight configurations, single calls, each workflow at its longest."""
+"""The figures in README.md: attention on the eight configurations, single calls, each workflow at
+its longest."""
 
 from __future__ import annotations
 
@@ -68,7 +69,10 @@ def figures(results: Results, others: list[Rows]) -> str:
         if row["case"] == case
     ]
     comparisons = [
-        document for documents in results.values() for document in documents.values() if document.kind == "compare"
+        document
+        for documents in results.values()
+        for document in documents.values()
+        if document.kind == "compare"
     ]
     machines = [
         f"- {NAMES[machine]}: {described(next(iter(documents.values())).machine)}"
@@ -77,14 +81,22 @@ def figures(results: Results, others: list[Rows]) -> str:
     ]
     parts = ["Medians, all candidates in one process, in turns, behind a check of the result."]
     if attention:
-        parts += [ATTENTION, make_table("", ATTENTION_COLUMNS, attention).as_markdown(), *_plain_blas(results, others)]
+        parts += [
+            ATTENTION,
+            make_table("", ATTENTION_COLUMNS, attention).as_markdown(),
+            *_plain_blas(results, others),
+        ]
     if routes:
         parts += [ROUTES, make_table("", ROUTE_COLUMNS, routes).as_markdown()]
     if workflows:
         parts += [WORKFLOWS, make_table("", WORKFLOW_COLUMNS, workflows).as_markdown()]
     for document in comparisons:
         outcome = "\n".join(f"- {finding}" for finding in document.findings)
-        parts += [COMPARISON.format(command=document.command), tables_of(document)[0].as_markdown(), outcome]
+        parts += [
+            COMPARISON.format(command=document.command),
+            tables_of(document)[0].as_markdown(),
+            outcome,
+        ]
     if machines:
         parts.append("\n".join(machines))
     missing = [name for machine, name in NAMES.items() if not results[machine]]
@@ -99,12 +111,19 @@ def figures(results: Results, others: list[Rows]) -> str:
 def _plain_blas(results: Results, others: list[Rows]) -> list[str]:
     """The sentence with the median of each speed; none where one of them was not measured."""
     grid = results["cpu"].get("grid_cpu")
-    rows = [row for row in grid.rows if row["dtype"] == "float32" and row["plain_ms"]] if grid else []
-    numpy = [row["numpy_gflops"] for each in others if each.name == "cpu_kernel" for row in each.rows]
+    rows = (
+        [row for row in grid.rows if row["dtype"] == "float32" and row["plain_ms"]] if grid else []
+    )
+    numpy = [
+        row["numpy_gflops"] for each in others if each.name == "cpu_kernel" for row in each.rows
+    ]
     numpy = [speed for speed in numpy if speed is not None]
     if not rows or not numpy:
         return []
-    mlx = [4e-6 * row["batch"] * row["heads"] * row["length"] ** 2 * row["head_dim"] / row["plain_ms"] for row in rows]
+    mlx = [
+        4e-6 * row["batch"] * row["heads"] * row["length"] ** 2 * row["head_dim"] / row["plain_ms"]
+        for row in rows
+    ]
     return [PLAIN_BLAS.format(mlx=median(mlx), numpy=median(numpy))]
 
 
@@ -157,5 +176,8 @@ WORKFLOW_COLUMNS = [
     number("over_stock", "× stock", 2),
     Column("first token ms", _first_token),
     Column("MiB, stock / ours", _mebibytes),
-    Column("attention", lambda row: "-" if row["attention_share"] is None else f"{row['attention_share']:.0%}"),
+    Column(
+        "attention",
+        lambda row: "-" if row["attention_share"] is None else f"{row['attention_share']:.0%}",
+    ),
 ]

@@ -1,4 +1,5 @@
-"""The sections of docs/performance.md: the tables of each machine, the words in them, and what is missing."""
+"""The sections of docs/performance.md: the tables of each machine, the words in them, and what is
+missing."""
 
 from __future__ import annotations
 
@@ -11,7 +12,16 @@ from suite import MACHINES, commands
 
 from mlx_flash_runtime.tools.bench.machine import described
 from mlx_flash_runtime.tools.bench.show import CHAOTIC, is_chaotic, tables_of
-from mlx_flash_runtime.tools.bench.tables import Column, Document, NotAResult, Row, load, make_table, number, text
+from mlx_flash_runtime.tools.bench.tables import (
+    Column,
+    Document,
+    NotAResult,
+    Row,
+    load,
+    make_table,
+    number,
+    text,
+)
 
 NAMES = {"cpu": "CPU", "h200": "NVIDIA H200", "metal": "Mac (Metal)"}
 # Measurements that the code's constants come from, too long for a page.
@@ -53,8 +63,20 @@ def read_rows(folder: Path) -> list[Rows]:
     for path in sorted(folder.glob("*.json")):
         data = json.loads(path.read_text(encoding="utf-8"))
         if "kind" not in data and path.stem not in UNSHOWN:
-            title, command = data.get("title") or path.stem.replace("_", " "), data.get("command", "")
-            found.append(Rows(path.stem, title, command, data["machine"], data.get("definitions", []), data["rows"]))
+            title, command = (
+                data.get("title") or path.stem.replace("_", " "),
+                data.get("command", ""),
+            )
+            found.append(
+                Rows(
+                    path.stem,
+                    title,
+                    command,
+                    data["machine"],
+                    data.get("definitions", []),
+                    data["rows"],
+                )
+            )
     return found
 
 
@@ -102,12 +124,16 @@ def _section(machine: str, documents: dict[str, Document], others: list[Rows]) -
     missing = [command for name, command in commands(machine).items() if name not in there]
     if missing:
         wanted = "\n".join(missing)
-        parts.append(f"Not measured yet (`python benchmarks/suite.py {machine}` runs them all):\n\n```\n{wanted}\n```")
+        parts.append(
+            f"Not measured yet (`python benchmarks/suite.py {machine}` runs them all):\n\n```\n{wanted}\n```"
+        )
     return "\n\n".join(parts) + "\n"
 
 
 def _headed(title: str, command: str, machine: dict[str, Any]) -> str:
-    return "\n\n".join([f"### {title}", *([f"`{command}`"] if command else []), f"{described(machine)}."])
+    return "\n\n".join(
+        [f"### {title}", *([f"`{command}`"] if command else []), f"{described(machine)}."]
+    )
 
 
 def _columns(measured: Rows) -> list[Column]:
@@ -115,13 +141,21 @@ def _columns(measured: Rows) -> list[Column]:
         return [
             text("case", "case"),
             text("route", "route"),
-            *(Column(f"{name} ms", lambda row, name=name: _time(row, name)) for name in ("plain", "stock", "ours")),
+            *(
+                Column(f"{name} ms", lambda row, name=name: _time(row, name))
+                for name in ("plain", "stock", "ours")
+            ),
             number("over_plain", "× plain", 2),
             number("over_stock", "× stock", 2),
             *(number(f"{name}_peak_mib", f"{name} MiB") for name in ("plain", "stock", "ours")),
             number("memory_ratio", "× less memory", 2),
             Column(
-                "error", lambda row: "-" if row["error"] is None else ("WRONG: " * row["wrong"]) + f"{row['error']:.1e}"
+                "error",
+                lambda row: (
+                    "-"
+                    if row["error"] is None
+                    else ("WRONG: " * row["wrong"]) + f"{row['error']:.1e}"
+                ),
             ),
         ]
     keys = [key for key, value in measured.rows[0].items() if not isinstance(value, dict | list)]
@@ -137,7 +171,11 @@ def _column(key: str, value: Any) -> Column:
 
 def _heading(key: str) -> str:
     name, _, unit = key.rpartition("_")
-    return f"{name.replace('_', ' ')}, {UNITS[unit]}" if unit in UNITS and name else key.replace("_", " ")
+    return (
+        f"{name.replace('_', ' ')}, {UNITS[unit]}"
+        if unit in UNITS and name
+        else key.replace("_", " ")
+    )
 
 
 def _time(row: Row, name: str) -> str:

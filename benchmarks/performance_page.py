@@ -18,9 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "performance.md"
 README = ROOT / "README.md"
 # The figures of README.md stand between these two lines.
-START = (
-    "<!-- Figures: made by `python benchmarks/performance_page.py`; a test holds them against benchmarks/results. -->"
-)
+START = "<!-- Figures: made by `python benchmarks/performance_page.py`; a test holds them against benchmarks/results. -->"
 END = "<!-- End of the figures. -->"
 
 INTRODUCTION = """\
@@ -47,10 +45,16 @@ python benchmarks/suite.py metal && python benchmarks/performance_page.py
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a page is out of date")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; exit with 1 if a page is out of date"
+    )
     args = parser.parse_args()
-    outdated = [path for path, text in pages(RESULTS).items() if path.read_text(encoding="utf-8") != text]
+    outdated = [
+        path for path, text in pages(RESULTS).items() if path.read_text(encoding="utf-8") != text
+    ]
     for path in outdated:
         if not args.check:
             path.write_text(pages(RESULTS)[path], encoding="utf-8")

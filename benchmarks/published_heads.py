@@ -1,4 +1,5 @@
-"""For `families.py`, the heads of one published model of each family, or heads of a usual size where none is named."""
+"""For `families.py`, the heads of one published model of each family, or heads of a usual size
+where none is named."""
 
 from __future__ import annotations
 
@@ -13,15 +14,31 @@ class Published(NamedTuple):
 
 
 def _heads(model: str, query: int, key: int, dim: int, **more: Any) -> Published:
-    own = {"num_attention_heads": query, "num_key_value_heads": key, "head_dim": dim, "hidden_size": query * dim}
+    own = {
+        "num_attention_heads": query,
+        "num_key_value_heads": key,
+        "head_dim": dim,
+        "hidden_size": query * dim,
+    }
     return Published(model, {**own, **more})
 
 
 def _latent(
-    model: str, heads: int, nope: int = 128, rope: int = 64, value: int = 128, rank: int = 512, **more: Any
+    model: str,
+    heads: int,
+    nope: int = 128,
+    rope: int = 64,
+    value: int = 128,
+    rank: int = 512,
+    **more: Any,
 ) -> Published:
     own = {"num_attention_heads": heads, "num_key_value_heads": heads, "hidden_size": 2048}
-    dims = {"qk_nope_head_dim": nope, "qk_rope_head_dim": rope, "v_head_dim": value, "kv_lora_rank": rank}
+    dims = {
+        "qk_nope_head_dim": nope,
+        "qk_rope_head_dim": rope,
+        "v_head_dim": value,
+        "kv_lora_rank": rank,
+    }
     return Published(model, {**own, **dims, **more})
 
 
@@ -34,11 +51,17 @@ _USUAL_LATENT = _latent("", 32)
 _USUAL_WINDOW = _heads("", 32, 8, 128, sliding_window=1024)
 
 PUBLISHED = {
-    **dict.fromkeys(["Klear", "dbrx", "glm", "granitemoe", "llama4_text", "minimax_m3_vl", "nanbeige"], _USUAL),
+    **dict.fromkeys(
+        ["Klear", "dbrx", "glm", "granitemoe", "llama4_text", "minimax_m3_vl", "nanbeige"], _USUAL
+    ),
     **dict.fromkeys(["bailing_moe_linear", "olmo_hybrid", "solar_open", "telechat3"], _USUAL),
-    **dict.fromkeys(["baichuan_m1", "exaone_moe", "gear", "gear: softcap", "laguna"], _USUAL_WINDOW),
+    **dict.fromkeys(
+        ["baichuan_m1", "exaone_moe", "gear", "gear: softcap", "laguna"], _USUAL_WINDOW
+    ),
     **dict.fromkeys(["mellum", "spark2_5"], _USUAL_WINDOW),
-    **dict.fromkeys(["bailing_hybrid", "kimi_k3", "longcat_flash_ngram", "mistral4"], _USUAL_LATENT),
+    **dict.fromkeys(
+        ["bailing_hybrid", "kimi_k3", "longcat_flash_ngram", "mistral4"], _USUAL_LATENT
+    ),
     "afm7": Published("", {"num_heads": 32, "num_kv_heads": 8, "hidden_dim": 4096}),
     "deepseek_v41": Published(
         "mlx-lm's defaults", {"num_attention_heads": 64, "head_dim": 512, "qk_rope_head_dim": 64}
@@ -46,7 +69,9 @@ PUBLISHED = {
     "glm_moe_dsa": _latent("", 64, index_head_dim=128, index_n_heads=32, index_topk=2048),
     "iquestloopcoder": _heads("", 32, 8, 128, loop_window_size=64),
     "lille-130m": _gpt("", 12, 64, n_kv_heads=4),
-    "openelm": Published("", {"head_dim": 64, "num_query_heads": [12, 20], "num_kv_heads": [3, 5], "model_dim": 1280}),
+    "openelm": Published(
+        "", {"head_dim": 64, "num_query_heads": [12, 20], "num_kv_heads": [3, 5], "model_dim": 1280}
+    ),
     "phixtral": Published("Phixtral", {"num_heads": 32, "model_dim": 2560, "rotary_dim": 32}),
     "plamo": _heads("PLaMo 13B", 40, 5, 128, n_shared_head=8),
     "qwen3_5": _heads("", 16, 4, 256),
@@ -60,7 +85,9 @@ PUBLISHED = {
     "deepseek": _heads("DeepSeek MoE 16B", 16, 16, 128),
     "deepseek_v2": _latent("DeepSeek V2 Lite", 16),
     "deepseek_v3": _latent("DeepSeek V3", 128),
-    "deepseek_v32": _latent("DeepSeek V3.2", 128, index_head_dim=128, index_n_heads=64, index_topk=2048),
+    "deepseek_v32": _latent(
+        "DeepSeek V3.2", 128, index_head_dim=128, index_n_heads=64, index_topk=2048
+    ),
     "dots1": _heads("dots.llm1", 32, 32, 128),
     "ernie4_5": _heads("ERNIE 4.5 0.3B", 16, 2, 128),
     "ernie4_5_moe": _heads("ERNIE 4.5 21B A3B", 20, 4, 128),

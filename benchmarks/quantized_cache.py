@@ -1,4 +1,5 @@
-"""Peak memory and time of a prefill into a quantized cache, stock and ours, next to stock with a cache that is not.
+"""Peak memory and time of a prefill into a quantized cache, stock and ours, next to stock with a
+cache that is not.
 
     python benchmarks/quantized_cache.py MACHINE [--config 1b] [--length 32768] [--json FILE]
 
@@ -44,9 +45,14 @@ def measured(model: Model, length: int, bits: int | None) -> dict[str, Any]:
                 mx.clear_cache()
                 mx.reset_peak_memory()
                 seconds = prefill(model, length, bits)
-                row |= {f"{variant}_s": significant(seconds), f"{variant}_mib": round(mx.get_peak_memory() / 2**20)}
+                row |= {
+                    f"{variant}_s": significant(seconds),
+                    f"{variant}_mib": round(mx.get_peak_memory() / 2**20),
+                }
             except RuntimeError as error:
-                reason = "out of memory" if is_out_of_memory(error) else str(error).partition(":")[0]
+                reason = (
+                    "out of memory" if is_out_of_memory(error) else str(error).partition(":")[0]
+                )
                 refused.append(f"{variant}: {reason}")
                 row |= {f"{variant}_s": None, f"{variant}_mib": None}
         mx.clear_cache()
@@ -60,7 +66,12 @@ def prefill(model: Model, length: int, bits: int | None) -> float:
     start = time.perf_counter()
     group_size = min(64, model.head_dim)
     for _ in generate_step(
-        prompt, model.module, max_tokens=2, kv_bits=bits, kv_group_size=group_size, quantized_kv_start=0
+        prompt,
+        model.module,
+        max_tokens=2,
+        kv_bits=bits,
+        kv_group_size=group_size,
+        quantized_kv_start=0,
     ):
         pass
     mx.synchronize()

@@ -1,4 +1,5 @@
-"""The calls that `routes.py` measures: where MLX has no fused attention, not of this form, or one that must stay."""
+"""The calls that `routes.py` measures: where MLX has no fused attention, not of this form, or one
+that must stay."""
 
 from __future__ import annotations
 
@@ -20,8 +21,9 @@ Run = Callable[[int], Any]
 
 @dataclass
 class Case:
-    """What is measured: `attend` on `arrays`, with `stock_arguments` on stock; `arguments` makes ours anew, as a model
-    makes its mask for every forward pass. `reference` is the candidate that results are held against."""
+    """What is measured: `attend` on `arrays`, with `stock_arguments` on stock; `arguments` makes
+    ours anew, as a model makes its mask for every forward pass. `reference` is the candidate that
+    results are held against."""
 
     name: str
     attend: Callable[..., mx.array]
@@ -32,7 +34,9 @@ class Case:
     arguments: Callable[[], dict[str, Any]] = dict
     reference: str = "stock"
 
-    def run(self, function: Callable[..., mx.array], arguments: Callable[[], dict[str, Any]]) -> Run:
+    def run(
+        self, function: Callable[..., mx.array], arguments: Callable[[], dict[str, Any]]
+    ) -> Run:
         """Calls of the function, or gradients of all arrays."""
         first, *others = self.arrays
 
@@ -62,18 +66,31 @@ def plain(q: mx.array, k: mx.array, v: mx.array, mask: Any = None) -> mx.array:
 
 
 def qkv(
-    length: int, dim: int, heads: int = 16, key_heads: int = 4, batch: int = 1, dtype: mx.Dtype = mx.bfloat16
+    length: int,
+    dim: int,
+    heads: int = 16,
+    key_heads: int = 4,
+    batch: int = 1,
+    dtype: mx.Dtype = mx.bfloat16,
 ) -> list[mx.array]:
     shapes = [(batch, heads, length, dim), *[(batch, key_heads, length, dim)] * 2]
-    arrays = [mx.random.normal(shape, key=mx.random.key(i)).astype(dtype) for i, shape in enumerate(shapes)]
+    arrays = [
+        mx.random.normal(shape, key=mx.random.key(i)).astype(dtype)
+        for i, shape in enumerate(shapes)
+    ]
     mx.eval(arrays)
     return arrays
 
 
 def masked(
-    name: str, arrays: list[mx.array], make: Callable[[], Any], training: bool = False, array: bool = True
+    name: str,
+    arrays: list[mx.array],
+    make: Callable[[], Any],
+    training: bool = False,
+    array: bool = True,
 ) -> Case:
-    """Stock with the mask as an array, ours with the same array where it is made by someone who knows what it says."""
+    """Stock with the mask as an array, ours with the same array where it is made by someone who
+    knows what it says."""
     stock = make() & True if array else make()  # the same elements, of unknown origin
     if array:
         mx.eval(stock)
@@ -102,25 +119,50 @@ def cases() -> Iterator[tuple[str, Make]]:
         for training in (False, True):
             yield (
                 f"fused in MLX, D 128, length {length}" + (", training" if training else ""),
-                lambda name, n=length, t=training: masked(name, qkv(n, 128), lambda: "causal", t, False),
+                lambda name, n=length, t=training: masked(
+                    name, qkv(n, 128), lambda: "causal", t, False
+                ),
             )
-    yield "window 512 of 8192, D 256", lambda name: masked(name, qkv(8192, 256, 8, 4), lambda: window_mask(8192, 512))
+    yield (
+        "window 512 of 8192, D 256",
+        lambda name: masked(name, qkv(8192, 256, 8, 4), lambda: window_mask(8192, 512)),
+    )
     yield "sinks that are trained, length 2048", sinks
     for bits in (4, 8):
-        yield f"quantized keys, {bits} bits, 2048 queries on 32768 keys", partial(quantized, bits=bits)
+        yield (
+            f"quantized keys, {bits} bits, 2048 queries on 32768 keys",
+            partial(quantized, bits=bits),
+        )
 
 
 def in_both_phases() -> Iterator[tuple[str, Callable[..., Case]]]:
     """The cases that are measured in inference and in training."""
 
-    def structured(arrays: Callable[[], list[mx.array]], mask: Callable[[], Any], array: bool = True) -> Any:
+    def structured(
+        arrays: Callable[[], list[mx.array]], mask: Callable[[], Any], array: bool = True
+    ) -> Any:
         return lambda name, training: masked(name, arrays(), mask, training, array)
 
-    yield "window 1024 of 16384, D 128", structured(partial(qkv, 16384, 128, 16, 16), lambda: window_mask(16384, 1024))
-    yield "window 512 of 4096, D 64", structured(partial(qkv, 4096, 64), lambda: window_mask(4096, 512))
-    yield "8 documents of 1024, D 128", structured(partial(qkv, 8192, 128), lambda: packed_mask([1024] * 8))
-    yield "prefix 1024 of 8192, D 128", structured(partial(qkv, 8192, 128), lambda: prefix_mask(8192, 1024))
-    yield "bool mask, length 8192, D 128", lambda name, training: unknown(name, qkv(8192, 128), training)
+    yield (
+        "window 1024 of 16384, D 128",
+        structured(partial(qkv, 16384, 128, 16, 16), lambda: window_mask(16384, 1024)),
+    )
+    yield (
+        "window 512 of 4096, D 64",
+        structured(partial(qkv, 4096, 64), lambda: window_mask(4096, 512)),
+    )
+    yield (
+        "8 documents of 1024, D 128",
+        structured(partial(qkv, 8192, 128), lambda: packed_mask([1024] * 8)),
+    )
+    yield (
+        "prefix 1024 of 8192, D 128",
+        structured(partial(qkv, 8192, 128), lambda: prefix_mask(8192, 1024)),
+    )
+    yield (
+        "bool mask, length 8192, D 128",
+        lambda name, training: unknown(name, qkv(8192, 128), training),
+    )
     for length in (8192, 2048):
         yield (
             f"causal, D 256, length {length}",
@@ -141,13 +183,20 @@ def unknown(name: str, arrays: list[mx.array], training: bool) -> Case:
 
 def sinks(name: str) -> Case:
     arrays = [*qkv(2048, 64, 64, 8), mx.random.normal((64,)).astype(mx.bfloat16)]
-    return Case(name, lambda q, k, v, s, **rest: attention(q, k, v, sinks=s, mask="causal"), arrays, training=True)
+    return Case(
+        name,
+        lambda q, k, v, s, **rest: attention(q, k, v, sinks=s, mask="causal"),
+        arrays,
+        training=True,
+    )
 
 
 def latent(name: str, length: int, training: bool) -> Case:
     """The attention layer of DeepSeek V3, with fewer heads."""
     layer = deepseek_v3.DeepseekV3Attention(
-        deepseek_v3.ModelArgs(hidden_size=1024, num_attention_heads=16, num_key_value_heads=16, q_lora_rank=256)
+        deepseek_v3.ModelArgs(
+            hidden_size=1024, num_attention_heads=16, num_key_value_heads=16, q_lora_rank=256
+        )
     )
     layer.set_dtype(mx.bfloat16)
     x = mx.random.normal((1, length, 1024)).astype(mx.bfloat16)

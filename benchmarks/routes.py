@@ -1,9 +1,11 @@
-"""Where the planner leaves MLX's own path: time and peak memory of plain attention, stock and ours, in one process.
+"""Where the planner leaves MLX's own path: time and peak memory of plain attention, stock and
+ours, in one process.
 
     python benchmarks/routes.py MACHINE [--only TEXT] [--rounds N] [--json FILE]
 
-Writes benchmarks/results/routes_MACHINE.json. A candidate that fails, for want of memory or because MLX has no such
-thing, has the error in the place of its numbers. Exits with 1 if a case is wrong.
+Writes benchmarks/results/routes_MACHINE.json. A candidate that fails, for want of memory or
+because MLX has no such thing, has the error in the place of its numbers. Exits with 1 if a case is
+wrong.
 """
 
 from __future__ import annotations
@@ -38,7 +40,8 @@ DEFINITIONS = (
     "element; a case is wrong where it exceeds four roundings to its type, or four times that of plain. With quantized "
     "keys, plain is MLX's attention on all of them dequantized, and ours is held against that.",
 )
-# The smallest difference between 1 and the next number; on CUDA, MLX multiplies float32 as TF32 unless told otherwise.
+# The smallest difference between 1 and the next number; on CUDA, MLX multiplies float32 as TF32
+# unless told otherwise.
 EPSILON = {mx.float32: 2.0**-23, mx.bfloat16: 2.0**-7}
 if current_device().backend == "cuda" and current_device().tf32:
     EPSILON[mx.float32] = 2.0**-10
@@ -46,8 +49,8 @@ REGION, LIMIT = 0.01, 4.0  # seconds of a timed region, at least, and of a case,
 
 
 def measured(case: Case, rounds: int) -> dict[str, Any]:
-    """One row: of each candidate milliseconds (median and quartiles) and MiB, or its error; the routes that ours took,
-    and how far it is from stock."""
+    """One row: of each candidate milliseconds (median and quartiles) and MiB, or its error; the
+    routes that ours took, and how far it is from stock."""
     row: dict[str, Any] = {"case": case.name, "route": None, "error": None, "wrong": False}
     runs: dict[str, Run] = {"stock": stock(case.run(case.attend, lambda: case.stock_arguments))}
     if case.plain is not None:
@@ -64,7 +67,9 @@ def measured(case: Case, rounds: int) -> dict[str, Any]:
             mx.eval(results[name])
             row[f"{name}_peak_mib"] = significant(peak_memory(partial(run, 1)) / 2**20)
         except (RuntimeError, ValueError) as error:
-            row[f"{name}_failure"] = "out of memory" if is_out_of_memory(error) else str(error)[:120]
+            row[f"{name}_failure"] = (
+                "out of memory" if is_out_of_memory(error) else str(error)[:120]
+            )
             del runs[name]
     row |= checked(results, case.reference, EPSILON[case.arrays[0].dtype])
     results.clear()
@@ -76,8 +81,8 @@ def measured(case: Case, rounds: int) -> dict[str, Any]:
 
 
 def route_of(run: Run) -> str:
-    """The routes of a call as a process sees them that has not made it before, but for its first: that one may find out
-    that it is traced for a gradient."""
+    """The routes of a call as a process sees them that has not made it before, but for its first:
+    that one may find out that it is traced for a gradient."""
     forget_plans()
     mx.eval(run(1))
     before = report()
@@ -88,7 +93,10 @@ def route_of(run: Run) -> str:
 def timed(runs: dict[str, Run], rounds: int, limit: float = LIMIT) -> dict[str, float]:
     """Milliseconds of each candidate, median and quartiles; in about `limit` seconds."""
     calls, rounds = calibrated(
-        {name: partial(run, 1) for name, run in runs.items()}, region=REGION, limit=limit, rounds=rounds
+        {name: partial(run, 1) for name, run in runs.items()},
+        region=REGION,
+        limit=limit,
+        rounds=rounds,
     )
     chains = {name: partial(run, calls) for name, run in runs.items()}
     if calls > 1:
@@ -96,7 +104,9 @@ def timed(runs: dict[str, Run], rounds: int, limit: float = LIMIT) -> dict[str, 
     numbers: dict[str, float] = {}
     for name, timing in interleaved(chains, rounds, calls).items():
         values = (significant(1e3 * value) for value in (timing.median, *timing.quartiles))
-        numbers |= dict(zip((f"{name}_ms", f"{name}_low_ms", f"{name}_high_ms"), values, strict=True))
+        numbers |= dict(
+            zip((f"{name}_ms", f"{name}_low_ms", f"{name}_high_ms"), values, strict=True)
+        )
     return numbers
 
 
@@ -110,8 +120,11 @@ def stock(run: Run) -> Run:
     return paused
 
 
-def checked(results: dict[str, Sequence[mx.array]], reference: str, epsilon: float) -> dict[str, Any]:
-    """The error of ours, and whether it is too large; neither where there is nothing to hold it against."""
+def checked(
+    results: dict[str, Sequence[mx.array]], reference: str, epsilon: float
+) -> dict[str, Any]:
+    """The error of ours, and whether it is too large; neither where there is nothing to hold it
+    against."""
     if not {"ours", reference} <= set(results):
         return {}
     error, rounding = difference(results["ours"], results[reference]), epsilon
@@ -128,12 +141,16 @@ def difference(ours: Sequence[mx.array], stock: Sequence[mx.array]) -> float:
 
 def main() -> int:
     parser = parser_of(__doc__)
-    parser.add_argument("--only", default="", metavar="TEXT", help="cases whose name has this in it")
+    parser.add_argument(
+        "--only", default="", metavar="TEXT", help="cases whose name has this in it"
+    )
     parser.add_argument("--rounds", type=int, default=40, metavar="N")
     args = parser.parse_args()
     chosen = [(name, make) for name, make in cases() if args.only in name]
     if not chosen:
-        parser.error(f"no case has {args.only!r} in its name: {'; '.join(name for name, _ in cases())}")
+        parser.error(
+            f"no case has {args.only!r} in its name: {'; '.join(name for name, _ in cases())}"
+        )
     path = place(args, "routes")
     command = f"python benchmarks/routes.py {args.machine}"
     enable_flash_attention()
@@ -144,13 +161,18 @@ def main() -> int:
             print(told(rows[-1]), flush=True)
             mx.clear_cache()
     finally:  # also after an interruption: what was measured is not lost
-        print(f"written: {write(path, rows, title=TITLE, command=command, definitions=DEFINITIONS)}")
+        print(
+            f"written: {write(path, rows, title=TITLE, command=command, definitions=DEFINITIONS)}"
+        )
     return 1 if any(row["wrong"] for row in rows) else 0
 
 
 def told(row: dict[str, Any]) -> str:
     """One line of a row."""
-    times = [f"{name} {row[f'{name}_failure'] or row[f'{name}_ms']}" for name in ("plain", "stock", "ours")]
+    times = [
+        f"{name} {row[f'{name}_failure'] or row[f'{name}_ms']}"
+        for name in ("plain", "stock", "ours")
+    ]
     wrong = " WRONG" if row["wrong"] else ""
     return f"{row['case']}: {', '.join(times)} ms; {row['route']}, x{row['over_stock']}{wrong}"
 

@@ -14,8 +14,11 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def parser_of(description: str | None) -> argparse.ArgumentParser:
-    """Of a measurement that any machine may have: its name, and --json for another file than that of `place`."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Of a measurement that any machine may have: its name, and --json for another file than that
+    of `place`."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("machine", help="the last part of the file's name")
     parser.add_argument("--json", type=Path, metavar="FILE", help="instead of that file")
     return parser
@@ -34,12 +37,20 @@ def write(
     command: str = "",
     definitions: Sequence[str] = (),
 ) -> Path:
-    """Writes rows with the machine and the versions they were measured on into RESULTS, or to a path that is absolute.
+    """Writes rows with the machine and the versions they were measured on into RESULTS, or to a
+    path that is absolute.
 
-    `title`, `command` and `definitions` (what the words in the rows mean) are for docs/performance.md.
+    `title`, `command` and `definitions` (what the words in the rows mean) are for
+    docs/performance.md.
     """
     path = RESULTS / name
     path.parent.mkdir(exist_ok=True)
-    result = {"title": title, "command": command, "machine": machine(), "definitions": list(definitions), "rows": rows}
+    result = {
+        "title": title,
+        "command": command,
+        "machine": machine(),
+        "definitions": list(definitions),
+        "rows": rows,
+    }
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return path

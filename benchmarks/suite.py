@@ -68,16 +68,34 @@ def commands(machine: str) -> dict[str, str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("machine", choices=MACHINES)
-    parser.add_argument("--only", default="", metavar="TEXT", help="measurements with this in their name")
-    parser.add_argument("--into", type=Path, default=RESULTS, metavar="FOLDER", help="where the files go")
-    parser.add_argument("--seconds", type=float, default=float("inf"), metavar="N", help="interrupt it after so long")
-    parser.add_argument("--list", action="store_true", help="print the commands instead of running them")
+    parser.add_argument(
+        "--only", default="", metavar="TEXT", help="measurements with this in their name"
+    )
+    parser.add_argument(
+        "--into", type=Path, default=RESULTS, metavar="FOLDER", help="where the files go"
+    )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=float("inf"),
+        metavar="N",
+        help="interrupt it after so long",
+    )
+    parser.add_argument(
+        "--list", action="store_true", help="print the commands instead of running them"
+    )
     args = parser.parse_args()
-    chosen = {name: command for name, command in commands(args.machine).items() if args.only in name}
+    chosen = {
+        name: command for name, command in commands(args.machine).items() if args.only in name
+    }
     if not chosen:
-        parser.error(f"no measurement has {args.only!r} in its name: {', '.join(commands(args.machine))}")
+        parser.error(
+            f"no measurement has {args.only!r} in its name: {', '.join(commands(args.machine))}"
+        )
     args.into.mkdir(parents=True, exist_ok=True)
     end = time.monotonic() + args.seconds
     unfinished = []
@@ -91,8 +109,8 @@ def main() -> int:
 
 
 def run(command: str, path: Path, end: float) -> bool:
-    """Whether the command ended well, and before `end`. When the time is up it is interrupted: the rows that it has by
-    then are in its file. What was tuned on this machine does not count."""
+    """Whether the command ended well, and before `end`. When the time is up it is interrupted: the
+    rows that it has by then are in its file. What was tuned on this machine does not count."""
     program, *arguments = shlex.split(f"{command} --json {shlex.quote(str(path))}")
     own = ["-m", "mlx_flash_runtime.tools.cli"] if program == "mlx-flash" else []
     left = end - time.monotonic()

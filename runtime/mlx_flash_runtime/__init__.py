@@ -14,7 +14,8 @@ try:
 except ImportError as _error:
     if loading.failure() is None:
         raise
-    # The command `mlx-flash doctor` still runs; a script's import fails as it would on MLX itself, and says why.
+    # The command `mlx-flash doctor` still runs; a script's import fails as it would on MLX itself,
+    # and says why.
     globals()["__getattr__"] = loading.refusing(_error)
 
 __all__ = [

@@ -1,4 +1,5 @@
-"""Runs a program that is not patched, such as one of mlx-lm's own commands, with flash attention: see `USAGE`."""
+"""Runs a program that is not patched, such as one of mlx-lm's own commands, with flash attention:
+see `USAGE`."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ that the program starts anew do not inherit the patch."""
 
 
 def main() -> None:
-    """Runs what the command line names in this process. Without a program to run, one line says so, exit status 2."""
+    """Runs what the command line names in this process. Without a program to run, one line says
+    so, exit status 2."""
     match sys.argv[1:]:
         case ["-h" | "--help", *_]:
             print(USAGE)
@@ -46,9 +48,11 @@ def main() -> None:
 
 
 def _is_isolated() -> bool:
-    """Whether Python was told (-I, -P, PYTHONSAFEPATH) to keep the script's folder off its path: then the path starts
-    with another entry."""
-    return bool(sys.flags.isolated or getattr(sys.flags, "safe_path", False))  # the latter since Python 3.11
+    """Whether Python was told (-I, -P, PYTHONSAFEPATH) to keep the script's folder off its path:
+    then the path starts with another entry."""
+    return bool(
+        sys.flags.isolated or getattr(sys.flags, "safe_path", False)
+    )  # the latter since Python 3.11
 
 
 def _is_there(module: str) -> bool:

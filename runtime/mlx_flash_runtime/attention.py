@@ -28,13 +28,15 @@ def flash_attention(
 ) -> mx.array:
     """`softmax(scale * q @ k.T + mask) @ v` on the planned route, whether or not MLX is patched.
 
-    q is `[B, H, L, D]`, k `[B, H_kv, S, D]`, v `[B, H_kv, S, D_v]` with H a multiple of H_kv, all of one floating type
-    (else of the type that they promote to); the result is `[B, H, L, D_v]`. `mask` is None, `"causal"` (the last query
-    aligned with the last key), or an array that broadcasts to `[B, H, L, S]`: bool (True is seen) or added to the
-    scores. `sinks` is `[H]`, one more score per head that takes weight and has no value. `block_size` as in
+    q is `[B, H, L, D]`, k `[B, H_kv, S, D]`, v `[B, H_kv, S, D_v]` with H a multiple of H_kv, all
+    of one floating type (else of the type that they promote to); the result is `[B, H, L, D_v]`.
+    `mask` is None, `"causal"` (the last query aligned with the last key), or an array that
+    broadcasts to `[B, H, L, S]`: bool (True is seen) or added to the scores. `sinks` is `[H]`, one
+    more score per head that takes weight and has no value. `block_size` as in
     `enable_flash_attention`.
 
-    Raises ValueError for a bad `block_size`, and what MLX's own function raises for arguments that it rejects.
+    Raises ValueError for a bad `block_size`, and what MLX's own function raises for arguments that
+    it rejects.
     """
     settings = _settings(block_size)
     if not (settings.enabled and mlx_is_known()):
@@ -61,7 +63,9 @@ class Explanation:
         if self.block_size is not None:
             lines.append(f"  block size {self.block_size}")
         ours, stock = mebibytes(self.extra_memory), mebibytes(self.stock_memory)
-        lines.append(f"  predicted peak memory of the forward pass {ours}, of MLX's own function {stock}")
+        lines.append(
+            f"  predicted peak memory of the forward pass {ours}, of MLX's own function {stock}"
+        )
         return "\n".join(lines)
 
 
@@ -78,12 +82,13 @@ def explain(
 ) -> Explanation:
     """The route that a call would take, why, and why not the routes before it; nothing is computed.
 
-    Takes the arguments of the call (`scale` changes nothing), or a `Problem` alone; `device` is the current one unless
-    given. `extra_memory` and `stock_memory` of the answer are the predicted peaks in bytes of one forward call, planned
-    and by MLX's own function, beyond its inputs and its output.
+    Takes the arguments of the call (`scale` changes nothing), or a `Problem` alone; `device` is
+    the current one unless given. `extra_memory` and `stock_memory` of the answer are the predicted
+    peaks in bytes of one forward call, planned and by MLX's own function, beyond its inputs and
+    its output.
 
-    Raises ValueError for a bad `block_size` and for arguments that no attention call can have, TypeError for a `device`
-    that is no Device, such as a name.
+    Raises ValueError for a bad `block_size` and for arguments that no attention call can have,
+    TypeError for a `device` that is no Device, such as a name.
     """
     problem = q if isinstance(q, Problem) else Problem.of(q, k, v, mask, sinks)
     if problem is None:
@@ -113,10 +118,13 @@ def mebibytes(count: int) -> str:
 
 
 def _settings(block_size: int | None) -> Settings:
-    """Those of the patch where it is in place, else those of the environment; `block_size` counts before both."""
+    """Those of the patch where it is in place, else those of the environment; `block_size` counts
+    before both."""
     planner = patch.active()
     if planner is None:
         return resolve(True, block_size)
     return (
-        planner.settings if block_size is None else replace(planner.settings, block_size=checked_block_size(block_size))
+        planner.settings
+        if block_size is None
+        else replace(planner.settings, block_size=checked_block_size(block_size))
     )

@@ -18,20 +18,24 @@ _warned_versions: set[str] = set()
 
 
 def enable_flash_attention(enabled: bool = True, *, block_size: int | None = None) -> None:
-    """Routes MLX's attention calls through the planner, process-wide, whenever the model was loaded.
+    """Routes MLX's attention calls through the planner, process-wide, whenever the model was
+    loaded.
 
-    `block_size` is the number of queries and of keys that a route with blocks takes at once, None to leave it to the
-    planner. With `enabled=False` MLX's own attention is put back. Calling it again changes the settings. In the
-    environment, `MLX_FLASH_DISABLE=1` wins over `enabled`; `MLX_FLASH_BLOCK_SIZE` counts where `block_size` is None;
-    `MLX_FLASH_ROUTE` names a route to prefer; `MLX_FLASH_REPORT` asks for a report at exit. On a release of MLX that
-    this package does not know, it warns once and leaves MLX's own attention in place. Where another copy of this
-    package (a vendored one) has patched MLX, that patch stays the only one, with its settings.
+    `block_size` is the number of queries and of keys that a route with blocks takes at once, None
+    to leave it to the planner. With `enabled=False` MLX's own attention is put back. Calling it
+    again changes the settings. In the environment, `MLX_FLASH_DISABLE=1` wins over `enabled`;
+    `MLX_FLASH_BLOCK_SIZE` counts where `block_size` is None; `MLX_FLASH_ROUTE` names a route to
+    prefer; `MLX_FLASH_REPORT` asks for a report at exit. On a release of MLX that this package
+    does not know, it warns once and leaves MLX's own attention in place. Where another copy of
+    this package (a vendored one) has patched MLX, that patch stays the only one, with its
+    settings.
 
-    Replaced are `mx.fast.scaled_dot_product_attention` and every name that a loaded module has bound to it; a function
-    kept elsewhere (a default argument, an attribute of a class) stays MLX's own.
+    Replaced are `mx.fast.scaled_dot_product_attention` and every name that a loaded module has
+    bound to it; a function kept elsewhere (a default argument, an attribute of a class) stays
+    MLX's own.
 
-    Raises ValueError unless `block_size` is None or a positive multiple of 8; a bad environment variable ends the
-    program with one line on stderr and exit status 2.
+    Raises ValueError unless `block_size` is None or a positive multiple of 8; a bad environment
+    variable ends the program with one line on stderr and exit status 2.
     """
     settings = resolve(enabled, block_size)
     write_at_exit()
@@ -52,12 +56,14 @@ def disable_flash_attention() -> None:
 
 
 @contextmanager
-def flash_attention_enabled(enabled: bool = True, *, block_size: int | None = None) -> Iterator[None]:
-    """`enable_flash_attention` for the length of a `with` block; what was in place before comes back, also after an
-    error.
+def flash_attention_enabled(
+    enabled: bool = True, *, block_size: int | None = None
+) -> Iterator[None]:
+    """`enable_flash_attention` for the length of a `with` block; what was in place before comes
+    back, also after an error.
 
-    The patch is process-wide: threads that run meanwhile are patched too, and of blocks of two threads that overlap the
-    last to end decides what stays.
+    The patch is process-wide: threads that run meanwhile are patched too, and of blocks of two
+    threads that overlap the last to end decides what stays.
     """
     settings = resolve(enabled, block_size)
     before = patch.active()

@@ -1,4 +1,5 @@
-"""What the user asked for: arguments of `enable_flash_attention`, command line flags, environment variables."""
+"""What the user asked for: arguments of `enable_flash_attention`, command line flags, environment
+variables."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ BLOCK_MULTIPLE = 8
 
 @dataclass(frozen=True)
 class Settings:
-    """`block_size` None leaves the choice to the planner; `route` is the preferred route's name, or None."""
+    """`block_size` None leaves the choice to the planner; `route` is the preferred route's name,
+    or None."""
 
     enabled: bool = False
     block_size: int | None = None
@@ -34,14 +36,15 @@ def checked_block_size(block_size: int | None) -> int | None:
 
 
 class BlockSizeError(argparse.ArgumentTypeError, ValueError):
-    """A block size on the command line that is none: argparse reports the first kind, click and typer the second."""
+    """A block size on the command line that is none: argparse reports the first kind, click and
+    typer the second."""
 
 
 def flash_block_size(text: str) -> int:
     """The type of an option that takes a block size, for argparse, click and typer.
 
-    Raises BlockSizeError, which those turn into a usage line and exit status 2, unless `text` is a positive multiple
-    of 8.
+    Raises BlockSizeError, which those turn into a usage line and exit status 2, unless `text` is a
+    positive multiple of 8.
     """
     try:
         size = int(text)
@@ -77,9 +80,11 @@ VARIABLES: dict[str, Callable[[str], Any]] = {
 
 
 def resolve(enabled: bool, block_size: int | None) -> Settings:
-    """Arguments and environment together: `MLX_FLASH_DISABLE` wins over `enabled`, `block_size` over its variable.
+    """Arguments and environment together: `MLX_FLASH_DISABLE` wins over `enabled`, `block_size`
+    over its variable.
 
-    Raises ValueError for a bad `block_size`. A bad variable, whichever, ends the program, see `value_of`.
+    Raises ValueError for a bad `block_size`. A bad variable, whichever, ends the program, see
+    `value_of`.
     """
     block_size = checked_block_size(block_size)
     found = {name: value_of(name, parse, None) for name, parse in VARIABLES.items()}
@@ -91,6 +96,6 @@ def resolve(enabled: bool, block_size: int | None) -> Settings:
 
 
 def report_target() -> str | None:
-    """`MLX_FLASH_REPORT`: None for no report at exit, `"-"` for a summary on stderr, else the path of a JSON file (see
-    `report.at_exit`)."""
+    """`MLX_FLASH_REPORT`: None for no report at exit, `"-"` for a summary on stderr, else the path
+    of a JSON file (see `report.at_exit`)."""
     return value_of("MLX_FLASH_REPORT", _report_target, None)

@@ -15,20 +15,27 @@ mx.eval(mx.fast.scaled_dot_product_attention(x, x, x, scale=1.0))
 """
 DONE = "print('done')\n"
 PROGRAM = ENABLE + ATTEND + DONE
-MOST_MEMORY = 2 * 2**30  # bytes: a file without an end, read as a whole, ends the process rather than the machine
+MOST_MEMORY = (
+    2 * 2**30
+)  # bytes: a file without an end, read as a whole, ends the process rather than the machine
 
 
 def environment(**variables: str | Path) -> dict[str, str]:
-    """The environment of a program: what this process has, no settings of the runtime but those given, no build."""
+    """The environment of a program: what this process has, no settings of the runtime but those
+    given, no build."""
     mine = {name: value for name, value in os.environ.items() if not name.startswith("MLX_FLASH_")}
-    return {**mine, "MLX_FLASH_BUILD": "0", **{name: str(value) for name, value in variables.items()}}
+    return {
+        **mine,
+        "MLX_FLASH_BUILD": "0",
+        **{name: str(value) for name, value in variables.items()},
+    }
 
 
 def run(
     program: str, folder: Path, *options: str, shell: str = 'exec "$@"', **variables: str | Path
 ) -> subprocess.CompletedProcess[str]:
-    """Runs `program` in `folder` with these options of Python and variables; `shell` is the line that starts it, with
-    its redirections. A program that hangs or takes all memory fails."""
+    """Runs `program` in `folder` with these options of Python and variables; `shell` is the line
+    that starts it, with its redirections. A program that hangs or takes all memory fails."""
     path = folder / "program.py"
     path.write_text(program, encoding="utf-8")
     command = [sys.executable, *options, str(path)]

@@ -1,4 +1,5 @@
-"""Compilers, processes and threads that fail, print without end, or are killed: a warning at most, and nothing left."""
+"""Compilers, processes and threads that fail, print without end, or are killed: a warning at most,
+and nothing left."""
 
 from __future__ import annotations
 
@@ -21,9 +22,12 @@ from mlx_flash_runtime.kernels.cpu.build import build
 from mlx_flash_runtime.kernels.cpu.toolchain import BuildError, Toolchain
 from mlx_flash_runtime.tools import doctor
 
-pytestmark = pytest.mark.skipif(mx.default_device().type != mx.DeviceType.cpu, reason="is about the kernel for the CPU")
+pytestmark = pytest.mark.skipif(
+    mx.default_device().type != mx.DeviceType.cpu, reason="is about the kernel for the CPU"
+)
 
-# After a look into the cache something of the machine is used up; the call that would have the kernel built is right.
+# After a look into the cache something of the machine is used up; the call that would have the
+# kernel built is right.
 ATTEND = """
 import os, resource, sys, threading
 import mlx.core as mx
@@ -86,11 +90,15 @@ def compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str],
 def attend(used_up: str = "") -> tuple[str, list[str]]:
     """The state of the kernel after a call, which is right, and the warnings about that."""
     code = ATTEND.format(used_up=used_up)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     start = "flash attention: no CPU kernel, so attention is slower: "
-    return done.stdout.strip(), [line for line in done.stderr.splitlines() if line.startswith(start)]
+    return done.stdout.strip(), [
+        line for line in done.stderr.splitlines() if line.startswith(start)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -121,14 +129,18 @@ def test_where_nothing_can_be_started_the_call_is_right(
     ],
     ids=["quote", "escape", "bytes", "folder"],
 )
-def test_a_compiler_that_is_none(command: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compiler_that_is_none(
+    command: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("CXX", command)
     state, warnings = attend()
     assert state == "impossible"
     assert warnings == [f"flash attention: no CPU kernel, so attention is slower: {reason}"]
 
 
-def test_a_compiler_that_is_no_program_is_tried_again(compiler: Callable[[str], None], tmp_path: Path) -> None:
+def test_a_compiler_that_is_no_program_is_tried_again(
+    compiler: Callable[[str], None], tmp_path: Path
+) -> None:
     compiler("")
     (tmp_path / "cxx").write_bytes(b"\x7fELF\x00\xff")
     with pytest.raises(BuildError, match="Exec format error"):
@@ -161,8 +173,12 @@ def test_no_space_for_a_build(compiler: Callable[[str], None], tmp_path: Path) -
     assert [path.name for path in cache.folder().iterdir()] == ["lock"]
 
 
-@pytest.mark.parametrize("note", [b"\xff\xfe\x00\n", b"", b"x" * 10**7, None], ids=["bytes", "empty", "long", "folder"])
-def test_a_note_of_a_failure_that_is_none(note: bytes | None, compiler: Callable[[str], None]) -> None:
+@pytest.mark.parametrize(
+    "note", [b"\xff\xfe\x00\n", b"", b"x" * 10**7, None], ids=["bytes", "empty", "long", "folder"]
+)
+def test_a_note_of_a_failure_that_is_none(
+    note: bytes | None, compiler: Callable[[str], None]
+) -> None:
     compiler("echo words; exit 1")
     tools = Toolchain.find()
     with pytest.raises(BuildError):
@@ -182,8 +198,12 @@ def test_a_note_of_a_failure_that_is_none(note: bytes | None, compiler: Callable
 def test_of_a_compiler_that_prints_much_the_beginning_and_the_end_are_kept(
     compiler: Callable[[str], None], tmp_path: Path
 ) -> None:
-    compiler("echo first.h:1: error: the first; yes 'error: again' | head -c 100000000; echo; echo the last; exit 1")
-    done = subprocess.run([sys.executable, "-c", BUILD], capture_output=True, text=True, timeout=300, check=True)
+    compiler(
+        "echo first.h:1: error: the first; yes 'error: again' | head -c 100000000; echo; echo the last; exit 1"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", BUILD], capture_output=True, text=True, timeout=300, check=True
+    )
     message, grown = done.stdout.splitlines()
     assert "failed: first.h:1: error: the first (see " in message
     assert int(grown) < 50_000_000
@@ -210,7 +230,12 @@ def test_a_command_that_does_not_end_is_ended_with_what_it_started(tmp_path: Pat
 
 @pytest.mark.parametrize(
     ("script", "status"),
-    [("printf '\\377 1.0'", "ok"), ("yes | head -c 50000000", "ok"), (None, "warning"), ("exit 1", "missing")],
+    [
+        ("printf '\\377 1.0'", "ok"),
+        ("yes | head -c 50000000", "ok"),
+        (None, "warning"),
+        ("exit 1", "missing"),
+    ],
     ids=["bytes", "much", "no program", "fails"],
 )
 def test_doctor_asks_a_compiler_that_fails(
@@ -224,7 +249,9 @@ def test_doctor_asks_a_compiler_that_fails(
 
 
 def is_running(process: str) -> bool:
-    state = subprocess.run(["ps", "-o", "stat=", "-p", process], capture_output=True, text=True, check=False).stdout
+    state = subprocess.run(
+        ["ps", "-o", "stat=", "-p", process], capture_output=True, text=True, check=False
+    ).stdout
     return bool(state.strip()) and not state.startswith("Z")
 
 
@@ -246,7 +273,9 @@ def test_a_signal_ends_a_build_and_its_compilers(
 ) -> None:
     log = tmp_path / "log"
     compiler(f"sleep 600 & echo $! >> {log}\nwait")
-    process = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     jobs = min(os.cpu_count() or 1, len(Toolchain.find().sources()))
     wait_until(lambda: log.exists() and len(log.read_text().split()) == jobs)
     assert any((tmp_path / "cache").rglob("build-*"))
@@ -274,10 +303,16 @@ def test_a_program_s_own_handling_of_signals_stays(compiler: Callable[[str], Non
         signal.signal(signal.SIGTERM, before)
 
 
-def test_what_a_killed_build_left_is_taken_away_by_the_next(compiler: Callable[[str], None]) -> None:
+def test_what_a_killed_build_left_is_taken_away_by_the_next(
+    compiler: Callable[[str], None],
+) -> None:
     compiler("exit 1")
     (cache.folder() / "build-killed" / "part").mkdir(parents=True, mode=0o700)
     (cache.folder() / ".flash-killed").touch()
     with pytest.raises(BuildError):
         build()
-    assert sorted(path.suffix or path.name for path in cache.folder().iterdir()) == [".failed", ".log", "lock"]
+    assert sorted(path.suffix or path.name for path in cache.folder().iterdir()) == [
+        ".failed",
+        ".log",
+        "lock",
+    ]

@@ -23,7 +23,9 @@ SHOW = "import sys\nprint(sys.path)\n"
     ],
     ids=["", "-I", "-P", "PYTHONSAFEPATH"],
 )
-@pytest.mark.parametrize("target", [("scripts/script.py",), ("-m", "script")], ids=["script", "module"])
+@pytest.mark.parametrize(
+    "target", [("scripts/script.py",), ("-m", "script")], ids=["script", "module"]
+)
 def test_the_path_is_python_s_own(
     target: tuple[str, ...], options: tuple[str, ...], variables: dict[str, str], tmp_path: Path
 ) -> None:

@@ -37,8 +37,21 @@ def numbers(name: str, unit: str, value: float) -> Row:
 
 
 def grid_row(length: int) -> Row:
-    row: Row = {"batch": 1, "length": length, "head_dim": 64, "heads": 8, "kv_heads": 8, "dtype": "float32"}
-    row |= {"mask": "none", "phase": "prefill", "rounds": 3, "route": "blockwise", "ours_error": 1e-6}
+    row: Row = {
+        "batch": 1,
+        "length": length,
+        "head_dim": 64,
+        "heads": 8,
+        "kv_heads": 8,
+        "dtype": "float32",
+    }
+    row |= {
+        "mask": "none",
+        "phase": "prefill",
+        "rounds": 3,
+        "route": "blockwise",
+        "ours_error": 1e-6,
+    }
     row |= {"over_plain": 1.0, "over_stock": 1.0, "ours_tokens_per_s": 1.0, "ours_stability": 0.9}
     for name in ("plain", "stock", "ours"):
         row |= numbers(name, "ms", length / 100)
@@ -46,8 +59,21 @@ def grid_row(length: int) -> Row:
 
 
 def workflow_row(length: int) -> Row:
-    row: Row = {"workflow": "train", "model": "m", "dtype": "float32", "length": length, "batch": 1, "rounds": 3}
-    row |= {"new_tokens": None, "checkpoint": None, "route": "blockwise", "over_stock": 1.0, "bound": 2.0}
+    row: Row = {
+        "workflow": "train",
+        "model": "m",
+        "dtype": "float32",
+        "length": length,
+        "batch": 1,
+        "rounds": 3,
+    }
+    row |= {
+        "new_tokens": None,
+        "checkpoint": None,
+        "route": "blockwise",
+        "over_stock": 1.0,
+        "bound": 2.0,
+    }
     row |= {"attention_share": 0.5, "difference": 1e-3, "rounding": 1e-3}
     for name in ("stock", "ours", "without"):
         row |= {**numbers(name, "tokens_per_s", 1e6 / length), f"{name}_first_token_ms": None}
@@ -61,7 +87,11 @@ def result(kind: str, rows: list[Row]) -> Document:
 @pytest.mark.parametrize(("kind", "row"), [("grid", grid_row), ("workflow", workflow_row)])
 def test_a_picture_of_many_lengths_shows_some_of_them(kind: str, row: Any) -> None:
     rows = [row(64 + index) for index in range(LENGTHS)]
-    over_length = [axes for axes in plots.figure(result(kind, rows)).axes if axes.get_xlabel().startswith("length")]
+    over_length = [
+        axes
+        for axes in plots.figure(result(kind, rows)).axes
+        if axes.get_xlabel().startswith("length")
+    ]
     assert over_length
     for axes in over_length:
         assert axes.get_xlabel() == "length, 64 of 5,000 shown"

@@ -1,4 +1,5 @@
-"""`import mlx_lm` beside finders and loaders of every kind: what they load is loaded, once patched, and put back."""
+"""`import mlx_lm` beside finders and loaders of every kind: what they load is loaded, once
+patched, and put back."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ import mlx_flash_runtime
 
 pytest.importorskip("mlx_lm")
 
-# Each defines `other`, a finder for the list of finders. POINT is a module that the runtime patches.
+# Each defines `other`, a finder for the list of finders. POINT is a module that the runtime
+# patches.
 POINT = "mlx_lm.models.base"
 COMMON = f"""
 import importlib, importlib.abc, importlib.machinery, importlib.util, sys
@@ -217,7 +219,8 @@ except OSError as error:
 """
 AGAIN = "importlib.reload(base)\nprint(depth(base.create_causal_mask))\n"
 KEPT = "enable()\nkept = list(sys.meta_path)\ndisable()\nsys.meta_path[:] = kept\n"
-# One after the other in one process, as mlx-lm takes seconds to load: each starts with the finders that there were.
+# One after the other in one process, as mlx-lm takes seconds to load: each starts with the finders
+# that there were.
 DRIVER = """
 import mlx_lm
 def forget():
@@ -287,7 +290,9 @@ def test_a_module_that_is_loaded_again_is_patched_again(said: dict[str, str]) ->
     assert said["loaded again"] == "1 1 1\n(4, 4) Causal()\n1\n"
 
 
-def test_a_list_of_finders_that_comes_back_patches_nothing_after_disable(said: dict[str, str]) -> None:
+def test_a_list_of_finders_that_comes_back_patches_nothing_after_disable(
+    said: dict[str, str],
+) -> None:
     assert said["finders come back"] == "0 0 0\n(4, 4) None\n"
 
 
@@ -343,8 +348,13 @@ def test_two_copies_of_the_runtime(two_copies: Path) -> None:
     done = run(f"ORDERS = {ORDERS}\n{COPIES}", two_copies)
     assert done.returncode == 0, done.stderr
     on, off = (False, True), (True, False)
-    assert done.stdout.splitlines() == [f"True {off} {on} {on}"] * len(ORDERS) + [f"False {off}"] * len(ORDERS)
-    assert "flash attention: theirs.attention, another copy of this package, has it on already" in done.stderr
+    assert done.stdout.splitlines() == [f"True {off} {on} {on}"] * len(ORDERS) + [
+        f"False {off}"
+    ] * len(ORDERS)
+    assert (
+        "flash attention: theirs.attention, another copy of this package, has it on already"
+        in done.stderr
+    )
 
 
 def test_a_copy_that_is_imported_while_the_other_is_on(two_copies: Path) -> None:

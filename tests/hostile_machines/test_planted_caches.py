@@ -1,4 +1,5 @@
-"""Libraries, compiled kernels, links and answers that somebody else has put into the caches: not used, not followed."""
+"""Libraries, compiled kernels, links and answers that somebody else has put into the caches: not
+used, not followed."""
 
 from __future__ import annotations
 
@@ -22,7 +23,9 @@ from mlx_flash_runtime.kernels.cuda.source import Input, Source
 
 SOMEBODY = 12345
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another user")
-cpu_only = pytest.mark.skipif(mx.default_device().type != mx.DeviceType.cpu, reason="is about the kernel for the CPU")
+cpu_only = pytest.mark.skipif(
+    mx.default_device().type != mx.DeviceType.cpu, reason="is about the kernel for the CPU"
+)
 
 # Says that it ran as soon as it is loaded, before Python finds out that it is no module.
 PLANTED = """
@@ -51,18 +54,23 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """A library that does harm."""
-    compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang", "c++", "g++", "clang++"))), None)
+    compiler = next(
+        filter(None, map(shutil.which, ("cc", "gcc", "clang", "c++", "g++", "clang++"))), None
+    )
     if compiler is None:
         pytest.skip("needs a compiler")
     folder = tmp_path_factory.mktemp("planted")
     (folder / "planted.c").write_text(PLANTED)
-    subprocess.run([compiler, "-shared", "-fPIC", "planted.c", "-o", "planted.so"], cwd=folder, check=True)
+    subprocess.run(
+        [compiler, "-shared", "-fPIC", "planted.c", "-o", "planted.so"], cwd=folder, check=True
+    )
     return (folder / "planted.so").read_bytes()
 
 
 @pytest.fixture
 def library(planted: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The same in the cache, where the kernel would be, and named as that would be; all is the user's own yet."""
+    """The same in the cache, where the kernel would be, and named as that would be; all is the
+    user's own yet."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("RAN", str(tmp_path / "ran"))
     path = cache.folder() / f"{'0' * 16}-{short_hash(planted)}.so"
@@ -73,12 +81,19 @@ def library(planted: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def attend(**variables: str) -> list[str]:
-    """Has a program of one call run, which is right; what it says on stderr, but for that flash attention is on."""
+    """Has a program of one call run, which is right; what it says on stderr, but for that flash
+    attention is on."""
     done = subprocess.run(
-        [sys.executable, "-c", ATTEND], env={**os.environ, **variables}, capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", ATTEND],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert (done.returncode, done.stdout) == (0, "right\n"), done.stderr
-    return [line for line in done.stderr.splitlines() if not line.startswith("flash attention: on ")]
+    return [
+        line for line in done.stderr.splitlines() if not line.startswith("flash attention: on ")
+    ]
 
 
 def writable(path: Path) -> None:
@@ -110,7 +125,9 @@ def test_the_library_that_is_planted_here_would_run(library: Path, tmp_path: Pat
 
 @cpu_only
 @pytest.mark.parametrize("harm", [writable, pytest.param(of_another_user, marks=as_root)])
-@pytest.mark.parametrize("variables", [{"PATH": ""}, {"PATH": "", "MLX_FLASH_BUILD": "0"}], ids=["build", "no build"])
+@pytest.mark.parametrize(
+    "variables", [{"PATH": ""}, {"PATH": "", "MLX_FLASH_BUILD": "0"}], ids=["build", "no build"]
+)
 def test_a_folder_of_others_is_one_warning(
     variables: dict[str, str], harm: Callable[[Path], None], library: Path, tmp_path: Path
 ) -> None:
@@ -125,7 +142,9 @@ def test_a_folder_of_others_is_one_warning(
 
 @cpu_only
 @pytest.mark.parametrize("harm", HARM)
-def test_a_library_of_others_is_one_warning(harm: Callable[[Path], None], library: Path, tmp_path: Path) -> None:
+def test_a_library_of_others_is_one_warning(
+    harm: Callable[[Path], None], library: Path, tmp_path: Path
+) -> None:
     harm(library)
     (warning,) = attend(PATH="", MLX_FLASH_BUILD="0")
     assert warning.startswith(f"flash attention: a library in the cache is not used: {library}: ")
@@ -135,7 +154,10 @@ def test_a_library_of_others_is_one_warning(harm: Callable[[Path], None], librar
 @cpu_only
 @pytest.mark.parametrize("harm", [writable, pytest.param(of_another_user, marks=as_root)])
 def test_nothing_is_built_in_a_folder_of_others(
-    harm: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing_compiler: None
+    harm: Callable[[Path], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    failing_compiler: None,
 ) -> None:
     (tmp_path / "cache").mkdir()
     harm(tmp_path / "cache")
@@ -238,7 +260,9 @@ def test_a_compiled_kernel_of_others_is_made_anew(
 
 
 @pytest.mark.parametrize(
-    "content", [b"\xff\xfe\x00", b"harm\x1b]0;title\x07", b"x" * 10**6], ids=["bytes", "text", "long"]
+    "content",
+    [b"\xff\xfe\x00", b"harm\x1b]0;title\x07", b"x" * 10**6],
+    ids=["bytes", "text", "long"],
 )
 def test_an_answer_that_is_none_is_asked_for_again(
     content: bytes, ptx: Path, compiler: None, monkeypatch: pytest.MonkeyPatch
@@ -258,7 +282,9 @@ def test_folders_for_compiled_kernels_are_left_open_to_mlx_in_other_programs(
     shutil.rmtree(tmp_path / "mlx")
     before = os.umask(0)
     try:
-        cuda_cache.put(Source("flash_test", (9, 0), (Input("like", "float"),), "float", "  out[0] = like[0];"))
+        cuda_cache.put(
+            Source("flash_test", (9, 0), (Input("like", "float"),), "float", "  out[0] = like[0];")
+        )
     finally:
         os.umask(before)
     made = [path.stat().st_mode & 0o777 for path in (tmp_path / "mlx").rglob("*") if path.is_dir()]

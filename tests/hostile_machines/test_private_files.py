@@ -35,8 +35,13 @@ def place(tmp_path: Path) -> Path:
 
 def test_folders_are_made_for_the_user_alone(tmp_path: Path) -> None:
     assert private_files.folder(tmp_path / "one" / "two", make=0o700) == tmp_path / "one" / "two"
-    assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("one", "one/two")] == [0o700, 0o700]
-    assert private_files.folder(tmp_path / "one" / "two", make=0o755).stat().st_mode & 0o777 == 0o700
+    assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("one", "one/two")] == [
+        0o700,
+        0o700,
+    ]
+    assert (
+        private_files.folder(tmp_path / "one" / "two", make=0o755).stat().st_mode & 0o777 == 0o700
+    )
 
 
 def test_a_folder_that_is_not_there_is_not_made_unasked(tmp_path: Path) -> None:
@@ -51,7 +56,9 @@ def test_a_file_in_the_way_of_a_folder(tmp_path: Path) -> None:
         private_files.folder(tmp_path / "one" / "two", make=0o700)
 
 
-@pytest.mark.parametrize("mode", [0o777, 0o702, 0o1777, pytest.param(0o720, marks=as_root)], ids=oct)
+@pytest.mark.parametrize(
+    "mode", [0o777, 0o702, 0o1777, pytest.param(0o720, marks=as_root)], ids=oct
+)
 def test_a_folder_that_others_can_write_to(mode: int, place: Path) -> None:
     place.chmod(mode)
     if os.geteuid() == 0:
@@ -108,12 +115,16 @@ def test_a_sticky_folder_itself_is_everybody_s(place: Path) -> None:
 @pytest.mark.parametrize("name", ["one", "one/two"])
 def test_another_user_s_folder(name: str, tmp_path: Path, place: Path) -> None:
     os.chown(tmp_path / name, SOMEBODY, -1)
-    with pytest.raises(NotPrivate, match=f"^{tmp_path / name}: it belongs to another user \\(uid {SOMEBODY}\\)$"):
+    with pytest.raises(
+        NotPrivate, match=f"^{tmp_path / name}: it belongs to another user \\(uid {SOMEBODY}\\)$"
+    ):
         private_files.folder(place / "three", make=0o700)
     assert not (place / "three").exists()
 
 
-def test_own_links_to_folders_are_followed_and_what_they_lead_through_is_looked_at(tmp_path: Path, place: Path) -> None:
+def test_own_links_to_folders_are_followed_and_what_they_lead_through_is_looked_at(
+    tmp_path: Path, place: Path
+) -> None:
     link = tmp_path / "link"
     link.symlink_to("one/../one/two")
     assert private_files.folder(link) == place
@@ -132,7 +143,9 @@ def test_another_user_s_link(tmp_path: Path, place: Path) -> None:
         private_files.folder(link)
 
 
-def test_a_current_folder_that_is_gone(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_current_folder_that_is_gone(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()
     monkeypatch.chdir(gone)
@@ -201,7 +214,17 @@ def _of_another_user(path: Path) -> None:
         _large,
         pytest.param(_of_another_user, marks=as_root),
     ],
-    ids=["device", "link", "dangling link", "fifo", "folder", "socket", "writable", "large", "another user's"],
+    ids=[
+        "device",
+        "link",
+        "dangling link",
+        "fifo",
+        "folder",
+        "socket",
+        "writable",
+        "large",
+        "another user's",
+    ],
 )
 def test_other_files_are_not_opened(make: object, place: Path) -> None:
     make(place / "file")  # type: ignore[operator]

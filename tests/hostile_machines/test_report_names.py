@@ -12,7 +12,12 @@ from patched_program import ATTEND, ENABLE, PROGRAM, environment, run
 
 CALL = "mx.eval(mx.fast.scaled_dot_product_attention(x, x, x, scale=1.0))\n"
 # A program that starts another with the same environment, and goes on when that has ended.
-PARENT = "import subprocess, sys\n" + PROGRAM + "subprocess.run([sys.executable, 'child.py'], check=True)\n" + CALL * 2
+PARENT = (
+    "import subprocess, sys\n"
+    + PROGRAM
+    + "subprocess.run([sys.executable, 'child.py'], check=True)\n"
+    + CALL * 2
+)
 CHILD = ENABLE + ATTEND + CALL
 WAITING = PROGRAM + "sys.stdout.flush()\nsys.stdin.readline()\n"
 
@@ -98,7 +103,9 @@ def test_workers_that_are_spawned_or_forked_leave_the_report_to_the_program(tmp_
     assert calls(tmp_path / "report.json") == 1
 
 
-def test_descriptors_that_the_program_closes_and_uses_again_are_not_written_to(tmp_path: Path) -> None:
+def test_descriptors_that_the_program_closes_and_uses_again_are_not_written_to(
+    tmp_path: Path,
+) -> None:
     reuse = "import os\nos.closerange(3, 64)\nkept = [open(f'kept{number}', 'w') for number in range(8)]\n"
     done = run(PROGRAM + reuse, tmp_path, MLX_FLASH_REPORT="report.json")
     assert done.returncode == 0
@@ -112,7 +119,12 @@ def test_relative_names_are_meant_where_the_program_started(tmp_path: Path) -> N
     change = "import os\nos.chdir('elsewhere')\n"
     after_import = "import mlx_flash_runtime\n" + change + PROGRAM
     for program in (PROGRAM + change, after_import):
-        done = run(program, tmp_path, MLX_FLASH_REPORT="report.json", MLX_FLASH_CALIBRATION="calibration.json")
+        done = run(
+            program,
+            tmp_path,
+            MLX_FLASH_REPORT="report.json",
+            MLX_FLASH_CALIBRATION="calibration.json",
+        )
         assert done.returncode == 0, done.stderr
         assert f"{tmp_path / 'calibration.json'} is ignored" in done.stderr
         assert list((tmp_path / "elsewhere").iterdir()) == []

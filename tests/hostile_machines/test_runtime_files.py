@@ -1,4 +1,5 @@
-"""Files of the runtime that are none, or hold what nobody would write: one line, and the program goes on."""
+"""Files of the runtime that are none, or hold what nobody would write: one line, and the program
+goes on."""
 
 from __future__ import annotations
 
@@ -70,10 +71,16 @@ def test_a_report_to_what_is_no_file(no_file: Path, tmp_path: Path) -> None:
     assert kind_of(no_file) == before
 
 
-def test_what_is_no_file_is_neither_replaced_nor_deleted(no_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_no_file_is_neither_replaced_nor_deleted(
+    no_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = kind_of(no_file)
     monkeypatch.setenv("MLX_FLASH_CALIBRATION", str(no_file))
-    for change in (lambda: calibration.save({}), calibration.forget, lambda: whole_files.write(no_file, b"")):
+    for change in (
+        lambda: calibration.save({}),
+        calibration.forget,
+        lambda: whole_files.write(no_file, b""),
+    ):
         with pytest.raises(OSError, match=NOT_REGULAR):
             change()
     assert kind_of(no_file) == before
@@ -90,7 +97,9 @@ def test_a_pipe_with_a_reader_is_no_file_either(tmp_path: Path) -> None:
     assert done.stderr.count(NOT_REGULAR) == 2
 
 
-@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/stderr", "/dev/null", "/dev/fd/1", "/proc/self/mem"])
+@pytest.mark.parametrize(
+    "name", ["/dev/stdout", "/dev/stderr", "/dev/null", "/dev/fd/1", "/proc/self/mem"]
+)
 def test_a_report_to_the_system_s_own_names(name: str, tmp_path: Path) -> None:
     done = run(PROGRAM, tmp_path, MLX_FLASH_REPORT=name)
     assert (done.returncode, done.stdout) == (0, "done\n")
@@ -108,7 +117,12 @@ def test_a_report_does_not_take_the_program_s_output_away(name: str, tmp_path: P
 
 def test_a_report_that_does_not_fit_is_one_line(tmp_path: Path) -> None:
     # No file may grow: as on a full disk, with another word.
-    done = run(PROGRAM, tmp_path, shell='ulimit -f 0; trap "" XFSZ; exec "$@"', MLX_FLASH_REPORT="report.json")
+    done = run(
+        PROGRAM,
+        tmp_path,
+        shell='ulimit -f 0; trap "" XFSZ; exec "$@"',
+        MLX_FLASH_REPORT="report.json",
+    )
     assert (done.returncode, done.stdout) == (0, "done\n")
     assert "the report was not written: [Errno 27]" in done.stderr
 
@@ -158,7 +172,9 @@ def test_what_is_no_calibration_is_a_warning(
     calibrated.write_bytes(content)
     assert calibration.read() == {}
     [record] = caplog.records
-    assert record.getMessage().startswith(f"flash attention: {calibrated} is ignored, mlx-flash tune writes it anew: ")
+    assert record.getMessage().startswith(
+        f"flash attention: {calibrated} is ignored, mlx-flash tune writes it anew: "
+    )
     assert len(record.getMessage()) < len(str(calibrated)) + 300
 
 
@@ -187,6 +203,11 @@ def test_a_user_without_a_home(tmp_path: Path) -> None:
 
 def test_what_the_deleted_folder_had_is_no_reason_to_end(tmp_path: Path) -> None:
     gone = "import os\nos.mkdir('gone')\nos.chdir('gone')\nos.rmdir('../gone')\n"
-    done = run(gone + PROGRAM, tmp_path, MLX_FLASH_REPORT="report.json", MLX_FLASH_CALIBRATION="calibration.json")
+    done = run(
+        gone + PROGRAM,
+        tmp_path,
+        MLX_FLASH_REPORT="report.json",
+        MLX_FLASH_CALIBRATION="calibration.json",
+    )
     assert (done.returncode, done.stdout) == (0, "done\n")
     assert "the report was not written" in done.stderr

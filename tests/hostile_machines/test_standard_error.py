@@ -1,4 +1,5 @@
-"""A patched program goes on, and ends as it would unpatched, where nothing can be written to standard error."""
+"""A patched program goes on, and ends as it would unpatched, where nothing can be written to
+standard error."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ SHELLS = [
 NO_READER = "import os\nreader, writer = os.pipe()\nos.close(reader)\nos.dup2(writer, 2)\n"
 BEFORE = {
     "no reader": NO_READER,
-    "no reader, and the signal asked for": NO_READER + "import signal\nsignal.signal(signal.SIGPIPE, signal.SIG_DFL)\n",
+    "no reader, and the signal asked for": NO_READER
+    + "import signal\nsignal.signal(signal.SIGPIPE, signal.SIG_DFL)\n",
     "None": "import sys\nsys.stderr = None\n",
     "closed by the program": "import sys\nsys.stderr.close()\n",
     "a stream that raises": (
@@ -28,7 +30,8 @@ BEFORE = {
     "a file opened to be read": "import sys\nsys.stderr = open(__file__)\n",
     "the descriptor closed": "import os\nos.close(2)\n",
 }
-# Everything that the runtime has to say: that it is on, that a calibration is none, the report, or why there is none.
+# Everything that the runtime has to say: that it is on, that a calibration is none, the report, or
+# why there is none.
 TALKATIVE = {"MLX_FLASH_CALIBRATION": "/", "MLX_FLASH_REPORT": "1"}
 WARNING = {"MLX_FLASH_CALIBRATION": "/", "MLX_FLASH_REPORT": "/missing/report.json"}
 
@@ -45,7 +48,9 @@ def test_standard_error_of_the_shell(
 
 @pytest.mark.parametrize("variables", [TALKATIVE, WARNING], ids=["report", "warning"])
 @pytest.mark.parametrize("before", BEFORE.values(), ids=BEFORE)
-def test_standard_error_of_the_program(before: str, variables: dict[str, str], tmp_path: Path) -> None:
+def test_standard_error_of_the_program(
+    before: str, variables: dict[str, str], tmp_path: Path
+) -> None:
     done = run(before + PROGRAM, tmp_path, **variables)
     unpatched = run(before + ATTEND + DONE, tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
@@ -66,7 +71,9 @@ def test_the_program_s_own_exit_status_stays(shell: str, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_a_bad_variable_is_status_2_also_where_it_cannot_be_told(shell: str, tmp_path: Path) -> None:
+def test_a_bad_variable_is_status_2_also_where_it_cannot_be_told(
+    shell: str, tmp_path: Path
+) -> None:
     done = run(PROGRAM, tmp_path, shell=shell, MLX_FLASH_BLOCK_SIZE="7")
     assert (done.returncode, done.stdout) == (2, "")
     nowhere = run("", tmp_path, "-m", "mlx_flash_runtime", "nowhere.py", shell=shell)

@@ -1,7 +1,9 @@
-"""Attention in float64 NumPy, forward and backward, written from the definition: what every route is held against.
+"""Attention in float64 NumPy, forward and backward, written from the definition: what every route
+is held against.
 
-Shapes as in `mlx_flash_runtime.flash_attention`. Scores that a bool or causal mask hides become the most negative
-finite float32, so a query that sees no key gets the mean of all values, as in MLX.
+Shapes as in `mlx_flash_runtime.flash_attention`. Scores that a bool or causal mask hides become
+the most negative finite float32, so a query that sees no key gets the mean of all values, as in
+MLX.
 """
 
 from __future__ import annotations
@@ -26,9 +28,9 @@ def attention(
     softcap: float | None = None,
     magnitudes: bool = False,
 ) -> list[Array]:
-    """The output and the gradients of `sum(output * d_out)`: of q, k, v, then of an additive mask and of sinks if
-    any. With `magnitudes` the terms of each sum are added up by their magnitude, those that cancel too: what one
-    rounding error of every term can come to."""
+    """The output and the gradients of `sum(output * d_out)`: of q, k, v, then of an additive mask
+    and of sinks if any. With `magnitudes` the terms of each sum are added up by their magnitude,
+    those that cancel too: what one rounding error of every term can come to."""
     batch, heads, length, _ = q.shape
     groups = heads // k.shape[1]
     keys, values = (np.repeat(x, groups, axis=1) for x in (k, v))
@@ -59,7 +61,9 @@ def attention(
     if magnitudes:
         q, keys, values, d_out = (np.abs(x) for x in (q, keys, values, d_out))
     d_weights = np.zeros_like(weights)
-    d_weights[..., weights.shape[-1] - seen.shape[-1] :] = np.einsum("bhld,bhsd->bhls", d_out, values)
+    d_weights[..., weights.shape[-1] - seen.shape[-1] :] = np.einsum(
+        "bhld,bhsd->bhls", d_out, values
+    )
     mean = (weights * d_weights).sum(-1, keepdims=True)
     d_scores = weights * (d_weights + mean if magnitudes else d_weights - mean)
     out = np.einsum("bhls,bhsd->bhld", seen, values)
@@ -85,4 +89,6 @@ def attention(
 def sum_to(x: Array, shape: tuple[int, ...]) -> Array:
     """Undoes a broadcast from `shape`."""
     x = x.sum(tuple(range(x.ndim - len(shape))))
-    return x.sum(tuple(axis for axis, size in enumerate(shape) if size == 1), keepdims=True).reshape(shape)
+    return x.sum(
+        tuple(axis for axis, size in enumerate(shape) if size == 1), keepdims=True
+    ).reshape(shape)

@@ -21,8 +21,9 @@ Function = Callable[..., mx.array]
 
 @dataclass(frozen=True)
 class Case:
-    """One call: `mask` is None, "causal", ("bool", shape), ("additive", shape), ("rows hidden", shape) or a mask of
-    known structure: ("window", (size,)), ("prefix", (length,)), ("segments", lengths)."""
+    """One call: `mask` is None, "causal", ("bool", shape), ("additive", shape), ("rows hidden",
+    shape) or a mask of known structure: ("window", (size,)), ("prefix", (length,)), ("segments",
+    lengths)."""
 
     query_length: int
     key_length: int
@@ -37,8 +38,18 @@ class Case:
     softcap: float | None = None
 
     def __str__(self) -> str:
-        mask = self.mask if isinstance(self.mask, str) else "dense" if self.mask is None else self.mask[0]
-        shape = "" if self.mask is None or isinstance(self.mask, str) else "x".join(map(str, self.mask[1]))
+        mask = (
+            self.mask
+            if isinstance(self.mask, str)
+            else "dense"
+            if self.mask is None
+            else self.mask[0]
+        )
+        shape = (
+            ""
+            if self.mask is None or isinstance(self.mask, str)
+            else "x".join(map(str, self.mask[1]))
+        )
         sinks = "-sinks" if self.sinks else ""
         softcap = "-softcap" if self.softcap else ""
         return f"{self.query_length}x{self.key_length}-{self.heads}/{self.key_heads}-{mask}{shape}{sinks}{softcap}"
@@ -53,7 +64,8 @@ STRUCTURED: dict[str, Callable[[Case, tuple[int, ...]], mx.array]] = {
 
 @dataclass
 class Call:
-    """The arrays of one case. `primals` are those with a gradient: q, k, v, then an additive mask, then sinks."""
+    """The arrays of one case. `primals` are those with a gradient: q, k, v, then an additive mask,
+    then sinks."""
 
     primals: list[mx.array]
     mask: mx.array | str | None
@@ -73,7 +85,9 @@ class Call:
         def of_primals(*primals: mx.array) -> mx.array:
             q, k, v, *rest = primals
             mask = rest[0] if self.additive else self.mask
-            return attention(q, k, v, scale=self.scale, mask=mask, sinks=rest[-1] if self.sinks else None)
+            return attention(
+                q, k, v, scale=self.scale, mask=mask, sinks=rest[-1] if self.sinks else None
+            )
 
         return of_primals
 
@@ -106,7 +120,9 @@ def make(case: Case, dtype: mx.Dtype, seed: int = 0) -> Call:
     if case.sinks:
         primals.append(normal(case.heads))
     mx.eval(primals, cotangent)
-    return Call(primals, mask, cotangent, case.head_dim**-0.5, case.sinks, case.block_size, case.softcap)
+    return Call(
+        primals, mask, cotangent, case.head_dim**-0.5, case.sinks, case.block_size, case.softcap
+    )
 
 
 def runner(
@@ -116,13 +132,20 @@ def runner(
     training: bool = False,
     dtype: str | None = None,
 ) -> Function:
-    """`route` as a function of the arguments of MLX's own; `dtype` is what the problem says of their type, where it is
-    not the truth: a device may have fused kernels for half precision alone, and a test may want more."""
+    """`route` as a function of the arguments of MLX's own; `dtype` is what the problem says of
+    their type, where it is not the truth: a device may have fused kernels for half precision
+    alone, and a test may want more."""
 
     attends: dict[tuple[Problem, Device], Attend] = {}
 
     def attention(
-        q: mx.array, k: mx.array, v: mx.array, *, scale: float, mask: Any = None, sinks: mx.array | None = None
+        q: mx.array,
+        k: mx.array,
+        v: mx.array,
+        *,
+        scale: float,
+        mask: Any = None,
+        sinks: mx.array | None = None,
     ) -> mx.array:
         problem = Problem.of(q, k, v, mask, sinks, softcap=softcap, training=training)
         assert problem is not None
@@ -155,16 +178,27 @@ def _magnitudes(call: Call) -> list[Array]:
 
 def _in_float64(call: Call, magnitudes: bool = False) -> list[Array]:
     q, k, v, *rest = (wide(x) for x in call.primals)
-    mask = rest[0] if call.additive else np.array(call.mask) if isinstance(call.mask, mx.array) else call.mask
+    mask = (
+        rest[0]
+        if call.additive
+        else np.array(call.mask)
+        if isinstance(call.mask, mx.array)
+        else call.mask
+    )
     sinks = rest[-1] if call.sinks else None
-    return attention64(q, k, v, call.scale, mask, sinks, wide(call.cotangent), call.softcap, magnitudes)
+    return attention64(
+        q, k, v, call.scale, mask, sinks, wide(call.cotangent), call.softcap, magnitudes
+    )
 
 
 def neighbour(call: Call, seed: int) -> Call:
     """The call with every number of its primals one rounding error away, up or down."""
     random = np.random.default_rng(seed)
     error = float(mx.finfo(call.primals[0].dtype).eps)
-    moved = [mx.array(wide(x) * (1 + error * random.choice([-1, 1], x.shape)), x.dtype) for x in call.primals]
+    moved = [
+        mx.array(wide(x) * (1 + error * random.choice([-1, 1], x.shape)), x.dtype)
+        for x in call.primals
+    ]
     mask = moved[3] if call.additive else call.mask
     return replace(call, primals=moved, mask=mask)
 
@@ -175,7 +209,8 @@ def wide(x: mx.array) -> Array:
 
 
 def assert_as_exact_as(independent: Function, attention: Function, call: Call) -> None:
-    """Holds `attention` to the errors that `independent`, another implementation, makes in the same precision."""
+    """Holds `attention` to the errors that `independent`, another implementation, makes in the
+    same precision."""
     assert_within(budgets(independent, call), attention, call)
 
 
@@ -191,20 +226,27 @@ class Budget:
 def budgets(independent: Function, call: Call) -> list[Budget]:
     """For each answer, the errors that `independent` makes in the precision of the call.
 
-    They are those of four runs, on inputs one rounding error apart. Where they happen to be small, such a rounding
-    error counts as well, one of the answer, and one in float32 of every term that an answer sums up: the gradient of a
-    score is a difference, which each implementation takes of other sums. The largest error may be 3 times as large: the
-    order of the additions is each implementation's own.
+    They are those of four runs, on inputs one rounding error apart. Where they happen to be small,
+    such a rounding error counts as well, one of the answer, and one in float32 of every term that
+    an answer sums up: the gradient of a score is a difference, which each implementation takes of
+    other sums. The largest error may be 3 times as large: the order of the additions is each
+    implementation's own.
     """
     runs = [call, *(neighbour(call, seed) for seed in range(3))]
     exact = [expected(run) for run in runs]
     others = [answers(independent, run) for run in runs]
-    precision, single = (float(mx.finfo(dtype).eps) for dtype in (call.primals[0].dtype, mx.float32))
+    precision, single = (
+        float(mx.finfo(dtype).eps) for dtype in (call.primals[0].dtype, mx.float32)
+    )
     found = []
-    for i, (wanted, summed, terms) in enumerate(zip(exact[0], _magnitudes(call), _terms(call), strict=True)):
+    for i, (wanted, summed, terms) in enumerate(
+        zip(exact[0], _magnitudes(call), _terms(call), strict=True)
+    ):
         errors = [wide(other[i]) - right[i] for other, right in zip(others, exact, strict=True)]
         errors += [precision * wanted, single * summed, *(right[i] - wanted for right in exact[1:])]
-        found.append(Budget(wanted, others[0][i].dtype, 3 * max(precision * terms, *map(_largest, errors))))
+        found.append(
+            Budget(wanted, others[0][i].dtype, 3 * max(precision * terms, *map(_largest, errors)))
+        )
     return found
 
 
@@ -218,14 +260,17 @@ def assert_within(budgets: list[Budget], attention: Function, call: Call) -> Non
 
 
 def _terms(call: Call) -> list[float]:
-    """For each answer, the magnitudes that one of its numbers sums up: of an additive mask's gradient those of the
-    scores that share a number of the mask; 1 for the others, whose terms are of the order of the inputs."""
+    """For each answer, the magnitudes that one of its numbers sums up: of an additive mask's
+    gradient those of the scores that share a number of the mask; 1 for the others, whose terms are
+    of the order of the inputs."""
     terms = [1.0] * (1 + len(call.primals))
     if call.additive:
         q, k, v, mask, *sinks = (wide(x) for x in call.primals)
         full = np.broadcast_to(mask, (*q.shape[:3], k.shape[2]))
         cotangent = wide(call.cotangent)
-        gradients = attention64(q, k, v, call.scale, full, sinks[0] if sinks else None, cotangent, call.softcap)
+        gradients = attention64(
+            q, k, v, call.scale, full, sinks[0] if sinks else None, cotangent, call.softcap
+        )
         terms[4] = max(1.0, _largest(sum_to(np.abs(gradients[4]), mask.shape)))
     return terms
 

@@ -16,9 +16,14 @@ from mlx_flash_runtime.routes import ROUTES, cpu_kernel, cuda_kernel, forced
 on_cpu = mx.default_device().type == mx.DeviceType.cpu
 cpu_only = pytest.mark.skipif(not on_cpu, reason="states the planner's choice for the CPU")
 # Those that run on any call here; the others need another device.
-ROUTES_HERE = [route for route in ROUTES if route not in (forced, cuda_kernel) and (on_cpu or route is not cpu_kernel)]
+ROUTES_HERE = [
+    route
+    for route in ROUTES
+    if route not in (forced, cuda_kernel) and (on_cpu or route is not cpu_kernel)
+]
 
-# Devices that need not be here; the last two can compile our CUDA kernel, by warpgroups and by warps.
+# Devices that need not be here; the last two can compile our CUDA kernel, by warpgroups and by
+# warps.
 GIB = 2**30
 CPU = Device("cpu", (0, 32, 4), 16 * GIB)
 METAL = Device("metal", (0, 32, 4), 32 * GIB)

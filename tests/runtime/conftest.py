@@ -1,5 +1,5 @@
-"""Every test starts and ends on MLX's own attention, with empty counts, nothing measured, and none of the package's
-environment variables but the one that says so."""
+"""Every test starts and ends on MLX's own attention, with empty counts, nothing measured, and none
+of the package's environment variables but the one that says so."""
 
 from __future__ import annotations
 
@@ -16,11 +16,15 @@ from mlx_flash_runtime.planning.planner import forget_plans
 
 
 @pytest.fixture(autouse=True)
-def unpatched(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def unpatched(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
     for name in [name for name in os.environ if name.startswith("MLX_FLASH_")]:
         monkeypatch.delenv(name)
     # Not what `mlx-flash tune` has measured for whoever runs the tests.
-    monkeypatch.setenv("MLX_FLASH_CALIBRATION", str(tmp_path_factory.getbasetemp() / "no-calibration.json"))
+    monkeypatch.setenv(
+        "MLX_FLASH_CALIBRATION", str(tmp_path_factory.getbasetemp() / "no-calibration.json")
+    )
     calibration._read_once.cache_clear()
     layers.forget()
     forget_plans()  # each of which looks for the layers in its first calls

@@ -1,4 +1,5 @@
-"""What the family tests run: a model with each kind of cache, and its LoRA gradients; and how two runs compare."""
+"""What the family tests run: a model with each kind of cache, and its LoRA gradients; and how two
+runs compare."""
 
 from __future__ import annotations
 
@@ -37,8 +38,8 @@ def without_cache(model: nn.Module) -> Answers:
 
 
 def cached(model: nn.Module) -> Answers:
-    """The model's own caches: rotating ones where it has windows; and where it lets the user choose, rotating ones
-    everywhere."""
+    """The model's own caches: rotating ones where it has windows; and where it lets the user
+    choose, rotating ones everywhere."""
     answers = {"standard": _in_pieces(model, make_prompt_cache(model))}
     if not hasattr(model, "make_cache"):
         answers["rotating"] = _in_pieces(model, make_prompt_cache(model, max_kv_size=CACHE_LIMIT))
@@ -57,8 +58,8 @@ def quantized(model: nn.Module) -> Answers:
 
 
 def batched(model: nn.Module) -> Answers:
-    """Two prompts of different lengths, as mlx-lm's BatchGenerator runs them: the first part padded on the right, which
-    leaves padding on the left for the second part and for decoding."""
+    """Two prompts of different lengths, as mlx-lm's BatchGenerator runs them: the first part
+    padded on the right, which leaves padding on the left for the second part and for decoding."""
     caches = [make_prompt_cache(model) for _ in range(2)]
     cache = [one.merge([one, other]) for one, other in zip(*caches, strict=True)]
     shorter = mx.pad(tokens(9, start=30), [(0, 0), (0, 5)])
@@ -70,7 +71,11 @@ def batched(model: nn.Module) -> Answers:
     second = mx.concatenate([tokens(10, start=14), tokens(10, start=40)])
     pieces = [model(piece, cache=cache) for piece in mx.split(second, [7, 8, 9], axis=1)]
     # What the padding of the first part becomes is nobody's business.
-    return {"first": first[0], "first shorter": first[1, :9], "second": mx.concatenate(pieces, axis=1)}
+    return {
+        "first": first[0],
+        "first shorter": first[1, :9],
+        "second": mx.concatenate(pieces, axis=1),
+    }
 
 
 def long(model: nn.Module) -> Answers:
@@ -80,20 +85,27 @@ def long(model: nn.Module) -> Answers:
 
 def gradients(model: nn.Module) -> Answers:
     """The loss and its gradients by the LoRA weights of a model that `with_lora` has prepared."""
-    loss, by_weight = nn.value_and_grad(model, lambda inputs, targets: _loss(model, inputs, targets))(
-        tokens(24), tokens(24, start=1)
-    )
+    loss, by_weight = nn.value_and_grad(
+        model, lambda inputs, targets: _loss(model, inputs, targets)
+    )(tokens(24), tokens(24, start=1))
     return {"loss": loss, **dict(tree_flatten(by_weight))}
 
 
 def with_lora(model: nn.Module, keys: list[str] | None = None) -> nn.Module:
-    """`model` with LoRA on its linear layers, or on those that `keys` names, with random weights throughout: mlx-lm
-    starts with zeros, which would hide half of the gradients."""
+    """`model` with LoRA on its linear layers, or on those that `keys` names, with random weights
+    throughout: mlx-lm starts with zeros, which would hide half of the gradients."""
     model.freeze()
-    config: dict[str, Any] = {"rank": 2, "scale": 2.0, "dropout": 0.0, **({"keys": keys} if keys else {})}
+    config: dict[str, Any] = {
+        "rank": 2,
+        "scale": 2.0,
+        "dropout": 0.0,
+        **({"keys": keys} if keys else {}),
+    }
     linear_to_lora_layers(model, len(model.layers), config)
     weights = tree_flatten(model.trainable_parameters())
-    model.load_weights([(name, 0.1 * mx.random.normal(weight.shape)) for name, weight in weights], strict=False)
+    model.load_weights(
+        [(name, 0.1 * mx.random.normal(weight.shape)) for name, weight in weights], strict=False
+    )
     return model
 
 
@@ -112,9 +124,11 @@ def checkpointed(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def same_quantization() -> Iterator[Callable[[], None]]:
-    """Has later runs quantize to what the first one did; the function that it gives starts the next run.
+    """Has later runs quantize to what the first one did; the function that it gives starts the
+    next run.
 
-    A rounding error in front of a quantization moves some values by a whole step, which is no error of attention.
+    A rounding error in front of a quantization moves some values by a whole step, which is no
+    error of attention.
     """
     original, results = mx.quantize, list[Any]()
     place: int | None = None
@@ -156,8 +170,8 @@ def rounded(model: nn.Module, seed: int) -> Iterator[None]:
 
 
 def assert_within_rounding(own: Answers, plain: Answers, neighbours: list[Answers]) -> None:
-    """Holds `own` to `plain`: the largest difference may be twice what one rounding error of every weight makes
-    (`neighbours`), and one rounding error of the answer counts as well."""
+    """Holds `own` to `plain`: the largest difference may be twice what one rounding error of every
+    weight makes (`neighbours`), and one rounding error of the answer counts as well."""
     assert own.keys() == plain.keys()
     precision = mx.finfo(mx.float32).eps
     for name, wanted in plain.items():
@@ -169,7 +183,9 @@ def assert_within_rounding(own: Answers, plain: Answers, neighbours: list[Answer
         assert difference <= budget, f"{name}: difference {difference:.2e}, budget {budget:.2e}"
 
 
-def _in_pieces(model: nn.Module, cache: list[Any], lengths: list[int] | None = None, start: int = 0) -> mx.array:
+def _in_pieces(
+    model: nn.Module, cache: list[Any], lengths: list[int] | None = None, start: int = 0
+) -> mx.array:
     outputs = []
     for length in lengths or [*PREFILL, *DECODE]:
         outputs.append(model(tokens(length, start), cache=cache))

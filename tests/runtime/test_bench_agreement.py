@@ -39,7 +39,9 @@ def test_lines_of_one_form_are_one_speed() -> None:
 
 
 def test_times_sizes_and_speeds_do_not_count() -> None:
-    ours = ["loss 2.5000 in 1.25 s, 80 tokens/s, peak 12.5 GB\n12:31:07 | done\nflash attention: on (mlx)\n"]
+    ours = [
+        "loss 2.5000 in 1.25 s, 80 tokens/s, peak 12.5 GB\n12:31:07 | done\nflash attention: on (mlx)\n"
+    ]
     stock = ["loss 2.5001 in 2.50 s, 40 tokens/s, peak 25 GB\n12:33:08 | done\n"]
     found = agreement.compare(ours, stock)
     assert found.agree
@@ -49,7 +51,12 @@ def test_times_sizes_and_speeds_do_not_count() -> None:
 
 @pytest.mark.parametrize(
     ("ours", "stock"),
-    [("the cat sat", "the dog sat"), ("loss 2.50", "loss 2.60"), ("one\ntwo", "one"), ("a", "a\nb")],
+    [
+        ("the cat sat", "the dog sat"),
+        ("loss 2.50", "loss 2.60"),
+        ("one\ntwo", "one"),
+        ("a", "a\nb"),
+    ],
 )
 def test_differences_are_found(ours: str, stock: str) -> None:
     found = agreement.compare([ours], [stock])
@@ -58,7 +65,10 @@ def test_differences_are_found(ours: str, stock: str) -> None:
 
 
 def test_lines_that_vary_by_themselves_are_left_out() -> None:
-    ours, stock = ["seed 17\nloss 1.0", "seed 99\nloss 1.0"], ["seed 3\nloss 1.0", "seed 4\nloss 1.0"]
+    ours, stock = (
+        ["seed 17\nloss 1.0", "seed 99\nloss 1.0"],
+        ["seed 3\nloss 1.0", "seed 4\nloss 1.0"],
+    )
     found = agreement.compare(ours, stock)
     assert found.agree
     assert (found.compared, found.left_out) == (1, 1)
@@ -66,7 +76,9 @@ def test_lines_that_vary_by_themselves_are_left_out() -> None:
 
 
 def test_a_number_that_varies_by_itself_is_left_out_and_the_rest_of_its_line_is_not() -> None:
-    found = agreement.compare(["7 of 9, loss 1.0", "8 of 9, loss 1.0"], ["5 of 9, loss 1.0", "6 of 9, loss 1.0"])
+    found = agreement.compare(
+        ["7 of 9, loss 1.0", "8 of 9, loss 1.0"], ["5 of 9, loss 1.0", "6 of 9, loss 1.0"]
+    )
     assert found.agree
     assert (found.compared, found.left_out, found.numbers_left_out) == (1, 0, 1)
     assert not agreement.compare(
@@ -77,14 +89,18 @@ def test_a_number_that_varies_by_itself_is_left_out_and_the_rest_of_its_line_is_
 def test_the_columns_of_a_table_have_the_units_of_their_headings() -> None:
     def table(speed: str, loss: str) -> str:
         rows = f"  \x1b[2m   1\x1b[0m    \x1b[1;32m{loss} ▼\x1b[0m    {speed}      0.1k\n"
-        return "  \x1b[1miter   train_loss     tok/s     tokens\x1b[0m\n" + rows + "Iter 1: loss 3.5\n"
+        return (
+            "  \x1b[1miter   train_loss     tok/s     tokens\x1b[0m\n" + rows + "Iter 1: loss 3.5\n"
+        )
 
     assert list(agreement.speeds(table("1,429", "11.408")).values()) == [[1429.0]]
     assert agreement.compare([table("1,429", "11.408")], [table("825", "11.408")]).agree
     assert not agreement.compare([table("825", "11.408")], [table("825", "11.608")]).agree
     milliseconds = "length   by hand ms   mlx ms   max diff\n{}   {}   0.8   1e-7"
     assert agreement.compare([milliseconds.format(64, 0.7)], [milliseconds.format(64, 0.9)]).agree
-    assert not agreement.compare([milliseconds.format(64, 0.7)], [milliseconds.format(65, 0.7)]).agree
+    assert not agreement.compare(
+        [milliseconds.format(64, 0.7)], [milliseconds.format(65, 0.7)]
+    ).agree
 
 
 def test_what_the_runtime_says_does_not_count() -> None:
@@ -105,7 +121,9 @@ def test_equal_outputs_agree(text: str) -> None:
 
 @settings(max_examples=25)
 @given(st.lists(st.floats(0.5, 2), min_size=5, max_size=8), st.floats(0.1, 10))
-def test_the_interval_holds_the_ratio_and_scales_with_it(seconds: list[float], factor: float) -> None:
+def test_the_interval_holds_the_ratio_and_scales_with_it(
+    seconds: list[float], factor: float
+) -> None:
     low, high = compare.interval([factor * s for s in seconds], seconds)
     assert low is not None
     assert high is not None
@@ -114,17 +132,23 @@ def test_the_interval_holds_the_ratio_and_scales_with_it(seconds: list[float], f
 
 @pytest.mark.parametrize("skewed", [False, True])
 @pytest.mark.parametrize("drift", [0.0, 0.3])
-def test_the_interval_of_five_runs_holds_the_true_ratio_19_times_in_20(drift: float, skewed: bool) -> None:
+def test_the_interval_of_five_runs_holds_the_true_ratio_19_times_in_20(
+    drift: float, skewed: bool
+) -> None:
     draw = random.Random(0)
     intervals = []
     for _ in range(100):
         machine = [math.exp(draw.gauss(0, drift)) for _ in range(5)]
         noise = [1 + (draw.expovariate(20) if skewed else draw.gauss(0, 0.03)) for _ in range(10)]
         ours = [1.3 * m * n for m, n in zip(machine, noise[:5], strict=True)]
-        intervals.append(compare.interval(ours, [m * n for m, n in zip(machine, noise[5:], strict=True)]))
+        intervals.append(
+            compare.interval(ours, [m * n for m, n in zip(machine, noise[5:], strict=True)])
+        )
     bounds = [(low, high) for low, high in intervals if low is not None and high is not None]
     assert sum(low <= 1.3 <= high for low, high in bounds) >= 92
-    assert statistics.median(high - low for low, high in bounds) < 0.2  # also where the machine drifts by a third
+    assert (
+        statistics.median(high - low for low, high in bounds) < 0.2
+    )  # also where the machine drifts by a third
 
 
 def test_four_runs_are_too_few_for_an_interval() -> None:
@@ -132,7 +156,8 @@ def test_four_runs_are_too_few_for_an_interval() -> None:
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "words"), [(1.1, 1.3, "faster"), (0.7, 0.9, "slower"), (0.9, 1.2, "no difference shown")]
+    ("low", "high", "words"),
+    [(1.1, 1.3, "faster"), (0.7, 0.9, "slower"), (0.9, 1.2, "no difference shown")],
 )
 def test_the_verdict_says_no_more_than_the_interval(low: float, high: float, words: str) -> None:
     assert compare.verdict({"gain": 1.0, "low": low, "high": high}).startswith(words)
@@ -143,7 +168,14 @@ def test_the_flag_goes_straight_after_the_script_that_has_it(tmp_path: Path) -> 
     flagged.write_text("parser.add_argument('--disable-flash-attention')\n")
     plain.write_text("enable_flash_attention()\n")
     script = compare.find_script(["python", str(flagged), "score", "--file", "x.py"])
-    assert script.without() == ["python", str(flagged), "--disable-flash-attention", "score", "--file", "x.py"]
+    assert script.without() == [
+        "python",
+        str(flagged),
+        "--disable-flash-attention",
+        "score",
+        "--file",
+        "x.py",
+    ]
     script = compare.find_script(["python", str(plain), "x"])
     assert script.without() == ["python", str(plain), "x"]
 
@@ -158,4 +190,6 @@ def test_a_process_is_measured_and_ended_in_time(tmp_path: Path) -> None:
     assert outcome.seconds > 0
     assert outcome.report is None
     with pytest.raises(processes.TimedOut):
-        processes.run([sys.executable, "-c", "while True: pass"], disabled=False, stdin=None, timeout=0.2)
+        processes.run(
+            [sys.executable, "-c", "while True: pass"], disabled=False, stdin=None, timeout=0.2
+        )

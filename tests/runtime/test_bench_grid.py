@@ -1,4 +1,5 @@
-"""`mlx-flash bench grid`: its numbers agree with each other, its checks find what is wrong, its files hold the rows."""
+"""`mlx-flash bench grid`: its numbers agree with each other, its checks find what is wrong, its
+files hold the rows."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ def run(*arguments: str) -> Result:
 
 @pytest.fixture
 def memory_limit() -> Iterator[int]:
-    """What MLX may still take: too little for the scores of 2,048 tokens, enough for those of 64."""
+    """What MLX may still take: too little for the scores of 2,048 tokens, enough for those of
+    64."""
     before = mx.set_memory_limit(mx.get_active_memory() + 40 * 2**20)
     yield 40 * 2**20
     mx.set_memory_limit(before)
@@ -43,7 +45,9 @@ def document(rows: list[grid.Row]) -> tables.Document:
 
 
 @given(st.lists(st.tuples(LOOSE_SECONDS, LOOSE_SECONDS, LOOSE_SECONDS), min_size=1, max_size=4))
-def test_the_table_is_consistent_whatever_was_measured(measured: list[tuple[float, float, float]]) -> None:
+def test_the_table_is_consistent_whatever_was_measured(
+    measured: list[tuple[float, float, float]],
+) -> None:
     rows = []
     for number, seconds in enumerate(measured):
         c = problems.Configuration(1, 64 + number, 32)
@@ -56,8 +60,12 @@ def test_the_table_is_consistent_whatever_was_measured(measured: list[tuple[floa
     table, summary = show.tables_of(document(rows))
     shown = [dict(zip(table.headings, cells, strict=True)) for cells in table.cells]
     for cells in shown:
-        plain_ms, stock_ms, ours_ms = (float(cells[f"{name} ms"].split(" ")[0]) for name in grid.CANDIDATES)
-        over_plain, over_stock = (float(cells[key].replace(",", "")) for key in ("× plain", "× stock"))
+        plain_ms, stock_ms, ours_ms = (
+            float(cells[f"{name} ms"].split(" ")[0]) for name in grid.CANDIDATES
+        )
+        over_plain, over_stock = (
+            float(cells[key].replace(",", "")) for key in ("× plain", "× stock")
+        )
         assert over_plain == round(plain_ms / ours_ms, 2)
         assert over_stock == round(stock_ms / ours_ms, 2)
     gains = [row["over_plain"] for row in rows]
@@ -69,7 +77,9 @@ def test_the_table_is_consistent_whatever_was_measured(measured: list[tuple[floa
 @pytest.mark.parametrize("phase", problems.PHASES)
 @pytest.mark.parametrize("mask", ["none", "causal", "window:8", "bool", "additive"])
 def test_every_phase_and_mask_is_measured_and_right(phase: str, mask: str) -> None:
-    configurations = problems.cross_product((2,), (40,), (16,), (4,), (2,), problems.DTYPES, (mask,), (phase,))
+    configurations = problems.cross_product(
+        (2,), (40,), (16,), (4,), (2,), problems.DTYPES, (mask,), (phase,)
+    )
     rows = list(grid.measure(configurations, 3))
     assert [row["dtype"] for row in rows] == list(problems.DTYPES)
     for row in rows:
@@ -125,7 +135,9 @@ def test_a_long_configuration_is_checked_by_some_of_its_queries() -> None:
     assert error <= plain.error_budget(c, check, None)
 
 
-def test_a_wrong_route_is_printed_as_wrong_and_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_wrong_route_is_printed_as_wrong_and_fails(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     right = blockwise.attend
     monkeypatch.setattr(blockwise, "attend", lambda *args: lambda call: right(*args)(call) * 1.01)
     monkeypatch.setenv("MLX_FLASH_ROUTE", "blockwise")
@@ -135,13 +147,19 @@ def test_a_wrong_route_is_printed_as_wrong_and_fails(monkeypatch: pytest.MonkeyP
     assert "WRONG: 0.01" in (tmp_path / "grid.md").read_text()
 
 
-def test_a_length_that_does_not_fit_is_reported_and_the_others_go_on(memory_limit: int, tmp_path: Path) -> None:
+def test_a_length_that_does_not_fit_is_reported_and_the_others_go_on(
+    memory_limit: int, tmp_path: Path
+) -> None:
     path = tmp_path / "grid.json"
     result = run(*SMALL, "--length", "64,2048,1000000", "--mask", "causal", "--json", str(path))
     assert result.exit_code == 0, result.stderr
     first, second, third = json.loads(path.read_text())["rows"]
     assert [first[f"{name}_status"] for name in grid.CANDIDATES] == ["ok"] * 3
-    assert [second[f"{name}_status"] for name in grid.CANDIDATES] == ["out of memory", "out of memory", "ok"]
+    assert [second[f"{name}_status"] for name in grid.CANDIDATES] == [
+        "out of memory",
+        "out of memory",
+        "ok",
+    ]
     assert [third[f"{name}_status"] for name in grid.CANDIDATES] == ["out of memory"] * 3
     assert second["over_plain"] is None
     assert second["ours_ms"] > 0
@@ -149,9 +167,21 @@ def test_a_length_that_does_not_fit_is_reported_and_the_others_go_on(memory_limi
 
 
 def test_a_closed_pipe_loses_no_file(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "mlx_flash_runtime.tools.cli", "bench", "grid", "--batch", "1", "--length", "64"]
+    command = [
+        sys.executable,
+        "-m",
+        "mlx_flash_runtime.tools.cli",
+        "bench",
+        "grid",
+        "--batch",
+        "1",
+        "--length",
+        "64",
+    ]
     options = ["--head-dim", "32", "--rounds", "3", "--json", "rows.json"]
-    process = subprocess.Popen([*command, *options], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        [*command, *options], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     assert process.stdout is not None
     process.stdout.close()  # as `| head` does
     process.communicate()
@@ -160,13 +190,17 @@ def test_a_closed_pipe_loses_no_file(tmp_path: Path) -> None:
 
 def test_every_file_holds_the_same_rows(tmp_path: Path) -> None:
     files = {kind: tmp_path / f"grid.{kind}" for kind in ("json", "csv", "markdown", "svg", "png")}
-    options = [word for kind in ("json", "csv", "markdown") for word in (f"--{kind}", str(files[kind]))]
+    options = [
+        word for kind in ("json", "csv", "markdown") for word in (f"--{kind}", str(files[kind]))
+    ]
     result = run(*SMALL, "--length", "16,24,32", *options, "--plot", str(files["svg"]))
     assert result.exit_code == 0, result.stderr
     loaded = tables.load(files["json"])
     with open(files["csv"], newline="") as file:
         from_csv = list(csv.DictReader(file))
-    assert [{key: str(value) for key, value in (row | loaded.machine).items()} for row in loaded.rows] == from_csv
+    assert [
+        {key: str(value) for key, value in (row | loaded.machine).items()} for row in loaded.rows
+    ] == from_csv
     markdown = files["markdown"].read_text()
     for row in loaded.rows:
         assert f"| {row['length']} |" in markdown
@@ -196,7 +230,9 @@ def test_every_file_holds_the_same_rows(tmp_path: Path) -> None:
         (("--json", "no/such/folder.json"), "there is no folder"),
     ],
 )
-def test_bad_options_are_refused_before_anything_is_measured(options: tuple[str, ...], message: str) -> None:
+def test_bad_options_are_refused_before_anything_is_measured(
+    options: tuple[str, ...], message: str
+) -> None:
     result = run(*options)
     assert result.exit_code == 2
     assert message in result.stderr

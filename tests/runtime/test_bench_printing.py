@@ -15,7 +15,18 @@ from mlx_flash_runtime.planning import calibration
 from mlx_flash_runtime.planning.calibration import Measured
 from mlx_flash_runtime.tools.bench import show, tables
 
-GRID = ("bench", "grid", "--length", "24,100", "--head-dim", "16", "--heads", "2", "--dtype", "float32,bfloat16")
+GRID = (
+    "bench",
+    "grid",
+    "--length",
+    "24,100",
+    "--head-dim",
+    "16",
+    "--heads",
+    "2",
+    "--dtype",
+    "float32,bfloat16",
+)
 GRID += ("--rounds", "3")
 
 
@@ -24,7 +35,10 @@ def on_a_terminal(columns: int, *arguments: str) -> list[str]:
     command = [sys.executable, "-m", "mlx_flash_runtime.tools.cli", *arguments]
     ours, theirs = pty.openpty()
     with subprocess.Popen(
-        command, stdout=theirs, stderr=subprocess.DEVNULL, env={**os.environ, "COLUMNS": str(columns)}
+        command,
+        stdout=theirs,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "COLUMNS": str(columns)},
     ):
         os.close(theirs)
         read = b""
@@ -38,7 +52,9 @@ def on_a_terminal(columns: int, *arguments: str) -> list[str]:
 
 
 @pytest.mark.parametrize("columns", [60, 80, 120])
-def test_a_table_wider_than_the_terminal_goes_on_below_with_every_number_whole(columns: int, tmp_path: Path) -> None:
+def test_a_table_wider_than_the_terminal_goes_on_below_with_every_number_whole(
+    columns: int, tmp_path: Path
+) -> None:
     path = tmp_path / "grid.json"
     lines = on_a_terminal(columns, *GRID, "--json", str(path))
     assert max(map(len, lines)) <= columns
@@ -49,7 +65,9 @@ def test_a_table_wider_than_the_terminal_goes_on_below_with_every_number_whole(c
             for row in table.cells:
                 names = [row[i] for i in range(table.keys)]
                 # In a line that starts as the row does.
-                assert any(line.split()[: len(names)] == names and row[column] in line for line in lines)
+                assert any(
+                    line.split()[: len(names)] == names and row[column] in line for line in lines
+                )
 
 
 def test_rows_in_a_pipe_are_a_line_each_without_trailing_blanks(tmp_path: Path) -> None:
@@ -63,10 +81,17 @@ def test_rows_in_a_pipe_are_a_line_each_without_trailing_blanks(tmp_path: Path) 
             assert any(all(cell in line for cell in row) for line in lines)
 
 
-def test_what_was_tuned_is_a_few_lines_a_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_tuned_is_a_few_lines_a_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MLX_FLASH_CALIBRATION", str(tmp_path / "calibration.json"))
-    times = {"prefill": {"stock": 2.125, "blockwise": 1.0625}, "training": {"stock": 4.5, "blockwise": 3.0}}
-    calibration.save({"cpu A CPU, prefill or training, float32, 2^6 queries": Measured("blockwise", 1.5, times)})
+    times = {
+        "prefill": {"stock": 2.125, "blockwise": 1.0625},
+        "training": {"stock": 4.5, "blockwise": 3.0},
+    }
+    calibration.save(
+        {"cpu A CPU, prefill or training, float32, 2^6 queries": Measured("blockwise", 1.5, times)}
+    )
     assert on_a_terminal(80, "tune", "--show") == [
         "cpu A CPU, prefill or training, float32, 2^6 queries",
         "  fastest: blockwise, 1.50 × MLX's own",

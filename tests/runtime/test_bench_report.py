@@ -1,4 +1,5 @@
-"""`mlx-flash report`: one page that holds every number, needs nothing else, and survives what results may hold."""
+"""`mlx-flash report`: one page that holds every number, needs nothing else, and survives what
+results may hold."""
 
 from __future__ import annotations
 
@@ -16,7 +17,10 @@ from mlx_flash_runtime.tools.bench import show, tables
 from mlx_flash_runtime.tools.cli.group import mlx_flash
 
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
-SOME = [RESULTS / f"{name}_cpu.json" for name in ("grid", "grid_causal", "workflow_lora", "workflow_chat")]
+SOME = [
+    RESULTS / f"{name}_cpu.json"
+    for name in ("grid", "grid_causal", "workflow_lora", "workflow_chat")
+]
 VOID = {"meta", "br"}
 
 
@@ -25,7 +29,8 @@ def run(*arguments: object) -> Result:
 
 
 class Elements(HTMLParser):
-    """What of a page can be asked for: its ids, what refers to something, the text; whether every element is closed."""
+    """What of a page can be asked for: its ids, what refers to something, the text; whether every
+    element is closed."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -42,7 +47,9 @@ class Elements(HTMLParser):
         self.open += [tag] if tag not in VOID else []
         for name, value in attrs:
             self.ids += [value or ""] if name == "id" else []
-            self.references += [value or ""] if name in ("href", "src", "xlink:href", "action", "data") else []
+            self.references += (
+                [value or ""] if name in ("href", "src", "xlink:href", "action", "data") else []
+            )
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.handle_starttag(tag, attrs)
@@ -90,7 +97,11 @@ def test_the_page_holds_every_cell_and_a_picture_of_each_result(page: str) -> No
 
 def test_what_a_result_says_is_text(tmp_path: Path) -> None:
     result = json.loads(SOME[0].read_text(encoding="utf-8"))
-    result |= {"title": '<b>"1 < 2"', "command": "mlx-flash compare -- python '<i>.py'", "findings": ["a & <u>"]}
+    result |= {
+        "title": '<b>"1 < 2"',
+        "command": "mlx-flash compare -- python '<i>.py'",
+        "findings": ["a & <u>"],
+    }
     (tmp_path / "result.json").write_text(json.dumps(result), encoding="utf-8")
     assert run(tmp_path / "result.json", "--html", tmp_path / "page.html").exit_code == 0
     elements = Elements((tmp_path / "page.html").read_text(encoding="utf-8"))
@@ -102,17 +113,28 @@ def test_rows_without_numbers_are_shown(tmp_path: Path) -> None:
     for path, kind in ((SOME[0], "grid"), (SOME[2], "workflow")):
         result = json.loads(path.read_text(encoding="utf-8"))
         for row in result["rows"]:
-            row |= {key: None for key in row if re.search(r"_ms$|_s$|_mib$|_error$|stability$|^over_|share|bound", key)}
+            row |= {
+                key: None
+                for key in row
+                if re.search(r"_ms$|_s$|_mib$|_error$|stability$|^over_|share|bound", key)
+            }
             row |= {key: "out of memory" for key in row if key.endswith("_status")}
         (tmp_path / f"{kind}.json").write_text(json.dumps(result), encoding="utf-8")
-    result = run(tmp_path / "grid.json", tmp_path / "workflow.json", "--html", tmp_path / "page.html")
+    result = run(
+        tmp_path / "grid.json", tmp_path / "workflow.json", "--html", tmp_path / "page.html"
+    )
     assert result.exit_code == 0, result.output
     assert "out of memory" in Elements((tmp_path / "page.html").read_text(encoding="utf-8")).text
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "No such file"), ("{", "is not JSON"), ("[]", "is not a result"), ('{"kind": "grid"}', "is not a result")],
+    [
+        (None, "No such file"),
+        ("{", "is not JSON"),
+        ("[]", "is not a result"),
+        ('{"kind": "grid"}', "is not a result"),
+    ],
 )
 def test_what_is_no_result_is_refused(content: str | None, message: str, tmp_path: Path) -> None:
     path = tmp_path / "x.json"
@@ -137,7 +159,9 @@ def test_what_is_no_result_is_refused(content: str | None, message: str, tmp_pat
     ],
 )
 @pytest.mark.parametrize("name", ["grid_cpu", "workflow_chat_cpu", "compare_cpu"])
-def test_a_result_that_was_changed_is_one_line(name: str, damage: dict[str, Any], tmp_path: Path) -> None:
+def test_a_result_that_was_changed_is_one_line(
+    name: str, damage: dict[str, Any], tmp_path: Path
+) -> None:
     result = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
     if "seconds" in damage:
         times = [key for key in result["rows"][0] if re.search(r"_ms$|_per_s$|seconds$", key)]
@@ -167,4 +191,7 @@ def test_a_page_is_not_written_over_its_own_results(tmp_path: Path) -> None:
 def test_a_page_that_cannot_be_written(tmp_path: Path) -> None:
     result = run(SOME[0], "--html", tmp_path / "nowhere" / "page.html")
     assert result.exit_code == 2
-    assert result.stderr == f"error: {tmp_path}/nowhere/page.html: there is no folder {tmp_path}/nowhere\n"
+    assert (
+        result.stderr
+        == f"error: {tmp_path}/nowhere/page.html: there is no folder {tmp_path}/nowhere\n"
+    )

@@ -34,7 +34,9 @@ def test_each_candidate_runs_once_a_round_and_follows_every_other_one_alike(name
     rounds = 60
     order = list(turns(list(names), rounds))
     count = len(names)
-    assert all(set(order[start : start + count]) == set(names) for start in range(0, rounds * count, count))
+    assert all(
+        set(order[start : start + count]) == set(names) for start in range(0, rounds * count, count)
+    )
     pairs = Counter(
         pairwise(order)
     )  # across rounds too: nobody runs more often than others in the wake of a certain one

@@ -41,12 +41,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", workloads.WORKFLOWS)
 def test_every_workflow_is_measured(name: str) -> None:
     model = models.make("tiny", "llama")
-    rows = list(workflow.measure(lambda: model, name, [workloads.Sizes(length, 2, 3) for length in (33, 64)], 3))
+    rows = list(
+        workflow.measure(
+            lambda: model, name, [workloads.Sizes(length, 2, 3) for length in (33, 64)], 3
+        )
+    )
     assert [row["length"] for row in rows] == [33, 64]
     for row in rows:
         assert {row[f"{variant}_status"] for variant in workflow.VARIANTS} == {"ok"}
         assert row["over_stock"] == round(row["ours_tokens_per_s"] / row["stock_tokens_per_s"], 2)
-        assert row["stock_low_tokens_per_s"] <= row["stock_tokens_per_s"] <= row["stock_high_tokens_per_s"]
+        assert (
+            row["stock_low_tokens_per_s"]
+            <= row["stock_tokens_per_s"]
+            <= row["stock_high_tokens_per_s"]
+        )
         assert 0 <= row["attention_share"] < 1
         assert row["bound"] >= 1
         assert row["stock_peak_mib"] > 0
@@ -67,20 +75,28 @@ def test_a_wrong_route_is_printed_as_wrong_and_fails(monkeypatch: pytest.MonkeyP
 
 def test_a_length_that_does_not_fit_is_reported_and_the_others_go_on() -> None:
     model = models.make("tiny", "llama")
-    before = mx.set_memory_limit(mx.get_active_memory() + 8 * 2**20)  # the scores of 600 tokens take 11 MiB
+    before = mx.set_memory_limit(
+        mx.get_active_memory() + 8 * 2**20
+    )  # the scores of 600 tokens take 11 MiB
     try:
         sizes = [workloads.Sizes(length, 1, 2) for length in (32, 600)]
         first, second = workflow.measure(lambda: model, "chat", sizes, 3)
     finally:
         mx.set_memory_limit(before)
     assert [first[f"{variant}_status"] for variant in workflow.VARIANTS] == ["ok"] * 3
-    assert [second[f"{variant}_status"] for variant in workflow.VARIANTS] == ["out of memory", "ok", "ok"]
+    assert [second[f"{variant}_status"] for variant in workflow.VARIANTS] == [
+        "out of memory",
+        "ok",
+        "ok",
+    ]
     assert second["ours_tokens_per_s"] > 0
     assert second["over_stock"] is None
     assert second["attention_share"] is None
 
 
-def test_a_training_step_that_does_not_fit_costs_its_own_numbers_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_step_that_does_not_fit_costs_its_own_numbers_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     made: list[models.Model] = []
     tried: list[int] = []  # by stock, which comes first
 
@@ -88,7 +104,9 @@ def test_a_training_step_that_does_not_fit_costs_its_own_numbers_alone(monkeypat
         made.append(models.make("tiny", "llama"))
         return made[-1]
 
-    def prepare(model: models.Model, name: str, sizes: workloads.Sizes) -> Callable[[], workloads.Work]:
+    def prepare(
+        model: models.Model, name: str, sizes: workloads.Sizes
+    ) -> Callable[[], workloads.Work]:
         usual = workloads.prepare(model, name, sizes)
 
         def one() -> workloads.Work:
@@ -112,7 +130,9 @@ def test_a_training_step_that_does_not_fit_costs_its_own_numbers_alone(monkeypat
 @pytest.mark.parametrize("name", ["chat", "batch"])
 def test_windows_and_wide_heads(shape: str, name: str) -> None:
     model = models.make("tiny", shape)
-    (row,) = workflow.measure(lambda: model, name, [workloads.Sizes(90, 2, 3)], 3)  # longer than the window of 64
+    (row,) = workflow.measure(
+        lambda: model, name, [workloads.Sizes(90, 2, 3)], 3
+    )  # longer than the window of 64
     assert row["stock_tokens_per_s"] > 0
     assert row["difference"] <= 10 * row["rounding"]
 
@@ -120,21 +140,31 @@ def test_windows_and_wide_heads(shape: str, name: str) -> None:
 def test_checkpointing_is_undone() -> None:
     model = models.make("tiny", "llama")
     call = type(model.module.layers[0]).__call__
-    (row,) = workflow.measure(lambda: model, "lora", [workloads.Sizes(32, 2, 3)], 3, checkpoint=True)
+    (row,) = workflow.measure(
+        lambda: model, "lora", [workloads.Sizes(32, 2, 3)], 3, checkpoint=True
+    )
     assert row["checkpoint"]
     assert type(model.module.layers[0]).__call__ is call
 
 
 def test_a_model_of_a_billion_is_described_right() -> None:
     config = models.config_of("1b", "llama")
-    hidden, layers, wide = config["hidden_size"], config["num_hidden_layers"], config["intermediate_size"]
+    hidden, layers, wide = (
+        config["hidden_size"],
+        config["num_hidden_layers"],
+        config["intermediate_size"],
+    )
     keys = config["num_key_value_heads"] * config["head_dim"]
-    parameters = config["vocab_size"] * hidden + layers * (2 * hidden**2 + 2 * hidden * keys + 3 * hidden * wide)
+    parameters = config["vocab_size"] * hidden + layers * (
+        2 * hidden**2 + 2 * hidden * keys + 3 * hidden * wide
+    )
     assert parameters > 10**9
     assert models.config_of("1b", "window")["layer_types"].count("sliding_attention") == 12
 
 
-@pytest.mark.parametrize(("heads", "keys", "length", "value_dim"), [(4, 4, 6, 8), (4, 2, 10, 8), (4, 1, 4, 5)])
+@pytest.mark.parametrize(
+    ("heads", "keys", "length", "value_dim"), [(4, 4, 6, 8), (4, 2, 10, 8), (4, 1, 4, 5)]
+)
 def test_the_stand_in_has_attentions_shape_and_needs_all_its_inputs(
     heads: int, keys: int, length: int, value_dim: int
 ) -> None:
@@ -142,7 +172,9 @@ def test_the_stand_in_has_attentions_shape_and_needs_all_its_inputs(
     k, v = mx.random.normal((2, keys, length, 8)), mx.random.normal((2, keys, length, value_dim))
     out = workflow.stand_in(q, k, v, scale=1.0, mask=None)
     assert out.shape == STOCK(q, k, v, scale=1.0).shape
-    gradients = mx.grad(lambda *qkv: workflow.stand_in(*qkv).square().sum(), argnums=(0, 1, 2))(q, k, v)
+    gradients = mx.grad(lambda *qkv: workflow.stand_in(*qkv).square().sum(), argnums=(0, 1, 2))(
+        q, k, v
+    )
     for gradient, x in zip(gradients, (q, k, v), strict=True):
         assert gradient.shape == x.shape
         assert mx.abs(gradient).max().item() > 0
@@ -150,11 +182,23 @@ def test_the_stand_in_has_attentions_shape_and_needs_all_its_inputs(
 
 def test_the_command_on_a_folder(folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "chat.json"
-    result = run("chat", "--model", str(folder / "gemma"), "--length", "20,40", *QUICK, *REPLY, "--json", str(path))
+    result = run(
+        "chat",
+        "--model",
+        str(folder / "gemma"),
+        "--length",
+        "20,40",
+        *QUICK,
+        *REPLY,
+        "--json",
+        str(path),
+    )
     assert result.exit_code == 0, result.stderr
     document = load(path)
     assert [row["model"] for row in document.rows] == ["gemma", "gemma"]
-    assert result.stderr == "measuring chat at 2 lengths ...\n"  # where there is no terminal for a bar
+    assert (
+        result.stderr == "measuring chat at 2 lengths ...\n"
+    )  # where there is no terminal for a bar
     assert "Amdahl" in result.stdout
     assert "first token ms" in result.stdout
 
@@ -176,9 +220,22 @@ def test_bad_models_are_named(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_bad_model_is_told_before_anything_is_compiled(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "mlx_flash_runtime.tools.cli", "bench", "workflow", "lora", "--model", "mlx-community/X"]
+    command = [
+        sys.executable,
+        "-m",
+        "mlx_flash_runtime.tools.cli",
+        "bench",
+        "workflow",
+        "lora",
+        "--model",
+        "mlx-community/X",
+    ]
     done = subprocess.run(
-        command, env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)}, capture_output=True, text=True, check=False
+        command,
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
@@ -210,13 +267,24 @@ def test_a_quantized_model_is_not_trained_in_full(folder: Path, tmp_path: Path) 
         (("lora", "--model", "x", "--config", "1b"), "--config: the model is that of --model x"),
     ],
 )
-def test_an_option_that_would_change_nothing_is_refused(options: tuple[str, ...], message: str) -> None:
+def test_an_option_that_would_change_nothing_is_refused(
+    options: tuple[str, ...], message: str
+) -> None:
     result = run(*options)
     assert (result.exit_code, result.stdout, result.stderr) == (2, "", f"error: {message}\n")
 
 
 def test_an_interruption_is_one_line_and_status_130() -> None:
-    command = [sys.executable, "-m", "mlx_flash_runtime.tools.cli", "bench", "workflow", "lora", "--length", "600"]
+    command = [
+        sys.executable,
+        "-m",
+        "mlx_flash_runtime.tools.cli",
+        "bench",
+        "workflow",
+        "lora",
+        "--length",
+        "600",
+    ]
     bench = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert bench.stderr is not None
     assert bench.stderr.readline() == "measuring lora at 1 length ...\n"
@@ -225,7 +293,9 @@ def test_an_interruption_is_one_line_and_status_130() -> None:
     assert (bench.returncode, out, err) == (130, "", "stopped\n")
 
 
-@pytest.mark.parametrize("options", [("cat",), ("chat", "--length", "x"), ("chat", "--dtype", "int8")])
+@pytest.mark.parametrize(
+    "options", [("cat",), ("chat", "--length", "x"), ("chat", "--dtype", "int8")]
+)
 def test_bad_options(options: tuple[str, ...]) -> None:
     result = run(*options)
     assert result.exit_code == 2

@@ -1,4 +1,5 @@
-"""`mlx-flash tune`: what it measures, what it decides, what it keeps, and that the planner goes by it."""
+"""`mlx-flash tune`: what it measures, what it decides, what it keeps, and that the planner goes by
+it."""
 
 from __future__ import annotations
 
@@ -58,7 +59,8 @@ def route(problem: Problem, device: Device | None = None, **settings: Any) -> st
 
 
 def told(prefill: Seconds, training: Seconds | None = None) -> tune.Time:
-    """A clock that says so many seconds of each candidate, first of prefill, then of training; a day of any other."""
+    """A clock that says so many seconds of each candidate, first of prefill, then of training; a
+    day of any other."""
     answers = iter([prefill, training or prefill])
 
     def time(runs: Mapping[str, Callable[[], Any]]) -> dict[str, Timing]:
@@ -88,9 +90,18 @@ def tuned(prefill: Seconds, training: Seconds | None = None) -> tune.Tuned:
         ({"stock": 3.0, "blockwise": 1.0, "query_blocks": 2.0}, None, "blockwise"),
         ({"stock": 1.0, "blockwise": 2.0, "query_blocks": 3.0}, None, "unfused"),
         ({"stock": 1.0, "blockwise": 0.98, "query_blocks": 3.0}, None, "unfused"),  # noise
-        # Faster in the middle, but not in most rounds; and in every round, on a machine that slows down meanwhile.
-        ({"stock": (1.0, 2.0, 3.0, 2.0, 1.0), "blockwise": (1.5, 1.0, 1.0, 2.5, 1.2)}, None, "unfused"),
-        ({"stock": (1.0, 2.0, 3.0, 4.0, 5.0), "blockwise": (0.9, 1.8, 2.7, 3.6, 4.5)}, None, "blockwise"),
+        # Faster in the middle, but not in most rounds; and in every round, on a machine that slows
+        # down meanwhile.
+        (
+            {"stock": (1.0, 2.0, 3.0, 2.0, 1.0), "blockwise": (1.5, 1.0, 1.0, 2.5, 1.2)},
+            None,
+            "unfused",
+        ),
+        (
+            {"stock": (1.0, 2.0, 3.0, 4.0, 5.0), "blockwise": (0.9, 1.8, 2.7, 3.6, 4.5)},
+            None,
+            "blockwise",
+        ),
         (
             {"stock": 3.0, "blockwise": 1.0, "query_blocks": 2.9},
             {"stock": 3.0, "blockwise": 3.5, "query_blocks": 2.5},
@@ -126,12 +137,16 @@ ROUTES = ("stock", "lowered", "query_blocks", "blockwise")
 
 def timings(rounds: int) -> st.SearchStrategy[list[dict[str, Timing]]]:
     """Of one or two phases, each candidate in so many rounds."""
-    one = st.lists(times, min_size=rounds, max_size=rounds).map(lambda seconds: Timing(tuple(seconds)))
+    one = st.lists(times, min_size=rounds, max_size=rounds).map(
+        lambda seconds: Timing(tuple(seconds))
+    )
     return st.lists(st.fixed_dictionaries(dict.fromkeys(ROUTES, one)), min_size=1, max_size=2)
 
 
 @given(st.integers(3, 7).flatmap(timings))
-def test_whatever_wins_is_not_slower_than_stock_in_any_phase(phases: list[dict[str, Timing]]) -> None:
+def test_whatever_wins_is_not_slower_than_stock_in_any_phase(
+    phases: list[dict[str, Timing]],
+) -> None:
     found = tune.fastest({str(number): of for number, of in enumerate(phases)})
     if found.route == STOCK:
         assert found.gain == 1
@@ -147,7 +162,9 @@ def test_where_stock_does_not_fit_the_fastest_of_the_others_wins() -> None:
 
 
 @cpu_only
-def test_a_route_that_computes_something_wrong_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_route_that_computes_something_wrong_is_not_timed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     right = blockwise.attend
     monkeypatch.setattr(blockwise, "attend", lambda *args: lambda call: right(*args)(call) * 1.01)
     found = tuned({"stock": 3.0, "query_blocks": 2.0})
@@ -193,9 +210,13 @@ def test_problems_that_cannot_be_measured_are_left_out() -> None:
 @cpu_only
 def test_what_does_not_fit_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = replace(SMALL, query_length=2048, key_length=2048, mask="none")
-    free = 100 * 2**20  # MLX's own scores and their softmax take 128 MiB forward, those of 1,024 queries half of it
+    free = (
+        100 * 2**20
+    )  # MLX's own scores and their softmax take 128 MiB forward, those of 1,024 queries half of it
     monkeypatch.setattr(tune, "free_memory", lambda: free)
-    (found,) = tune.tune([problem], here(), told({"query_blocks": 2.0, "blockwise": 1.0}, {"blockwise": 1.0}))
+    (found,) = tune.tune(
+        [problem], here(), told({"query_blocks": 2.0, "blockwise": 1.0}, {"blockwise": 1.0})
+    )
     assert found.too_large == ("query_blocks", "stock")
     assert found.measured is not None
     assert (found.measured.route, found.measured.gain) == ("blockwise", None)
@@ -228,7 +249,9 @@ def test_classes_differ_by_what_the_choice_depends_on() -> None:
     assert len(set(names)) == len(names)
     decoded = replace(SMALL, query_length=1)
     assert class_of(decoded, MACHINE) == class_of(replace(decoded, mask="none"), MACHINE)
-    assert class_of(replace(SMALL, training=True), MACHINE) == class_of(SMALL, MACHINE)  # a CPU does not tell
+    assert class_of(replace(SMALL, training=True), MACHINE) == class_of(
+        SMALL, MACHINE
+    )  # a CPU does not tell
 
 
 def test_what_was_measured_holds_for_that_device_alone() -> None:
@@ -259,7 +282,9 @@ def test_plans_follow_what_was_measured_and_explain_says_so() -> None:
 
 
 def test_saving_adds_and_replaces_in_one_step(file: Path) -> None:
-    calibration.save({"a": Measured("blockwise", 2.0, {"prefill": {"stock": 2.0, "blockwise": 1.0}})})
+    calibration.save(
+        {"a": Measured("blockwise", 2.0, {"prefill": {"stock": 2.0, "blockwise": 1.0}})}
+    )
     calibration.save({"b": Measured(STOCK, 1.0), "a": Measured("lowered", 3.0)})
     assert calibration.read() == {"a": Measured("lowered", 3.0), "b": Measured(STOCK, 1.0)}
     with pytest.raises(TypeError):
@@ -288,7 +313,9 @@ def test_a_broken_file_is_a_warning_and_the_shipped_rules(
     file.parent.mkdir()
     file.write_text(content, encoding="utf-8")
     with caplog.at_level(logging.WARNING):
-        assert [route(SMALL, MACHINE) for _ in range(3)] == [route(SMALL, replace(MACHINE, name=""))] * 3
+        assert [route(SMALL, MACHINE) for _ in range(3)] == [
+            route(SMALL, replace(MACHINE, name=""))
+        ] * 3
     assert len(caplog.records) == 1
     assert f"{file} is ignored, mlx-flash tune writes it anew" in caplog.text
     assert command("--show").stdout == f"nothing was measured yet: there is nothing in {file}\n"
@@ -300,7 +327,18 @@ def command(*arguments: object) -> Result:
     return CliRunner().invoke(mlx_flash, ["tune", *map(str, arguments)])
 
 
-TINY = ("--heads", 2, "--head-dim", 16, "--length", 64, "--phase", "prefill,decode", "--seconds", 0.01)
+TINY = (
+    "--heads",
+    2,
+    "--head-dim",
+    16,
+    "--length",
+    64,
+    "--phase",
+    "prefill,decode",
+    "--seconds",
+    0.01,
+)
 
 
 def test_a_real_run_is_kept_shown_and_forgotten(file: Path) -> None:
@@ -308,7 +346,10 @@ def test_a_real_run_is_kept_shown_and_forgotten(file: Path) -> None:
     assert done.exit_code == 0, done.output
     assert f"kept in {file}" in done.stdout
     kept = json.loads(file.read_text(encoding="utf-8"))["classes"]
-    assert set(kept) == {class_of(Problem(1, 2, 2, queries, 64, 16, 16, mask="causal"), here()) for queries in (1, 64)}
+    assert set(kept) == {
+        class_of(Problem(1, 2, 2, queries, 64, 16, 16, mask="causal"), here())
+        for queries in (1, 64)
+    }
     for entry in kept.values():
         for times in entry["ms"].values():
             assert entry["route"] in times
@@ -324,7 +365,18 @@ def test_a_real_run_is_kept_shown_and_forgotten(file: Path) -> None:
 
 def test_shapes_of_a_model(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config_of("tiny", "window")), encoding="utf-8")
-    done = command("--model", tmp_path, "--length", 100, "--phase", "prefill", "--seconds", 0.01, "--dtype", "float32")
+    done = command(
+        "--model",
+        tmp_path,
+        "--length",
+        100,
+        "--phase",
+        "prefill",
+        "--seconds",
+        0.01,
+        "--dtype",
+        "float32",
+    )
     assert done.exit_code == 0, done.output
     assert len(calibration.read()) == 2
     assert "window of 64" in done.stdout
@@ -348,7 +400,9 @@ def test_bad_options_are_refused(arguments: tuple[object, ...], status: int, mes
     assert done.stderr.startswith(message)
 
 
-def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_cannot_be_written_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("MLX_FLASH_CALIBRATION", str(tmp_path / "file" / "calibration.json"))
     done = command(*TINY)

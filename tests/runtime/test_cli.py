@@ -41,7 +41,9 @@ def test_without_its_packages_it_says_what_to_install(package: str) -> None:
     )
     done = python(code)
     assert done.returncode == 2
-    needs = f"mlx-flash needs {package}, which is not installed: pip install 'mlx-flash-runtime[cli]'"
+    needs = (
+        f"mlx-flash needs {package}, which is not installed: pip install 'mlx-flash-runtime[cli]'"
+    )
     assert done.stderr.splitlines() == [needs]
 
 
@@ -53,7 +55,9 @@ def test_without_its_packages_it_says_what_to_install(package: str) -> None:
         ("mlx_lm", ["bench", "workflow", "chat"], "lm"),
     ],
 )
-def test_without_an_extra_the_subcommand_says_what_to_install(package: str, command: list[str], extra: str) -> None:
+def test_without_an_extra_the_subcommand_says_what_to_install(
+    package: str, command: list[str], extra: str
+) -> None:
     code = (
         f"import sys; sys.modules['{package}'] = None; sys.argv = ['mlx-flash', *{command!r}]\n"
         "from mlx_flash_runtime.tools.cli import main; main()"
@@ -64,7 +68,9 @@ def test_without_an_extra_the_subcommand_says_what_to_install(package: str, comm
     assert len(done.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("path", [[name] for name in COMMANDS] + [["bench", name] for name in BENCHES])
+@pytest.mark.parametrize(
+    "path", [[name] for name in COMMANDS] + [["bench", name] for name in BENCHES]
+)
 def test_every_subcommand_is_where_its_registration_says(path: list[str]) -> None:
     result = CliRunner().invoke(mlx_flash, [*path, "--help"])
     assert result.exit_code == 0, result.output
@@ -83,7 +89,11 @@ def test_defaults_are_shown_as_they_are_typed() -> None:
     assert "[default: as many as --heads]" in shown
 
 
-@pytest.mark.parametrize("path", [["bench"], ["bench", "grid"], ["bench", "workflow"], *([name] for name in COMMANDS)])
+@pytest.mark.parametrize(
+    "path", [["bench"], ["bench", "grid"], ["bench", "workflow"], *([name] for name in COMMANDS)]
+)
 def test_every_help_has_an_example(path: list[str]) -> None:
     shown = CliRunner().invoke(mlx_flash, [*path, "--help"]).output
-    assert f"\n  mlx-flash {' '.join(path)} " in shown or f"\n  mlx-flash {' '.join(path)}\n" in shown
+    assert (
+        f"\n  mlx-flash {' '.join(path)} " in shown or f"\n  mlx-flash {' '.join(path)}\n" in shown
+    )

@@ -1,4 +1,5 @@
-"""The CPU kernel's arithmetic against its float64 definition, compiled here as plain C++, with sanitizers too."""
+"""The CPU kernel's arithmetic against its float64 definition, compiled here as plain C++, with
+sanitizers too."""
 
 from __future__ import annotations
 
@@ -15,7 +16,12 @@ import mlx_flash_runtime
 KERNEL = Path(mlx_flash_runtime.__file__).parent / "kernels" / "cpu"
 TESTS = Path(__file__).parent / "cpu_kernel"
 ARITHMETIC = [KERNEL / name for name in ("pool.cpp", "forward.cpp", "backward.cpp")]
-COMPILER = next(filter(None, (shutil.which(name) for name in (os.environ.get("CXX") or "c++", "g++", "clang++"))), None)
+COMPILER = next(
+    filter(
+        None, (shutil.which(name) for name in (os.environ.get("CXX") or "c++", "g++", "clang++"))
+    ),
+    None,
+)
 NATIVE = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="there is no C++ compiler")
@@ -24,8 +30,21 @@ pytestmark = pytest.mark.skipif(COMPILER is None, reason="there is no C++ compil
 def build(folder: Path, program: str, *flags: str) -> Path:
     """Compiles one of the test programs with the kernel; returns where it is."""
     binary = folder / program
-    command = [str(COMPILER), "-std=c++20", "-Wall", "-Wextra", "-Wno-psabi", "-Wno-missing-field-initializers"]
-    command += ["-Werror", *flags, f"-I{KERNEL}", str(TESTS / f"{program}.cpp"), *map(str, ARITHMETIC)]
+    command = [
+        str(COMPILER),
+        "-std=c++20",
+        "-Wall",
+        "-Wextra",
+        "-Wno-psabi",
+        "-Wno-missing-field-initializers",
+    ]
+    command += [
+        "-Werror",
+        *flags,
+        f"-I{KERNEL}",
+        str(TESTS / f"{program}.cpp"),
+        *map(str, ARITHMETIC),
+    ]
     done = subprocess.run([*command, "-o", str(binary), "-pthread"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return binary
@@ -37,7 +56,10 @@ def sanitized(folder: Path, program: str, kind: str) -> Path:
     trivial.write_text("int main() { return 0; }\n")
     flags = ["-O1", "-g", f"-fsanitize={kind}", "-fno-sanitize-recover=all"]
     probe = [str(COMPILER), *flags, str(trivial), "-o", str(folder / "trivial")]
-    if subprocess.run(probe, capture_output=True).returncode or subprocess.run([folder / "trivial"]).returncode:
+    if (
+        subprocess.run(probe, capture_output=True).returncode
+        or subprocess.run([folder / "trivial"]).returncode
+    ):
         pytest.skip(f"{COMPILER} has no -fsanitize={kind}")
     return build(folder, program, NATIVE, *flags)
 
@@ -56,7 +78,9 @@ def test_numbers(tmp_path: Path) -> None:
     run(build(tmp_path, "check_numbers", "-O3", NATIVE))
 
 
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="the vectors of arm64 are always as wide")
+@pytest.mark.skipif(
+    platform.machine() != "x86_64", reason="the vectors of arm64 are always as wide"
+)
 @pytest.mark.parametrize("machine", ["x86-64", "x86-64-v3"])
 def test_narrower_vectors(tmp_path: Path, machine: str) -> None:
     if machine == "x86-64-v3" and "avx2" not in Path("/proc/cpuinfo").read_text():
@@ -69,11 +93,21 @@ def test_pool(tmp_path: Path) -> None:
 
 
 def test_no_memory_error_and_no_undefined_behaviour(tmp_path: Path) -> None:
-    run(sanitized(tmp_path, "check", "address,undefined"), "in float32", "ragged in", "decode several in")
+    run(
+        sanitized(tmp_path, "check", "address,undefined"),
+        "in float32",
+        "ragged in",
+        "decode several in",
+    )
 
 
 def test_no_race_in_the_arithmetic(tmp_path: Path) -> None:
-    run(sanitized(tmp_path, "check", "thread"), "groups in", "decode several in", "sinks and window in bfloat16")
+    run(
+        sanitized(tmp_path, "check", "thread"),
+        "groups in",
+        "decode several in",
+        "sinks and window in bfloat16",
+    )
 
 
 def test_no_race_in_the_pool(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
-"""The CPU kernel as an operation of MLX: layouts, streams, threads, compiled functions. Its numbers are those of
-test_runtime_attention.py, its derivatives those of test_runtime_transforms.py."""
+"""The CPU kernel as an operation of MLX: layouts, streams, threads, compiled functions. Its
+numbers are those of test_runtime_attention.py, its derivatives those of
+test_runtime_transforms.py."""
 
 from __future__ import annotations
 
@@ -58,7 +59,8 @@ def test_any_layout(layout: Any, dtype: mx.Dtype) -> None:
 
     rounding = 1e-5 if dtype == mx.float32 else 2e-2
     own, other = outputs(attend), outputs(wanted)
-    # Where all keys are one, gradients are sums that cancel: of terms as large as the largest answer.
+    # Where all keys are one, gradients are sums that cancel: of terms as large as the largest
+    # answer.
     size = max(mx.abs(x).max().item() for x in other)
     for x, y in zip(own, other, strict=True):
         assert mx.allclose(x, y, rtol=rounding, atol=rounding * size)
@@ -66,10 +68,15 @@ def test_any_layout(layout: Any, dtype: mx.Dtype) -> None:
 
 @pytest.mark.parametrize("layout", ["as made", "columns strided"])
 def test_blocks_of_a_bool_mask_that_show_everything_or_nothing(layout: str) -> None:
-    q, k, v = (mx.random.normal((3, heads, 300, 16), key=mx.random.key(i)) for i, heads in enumerate((4, 2, 2)))
+    q, k, v = (
+        mx.random.normal((3, heads, 300, 16), key=mx.random.key(i))
+        for i, heads in enumerate((4, 2, 2))
+    )
     positions = mx.arange(300)
     # Left padding, up to whole blocks of it: its own queries see no key at all.
-    mask = (positions[:, None] >= positions) & (positions >= mx.array([0, 70, 299])[:, None, None, None])
+    mask = (positions[:, None] >= positions) & (
+        positions >= mx.array([0, 70, 299])[:, None, None, None]
+    )
     if layout == "columns strided":
         mask = mx.repeat(mask, 2, axis=3)[..., ::2]
     mx.eval(mask)
@@ -160,7 +167,9 @@ def test_compiled_for_a_mask_of_any_shape(additive: bool, axes: int) -> None:
 
     def gradients(q: mx.array, k: mx.array, v: mx.array, mask: mx.array) -> Any:
         wrt = (0, 1, 2, 3) if additive else (0, 1, 2)
-        return mx.grad(lambda *inputs: mx.sin(attend(*inputs[:3], mask=inputs[3])).sum(), wrt)(q, k, v, mask)
+        return mx.grad(lambda *inputs: mx.sin(attend(*inputs[:3], mask=inputs[3])).sum(), wrt)(
+            q, k, v, mask
+        )
 
     compiled = mx.compile(gradients, shapeless=True)
     for queries, keys in ((40, 40), (7, 30)):
@@ -198,8 +207,11 @@ print(*report().as_dict()["routes"], resource.getrusage(resource.RUSAGE_SELF).ru
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts in KiB")
 def test_gradients_of_many_short_sequences_take_no_memory_by_the_lanes() -> None:
-    """A whole tile of queries for each head would be 256 MiB. The arrays at hand are of 12 MiB each."""
-    done = subprocess.run([sys.executable, "-c", SHORT], capture_output=True, text=True, timeout=120, check=True)
+    """A whole tile of queries for each head would be 256 MiB. The arrays at hand are of 12 MiB
+    each."""
+    done = subprocess.run(
+        [sys.executable, "-c", SHORT], capture_output=True, text=True, timeout=120, check=True
+    )
     route, more = done.stdout.split()
     assert route == "cpu_kernel"
     assert int(more) * 1024 < 128 * 2**20

@@ -19,7 +19,8 @@ from mlx_flash_runtime.kernels.cpu import toolchain
 pytestmark = cpu_only
 
 BUILD = "from mlx_flash_runtime.kernels.cpu.build import build; print(build())"
-# Says which routes two calls took and whether they were right; waits for a build in the background if told to.
+# Says which routes two calls took and whether they were right; waits for a build in the background
+# if told to.
 SCRIPT = """
 import sys, time
 import mlx.core as mx
@@ -53,13 +54,22 @@ def compiler(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def environment(cache: Path, **variables: str) -> dict[str, str]:
-    own = {name: value for name, value in os.environ.items() if not name.startswith("MLX_FLASH_") and name != "CXX"}
+    own = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("MLX_FLASH_") and name != "CXX"
+    }
     return {**own, "XDG_CACHE_HOME": str(cache), **variables}
 
 
-def python(code: str, *arguments: str, cache: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+def python(
+    code: str, *arguments: str, cache: Path, **variables: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", code, *arguments], env=environment(cache, **variables), capture_output=True, text=True
+        [sys.executable, "-c", code, *arguments],
+        env=environment(cache, **variables),
+        capture_output=True,
+        text=True,
     )
 
 
@@ -69,7 +79,10 @@ def built(compiler: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     cache = tmp_path_factory.mktemp("cache")
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", BUILD], env=environment(cache, CXX=str(compiler)), stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", BUILD],
+            env=environment(cache, CXX=str(compiler)),
+            stdout=subprocess.PIPE,
+            text=True,
         )
         for _ in range(2)
     ]
@@ -78,7 +91,10 @@ def built(compiler: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert libraries[0] == libraries[1]
     runs = Path(f"{compiler}.log").read_text().splitlines()
     assert len(runs) == len(list(toolchain.SOURCES.glob("*.cpp"))) + 2  # nanobind and the link
-    assert sorted(path.suffix for path in libraries[0].parent.iterdir()) == ["", ".so"]  # the other is the lock
+    assert sorted(path.suffix for path in libraries[0].parent.iterdir()) == [
+        "",
+        ".so",
+    ]  # the other is the lock
     return cache
 
 
@@ -123,7 +139,9 @@ def test_without_a_compiler_one_warning_says_what_to_install(tmp_path: Path) -> 
 
 def test_a_failing_build_is_tried_once_and_named_each_time(tmp_path: Path) -> None:
     compiler = tmp_path / "broken"
-    compiler.write_text(f"#!/bin/sh\necho run >> {compiler}.log\necho 'sorry.h:1: error: no such header' >&2\nexit 1\n")
+    compiler.write_text(
+        f"#!/bin/sh\necho run >> {compiler}.log\necho 'sorry.h:1: error: no such header' >&2\nexit 1\n"
+    )
     compiler.chmod(0o755)
     first = python(SCRIPT, "wait", cache=tmp_path, CXX=str(compiler))
     runs = Path(f"{compiler}.log").read_text()
@@ -154,7 +172,9 @@ def test_another_nanobind_is_refused(tmp_path: Path) -> None:
     done = python(SCRIPT, cache=tmp_path, PYTHONPATH=str(tmp_path))
     assert done.stdout.split() == ["unfused", "impossible"]
     (warning,) = [line for line in done.stderr.splitlines() if line.startswith(NONE)]
-    assert re.search(r"the installed nanobind does not fit MLX [\d.]+: pip install 'nanobind==", warning)
+    assert re.search(
+        r"the installed nanobind does not fit MLX [\d.]+: pip install 'nanobind==", warning
+    )
 
 
 @pytest.mark.parametrize(
@@ -166,7 +186,9 @@ def test_another_nanobind_is_refused(tmp_path: Path) -> None:
     ],
     ids=["forbidden", "toy sizes", "another route"],
 )
-def test_nothing_is_built_where_nobody_wants_it(code: str, variables: dict[str, str], tmp_path: Path) -> None:
+def test_nothing_is_built_where_nobody_wants_it(
+    code: str, variables: dict[str, str], tmp_path: Path
+) -> None:
     done = python(code, cache=tmp_path, **variables)
     assert done.stdout.split()[-2:] == ["not", "built"]
     assert len(done.stderr.splitlines()) == 1
@@ -215,11 +237,16 @@ def test_the_report_ends_with_the_way_to_the_kernel(
 
 def test_where_the_kernel_runs_the_report_has_no_advice(built: Path, compiler: Path) -> None:
     done = python(SCRIPT, cache=built, CXX=str(compiler), MLX_FLASH_REPORT="1")
-    assert done.stderr.splitlines()[-1] == "    cpu_kernel 2: our own kernel for this CPU, where MLX has none"
+    assert (
+        done.stderr.splitlines()[-1]
+        == "    cpu_kernel 2: our own kernel for this CPU, where MLX has none"
+    )
 
 
 def is_running(process: str) -> bool:
-    state = subprocess.run(["ps", "-o", "stat=", "-p", process], capture_output=True, text=True, check=False).stdout
+    state = subprocess.run(
+        ["ps", "-o", "stat=", "-p", process], capture_output=True, text=True, check=False
+    ).stdout
     return bool(state.strip()) and not state.startswith("Z")
 
 
@@ -229,7 +256,11 @@ def test_ctrl_c_ends_a_build_and_its_compilers(tmp_path: Path) -> None:
     slow.chmod(0o755)
     command = [sys.executable, "-m", "mlx_flash_runtime.tools.cli", "doctor", "--build"]
     doctor = subprocess.Popen(
-        command, env=environment(tmp_path, CXX=str(slow)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        env=environment(tmp_path, CXX=str(slow)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     jobs = min(os.cpu_count() or 1, len(toolchain.Toolchain.find().sources()))
     while not log.exists() or len(log.read_text().split()) < jobs:

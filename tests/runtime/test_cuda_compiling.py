@@ -1,4 +1,5 @@
-"""Compiling the CUDA kernel, which needs CUDA's compiler but no GPU, and putting it where MLX looks."""
+"""Compiling the CUDA kernel, which needs CUDA's compiler but no GPU, and putting it where MLX
+looks."""
 
 from __future__ import annotations
 
@@ -38,9 +39,18 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_every_kind_compiles_for_every_architecture(
     dtype: str, capability: tuple[int, int], compiler: None, folder: Path
 ) -> None:
-    masks: list[tuple[MaskKind, bool]] = [("none", False), ("causal", True), ("bool", False), ("additive", True)]
-    for (mask, sinks), dims in zip(masks, [(64, 64), (80, 72), (256, 256), (192, 128)], strict=True):
-        problem = replace(PROBLEM, dtype=dtype, head_dim=dims[0], value_head_dim=dims[1], mask=mask, sinks=sinks)
+    masks: list[tuple[MaskKind, bool]] = [
+        ("none", False),
+        ("causal", True),
+        ("bool", False),
+        ("additive", True),
+    ]
+    for (mask, sinks), dims in zip(
+        masks, [(64, 64), (80, 72), (256, 256), (192, 128)], strict=True
+    ):
+        problem = replace(
+            PROBLEM, dtype=dtype, head_dim=dims[0], value_head_dim=dims[1], mask=mask, sinks=sinks
+        )
         assert tiles(problem, capability) is not None
         cache.put(source_of(problem, capability))
     assert len(list(folder.glob("*.ptx"))) == 2 * len(masks)
@@ -49,13 +59,23 @@ def test_every_kind_compiles_for_every_architecture(
 @pytest.mark.parametrize("length", [20, 5000])
 @pytest.mark.parametrize("dims", [(64, 64), (72, 80), (128, 128), (192, 128), (256, 256)], ids=str)
 def test_products_of_warpgroups_run_in_the_background(
-    dims: tuple[int, int], length: int, compiler: None, folder: Path, caplog: pytest.LogCaptureFixture
+    dims: tuple[int, int],
+    length: int,
+    compiler: None,
+    folder: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level("DEBUG")
     for dtype, mask in (("bfloat16", "causal"), ("float16", "additive")):
-        sizes = {"query_length": length, "key_length": length, "head_dim": dims[0], "value_head_dim": dims[1]}
+        sizes = {
+            "query_length": length,
+            "key_length": length,
+            "head_dim": dims[0],
+            "value_head_dim": dims[1],
+        }
         cache.put(source_of(replace(PROBLEM, dtype=dtype, mask=mask, **sizes), (9, 0)))
-    # Where registers do not suffice, or the compiler cannot tell that they are not touched, each is waited for.
+    # Where registers do not suffice, or the compiler cannot tell that they are not touched, each
+    # is waited for.
     assert caplog.text.count("CUDA's compiler says") == 2
     assert "serialized" not in caplog.text
 
@@ -69,7 +89,12 @@ def test_mlx_finds_the_function_in_what_is_put_there(compiler: None, folder: Pat
         cubin = (folder / f"{name}.ptx").read_bytes()
         assert cubin.startswith(b"\x7fELF")
         assert lowered.encode() in cubin
-    assert sorted(path.suffix for path in folder.iterdir()) == [".ptx", ".ptx", ".txt", ".txt"]  # nothing half-written
+    assert sorted(path.suffix for path in folder.iterdir()) == [
+        ".ptx",
+        ".ptx",
+        ".txt",
+        ".txt",
+    ]  # nothing half-written
 
 
 def test_it_is_compiled_once(compiler: None, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +113,13 @@ def test_other_content_has_another_name() -> None:
     sources = [source_of(PROBLEM, capability) for capability in CAPABILITIES]
     sources += [
         source_of(replace(PROBLEM, **change), (8, 0))
-        for change in ({"dtype": "float16"}, {"head_dim": 72}, {"mask": "none"}, {"sinks": True}, {"query_length": 20})
+        for change in (
+            {"dtype": "float16"},
+            {"head_dim": 72},
+            {"mask": "none"},
+            {"sinks": True},
+            {"query_length": 20},
+        )
     ]
     assert len({source.name for source in sources}) == len(sources)
     # Sizes that are not compiled in.
@@ -110,7 +141,9 @@ def test_names_are_hashed_as_mlx_s_library_does() -> None:
 
 def test_what_does_not_compile_is_one_line(compiler: None, folder: Path) -> None:
     broken = Source("broken", (9, 0), (Input("x", "float"),), "float", "  out[0] = nothing;")
-    with pytest.raises(nvrtc.CompileError, match=r'^flash\.cu\(\d+\): error: identifier "nothing" is undefined$'):
+    with pytest.raises(
+        nvrtc.CompileError, match=r'^flash\.cu\(\d+\): error: identifier "nothing" is undefined$'
+    ):
         cache.put(broken)
     assert not folder.exists()
 
@@ -135,12 +168,16 @@ def test_why_there_is_none(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.usefixtures("why_not", "compiler")
-@pytest.mark.parametrize(("taken", "answer"), [(True, ""), (False, "this release of MLX does not look for it on disk")])
+@pytest.mark.parametrize(
+    ("taken", "answer"), [(True, ""), (False, "this release of MLX does not look for it on disk")]
+)
 def test_the_first_kernel_is_asked_once(
     taken: bool, answer: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Source] = []
-    monkeypatch.setattr(cache, "_is_taken", lambda probe: asked.append(probe) or taken)  # which needs a GPU
+    monkeypatch.setattr(
+        cache, "_is_taken", lambda probe: asked.append(probe) or taken
+    )  # which needs a GPU
     for _ in range(2):
         assert cache.why_not((9, 0)) == answer
         cache.why_not.cache_clear()

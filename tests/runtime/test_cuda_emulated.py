@@ -1,5 +1,6 @@
-"""The CUDA kernel's threads without a GPU: as fibers of a C++ program in which its instructions are emulated, compiled
-here, against attention in double. What it cannot tell is how fast it is, and whether a GPU does as the emulation."""
+"""The CUDA kernel's threads without a GPU: as fibers of a C++ program in which its instructions
+are emulated, compiled here, against attention in double. What it cannot tell is how fast it is,
+and whether a GPU does as the emulation."""
 
 from __future__ import annotations
 
@@ -23,16 +24,27 @@ pytestmark = [
 
 
 def build(folder: Path, header: str) -> Path:
-    """Compiles the kernel of that header with the emulated instructions, and with what the folder has of it already."""
+    """Compiles the kernel of that header with the emulated instructions, and with what the folder
+    has of it already."""
     for path in [*TESTS.iterdir(), *KERNEL.glob("*.cuh")]:
         if not (folder / path.name).exists():
             shutil.copy(path, folder)
-    flags = ["-std=c++20", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", f'-DHEADER="{header}"']
+    flags = [
+        "-std=c++20",
+        "-O1",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-Wno-unknown-pragmas",
+        f'-DHEADER="{header}"',
+    ]
     if header == "warpgroup_attention.cuh":
         flags.append("-DBY_WARPGROUPS")
     binary = folder / "check"
     done = subprocess.run(
-        [str(COMPILER), *flags, str(folder / "check.cpp"), "-o", str(binary)], capture_output=True, text=True
+        [str(COMPILER), *flags, str(folder / "check.cpp"), "-o", str(binary)],
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     return binary
@@ -48,8 +60,16 @@ def test_every_case_is_within_the_rounding_of_its_type(header: str, tmp_path: Pa
 @pytest.mark.parametrize(
     ("broken", "line", "instead"),
     [
-        ("warpgroup_attention.cuh", "wait_for_products<1>(own.scores);", "wait_for_products<2>(own.scores);"),
-        ("warpgroup_attention.cuh", "if (block + 1 < blocks) tiles.keys.wait_until_full(block + 1);", ""),
+        (
+            "warpgroup_attention.cuh",
+            "wait_for_products<1>(own.scores);",
+            "wait_for_products<2>(own.scores);",
+        ),
+        (
+            "warpgroup_attention.cuh",
+            "if (block + 1 < blocks) tiles.keys.wait_until_full(block + 1);",
+            "",
+        ),
         ("warpgroup_attention.cuh", "tiles.keys.is_read(block);", ""),
         ("warpgroup_products.cuh", "if (block >= 2) empty", "if (block >= 4) empty"),
         ("warpgroup_products.cuh", "chunk % 8 ^ row % 8", "chunk % 8"),
@@ -61,4 +81,7 @@ def test_what_is_broken_shows(broken: str, line: str, instead: str, tmp_path: Pa
     assert line in text
     (tmp_path / broken).write_text(text.replace(line, instead), encoding="utf-8")
     binary = build(tmp_path, "warpgroup_attention.cuh")
-    assert subprocess.run([binary, "first"], capture_output=True, text=True, timeout=300).returncode == 1
+    assert (
+        subprocess.run([binary, "first"], capture_output=True, text=True, timeout=300).returncode
+        == 1
+    )

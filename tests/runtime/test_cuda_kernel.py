@@ -1,4 +1,5 @@
-"""The CUDA kernel against the float64 reference on a GPU; anywhere, that transformations never meet it."""
+"""The CUDA kernel against the float64 reference on a GPU; anywhere, that transformations never
+meet it."""
 
 from __future__ import annotations
 
@@ -30,19 +31,34 @@ CASES = [
     Case(111, 111, heads=4, key_heads=1, head_dim=64, value_head_dim=64, mask="causal", batch=2),
     Case(300, 300, heads=2, key_heads=1, head_dim=128, value_head_dim=128, mask="causal"),
     Case(63, 200, head_dim=80, value_head_dim=80),
-    Case(200, 63, head_dim=64, value_head_dim=64, mask="causal"),  # the first 137 queries see no key
+    Case(
+        200, 63, head_dim=64, value_head_dim=64, mask="causal"
+    ),  # the first 137 queries see no key
     Case(130, 130, head_dim=192, value_head_dim=128),
     Case(130, 140, head_dim=256, value_head_dim=256, mask="causal", sinks=True),
     Case(63, 70, heads=4, head_dim=64, value_head_dim=64, batch=2, mask=("bool", (2, 1, 1, 70))),
     Case(63, 70, head_dim=64, value_head_dim=64, mask=("rows hidden", (63, 70)), sinks=True),
-    Case(63, 70, heads=4, head_dim=64, value_head_dim=64, batch=2, mask=("additive", (1, 4, 63, 70))),
+    Case(
+        63, 70, heads=4, head_dim=64, value_head_dim=64, batch=2, mask=("additive", (1, 4, 63, 70))
+    ),
     Case(1000, 1000, head_dim=64, value_head_dim=64, mask="causal"),
-    Case(300, 300, heads=4, key_heads=2, head_dim=256, value_head_dim=256, mask=("window", (100,)), sinks=True),
+    Case(
+        300,
+        300,
+        heads=4,
+        key_heads=2,
+        head_dim=256,
+        value_head_dim=256,
+        mask=("window", (100,)),
+        sinks=True,
+    ),
     Case(40, 500, head_dim=64, value_head_dim=64, mask=("window", (70,))),
     # Of so many heads that blocks of threads are large, where they can be.
     Case(130, 300, heads=48, key_heads=12, head_dim=128, value_head_dim=128, mask="causal"),
     Case(130, 130, heads=48, key_heads=12, head_dim=112, value_head_dim=96),
-    Case(130, 130, heads=48, key_heads=6, head_dim=256, value_head_dim=256, mask="causal", sinks=True),
+    Case(
+        130, 130, heads=48, key_heads=6, head_dim=256, value_head_dim=256, mask="causal", sinks=True
+    ),
     Case(130, 140, heads=48, head_dim=192, value_head_dim=128, mask=("additive", (130, 140))),
     Case(130, 300, heads=48, head_dim=128, value_head_dim=128, mask=("bool", (130, 300))),
     Case(280, 300, heads=32, head_dim=128, value_head_dim=128, mask=("window", (33,))),
@@ -54,7 +70,8 @@ def stock(*args: Any, **kwargs: Any) -> mx.array:
 
 
 def tf32(q: mx.array, k: mx.array, v: mx.array, **rest: Any) -> mx.array:
-    """The definition on inputs of TF32's 10 bits: cuBLAS rounds so for most shapes that MLX hands it, not for all."""
+    """The definition on inputs of TF32's 10 bits: cuBLAS rounds so for most shapes that MLX hands
+    it, not for all."""
 
     def rounded(x: mx.array) -> mx.array:
         bits = (mx.view(mx.stop_gradient(x), mx.uint32) + 0x1000) & 0xFFFFE000
@@ -78,7 +95,10 @@ def test_as_exact_as_mlx(case: Case, dtype: mx.Dtype) -> None:
 
 @on_gpu
 def test_strided_arrays_are_read_as_they_are() -> None:
-    q, k, v = (mx.random.normal((2, 100, 4, 64), key=mx.random.key(i)).astype(mx.bfloat16) for i in range(3))
+    q, k, v = (
+        mx.random.normal((2, 100, 4, 64), key=mx.random.key(i)).astype(mx.bfloat16)
+        for i in range(3)
+    )
     rows = [mx.swapaxes(x, 1, 2) for x in (q, k, v)]
     copies = [mx.contiguous(x) for x in rows]
     backwards = [x[..., ::-1] for x in copies]  # the last axis strided as well
@@ -91,19 +111,28 @@ def test_strided_arrays_are_read_as_they_are() -> None:
 @on_gpu
 @pytest.mark.parametrize("scale", [-0.125, 0.0, 2.0])
 def test_any_scale(scale: float) -> None:
-    q, k, v = (mx.random.normal((1, 2, 200, 64), key=mx.random.key(i)).astype(mx.float16) for i in range(3))
+    q, k, v = (
+        mx.random.normal((1, 2, 200, 64), key=mx.random.key(i)).astype(mx.float16) for i in range(3)
+    )
     out = runner(cuda_kernel, None)(q, k, v, scale=scale, mask="causal")
     wide = (x.astype(mx.float32) for x in (q, k, v))
-    assert mx.allclose(out, runner(reference, None)(*wide, scale=scale, mask="causal"), rtol=1e-2, atol=1e-2)
+    assert mx.allclose(
+        out, runner(reference, None)(*wide, scale=scale, mask="causal"), rtol=1e-2, atol=1e-2
+    )
 
 
 @on_gpu
-def test_mlx_compiles_it_where_its_folder_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mlx_compiles_it_where_its_folder_cannot_be_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def full(source: Source) -> None:
         raise OSError("no space left on device")
 
     monkeypatch.setattr(cache, "put", full)
-    q, k, v = (mx.random.normal((1, 48, 150, 120), key=mx.random.key(i)).astype(mx.bfloat16) for i in range(3))
+    q, k, v = (
+        mx.random.normal((1, 48, 150, 120), key=mx.random.key(i)).astype(mx.bfloat16)
+        for i in range(3)
+    )
     out = runner(cuda_kernel, None)(q, k, v, scale=0.1)
     assert mx.allclose(out, stock(q, k, v, scale=0.1), rtol=2e-2, atol=2e-2)
 
@@ -117,11 +146,16 @@ def test_under_transformations_it_is_mlx() -> None:
         return lambda q, k, v: attention(q, k, v, scale=0.125, mask="causal")
 
     tangents = [mx.cos(x[0]) for x in (q, k, v)]
-    assert mx.allclose(mx.vmap(attend(ours))(q, k, v), mx.vmap(attend(stock))(q, k, v), rtol=1e-2, atol=1e-2)
+    assert mx.allclose(
+        mx.vmap(attend(ours))(q, k, v), mx.vmap(attend(stock))(q, k, v), rtol=1e-2, atol=1e-2
+    )
     own, wanted = (mx.jvp(attend(f), [q[0], k[0], v[0]], tangents)[1][0] for f in (ours, stock))
     assert mx.allclose(own, wanted, rtol=1e-2, atol=1e-2)
     assert mx.allclose(
-        mx.compile(attend(ours))(q[0], k[0], v[0]), attend(stock)(q[0], k[0], v[0]), rtol=1e-2, atol=1e-2
+        mx.compile(attend(ours))(q[0], k[0], v[0]),
+        attend(stock)(q[0], k[0], v[0]),
+        rtol=1e-2,
+        atol=1e-2,
     )
 
 
@@ -136,10 +170,15 @@ def test_mixed_types_promote_as_in_mlx() -> None:
 
 @on_gpu
 def test_rows_of_minus_infinity_are_nan_alone() -> None:
-    q, k, v = (mx.random.normal((1, 2, length, 64), key=mx.random.key(i)) for i, length in enumerate((9, 70, 70)))
+    q, k, v = (
+        mx.random.normal((1, 2, length, 64), key=mx.random.key(i))
+        for i, length in enumerate((9, 70, 70))
+    )
     mask = mx.where(mx.arange(9)[:, None] == 4, -mx.inf, mx.zeros((9, 70)))
     mask[2, :66] = -mx.inf  # whole blocks of a row that sees other keys
-    hidden = mx.isnan(runner(cuda_kernel, None)(q, k, v, scale=0.125, mask=mask)).all(axis=(0, 1, 3))
+    hidden = mx.isnan(runner(cuda_kernel, None)(q, k, v, scale=0.125, mask=mask)).all(
+        axis=(0, 1, 3)
+    )
     assert hidden.tolist() == [row == 4 for row in range(9)]
     sinks = runner(cuda_kernel, None)(q, k, v, scale=0.125, mask=mask, sinks=mx.zeros((2,)))
     assert mx.abs(sinks[:, :, 4]).max().item() == 0
@@ -158,7 +197,9 @@ def test_asked_for_it_is_taken_and_gradients_are_mlx_s(monkeypatch: pytest.Monke
     mx.eval(mx.fast.scaled_dot_product_attention(q, k, v, scale=0.125))
     assert mx.array_equal(mx.grad(loss)(q), wanted)
     # Whether a gradient is traced is not asked: the route itself leaves those to MLX.
-    assert report().as_dict()["routes"] == {"cuda_kernel" if current_device().tf32 else "unfused": 2}
+    assert report().as_dict()["routes"] == {
+        "cuda_kernel" if current_device().tf32 else "unfused": 2
+    }
 
 
 @on_gpu
@@ -175,7 +216,13 @@ def test_mlx_takes_what_was_compiled_here(capfd: pytest.CaptureFixture[str]) -> 
     made = source.kernel()
     capfd.readouterr()
     launch = {"grid": (128, 2, 1), "threadgroup": (128, 1, 1)}
-    made(inputs=[q, q, q, q], output_shapes=[q.shape], output_dtypes=[q.dtype], verbose=True, **launch)
+    made(
+        inputs=[q, q, q, q],
+        output_shapes=[q.shape],
+        output_dtypes=[q.dtype],
+        verbose=True,
+        **launch,
+    )
     assert source.text.strip() in capfd.readouterr().out
 
 
@@ -207,16 +254,21 @@ def test_no_transformation_meets_the_kernel(monkeypatch: pytest.MonkeyPatch) -> 
     tangents = [mx.cos(x) for x in one]
     assert mx.array_equal(mx.vmap(attend)(q, k, v), mx.vmap(of_stock)(q, k, v))
     assert mx.array_equal(
-        mx.grad(lambda q: attend(q, *one[1:]).sum())(one[0]), mx.grad(lambda q: of_stock(q, *one[1:]).sum())(one[0])
+        mx.grad(lambda q: attend(q, *one[1:]).sum())(one[0]),
+        mx.grad(lambda q: of_stock(q, *one[1:]).sum())(one[0]),
     )
-    assert mx.array_equal(mx.jvp(attend, one, tangents)[1][0], mx.jvp(of_stock, one, tangents)[1][0])
+    assert mx.array_equal(
+        mx.jvp(attend, one, tangents)[1][0], mx.jvp(of_stock, one, tangents)[1][0]
+    )
     assert mx.array_equal(mx.compile(attend)(*one), mx.compile(of_stock)(*one))
     described.clear()
     assert mx.array_equal(attend(*one), kernel)
     assert not described
 
 
-def test_a_call_like_one_before_is_looked_at_less_and_computed_no_less(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_call_like_one_before_is_looked_at_less_and_computed_no_less(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     described: list[Call] = []
 
     def stand_in(call: Call) -> mx.array:
@@ -228,7 +280,14 @@ def test_a_call_like_one_before_is_looked_at_less_and_computed_no_less(monkeypat
     patch.install(Planner(settings, Device("cuda", (0, 32, 4), 2**36, own_kernel=True)))
     q, k, v = (mx.random.normal((1, 2, 24, 32), key=mx.random.key(i)) for i in range(3))
     half = [x.astype(mx.float16) for x in (q, k, v)]
-    calls = [(q, k, v), (q, k, v), (q, half[1], half[2]), (half[0], k, v), tuple(half), (q, k, v[..., :16])]
+    calls = [
+        (q, k, v),
+        (q, k, v),
+        (q, half[1], half[2]),
+        (half[0], k, v),
+        tuple(half),
+        (q, k, v[..., :16]),
+    ]
     for number, arrays in enumerate(calls * 2):
         out = stock(*arrays, scale=0.25)
         wanted = runner(reference, None)(*arrays, scale=0.25)
@@ -255,16 +314,26 @@ def test_masks_and_sinks_reach_the_kernel_and_a_window_s_array_is_never_computed
     stand_in_for_the_cuda_kernel(monkeypatch, stand_in)
     pretend(monkeypatch, KERNEL)
     patch.install(Planner(Settings(True)))
-    q, k, v = (mx.random.normal((2, 4, 40, 64), key=mx.random.key(i)).astype(mx.bfloat16) for i in range(3))
+    q, k, v = (
+        mx.random.normal((2, 4, 40, 64), key=mx.random.key(i)).astype(mx.bfloat16) for i in range(3)
+    )
     sinks = mx.array([0.5, -1, 2, 0], mx.bfloat16)
     seen_keys = mx.arange(40) >= mx.array([3, 20])[:, None, None, None]
-    for mask, more in ((seen_keys, {}), (seen_keys, {"sinks": sinks}), ("causal", {"sinks": sinks})):
+    for mask, more in (
+        (seen_keys, {}),
+        (seen_keys, {"sinks": sinks}),
+        ("causal", {"sinks": sinks}),
+    ):
         for scale in (0.1, 0.3):
             out = stock(q, k, v, scale=scale, mask=mask, **more)
             with state.paused():
                 wanted = stock(q, k, v, scale=scale, mask=mask, **more)
             assert mx.allclose(out, wanted, rtol=2e-2, atol=2e-2)
-    assert {(one.mask, one.sinks) for one in seen} == {("bool", False), ("bool", True), ("causal", True)}
+    assert {(one.mask, one.sinks) for one in seen} == {
+        ("bool", False),
+        ("bool", True),
+        ("causal", True),
+    }
 
     long = mx.zeros((1, 1, 4096, 64), mx.bfloat16)
     mx.eval(long)
@@ -286,7 +355,10 @@ def test_where_it_does_not_compile_calls_are_mlx_s_and_one_line_says_so(
     monkeypatch.setattr(nvrtc, "compile", failing)
     pretend(monkeypatch, KERNEL)
     patch.install(Planner(Settings(True)))
-    q, k, v = (mx.random.normal((1, 2, 30, 104), key=mx.random.key(i)).astype(mx.bfloat16) for i in range(3))
+    q, k, v = (
+        mx.random.normal((1, 2, 30, 104), key=mx.random.key(i)).astype(mx.bfloat16)
+        for i in range(3)
+    )
     for scale in (0.1, 0.3, 0.1):
         out = stock(q, k, v, scale=scale, mask="causal")
         with state.paused():

@@ -24,7 +24,9 @@ from mlx_flash_runtime.tools.cli import doctor as command
 from mlx_flash_runtime.tools.doctor import Examination, Finding, _kernels
 
 
-def mlx_flash(*arguments: str, before: str = "pass", **environment: str) -> subprocess.CompletedProcess[str]:
+def mlx_flash(
+    *arguments: str, before: str = "pass", **environment: str
+) -> subprocess.CompletedProcess[str]:
     """The command, after a statement that takes something from its Python."""
     run = f"sys.argv = ['mlx-flash', *{arguments!r}]\nfrom mlx_flash_runtime.tools.cli import main; main()"
     return subprocess.run(
@@ -37,7 +39,9 @@ def mlx_flash(*arguments: str, before: str = "pass", **environment: str) -> subp
     )
 
 
-def doctor(*options: str, before: str = "pass", **environment: str) -> subprocess.CompletedProcess[str]:
+def doctor(
+    *options: str, before: str = "pass", **environment: str
+) -> subprocess.CompletedProcess[str]:
     return mlx_flash("doctor", *options, before=before, **environment)
 
 
@@ -68,7 +72,10 @@ def test_this_machine_is_not_broken_and_text_says_what_json_says() -> None:
 @cpu_only
 def test_on_the_cpu_mlx_answers_no_as_the_table_says() -> None:
     answers = list(probe.answers(current_device()))
-    assert {answer.phase for answer in answers} == {"prefill", "decode"}  # the CPU does not tell training apart
+    assert {answer.phase for answer in answers} == {
+        "prefill",
+        "decode",
+    }  # the CPU does not tell training apart
     assert len(answers) == 2 * len(probe.DTYPES) * len(probe.HEAD_DIMS)
     assert not any(answer.fused or answer.expected for answer in answers)
 
@@ -118,7 +125,9 @@ def test_a_name_that_nothing_reads_is_a_warning() -> None:
     found = findings(doctor("--json", MLX_FLASH_FOO="1"))["environment"]
     assert found["status"] == "warning"
     assert "MLX_FLASH_FOO=1" in found["value"]
-    assert found["advice"].startswith("MLX_FLASH_FOO is read by nothing; the variables are MLX_FLASH_DISABLE, ")
+    assert found["advice"].startswith(
+        "MLX_FLASH_FOO is read by nothing; the variables are MLX_FLASH_DISABLE, "
+    )
 
 
 def test_an_unknown_mlx_is_broken() -> None:
@@ -165,7 +174,10 @@ ANSWERS = (
 def test_answers_that_differ_from_the_table_are_named() -> None:
     device = Device("metal", (0, 32, 4), 2**35, "Darwin")
     found = _kernels(ANSWERS, device)
-    assert (found.status, found.value.partition(": ")[2]) == ("warning", "prefill float16 96, decode float16 96")
+    assert (found.status, found.value.partition(": ")[2]) == (
+        "warning",
+        "prefill float16 96, decode float16 96",
+    )
     agreeing = tuple(answer for answer in ANSWERS if answer.fused == answer.expected)
     assert _kernels(agreeing, device).value.startswith("1 of 2 kinds of call")
 
@@ -174,5 +186,9 @@ def test_the_table_of_kernels_marks_what_differs() -> None:
     console = Console(width=100, color_system=None)
     with console.capture() as capture:
         console.print(command._kernels(Examination((Finding("mlx", "ok", ""),), ANSWERS)))
-    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in capture.get().splitlines() if line[:1] == "│"]
+    cells = [
+        [cell.strip() for cell in line.split("│")[1:-1]]
+        for line in capture.get().splitlines()
+        if line[:1] == "│"
+    ]
     assert cells == [["prefill", "float16", "fused", "fused !"], ["decode", "float16", "-", "- !"]]

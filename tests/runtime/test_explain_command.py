@@ -1,4 +1,5 @@
-"""`mlx-flash explain`: models by their configuration, calls by their shapes, on this device and on others."""
+"""`mlx-flash explain`: models by their configuration, calls by their shapes, on this device and on
+others."""
 
 from __future__ import annotations
 
@@ -42,7 +43,8 @@ def folder(tmp_path: Path, config: dict[str, Any] | str) -> Path:
 
 @pytest.fixture
 def window_model(tmp_path: Path) -> Path:
-    """Llama 3.2 1B with windows of 1,024 in three layers of four: 2.5 GB, if its weights were made."""
+    """Llama 3.2 1B with windows of 1,024 in three layers of four: 2.5 GB, if its weights were
+    made."""
     return folder(tmp_path, config_of("1b", "window"))
 
 
@@ -57,7 +59,9 @@ def test_distinct_calls_of_a_model_that_is_never_computed(window_model: Path) ->
     assert mx.get_peak_memory() - memory < 2**24
     assert patch.active() is before
     assert (windows["route"], full["route"]) == ("lowered", "native")
-    assert [layer["name"] for layer in full["layers"]] == [f"model.layers.{i}.self_attn" for i in (3, 7, 11, 15)]
+    assert [layer["name"] for layer in full["layers"]] == [
+        f"model.layers.{i}.self_attn" for i in (3, 7, 11, 15)
+    ]
     assert len(windows["layers"]) == 12
     assert windows["problem"]["structure"] == {"size": 1024}
     assert windows["problem"]["dtype"] == "bfloat16"
@@ -66,10 +70,14 @@ def test_distinct_calls_of_a_model_that_is_never_computed(window_model: Path) ->
 
 
 def test_the_same_as_text(window_model: Path) -> None:
-    lines = explain("--model", window_model, "--length", 8192, "--device", "metal").stdout.splitlines()
+    lines = explain(
+        "--model", window_model, "--length", 8192, "--device", "metal"
+    ).stdout.splitlines()
     assert lines[0].startswith(f"{window_model.name}: prefill of 8,192 tokens on metal (MLX ")
     assert "12 layers: model.layers.0-2,4-6,8-10,12-14.self_attn (Attention)" in lines
-    assert "32/8 heads, head dim 64, 8,192 queries on 8,192 keys, window of 1,024, bfloat16" in lines
+    assert (
+        "32/8 heads, head dim 64, 8,192 queries on 8,192 keys, window of 1,024, bfloat16" in lines
+    )
     assert "  route native: MLX has a fused kernel" in lines
     assert "    not lowered: MLX has a fused kernel as it is" in lines
     assert "    block size 512" in lines
@@ -78,9 +86,15 @@ def test_the_same_as_text(window_model: Path) -> None:
 
 def test_phases_of_a_model(window_model: Path) -> None:
     model = ("--model", window_model, "--length", 1000, "--device", "cuda", "--batch", 3)
-    (decoded,) = calls(*model, "--decode", "--dtype", "float16")  # the window's keys alone are in its cache
+    (decoded,) = calls(
+        *model, "--decode", "--dtype", "float16"
+    )  # the window's keys alone are in its cache
     assert decoded["phase"] == "decode"
-    assert {decoded["problem"][key] for key in ("batch", "query_length", "key_length")} == {3, 1, 1001}
+    assert {decoded["problem"][key] for key in ("batch", "query_length", "key_length")} == {
+        3,
+        1,
+        1001,
+    }
     assert decoded["problem"]["dtype"] == "float16"
     (trained,) = calls(*model, "--train")
     assert (trained["phase"], trained["route"]) == ("training", "lowered")
@@ -122,7 +136,10 @@ def test_a_call_by_its_shape_on_this_device() -> None:
     ("options", "route"),
     [
         (("--device", "cuda", "--mask", "causal"), "native"),
-        (("--device", "metal", "--mask", "causal", "--train", "--mlx", "0.31.0", "--memory", 8), "query_blocks"),
+        (
+            ("--device", "metal", "--mask", "causal", "--train", "--mlx", "0.31.0", "--memory", 8),
+            "query_blocks",
+        ),
         (("--device", "cuda", "--mask", "window:512"), "cuda_kernel"),
         (("--device", "cuda", "--capability", "8.6", "--mask", "window:512"), "lowered"),
         (("--device", "cuda", "--mask", "window:9000", "--train"), "native"),
@@ -152,7 +169,10 @@ def test_a_capability_that_is_none_is_told() -> None:
         ("{\n  broken", "config.json:2: "),
         ("[]", "describes no model: it is not a JSON object"),
         ({"hidden_size": 8}, "describes no model: it has no model_type"),
-        ({"model_type": "fancy"}, "is a model of type fancy, which the installed mlx-lm does not have"),
+        (
+            {"model_type": "fancy"},
+            "is a model of type fancy, which the installed mlx-lm does not have",
+        ),
         ({"model_type": "llama"}, "does not describe a llama model: "),
         ({"model_type": "gemma2", "head_dim": "x"}, "gemma2"),
     ],
@@ -195,16 +215,31 @@ def test_a_model_that_does_not_run_or_would_have_to_is_one_line(tmp_path: Path) 
     [
         ((), "give a --model FOLDER, or --heads and --head-dim"),
         (("--model", "nowhere"), "nowhere: no such folder"),
-        (("--model", ".", "--heads", 4, "--kv-heads", 2), "--heads, --kv-heads: shapes are those of the model"),
-        (("--heads", 4, "--head-dim", 64, "--kv-heads", 3), "3 key heads do not divide 4 query heads"),
+        (
+            ("--model", ".", "--heads", 4, "--kv-heads", 2),
+            "--heads, --kv-heads: shapes are those of the model",
+        ),
+        (
+            ("--heads", 4, "--head-dim", 64, "--kv-heads", 3),
+            "3 key heads do not divide 4 query heads",
+        ),
         (("--heads", 4, "--head-dim", 64, "--mask", "diagonal"), "diagonal is not a mask"),
-        (("--heads", 4, "--head-dim", 64, "--mlx", "0.32.²"), "--mlx 0.32.²: this package knows MLX 0.31 up to"),
-        (("--heads", 4, "--head-dim", 64, "--mlx", "0.99"), "--mlx 0.99: this package knows MLX 0.31 up to"),
+        (
+            ("--heads", 4, "--head-dim", 64, "--mlx", "0.32.²"),
+            "--mlx 0.32.²: this package knows MLX 0.31 up to",
+        ),
+        (
+            ("--heads", 4, "--head-dim", 64, "--mlx", "0.99"),
+            "--mlx 0.99: this package knows MLX 0.31 up to",
+        ),
         (
             ("--heads", 4, "--head-dim", 64, "--device", "metal", "--capability", "8.0"),
             "--capability is of CUDA GPUs, and the device is metal: add --device cuda",
         ),
-        (("--heads", 4, "--head-dim", 64, "--train", "--decode"), "--decode and --train exclude each other"),
+        (
+            ("--heads", 4, "--head-dim", 64, "--train", "--decode"),
+            "--decode and --train exclude each other",
+        ),
     ],
 )
 def test_bad_options_are_one_line_and_status_2(arguments: tuple[object, ...], message: str) -> None:
@@ -215,7 +250,14 @@ def test_bad_options_are_one_line_and_status_2(arguments: tuple[object, ...], me
 
 
 def test_the_command_itself(window_model: Path) -> None:
-    command = [sys.executable, "-m", "mlx_flash_runtime.tools.cli", "explain", "--model", str(window_model)]
+    command = [
+        sys.executable,
+        "-m",
+        "mlx_flash_runtime.tools.cli",
+        "explain",
+        "--model",
+        str(window_model),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert f"prefill of 4,096 tokens on {current_device().backend} " in done.stdout

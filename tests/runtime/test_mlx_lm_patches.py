@@ -1,4 +1,5 @@
-"""What is patched in mlx-lm: the makers of masks, quantized keys and values, Gemma 2, the rope scores of MLA."""
+"""What is patched in mlx-lm: the makers of masks, quantized keys and values, Gemma 2, the rope
+scores of MLA."""
 
 from __future__ import annotations
 
@@ -20,7 +21,12 @@ from backends import pretend
 from mlx_lm.models import base, cache, deepseek_v3, gemma2
 from mlx_lm.models.cache import KVCache, QuantizedKVCache, RotatingKVCache
 
-from mlx_flash_runtime import disable_flash_attention, enable_flash_attention, flash_attention_enabled, report
+from mlx_flash_runtime import (
+    disable_flash_attention,
+    enable_flash_attention,
+    flash_attention_enabled,
+    report,
+)
 from mlx_flash_runtime.patching import mla, patch, quantized
 from mlx_flash_runtime.patching.mlx_lm import POINTS, Point, _owner
 from mlx_flash_runtime.planning import layers
@@ -50,16 +56,28 @@ def in_place() -> list[bool]:
 
 
 def test_every_point_is_patched_and_put_back() -> None:
-    bound = gemma2.create_attention_mask, deepseek_v3.scaled_dot_product_attention, cache.create_causal_mask
+    bound = (
+        gemma2.create_attention_mask,
+        deepseek_v3.scaled_dot_product_attention,
+        cache.create_causal_mask,
+    )
     for _ in range(2):
         enable_flash_attention()
         enable_flash_attention()
         assert not any(in_place())
-        assert deepseek_v3.scaled_dot_product_attention is base.scaled_dot_product_attention is not bound[1]
+        assert (
+            deepseek_v3.scaled_dot_product_attention
+            is base.scaled_dot_product_attention
+            is not bound[1]
+        )
         assert cache.create_causal_mask is base.create_causal_mask is not bound[2]
         disable_flash_attention()
         assert all(in_place())
-        now = gemma2.create_attention_mask, deepseek_v3.scaled_dot_product_attention, cache.create_causal_mask
+        now = (
+            gemma2.create_attention_mask,
+            deepseek_v3.scaled_dot_product_attention,
+            cache.create_causal_mask,
+        )
         assert now == bound
     with pytest.raises(RuntimeError, match="inside"), flash_attention_enabled():
         raise RuntimeError("inside")
@@ -96,7 +114,9 @@ def test_masks_made_by_caches_keep_their_structure(window: int | None) -> None:
         assert found == (Window(wanted) if wanted else Causal())
 
 
-def quantized_cache(keys: mx.array, values: mx.array, bits: int) -> tuple[QuantizedKVCache, Any, Any]:
+def quantized_cache(
+    keys: mx.array, values: mx.array, bits: int
+) -> tuple[QuantizedKVCache, Any, Any]:
     kept = QuantizedKVCache(group_size=32, bits=bits)
     return kept, *kept.update_and_fetch(keys, values)
 
@@ -107,7 +127,9 @@ def dequantized(x: Any, bits: int) -> mx.array:
 
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("sinks", [False, True])
-@pytest.mark.parametrize(("length", "mask"), [(1, None), (5, "causal"), (40, "causal"), (300, "causal"), (40, "array")])
+@pytest.mark.parametrize(
+    ("length", "mask"), [(1, None), (5, "causal"), (40, "causal"), (300, "causal"), (40, "array")]
+)
 def test_quantized_keys_and_values(length: int, mask: Any, sinks: bool, bits: int) -> None:
     key = iter(mx.random.split(mx.random.key(bits + length), 5))
     heads, key_heads, key_length, dim = 6, 2, 320, 64
@@ -120,11 +142,18 @@ def test_quantized_keys_and_values(length: int, mask: Any, sinks: bool, bits: in
         mask = mx.random.uniform(shape=(2, 1, length, key_length), key=next(key)) < 0.5
     kept, q_keys, q_values = quantized_cache(k, v, bits)
     wanted = mx.fast.scaled_dot_product_attention(
-        q, dequantized(q_keys, bits), dequantized(q_values, bits), scale=0.125, mask=mask, sinks=sink
+        q,
+        dequantized(q_keys, bits),
+        dequantized(q_values, bits),
+        scale=0.125,
+        mask=mask,
+        sinks=sink,
     )
     enable_flash_attention()
     # A name that a model bound before; stock works on q in place.
-    out = deepseek_v3.scaled_dot_product_attention(q + 0, q_keys, q_values, kept, scale=0.125, mask=mask, sinks=sink)
+    out = deepseek_v3.scaled_dot_product_attention(
+        q + 0, q_keys, q_values, kept, scale=0.125, mask=mask, sinks=sink
+    )
     assert mx.allclose(out, wanted, rtol=1e-4, atol=1e-5)
     by_route = report().as_dict()["routes"]
     if sinks:
@@ -132,14 +161,20 @@ def test_quantized_keys_and_values(length: int, mask: Any, sinks: bool, bits: in
 
 
 @pytest.mark.parametrize("backend", ["cpu", "cuda"])
-def test_quantized_calls_that_no_route_takes_are_mlx_lm_s(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_quantized_calls_that_no_route_takes_are_mlx_lm_s(
+    backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     q = mx.random.normal((1, 4, 40, 64), key=mx.random.key(0)).astype(mx.bfloat16)
     kept, q_keys, q_values = quantized_cache(q[:, :2], q[:, 2:], 8)
 
     def attend(scale: Any, mask: Any) -> mx.array:
-        return base.scaled_dot_product_attention(q + 0, q_keys, q_values, kept, scale=scale, mask=mask)
+        return base.scaled_dot_product_attention(
+            q + 0, q_keys, q_values, kept, scale=scale, mask=mask
+        )
 
-    wider = mx.random.normal((40, 40), key=mx.random.key(1))  # a float32 mask, which MLX's attention would refuse
+    wider = mx.random.normal(
+        (40, 40), key=mx.random.key(1)
+    )  # a float32 mask, which MLX's attention would refuse
     wanted = attend(0.125, wider)
     monkeypatch.setenv("MLX_FLASH_ROUTE", "blockwise")
     enable_flash_attention()
@@ -180,7 +215,9 @@ def test_on_cuda_a_decode_has_no_quantized_products(
     assert report().as_dict()["routes"] == {"quantized": 1}
 
 
-def test_forced_blocks_take_a_quantized_prefill_head_by_head(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_forced_blocks_take_a_quantized_prefill_head_by_head(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("MLX_FLASH_ROUTE", "blockwise")
     monkeypatch.setattr("mlx_flash_runtime.patching.quantized._BYTES_AT_ONCE", 1)
     test_quantized_keys_and_values(40, "causal", False, 8)
@@ -242,7 +279,10 @@ def runs(model: nn.Module) -> dict[str, mx.array]:
     """Logits of a prefill in two parts and of a decoded token, and the gradient of a loss."""
     tokens = mx.random.randint(0, 64, (2, 40), key=mx.random.key(3))
     kept = cache.make_prompt_cache(model)
-    out = {f"logits {start}": model(tokens[:, start:stop], cache=kept) for start, stop in ((0, 25), (25, 39), (39, 40))}
+    out = {
+        f"logits {start}": model(tokens[:, start:stop], cache=kept)
+        for start, stop in ((0, 25), (25, 39), (39, 40))
+    }
 
     def loss(model: nn.Module) -> mx.array:
         return nn.losses.cross_entropy(model(tokens[:, :-1]), tokens[:, 1:], reduction="mean")
@@ -257,7 +297,9 @@ def runs(model: nn.Module) -> dict[str, mx.array]:
 
 
 @pytest.mark.parametrize("make", [gemma2_model, deepseek_model])
-def test_models_answer_the_same_by_blocks(make: Callable[[], nn.Module], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_answer_the_same_by_blocks(
+    make: Callable[[], nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = make()
     wanted = runs(model)
     monkeypatch.setenv("MLX_FLASH_ROUTE", "blockwise")
@@ -272,7 +314,9 @@ def test_models_answer_the_same_by_blocks(make: Callable[[], nn.Module], monkeyp
         assert error <= 2e-5 * max(1.0, abs(wide(x)).max()), name
 
 
-def test_rope_scores_are_not_computed_where_they_are_folded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rope_scores_are_not_computed_where_they_are_folded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     seen = []
     fold = mla._fold
 
@@ -292,7 +336,9 @@ def test_rope_scores_are_not_computed_where_they_are_folded(monkeypatch: pytest.
         assert structure_of(folded.mask, 12, 12) == Causal()
 
 
-def test_rope_scores_that_are_no_worse_are_folded_in_training_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rope_scores_that_are_no_worse_are_folded_in_training_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     folded: list[mla.Folded | None] = []
     fold = mla._fold
 
@@ -315,14 +361,24 @@ def test_rope_scores_that_are_no_worse_are_folded_in_training_alone(monkeypatch:
 
 
 @pytest.mark.parametrize(
-    "module", ["deepseek_v3", "deepseek_v32", "kimi_linear", "glm4_moe_lite", "longcat_flash", "bailing_hybrid"]
+    "module",
+    [
+        "deepseek_v3",
+        "deepseek_v32",
+        "kimi_linear",
+        "glm4_moe_lite",
+        "longcat_flash",
+        "bailing_hybrid",
+    ],
 )
 def test_rope_scores_are_recognised_in_mlx_lm(module: str) -> None:
     loaded = pytest.importorskip(f"mlx_lm.models.{module}")
     functions = [
         value.__call__.__code__
         for value in vars(loaded).values()
-        if isinstance(value, type) and value.__module__ == loaded.__name__ and "__call__" in vars(value)
+        if isinstance(value, type)
+        and value.__module__ == loaded.__name__
+        and "__call__" in vars(value)
     ]
     found = [names for code in functions if (names := mla._names(code))]
     assert found
@@ -346,7 +402,9 @@ class Other:
     def changed_later(self, q: Any, k: Any, q_pe: Any, k_pe: Any, mask: Any) -> Any:
         pe_scores = (q_pe * self.scale) @ k_pe.swapaxes(-1, -2)
         k_pe = k_pe * 2
-        return base.scaled_dot_product_attention(q, k, k, None, scale=self.scale, mask=pe_scores), k_pe
+        return base.scaled_dot_product_attention(
+            q, k, k, None, scale=self.scale, mask=pe_scores
+        ), k_pe
 
     def the_same(self, q: Any, k: Any, q_pe: Any, k_pe: Any, mask: Any) -> Any:
         scores = (q_pe * self.scale) @ k_pe.swapaxes(-1, -2)
@@ -366,7 +424,9 @@ def test_softcapped_scores_by_hand_are_those_of_mlx_lm(limit: int | None) -> Non
 
     def logits() -> mx.array:
         kept = cache.make_prompt_cache(model, max_kv_size=limit)
-        return mx.concatenate([model(part, cache=kept) for part in mx.split(tokens, [15, 25, 26], axis=1)], axis=1)
+        return mx.concatenate(
+            [model(part, cache=kept) for part in mx.split(tokens, [15, 25, 26], axis=1)], axis=1
+        )
 
     wanted = logits()
     mx.eval(wanted)
@@ -386,7 +446,9 @@ def test_a_quantized_prefill_keeps_few_heads_dequantized(monkeypatch: pytest.Mon
     monkeypatch.setattr("mlx_flash_runtime.patching.quantized._BYTES_AT_ONCE", 1)
     enable_flash_attention()
     needed = peak_memory(
-        lambda: base.scaled_dot_product_attention(q, q_keys, q_values, kept, scale=0.125, mask="causal")
+        lambda: base.scaled_dot_product_attention(
+            q, q_keys, q_values, kept, scale=0.125, mask="causal"
+        )
     )
     assert report().as_dict()["routes"].keys() == {"quantized"}
     dequantized_bytes = 2 * heads * length * dim * 4
@@ -438,5 +500,7 @@ print(not hasattr(base.create_causal_mask, "__wrapped__"))
 
 
 def test_a_module_that_is_dropped_and_loaded_again() -> None:
-    done = subprocess.run([sys.executable, "-c", AGAIN], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", AGAIN], capture_output=True, text=True, timeout=120
+    )
     assert done.stdout.split() == ["True"] * 6, done.stderr

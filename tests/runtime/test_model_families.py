@@ -1,4 +1,5 @@
-"""Every family of mlx-lm, patched against unpatched: its logits, with every kind of cache, and its LoRA gradients."""
+"""Every family of mlx-lm, patched against unpatched: its logits, with every kind of cache, and its
+LoRA gradients."""
 
 from __future__ import annotations
 
@@ -20,8 +21,15 @@ from mlx_flash_runtime.routes import ROUTES
 from model_families import LEFT_OUT, LORA_KEYS, MLX_LM, STOCK_FAILS, WRAPPERS, families, make
 
 # Beside MLX's own attention, and the definition, which has tests enough.
-OWN_ROUTES = [route.name for route in ROUTES if route.name not in ("native", "forced", "unfused", "reference")]
-RUNS: list[Run] = [model_runs.without_cache, model_runs.cached, model_runs.quantized, model_runs.batched]
+OWN_ROUTES = [
+    route.name for route in ROUTES if route.name not in ("native", "forced", "unfused", "reference")
+]
+RUNS: list[Run] = [
+    model_runs.without_cache,
+    model_runs.cached,
+    model_runs.quantized,
+    model_runs.batched,
+]
 
 
 def supported(kind: str) -> list[str]:
@@ -35,7 +43,8 @@ def computed(run: Run, model: nn.Module) -> Answers:
 
 
 def stock(run: Run, model: nn.Module) -> Answers:
-    """The answers of a model without the patch; what fails so is mlx-lm's own, and known of one release."""
+    """The answers of a model without the patch; what fails so is mlx-lm's own, and known of one
+    release."""
     try:
         return computed(run, model)
     except (AttributeError, RuntimeError, TypeError, ValueError) as error:
@@ -57,7 +66,11 @@ def calls_by_route() -> dict[str, int]:
 
 @pytest.mark.parametrize(
     ("run", "family"),
-    [pytest.param(run, family, id=f"{run.__name__}-{family}") for run in RUNS for family in supported(run.__name__)],
+    [
+        pytest.param(run, family, id=f"{run.__name__}-{family}")
+        for run in RUNS
+        for family in supported(run.__name__)
+    ],
 )
 def test_logits_on_every_route(run: Run, family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = make(family)
@@ -102,12 +115,15 @@ def test_lora_gradients(family: str, checkpointed: bool, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(
-    ("kind", "family"), [(kind, family) for kind, failing in STOCK_FAILS.items() for family in failing]
+    ("kind", "family"),
+    [(kind, family) for kind, failing in STOCK_FAILS.items() for family in failing],
 )
 def test_stock_fails_where_the_table_says_so(kind: str, family: str) -> None:
     def run() -> Answers:
         model = make(family)
-        return computed(getattr(model_runs, kind), model_runs.with_lora(model) if kind == "gradients" else model)
+        return computed(
+            getattr(model_runs, kind), model_runs.with_lora(model) if kind == "gradients" else model
+        )
 
     with pytest.raises((AttributeError, NotImplementedError, TypeError, ValueError)):
         run()
@@ -128,4 +144,6 @@ def test_every_model_of_mlx_lm_is_in_a_table() -> None:
         for path in Path(mlx_lm.models.__path__[0]).glob("*.py")
         if re.search(r"^class ModelArgs\b", path.read_text(encoding="utf-8"), re.MULTILINE)
     }
-    assert modules == {family.partition(":")[0] for family in families()} | set(WRAPPERS) | set(LEFT_OUT)
+    assert modules == {family.partition(":")[0] for family in families()} | set(WRAPPERS) | set(
+        LEFT_OUT
+    )

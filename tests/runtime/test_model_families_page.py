@@ -15,9 +15,13 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.mark.skipif(mlx_lm.__version__ != MLX_LM, reason=f"the page is about mlx-lm {MLX_LM}")
 @pytest.mark.parametrize("device", ["Metal", "CUDA", "CPU"])
-def test_the_page_is_what_the_benchmark_prints(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_is_what_the_benchmark_prints(
+    device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     families = importlib.import_module("families")
     page = families.PAGE.read_text(encoding="utf-8")
     assert page.startswith(families.INTRODUCTION)
-    assert families.section(device) in page, "run: PYTHONPATH=fixtures python benchmarks/families.py --write"
+    assert families.section(device) in page, (
+        "run: PYTHONPATH=fixtures python benchmarks/families.py --write"
+    )

@@ -30,7 +30,9 @@ def page(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 def test_the_pages_are_what_the_results_say(page: ModuleType) -> None:
     for path, text in page.pages(page.RESULTS).items():
-        assert path.read_text(encoding="utf-8") == text, "run: python benchmarks/performance_page.py"
+        assert path.read_text(encoding="utf-8") == text, (
+            "run: python benchmarks/performance_page.py"
+        )
 
 
 def test_nothing_measured_is_said_with_the_commands(page: ModuleType, tmp_path: Path) -> None:
@@ -73,11 +75,29 @@ def test_routes_have_a_section_on_their_machine(page: ModuleType, tmp_path: Path
         "stock_ms": None,
         "stock_failure": "out of memory",
     }
-    row |= {"plain_failure": None, "ours_failure": None, "over_plain": 1.0, "over_stock": None, "memory_ratio": None}
-    row |= {"plain_peak_mib": 8.0, "stock_peak_mib": None, "ours_peak_mib": 4.0, "error": 1.0, "wrong": True}
+    row |= {
+        "plain_failure": None,
+        "ours_failure": None,
+        "over_plain": 1.0,
+        "over_stock": None,
+        "memory_ratio": None,
+    }
+    row |= {
+        "plain_peak_mib": 8.0,
+        "stock_peak_mib": None,
+        "ours_peak_mib": 4.0,
+        "error": 1.0,
+        "wrong": True,
+    }
     machine = json.loads((page.RESULTS / "grid_cpu.json").read_text(encoding="utf-8"))["machine"]
     machine |= {"device": "NVIDIA H200", "backend": "cuda"}
-    result = {"title": "Routes", "command": "c", "machine": machine, "definitions": ["words"], "rows": [row]}
+    result = {
+        "title": "Routes",
+        "command": "c",
+        "machine": machine,
+        "definitions": ["words"],
+        "rows": [row],
+    }
     (tmp_path / "routes_h200.json").write_text(json.dumps(result), encoding="utf-8")
     text, readme = page.pages(tmp_path).values()
     section = text.partition("## NVIDIA H200")[2]
@@ -88,8 +108,12 @@ def test_routes_have_a_section_on_their_machine(page: ModuleType, tmp_path: Path
 
 
 @pytest.mark.parametrize("rounding", [0.4, 0.01])
-def test_a_difference_as_large_as_the_logits_is_explained(page: ModuleType, tmp_path: Path, rounding: float) -> None:
-    result = json.loads((page.RESULTS / "workflow_chat_gemma_h200.json").read_text(encoding="utf-8"))
+def test_a_difference_as_large_as_the_logits_is_explained(
+    page: ModuleType, tmp_path: Path, rounding: float
+) -> None:
+    result = json.loads(
+        (page.RESULTS / "workflow_chat_gemma_h200.json").read_text(encoding="utf-8")
+    )
     for row in result["rows"]:
         row["rounding"] = rounding
     (tmp_path / "workflow_chat_gemma_h200.json").write_text(json.dumps(result), encoding="utf-8")
@@ -97,14 +121,23 @@ def test_a_difference_as_large_as_the_logits_is_explained(page: ModuleType, tmp_
     assert (CHAOTIC in text) == (rounding == 0.4)
 
 
-def test_the_ratios_of_the_cpu_come_with_the_speed_of_its_products(page: ModuleType, tmp_path: Path) -> None:
+def test_the_ratios_of_the_cpu_come_with_the_speed_of_its_products(
+    page: ModuleType, tmp_path: Path
+) -> None:
     for name in ("grid_cpu.json", "cpu_kernel.json"):
         _, readme = page.pages(tmp_path).values()
         assert "a plain BLAS" not in readme
         result = json.loads((page.RESULTS / name).read_text(encoding="utf-8"))
         for row in result["rows"]:
             # 1 MFLOP in 0.1 ms, which is 10 GFLOP/s.
-            row |= {"batch": 1, "heads": 1, "length": 500, "head_dim": 1, "plain_ms": 0.1, "numpy_gflops": 250.0}
+            row |= {
+                "batch": 1,
+                "heads": 1,
+                "length": 500,
+                "head_dim": 1,
+                "plain_ms": 0.1,
+                "numpy_gflops": 250.0,
+            }
         (tmp_path / name).write_text(json.dumps(result), encoding="utf-8")
     _, readme = page.pages(tmp_path).values()
     assert "it makes 10 GFLOP/s in float32; NumPy's products make 250 on that machine." in readme
@@ -140,7 +173,11 @@ def script(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-SCRIPTS = [path.name for path in (ROOT / "benchmarks").glob("*.py") if "__main__" in path.read_text(encoding="utf-8")]
+SCRIPTS = [
+    path.name
+    for path in (ROOT / "benchmarks").glob("*.py")
+    if "__main__" in path.read_text(encoding="utf-8")
+]
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -149,7 +186,9 @@ def test_help_of_a_script_is_help_alone(name: str) -> None:
     done = script(name, "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"usage: {name} ")
-    assert {path: path.stat().st_mtime_ns for path in (ROOT / "benchmarks" / "results").iterdir()} == before
+    assert {
+        path: path.stat().st_mtime_ns for path in (ROOT / "benchmarks" / "results").iterdir()
+    } == before
 
 
 @cpu_only
@@ -160,7 +199,9 @@ def test_stock_is_not_measured_against_itself() -> None:
 
 
 @pytest.mark.parametrize(("name", "machine"), [("suite.py", "metal"), ("routes.py", "cpu")])
-def test_a_name_that_no_measurement_has_is_told_with_those_there_are(name: str, machine: str) -> None:
+def test_a_name_that_no_measurement_has_is_told_with_those_there_are(
+    name: str, machine: str
+) -> None:
     done = script(name, machine, "--only", "nothing")
     assert (done.returncode, done.stdout) == (2, "")
     assert re.search(r"has 'nothing' in its name: \w", done.stderr)

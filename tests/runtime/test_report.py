@@ -86,7 +86,15 @@ def table(of: Any) -> dict[str, Any]:
 ROUTES = table(NUMBER)
 REASONS = {"type": "array", "items": record(route=TEXT, reason=TEXT, calls=NUMBER)}
 BY_PHASE = {"propertyNames": {"enum": list(PHASES)}}
-LAYER = record(**{"name": TEXT, "class": TEXT, "calls": NUMBER, "routes": ROUTES, "phases": table(ROUTES) | BY_PHASE})
+LAYER = record(
+    **{
+        "name": TEXT,
+        "class": TEXT,
+        "calls": NUMBER,
+        "routes": ROUTES,
+        "phases": table(ROUTES) | BY_PHASE,
+    }
+)
 SCHEMA = record(
     version=TEXT,
     mlx=TEXT,
@@ -108,7 +116,11 @@ def checked(found: Report) -> dict[str, Any]:
     validate(data, SCHEMA)
     parts = [data, *data["phases"].values()]
     for part in parts:
-        assert part["calls"] == sum(part["routes"].values()) == sum(one["calls"] for one in part["reasons"])
+        assert (
+            part["calls"]
+            == sum(part["routes"].values())
+            == sum(one["calls"] for one in part["reasons"])
+        )
     assert data["calls"] == sum(phase["calls"] for phase in data["phases"].values())
     assert data["calls"] == sum(layer["calls"] for layer in data["layers"])
     for layer in data["layers"]:
@@ -131,7 +143,10 @@ def test_prefill_and_decode_of_a_model() -> None:
         "prefill or training": (2, 2),
         "decode": (2, 6),
     }
-    assert [layer["name"] for layer in data["layers"]] == ["model.layers.0.self_attn", "model.layers.1.self_attn"]
+    assert [layer["name"] for layer in data["layers"]] == [
+        "model.layers.0.self_attn",
+        "model.layers.1.self_attn",
+    ]
 
 
 def test_training_of_a_model_that_stays_on_mlx_s_own_function() -> None:
@@ -140,7 +155,9 @@ def test_training_of_a_model_that_stays_on_mlx_s_own_function() -> None:
     with flash_attention_enabled():
         nn.value_and_grad(llama, lambda tokens: llama(tokens).sum())(tokens)
         data = checked(report())
-    assert {phase: part["calls"] for phase, part in data["phases"].items()} == {"prefill or training": 2}
+    assert {phase: part["calls"] for phase, part in data["phases"].items()} == {
+        "prefill or training": 2
+    }
 
 
 def test_training_on_a_device_that_shows_it() -> None:
@@ -172,7 +189,9 @@ def test_text_of_all_phases() -> None:
         {Kind("decode", *native): 30, Kind("training", *lowered): 2, Kind("prefill", *native): 1}
     )
     second: Counter[Kind] = Counter({Kind("training", *lowered): 2, Kind("training", *native): 1})
-    found = Report("0.32.4", "cuda", True, None, 2**30, (Counted("a", "A", first), Counted("b", "A", second)))
+    found = Report(
+        "0.32.4", "cuda", True, None, 2**30, (Counted("a", "A", first), Counted("b", "A", second))
+    )
     assert str(found).splitlines() == [
         "flash attention: 2 attention layers, 36 calls: native 32, lowered 4",
         "  prefill: 1 layer, 1 call",

@@ -1,4 +1,5 @@
-"""The rooms of the runtime: who may import whom, what a program loads, and what a new route touches."""
+"""The rooms of the runtime: who may import whom, what a program loads, and what a new route
+touches."""
 
 from __future__ import annotations
 
@@ -140,5 +141,7 @@ def test_a_route_is_a_class_and_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
         told = report().as_dict()
     planner.forget_plans()
     assert mx.allclose(out, stock, rtol=1e-4, atol=1e-5)
-    assert told["reasons"] == [{"route": "toy", "reason": "it is a toy for head dim 24", "calls": 1}]
+    assert told["reasons"] == [
+        {"route": "toy", "reason": "it is a toy for head dim 24", "calls": 1}
+    ]
     assert explain(q, k, v).route == "toy"

@@ -70,10 +70,16 @@ def test_route_is_as_exact_as_mlx(route: Any, case: Case, dtype: mx.Dtype) -> No
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("case", SOFTCAPPED, ids=str)
-@pytest.mark.parametrize("route", [blockwise, *([cpu_kernel] if on_cpu else [])], ids=lambda route: route.name)
-def test_softcapped_scores_are_as_exact_as_the_definition(route: Any, case: Case, dtype: mx.Dtype) -> None:
+@pytest.mark.parametrize(
+    "route", [blockwise, *([cpu_kernel] if on_cpu else [])], ids=lambda route: route.name
+)
+def test_softcapped_scores_are_as_exact_as_the_definition(
+    route: Any, case: Case, dtype: mx.Dtype
+) -> None:
     call = make(case, dtype)
-    assert_as_exact_as(runner(reference, None, case.softcap), runner(route, case.block_size, case.softcap), call)
+    assert_as_exact_as(
+        runner(reference, None, case.softcap), runner(route, case.block_size, case.softcap), call
+    )
 
 
 @pytest.mark.parametrize("case", CASES[:9:2], ids=str)
@@ -112,7 +118,9 @@ def test_blocks_agree_with_the_reference(data: st.DataObject) -> None:
     groups, key_heads, batch = (data.draw(st.integers(1, 3)) for _ in range(3))
     heads = groups * key_heads
     sizes = [data.draw(st.sampled_from([1, full])) for full in (batch, heads, length, keys)]
-    mask = data.draw(st.sampled_from([None, "causal", *((kind, tuple(sizes)) for kind in ("bool", "additive"))]))
+    mask = data.draw(
+        st.sampled_from([None, "causal", *((kind, tuple(sizes)) for kind in ("bool", "additive"))])
+    )
     case = Case(
         length,
         keys,

@@ -1,5 +1,6 @@
-"""Prefill in pieces and decoding with each cache of mlx-lm, on every route, against float64 attention over the tokens
-that a query may see; the rows of a cache that hold nothing yet, or padding, are poisoned."""
+"""Prefill in pieces and decoding with each cache of mlx-lm, on every route, against float64
+attention over the tokens that a query may see; the rows of a cache that hold nothing yet, or
+padding, are poisoned."""
 
 from __future__ import annotations
 
@@ -46,7 +47,8 @@ POISON = 1e4  # finite: MLX's own attention multiplies masked values by zero
 
 @dataclass
 class Stream:
-    """All tokens of one conversation, [BATCH, heads, total, DIM], in the pieces that they come in."""
+    """All tokens of one conversation, [BATCH, heads, total, DIM], in the pieces that they come
+    in."""
 
     kind: str
     pieces: list[int]
@@ -65,7 +67,9 @@ class Stream:
         ]
         if self.kind.startswith("batched"):
             padded = (mx.arange(total) < mx.array(self.padding)[:, None])[:, None, :, None]
-            self.arrays[1:] = [mx.where(padded, POISON, x).astype(self.dtype) for x in self.arrays[1:]]
+            self.arrays[1:] = [
+                mx.where(padded, POISON, x).astype(self.dtype) for x in self.arrays[1:]
+            ]
         mx.eval(self.arrays)
 
     def seen(self) -> Any:
@@ -111,7 +115,9 @@ def run(stream: Stream) -> mx.array:
         mask = mask_of(stream, cache, length)
         keys, values = cache.update_and_fetch(k, v)
         poison(cache, start + length)
-        answers.append(scaled_dot_product_attention(q + 0, keys, values, cache, scale=DIM**-0.5, mask=mask))
+        answers.append(
+            scaled_dot_product_attention(q + 0, keys, values, cache, scale=DIM**-0.5, mask=mask)
+        )
         start += length
     out = mx.concatenate(answers, axis=2)
     mx.eval(out)
@@ -151,7 +157,9 @@ def wanted(stream: Stream) -> Array:
 def without_padding(stream: Stream, x: Array) -> Array:
     """The rows of the tokens that are no padding, [tokens, HEADS, DIM]."""
     padding = stream.padding if stream.kind.startswith("batched") else [0] * BATCH
-    return np.concatenate([row[:, start:].swapaxes(0, 1) for row, start in zip(x, padding, strict=True)])
+    return np.concatenate(
+        [row[:, start:].swapaxes(0, 1) for row, start in zip(x, padding, strict=True)]
+    )
 
 
 def error_of(stream: Stream, exact: Array) -> float:
@@ -159,7 +167,9 @@ def error_of(stream: Stream, exact: Array) -> float:
 
 
 @pytest.mark.parametrize("kind", CACHES)
-@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(
+    max_examples=12, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
 @given(data=st.data())
 def test_every_route_sees_the_tokens_of_every_cache(kind: str, data: st.DataObject) -> None:
     if kind == "chunked" and tuple(map(int, mlx_lm.__version__.split(".")[:2])) < (0, 32):

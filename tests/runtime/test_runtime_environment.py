@@ -117,7 +117,9 @@ def test_route_and_report_on_stderr(script: Path, plain: str) -> None:
 
 def test_report_as_json(script: Path, tmp_path: Path) -> None:
     path = tmp_path / "report.json"
-    done = run(script, "--flash-block-size", "64", MLX_FLASH_BLOCK_SIZE="8", MLX_FLASH_REPORT=str(path))
+    done = run(
+        script, "--flash-block-size", "64", MLX_FLASH_BLOCK_SIZE="8", MLX_FLASH_REPORT=str(path)
+    )
     assert "block size 64" in done.stderr
     report = json.loads(path.read_text(encoding="utf-8"))
     assert report["enabled"] is True
@@ -155,7 +157,9 @@ def test_block_size_variable(script: Path) -> None:
         ),
     ],
 )
-def test_bad_variable_is_one_line_and_status_2(script: Path, variable: str, value: str, message: str) -> None:
+def test_bad_variable_is_one_line_and_status_2(
+    script: Path, variable: str, value: str, message: str
+) -> None:
     done = run(script, **{variable: value})
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"{variable}: {message}\n"
@@ -164,7 +168,9 @@ def test_bad_variable_is_one_line_and_status_2(script: Path, variable: str, valu
 def test_bad_flag_is_argparse_s_error(script: Path) -> None:
     done = run(script, "--flash-block-size", "7")
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].endswith("argument --flash-block-size: 7 is not a positive multiple of 8")
+    assert done.stderr.splitlines()[-1].endswith(
+        "argument --flash-block-size: 7 is not a positive multiple of 8"
+    )
 
 
 def changed(script: Path, tmp_path: Path, first_lines: str) -> Path:
@@ -177,9 +183,12 @@ def changed(script: Path, tmp_path: Path, first_lines: str) -> Path:
 def test_unknown_mlx_warns_once_and_leaves_attention_alone(
     script: Path, tmp_path: Path, plain: str, version: str
 ) -> None:
-    # The version string is all that the package has to go by, so changing it is what an unknown MLX looks like.
+    # The version string is all that the package has to go by, so changing it is what an unknown
+    # MLX looks like.
     again = "import atexit\n@atexit.register\ndef last():\n    enable_flash_attention()\n"
-    done = run(changed(script, tmp_path, f"import mlx.core\nmlx.core.__version__ = {version!r}\n" + again))
+    done = run(
+        changed(script, tmp_path, f"import mlx.core\nmlx.core.__version__ = {version!r}\n" + again)
+    )
     assert (done.returncode, done.stdout) == (0, plain)
     assert done.stderr == (
         f"flash attention: off: mlx {version} is not a version this package knows (0.31 up to, not including, 0.33)\n"
@@ -187,7 +196,11 @@ def test_unknown_mlx_warns_once_and_leaves_attention_alone(
 
 
 def test_a_known_development_version_is_on(script: Path, tmp_path: Path) -> None:
-    done = run(changed(script, tmp_path, "import mlx.core\nmlx.core.__version__ = '0.32.5.dev20260101+abc'\n"))
+    done = run(
+        changed(
+            script, tmp_path, "import mlx.core\nmlx.core.__version__ = '0.32.5.dev20260101+abc'\n"
+        )
+    )
     assert done.stderr.startswith("flash attention: on (mlx 0.32.5.dev20260101+abc")
 
 
@@ -197,9 +210,7 @@ def test_without_the_runtime_the_script_runs(script: Path, tmp_path: Path, plain
 
 
 def test_an_application_s_logging_decides(script: Path, tmp_path: Path) -> None:
-    configured = (
-        "import logging, sys\nlogging.basicConfig(level={}, stream=sys.stdout, format='%(name)s %(message)s')\n"
-    )
+    configured = "import logging, sys\nlogging.basicConfig(level={}, stream=sys.stdout, format='%(name)s %(message)s')\n"
     done = run(changed(script, tmp_path, configured.format("'INFO'")))
     assert done.stderr == ""
     assert done.stdout.startswith("mlx_flash_runtime flash attention: on")
@@ -209,7 +220,8 @@ def test_an_application_s_logging_decides(script: Path, tmp_path: Path) -> None:
 
 def test_a_forked_child_leaves_the_report_to_its_parent(script: Path, tmp_path: Path) -> None:
     forking = changed(script, tmp_path, "")
-    # Some releases of MLX hang in a child's own exit, so the child does of it only what is tested here.
+    # Some releases of MLX hang in a child's own exit, so the child does of it only what is tested
+    # here.
     fork = (
         "import atexit, os\npid = os.fork()\nif pid == 0:\n    atexit._run_exitfuncs()\n    os._exit(0)\n"
         "os.waitpid(pid, 0)\n"

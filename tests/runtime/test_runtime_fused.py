@@ -22,8 +22,8 @@ VECTOR = frozenset({64, 96, 128})
 
 
 class Facts(NamedTuple):
-    """Head dims with a fused kernel: of many queries, of one query, of a gradient, and where MLX has to be forced; and
-    whether one query has a kernel for head dim 192 with values of 128."""
+    """Head dims with a fused kernel: of many queries, of one query, of a gradient, and where MLX
+    has to be forced; and whether one query has a kernel for head dim 192 with values of 128."""
 
     prefill: frozenset[int]
     decode: frozenset[int]
@@ -45,7 +45,10 @@ FACTS = {
         ("cuda", release): Facts(UP_TO_128, VECTOR, UP_TO_128, NONE, False)
         for release in ((0, 31, 0), (0, 32, 2), (0, 32, 4))
     },
-    **{("cpu", release): Facts(NONE, NONE, NONE, NONE, False) for release in ((0, 31, 0), (0, 32, 2), (0, 32, 4))},
+    **{
+        ("cpu", release): Facts(NONE, NONE, NONE, NONE, False)
+        for release in ((0, 31, 0), (0, 32, 2), (0, 32, 4))
+    },
 }
 PREFILL = Problem(1, 16, 8, 1024, 1024, 64, 64, dtype="bfloat16", mask="causal")
 DECODE = replace(PREFILL, query_length=1, mask="none")
@@ -66,7 +69,9 @@ def test_head_dims_of_a_release(backend: str, release: tuple[int, ...]) -> None:
         (replace(PREFILL, training=True), facts.training),
     ):
         assert {dim for dim, case in dims(base).items() if is_fused(case, device)[0]} == wanted
-    assert {dim for dim, case in dims(PREFILL).items() if is_fused_if_forced(case, device)} == facts.forced
+    assert {
+        dim for dim, case in dims(PREFILL).items() if is_fused_if_forced(case, device)
+    } == facts.forced
     mixed = replace(DECODE, head_dim=192, value_head_dim=128)
     assert is_fused(mixed, device)[0] == facts.decode_192_128
     assert frozenset(fused_head_dims(device)) == facts.prefill
@@ -81,9 +86,10 @@ def test_cuda_without_cudnn_has_the_kernel_for_few_queries_alone(without: Any) -
 
 
 def test_the_releases_around_the_known_ones_are_unknown() -> None:
-    assert [is_known(release) for release in ((0, 30, 6), (0, 31, 0), (0, 32, 9), (0, 33, 0), (1, 0), ())] == [
-        *(False, True, True, False, False, False)
-    ]
+    assert [
+        is_known(release)
+        for release in ((0, 30, 6), (0, 31, 0), (0, 32, 9), (0, 33, 0), (1, 0), ())
+    ] == [*(False, True, True, False, False, False)]
 
 
 def test_forced_is_mlx_s_own_call_with_one_more_word(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +99,9 @@ def test_forced_is_mlx_s_own_call_with_one_more_word(monkeypatch: pytest.MonkeyP
 
     def spy(*arrays: mx.array, **options: object) -> mx.array:
         seen.append(options)
-        return original(*arrays, **{name: x for name, x in options.items() if name != "force_fused"})
+        return original(
+            *arrays, **{name: x for name, x in options.items() if name != "force_fused"}
+        )
 
     original = stock.attention
     monkeypatch.setattr(stock, "attention", spy)

@@ -1,4 +1,5 @@
-"""The rewritings, on faked GPUs: MLX's own call at their end is exact on any device, only slower here."""
+"""The rewritings, on faked GPUs: MLX's own call at their end is exact on any device, only slower
+here."""
 
 from __future__ import annotations
 
@@ -40,7 +41,9 @@ def calls_of_mlx(monkeypatch: pytest.MonkeyPatch) -> list[Problem]:
     seen: list[Problem] = []
     original = stock.attention
 
-    def spy(q: mx.array, k: mx.array, v: mx.array, *, mask: Any, sinks: Any, **rest: Any) -> mx.array:
+    def spy(
+        q: mx.array, k: mx.array, v: mx.array, *, mask: Any, sinks: Any, **rest: Any
+    ) -> mx.array:
         problem = Problem.of(q, k, v, mask, sinks)
         assert problem is not None
         seen.append(problem)
@@ -57,7 +60,9 @@ def on(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
 CASES = {
     "window": Case(300, 300, heads=4, mask=("window", (40,)), **HALF),
     "window of one": Case(130, 130, mask=("window", (1,)), **HALF),
-    "window, keys before": Case(140, 300, heads=4, key_heads=1, batch=2, mask=("window", (33,)), sinks=True, **HALF),
+    "window, keys before": Case(
+        140, 300, heads=4, key_heads=1, batch=2, mask=("window", (33,)), sinks=True, **HALF
+    ),
     "window, some keys before": Case(140, 150, batch=2, mask=("window", (33,)), **HALF),
     "window, one query": Case(1, 300, heads=4, batch=2, mask=("window", (33,)), sinks=True, **HALF),
     "window, few queries": Case(20, 300, heads=4, mask=("window", (33,)), **HALF),
@@ -80,16 +85,23 @@ def test_cuda_gets_calls_that_are_fused_there(
     on(CUDA, monkeypatch)
     call = make(case, mx.bfloat16)
     q, k, v = call.primals[:3]
-    problem = Problem.of(q, k, v, call.mask, call.primals[-1] if call.sinks else None, training=training)
+    problem = Problem.of(
+        q, k, v, call.mask, call.primals[-1] if call.sinks else None, training=training
+    )
     assert problem is not None
     assert lowered.holds(problem, CUDA)[0]
     if problem.mask == "bool":
-        # What a query without any key answers is as in MLX; nobody may ask for the gradient of that.
-        seen = mx.broadcast_to(call.mask, (case.batch, case.heads, case.query_length, case.key_length))
+        # What a query without any key answers is as in MLX; nobody may ask for the gradient of
+        # that.
+        seen = mx.broadcast_to(
+            call.mask, (case.batch, case.heads, case.query_length, case.key_length)
+        )
         call.cotangent = mx.where(seen.any(axis=-1, keepdims=True), call.cotangent, 0)
     independent = runner(reference, None) if call.sinks and not on_cpu else mlx
     assert_as_exact_as(independent, runner(lowered, 48, training=training), call)
-    ours = [replace(one, training=training, sinks=one.sinks and not training) for one in calls_of_mlx]
+    ours = [
+        replace(one, training=training, sinks=one.sinks and not training) for one in calls_of_mlx
+    ]
     assert ours
     assert all(is_fused(one, CUDA)[0] and one.mask != "bool" for one in ours)
 
@@ -103,7 +115,9 @@ TRAINING = {
     "causal, keys before": Case(70, 100, heads=4, mask="causal", **HALF),
     "dense": Case(70, 100, heads=4, key_heads=1, **HALF),
     "sinks": Case(128, 128, heads=4, mask="causal", sinks=True, **HALF),
-    "everything": Case(70, 100, heads=4, mask=("bool", (70, 100)), sinks=True, head_dim=20, value_head_dim=28),
+    "everything": Case(
+        70, 100, heads=4, mask=("bool", (70, 100)), sinks=True, head_dim=20, value_head_dim=28
+    ),
 }
 
 
@@ -119,7 +133,15 @@ def test_cuda_trains_on_its_fused_kernels(
 
 
 @pytest.mark.parametrize(
-    "name", ["window", "window, keys before", "window, one query", "window, few queries", "packed", "prefix"]
+    "name",
+    [
+        "window",
+        "window, keys before",
+        "window, one query",
+        "window, few queries",
+        "packed",
+        "prefix",
+    ],
 )
 def test_metal_gets_structures_without_their_arrays(
     name: str, monkeypatch: pytest.MonkeyPatch, calls_of_mlx: list[Problem]
@@ -129,7 +151,10 @@ def test_metal_gets_structures_without_their_arrays(
     call = make(case, mx.float32)
     assert_as_exact_as(mlx, runner(lowered, 64), call)
     assert all(is_fused(one, METAL)[0] for one in calls_of_mlx)
-    assert all(one.score_count < case.batch * case.heads * case.query_length * case.key_length for one in calls_of_mlx)
+    assert all(
+        one.score_count < case.batch * case.heads * case.query_length * case.key_length
+        for one in calls_of_mlx
+    )
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -138,7 +163,9 @@ def test_any_window_in_any_chunks(data: st.DataObject) -> None:
     length = data.draw(st.integers(2, 120))
     keys = length + data.draw(st.integers(0, 120))
     size, chunk = data.draw(st.integers(1, keys - 1)), 8 * data.draw(st.integers(1, 8))
-    case = Case(length, keys, heads=2, key_heads=1, head_dim=64, value_head_dim=64, mask=("window", (size,)))
+    case = Case(
+        length, keys, heads=2, key_heads=1, head_dim=64, value_head_dim=64, mask=("window", (size,))
+    )
     call = make(case, mx.float32, seed=data.draw(st.integers(0, 100)))
     with pytest.MonkeyPatch.context() as patch:
         on(METAL, patch)
@@ -146,7 +173,9 @@ def test_any_window_in_any_chunks(data: st.DataObject) -> None:
 
 
 def problem(length: int = 8192, **changes: Any) -> Problem:
-    return replace(Problem(1, 16, 8, length, length, 64, 64, dtype="bfloat16", mask="causal"), **changes)
+    return replace(
+        Problem(1, 16, 8, length, length, 64, 64, dtype="bfloat16", mask="causal"), **changes
+    )
 
 
 @pytest.mark.parametrize(
@@ -161,11 +190,27 @@ def problem(length: int = 8192, **changes: Any) -> Problem:
         (METAL, problem(head_dim=160, value_head_dim=160), None),
         (METAL, problem(mask="window", structure=Window(1024)), "its window folded into the batch"),
         (METAL, problem(mask="window", structure=Window(4097)), None),  # more than half of the keys
-        (METAL, problem(1, key_length=8192, mask="window", structure=Window(1024)), "its keys cut down to its window"),
-        (CUDA, problem(1, key_length=8192, mask="window", structure=Window(1024)), "its keys cut down to its window"),
+        (
+            METAL,
+            problem(1, key_length=8192, mask="window", structure=Window(1024)),
+            "its keys cut down to its window",
+        ),
+        (
+            CUDA,
+            problem(1, key_length=8192, mask="window", structure=Window(1024)),
+            "its keys cut down to its window",
+        ),
         (CUDA, problem(1, key_length=1500, mask="window", structure=Window(1024)), None),
-        (METAL, problem(mask="segments", structure=Segments((4096, 4096))), "its packed documents taken one by one"),
-        (METAL, problem(mask="prefix", structure=Prefix(100)), "its prefix and the rest taken apart"),
+        (
+            METAL,
+            problem(mask="segments", structure=Segments((4096, 4096))),
+            "its packed documents taken one by one",
+        ),
+        (
+            METAL,
+            problem(mask="prefix", structure=Prefix(100)),
+            "its prefix and the rest taken apart",
+        ),
         (CUDA, problem(mask="bool", mask_shape=(8192, 8192)), "its mask added in its own shape"),
         (CUDA, problem(mask="bool", mask_shape=(1, 16, 8192, 8192)), None),
         (METAL, problem(mask="bool", mask_shape=(8192, 8192)), None),
@@ -174,7 +219,9 @@ def problem(length: int = 8192, **changes: Any) -> Problem:
         (CUDA, problem(8100, mask="additive", mask_shape=(8100, 8100), training=True), None),
     ],
 )
-def test_a_rewriting_is_taken_where_it_pays(device: Device, case: Problem, does: str | None) -> None:
+def test_a_rewriting_is_taken_where_it_pays(
+    device: Device, case: Problem, does: str | None
+) -> None:
     taken = lowered.holds(case, device)[0] and lowered.pays(case, device)[0]
     assert taken == (does is not None)
     if does:

@@ -1,4 +1,5 @@
-"""Real layers and models, patched against unpatched, and the names that the report gives their layers."""
+"""Real layers and models, patched against unpatched, and the names that the report gives their
+layers."""
 
 from __future__ import annotations
 
@@ -41,7 +42,9 @@ def model() -> Model:
 TOKENS = mx.array([[(7 * i) % 64 for i in range(30)]])
 
 
-def both(function: Callable[[], Any], route: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any]:
+def both(
+    function: Callable[[], Any], route: str, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Any, Any]:
     """What `function` returns unpatched and patched, computed."""
     plain = function()
     mx.eval(plain)
@@ -57,10 +60,15 @@ def layer_calls() -> dict[str, dict[str, int]]:
 
 
 @pytest.mark.parametrize("route", ROUTES)
-def test_llama_prefill_and_decode(route: str, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_llama_prefill_and_decode(
+    route: str, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def logits() -> mx.array:
         cache = make_prompt_cache(model)
-        steps = [model(TOKENS[:, :20], cache=cache), *(model(TOKENS[:, i : i + 1], cache=cache) for i in range(20, 25))]
+        steps = [
+            model(TOKENS[:, :20], cache=cache),
+            *(model(TOKENS[:, i : i + 1], cache=cache) for i in range(20, 25)),
+        ]
         return mx.concatenate(steps, axis=1)
 
     plain, patched = both(logits, route, monkeypatch)
@@ -70,12 +78,16 @@ def test_llama_prefill_and_decode(route: str, model: Model, monkeypatch: pytest.
 
 @pytest.mark.parametrize("checkpointed", [False, True])
 @pytest.mark.parametrize("route", ROUTES)
-def test_llama_lora_gradients(route: str, checkpointed: bool, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_llama_lora_gradients(
+    route: str, checkpointed: bool, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model.freeze()
     linear_to_lora_layers(model, LAYERS, {"rank": 2, "scale": 2.0, "dropout": 0.0})
     # lora_b is zero at first, which would hide half of the gradients.
     named = tree_flatten(model.trainable_parameters())
-    model.load_weights([(name, mx.random.normal(weight.shape) * 0.1) for name, weight in named], strict=False)
+    model.load_weights(
+        [(name, mx.random.normal(weight.shape) * 0.1) for name, weight in named], strict=False
+    )
     if checkpointed:  # mlx-lm changes the class of the layers: monkeypatch puts it back
         monkeypatch.setattr(TransformerBlock, "__call__", TransformerBlock.__call__)
         grad_checkpoint(model.layers[0])
@@ -92,7 +104,9 @@ def test_llama_lora_gradients(route: str, checkpointed: bool, model: Model, monk
         assert mx.abs(gradient).max().item() > 0, name
         assert mx.allclose(gradient, own[name], rtol=1e-3, atol=1e-5), name
     # A checkpoint runs each layer once more, without the model on the stack.
-    assert layer_calls() == {f"model.layers.{i}.self_attn": {route: 1 + checkpointed} for i in range(LAYERS)}
+    assert layer_calls() == {
+        f"model.layers.{i}.self_attn": {route: 1 + checkpointed} for i in range(LAYERS)
+    }
 
 
 def self_attention(x: mx.array) -> tuple[nn.Module, Callable[[nn.Module], mx.array]]:
@@ -106,11 +120,15 @@ def cross_attention(x: mx.array) -> tuple[nn.Module, Callable[[nn.Module], mx.ar
 
 
 def encoder(x: mx.array) -> tuple[nn.Module, Callable[[nn.Module], mx.array]]:
-    return nn.TransformerEncoder(num_layers=2, dims=32, num_heads=4, mlp_dims=32), lambda layer: layer(x, MASK)
+    return nn.TransformerEncoder(
+        num_layers=2, dims=32, num_heads=4, mlp_dims=32
+    ), lambda layer: layer(x, MASK)
 
 
 def encoder_and_decoder(x: mx.array) -> tuple[nn.Module, Callable[[nn.Module], mx.array]]:
-    layer = nn.Transformer(32, 4, num_encoder_layers=1, num_decoder_layers=1, mlp_dims=32, dropout=0.0)
+    layer = nn.Transformer(
+        32, 4, num_encoder_layers=1, num_decoder_layers=1, mlp_dims=32, dropout=0.0
+    )
     return layer, lambda layer: layer(x, x[:, ::-1], None, MASK, None)
 
 
@@ -122,9 +140,13 @@ def alibi(x: mx.array) -> tuple[nn.Module, Callable[[nn.Module], mx.array]]:
 MASK = nn.MultiHeadAttention.create_additive_causal_mask(30)
 
 
-@pytest.mark.parametrize("make", [self_attention, cross_attention, encoder, encoder_and_decoder, alibi])
+@pytest.mark.parametrize(
+    "make", [self_attention, cross_attention, encoder, encoder_and_decoder, alibi]
+)
 @pytest.mark.parametrize("route", [*ROUTES, "query_blocks"])
-def test_layers_of_mlx(route: str, make: Callable[[mx.array], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_layers_of_mlx(
+    route: str, make: Callable[[mx.array], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     mx.random.seed(3)
     layer, forward = make(mx.random.normal((2, 30, 32)))
 
@@ -137,7 +159,9 @@ def test_layers_of_mlx(route: str, make: Callable[[mx.array], Any], monkeypatch:
     assert own_value.item() == pytest.approx(value.item(), rel=1e-4)
     own = dict(tree_flatten(own_gradients))
     for name, gradient in tree_flatten(gradients):
-        assert mx.allclose(gradient, own[name], rtol=1e-3, atol=1e-4 * mx.abs(gradient).max().item()), name
+        assert mx.allclose(
+            gradient, own[name], rtol=1e-3, atol=1e-4 * mx.abs(gradient).max().item()
+        ), name
     names = layer_calls()
     assert names
     assert all(routes == {route: 1} for routes in names.values())
@@ -164,7 +188,10 @@ def test_a_call_outside_any_module_is_named_by_its_line() -> None:
     here = f"{__file__.rpartition('/')[2]}:{code.co_firstlineno + 1} attend"
     names = layer_calls()
     assert names[here] == {"cpu_kernel" if on_cpu else "unfused": 2}
-    assert [name.split()[1] for name in names] == ["attend", "test_a_call_outside_any_module_is_named_by_its_line"]
+    assert [name.split()[1] for name in names] == [
+        "attend",
+        "test_a_call_outside_any_module_is_named_by_its_line",
+    ]
 
 
 def test_a_model_built_again_goes_on_counting() -> None:

@@ -26,7 +26,8 @@ from mlx_flash_runtime import (
 )
 from mlx_flash_runtime.patching import patch, state
 
-# In a tuple: the patch replaces the names that modules have for MLX's function, this module's included.
+# In a tuple: the patch replaces the names that modules have for MLX's function, this module's
+# included.
 STOCK = (mx.fast.scaled_dot_product_attention,)
 
 
@@ -100,7 +101,9 @@ def test_a_binding_out_of_reach_runs_on_mlx_after_disable(qkv: list[mx.array]) -
     assert report().as_dict()["calls"] == 0
 
 
-def test_a_patch_on_top_of_ours_survives(qkv: list[mx.array], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_patch_on_top_of_ours_survives(
+    qkv: list[mx.array], monkeypatch: pytest.MonkeyPatch
+) -> None:
     enable_flash_attention()
     ours = current()
     calls = []
@@ -143,7 +146,9 @@ def test_exported_functions_have_mlx_s_own_attention(qkv: list[mx.array], tmp_pa
     assert (mx.export_function, mx.exporter) == originals
 
 
-def test_an_exported_function_s_arguments_have_any_name(qkv: list[mx.array], tmp_path: Path) -> None:
+def test_an_exported_function_s_arguments_have_any_name(
+    qkv: list[mx.array], tmp_path: Path
+) -> None:
     def scaled(x: mx.array, function: mx.array, file: mx.array) -> mx.array:
         return x * function + file
 
@@ -171,7 +176,9 @@ def test_pauses_of_two_threads_overlap() -> None:
         assert patch.active() is planner is state.planner
 
 
-def test_the_patch_may_change_inside_of_an_exported_function(qkv: list[mx.array], tmp_path: Path) -> None:
+def test_the_patch_may_change_inside_of_an_exported_function(
+    qkv: list[mx.array], tmp_path: Path
+) -> None:
     originals = mx.export_function, mx.exporter
 
     def attend(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
@@ -217,7 +224,10 @@ def test_flash_block_size_is_an_argparse_type(capsys: pytest.CaptureFixture[str]
         with pytest.raises(SystemExit) as exit_:
             parser.parse_args([f"--flash-block-size={text}"])
         assert exit_.value.code == 2
-        assert f"argument --flash-block-size: {text} is not a positive multiple of 8" in capsys.readouterr().err
+        assert (
+            f"argument --flash-block-size: {text} is not a positive multiple of 8"
+            in capsys.readouterr().err
+        )
 
 
 def arguments(qkv: list[mx.array]) -> list[tuple[list[Any], dict[str, Any]]]:
@@ -235,7 +245,9 @@ def arguments(qkv: list[mx.array]) -> list[tuple[list[Any], dict[str, Any]]]:
 
 
 @pytest.mark.parametrize("route", ["unfused", "blockwise", "reference"])
-def test_every_form_of_call_works(route: str, qkv: list[mx.array], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_form_of_call_works(
+    route: str, qkv: list[mx.array], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MLX_FLASH_ROUTE", route)
     enable_flash_attention()
     for args, kwargs in arguments(qkv):
@@ -268,7 +280,9 @@ def wrong_arguments(qkv: list[mx.array]) -> list[tuple[list[Any], dict[str, Any]
 
 
 @pytest.mark.parametrize("route", ["unfused", "blockwise"])
-def test_errors_are_those_of_mlx(route: str, qkv: list[mx.array], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_are_those_of_mlx(
+    route: str, qkv: list[mx.array], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MLX_FLASH_ROUTE", route)
     enable_flash_attention()
     for args, kwargs in arguments(qkv):  # so that good plans for these shapes are known already
@@ -281,10 +295,14 @@ def test_errors_are_those_of_mlx(route: str, qkv: list[mx.array], monkeypatch: p
         assert str(own.value).splitlines()[0] == str(wanted.value).splitlines()[0]
 
 
-def test_flash_attention_needs_no_patch(qkv: list[mx.array], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flash_attention_needs_no_patch(
+    qkv: list[mx.array], monkeypatch: pytest.MonkeyPatch
+) -> None:
     wanted = STOCK[0](*qkv, scale=0.25, mask="causal")
     monkeypatch.setenv("MLX_FLASH_ROUTE", "blockwise")
-    assert mx.allclose(flash_attention(*qkv, scale=0.25, mask="causal", block_size=8), wanted, atol=1e-6)
+    assert mx.allclose(
+        flash_attention(*qkv, scale=0.25, mask="causal", block_size=8), wanted, atol=1e-6
+    )
     assert report().as_dict()["routes"] == {"blockwise": 1}
     number = np.float64(0.25)
     assert mx.allclose(flash_attention(*qkv, scale=number, mask="causal"), wanted, atol=1e-6)
@@ -302,11 +320,16 @@ def test_a_traced_scale_is_refused_as_by_mlx(qkv: list[mx.array]) -> None:
         return current()(*qkv, scale=scale)  # type: ignore[no-any-return]
 
     for enabled in (False, True):
-        with flash_attention_enabled(enabled), pytest.raises(TypeError, match="incompatible function arguments"):
+        with (
+            flash_attention_enabled(enabled),
+            pytest.raises(TypeError, match="incompatible function arguments"),
+        ):
             scaled(mx.array(0.5))
 
 
-def test_names_of_modules_that_are_called_much_like_this_package(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_of_modules_that_are_called_much_like_this_package(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     module = ModuleType("mlx_flash_runtime_helpers")
     module.__dict__.update(sdpa=STOCK[0])
     monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -339,7 +362,9 @@ def test_threads_share_the_patch_and_lose_no_calls(qkv: list[mx.array]) -> None:
     assert current() is STOCK[0]
 
 
-def test_a_module_that_loads_lazily_is_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_module_that_loads_lazily_is_not_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "loads_lazily.py").write_text("raise AssertionError('loaded')\n", encoding="utf-8")
     spec = importlib.util.spec_from_file_location("loads_lazily", tmp_path / "loads_lazily.py")
     assert spec is not None

@@ -15,8 +15,12 @@ from mlx_flash_runtime.settings import Settings
 from mlx_flash_runtime.stock.release import mlx_release
 
 
-def problem(length: int = 1024, keys: int | None = None, head_dim: int = 64, **changes: Any) -> Problem:
-    base = Problem(1, 16, 8, length, keys or length, head_dim, head_dim, dtype="bfloat16", mask="causal")
+def problem(
+    length: int = 1024, keys: int | None = None, head_dim: int = 64, **changes: Any
+) -> Problem:
+    base = Problem(
+        1, 16, 8, length, keys or length, head_dim, head_dim, dtype="bfloat16", mask="causal"
+    )
     return replace(base, **changes)
 
 
@@ -36,9 +40,17 @@ FUSED = "MLX has a fused kernel"
         (METAL_31, problem(96, head_dim=96), "no fused kernel for this head dim,"),
         (METAL, problem(head_dim=256), "no fused kernel for this head dim,"),
         (METAL, problem(1, 4096, head_dim=256), FUSED),
-        (METAL, problem(8, 4096, head_dim=80), "no fused kernel for this head dim with few queries"),
+        (
+            METAL,
+            problem(8, 4096, head_dim=80),
+            "no fused kernel for this head dim with few queries",
+        ),
         (METAL, problem(1, 4096, head_dim=192, value_head_dim=128), FUSED),
-        (METAL_31, problem(1, 4096, head_dim=192, value_head_dim=128), "this head dim with few queries"),
+        (
+            METAL_31,
+            problem(1, 4096, head_dim=192, value_head_dim=128),
+            "this head dim with few queries",
+        ),
         (METAL, problem(head_dim=192, value_head_dim=128), "values of another head dim"),
         (METAL, problem(1024, 512), "a causal mask over more queries than keys"),
         (METAL, problem(1024, 512, mask="none"), FUSED),
@@ -57,7 +69,9 @@ FUSED = "MLX has a fused kernel"
         (CUDA, problem(1024, 512, training=True), "a causal mask over more queries than keys"),
     ],
 )
-def test_mlx_stays_where_it_is_fused_and_where_nothing_is_faster(device: Device, case: Problem, reason: str) -> None:
+def test_mlx_stays_where_it_is_fused_and_where_nothing_is_faster(
+    device: Device, case: Problem, reason: str
+) -> None:
     name, why = route(device, case)
     assert name == ("native" if reason == FUSED else "unfused")
     assert reason in why
@@ -137,7 +151,10 @@ def test_a_kernel_that_metal_avoids_is_taken_where_scores_do_not_fit() -> None:
         (problem(2048, dtype="float32", head_dim=256), "cuda_kernel"),
         (problem(256, dtype="float32", head_dim=256, mask="none"), "cuda_kernel"),
         (problem(512, dtype="float32", head_dim=256, mask="none"), "unfused"),
-        (problem(8192, dtype="float32", head_dim=60), "unfused"),  # MLX multiplies those in float32 proper
+        (
+            problem(8192, dtype="float32", head_dim=60),
+            "unfused",
+        ),  # MLX multiplies those in float32 proper
         (problem(8, 64, dtype="float32", head_dim=80), "unfused"),
         (problem(8192, head_dim=256), "cuda_kernel"),
         (problem(1024, head_dim=256, mask="none"), "cuda_kernel"),
@@ -171,7 +188,10 @@ def test_cuda_takes_its_kernel_where_it_was_measured_faster(case: Problem, name:
         (problem(64, mask="bool", mask_shape=(64, 64)), "cuda_kernel"),
         (problem(8192, mask="bool", mask_shape=(8192, 8192)), "cuda_kernel"),
         (problem(512, mask="additive", mask_shape=(512, 512)), "native"),
-        (problem(2048, mask="bool", mask_shape=(2048, 2048), head_dim=36), "lowered"),  # rows are no whole chunks
+        (
+            problem(2048, mask="bool", mask_shape=(2048, 2048), head_dim=36),
+            "lowered",
+        ),  # rows are no whole chunks
         (problem(8192, head_dim=256), "cuda_kernel"),
         (problem(8192, head_dim=256, mask="none"), "cuda_kernel"),
         (problem(2048, head_dim=192, value_head_dim=128, mask="none"), "cuda_kernel"),
@@ -189,7 +209,10 @@ def test_a_gpu_with_products_of_warpgroups_takes_it_for_more(case: Problem, name
 def test_windows_run_on_a_kernel_that_skips_what_they_hide(head_dim: int) -> None:
     masks = {"mask": "window", "mask_shape": (8192, 8192), "structure": Window(512)}
     window = problem(8192, head_dim=head_dim, **masks)
-    assert route(KERNEL, window) == ("cuda_kernel", "one kernel on tensor cores, without scores in memory")
+    assert route(KERNEL, window) == (
+        "cuda_kernel",
+        "one kernel on tensor cores, without scores in memory",
+    )
     assert route(KERNEL_80, window)[0] == ("cuda_kernel" if head_dim == 256 else "lowered")
     assert route(KERNEL_80, replace(window, dtype="float32"))[0] == (
         "query_blocks" if head_dim == 256 else "cuda_kernel"
@@ -231,7 +254,13 @@ def test_block_size_is_the_user_s_where_there_are_blocks() -> None:
 
 @pytest.mark.parametrize(
     ("version", "release"),
-    [("0.32.4", (0, 32, 4)), ("0.32.5.dev2026+ab", (0, 32, 5)), ("0.33", (0, 33)), ("next", ()), ("1.2rc1", (1,))],
+    [
+        ("0.32.4", (0, 32, 4)),
+        ("0.32.5.dev2026+ab", (0, 32, 5)),
+        ("0.33", (0, 33)),
+        ("next", ()),
+        ("1.2rc1", (1,)),
+    ],
 )
 def test_release_of_a_version(version: str, release: tuple[int, ...]) -> None:
     assert mlx_release(version) == release

@@ -36,8 +36,12 @@ def kernel_calls(monkeypatch: pytest.MonkeyPatch) -> list[Problem]:
     return asked
 
 
-def test_a_new_shape_runs_without_cudnn_until_planning_for_it_is_worth_it(kernel_calls: list[Problem]) -> None:
-    q, k, v = (mx.random.normal((1, 2, 300, 64), mx.bfloat16, key=mx.random.key(i)) for i in range(3))
+def test_a_new_shape_runs_without_cudnn_until_planning_for_it_is_worth_it(
+    kernel_calls: list[Problem],
+) -> None:
+    q, k, v = (
+        mx.random.normal((1, 2, 300, 64), mx.bfloat16, key=mx.random.key(i)) for i in range(3)
+    )
     patch.install(Planner(Settings(True)))
     long = [mx.zeros((1, 64, 2048, 128), mx.bfloat16)] * 3
     longest = [mx.zeros((1, 64, 32768, 128), mx.bfloat16)] * 3
@@ -58,14 +62,22 @@ def test_a_new_shape_runs_without_cudnn_until_planning_for_it_is_worth_it(kernel
 
 
 def test_a_gradient_at_a_new_shape_is_mlx_s(kernel_calls: list[Problem]) -> None:
-    q, k, v = (mx.random.normal((1, 32, 512, 128), mx.bfloat16, key=mx.random.key(i)) for i in range(3))
+    q, k, v = (
+        mx.random.normal((1, 32, 512, 128), mx.bfloat16, key=mx.random.key(i)) for i in range(3)
+    )
 
     def loss(q: mx.array) -> mx.array:
-        return mx.fast.scaled_dot_product_attention(q, k, v, scale=0.3, mask="causal").astype(mx.float32).sum()
+        return (
+            mx.fast.scaled_dot_product_attention(q, k, v, scale=0.3, mask="causal")
+            .astype(mx.float32)
+            .sum()
+        )
 
     wanted = mx.grad(loss)(q)
     patch.install(Planner(Settings(True)))
-    assert mx.allclose(mx.grad(loss)(q), wanted, rtol=2e-2, atol=2e-2)  # on a GPU its sums vary from run to run
+    assert mx.allclose(
+        mx.grad(loss)(q), wanted, rtol=2e-2, atol=2e-2
+    )  # on a GPU its sums vary from run to run
 
 
 def arrays(length: int, dtype: mx.Dtype = mx.float32) -> list[mx.array]:
@@ -94,7 +106,9 @@ def test_a_decoded_token_is_planned_like_the_one_before_as_long_as_mlx_gets_it()
 
     def decode(planner: Planner, length: int, **changes: Any) -> Any:
         k = keys[:, :, :length]
-        return planner.lookup(q, changes.get("k", k), changes.get("v", k), changes.get("mask"), None)
+        return planner.lookup(
+            q, changes.get("k", k), changes.get("v", k), changes.get("mask"), None
+        )
 
     on_cuda = Planner(Settings(True), CUDA)
     first = decode(on_cuda, 1030)
@@ -180,14 +194,18 @@ def test_threads_share_the_plans() -> None:
 
 
 def test_planning_and_explaining_compute_nothing() -> None:
-    """2^40 numbers, which no machine here could hold: they are only described. So is the output, by whatever route."""
+    """2^40 numbers, which no machine here could hold: they are only described. So is the output,
+    by whatever route."""
     q = mx.random.normal((1, 2**10, 2**22, 2**8))
     before = mx.get_active_memory()
     with flash_attention_enabled():
         out = mx.fast.scaled_dot_product_attention(q[:, :, :1], q, q, scale=1.0)
         assert out.shape == (1, 2**10, 1, 2**8)
         for options in ({}, {"mask": "causal"}, {"mask": window_mask(2**22, 2**10)}):
-            assert Planner(Settings(True)).lookup(q, q, q, options.get("mask"), None).problem is not None
+            assert (
+                Planner(Settings(True)).lookup(q, q, q, options.get("mask"), None).problem
+                is not None
+            )
             assert explain(q, q, q, **options).stock_memory > 2**50
     mx.synchronize()
     assert mx.get_active_memory() - before < 2**20
@@ -252,7 +270,9 @@ def test_in_a_compiled_pipeline_of_async_evals(route: str, monkeypatch: pytest.M
         return x
 
     wanted = pipeline(step)
-    tolerance = 1e-5 if mx.default_device() == mx.Device(mx.cpu) else 2e-3  # a GPU's products are TF32
+    tolerance = (
+        1e-5 if mx.default_device() == mx.Device(mx.cpu) else 2e-3
+    )  # a GPU's products are TF32
     with flash_attention_enabled():
         assert mx.allclose(pipeline(step), wanted, atol=tolerance)
         assert mx.allclose(pipeline(mx.compile(step)), wanted, atol=tolerance)

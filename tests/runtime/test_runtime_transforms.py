@@ -65,7 +65,9 @@ def attention(way: Way, case: Case) -> tuple[Attention, list[mx.array]]:
     call = make(case, mx.float32)
     mask = call.primals.pop(3) if call.additive else call.mask
     # On CUDA the fused kernels are those of half precision.
-    function = runner(way.route, case.block_size, training=way.training, dtype="float16" if way.device else None)
+    function = runner(
+        way.route, case.block_size, training=way.training, dtype="float16" if way.device else None
+    )
 
     def attend(q: mx.array, k: mx.array, v: mx.array, *sinks: mx.array) -> mx.array:
         return function(q, k, v, scale=call.scale, mask=mask, sinks=sinks[0] if sinks else None)
@@ -94,13 +96,16 @@ def tangent(attention: Attention) -> Callable[..., Any]:
     return lambda *primals: mx.jvp(attention, primals, [mx.cos(x) for x in primals])[1]
 
 
-def batched(function: Callable[..., Any], in_axes: tuple[int | None, ...] = (0,) * 4) -> Callable[..., Any]:
+def batched(
+    function: Callable[..., Any], in_axes: tuple[int | None, ...] = (0,) * 4
+) -> Callable[..., Any]:
     """vmap over three inputs made of each: the first axis, or the one that `in_axes` gives."""
 
     def run(*primals: mx.array) -> Any:
         axes = in_axes[: len(primals)]
         stacked = [
-            x if axis is None else mx.stack([x, -x, 2 * x], axis=axis) for x, axis in zip(primals, axes, strict=True)
+            x if axis is None else mx.stack([x, -x, 2 * x], axis=axis)
+            for x, axis in zip(primals, axes, strict=True)
         ]
         return mx.vmap(function, in_axes=axes)(*stacked)
 
@@ -131,7 +136,9 @@ def test_transform_agrees_with_the_reference(
     if transform is tangent and case.mask and mlx_release(mlx_version()) < (0, 32):
         pytest.skip("the jvp of mx.where with a constant is wrong in this MLX")
     if transform is second_gradient and way.device is CUDA and way.training and case.sinks:
-        pytest.skip("a second gradient takes the sinks as constants in the first ones of q, k and v")
+        pytest.skip(
+            "a second gradient takes the sinks as constants in the first ones of q, k and v"
+        )
     if way.device:
         pretend(monkeypatch, way.device)
     attend, primals = attention(way, case)
@@ -162,18 +169,28 @@ def peak(function: Callable[..., Any], inputs: list[mx.array]) -> int:
         (query_blocks, "forward"),
         (query_blocks, "training"),
         (query_blocks, "compiled training"),
-        *([(cpu_kernel, "forward"), (cpu_kernel, "training"), (cpu_kernel, "compiled training")] if on_cpu else []),
+        *(
+            [(cpu_kernel, "forward"), (cpu_kernel, "training"), (cpu_kernel, "compiled training")]
+            if on_cpu
+            else []
+        ),
     ],
 )
 def test_memory_is_linear_in_the_length(route: Any, phase: str, mask: Any) -> None:
-    # MLX evaluates about 100 operations ahead, which are few blocks of queries: they have to be many.
+    # MLX evaluates about 100 operations ahead, which are few blocks of queries: they have to be
+    # many.
     block_size = 256 if route is blockwise else 16
     peaks = {}
     for length in (1024, 2048, 4096):
-        call = make(Case(length, length, heads=1, key_heads=1, head_dim=8, value_head_dim=8, mask=mask), mx.float32)
+        call = make(
+            Case(length, length, heads=1, key_heads=1, head_dim=8, value_head_dim=8, mask=mask),
+            mx.float32,
+        )
         attention = call.function(runner(route, block_size))
         function = attention if phase == "forward" else gradient(attention)
-        peaks[length] = peak(mx.compile(function) if phase == "compiled training" else function, call.primals)
+        peaks[length] = peak(
+            mx.compile(function) if phase == "compiled training" else function, call.primals
+        )
     assert peaks[2048] < 2.2 * peaks[1024]
     assert peaks[4096] < 2.2 * peaks[2048]
     assert peaks[4096] < 4.8 * peaks[1024]  # 16 times, if it were the scores

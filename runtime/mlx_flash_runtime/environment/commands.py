@@ -1,4 +1,5 @@
-"""Programs that are run for what they make, not for what they print, and that end with all that they started."""
+"""Programs that are run for what they make, not for what they print, and that end with all that
+they started."""
 
 from __future__ import annotations
 
@@ -14,17 +15,23 @@ _KEPT = 2**16  # bytes of the beginning of what is printed, and as many of its e
 
 
 def start(command: Sequence[str]) -> subprocess.Popen[bytes]:
-    """Starts `command` with nothing to read, in a session of its own. Raises OSError where it cannot be."""
+    """Starts `command` with nothing to read, in a session of its own. Raises OSError where it
+    cannot be."""
     return subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
     )
 
 
 def finish(process: subprocess.Popen[bytes], seconds: float) -> str:
-    """Waits for the end of a process of `start`; what it printed, of much only the beginning and the end.
+    """Waits for the end of a process of `start`; what it printed, of much only the beginning and
+    the end.
 
-    Raises subprocess.TimeoutExpired after so many seconds. Whatever is raised, by Ctrl-C too, the process is ended
-    before, with all that it started.
+    Raises subprocess.TimeoutExpired after so many seconds. Whatever is raised, by Ctrl-C too, the
+    process is ended before, with all that it started.
     """
     printed = _Excerpt()
     deadline = time.monotonic() + seconds
@@ -68,5 +75,7 @@ class _Excerpt:
         self._left_out += len(tail) - len(self._tail)
 
     def text(self) -> str:
-        gap = f"\n... {self._left_out:,} bytes are left out ...\n".encode() if self._left_out else b""
+        gap = (
+            f"\n... {self._left_out:,} bytes are left out ...\n".encode() if self._left_out else b""
+        )
         return (self._head + gap + self._tail).decode(errors="replace")

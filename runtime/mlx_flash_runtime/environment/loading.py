@@ -20,14 +20,19 @@ def failure() -> str | None:
 def advice() -> str:
     """What to do where it cannot."""
     if find_spec("mlx") is None:
-        return "pip install mlx" if sys.platform == "darwin" else "pip install 'mlx-flash-runtime[cpu]'"
+        return (
+            "pip install mlx"
+            if sys.platform == "darwin"
+            else "pip install 'mlx-flash-runtime[cpu]'"
+        )
     if sys.platform == "darwin":
         return "install mlx anew, in a Python for Apple silicon (arm64): pip install --force-reinstall mlx"
     return "MLX needs a backend of its own: pip install 'mlx-flash-runtime[cpu]' (or [cuda12], [cuda13])"
 
 
 def refusing(error: ImportError) -> Callable[[str], Any]:
-    """The `__getattr__` of a package whose names cannot be loaded: asking for one raises `error`, with the advice."""
+    """The `__getattr__` of a package whose names cannot be loaded: asking for one raises `error`,
+    with the advice."""
     message = f"{error}; {advice()}"
 
     def __getattr__(name: str) -> Any:

@@ -1,8 +1,9 @@
 """Files and folders that nobody but the user can have put there, or can change.
 
-What lies in a cache is run, or decides what is run: a library, a compiled kernel, the routes that were measured. On a
-machine with several users another one must not be able to put it there: by a folder of the same name in /tmp, by a
-link, or by a file that all may write. What root owns is trusted as the user's own is: root can do anything anyway.
+What lies in a cache is run, or decides what is run: a library, a compiled kernel, the routes that
+were measured. On a machine with several users another one must not be able to put it there: by a
+folder of the same name in /tmp, by a link, or by a file that all may write. What root owns is
+trusted as the user's own is: root can do anything anyway.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ _MOST_LINKS = 40  # as Linux has it
 
 
 class NotPrivate(PermissionError):
-    """Something that others own or can write to, so that it is not used; as text it says which, and why."""
+    """Something that others own or can write to, so that it is not used; as text it says which,
+    and why."""
 
     def __init__(self, path: Path, why: str) -> None:
         super().__init__(errno.EACCES, why, str(path))
@@ -29,11 +31,12 @@ class NotPrivate(PermissionError):
 
 
 def folder(path: Path, make: int | None = None) -> Path:
-    """The folder at `path`, with links resolved, where nobody else can write to it or put another one in its place.
+    """The folder at `path`, with links resolved, where nobody else can write to it or put another
+    one in its place.
 
-    With a mode in `make`, it and the parents that are missing are made, with that mode. Raises NotPrivate where it
-    belongs to others or others can write to it, or to a parent (unless that is sticky, as /tmp is); FileNotFoundError
-    where it is not there; OSError.
+    With a mode in `make`, it and the parents that are missing are made, with that mode. Raises
+    NotPrivate where it belongs to others or others can write to it, or to a parent (unless that is
+    sticky, as /tmp is); FileNotFoundError where it is not there; OSError.
     """
     found = Path("/")
     left = [*reversed(path.absolute().parts[1:])]
@@ -65,8 +68,8 @@ def folder(path: Path, make: int | None = None) -> Path:
 def open_file(path: Path, flags: int = os.O_RDONLY) -> int:
     """A descriptor of the regular file at `path`, which with O_CREAT is made for the user alone.
 
-    Raises NotPrivate where it is a link or no regular file, or where others own it or can write to it or to its folder;
-    FileNotFoundError; OSError.
+    Raises NotPrivate where it is a link or no regular file, or where others own it or can write to
+    it or to its folder; FileNotFoundError; OSError.
     """
     target = folder(path.parent) / path.name
     try:
@@ -88,7 +91,8 @@ def open_file(path: Path, flags: int = os.O_RDONLY) -> int:
 
 
 def read(path: Path, most: int) -> bytes:
-    """The content of a file as `open_file` has it. Raises the same, and OSError where it has more than `most` bytes."""
+    """The content of a file as `open_file` has it. Raises the same, and OSError where it has more
+    than `most` bytes."""
     with os.fdopen(open_file(path), "rb") as file:
         content = file.read(most + 1)
     if len(content) > most:
@@ -118,7 +122,9 @@ def _status(entry: Path, make: int | None) -> os.stat_result:
 
 def _need_private(path: Path, status: os.stat_result, sticky_will_do: bool = False) -> None:
     _need_trusted_owner(path, status)
-    if sticky_will_do and status.st_mode & stat.S_ISVTX:  # others cannot rename or delete there what is not theirs
+    if (
+        sticky_will_do and status.st_mode & stat.S_ISVTX
+    ):  # others cannot rename or delete there what is not theirs
         return
     by_group = status.st_mode & stat.S_IWGRP and not _is_of_the_user_alone(status.st_gid)
     if by_group or status.st_mode & stat.S_IWOTH:
@@ -131,10 +137,14 @@ def _need_trusted_owner(path: Path, status: os.stat_result) -> None:
 
 
 def _is_of_the_user_alone(group: int) -> bool:
-    """Whether a group is the one that many systems give to each user, named alike; there, what a user makes may be
-    written by that group from the start."""
+    """Whether a group is the one that many systems give to each user, named alike; there, what a
+    user makes may be written by that group from the start."""
     try:
         user, found = pwd.getpwuid(os.geteuid()), grp.getgrgid(group)
     except KeyError:
         return False
-    return user.pw_uid != 0 and found.gr_name == user.pw_name and not set(found.gr_mem) - {user.pw_name}
+    return (
+        user.pw_uid != 0
+        and found.gr_name == user.pw_name
+        and not set(found.gr_mem) - {user.pw_name}
+    )

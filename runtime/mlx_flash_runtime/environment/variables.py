@@ -12,11 +12,21 @@ from .log import say
 T = TypeVar("T")
 
 PREFIX = "MLX_FLASH_"
-_WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+_WORDS = {
+    "1": True,
+    "true": True,
+    "yes": True,
+    "on": True,
+    "0": False,
+    "false": False,
+    "no": False,
+    "off": False,
+}
 
 
 def switch(text: str) -> bool:
-    """Whether `text` switches something on; raises ValueError unless it is one of the usual words."""
+    """Whether `text` switches something on; raises ValueError unless it is one of the usual
+    words."""
     try:
         return _WORDS[text.lower()]
     except KeyError:
@@ -26,8 +36,8 @@ def switch(text: str) -> bool:
 def value_of(name: str, parse: Callable[[str], T], unset: T) -> T:
     """What `parse` makes of a variable, `unset` where it is empty or not there.
 
-    Where `parse` raises ValueError, that is the user's mistake rather than the program's: one line on stderr and exit
-    status 2, as argparse does for a bad flag.
+    Where `parse` raises ValueError, that is the user's mistake rather than the program's: one line
+    on stderr and exit status 2, as argparse does for a bad flag.
     """
     text = os.environ.get(name, "")
     try:
@@ -48,8 +58,8 @@ _STARTED_IN = _started_in()
 
 
 def file_named(text: str) -> Path:
-    """The file that a variable names. A relative name is meant where the program started (where it was when this
-    package was imported), not in the folder that it has changed to since."""
+    """The file that a variable names. A relative name is meant where the program started (where it
+    was when this package was imported), not in the folder that it has changed to since."""
     return _STARTED_IN / text
 
 

@@ -12,8 +12,8 @@ UNFINISHED = ".flash-"  # how the name of a file starts that is being written
 
 
 def write(path: Path, content: bytes, mode: int = 0o600) -> None:
-    """Puts `content` in the place of the file in one step: a reader finds all of it or none. Raises OSError; the folder
-    must exist."""
+    """Puts `content` in the place of the file in one step: a reader finds all of it or none.
+    Raises OSError; the folder must exist."""
     check(path)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=UNFINISHED)
     try:
@@ -36,15 +36,16 @@ def read(path: Path, at_most: int) -> bytes:
 
 
 def opened(path: Path, flags: int) -> int:
-    """A descriptor of the regular file at `path`, or of a new one, as `flags` of `os.open` say. Raises OSError."""
+    """A descriptor of the regular file at `path`, or of a new one, as `flags` of `os.open` say.
+    Raises OSError."""
     check(path)
     # Without waiting, should a pipe have taken the file's place meanwhile.
     return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY, 0o666)
 
 
 def check(path: Path) -> None:
-    """Raises OSError where a folder, a device, a pipe or a socket is in the place of a file: to read it may never end,
-    and to replace it as root would take it from everybody."""
+    """Raises OSError where a folder, a device, a pipe or a socket is in the place of a file: to
+    read it may never end, and to replace it as root would take it from everybody."""
     try:
         kind = os.stat(path).st_mode
     except FileNotFoundError:

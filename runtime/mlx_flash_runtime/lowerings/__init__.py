@@ -1,8 +1,10 @@
-"""Exact rewritings of an attention call into calls that MLX has a fused kernel for, as a compiler lowers operations.
+"""Exact rewritings of an attention call into calls that MLX has a fused kernel for, as a compiler
+lowers operations.
 
-A lowering is a module with two functions: what it makes of a problem (or why it does nothing), and the same for arrays.
-They are tried in order and applied one after the other; none imports another. Everything is made of differentiable MLX
-operations around MLX's own call, so gradients, vmap and compilation are MLX's own.
+A lowering is a module with two functions: what it makes of a problem (or why it does nothing), and
+the same for arrays. They are tried in order and applied one after the other; none imports another.
+Everything is made of differentiable MLX operations around MLX's own call, so gradients, vmap and
+compilation are MLX's own.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ class Lowering(Protocol):
     def DOES(self) -> str:
         """What is done to the call, as it completes "fused with ..."."""
 
-    def lower(self, problem: Problem, device: Device, block_size: int | None) -> tuple[Problem, ...] | str:
+    def lower(
+        self, problem: Problem, device: Device, block_size: int | None
+    ) -> tuple[Problem, ...] | str:
         """The problems of the calls that it makes, in their order, or why it makes none."""
 
     def pays(self, problem: Problem, device: Device) -> bool:

@@ -1,8 +1,9 @@
 """A bool mask on CUDA, as the numbers that it adds.
 
-MLX makes a bool mask additive after spreading it over batch and heads; made additive before, it keeps its own shape and
-is only read as if it were spread. A hidden key gets the most negative number rather than minus infinity, so that a
-query that sees no key (left padding) has a finite answer, as in MLX's unfused attention, rather than NaN.
+MLX makes a bool mask additive after spreading it over batch and heads; made additive before, it
+keeps its own shape and is only read as if it were spread. A hidden key gets the most negative
+number rather than minus infinity, so that a query that sees no key (left padding) has a finite
+answer, as in MLX's unfused attention, rather than NaN.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from ..problem import Attend, Call, Device, Problem
 
 DOES = "its mask added in its own shape"
 
-# From this many bytes on, what MLX would write is worth the operation (H200: below it, launching costs as much).
+# From this many bytes on, what MLX would write is worth the operation (H200: below it, launching
+# costs as much).
 _BYTES = 2**25
 
 
@@ -43,10 +45,13 @@ def extra_memory(problem: Problem, device: Device, block_size: int | None) -> in
 def run(call: Call, calls: tuple[Problem, ...], attend: Attend) -> mx.array:
     """Zero where a key is seen."""
     assert call.mask is not None
-    return attend(replace(call, problem=calls[0], mask=_added(call.mask, _shape(call.problem), call.dtype)))
+    return attend(
+        replace(call, problem=calls[0], mask=_added(call.mask, _shape(call.problem), call.dtype))
+    )
 
 
-# Nothing is kept for the next layer: a mask can be changed in place, which does not show from outside.
+# Nothing is kept for the next layer: a mask can be changed in place, which does not show from
+# outside.
 def _added(mask: mx.array, shape: tuple[int, ...], dtype: mx.Dtype) -> mx.array:
     full = mx.broadcast_to(mask, shape)
     return mx.where(full, mx.array(0, dtype), mx.array(mx.finfo(dtype).min, dtype))

@@ -1,4 +1,5 @@
-"""A head dim without a fused kernel, padded with zeros to the next one that has it: zeros add nothing to a product."""
+"""A head dim without a fused kernel, padded with zeros to the next one that has it: zeros add
+nothing to a product."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ DOES = "its head dim padded"
 _QUERIES = 9
 # From this many times as many bytes on, the scores that are not written pay for the copies.
 _SAVING = 4
-# Metal, where nothing could be measured: with more than this many times the products, MLX's unfused way stays.
+# Metal, where nothing could be measured: with more than this many times the products, MLX's
+# unfused way stays.
 _METAL_GROWTH = 1.5
 
 
@@ -33,7 +35,8 @@ def lower(problem: Problem, device: Device, block_size: int | None) -> tuple[Pro
 
 
 def pays(problem: Problem, device: Device) -> bool:
-    """For scores that are much larger than the padded arrays, and on Metal for not many more products."""
+    """For scores that are much larger than the padded arrays, and on Metal for not many more
+    products."""
     if device.backend == "metal" and _padded(problem, device)[0] > _METAL_GROWTH * problem.head_dim:
         return False
     scores = 2 * problem.item_bytes * problem.score_count
@@ -53,12 +56,17 @@ def run(call: Call, calls: tuple[Problem, ...], attend: Attend) -> mx.array:
     (padded,) = calls
     missing = padded.head_dim - call.problem.head_dim
     v = pad(call.v, 3, 0, padded.value_head_dim - call.problem.value_head_dim)
-    out = attend(replace(call, problem=padded, q=pad(call.q, 3, 0, missing), k=pad(call.k, 3, 0, missing), v=v))
+    out = attend(
+        replace(
+            call, problem=padded, q=pad(call.q, 3, 0, missing), k=pad(call.k, 3, 0, missing), v=v
+        )
+    )
     return out[..., : call.problem.value_head_dim]
 
 
 def _padded(problem: Problem, device: Device) -> tuple[int, int]:
-    """The fused head dims for queries and values, 0 where there is none. On Metal the two have to be equal."""
+    """The fused head dims for queries and values, 0 where there is none. On Metal the two have to
+    be equal."""
 
     def next_fused(size: int) -> int:
         return next((fused for fused in fused_head_dims(device) if fused >= size), 0)

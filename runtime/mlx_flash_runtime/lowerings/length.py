@@ -1,6 +1,8 @@
-"""A gradient on CUDA at a length that the fused backward pass does not take, padded to the next one.
+"""A gradient on CUDA at a length that the fused backward pass does not take, padded to the next
+one.
 
-The padding comes last: a causal query does not see keys behind it, and without a mask only the queries are padded.
+The padding comes last: a causal query does not see keys behind it, and without a mask only the
+queries are padded.
 """
 
 from __future__ import annotations
@@ -48,16 +50,25 @@ def extra_memory(problem: Problem, device: Device, block_size: int | None) -> in
     """q and the output as padded, and keys and values if the mask is causal."""
     dims = problem.head_dim + problem.value_head_dim
     rows = problem.query_heads * (problem.query_length + CUDA_BACKWARD_ROWS)
-    rows += problem.key_heads * (problem.key_length + CUDA_BACKWARD_ROWS) if problem.mask == "causal" else 0
+    rows += (
+        problem.key_heads * (problem.key_length + CUDA_BACKWARD_ROWS)
+        if problem.mask == "causal"
+        else 0
+    )
     return problem.item_bytes * problem.batch * rows * dims
 
 
 def run(call: Call, calls: tuple[Problem, ...], attend: Attend) -> mx.array:
     """Pad, attend, cut off what the padding answered."""
     (padded,) = calls
-    queries, keys = padded.query_length - call.problem.query_length, padded.key_length - call.problem.key_length
+    queries, keys = (
+        padded.query_length - call.problem.query_length,
+        padded.key_length - call.problem.key_length,
+    )
     q, k, v = pad(call.q, 2, 0, queries), pad(call.k, 2, 0, keys), pad(call.v, 2, 0, keys)
     mask = call.mask
     if mask is not None and mask.ndim >= 2 and mask.shape[-2] > 1:
         mask = pad(mask, -2, 0, queries)
-    return attend(replace(call, problem=padded, q=q, k=k, v=v, mask=mask))[:, :, : call.problem.query_length]
+    return attend(replace(call, problem=padded, q=q, k=k, v=v, mask=mask))[
+        :, :, : call.problem.query_length
+    ]

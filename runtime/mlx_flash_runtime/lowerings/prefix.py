@@ -1,4 +1,5 @@
-"""A prefix that is seen both ways: one call for its queries, without a mask, and a causal one for the others."""
+"""A prefix that is seen both ways: one call for its queries, without a mask, and a causal one for
+the others."""
 
 from __future__ import annotations
 
@@ -20,7 +21,9 @@ def lower(problem: Problem, device: Device, block_size: int | None) -> tuple[Pro
     if not isinstance(problem.structure, Prefix):
         return "its mask is not known to be that of a prefix"
     length, rest = problem.structure.length, problem.query_length - problem.structure.length
-    both_ways = replace(problem, query_length=length, key_length=length, mask="none", structure=None)
+    both_ways = replace(
+        problem, query_length=length, key_length=length, mask="none", structure=None
+    )
     causal = replace(problem, query_length=rest, mask="causal", structure=None)
     return (both_ways, causal) if rest else (both_ways,)
 

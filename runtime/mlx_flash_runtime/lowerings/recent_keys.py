@@ -1,5 +1,6 @@
-"""A sliding window over a long cache, for few queries (decoding, above all): the keys before the first query's window
-are left out. They are the front of the cache, so nothing is copied, and a single query sees all that remain."""
+"""A sliding window over a long cache, for few queries (decoding, above all): the keys before the
+first query's window are left out. They are the front of the cache, so nothing is copied, and a
+single query sees all that remain."""
 
 from __future__ import annotations
 
@@ -27,7 +28,15 @@ def lower(problem: Problem, device: Device, block_size: int | None) -> tuple[Pro
         return "its windows take more than a cache's last keys"
     alone = problem.query_length == 1
     shape = () if alone else (problem.query_length, keys)
-    return (replace(problem, key_length=keys, mask="none" if alone else "bool", mask_shape=shape, structure=None),)
+    return (
+        replace(
+            problem,
+            key_length=keys,
+            mask="none" if alone else "bool",
+            mask_shape=shape,
+            structure=None,
+        ),
+    )
 
 
 def pays(problem: Problem, device: Device) -> bool:
@@ -46,8 +55,14 @@ def run(call: Call, calls: tuple[Problem, ...], attend: Attend) -> mx.array:
     assert call.problem.structure is not None
     start, stop = call.problem.key_length - recent.key_length, call.problem.key_length
     queries = range(stop - call.problem.query_length, stop)
-    mask = between(call.problem.structure, queries, range(start, stop)) if recent.has_array_mask else None
-    return attend(replace(call, problem=recent, k=call.k[:, :, start:], v=call.v[:, :, start:], mask=mask))
+    mask = (
+        between(call.problem.structure, queries, range(start, stop))
+        if recent.has_array_mask
+        else None
+    )
+    return attend(
+        replace(call, problem=recent, k=call.k[:, :, start:], v=call.v[:, :, start:], mask=mask)
+    )
 
 
 def _keys(problem: Problem) -> int:

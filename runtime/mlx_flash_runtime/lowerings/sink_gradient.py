@@ -1,9 +1,9 @@
 """The gradient of sinks beside MLX's fused kernel on CUDA, which raises an error when asked for it.
 
-A sink takes part of a query's weight and has no value: with p its weight, out = N / (Z + exp(sink)) gives
-d out / d sink = -p out. The forward pass is MLX's, left as it is; the gradient of the sinks is computed only where
-someone wants it, as MLX is lazy. A second gradient has it, too, but takes the sinks as constants in the gradients of
-q, k and v.
+A sink takes part of a query's weight and has no value: with p its weight, out = N / (Z +
+exp(sink)) gives d out / d sink = -p out. The forward pass is MLX's, left as it is; the gradient of
+the sinks is computed only where someone wants it, as MLX is lazy. A second gradient has it, too,
+but takes the sinks as constants in the gradients of q, k and v.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from ..problem import Attend, Call, Device, Problem
 
 DOES = "a gradient for its sinks"
 
-# Scores at once. They are described by few operations, since that costs time even where nobody asks for their value.
+# Scores at once. They are described by few operations, since that costs time even where nobody
+# asks for their value.
 _SCORES = 2**28
 
 
@@ -58,20 +59,26 @@ def _with_gradient(call: Call) -> Callable[..., mx.array]:
         return sink_weight(replace(call, q=q, k=k, sinks=sinks), rows)[..., None]
 
     def gradient(primals: Sequence[mx.array], cotangent: mx.array, out: mx.array) -> list[mx.array]:
-        # `out` is that of the identity rather than its input: a second gradient has to know the sinks in it, too.
+        # `out` is that of the identity rather than its input: a second gradient has to know the
+        # sinks in it, too.
         _, sinks, q, k = primals
-        towards = mx.sum(out.astype(mx.float32) * cotangent.astype(mx.float32), axis=-1, keepdims=True)
+        towards = mx.sum(
+            out.astype(mx.float32) * cotangent.astype(mx.float32), axis=-1, keepdims=True
+        )
         d_sinks = -mx.sum(weight(sinks, q, k) * towards, axis=(0, 2, 3)).astype(sinks.dtype)
         return [cotangent, d_sinks, mx.zeros_like(q), mx.zeros_like(k)]
 
     def differentiable(out: mx.array, sinks: mx.array, q: mx.array, k: mx.array) -> mx.array:
-        """The same in operations whose own derivative is right: sinks minus themselves, as constants, is zero."""
+        """The same in operations whose own derivative is right: sinks minus themselves, as
+        constants, is zero."""
         share = mx.stop_gradient(weight(sinks, q, k))
         nothing = (sinks - mx.stop_gradient(sinks)).astype(mx.float32)[:, None, None]
         return (out.astype(mx.float32) * (1 - share * nothing)).astype(out.dtype)
 
     def tangent(primals: Sequence[mx.array], tangents: Sequence[mx.array | None]) -> mx.array:
-        given = [mx.zeros_like(x) if dx is None else dx for x, dx in zip(primals, tangents, strict=True)]
+        given = [
+            mx.zeros_like(x) if dx is None else dx for x, dx in zip(primals, tangents, strict=True)
+        ]
         return mx.jvp(differentiable, list(primals), given)[1][0]
 
     def batched(inputs: Sequence[mx.array], axes: Sequence[int | None]) -> tuple[mx.array, int]:

@@ -1,7 +1,9 @@
-"""A sliding window, folded into the batch: each chunk of queries becomes a row of its own, with the keys it can see.
+"""A sliding window, folded into the batch: each chunk of queries becomes a row of its own, with
+the keys it can see.
 
-With chunks of C queries and a window of W keys, a chunk needs its own keys and those of the ceil((W - 1) / C) chunks
-before it: L x (W + C) scores in place of L x S, the same band of them for every chunk.
+With chunks of C queries and a window of W keys, a chunk needs its own keys and those of the
+ceil((W - 1) / C) chunks before it: L x (W + C) scores in place of L x S, the same band of them for
+every chunk.
 """
 
 from __future__ import annotations
@@ -17,11 +19,11 @@ from ..stock.fused import CUDA_BACKWARD_ROWS
 
 DOES = "its window folded into the batch"
 
-# Queries per chunk: more of them share a copy of the window's keys, and look at more keys outside of it. Half a window
-# was the fastest on an H200, for windows of 1024 and 4096.
+# Queries per chunk: more of them share a copy of the window's keys, and look at more keys outside
+# of it. Half a window was the fastest on an H200, for windows of 1024 and 4096.
 _SMALLEST_CHUNK, _LARGEST_CHUNK = 128, 1024
-# Chunks that a chunk looks back at, at most, whatever block size is asked for: with 32, cuDNN's backward pass asked for
-# more memory than an H200 has.
+# Chunks that a chunk looks back at, at most, whatever block size is asked for: with 32, cuDNN's
+# backward pass asked for more memory than an H200 has.
 _MOST_BEFORE = 8
 # Below this many times the keys that a chunk looks at, the copies cost what they save.
 _SAVING = 2
@@ -63,7 +65,8 @@ def pays(problem: Problem, device: Device) -> bool:
 
 
 def extra_memory(problem: Problem, device: Device, block_size: int | None) -> int:
-    """Copies of q and of the output by chunks, each key and value once for every chunk that looks at it, the mask."""
+    """Copies of q and of the output by chunks, each key and value once for every chunk that looks
+    at it, the mask."""
     chunk, chunks, before = _cut(problem, block_size)
     rows = problem.batch * chunks
     heads = problem.query_heads * chunk * (problem.head_dim + problem.value_head_dim)
@@ -78,8 +81,12 @@ def run(call: Call, calls: tuple[Problem, ...], attend: Attend) -> mx.array:
     chunks, before = folded.batch // problem.batch, folded.key_length // chunk - 1
     k, v = (_windows(x, problem, chunk, chunks, before) for x in (call.k, call.v))
     mask = _mask(problem, chunk, chunks, before)
-    out = attend(replace(call, problem=folded, q=_fold(call.q, 0, chunks, chunk), k=k, v=v, mask=mask))
-    return mx.flatten(mx.swapaxes(mx.unflatten(out, 0, (-1, chunks)), 1, 2), 2, 3)[:, :, : problem.query_length]
+    out = attend(
+        replace(call, problem=folded, q=_fold(call.q, 0, chunks, chunk), k=k, v=v, mask=mask)
+    )
+    return mx.flatten(mx.swapaxes(mx.unflatten(out, 0, (-1, chunks)), 1, 2), 2, 3)[
+        :, :, : problem.query_length
+    ]
 
 
 def _cut(problem: Problem, size: int | None) -> tuple[int, int, int]:
@@ -98,7 +105,8 @@ def _left_padding(problem: Problem, chunk: int, before: int) -> int:
 
 
 def _mask(problem: Problem, chunk: int, chunks: int, before: int) -> mx.array:
-    """Which keys each query of a chunk sees, [1, 1, chunk, keys], or one for each row where padding is to be hidden."""
+    """Which keys each query of a chunk sees, [1, 1, chunk, keys], or one for each row where
+    padding is to be hidden."""
     assert problem.structure is not None
     keys = range((before + 1) * chunk)
     band = between(problem.structure, range(before * chunk, (before + 1) * chunk), keys)[None, None]
@@ -111,13 +119,15 @@ def _mask(problem: Problem, chunk: int, chunks: int, before: int) -> mx.array:
 
 
 def _fold(x: mx.array, left: int, chunks: int, chunk: int) -> mx.array:
-    """[B, heads, length, dim] to [B * chunks, heads, chunk, dim]; what is missing at the end is zeros."""
+    """[B, heads, length, dim] to [B * chunks, heads, chunk, dim]; what is missing at the end is
+    zeros."""
     x = pad(x, 2, left, chunks * chunk - left - x.shape[2])
     return mx.flatten(mx.swapaxes(mx.unflatten(x, 2, (chunks, chunk)), 1, 2), 0, 1)
 
 
 def _windows(x: mx.array, problem: Problem, chunk: int, chunks: int, before: int) -> mx.array:
-    """Keys or values to [B * chunks, heads, (before + 1) * chunk, dim]: each chunk's own and those before it."""
+    """Keys or values to [B * chunks, heads, (before + 1) * chunk, dim]: each chunk's own and those
+    before it."""
     x = x[:, :, max(0, problem.key_length - problem.query_length - before * chunk) :]
     padding = _left_padding(problem, chunk, before)
     folded = mx.unflatten(_fold(x, padding, before + chunks, chunk), 0, (-1, before + chunks))

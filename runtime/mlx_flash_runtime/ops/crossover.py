@@ -1,18 +1,21 @@
-"""Where blocks beat MLX's unfused attention. The constants are measured by `benchmarks/crossover.py`."""
+"""Where blocks beat MLX's unfused attention. The constants are measured by
+`benchmarks/crossover.py`."""
 
 from __future__ import annotations
 
 from ..problem import Device, Problem
 from ..stock.memory import scores_fit
 
-# On the CPU (MLX 0.32, Linux wheel), counting what is slower of forward and training: nobody can tell a call which it
-# is. Below this length the blocks' own operations cost what they save.
+# On the CPU (MLX 0.32, Linux wheel), counting what is slower of forward and training: nobody can
+# tell a call which it is. Below this length the blocks' own operations cost what they save.
 _CPU_LENGTH = 256
-# From this share on, the blocks that a causal mask hides pay for computing the others again in the gradients; more of
-# it is needed in bfloat16, where MLX's own products are faster than the float32 ones of the blocks.
+# From this share on, the blocks that a causal mask hides pay for computing the others again in the
+# gradients; more of it is needed in bfloat16, where MLX's own products are faster than the float32
+# ones of the blocks.
 _CPU_SKIPPED_SHARE = {"float32": 0.25, "float16": 0.25, "bfloat16": 0.375}
-# Without anything to skip, the gain is in the products: in float32, where BLAS takes a transposed copy of the keys
-# faster than MLX's transposed view, and with a head dim that makes products most of the work.
+# Without anything to skip, the gain is in the products: in float32, where BLAS takes a transposed
+# copy of the keys faster than MLX's transposed view, and with a head dim that makes products most
+# of the work.
 _CPU_HEAD_DIM = 128
 
 

@@ -1,13 +1,15 @@
 """Exact attention over blocks, forward and backward, in memory linear in the length.
 
-The forward pass is the online softmax (Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018). The
-backward pass recomputes each block's weights (Dao et al., "FlashAttention", 2022, algorithm 4) from two numbers per
-query: its largest score `row_max` and `row_sum = sum(exp(score - row_max))`. The pair is kept rather than the logsumexp
-`row_max + log(row_sum)`, which would lose the second term for a query whose keys are all masked.
+The forward pass is the online softmax (Milakov and Gimelshein, "Online normalizer calculation for
+softmax", 2018). The backward pass recomputes each block's weights (Dao et al., "FlashAttention",
+2022, algorithm 4) from two numbers per query: its largest score `row_max` and `row_sum =
+sum(exp(score - row_max))`. The pair is kept rather than the logsumexp `row_max + log(row_sum)`,
+which would lose the second term for a query whose keys are all masked.
 
-Shapes: q [B, H_kv, G, L, D], k [B, H_kv, S, D], v [B, H_kv, S, D_v]: the G query heads that share a key head are folded
-into the rows of one product, so that keys and values are never repeated. `mask` is None or has 5 axes, each of them 1
-or that of the scores [B, H_kv, G, L, S]. `sinks` is None or [H_kv, G]. q is float32 and carries the scale already.
+Shapes: q [B, H_kv, G, L, D], k [B, H_kv, S, D], v [B, H_kv, S, D_v]: the G query heads that share
+a key head are folded into the rows of one product, so that keys and values are never repeated.
+`mask` is None or has 5 axes, each of them 1 or that of the scores [B, H_kv, G, L, S]. `sinks` is
+None or [H_kv, G]. q is float32 and carries the scale already.
 """
 
 from __future__ import annotations
@@ -19,13 +21,15 @@ import mlx.core as mx
 from ..problem import Call, Problem
 from ..problem.masks import Causal, Structure, between
 
-# What a masked score becomes, here as in MLX's unfused attention: a query that sees no key gets the mean of all values.
+# What a masked score becomes, here as in MLX's unfused attention: a query that sees no key gets
+# the mean of all values.
 MASKED = mx.finfo(mx.float32).min
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """How the scores are cut, by `size` along both lengths, and which keys a query sees by the mask's structure."""
+    """How the scores are cut, by `size` along both lengths, and which keys a query sees by the
+    mask's structure."""
 
     query_length: int
     key_length: int
@@ -43,23 +47,29 @@ class Blocks:
         return _cuts(self.key_length, self.size)
 
     def skips(self, rows: slice, columns: slice) -> bool:
-        """No query of the block sees any of its keys. (A query that sees no key at all needs every one: see MASKED.)"""
+        """No query of the block sees any of its keys. (A query that sees no key at all needs every
+        one: see MASKED.)"""
         at = self._positions(rows)
         if self.structure is None or at[0] < 0:
             return False
-        return bool(columns.start > self.structure.last(at[-1]) or columns.stop <= self.structure.first(at[0]))
+        return bool(
+            columns.start > self.structure.last(at[-1])
+            or columns.stop <= self.structure.first(at[0])
+        )
 
     def visible(self, rows: slice, columns: slice) -> mx.array | None:
         """The mask [rows, columns] of one block, or None where every query sees every key."""
         at = self._positions(rows)
         if self.structure is None or (
-            columns.stop - 1 <= self.structure.last(at[0]) and columns.start >= self.structure.first(at[-1])
+            columns.stop - 1 <= self.structure.last(at[0])
+            and columns.start >= self.structure.first(at[-1])
         ):
             return None
         return between(self.structure, at, range(columns.start, columns.stop))
 
     def _positions(self, rows: slice) -> range:
-        """Where the queries of the block stand among the keys; before the first key they are negative."""
+        """Where the queries of the block stand among the keys; before the first key they are
+        negative."""
         offset = self.key_length - self.query_length
         return range(rows.start + offset, rows.stop + offset)
 
@@ -73,12 +83,15 @@ def forward(
     blocks: Blocks,
     softcap: float | None = None,
 ) -> tuple[mx.array, mx.array, mx.array]:
-    """The output [B, H_kv, G, L, D_v] and each query's row_max and row_sum, [B, H_kv, G, L, 1], all in float32."""
+    """The output [B, H_kv, G, L, D_v] and each query's row_max and row_sum, [B, H_kv, G, L, 1],
+    all in float32."""
     parts: list[tuple[mx.array, mx.array, mx.array]] = []
     for rows in blocks.rows:
         queries = after(_fold(q, rows), *(parts[-1] if parts else ()))
         parts.append(_forward_rows(queries, k, v, mask, sinks, blocks, softcap, rows))
-    out, row_max, row_sum = (mx.concatenate(list(part), axis=3) for part in zip(*parts, strict=True))
+    out, row_max, row_sum = (
+        mx.concatenate(list(part), axis=3) for part in zip(*parts, strict=True)
+    )
     return out, row_max, row_sum
 
 
@@ -98,7 +111,10 @@ def _forward_rows(
         row_max = mx.full((batch, heads, folded, 1), MASKED, mx.float32)
         row_sum = mx.zeros((batch, heads, folded, 1), mx.float32)
     else:
-        row_max = _fold(mx.broadcast_to(sinks[None, :, :, None, None], (batch, *sinks.shape, length, 1)), slice(None))
+        row_max = _fold(
+            mx.broadcast_to(sinks[None, :, :, None, None], (batch, *sinks.shape, length, 1)),
+            slice(None),
+        )
         row_sum = mx.ones_like(row_max)
     out = mx.zeros((batch, heads, folded, v.shape[-1]), mx.float32)
     for columns in blocks.columns:
@@ -137,14 +153,23 @@ def blocks_of(problem: Problem, block_size: int) -> Blocks:
 
 
 def folded(call: Call) -> tuple[mx.array, mx.array, mx.array, mx.array | None, mx.array | None]:
-    """q, k, v, mask and sinks of a call in the shapes of this module; the mask is None where its structure is known."""
+    """q, k, v, mask and sinks of a call in the shapes of this module; the mask is None where its
+    structure is known."""
     heads, groups = call.k.shape[1], call.q.shape[1] // call.k.shape[1]
     q = call.scale * mx.unflatten(call.q.astype(mx.float32), 1, (heads, groups))
     mask = None if call.problem.structure is not None else call.mask
     if mask is not None:
         mask = mx.reshape(mask, (1,) * (4 - mask.ndim) + tuple(mask.shape))
-        mask = mx.expand_dims(mask, 2) if mask.shape[1] == 1 else mx.unflatten(mask, 1, (heads, groups))
-    sinks = None if call.sinks is None else mx.unflatten(call.sinks.astype(mx.float32), 0, (heads, groups))
+        mask = (
+            mx.expand_dims(mask, 2)
+            if mask.shape[1] == 1
+            else mx.unflatten(mask, 1, (heads, groups))
+        )
+    sinks = (
+        None
+        if call.sinks is None
+        else mx.unflatten(call.sinks.astype(mx.float32), 0, (heads, groups))
+    )
     return q, call.k, call.v, mask, sinks
 
 
@@ -159,17 +184,19 @@ def backward(
     cotangents: list[mx.array],
     softcap: float | None = None,
 ) -> tuple[mx.array, mx.array, mx.array, mx.array | None, mx.array | None]:
-    """Gradients of q, k, v, of an additive mask and of the sinks (None where there is none), in float32.
+    """Gradients of q, k, v, of an additive mask and of the sinks (None where there is none), in
+    float32.
 
-    `outputs` and `cotangents` are those of `forward`. With d = dout / row_sum and w = exp(score - row_max), dv = w^T d
-    and dscore = w (d v^T + shift), where shift = drow_sum - sum(d * out). row_max cancels from the output, so it counts
-    as a constant.
+    `outputs` and `cotangents` are those of `forward`. With d = dout / row_sum and w = exp(score -
+    row_max), dv = w^T d and dscore = w (d v^T + shift), where shift = drow_sum - sum(d * out).
+    row_max cancels from the output, so it counts as a constant.
     """
     out, row_max, row_sum = outputs
     row_max = mx.stop_gradient(row_max)
     d = cotangents[0] / row_sum
     shift = cotangents[2] - mx.sum(d * out, axis=-1, keepdims=True)
-    # The scores of a query without keys are constants: its weights reach v, but nothing reaches q and k.
+    # The scores of a query without keys are constants: its weights reach v, but nothing reaches q
+    # and k.
     q_seeing = mx.where(row_max > MASKED, q, 0)
 
     dq: dict[int, mx.array] = {}
@@ -198,7 +225,9 @@ def backward(
         dk.append(dk_block)
         dv.append(dv_block)
 
-    dq_all = mx.concatenate([_unfold(dq[rows.start], rows.stop - rows.start) for rows in blocks.rows], axis=3)
+    dq_all = mx.concatenate(
+        [_unfold(dq[rows.start], rows.stop - rows.start) for rows in blocks.rows], axis=3
+    )
     dq_all = mx.where(row_max > MASKED, dq_all, 0)
     dsinks = None
     if sinks is not None:
@@ -214,10 +243,13 @@ class _MaskGradient:
         self._parts: dict[tuple[int, int], mx.array] = {}
 
     def add(self, dscores: mx.array, rows: slice, columns: slice) -> list[mx.array]:
-        """Takes the part of one block, [B, H_kv, G, rows, columns]; returns what it was added to."""
+        """Takes the part of one block, [B, H_kv, G, rows, columns]; returns what it was added
+        to."""
         if self._shape is None:
             return []
-        part = mx.sum(dscores, axis=[axis for axis in range(5) if self._shape[axis] == 1], keepdims=True)
+        part = mx.sum(
+            dscores, axis=[axis for axis in range(5) if self._shape[axis] == 1], keepdims=True
+        )
         key = (rows.start if self._shape[3] > 1 else 0, columns.start if self._shape[4] > 1 else 0)
         self._parts[key] = self._parts[key] + part if key in self._parts else part
         return [self._parts[key]]
@@ -227,7 +259,10 @@ class _MaskGradient:
         if self._shape is None:
             return None
         starts = sorted({row for row, _ in self._parts})
-        bands = [[part for (row, _), part in sorted(self._parts.items()) if row == start] for start in starts]
+        bands = [
+            [part for (row, _), part in sorted(self._parts.items()) if row == start]
+            for start in starts
+        ]
         return mx.concatenate([mx.concatenate(band, axis=4) for band in bands], axis=3)
 
 
@@ -235,16 +270,24 @@ def _capped(scores: mx.array, softcap: float | None) -> mx.array:
     return scores if softcap is None else softcap * mx.tanh(scores / softcap)
 
 
-def _masked(scores: mx.array, mask: mx.array | None, blocks: Blocks, rows: slice, columns: slice) -> mx.array:
+def _masked(
+    scores: mx.array, mask: mx.array | None, blocks: Blocks, rows: slice, columns: slice
+) -> mx.array:
     """The masked scores of one block, [B, H_kv, G * rows, columns]."""
     block = blocks.visible(rows, columns)
     if mask is not None:
         all_of = slice(None)
-        block = mask[..., rows if mask.shape[3] > 1 else all_of, columns if mask.shape[4] > 1 else all_of]
+        block = mask[
+            ..., rows if mask.shape[3] > 1 else all_of, columns if mask.shape[4] > 1 else all_of
+        ]
     if block is None:
         return scores
     scores = _unfold(scores, rows.stop - rows.start)
-    masked = mx.where(block, scores, MASKED) if block.dtype == mx.bool_ else scores + block.astype(mx.float32)
+    masked = (
+        mx.where(block, scores, MASKED)
+        if block.dtype == mx.bool_
+        else scores + block.astype(mx.float32)
+    )
     return mx.flatten(masked, 2, 3)
 
 
@@ -253,7 +296,8 @@ def _cuts(length: int, size: int) -> list[slice]:
 
 
 def _fold(x: mx.array, rows: slice) -> mx.array:
-    """The rows of one block, the query heads of a key head one below the other: [B, H_kv, G * rows, ...]."""
+    """The rows of one block, the query heads of a key head one below the other: [B, H_kv, G *
+    rows, ...]."""
     return mx.flatten(x[:, :, :, rows], 2, 3)
 
 
@@ -263,12 +307,14 @@ def _unfold(x: mx.array, length: int) -> mx.array:
 
 def _transposed(x: mx.array, columns: slice) -> mx.array:
     """One block of keys or values as [B, H_kv, D, columns], in float32."""
-    # The BLAS of MLX's CPU wheel takes the product with a transposed copy faster than with a transposed view.
+    # The BLAS of MLX's CPU wheel takes the product with a transposed copy faster than with a
+    # transposed view.
     return mx.contiguous(mx.swapaxes(x[:, :, columns].astype(mx.float32), -1, -2))
 
 
 def after(x: mx.array, *done: mx.array) -> mx.array:
-    """`x`, readable only once `done` is computed: MLX is lazy, and would keep the scores of many blocks at once.
+    """`x`, readable only once `done` is computed: MLX is lazy, and would keep the scores of many
+    blocks at once.
 
     That is `mx.depends`, which has no vmap and no jvp, said with operations that have both.
     """

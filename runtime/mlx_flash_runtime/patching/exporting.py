@@ -1,5 +1,5 @@
-"""Exported functions get MLX's own attention: an operation of ours, or a function with a gradient of its own, cannot be
-written to a file."""
+"""Exported functions get MLX's own attention: an operation of ours, or a function with a gradient
+of its own, cannot be written to a file."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ def uninstall() -> None:
 def _with_stock_attention(original: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(original)
     def export(*arguments: Any, **named: Any) -> Any:
-        # The rest is the user's, whatever it is called: the arguments of the function that is exported.
+        # The rest is the user's, whatever it is called: the arguments of the function that is
+        # exported.
         if len(arguments) > 1:
             arguments = (arguments[0], _traced(arguments[1]), *arguments[2:])
         elif "fun" in named:

@@ -12,7 +12,8 @@ from ..problem.masks import Causal, Window, remember
 
 
 def remembering(original: Callable[..., mx.array]) -> Callable[..., mx.array]:
-    """mlx-lm's `create_causal_mask`, remembering what its masks say; those with padding are arrays like any other."""
+    """mlx-lm's `create_causal_mask`, remembering what its masks say; those with padding are arrays
+    like any other."""
 
     @wraps(original)
     def create_causal_mask(
@@ -20,8 +21,15 @@ def remembering(original: Callable[..., mx.array]) -> Callable[..., mx.array]:
     ) -> mx.array:
         mask = original(N, offset, window_size, *args, **padding)
         padded = any(x is not None for x in (*args, *padding.values()))
-        numbers = type(N) is type(offset) is int and (window_size is None or type(window_size) is int)
-        if padded or not numbers or mask.shape != (N, offset + N) or (window_size is not None and window_size < 1):
+        numbers = type(N) is type(offset) is int and (
+            window_size is None or type(window_size) is int
+        )
+        if (
+            padded
+            or not numbers
+            or mask.shape != (N, offset + N)
+            or (window_size is not None and window_size < 1)
+        ):
             return mask
         return remember(mask, Causal() if window_size is None else Window(window_size))
 

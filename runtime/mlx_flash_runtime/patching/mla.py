@@ -1,7 +1,8 @@
-"""Multi-head latent attention: the rope part of the scores, taken back into the product of queries and keys.
+"""Multi-head latent attention: the rope part of the scores, taken back into the product of queries
+and keys.
 
-mlx-lm's DeepSeek V3 and its relatives compute the rope part of all scores in one product and hand it to MLX as an
-additive mask of H x L x S elements:
+mlx-lm's DeepSeek V3 and its relatives compute the rope part of all scores in one product and hand
+it to MLX as an additive mask of H x L x S elements:
 
     pe_scores = (q_pe * self.scale) @ k_pe.swapaxes(-1, -2)
     if mask is not None:
@@ -9,9 +10,10 @@ additive mask of H x L x S elements:
     ...
     output = scaled_dot_product_attention(q_nope, k, v, ..., scale=self.scale, mask=pe_scores)
 
-That is attention with queries `[q_nope, q_pe]`, keys `[k, k_pe]` and the mask before. The function that makes the call
-is recognised by its source, which is read once and has to say exactly this; its variables then give the arrays. MLX is
-lazy: the scores that nobody asks for are never computed.
+That is attention with queries `[q_nope, q_pe]`, keys `[k, k_pe]` and the mask before. The function
+that makes the call is recognised by its source, which is read once and has to say exactly this;
+its variables then give the arrays. MLX is lazy: the scores that nobody asks for are never
+computed.
 """
 
 from __future__ import annotations
@@ -65,10 +67,11 @@ def without_rope_scores(
     sinks: Any,
     caller: FrameType,
 ) -> tuple[mx.array, mx.array, Any]:
-    """q, k and mask of a call, without rope scores in the mask where it has some and the call is the
-    better for it."""
+    """q, k and mask of a call, without rope scores in the mask where it has some and the call is
+    the better for it."""
     plan = planner.lookup(q, k, v, mask, sinks)
-    # In training MLX's fused attention refuses masks that a gradient is asked of, as of rope scores.
+    # In training MLX's fused attention refuses masks that a gradient is asked of, as of rope
+    # scores.
     training = gradient.is_traced()
     if plan.problem is not None and (training or not plan.keeps_rope_scores):
         folded = _fold(q, k, mask, caller)
@@ -79,10 +82,9 @@ def without_rope_scores(
     return q, k, mask
 
 
-def _fold(
-    q: mx.array, k: mx.array, scores: mx.array, caller: FrameType | None
-) -> Folded | None:
-    """Queries and keys with their rope parts, and the mask that the rope scores carry; None for any other mask.
+def _fold(q: mx.array, k: mx.array, scores: mx.array, caller: FrameType | None) -> Folded | None:
+    """Queries and keys with their rope parts, and the mask that the rope scores carry; None for
+    any other mask.
 
     q is `[B, H, L, D]`, k `[B, H, S, D]`; the answer has head dim D + D_rope.
     """
@@ -101,7 +103,11 @@ def _folded(q: mx.array, k: mx.array, names: _Names, variables: dict[str, Any]) 
     mask = variables.get(names.mask) if names.mask else None
     if not (isinstance(q_rope, mx.array) and isinstance(k_rope, mx.array)):
         return None
-    if q_rope.shape[:3] != q.shape[:3] or k_rope.shape[0] != k.shape[0] or k_rope.shape[2] != k.shape[2]:
+    if (
+        q_rope.shape[:3] != q.shape[:3]
+        or k_rope.shape[0] != k.shape[0]
+        or k_rope.shape[2] != k.shape[2]
+    ):
         return None
     if k_rope.shape[1] not in (1, k.shape[1]):
         return None
@@ -117,7 +123,8 @@ def _names(code: CodeType) -> _Names | None:
 
 
 def _read(code: CodeType) -> _Names | None:
-    """The variables of a function that computes rope scores as this module's docstring says, else None."""
+    """The variables of a function that computes rope scores as this module's docstring says, else
+    None."""
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(code)))
     except (OSError, SyntaxError, TypeError):
@@ -128,7 +135,10 @@ def _read(code: CodeType) -> _Names | None:
         if isinstance(node, ast.Call)
         for keyword in node.keywords
         if keyword.arg == "mask" and (call_mask := _name(keyword.value))
-        if any(other.arg == "scale" and ast.unparse(other.value) == "self.scale" for other in node.keywords)
+        if any(
+            other.arg == "scale" and ast.unparse(other.value) == "self.scale"
+            for other in node.keywords
+        )
     }
     for name in scores:
         found = _rope_scores(tree, name)
@@ -138,9 +148,13 @@ def _read(code: CodeType) -> _Names | None:
 
 
 def _rope_scores(tree: ast.AST, name: str) -> _Names | None:
-    """`name` is assigned once as the product, and at most once more as the same under a mask; nothing it is made of
-    changes afterwards."""
-    assignments = [node for node in ast.walk(tree) if isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign)]
+    """`name` is assigned once as the product, and at most once more as the same under a mask;
+    nothing it is made of changes afterwards."""
+    assignments = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign)
+    ]
     own = [node for node in assignments if name in _targets(node)]
     if not own or not all(isinstance(node, ast.Assign) for node in own) or len(own) > 2:
         return None
@@ -149,8 +163,13 @@ def _rope_scores(tree: ast.AST, name: str) -> _Names | None:
         case ast.BinOp(
             left=ast.BinOp(left=ast.Name(id=q_rope), op=ast.Mult(), right=factor),
             op=ast.MatMult(),
-            right=ast.Call(func=ast.Attribute(value=ast.Name(id=k_rope), attr="swapaxes"), args=axes),
-        ) if ast.unparse(factor) == "self.scale" and [ast.unparse(axis) for axis in axes] == ["-1", "-2"]:
+            right=ast.Call(
+                func=ast.Attribute(value=ast.Name(id=k_rope), attr="swapaxes"), args=axes
+            ),
+        ) if ast.unparse(factor) == "self.scale" and [ast.unparse(axis) for axis in axes] == [
+            "-1",
+            "-2",
+        ]:
             pass
         case _:
             return None
@@ -173,7 +192,9 @@ def _rope_scores(tree: ast.AST, name: str) -> _Names | None:
 
 def _targets(node: ast.Assign | ast.AugAssign | ast.AnnAssign) -> set[str]:
     targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-    return {part.id for target in targets for part in ast.walk(target) if isinstance(part, ast.Name)}
+    return {
+        part.id for target in targets for part in ast.walk(target) if isinstance(part, ast.Name)
+    }
 
 
 def _name(node: ast.AST) -> str | None:

@@ -1,7 +1,8 @@
-"""What is patched in mlx-lm besides MLX's attention function: where masks are made, and the attention that it has of
-its own (quantized keys and values, softcapped scores).
+"""What is patched in mlx-lm besides MLX's attention function: where masks are made, and the
+attention that it has of its own (quantized keys and values, softcapped scores).
 
-A module that is imported while the patch is in place is patched as soon as it is loaded: a finder of ours sees to it.
+A module that is imported while the patch is in place is patched as soon as it is loaded: a finder
+of ours sees to it.
 """
 
 from __future__ import annotations
@@ -80,14 +81,18 @@ def uninstall() -> None:
 
 
 class _Finder(MetaPathFinder):
-    """Leaves it to the other finders to find the modules that have points, and has them patched once loaded."""
+    """Leaves it to the other finders to find the modules that have points, and has them patched
+    once loaded."""
 
     def __init__(self) -> None:
         self._searches: set[tuple[int, str]] = set()
 
-    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         search = threading.get_ident(), name
-        # One of the others may ask all finders in its turn, this one among them. Those before it have been asked.
+        # One of the others may ask all finders in its turn, this one among them. Those before it
+        # have been asked.
         if not _is_on or search in self._searches or all(point.module != name for point in POINTS):
             return None
         self._searches.add(search)
@@ -95,12 +100,15 @@ class _Finder(MetaPathFinder):
             found = self._ask_those_after(name, path, target)
         finally:
             self._searches.remove(search)
-        # Loaders of the old kind (`load_module`) and specs that are none load what they load, unpatched.
+        # Loaders of the old kind (`load_module`) and specs that are none load what they load,
+        # unpatched.
         if isinstance(found, ModuleSpec) and hasattr(found.loader, "exec_module"):
             found.loader = _Loader(found.loader)  # type: ignore[assignment]
         return found
 
-    def _ask_those_after(self, name: str, path: Sequence[str] | None, target: ModuleType | None) -> ModuleSpec | None:
+    def _ask_those_after(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None
+    ) -> ModuleSpec | None:
         finders = iter(list(sys.meta_path))
         for finder in finders:
             if finder is self:
@@ -115,7 +123,8 @@ class _Finder(MetaPathFinder):
 
 
 class _Loader:
-    """Loads a module as another finder's loader does, of whatever class that is, and has it patched."""
+    """Loads a module as another finder's loader does, of whatever class that is, and has it
+    patched."""
 
     def __init__(self, theirs: Any) -> None:
         self._theirs = theirs

@@ -1,4 +1,5 @@
-"""Puts the planner in the place of `mx.fast.scaled_dot_product_attention`, and takes it out again."""
+"""Puts the planner in the place of `mx.fast.scaled_dot_product_attention`, and takes it out
+again."""
 
 from __future__ import annotations
 
@@ -76,7 +77,8 @@ def scaled_dot_product_attention(
     """Stands in for `mx.fast.scaled_dot_product_attention`: the same arguments, the same result, by
     the planned route.
 
-    A call with `stream=` or `force_fused=`, or with arguments that MLX rejects, goes to MLX as it is.
+    A call with `stream=` or `force_fused=`, or with arguments that MLX rejects, goes to MLX as it
+    is.
     """
     planner = state.planner
     if planner is None or more or rest:

@@ -1,11 +1,12 @@
 """Attention over keys and values that mlx-lm keeps quantized.
 
-Stock mlx-lm multiplies with the quantized arrays themselves, which leaves scores of H x L x S elements. For one or a
-few queries that is best, as nothing but the quantized bytes is read. For many queries the keys and values are
-dequantized here, some heads at a time (heads are independent of each other), and go where any attention call goes.
+Stock mlx-lm multiplies with the quantized arrays themselves, which leaves scores of H x L x S
+elements. For one or a few queries that is best, as nothing but the quantized bytes is read. For
+many queries the keys and values are dequantized here, some heads at a time (heads are independent
+of each other), and go where any attention call goes.
 
-On CUDA they always are: that backend's quantized_matmul (MLX 0.32.4) takes no slice of a cache, and where keys are
-broadcast over groups of query heads, it takes the first head's keys for all.
+On CUDA they always are: that backend's quantized_matmul (MLX 0.32.4) takes no slice of a cache,
+and where keys are broadcast over groups of query heads, it takes the first head's keys for all.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ _SINKS = "on the quantized keys and values, with sinks"
 
 
 def by_blocks(original: Callable[..., mx.array]) -> Callable[..., mx.array]:
-    """mlx-lm's `quantized_scaled_dot_product_attention`, which for many queries goes by way of dequantized heads."""
+    """mlx-lm's `quantized_scaled_dot_product_attention`, which for many queries goes by way of
+    dequantized heads."""
 
     @wraps(original)
     def quantized_scaled_dot_product_attention(
@@ -55,13 +57,23 @@ def by_blocks(original: Callable[..., mx.array]) -> Callable[..., mx.array]:
             if done is not None:
                 layers.count(done[1], sys._getframe(1))
                 return done[0]
-        return original(queries, q_keys, q_values, scale=scale, mask=mask, group_size=group_size, bits=bits, **more)
+        return original(
+            queries,
+            q_keys,
+            q_values,
+            scale=scale,
+            mask=mask,
+            group_size=group_size,
+            bits=bits,
+            **more,
+        )
 
     return quantized_scaled_dot_product_attention
 
 
 def with_sinks(original: Callable[..., mx.array]) -> Callable[..., mx.array]:
-    """mlx-lm's `scaled_dot_product_attention`, which refuses sinks over a quantized cache, with them."""
+    """mlx-lm's `scaled_dot_product_attention`, which refuses sinks over a quantized cache, with
+    them."""
 
     @wraps(original)
     def scaled_dot_product_attention(
@@ -75,7 +87,9 @@ def with_sinks(original: Callable[..., mx.array]) -> Callable[..., mx.array]:
         **more: Any,  # of another release
     ) -> mx.array:
         if sinks is None or state.planner is None or more or not hasattr(cache, "bits"):
-            return original(queries, keys, values, cache, scale=scale, mask=mask, sinks=sinks, **more)
+            return original(
+                queries, keys, values, cache, scale=scale, mask=mask, sinks=sinks, **more
+            )
         arguments = (queries, keys, values, scale, mask, sinks, cache.group_size, cache.bits)
         done = _attention(*arguments)
         if done is None:
@@ -97,8 +111,9 @@ def _attention(
     group_size: int,
     bits: int,
 ) -> tuple[mx.array, Kind] | None:
-    """The call on dequantized heads and its kind; None where the quantized products are better (for few queries, or
-    where MLX's unfused attention would be all they get) and for what a route does not take."""
+    """The call on dequantized heads and its kind; None where the quantized products are better
+    (for few queries, or where MLX's unfused attention would be all they get) and for what a route
+    does not take."""
     planner = state.planner
     assert planner is not None
     products_work = current_device().backend != "cuda"
@@ -114,12 +129,20 @@ def _attention(
         queried = slice(groups * own.start, groups * own.stop)
         k, v = (  # after the heads before, as MLX is lazy and would dequantize many at once
             mx.dequantize(
-                x[:, own], after(scales[:, own], *parts[-1:]), biases[:, own], group_size=group_size, bits=bits
+                x[:, own],
+                after(scales[:, own], *parts[-1:]),
+                biases[:, own],
+                group_size=group_size,
+                bits=bits,
             )
             for x, scales, biases in (q_keys, q_values)
         )
         q = queries[:, queried]
-        own_mask = mask[:, queried] if isinstance(mask, mx.array) and mask.ndim == 4 and mask.shape[1] > 1 else mask
+        own_mask = (
+            mask[:, queried]
+            if isinstance(mask, mx.array) and mask.ndim == 4 and mask.shape[1] > 1
+            else mask
+        )
         own_sinks = None if sinks is None else sinks[queried]
         plan = planner.lookup(q, k, v, own_mask, own_sinks)
         if plan.problem is None or (products_work and not plan.improves):
@@ -131,7 +154,8 @@ def _attention(
 
 
 def _heads_at_once(q_keys: Quantized, q_values: Quantized, bits: int) -> int:
-    """Key heads whose keys and values together take about `_BYTES_AT_ONCE`, in the type of their scales."""
+    """Key heads whose keys and values together take about `_BYTES_AT_ONCE`, in the type of their
+    scales."""
     numbers = sum(x[0][:, :1].size * 32 // bits for x in (q_keys, q_values))
     return max(1, _BYTES_AT_ONCE // (numbers * q_keys[1].dtype.size))
 
@@ -146,12 +170,14 @@ def _products(
     group_size: int,
     bits: int,
 ) -> mx.array:
-    """softmax(scale * Q K^T + mask, with sinks) V on the quantized arrays: [B, H, L, D_v]. The query heads of one key
-    head are rows of one product: nothing is broadcast."""
+    """softmax(scale * Q K^T + mask, with sinks) V on the quantized arrays: [B, H, L, D_v]. The
+    query heads of one key head are rows of one product: nothing is broadcast."""
     key_heads, (heads, length) = q_keys[0].shape[1], queries.shape[1:3]
     (k, k_scales, k_biases), (v, v_scales, v_biases) = q_keys, q_values
     rows = scale * mx.reshape(queries, (queries.shape[0], key_heads, -1, queries.shape[-1]))
-    scores = mx.quantized_matmul(rows, k, k_scales, k_biases, transpose=True, group_size=group_size, bits=bits)
+    scores = mx.quantized_matmul(
+        rows, k, k_scales, k_biases, transpose=True, group_size=group_size, bits=bits
+    )
     key_length = scores.shape[-1]
     scores = mx.reshape(scores, (-1, heads, length, key_length))
     if isinstance(mask, str):
@@ -162,5 +188,7 @@ def _products(
     column = mx.broadcast_to(sinks.astype(scores.dtype)[:, None, None], (*scores.shape[:-1], 1))
     weights = mx.softmax(mx.concatenate([column, scores], axis=-1), axis=-1, precise=True)[..., 1:]
     weights = mx.reshape(weights, (-1, key_heads, heads // key_heads * length, key_length))
-    out = mx.quantized_matmul(weights, v, v_scales, v_biases, transpose=False, group_size=group_size, bits=bits)
+    out = mx.quantized_matmul(
+        weights, v, v_scales, v_biases, transpose=False, group_size=group_size, bits=bits
+    )
     return mx.reshape(out, (*queries.shape[:3], -1))

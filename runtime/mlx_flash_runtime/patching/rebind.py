@@ -7,7 +7,8 @@ from types import ModuleType
 
 
 def rebind(old: object, new: object) -> None:
-    """Replaces `old` by `new` under every name that a loaded module has for it, except this package's own."""
+    """Replaces `old` by `new` under every name that a loaded module has for it, except this
+    package's own."""
     own = __name__.rsplit(".", 2)[0] + "."
     for path, module in list(sys.modules.items()):
         if isinstance(module, ModuleType) and not f"{path}.".startswith(own):

@@ -1,4 +1,5 @@
-"""Attention with softcapped scores, which MLX has no function for: mlx-lm writes it out, in Gemma 2 and in Gear."""
+"""Attention with softcapped scores, which MLX has no function for: mlx-lm writes it out, in Gemma
+2 and in Gear."""
 
 from __future__ import annotations
 
@@ -13,7 +14,9 @@ from ..planning import layers
 from ..planning.counts import Decision, Kind
 from . import state
 
-HAND_WRITTEN = Decision("unfused", "the model's own attention with softcapped scores: nothing here is faster for it")
+HAND_WRITTEN = Decision(
+    "unfused", "the model's own attention with softcapped scores: nothing here is faster for it"
+)
 
 Attention = Callable[..., mx.array]
 
@@ -25,7 +28,8 @@ _GEMMA2 = (
 
 
 def of_arrays(original: Attention) -> Attention:
-    """`_softcap_attention` of mlx-lm's gear module, by the planned route where there is one for its scores."""
+    """`_softcap_attention` of mlx-lm's gear module, by the planned route where there is one for
+    its scores."""
 
     @wraps(original)
     def softcap_attention(
@@ -35,7 +39,9 @@ def of_arrays(original: Attention) -> Attention:
         if planner is None:
             return original(queries, keys, values, scale, softcap, mask)
         plan = planner.lookup(queries, keys, values, mask, None, softcap)
-        layers.count(plan.kind if plan.improves else Kind(plan.kind.phase, *HAND_WRITTEN), sys._getframe(1))
+        layers.count(
+            plan.kind if plan.improves else Kind(plan.kind.phase, *HAND_WRITTEN), sys._getframe(1)
+        )
         if plan.improves:
             return plan.run(queries, keys, values, scale=scale, mask=mask, sinks=None)
         return original(queries, keys, values, scale, softcap, mask)
@@ -48,8 +54,11 @@ def gemma2_layer(original: Attention) -> Attention:
 
     @wraps(original)
     def attention(self: Any, x: mx.array, mask: Any = None, cache: Any = None) -> mx.array:
-        # mlx-lm reads a mask of 4 axes along the 5 axes of its scores: as it does so, if it does so.
-        own_reading = isinstance(mask, mx.array) and mask.ndim > 3 and getattr(self, "repeats", 1) > 1
+        # mlx-lm reads a mask of 4 axes along the 5 axes of its scores: as it does so, if it does
+        # so.
+        own_reading = (
+            isinstance(mask, mx.array) and mask.ndim > 3 and getattr(self, "repeats", 1) > 1
+        )
         strange = hasattr(cache, "bits") or not all(hasattr(self, name) for name in _GEMMA2)
         if state.planner is None or own_reading or strange:
             return original(self, x, mask, cache)
@@ -66,7 +75,9 @@ def gemma2_layer(original: Attention) -> Attention:
 
 
 @of_arrays
-def _gemma2(q: mx.array, k: mx.array, v: mx.array, scale: float, softcap: float, mask: Any) -> mx.array:
+def _gemma2(
+    q: mx.array, k: mx.array, v: mx.array, scale: float, softcap: float, mask: Any
+) -> mx.array:
     """Gemma 2's attention with the operations of mlx-lm, in their order."""
     heads, key_heads = q.shape[1], k.shape[1]
     q = q * scale

@@ -28,8 +28,8 @@ def install(new: Planner | None) -> None:
 
 @contextmanager
 def paused() -> Iterator[None]:
-    """Stock attention for the length of a `with` block, at no cost worth measuring: the patch stays in place and passes
-    every call on, those of other threads too. Pauses may overlap."""
+    """Stock attention for the length of a `with` block, at no cost worth measuring: the patch
+    stays in place and passes every call on, those of other threads too. Pauses may overlap."""
     _pause(1)
     try:
         yield

@@ -1,12 +1,13 @@
 """What `mlx-flash tune` measured on this machine: the fastest route by class of problem.
 
-A class is everything that the choice may depend on: device, release of MLX, version of this package, type, head dims,
-kind of mask, query heads per key head, phase, and lengths, window and heads to the power of two below. The file is
+A class is everything that the choice may depend on: device, release of MLX, version of this
+package, type, head dims, kind of mask, query heads per key head, phase, and lengths, window and
+heads to the power of two below. The file is
 
     {"format": 1, "classes": {CLASS: {"route": NAME, "gain": NUMBER, "ms": {PHASE: {NAME: NUMBER}}}}}
 
-where NAME is a route's, or `stock` for MLX's own function; `gain` says how many times as fast as that the route is (in
-the phase where it gains least, null where MLX's own did not fit in memory).
+where NAME is a route's, or `stock` for MLX's own function; `gain` says how many times as fast as
+that the route is (in the phase where it gains least, null where MLX's own did not fit in memory).
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from ..version import __version__
 
 STOCK = "stock"
 _FORMAT = 1
-# A class takes some 600 bytes. What a file of this size makes of JSON fits in a small part of any machine's memory.
+# A class takes some 600 bytes. What a file of this size makes of JSON fits in a small part of any
+# machine's memory.
 _LARGEST = 4 * 2**20
 
 
@@ -43,15 +45,15 @@ class Measured:
 
 
 def path() -> Path:
-    """`MLX_FLASH_CALIBRATION`, or a file in the user's folder for caches. Raises RuntimeError where the user has no
-    home."""
+    """`MLX_FLASH_CALIBRATION`, or a file in the user's folder for caches. Raises RuntimeError
+    where the user has no home."""
     named = os.environ.get("MLX_FLASH_CALIBRATION", "")
     return file_named(named) if named else user_cache.folder() / "calibration.json"
 
 
 def route_of(problem: Problem, device: Device) -> str | None:
-    """The route that was measured to be the fastest for the class of `problem`; None where nothing was measured, as on
-    every device that is not this machine's."""
+    """The route that was measured to be the fastest for the class of `problem`; None where nothing
+    was measured, as on every device that is not this machine's."""
     measured = _read_once()
     if not measured or not device.name:
         return None
@@ -89,12 +91,15 @@ def machine_of(device: Device) -> str:
     """What all classes of a device and these versions start with."""
     # Before the kernel was built, other routes were the fastest.
     without = "" if device.tf32 else " without TF32"
-    without += " without kernel" if device.backend in ("cpu", "cuda") and not device.own_kernel else ""
+    without += (
+        " without kernel" if device.backend in ("cpu", "cuda") and not device.own_kernel else ""
+    )
     return f"{device.backend} {device.name}{without}, mlx {'.'.join(map(str, device.mlx))}, runtime {__version__}, "
 
 
 def phase_of(problem: Problem, device: Device) -> Phase:
-    """The phase of a class: prefill and training are one where nobody can tell a call which it is."""
+    """The phase of a class: prefill and training are one where nobody can tell a call which it
+    is."""
     if problem.phase == "decode" or (device.backend != "cpu" and gradient.shows()):
         return problem.phase
     return "prefill or training"
@@ -110,8 +115,9 @@ def _read_once() -> dict[str, Measured]:
 
 
 def read() -> dict[str, Measured]:
-    """The classes of the file, empty without one. A file that cannot be read, or is not what `save` writes, is a
-    warning, and counts as none: the rules that this package ships apply then."""
+    """The classes of the file, empty without one. A file that cannot be read, or is not what
+    `save` writes, is a warning, and counts as none: the rules that this package ships apply
+    then."""
     try:
         file = path()
         content = whole_files.read(file, _LARGEST)
@@ -123,7 +129,9 @@ def read() -> dict[str, Measured]:
     try:
         return _classes(json.loads(content))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        logger.warning("flash attention: %s is ignored, mlx-flash tune writes it anew: %s", file, error)
+        logger.warning(
+            "flash attention: %s is ignored, mlx-flash tune writes it anew: %s", file, error
+        )
         return {}
 
 
@@ -155,8 +163,8 @@ def _is_number(value: Any) -> bool:
 
 
 def save(measured: dict[str, Measured]) -> None:
-    """Adds classes to the file, which is replaced in one step: a reader never finds half of it. Raises OSError, also
-    where something other than a file is in its place."""
+    """Adds classes to the file, which is replaced in one step: a reader never finds half of it.
+    Raises OSError, also where something other than a file is in its place."""
     file = path()
     classes = {name: asdict(entry) for name, entry in {**read(), **measured}.items()}
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -166,8 +174,8 @@ def save(measured: dict[str, Measured]) -> None:
 
 
 def forget() -> bool:
-    """Deletes the file; whether there was one. Raises OSError, also where something other than a file is in its
-    place."""
+    """Deletes the file; whether there was one. Raises OSError, also where something other than a
+    file is in its place."""
     _read_once.cache_clear()
     file = path()
     whole_files.check(file)

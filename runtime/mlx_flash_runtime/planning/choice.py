@@ -63,8 +63,8 @@ def choose(problem: Problem, device: Device, settings: Settings) -> Choice:
 
 
 def _measured(problem: Problem, device: Device) -> Route | None:
-    """The route that was measured to be the fastest for the problem's class, if it holds for this one
-    of them."""
+    """The route that was measured to be the fastest for the problem's class, if it holds for this
+    one of them."""
     name = calibration.route_of(problem, device)
     if name is None:
         return None
@@ -79,8 +79,8 @@ def _measured(problem: Problem, device: Device) -> Route | None:
 
 
 def stock_memory(problem: Problem, device: Device) -> int:
-    """Predicted bytes of MLX's own function at the peak of a forward call, beyond its inputs and its
-    output."""
+    """Predicted bytes of MLX's own function at the peak of a forward call, beyond its inputs and
+    its output."""
     route: Route = native if is_fused(problem, device)[0] else unfused
     return route.extra_memory(problem, device, None)
 

@@ -1,5 +1,5 @@
-"""Which attention layer called, found on the Python stack, and how often each took which route in which
-phase."""
+"""Which attention layer called, found on the Python stack, and how often each took which route in
+which phase."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from .counts import Kind, calls_of
 
 @dataclass(slots=True)
 class Layer:
-    """One attention layer. Each thread counts its calls by kind for itself, so that counting needs no lock."""
+    """One attention layer. Each thread counts its calls by kind for itself, so that counting needs
+    no lock."""
 
     name: str
     class_name: str
@@ -40,8 +41,9 @@ _lock = threading.Lock()
 _layers: list[Layer] = []
 # By identity, for as long as the module lives.
 _by_module: dict[int, Layer] = {}
-# Two tables by the identity of a code object (hashing one reads all of it), which is held so that the identity stays
-# its own: layers of calls outside any module by instruction, and whether a function is a module's method.
+# Two tables by the identity of a code object (hashing one reads all of it), which is held so that
+# the identity stays its own: layers of calls outside any module by instruction, and whether a
+# function is a module's method.
 _by_site: dict[tuple[int, int], Layer] = {}
 _is_method: dict[int, bool] = {}
 _codes: list[CodeType] = []
@@ -57,10 +59,12 @@ def find(kind: Kind, caller: FrameType) -> None:
     """Counts one call of that kind for the layer that made it from the frame `caller`, and for the
     layer alone.
 
-    The layer is the nearest `nn.Module` that runs one of its methods, a few frames up at most; without one, the line of
-    the call. The variables of other functions are not looked at, see `_self_of`.
+    The layer is the nearest `nn.Module` that runs one of its methods, a few frames up at most;
+    without one, the line of the call. The variables of other functions are not looked at, see
+    `_self_of`.
     """
-    # On the way of every call: a dictionary and an exception that is not raised are the cheapest there is.
+    # On the way of every call: a dictionary and an exception that is not raised are the cheapest
+    # there is.
     layer: Layer | None = None
     frame: FrameType | None = caller
     for _ in _REACH:
@@ -103,7 +107,9 @@ def snapshot() -> list[Counted]:
     counted = []
     for layer in seen:
         calls: Counter[Kind] = Counter()
-        for own in list(layer.calls.values()):  # list() and dict(): in one step, as other threads may be counting
+        for own in list(
+            layer.calls.values()
+        ):  # list() and dict(): in one step, as other threads may be counting
             calls.update(dict(own))
         counted.append(Counted(layer.name, layer.class_name, calls))
     return counted
@@ -127,7 +133,8 @@ def _learn(code: CodeType) -> bool:
 
 
 def _is_of_a_module(code: CodeType) -> bool:
-    """Whether a class of modules, or one that such a class inherits from, has a method with this code."""
+    """Whether a class of modules, or one that such a class inherits from, has a method with this
+    code."""
     nn = sys.modules.get("mlx.nn")  # a program that has not imported it has no modules
     classes: list[type] = [] if nn is None else [nn.Module]
     for found in classes:  # which grows meanwhile
@@ -147,9 +154,9 @@ def _has_code(value: object, code: CodeType) -> bool:
 def _self_of(frame: FrameType) -> Any:
     """The variable `self` of a function that runs.
 
-    Before Python 3.13 `f_locals` is a copy of all variables, which the frame keeps while the function
-    runs, arrays that it has long dropped included. So it is emptied again, unless the function may
-    hold the same dictionary itself, as its `locals()`.
+    Before Python 3.13 `f_locals` is a copy of all variables, which the frame keeps while the
+    function runs, arrays that it has long dropped included. So it is emptied again, unless the
+    function may hold the same dictionary itself, as its `locals()`.
     """
     variables = frame.f_locals
     found = variables.get("self")
@@ -164,14 +171,19 @@ def _is_module(value: object) -> bool:
 
 
 def _new_layer(module: Any, frame: FrameType) -> Layer:
-    # Named once, when first seen: a gradient checkpoint runs the layer again without its model on the stack.
+    # Named once, when first seen: a gradient checkpoint runs the layer again without its model on
+    # the stack.
     name = _name(module, frame)
     class_name = type(module).__name__
     with _lock:
         if id(module) in _by_module:  # another thread was here meanwhile
             return _by_module[id(module)]
         # A model that is built anew goes on counting where the one before it, now gone, left off.
-        gone = (old for old in _layers if _is_gone(old) and (old.name, old.class_name) == (name, class_name))
+        gone = (
+            old
+            for old in _layers
+            if _is_gone(old) and (old.name, old.class_name) == (name, class_name)
+        )
         layer = next(gone, None)
         if layer is None:
             layer = Layer(name, class_name)
@@ -187,7 +199,8 @@ def _is_gone(layer: Layer) -> bool:
 
 
 def _name(module: Any, frame: FrameType) -> str:
-    """The module's path in the outermost module on the stack that has it, as `model.layers.0.self_attn`."""
+    """The module's path in the outermost module on the stack that has it, as
+    `model.layers.0.self_attn`."""
     name = ""
     outer: FrameType | None = frame.f_back
     while outer is not None:
@@ -205,7 +218,9 @@ def _new_site(frame: FrameType) -> Layer:
     code = frame.f_code
     name = f"{Path(code.co_filename).name}:{frame.f_lineno} {code.co_name}"
     with _lock:
-        layer = next((old for old in _layers if (old.name, old.class_name) == (name, "function")), None)
+        layer = next(
+            (old for old in _layers if (old.name, old.class_name) == (name, "function")), None
+        )
         if layer is None:  # else another call on that line
             layer = Layer(name, "function")
             _layers.append(layer)

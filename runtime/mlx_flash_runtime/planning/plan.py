@@ -15,12 +15,14 @@ from .layers import LEARNED_CALLS
 
 @dataclass(eq=False, slots=True)
 class Plan:
-    """How calls of one key are run: `run(q, k, v, scale=, mask=, sinks=)`, with MLX's own arguments.
+    """How calls of one key are run: `run(q, k, v, scale=, mask=, sinks=)`, with MLX's own
+    arguments.
 
     `choice` is None where the call is MLX's own to judge. `in_training` is the plan for when a
     gradient is traced, where that is another one. `kind` is what a call counts as, `numbers`
-    counts it; in the next `to_learn` of them the layer is looked for, see `layers`. `keeps_rope_scores` is
-    for multi-head latent attention: it was tried without such scores, and is no better then.
+    counts it; in the next `to_learn` of them the layer is looked for, see `layers`.
+    `keeps_rope_scores` is for multi-head latent attention: it was tried without such scores, and
+    is no better then.
     """
 
     kind: Kind
@@ -46,8 +48,8 @@ class Plan:
 
     @property
     def improves(self) -> bool:
-        """Whether it is better than MLX's unfused attention, known so rather than for lack of anything
-        else."""
+        """Whether it is better than MLX's unfused attention, known so rather than for lack of
+        anything else."""
         return self.choice is not None and self.choice.route.improves
 
 

@@ -57,7 +57,8 @@ class Planner:
     def lookup(
         self, q: Any, k: Any, v: Any, mask: Any, sinks: Any, softcap: float | None = None
     ) -> Plan:
-        """The plan of one call, for a gradient where one is traced now and that makes a difference."""
+        """The plan of one call, for a gradient where one is traced now and that makes a
+        difference."""
         try:
             key = (
                 q.shape,
@@ -117,7 +118,9 @@ class Planner:
             for route in ROUTES:
                 calls, why = route.first_calls(problem, device)
                 if calls:
-                    return self._first_calls(key, calls, replace(choice, route=route, reason=why), plan)
+                    return self._first_calls(
+                        key, calls, replace(choice, route=route, reason=why), plan
+                    )
         return plan
 
     def _with_gradient(self, key: Key, choice: Choice, mask: Any) -> Plan:
@@ -186,9 +189,9 @@ def _mask_key(mask: Any) -> Any:
 
 
 def _decode_key(key: Key) -> Key | None:
-    """The key that decoded tokens share whose calls go to MLX: with the length of the keys no further
-    than to a power of two, as calibrations count it. None for other calls: of more than one query,
-    with sinks, or with a mask that is no array for all keys."""
+    """The key that decoded tokens share whose calls go to MLX: with the length of the keys no
+    further than to a power of two, as calibrations count it. None for other calls: of more than
+    one query, with sinks, or with a mask that is no array for all keys."""
     queries, keys, values, *types, mask, sinks, softcap, device = key
     if len(queries) != 4 or queries[2] != 1 or keys[:3] != values[:3] or sinks or softcap:
         return None

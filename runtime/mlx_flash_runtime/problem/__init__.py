@@ -1,4 +1,5 @@
-"""An attention call as data: its shapes, its mask by what it says, and the device. Nothing here runs or looks anything up."""
+"""An attention call as data: its shapes, its mask by what it says, and the device. Nothing here
+runs or looks anything up."""
 
 from .call import Attend, Call, Launch
 from .device import Backend, Device

@@ -12,8 +12,8 @@ from .problem import Problem, promoted
 
 @dataclass(eq=False, slots=True)  # not frozen, which is slow to make: there is one for every call
 class Call:
-    """One attention call with its arrays, of the shapes that `problem` says. `mask` is None unless the
-    mask reached us as an array."""
+    """One attention call with its arrays, of the shapes that `problem` says. `mask` is None unless
+    the mask reached us as an array."""
 
     problem: Problem
     q: mx.array
@@ -31,6 +31,6 @@ class Call:
 
 # Attention as a function of a call, `[batch, query_heads, query_length, value_head_dim]`.
 Attend = Callable[[Call], mx.array]
-# The same as a function of MLX's own arguments, `(q, k, v, *, scale, mask, sinks)`: what a program's call
-# becomes without a `Call` being made.
+# The same as a function of MLX's own arguments, `(q, k, v, *, scale, mask, sinks)`: what a
+# program's call becomes without a `Call` being made.
 Launch = Callable[..., mx.array]

@@ -10,10 +10,11 @@ Backend = Literal["cpu", "metal", "cuda"]
 
 @dataclass(frozen=True)
 class Device:
-    """The machine as the planner sees it. `memory` is in bytes, `mlx` the release as `(0, 32, 4)`, `system` as
-    `platform.system()` says it; on CUDA `capability` is the GPU's compute capability, `tf32` says whether MLX
-    multiplies float32 matrices as TF32, and `cudnn` whether the environment lets it attend through cuDNN. `name` is
-    MLX's for the device, empty for one that was made up. `own_kernel` says that our kernel for the backend is there."""
+    """The machine as the planner sees it. `memory` is in bytes, `mlx` the release as `(0, 32, 4)`,
+    `system` as `platform.system()` says it; on CUDA `capability` is the GPU's compute capability,
+    `tf32` says whether MLX multiplies float32 matrices as TF32, and `cudnn` whether the
+    environment lets it attend through cuDNN. `name` is MLX's for the device, empty for one that
+    was made up. `own_kernel` says that our kernel for the backend is there."""
 
     backend: Backend
     mlx: tuple[int, ...]

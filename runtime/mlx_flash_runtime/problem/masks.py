@@ -1,12 +1,13 @@
 """Masks that are known by what they say rather than by their elements.
 
-MLX takes a mask as `"causal"` or as an array; a window, a prefix or packed documents are arrays of L x S elements.
-Where such an array is made, it is given its structure to carry (`StructuredMask`), and a route that knows what to do
-with the structure never looks at the elements: MLX is lazy, so the array itself is then never computed. An array whose
-origin is unknown stays an array; nothing is guessed from its elements.
+MLX takes a mask as `"causal"` or as an array; a window, a prefix or packed documents are arrays of
+L x S elements. Where such an array is made, it is given its structure to carry (`StructuredMask`),
+and a route that knows what to do with the structure never looks at the elements: MLX is lazy, so
+the array itself is then never computed. An array whose origin is unknown stays an array; nothing
+is guessed from its elements.
 
-All structures are intervals: a query sees the keys from `first` to `last`, both growing with its position. Positions
-count along the keys, and the last query stands at the last key.
+All structures are intervals: a query sees the keys from `first` to `last`, both growing with its
+position. Positions count along the keys, and the last query stands at the last key.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ class Window:
 
 @dataclass(frozen=True)
 class Prefix:
-    """The first `length` keys are seen by all queries (those of the prefix see each other both ways), the rest
-    causally."""
+    """The first `length` keys are seen by all queries (those of the prefix see each other both
+    ways), the rest causally."""
 
     length: int
 
@@ -62,7 +63,8 @@ class Prefix:
 
 @dataclass(frozen=True)
 class Segments:
-    """Several documents of the given lengths in one row: a query sees the keys of its own document, up to its own."""
+    """Several documents of the given lengths in one row: a query sees the keys of its own
+    document, up to its own."""
 
     lengths: tuple[int, ...]
 
@@ -80,8 +82,9 @@ Structure = Causal | Window | Prefix | Segments
 def window_mask(query_length: int, size: int, key_length: int | None = None) -> mx.array:
     """The bool mask `[query_length, key_length]` of causal attention over the last `size` keys.
 
-    `key_length` is `query_length` unless given. The runtime's routes know the mask by its structure and then never
-    compute it. Raises ValueError unless sizes are positive and there are at least as many keys as queries.
+    `key_length` is `query_length` unless given. The runtime's routes know the mask by its
+    structure and then never compute it. Raises ValueError unless sizes are positive and there are
+    at least as many keys as queries.
     """
     if size < 1:
         raise ValueError(f"a window of {size} keys: the size must be at least 1")
@@ -89,8 +92,8 @@ def window_mask(query_length: int, size: int, key_length: int | None = None) -> 
 
 
 def prefix_mask(length: int, prefix: int) -> mx.array:
-    """The bool mask `[length, length]` of a prefix language model: the first `prefix` tokens see each other, the others
-    all before them and themselves.
+    """The bool mask `[length, length]` of a prefix language model: the first `prefix` tokens see
+    each other, the others all before them and themselves.
 
     Raises ValueError unless 0 <= prefix <= length and length is positive.
     """
@@ -100,7 +103,8 @@ def prefix_mask(length: int, prefix: int) -> mx.array:
 
 
 def packed_mask(lengths: Sequence[int]) -> mx.array:
-    """The bool mask `[sum(lengths), sum(lengths)]` of documents packed into one row, each causal in itself.
+    """The bool mask `[sum(lengths), sum(lengths)]` of documents packed into one row, each causal
+    in itself.
 
     Raises ValueError unless there is at least one document and every length is positive.
     """
@@ -134,14 +138,16 @@ def between(structure: Structure, positions: range, keys: range) -> mx.array:
             return key <= mx.maximum(position, length - 1)
         case Segments():
             ends = [*accumulate(structure.lengths)]
-            document = mx.sum(position >= mx.array(ends[:-1], mx.int32), axis=-1)  # none ends before the first token
+            document = mx.sum(
+                position >= mx.array(ends[:-1], mx.int32), axis=-1
+            )  # none ends before the first token
             first = mx.array([0, *ends[:-1]], mx.int32)[document][:, None]
             return (key >= first) & (key <= position)
 
 
 class StructuredMask(mx.array):
-    """A bool mask `[query_length, key_length]` that carries its `structure`, until it is changed in place: from then on
-    it is an array like any other, and `structure` is None."""
+    """A bool mask `[query_length, key_length]` that carries its `structure`, until it is changed
+    in place: from then on it is an array like any other, and `structure` is None."""
 
     __slots__ = ("structure",)
 
@@ -166,19 +172,35 @@ def _in_place(name: str) -> Callable[..., Any]:
 
 
 # Of an array's methods, those that change it.
-_CHANGES = ("add", "and", "floordiv", "lshift", "matmul", "mod", "mul", "or", "pow", "rshift", "sub", "truediv", "xor")
+_CHANGES = (
+    "add",
+    "and",
+    "floordiv",
+    "lshift",
+    "matmul",
+    "mod",
+    "mul",
+    "or",
+    "pow",
+    "rshift",
+    "sub",
+    "truediv",
+    "xor",
+)
 for _name in ("__setitem__", *(f"__i{change}__" for change in _CHANGES)):
     if hasattr(mx.array, _name):
         setattr(StructuredMask, _name, _in_place(_name))
 
 
 def remember(mask: mx.array, structure: Structure) -> StructuredMask:
-    """`mask`, `[query_length, key_length]`, as one that is known to say `structure`; nothing is copied."""
+    """`mask`, `[query_length, key_length]`, as one that is known to say `structure`; nothing is
+    copied."""
     return StructuredMask(mask, structure)
 
 
 def structure_of(mask: mx.array, query_length: int, key_length: int) -> Structure | None:
-    """What `mask` is known to say about that many queries and keys, in its simplest form; None for any other array."""
+    """What `mask` is known to say about that many queries and keys, in its simplest form; None for
+    any other array."""
     structure = mask.structure if isinstance(mask, StructuredMask) else None
     if structure is None or mask.shape != (query_length, key_length):
         return None

@@ -18,18 +18,24 @@ PHASES: tuple[Phase, ...] = get_args(Phase)
 _DECODED_QUERIES = 8
 
 _ITEM_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
-_KINDS: dict[type, MaskKind] = {Causal: "causal", Window: "window", Prefix: "prefix", Segments: "segments"}
+_KINDS: dict[type, MaskKind] = {
+    Causal: "causal",
+    Window: "window",
+    Prefix: "prefix",
+    Segments: "segments",
+}
 
 
 @dataclass(frozen=True)
 class Problem:
     """One attention call: `softmax(scale * q @ k.T + mask, with sinks) @ v`.
 
-    q is `[batch, query_heads, query_length, head_dim]`, k `[batch, key_heads, key_length, head_dim]`,
-    v `[batch, key_heads, key_length, value_head_dim]`; `dtype` names the type that the three promote to. The mask is
-    described by its structure where that is known (`structure`, except for "causal", which says it all); `mask_shape`
-    is an array's own shape before broadcasting, `()` without one. With `softcap` the scores are
-    `softcap * tanh(scores / softcap)` before the mask. `training` says that a gradient is known to be traced.
+    q is `[batch, query_heads, query_length, head_dim]`, k `[batch, key_heads, key_length,
+    head_dim]`, v `[batch, key_heads, key_length, value_head_dim]`; `dtype` names the type that the
+    three promote to. The mask is described by its structure where that is known (`structure`,
+    except for "causal", which says it all); `mask_shape` is an array's own shape before
+    broadcasting, `()` without one. With `softcap` the scores are `softcap * tanh(scores /
+    softcap)` before the mask. `training` says that a gradient is known to be traced.
     """
 
     batch: int
@@ -54,13 +60,14 @@ class Problem:
 
     @property
     def visible(self) -> Structure | None:
-        """Which keys each query sees, where the mask is known to say so; None without a mask and for
-        an array of unknown origin."""
+        """Which keys each query sees, where the mask is known to say so; None without a mask and
+        for an array of unknown origin."""
         return Causal() if self.mask == "causal" else self.structure
 
     @property
     def has_array_mask(self) -> bool:
-        """Whether the mask reaches MLX as an array: it is one, or a structure that MLX has no name for."""
+        """Whether the mask reaches MLX as an array: it is one, or a structure that MLX has no name
+        for."""
         return self.mask not in ("none", "causal")
 
     @property
@@ -76,7 +83,13 @@ class Problem:
     @property
     def output_bytes(self) -> int:
         """Bytes of the output, `[batch, query_heads, query_length, value_head_dim]`."""
-        return self.item_bytes * self.batch * self.query_heads * self.query_length * self.value_head_dim
+        return (
+            self.item_bytes
+            * self.batch
+            * self.query_heads
+            * self.query_length
+            * self.value_head_dim
+        )
 
     def skipped_share(self, block_size: int = 128) -> float:
         """The share of the score blocks, `block_size` queries by as many keys, that the mask's
@@ -102,7 +115,9 @@ class Problem:
             f"{heads} heads" if heads == keys else f"{heads}/{keys} heads",
             f"head dim {dims[0]}" if dims[0] == dims[1] else f"head dims {dims[0]}/{dims[1]}",
             f"{_several(self.query_length, 'query', 'queries')} on {_several(self.key_length, 'key', 'keys')}",
-            {"none": "no mask", "bool": "bool mask", "additive": "additive mask"}.get(self.mask, self.mask)
+            {"none": "no mask", "bool": "bool mask", "additive": "additive mask"}.get(
+                self.mask, self.mask
+            )
             + (f" of {self.window:,}" if self.window else ""),
             *(["sinks"] if self.sinks else []),
             *([f"softcap {self.softcap:g}"] if self.softcap is not None else []),
@@ -113,7 +128,8 @@ class Problem:
 
     @property
     def phase(self) -> Phase:
-        """What the call is part of, as far as its shapes tell: `decode` for at most 8 queries on more keys."""
+        """What the call is part of, as far as its shapes tell: `decode` for at most 8 queries on
+        more keys."""
         return "training" if self.training else phase_of(self.query_length, self.key_length)
 
     @classmethod
@@ -128,8 +144,8 @@ class Problem:
         softcap: float | None = None,
         training: bool = False,
     ) -> Problem | None:
-        """The problem of one call, or None where it is for MLX itself to judge: arguments that it may reject, types
-        that no route computes in (float64, integer queries)."""
+        """The problem of one call, or None where it is for MLX itself to judge: arguments that it
+        may reject, types that no route computes in (float64, integer queries)."""
         if not (isinstance(q, mx.array) and isinstance(k, mx.array) and isinstance(v, mx.array)):
             return None
         if not (q.ndim == k.ndim == v.ndim == 4):
@@ -141,9 +157,14 @@ class Problem:
         if prod((*q.shape, *v.shape)) == 0 or query_heads % key_heads:
             return None
         dtype = promoted(q.dtype, k.dtype, v.dtype)
-        if not (mx.issubdtype(q.dtype, mx.floating) and mx.issubdtype(dtype, mx.floating)) or dtype == mx.float64:
+        if (
+            not (mx.issubdtype(q.dtype, mx.floating) and mx.issubdtype(dtype, mx.floating))
+            or dtype == mx.float64
+        ):
             return None
-        structure = structure_of(mask, query_length, key_length) if isinstance(mask, mx.array) else None
+        structure = (
+            structure_of(mask, query_length, key_length) if isinstance(mask, mx.array) else None
+        )
         kind = (
             _KINDS[type(structure)]
             if structure
@@ -152,7 +173,9 @@ class Problem:
         if kind is None:
             return None
         if sinks is not None and not (
-            isinstance(sinks, mx.array) and sinks.shape == (query_heads,) and promoted(dtype, sinks.dtype) == dtype
+            isinstance(sinks, mx.array)
+            and sinks.shape == (query_heads,)
+            and promoted(dtype, sinks.dtype) == dtype
         ):
             return None
         return cls(
@@ -189,7 +212,10 @@ def _mask_kind(mask: object, scores: tuple[int, ...], dtype: mx.Dtype) -> MaskKi
         return "causal" if mask == "causal" else None
     if not isinstance(mask, mx.array) or mask.ndim > 4:
         return None
-    if any(own not in (1, full) for own, full in zip(reversed(mask.shape), reversed(scores), strict=False)):
+    if any(
+        own not in (1, full)
+        for own, full in zip(reversed(mask.shape), reversed(scores), strict=False)
+    ):
         return None
     if mask.dtype == mx.bool_:
         return "bool"
@@ -197,7 +223,8 @@ def _mask_kind(mask: object, scores: tuple[int, ...], dtype: mx.Dtype) -> MaskKi
 
 
 def promoted(dtype: mx.Dtype, *others: mx.Dtype) -> mx.Dtype:
-    """The type that MLX's promotion gives `dtype` and `others` (`mx.result_type` is not in every MLX known here)."""
+    """The type that MLX's promotion gives `dtype` and `others` (`mx.result_type` is not in every
+    MLX known here)."""
     total = None
     for other in others:
         if other != dtype:

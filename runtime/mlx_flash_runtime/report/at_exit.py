@@ -1,8 +1,9 @@
 """What `MLX_FLASH_REPORT` asks for: the report of this process, when it ends.
 
-A name belongs to the first of the processes that run at a time and want it, a program rather than what it starts, from
-`enable_flash_attention` until it ends. The others, `report.json` being taken, write `report.PID.json` beside it; those
-without a call of attention (helpers that import the program's main module) write nothing.
+A name belongs to the first of the processes that run at a time and want it, a program rather than
+what it starts, from `enable_flash_attention` until it ends. The others, `report.json` being taken,
+write `report.PID.json` beside it; those without a call of attention (helpers that import the
+program's main module) write nothing.
 """
 
 from __future__ import annotations
@@ -72,8 +73,9 @@ def _write_file(file: Path, done: Report) -> None:
 
 @lru_cache(maxsize=1)
 def _is_first(file: Path) -> bool:
-    """Whether no other process has the name, which is this one's then: a lock on the file, which is made empty if need
-    be, tells the others until this process ends, however it ends. Raises OSError where there can be no such file."""
+    """Whether no other process has the name, which is this one's then: a lock on the file, which
+    is made empty if need be, tells the others until this process ends, however it ends. Raises
+    OSError where there can be no such file."""
     handle = whole_files.opened(file, os.O_WRONLY | os.O_CREAT)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -86,7 +88,8 @@ def _is_first(file: Path) -> bool:
 
 
 def _is_output(handle: int) -> bool:
-    """Whether the file is what standard output or standard error was sent to, under whatever name: `/dev/stdout`."""
+    """Whether the file is what standard output or standard error was sent to, under whatever name:
+    `/dev/stdout`."""
     for output in (1, 2):
         with suppress(OSError):  # it is closed
             if os.path.samestat(os.fstat(handle), os.fstat(output)):

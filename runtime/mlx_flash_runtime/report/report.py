@@ -46,10 +46,11 @@ class Report:
         - `layers`: a list, in the order of first calls, of `name`, `class`, `calls`, `routes`, and `phases`: calls by
           route in each phase.
 
-        A phase is `prefill`, `decode` (at most 8 queries, on more keys) or `training` (inside a gradient). The first
-        and the last are one, `prefill or training`, where MLX does not show whether a gradient is traced, as on the
-        CPU, and where it is not asked because its own function gets the call either way. `unknown` are calls whose
-        arguments the planner leaves to MLX.
+        A phase is `prefill`, `decode` (at most 8 queries, on more keys) or `training` (inside a
+        gradient). The first and the last are one, `prefill or training`, where MLX does not show
+        whether a gradient is traced, as on the CPU, and where it is not asked because its own
+        function gets the call either way. `unknown` are calls whose arguments the planner leaves
+        to MLX.
         """
         calls = self.calls
         return {
@@ -109,13 +110,14 @@ class Report:
 def report() -> Report:
     """Which attention layers called how often, in which phase, and on which route each call ran.
 
-    A layer is the innermost `nn.Module` that made the call, named by its path in the model; a call outside any module
-    is named by its line. Under `mx.compile` a call counts when it is traced, not each time the compiled function runs.
+    A layer is the innermost `nn.Module` that made the call, named by its path in the model; a call
+    outside any module is named by its line. Under `mx.compile` a call counts when it is traced,
+    not each time the compiled function runs.
 
-    Numbers of calls by phase, route and reason are exact. Those of single layers are, too, from the
-    first `report()` on and where `MLX_FLASH_REPORT` asked for a report; before, the layer is looked
-    for in the first calls of each shape alone (`layers.LEARNED_CALLS`), as that takes longer than all
-    the rest of planning a call.
+    Numbers of calls by phase, route and reason are exact. Those of single layers are, too, from
+    the first `report()` on and where `MLX_FLASH_REPORT` asked for a report; before, the layer is
+    looked for in the first calls of each shape alone (`layers.LEARNED_CALLS`), as that takes
+    longer than all the rest of planning a call.
     """
     layers.in_every_call = True
     planner = patch.active()
@@ -141,7 +143,9 @@ def _advice(device: Device, wanted_route: str | None) -> str:
         return "the CPU kernel is being built in the background: the next run has it"
     if status.reason:
         return f"no CPU kernel, so attention is slower: {status.reason}; mlx-flash doctor --build tries again"
-    return "the CPU kernel is not built, so attention is slower: mlx-flash doctor --build compiles it"
+    return (
+        "the CPU kernel is not built, so attention is slower: mlx-flash doctor --build compiles it"
+    )
 
 
 def _layer_as_dict(layer: Counted) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""The routes, in the order in which they are asked: a file a route, none of which imports another."""
+"""The routes, in the order in which they are asked: a file a route, none of which imports
+another."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Online softmax over blocks in MLX operations: memory linear in the length, forward and backward, on
-any backend."""
+"""Online softmax over blocks in MLX operations: memory linear in the length, forward and backward,
+on any backend."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ class Blockwise(Route):
         return _SMALLEST_GPU_BLOCK
 
     def extra_memory(self, problem: Problem, device: Device, block_size: int | None) -> int:
-        """In float32: scaled queries, the output in parts and whole, and one block, its scores three
-        times."""
+        """In float32: scaled queries, the output in parts and whole, and one block, its scores
+        three times."""
         assert block_size is not None
         p = problem
         heads = p.batch * p.query_heads
@@ -73,8 +73,8 @@ class Blockwise(Route):
 def _differentiable(
     blocks: Blocks, has_mask: bool, has_sinks: bool, softcap: float | None
 ) -> Callable[..., list[mx.array]]:
-    """`forward` with `backward` as its gradient, as a function of the arrays alone: q, k, v, then mask
-    and sinks if any.
+    """`forward` with `backward` as its gradient, as a function of the arrays alone: q, k, v, then
+    mask and sinks if any.
 
     Gradients go to exactly those arrays, which is why nothing is captured.
     """

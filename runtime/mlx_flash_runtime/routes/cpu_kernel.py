@@ -37,9 +37,9 @@ class CpuKernel(Route):
         return True, "our own kernel for this CPU, where MLX has none"
 
     def pays(self, problem: Problem, device: Device) -> tuple[bool, str]:
-        """For more keys than two: MLX's unfused attention and blocks of its operations are slower at
-        every size that was measured (benchmarks/cpu_kernel.py). With fewer, as for the frames of a
-        still picture, a gradient is slower here: 0.6x with one key, 0.8x with two."""
+        """For more keys than two: MLX's unfused attention and blocks of its operations are slower
+        at every size that was measured (benchmarks/cpu_kernel.py). With fewer, as for the frames
+        of a still picture, a gradient is slower here: 0.6x with one key, 0.8x with two."""
         if problem.key_length <= _FEW_KEYS and problem.softcap is None:
             return False, "so few keys are no work for a kernel"
         return True, "nothing else is as fast on the CPU"
@@ -87,7 +87,8 @@ class CpuKernel(Route):
 
 
 def is_missed(problem: Problem, device: Device) -> bool:
-    """Whether the kernel is worth a build that it does not have yet: not for a script of toy sizes."""
+    """Whether the kernel is worth a build that it does not have yet: not for a script of toy
+    sizes."""
     products = 2 * problem.score_count * (problem.head_dim + problem.value_head_dim)
     is_absent = device.backend == "cpu" and not device.own_kernel
     return is_absent and products >= _PRODUCTS_WORTH_A_BUILD

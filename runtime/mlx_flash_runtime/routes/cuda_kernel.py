@@ -1,6 +1,7 @@
-"""Our own kernel on CUDA: float32 and head dims above 128, for which MLX has none that is fused; 16-bit
-calls that are short, which cost less to launch than through cuDNN, or new, which cuDNN would plan for
-first (see `first_calls`); and, by products of warpgroups, windows and bool masks."""
+"""Our own kernel on CUDA: float32 and head dims above 128, for which MLX has none that is fused;
+16-bit calls that are short, which cost less to launch than through cuDNN, or new, which cuDNN
+would plan for first (see `first_calls`); and, by products of warpgroups, windows and bool
+masks."""
 
 from __future__ import annotations
 
@@ -20,28 +21,32 @@ from .route import Route, as_float
 
 _CAPABILITY = (8, 0)  # of the first GPUs with these tensor core instructions
 _LARGEST_HEAD_DIM = 256
-# Fewer queries would leave most of a product's rows empty; MLX has kernels for matrices times vectors.
+# Fewer queries would leave most of a product's rows empty; MLX has kernels for matrices times
+# vectors.
 _FEWEST_QUERIES = 9
-# float32 rows in steps of this: where MLX's own products are not TF32 ones, ours must not be either.
+# float32 rows in steps of this: where MLX's own products are not TF32 ones, ours must not be
+# either.
 _TF32_STEP = 8
 
-# By measurement on an H200 (benchmarks/cuda_kernel.py). Visible scores times head dim, and keys, up to which a call is
-# faster than through cuDNN, where MLX takes that.
+# By measurement on an H200 (benchmarks/cuda_kernel.py). Visible scores times head dim, and keys,
+# up to which a call is faster than through cuDNN, where MLX takes that.
 _SHORT = 5 * 2**26
 _SHORT_KEYS = 4096
-# The same by products of warpgroups; the second is for heads with one consumer in a block of threads, of more than 64.
+# The same by products of warpgroups; the second is for heads with one consumer in a block of
+# threads, of more than 64.
 _SHORT_BY_WARPGROUPS = 5 * 2**30
 _SHORT_BY_ONE = 2**31
-# Against MLX's unfused attention, by the bytes of a row of queries: the most scores, under a mask that hides less than
-# this share of them, or more. By warpgroups there is no such number.
+# Against MLX's unfused attention, by the bytes of a row of queries: the most scores, under a mask
+# that hides less than this share of them, or more. By warpgroups there is no such number.
 _SKIPPED_SHARE = 0.375
 _MOST_SCORES: dict[str, tuple[dict[int, float], dict[int, float]]] = {
     "float32": ({256: math.inf, 512: 2**28, 1024: 2**21}, {512: math.inf, 1024: 2**27}),
     "16 bits": ({512: 2**24}, {512: math.inf}),
 }
 _LARGEST_FUSED_HEAD_DIM = 128
-# cuDNN plans for every shape that is new to the process, for 50 ms and more. While a shape has had fewer calls than a
-# large model has layers, and so little work that all of them lose less than half of that, they run without.
+# cuDNN plans for every shape that is new to the process, for 50 ms and more. While a shape has had
+# fewer calls than a large model has layers, and so little work that all of them lose less than
+# half of that, they run without.
 _TRIAL_CALLS = 128
 _TRIAL_PRODUCTS = 2**34
 _TRIAL_PRODUCTS_BY_WARPGROUPS = 2**39
@@ -76,20 +81,25 @@ class CudaKernel(Route):
         in_steps = problem.head_dim % _TF32_STEP == problem.value_head_dim % _TF32_STEP == 0
         if problem.dtype == "float32" and not (device.tf32 and in_steps):
             return False, "the CUDA kernel's TF32 products are less exact than MLX's for it"
-        if _largest_head_dim(problem) > _LARGEST_HEAD_DIM or tiles(problem, device.capability) is None:
+        if (
+            _largest_head_dim(problem) > _LARGEST_HEAD_DIM
+            or tiles(problem, device.capability) is None
+        ):
             return False, "its head dim is too large for the CUDA kernel"
         return True, "one kernel on tensor cores, without scores in memory"
 
     def pays(self, problem: Problem, device: Device) -> tuple[bool, str]:
-        """Windows, bool masks and short calls, where MLX has a fused kernel; else up to a number of scores, as MLX's
-        unfused attention multiplies faster where there is much to multiply."""
+        """Windows, bool masks and short calls, where MLX has a fused kernel; else up to a number
+        of scores, as MLX's unfused attention multiplies faster where there is much to multiply."""
         by_warpgroups = _by_warpgroups(problem, device)
         if by_warpgroups and problem.mask == "window":
             return True, "the CUDA kernel skips what its window hides"
         if by_warpgroups and problem.mask == "bool":
             return True, "the CUDA kernel reads its mask as it is"
         if problem.item_bytes == 2 and _largest_head_dim(problem) <= _LARGEST_FUSED_HEAD_DIM:
-            if (_is_simple(problem) or not is_fused(problem, device)[0]) and _is_short(problem, device):
+            if (_is_simple(problem) or not is_fused(problem, device)[0]) and _is_short(
+                problem, device
+            ):
                 return True, "for a call as short as this the CUDA kernel is faster than cuDNN"
             return False, "MLX's fused kernel is faster for so much work"
         if by_warpgroups or problem.score_count <= _most_scores(problem):
@@ -97,9 +107,9 @@ class CudaKernel(Route):
         return False, "MLX's unfused attention is faster for so many scores"
 
     def first_calls(self, problem: Problem, device: Device) -> tuple[int, str]:
-        """So many as a large model has layers: cuDNN, which MLX takes for the shape, first plans for
-        it, for 50 ms and more. None for shapes with so much work that they lose more than half of
-        that by running without."""
+        """So many as a large model has layers: cuDNN, which MLX takes for the shape, first plans
+        for it, for 50 ms and more. None for shapes with so much work that they lose more than half
+        of that by running without."""
         if not is_fused(problem, device)[0] or not self.holds(problem, device)[0]:
             return 0, ""
         by_warpgroups = _by_warpgroups(problem, device)
@@ -167,7 +177,9 @@ def _products(problem: Problem) -> float:
 
 def _most_scores(problem: Problem) -> float:
     limits = _MOST_SCORES["float32" if problem.dtype == "float32" else "16 bits"]
-    most = limits[problem.mask in ("causal", "window") and problem.skipped_share() >= _SKIPPED_SHARE]
+    most = limits[
+        problem.mask in ("causal", "window") and problem.skipped_share() >= _SKIPPED_SHARE
+    ]
     row = problem.item_bytes * _largest_head_dim(problem)
     return next(scores for bytes_of_row, scores in most.items() if row <= bytes_of_row)
 

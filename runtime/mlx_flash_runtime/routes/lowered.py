@@ -17,8 +17,8 @@ from .route import Route
 
 @dataclass(frozen=True, eq=False)
 class _Step:
-    """How a problem becomes calls that MLX fuses: by a rewriting into problems of which each has its
-    own step; without one where MLX fuses it as it is."""
+    """How a problem becomes calls that MLX fuses: by a rewriting into problems of which each has
+    its own step; without one where MLX fuses it as it is."""
 
     problem: Problem
     lowering: Lowering | None = None
@@ -97,8 +97,8 @@ def _rewritings(
 
 @lru_cache(maxsize=1024)  # planning asks several times for each problem, and for like parts
 def _step(problem: Problem, device: Device, block_size: int | None) -> _Step | None:
-    """The first rewriting that leads to fused calls alone, with the steps of the calls that it makes;
-    None where no rewriting does."""
+    """The first rewriting that leads to fused calls alone, with the steps of the calls that it
+    makes; None where no rewriting does."""
     for lowering in LOWERINGS:
         calls = lowering.lower(problem, device, block_size)
         if isinstance(calls, str):

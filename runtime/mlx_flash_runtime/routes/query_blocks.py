@@ -1,5 +1,5 @@
-"""MLX's own unfused attention, a block of queries at a time: scores of a block rather than all of them, and of a causal
-mask or a window only the keys that the block sees.
+"""MLX's own unfused attention, a block of queries at a time: scores of a block rather than all of
+them, and of a causal mask or a window only the keys that the block sees.
 
 The backward pass computes the scores of each block again instead of keeping all of them.
 """
@@ -21,8 +21,9 @@ from ..stock.fused import is_fused
 from ..stock.memory import scores_fit
 from .route import Route
 
-# By measurement on an H200: fewer queries fill it less, more of them skip less of the mask. The half that a causal mask
-# hides does not pay for the smaller products, until so many scores cost more to write than to compute.
+# By measurement on an H200: fewer queries fill it less, more of them skip less of the mask. The
+# half that a causal mask hides does not pay for the smaller products, until so many scores cost
+# more to write than to compute.
 _BLOCK = 1024
 _SKIPPED_SHARE = 0.6
 _MANY_SCORES, _SKIPPED_SHARE_OF_MANY = 2**31, 0.25
@@ -40,15 +41,20 @@ class QueryBlocks(Route):
         if problem.softcap is not None:
             return False, "MLX has no softcapped attention"
         if device.backend == "cuda":
-            # With bool masks cuDNN gives a query that sees no key something else than the unfused way does.
+            # With bool masks cuDNN gives a query that sees no key something else than the unfused
+            # way does.
             if is_fused(problem, device)[0]:
                 return False, "MLX has a fused kernel"
             if problem.visible is not None and problem.query_length > problem.key_length:
                 return False, "queries before the first key see none of them"
-        return True, "MLX's unfused attention by blocks of queries, which skip what their mask hides"
+        return (
+            True,
+            "MLX's unfused attention by blocks of queries, which skip what their mask hides",
+        )
 
     def pays(self, problem: Problem, device: Device) -> tuple[bool, str]:
-        """On CUDA where much of the mask is skipped; on any GPU where all scores would not fit in memory."""
+        """On CUDA where much of the mask is skipped; on any GPU where all scores would not fit in
+        memory."""
         if device.backend == "cpu":
             return False, "blocks of queries were not measured faster on the CPU"
         if not scores_fit(problem, device):
@@ -71,7 +77,10 @@ class QueryBlocks(Route):
         """The outputs of the blocks, and of the last block its scores and their softmax."""
         assert block_size is not None
         rows = min(block_size, problem.query_length)
-        return problem.output_bytes + 2 * problem.item_bytes * problem.score_count * rows // problem.query_length
+        return (
+            problem.output_bytes
+            + 2 * problem.item_bytes * problem.score_count * rows // problem.query_length
+        )
 
     def attend(self, problem: Problem, device: Device, block_size: int | None) -> Attend:
         """Block by block."""
@@ -107,12 +116,14 @@ def _forward(call: Call, blocks: list[slice]) -> mx.array:
 
 
 def _gradient(call: Call, blocks: list[slice], cotangent: mx.array) -> list[mx.array]:
-    """The gradients of `_arrays(call)`; those that several blocks add to are summed up in float32."""
+    """The gradients of `_arrays(call)`; those that several blocks add to are summed up in
+    float32."""
     by_query: dict[str, list[mx.array]] = {"q": []}
     sums: dict[str, mx.array] = {}
     for rows in blocks:
         part, towards = _part(call, rows), cotangent[:, :, rows]
-        # After the cotangent, too: else mx.compile would take the scores of the forward pass for those of this one.
+        # After the cotangent, too: else mx.compile would take the scores of the forward pass for
+        # those of this one.
         part = replace(part, q=after(part.q, towards, *by_query["q"][-1:], *sums.values()))
         own = _own_gradient(part, towards)
         keys = _keys(call.problem, rows)
@@ -126,7 +137,10 @@ def _gradient(call: Call, blocks: list[slice], cotangent: mx.array) -> list[mx.a
                 sums[name] = sums[name] + gradient if name in sums else gradient
     whole = sums | {name: mx.concatenate(parts, axis=-2) for name, parts in by_query.items()}
     # A bool mask has no gradient, but a place in the answer.
-    return [whole[name].astype(x.dtype) if name in whole else mx.zeros_like(x) for name, x in _arrays(call).items()]
+    return [
+        whole[name].astype(x.dtype) if name in whole else mx.zeros_like(x)
+        for name, x in _arrays(call).items()
+    ]
 
 
 def _own_gradient(part: Call, cotangent: mx.array) -> dict[str, mx.array]:
@@ -172,11 +186,19 @@ def _part(call: Call, rows: slice) -> Call:
         mask_shape=() if mask is None else tuple(mask.shape),
         structure=None,
     )
-    return replace(call, problem=part, q=call.q[:, :, rows], k=call.k[:, :, keys], v=call.v[:, :, keys], mask=mask)
+    return replace(
+        call,
+        problem=part,
+        q=call.q[:, :, rows],
+        k=call.k[:, :, keys],
+        v=call.v[:, :, keys],
+        mask=mask,
+    )
 
 
 def _keys(problem: Problem, rows: slice) -> slice:
-    """From the first to the last key that some queries see; all, where one sees none: it needs all, see MASKED."""
+    """From the first to the last key that some queries see; all, where one sees none: it needs
+    all, see MASKED."""
     structure = problem.visible
     offset = problem.key_length - problem.query_length
     if structure is None or rows.start + offset < 0:

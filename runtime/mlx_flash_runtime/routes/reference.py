@@ -1,9 +1,10 @@
-"""The definition: softmax(scale * Q K^T + mask, with sinks) V in float32, for any input. Every other route is tested
-against it.
+"""The definition: softmax(scale * Q K^T + mask, with sinks) V in float32, for any input. Every
+other route is tested against it.
 
-A bool mask puts the most negative finite number in place of a score rather than minus infinity, as MLX's own unfused
-attention does: a row that sees no key at all is then the mean of all values, not NaN. An additive row of minus
-infinities is NaN, there as here. Causal masks align the last query with the last key.
+A bool mask puts the most negative finite number in place of a score rather than minus infinity, as
+MLX's own unfused attention does: a row that sees no key at all is then the mean of all values, not
+NaN. An additive row of minus infinities is NaN, there as here. Causal masks align the last query
+with the last key.
 """
 
 from __future__ import annotations

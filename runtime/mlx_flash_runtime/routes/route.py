@@ -16,7 +16,8 @@ class Route:
 
     A route says whether it `holds` (can run a problem on a device, exactly) and whether it `pays`
     (is the fastest where it holds). It gives the function in one of two forms: `attend`, of a
-    `Call`, is enough; `launch`, of MLX's own arguments, is for where making a `Call` costs too much.
+    `Call`, is enough; `launch`, of MLX's own arguments, is for where making a `Call` costs too
+    much.
     """
 
     # What reports, `explain` and `MLX_FLASH_ROUTE` call it.
@@ -25,8 +26,8 @@ class Route:
     improves = True
     # Whether it is MLX's own function with the arguments as they are.
     is_stock = False
-    # Whether it has no gradient and finds out in the middle of a call, see `launch`: to ask MLX costs
-    # more than such a route gains.
+    # Whether it has no gradient and finds out in the middle of a call, see `launch`: to ask MLX
+    # costs more than such a route gains.
     finds_gradients = False
 
     def holds(self, problem: Problem, device: Device) -> tuple[bool, str]:
@@ -60,9 +61,9 @@ class Route:
         block_size: int | None,
         in_gradient: Callable[[], None] | None = None,
     ) -> Launch:
-        """`attend` with MLX's own arguments. A scale that is no number goes to MLX, which words the
-        error. `in_gradient` is for a route without a gradient that finds out in the middle of a call
-        that one is taken."""
+        """`attend` with MLX's own arguments. A scale that is no number goes to MLX, which words
+        the error. `in_gradient` is for a route without a gradient that finds out in the middle of
+        a call that one is taken."""
         attend = self.attend(problem, device, block_size)
         takes_mask = problem.has_array_mask
 

@@ -1,5 +1,5 @@
-"""What MLX itself does: its attention function, reached past the patch; which calls it fuses; whether
-a gradient is being traced."""
+"""What MLX itself does: its attention function, reached past the patch; which calls it fuses;
+whether a gradient is being traced."""
 
 from __future__ import annotations
 
@@ -18,4 +18,6 @@ attention: Attention = mx.fast.scaled_dot_product_attention
 def call(call: Call, **options: bool) -> mx.array:
     """MLX's own function with the arguments of `call`."""
     mask = "causal" if call.problem.mask == "causal" else call.mask
-    return attention(call.q, call.k, call.v, scale=call.scale, mask=mask, sinks=call.sinks, **options)
+    return attention(
+        call.q, call.k, call.v, scale=call.scale, mask=mask, sinks=call.sinks, **options
+    )

@@ -1,6 +1,7 @@
 """Where MLX runs its own fused attention kernels, as facts per backend and release.
 
-Read in MLX's sources (`use_fallback` of each backend's scaled_dot_product_attention.cpp) for the releases below.
+Read in MLX's sources (`use_fallback` of each backend's scaled_dot_product_attention.cpp) for the
+releases below.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ _Fact = TypeVar("_Fact")
 # The releases whose attention this package knows: first known, first unknown.
 KNOWN = ((0, 31), (0, 33))
 
-# Metal, more than 8 queries: head dims by first release, newest first. Queries and values have the same head dim.
+# Metal, more than 8 queries: head dims by first release, newest first. Queries and values have the
+# same head dim.
 _METAL_FULL = (
     ((0, 32, 1), frozenset({64, 72, 80, 96, 128})),
     ((0, 31), frozenset({64, 80, 128})),
@@ -45,12 +47,17 @@ def is_known(release: tuple[int, ...]) -> bool:
 
 
 def is_fused(problem: Problem, device: Device) -> tuple[bool, str]:
-    """Whether MLX has a fused kernel for `problem`, backward too if it is `training`, and the reason in a phrase."""
+    """Whether MLX has a fused kernel for `problem`, backward too if it is `training`, and the
+    reason in a phrase."""
     if device.backend == "cpu":
         return False, "MLX has no fused kernel on the CPU"
     if problem.softcap is not None:
         return False, "MLX has no fused kernel for softcapped scores"
-    missing = _missing_on_metal(problem, device) if device.backend == "metal" else _missing_on_cuda(problem, device)
+    missing = (
+        _missing_on_metal(problem, device)
+        if device.backend == "metal"
+        else _missing_on_cuda(problem, device)
+    )
     if missing is None and problem.training:
         missing = _missing_in_training(problem, device)
     if missing:
@@ -59,8 +66,8 @@ def is_fused(problem: Problem, device: Device) -> tuple[bool, str]:
 
 
 def is_fused_if_forced(problem: Problem, device: Device) -> bool:
-    """Whether MLX has a fused kernel for `problem` that it runs with `force_fused=True` alone: on Metal it takes the
-    unfused way for large head dims, as the faster one."""
+    """Whether MLX has a fused kernel for `problem` that it runs with `force_fused=True` alone: on
+    Metal it takes the unfused way for large head dims, as the faster one."""
     return (
         device.backend == "metal"
         and device.mlx >= _FORCE_FUSED
@@ -111,10 +118,16 @@ def _missing_on_cuda(problem: Problem, device: Device) -> str | None:
         return "more than few queries without cuDNN"
     if problem.query_length == 1:
         # cuDNN decodes only from keys that are slices of a cache, which the shapes do not tell.
-        return "one query with an array mask" if problem.has_array_mask else "one query of this head dim"
+        return (
+            "one query with an array mask"
+            if problem.has_array_mask
+            else "one query of this head dim"
+        )
     if problem.mask == "causal" and problem.query_length > problem.key_length:
         return "a causal mask over more queries than keys"
-    if any(size % 8 or size > _CUDA_HEAD_DIM for size in (problem.head_dim, problem.value_head_dim)):
+    if any(
+        size % 8 or size > _CUDA_HEAD_DIM for size in (problem.head_dim, problem.value_head_dim)
+    ):
         return "this head dim"
     if problem.dtype not in ("float16", "bfloat16"):
         return problem.dtype
@@ -135,5 +148,7 @@ def _missing_in_training(problem: Problem, device: Device) -> str | None:
     return "the gradient of sinks" if problem.sinks else None
 
 
-def _newest(table: tuple[tuple[tuple[int, ...], frozenset[_Fact]], ...], release: tuple[int, ...]) -> frozenset[_Fact]:
+def _newest(
+    table: tuple[tuple[tuple[int, ...], frozenset[_Fact]], ...], release: tuple[int, ...]
+) -> frozenset[_Fact]:
     return next((facts for first, facts in table if release >= first), table[-1][1])

@@ -10,20 +10,21 @@ from .. import stock
 
 
 def is_traced() -> bool:
-    """Whether this thread is inside `mx.grad`, `mx.vjp` or the like, as far as the default device shows it.
+    """Whether this thread is inside `mx.grad`, `mx.vjp` or the like, as far as the default device
+    shows it.
 
-    MLX itself knows, and on CUDA it acts on it: while a gradient is traced, its attention keeps the logsumexp that the
-    fused backward pass needs, which its kernel for few queries cannot. With `force_fused=True` that is an error, and a
-    call over no queries at all costs nothing to ask. Always False where the answer does not show: on the CPU, and
-    before `force_fused` came.
+    MLX itself knows, and on CUDA it acts on it: while a gradient is traced, its attention keeps
+    the logsumexp that the fused backward pass needs, which its kernel for few queries cannot. With
+    `force_fused=True` that is an error, and a call over no queries at all costs nothing to ask.
+    Always False where the answer does not show: on the CPU, and before `force_fused` came.
     """
     return shows() and _is_refused()
 
 
 @lru_cache(maxsize=1)
 def shows() -> bool:
-    """Whether the probe tells the two apart on this machine, tried once on both; first asked outside of any gradient
-    (when the patch is put in place)."""
+    """Whether the probe tells the two apart on this machine, tried once on both; first asked
+    outside of any gradient (when the patch is put in place)."""
     if not (mx.metal.is_available() or mx.cuda.is_available()):
         return False
     answers: list[bool] = []

@@ -14,5 +14,6 @@ def scores_fit(problem: Problem, device: Device) -> bool:
 
 
 def unfused_memory(problem: Problem) -> int:
-    """Bytes of MLX's unfused forward pass at its peak, beyond inputs and output: the scores and their softmax."""
+    """Bytes of MLX's unfused forward pass at its peak, beyond inputs and output: the scores and
+    their softmax."""
     return 2 * problem.item_bytes * problem.score_count

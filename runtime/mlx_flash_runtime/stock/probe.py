@@ -1,7 +1,9 @@
-"""Which attention kernels of MLX answer on this machine, asked of MLX itself and held against `fused`.
+"""Which attention kernels of MLX answer on this machine, asked of MLX itself and held against
+`fused`.
 
-With `force_fused=True` MLX refuses a call that it has no fused kernel for, when the call is made and before anything is
-computed. Inside a gradient it answers for the forward kernel that keeps what the fused backward pass needs.
+With `force_fused=True` MLX refuses a call that it has no fused kernel for, when the call is made
+and before anything is computed. Inside a gradient it answers for the forward kernel that keeps
+what the fused backward pass needs.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ _LENGTH = 128  # keys, and the queries of prefill and training: what CUDA's back
 
 @dataclass(frozen=True)
 class Answer:
-    """Whether MLX has a fused kernel for causal attention of this kind, by MLX's answer and by this package's table."""
+    """Whether MLX has a fused kernel for causal attention of this kind, by MLX's answer and by
+    this package's table."""
 
     phase: Phase
     dtype: str
@@ -37,7 +40,8 @@ class Answer:
 
 
 def answers(device: Device) -> Iterator[Answer]:
-    """MLX's answers for every head dim, type and phase; of training only where MLX tells it apart. Nothing is computed.
+    """MLX's answers for every head dim, type and phase; of training only where MLX tells it apart.
+    Nothing is computed.
 
     `device` is the current one. Raises Unanswered on a release of MLX without `force_fused`.
     """
@@ -58,7 +62,9 @@ class Unanswered(Exception):
 def _problem(phase: Phase, dtype: str, head_dim: int) -> Problem:
     queries = 1 if phase == "decode" else _LENGTH
     training = phase == "training"
-    return Problem(1, 4, 2, queries, _LENGTH, head_dim, head_dim, dtype=dtype, mask="causal", training=training)
+    return Problem(
+        1, 4, 2, queries, _LENGTH, head_dim, head_dim, dtype=dtype, mask="causal", training=training
+    )
 
 
 def _is_fused(problem: Problem) -> bool:
@@ -84,5 +90,7 @@ def _answer(q: mx.array, k: mx.array) -> bool:
     except ValueError:
         return False
     except TypeError as error:  # a release before that argument
-        raise Unanswered("this release of MLX cannot be asked for its fused kernels (0.32.2 can)") from error
+        raise Unanswered(
+            "this release of MLX cannot be asked for its fused kernels (0.32.2 can)"
+        ) from error
     return True

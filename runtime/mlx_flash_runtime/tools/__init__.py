@@ -1,1 +1,2 @@
-"""The command `mlx-flash`: measures, explains and diagnoses. The rest of the package imports nothing of it."""
+"""The command `mlx-flash`: measures, explains and diagnoses. The rest of the package imports
+nothing of it."""

@@ -22,7 +22,8 @@ from ..version import __version__
 
 Status = Literal["ok", "missing", "warning", "broken"]
 
-# One core with an optimized BLAS multiplies float32 matrices at 30 GFLOP/s and more; below this it is a plain one.
+# One core with an optimized BLAS multiplies float32 matrices at 30 GFLOP/s and more; below this it
+# is a plain one.
 _SLOW_PRODUCT = 10.0
 _PRODUCT_SIZE = 1024
 _PRODUCT_SECONDS = 0.5
@@ -35,8 +36,9 @@ _BLAS_ADVICE = (
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at. Its status is `missing` for something optional, `warning` where it works but could
-    be better, `broken` where it keeps flash attention from working; `advice` says what to do, if anything."""
+    """One thing that was looked at. Its status is `missing` for something optional, `warning`
+    where it works but could be better, `broken` where it keeps flash attention from working;
+    `advice` says what to do, if anything."""
 
     name: str
     status: Status
@@ -46,7 +48,8 @@ class Finding:
 
 @dataclass(frozen=True)
 class Examination:
-    """All findings, and the answers of MLX's fused kernels (`probe.Answer`), empty where it was not asked."""
+    """All findings, and the answers of MLX's fused kernels (`probe.Answer`), empty where it was
+    not asked."""
 
     findings: tuple[Finding, ...]
     kernels: tuple[Any, ...] = ()
@@ -110,9 +113,16 @@ def examine() -> Examination:
 
 def _system() -> Finding:
     release = platform.release().partition("-")[0]
-    value = f"{platform.system()} {release} {platform.machine()}, Python {platform.python_version()}"
+    value = (
+        f"{platform.system()} {release} {platform.machine()}, Python {platform.python_version()}"
+    )
     if sys.platform == "darwin" and platform.machine() != "arm64":
-        return Finding("system", "warning", value, "use a Python for Apple silicon (arm64): MLX needs it for the GPU")
+        return Finding(
+            "system",
+            "warning",
+            value,
+            "use a Python for Apple silicon (arm64): MLX needs it for the GPU",
+        )
     return Finding("system", "ok", value)
 
 
@@ -137,10 +147,24 @@ def _device(device: Any) -> Finding:
     name = mx.device_info().get("device_name", "unknown device")
     memory = f"{device.memory / 2**30:.1f} GiB, {free_memory() / 2**30:.1f} of them free"
     value = f"{device.backend}: {name}, {os.cpu_count()} cores, {memory}"
-    if device.backend == "cpu" and sys.platform.startswith("linux") and Path("/dev/nvidia0").exists():
-        return Finding("device", "warning", value, "there is an NVIDIA GPU: pip install 'mlx-flash-runtime[cuda12]'")
+    if (
+        device.backend == "cpu"
+        and sys.platform.startswith("linux")
+        and Path("/dev/nvidia0").exists()
+    ):
+        return Finding(
+            "device",
+            "warning",
+            value,
+            "there is an NVIDIA GPU: pip install 'mlx-flash-runtime[cuda12]'",
+        )
     if device.backend == "cpu" and (mx.metal.is_available() or mx.cuda.is_available()):
-        return Finding("device", "warning", value, "the GPU is not MLX's default device: mx.set_default_device(mx.gpu)")
+        return Finding(
+            "device",
+            "warning",
+            value,
+            "the GPU is not MLX's default device: mx.set_default_device(mx.gpu)",
+        )
     return Finding("device", "ok", value)
 
 
@@ -148,19 +172,38 @@ def _environment() -> Finding:
     from ..environment.variables import PREFIX, switch
     from ..settings import VARIABLES
 
-    mine = {name: value for name, value in sorted(os.environ.items()) if name.startswith(PREFIX) and value}
-    value = ", ".join(f"{name}={value}" for name, value in mine.items()) or "no MLX_FLASH_ variable is set"
+    mine = {
+        name: value
+        for name, value in sorted(os.environ.items())
+        if name.startswith(PREFIX) and value
+    }
+    value = (
+        ", ".join(f"{name}={value}" for name, value in mine.items())
+        or "no MLX_FLASH_ variable is set"
+    )
     for name in mine.keys() & VARIABLES.keys():
         try:
             VARIABLES[name](mine[name])
         except ValueError as error:
-            return Finding("environment", "broken", value, f"{name}: {error}; every patched script ends with this line")
+            return Finding(
+                "environment",
+                "broken",
+                value,
+                f"{name}: {error}; every patched script ends with this line",
+            )
     unknown = sorted(mine.keys() - VARIABLES.keys())
     if unknown:
-        advice = f"{', '.join(unknown)} is read by nothing; the variables are {', '.join(VARIABLES)}"
+        advice = (
+            f"{', '.join(unknown)} is read by nothing; the variables are {', '.join(VARIABLES)}"
+        )
         return Finding("environment", "warning", value, advice)
     if switch(mine.get("MLX_FLASH_DISABLE", "0")):
-        return Finding("environment", "warning", value, "flash attention stays off until MLX_FLASH_DISABLE is unset")
+        return Finding(
+            "environment",
+            "warning",
+            value,
+            "flash attention stays off until MLX_FLASH_DISABLE is unset",
+        )
     return Finding("environment", "ok", value)
 
 
@@ -171,9 +214,16 @@ def _calibration(device: Any) -> Finding:
     start = calibration.machine_of(device)
     own = sum(name.startswith(start) for name in classes)
     if own:
-        return Finding("calibration", "ok", f"{own} kinds of call were measured here, in {calibration.path()}")
+        return Finding(
+            "calibration", "ok", f"{own} kinds of call were measured here, in {calibration.path()}"
+        )
     value = "none for this device and these versions" if classes else "none"
-    return Finding("calibration", "missing", value, "mlx-flash tune measures which routes are fastest on this machine")
+    return Finding(
+        "calibration",
+        "missing",
+        value,
+        "mlx-flash tune measures which routes are fastest on this machine",
+    )
 
 
 def _attention() -> Finding:
@@ -185,7 +235,9 @@ def _attention() -> Finding:
     from ..problem import Call, Problem
     from ..routes import reference
 
-    q, k, v = (mx.random.normal((1, heads, 160, 64), key=mx.random.key(heads)) for heads in (4, 2, 2))
+    q, k, v = (
+        mx.random.normal((1, heads, 160, 64), key=mx.random.key(heads)) for heads in (4, 2, 2)
+    )
     problem = Problem.of(q, k, v, "causal")
     assert problem is not None
     call = Call(problem, q, k, v, 0.125)
@@ -197,7 +249,11 @@ def _attention() -> Finding:
             error = abs(mx.abs(route.run(call, device, block_size) - expected).max().item())
             # TF32, which some GPUs multiply float32 in, has 10 bits after the leading one.
             if not error < 2**-8:  # NaN is not, either
-                return Finding("attention", "broken", f"{route.name} differs from the definition by {error:.1e}")
+                return Finding(
+                    "attention",
+                    "broken",
+                    f"{route.name} differs from the definition by {error:.1e}",
+                )
             names.append(route.name)
     except Exception as error:  # whatever MLX raises: it is what the user wants to know
         return Finding("attention", "broken", f"a small call fails: {error}", loading.advice())
@@ -208,13 +264,26 @@ def _kernels(kernels: tuple[Any, ...], device: Any) -> Finding:
     fused = [answer for answer in kernels if answer.fused]
     odd = [answer for answer in kernels if answer.fused != answer.expected]
     if odd:
-        where = ", ".join(f"{one.phase} {one.dtype} {one.head_dim}" for one in odd[:3]) + (" ..." if odd[3:] else "")
+        where = ", ".join(f"{one.phase} {one.dtype} {one.head_dim}" for one in odd[:3]) + (
+            " ..." if odd[3:] else ""
+        )
         advice = "calls of these kinds may be planned badly: please report the output of mlx-flash doctor --json"
-        return Finding("fused kernels", "warning", f"MLX answers otherwise than this package's table: {where}", advice)
+        return Finding(
+            "fused kernels",
+            "warning",
+            f"MLX answers otherwise than this package's table: {where}",
+            advice,
+        )
     if not fused:
         where = "the CPU" if device.backend == "cpu" else "this device"
-        return Finding("fused kernels", "ok", f"MLX has none on {where}, as this package's table says")
-    return Finding("fused kernels", "ok", f"{len(fused)} of {len(kernels)} kinds of call, as this package's table says")
+        return Finding(
+            "fused kernels", "ok", f"MLX has none on {where}, as this package's table says"
+        )
+    return Finding(
+        "fused kernels",
+        "ok",
+        f"{len(fused)} of {len(kernels)} kinds of call, as this package's table says",
+    )
 
 
 def _products(device: Any) -> Finding:
@@ -226,7 +295,8 @@ def _products(device: Any) -> Finding:
 
 
 def gigaflops(size: int = _PRODUCT_SIZE) -> float:
-    """Speed of a float32 product of square matrices on the default device, the best of the runs in half a second."""
+    """Speed of a float32 product of square matrices on the default device, the best of the runs in
+    half a second."""
     import mlx.core as mx
 
     a, b = (mx.random.normal((size, size), key=mx.random.key(seed)) for seed in (0, 1))
@@ -250,7 +320,11 @@ def _compiler() -> Finding:
             return Finding("compiler", "warning", f"{path} cannot be run: {error}")
         if process.returncode == 0:
             return Finding("compiler", "ok", (printed.splitlines() or [path])[0])
-    install = "xcode-select --install" if sys.platform == "darwin" else "apt install g++, or your system's equivalent"
+    install = (
+        "xcode-select --install"
+        if sys.platform == "darwin"
+        else "apt install g++, or your system's equivalent"
+    )
     return Finding("compiler", "missing", "no g++: mx.compile does nothing on the CPU", install)
 
 
@@ -263,7 +337,12 @@ def _cpu_kernel(device: Any) -> Iterator[Finding]:
     if status.library is not None:
         yield Finding("cpu kernel", "ok", str(status.library))
     elif status.reason:
-        yield Finding("cpu kernel", "warning", status.reason, "without it attention is slower; --build tries again")
+        yield Finding(
+            "cpu kernel",
+            "warning",
+            status.reason,
+            "without it attention is slower; --build tries again",
+        )
     else:
         advice = "mlx-flash doctor --build compiles it now; else the first call worth it does, in the background"
         yield Finding("cpu kernel", "missing", "not built yet", advice)
@@ -278,15 +357,26 @@ def _cuda_kernel(device: Any) -> Iterator[Finding]:
     if reason:
         yield Finding("cuda kernel", "warning", reason, "without it attention is slower")
     else:
-        form = "in the form for Hopper" if tiles.has_warpgroups(device.capability) else "in the form for any GPU"
-        yield Finding("cuda kernel", "ok", f"{form}, compiled when it is needed, into {cache.folder()}")
+        form = (
+            "in the form for Hopper"
+            if tiles.has_warpgroups(device.capability)
+            else "in the form for any GPU"
+        )
+        yield Finding(
+            "cuda kernel", "ok", f"{form}, compiled when it is needed, into {cache.folder()}"
+        )
 
 
 def _mlx_lm() -> Iterator[Finding]:
     try:
         installed = version("mlx-lm")
     except PackageNotFoundError:
-        yield Finding("mlx-lm", "missing", "not installed", "for language models: pip install 'mlx-flash-runtime[lm]'")
+        yield Finding(
+            "mlx-lm",
+            "missing",
+            "not installed",
+            "for language models: pip install 'mlx-flash-runtime[lm]'",
+        )
         return
     from ..patching.mlx_lm import POINTS
 
@@ -300,7 +390,9 @@ def _mlx_lm() -> Iterator[Finding]:
         advice = "calls through them run as mlx-lm has them; a release of mlx-lm that this package knows has them all"
         yield Finding("mlx-lm", "warning", f"{installed}, without {', '.join(gone)}", advice)
     else:
-        yield Finding("mlx-lm", "ok", f"{installed}, with all {len(POINTS)} places that are patched")
+        yield Finding(
+            "mlx-lm", "ok", f"{installed}, with all {len(POINTS)} places that are patched"
+        )
 
 
 def _plots() -> Finding:

@@ -1,8 +1,9 @@
 """A model's attention calls on a device that need not be here, without computing anything.
 
-MLX is lazy: a model that runs on attention that gives zeros only describes its layers. It runs inside `mx.compile`,
-where MLX refuses to compute what depends on the inputs, so that a model which needs its own numbers (dbrx chooses its
-experts by them) is an error rather than gigabytes of random weights.
+MLX is lazy: a model that runs on attention that gives zeros only describes its layers. It runs
+inside `mx.compile`, where MLX refuses to compute what depends on the inputs, so that a model which
+needs its own numbers (dbrx chooses its experts by them) is an error rather than gigabytes of
+random weights.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ class LayerCalls:
 
     @property
     def decision(self) -> Decision:
-        """The route that the layers take and why, or that they keep the attention that the model has of its own."""
+        """The route that the layers take and why, or that they keep the attention that the model
+        has of its own."""
         if self.problem.softcap is not None and not self.choice.route.improves:
             return HAND_WRITTEN
         return self.choice.decision
@@ -58,8 +60,9 @@ def rehearse(
     *,
     training: bool = False,
 ) -> list[list[LayerCalls]]:
-    """The distinct attention calls of each step, in the order in which they are first made, as they would be planned on
-    `device`. A step runs a model on tokens of `shape`, lazily; one may go on with the caches of the one before.
+    """The distinct attention calls of each step, in the order in which they are first made, as
+    they would be planned on `device`. A step runs a model on tokens of `shape`, lazily; one may go
+    on with the caches of the one before.
 
     Starts the counts of the report over. Raises NotLazy, and whatever a step raises.
     """

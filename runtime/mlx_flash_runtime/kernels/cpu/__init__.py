@@ -1,5 +1,6 @@
-"""Attention on the CPU in C++: an operation of MLX, compiled on this machine against the installed MLX.
+"""Attention on the CPU in C++: an operation of MLX, compiled on this machine against the installed
+MLX.
 
-`toolchain` finds what a build needs, `cache` keeps what it made, `build` makes it, `library` loads it into this
-process.
+`toolchain` finds what a build needs, `cache` keeps what it made, `build` makes it, `library` loads
+it into this process.
 """

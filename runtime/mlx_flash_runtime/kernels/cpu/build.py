@@ -38,11 +38,12 @@ _SECONDS = 600  # for one step, on a slow machine
 
 
 def build(progress: Progress | None = None) -> Path:
-    """The library in the cache, compiled if it is not there yet, which takes some 20 seconds of processor time.
+    """The library in the cache, compiled if it is not there yet, which takes some 20 seconds of
+    processor time.
 
-    `progress` is told how many steps are done, of how many, and which one was done last. Another process that builds
-    the same is waited for. Raises BuildError if there can be no library; the compiler's words are then in a file beside
-    where it would be.
+    `progress` is told how many steps are done, of how many, and which one was done last. Another
+    process that builds the same is waited for. Raises BuildError if there can be no library; the
+    compiler's words are then in a file beside where it would be.
     """
     try:
         with _ended_by_signals():
@@ -76,8 +77,8 @@ _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """Has SIGTERM and SIGHUP end what is in the block by an exception, as Ctrl-C does, where they would end the process
-    at once: nothing that was started stays behind."""
+    """Has SIGTERM and SIGHUP end what is in the block by an exception, as Ctrl-C does, where they
+    would end the process at once: nothing that was started stays behind."""
     if threading.current_thread() is not threading.main_thread():  # which no signal interrupts
         yield
         return
@@ -101,10 +102,13 @@ def _compile(tools: Toolchain, folder: Path, progress: Progress) -> Path:
     sources = tools.sources()
     objects = [folder / f"{source.stem}.o" for source in sources]
     steps = len(sources) + 2
-    # All is run by the pool's threads: none of them is interrupted between starting a process and noting it.
+    # All is run by the pool's threads: none of them is interrupted between starting a process and
+    # noting it.
     with ThreadPoolExecutor(os.cpu_count()) as pool, _Commands() as running:
         jobs = {
-            pool.submit(running.run, tools.compilation(source, target), f"compiling {source.name}"): source.name
+            pool.submit(
+                running.run, tools.compilation(source, target), f"compiling {source.name}"
+            ): source.name
             for source, target in zip(sources, objects, strict=True)
         }
         for done, job in enumerate(as_completed(jobs), start=1):
@@ -120,8 +124,8 @@ def _compile(tools: Toolchain, folder: Path, progress: Progress) -> Path:
 
 
 class _Commands:
-    """Commands that threads run; when the `with` block ends by an exception, as by Ctrl-C, so do they, and no other one
-    starts."""
+    """Commands that threads run; when the `with` block ends by an exception, as by Ctrl-C, so do
+    they, and no other one starts."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -161,5 +165,8 @@ class _Commands:
 def _failed(command: list[str], what: str, output: str, code: int) -> BuildError:
     log = cache.write_log(f"{' '.join(command)}\n{output}")
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    telling = next((line for line in lines if "error" in line.lower()), lines[-1] if lines else f"exit status {code}")
+    telling = next(
+        (line for line in lines if "error" in line.lower()),
+        lines[-1] if lines else f"exit status {code}",
+    )
     return BuildError(f"{what} failed: {telling[:200]}", log)

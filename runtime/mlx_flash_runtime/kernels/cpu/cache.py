@@ -1,8 +1,9 @@
 """Built libraries in the user's cache folder.
 
-One folder per `toolchain.key`; in it a library is named by the toolchain that made it and by its own content, so that a
-damaged file is never loaded. Where there is no toolchain, any library of the folder will do: the compiler is not needed
-once it has done its work. What others own or can write to is not used: see `private_files`.
+One folder per `toolchain.key`; in it a library is named by the toolchain that made it and by its
+own content, so that a damaged file is never loaded. Where there is no toolchain, any library of
+the folder will do: the compiler is not needed once it has done its work. What others own or can
+write to is not used: see `private_files`.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ class NotPrivate(BuildError):
 
 
 def folder() -> Path:
-    """Where libraries for this MLX, Python, CPU and these sources lie; it need not exist. Raises BuildError where the
-    user has no home."""
+    """Where libraries for this MLX, Python, CPU and these sources lie; it need not exist. Raises
+    BuildError where the user has no home."""
     try:
         return user_cache.folder() / "cpu_kernel" / toolchain.key()
     except RuntimeError as error:
@@ -41,8 +42,9 @@ def folder() -> Path:
 
 
 def find(tools: Toolchain | None) -> Path | None:
-    """The library that `tools` made (the newest of any if None), whole and undamaged, or None. One that others own or
-    can write to is left alone, with a warning. Raises NotPrivate where the folder is such a one."""
+    """The library that `tools` made (the newest of any if None), whole and undamaged, or None. One
+    that others own or can write to is left alone, with a warning. Raises NotPrivate where the
+    folder is such a one."""
     try:
         place = private_files.folder(folder())
         pattern = f"{tools.identity if tools else '*'}-*.so"
@@ -72,8 +74,8 @@ def _warn(message: str) -> None:
 
 
 def publish(library: Path, tools: Toolchain) -> Path:
-    """Moves a finished library out of the folder in which it was built to the name where `find` looks; what was there
-    under other names of `tools` goes."""
+    """Moves a finished library out of the folder in which it was built to the name where `find`
+    looks; what was there under other names of `tools` goes."""
     place = library.parent.parent
     target = place / f"{tools.identity}-{short_hash(library.read_bytes())}.so"
     before = [path for path in place.glob(f"{tools.identity}-*.so") if path != target]
@@ -87,20 +89,24 @@ def publish(library: Path, tools: Toolchain) -> Path:
 def failure(tools: Toolchain) -> str:
     """Why the last build by `tools` failed; empty where none did."""
     try:
-        lines = private_files.read(_failure(tools), _MOST_WORDS).decode(errors="replace").splitlines()
+        lines = (
+            private_files.read(_failure(tools), _MOST_WORDS).decode(errors="replace").splitlines()
+        )
     except OSError:
         return ""
     return lines[0] if lines else ""
 
 
 def note_failure(tools: Toolchain, error: BuildError) -> None:
-    """Keeps `failure`, unless the disk is full or the like: the next process then tries again. In `lock` only."""
+    """Keeps `failure`, unless the disk is full or the like: the next process then tries again. In
+    `lock` only."""
     with suppress(OSError):
         whole_files.write(_failure(tools), f"{error}\n".encode(errors="replace"))
 
 
 def write_log(text: str) -> Path | None:
-    """Keeps what a command printed; the file, or None where it cannot be written. In `lock` only."""
+    """Keeps what a command printed; the file, or None where it cannot be written. In `lock`
+    only."""
     log = folder() / "build.log"
     try:
         whole_files.write(log, text.encode(errors="replace"))
@@ -123,8 +129,8 @@ def _failure(tools: Toolchain) -> Path:
 
 @contextmanager
 def lock() -> Iterator[Path]:
-    """The folder, made where it is not there, for one build at a time: another process waits. Raises BuildError where
-    it cannot be written, or where others can."""
+    """The folder, made where it is not there, for one build at a time: another process waits.
+    Raises BuildError where it cannot be written, or where others can."""
     import fcntl  # not on Windows, where MLX has no such builds either
 
     try:

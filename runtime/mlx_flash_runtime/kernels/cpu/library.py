@@ -29,7 +29,8 @@ _module: Any = None
 _state: State | None = None  # None: not looked yet
 _reason = ""
 
-# In a process of its own, at the lowest priority: the program goes on meanwhile, and may end before.
+# In a process of its own, at the lowest priority: the program goes on meanwhile, and may end
+# before.
 _WORKER = """
 import os, sys
 sys.path[:] = sys.argv[1:]
@@ -45,8 +46,8 @@ except BuildError as error:
 
 @dataclass(frozen=True)
 class Status:
-    """How this process stands with the kernel, what stands against it (empty: nothing), and the library if it is
-    loaded."""
+    """How this process stands with the kernel, what stands against it (empty: nothing), and the
+    library if it is loaded."""
 
     state: State
     reason: str
@@ -54,7 +55,8 @@ class Status:
 
 
 def is_ready() -> bool:
-    """Whether the kernel can run in this process; looks once for a library in the cache, and loads it."""
+    """Whether the kernel can run in this process; looks once for a library in the cache, and loads
+    it."""
     if _state is None:
         with _lock:
             if _state is None:
@@ -87,8 +89,8 @@ def attention(
     sinks: mx.array | None,
     visible: tuple[int, int, list[int]] | None,
 ) -> mx.array:
-    """The kernel itself, which `is_ready`; arguments as in `attention` of `primitive.h`, `visible` the members of its
-    `Structure`."""
+    """The kernel itself, which `is_ready`; arguments as in `attention` of `primitive.h`, `visible`
+    the members of its `Structure`."""
     out: mx.array = _module.attention(q, k, v, scale, softcap, mask, sinks, visible)
     return out
 
@@ -109,8 +111,9 @@ def load(path: str | Path) -> Any:
 
 
 def want(then: Callable[[], None]) -> None:
-    """Has the kernel built in the background if that was not tried yet, and calls `then` from another thread when it is
-    there. One line on stderr says so, or why it cannot be. `MLX_FLASH_BUILD=0` forbids it, silently."""
+    """Has the kernel built in the background if that was not tried yet, and calls `then` from
+    another thread when it is there. One line on stderr says so, or why it cannot be.
+    `MLX_FLASH_BUILD=0` forbids it, silently."""
     global _state
     if _state != "not built" or not may_build():
         return
@@ -125,10 +128,14 @@ def want(then: Callable[[], None]) -> None:
     if getattr(sys, "frozen", False) or not sys.executable:
         _give_up("this program has no Python to build with")
         return
-    announce("flash attention: building the CPU kernel in the background, once for this MLX; this takes some 20 s")
+    announce(
+        "flash attention: building the CPU kernel in the background, once for this MLX; this takes some 20 s"
+    )
     try:
         worker = commands.start([sys.executable, "-I", "-c", _WORKER, *sys.path])
-        threading.Thread(target=_wait, args=(worker, then), daemon=True, name="flash attention build").start()
+        threading.Thread(
+            target=_wait, args=(worker, then), daemon=True, name="flash attention build"
+        ).start()
     except (OSError, RuntimeError) as error:  # the most processes or threads that the user may have
         _give_up(f"it cannot be built in the background ({error})")
 
@@ -159,7 +166,8 @@ def _give_up(reason: str) -> None:
 
 
 def _look() -> None:
-    """Loads the library if the cache has one, else notes what stands against building it (an empty reason: nothing)."""
+    """Loads the library if the cache has one, else notes what stands against building it (an empty
+    reason: nothing)."""
     global _module, _state, _reason
     tools = None
     try:

@@ -20,9 +20,24 @@ import mlx.core as mx
 MODULE = "mlx_flash_cpu"
 SOURCES = Path(__file__).parent
 
-_FLAGS = ("-std=c++20", "-O3", "-DNDEBUG", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-DNB_DOMAIN=mlx")
+_FLAGS = (
+    "-std=c++20",
+    "-O3",
+    "-DNDEBUG",
+    "-fPIC",
+    "-fvisibility=hidden",
+    "-fno-math-errno",
+    "-DNB_DOMAIN=mlx",
+)
 # As its own build system compiles nanobind's library.
-_NANOBIND_FLAGS = ("-std=c++20", "-O2", "-DNDEBUG", "-fPIC", "-fvisibility=hidden", "-fno-strict-aliasing")
+_NANOBIND_FLAGS = (
+    "-std=c++20",
+    "-O2",
+    "-DNDEBUG",
+    "-fPIC",
+    "-fvisibility=hidden",
+    "-fno-strict-aliasing",
+)
 
 
 class BuildError(Exception):
@@ -41,16 +56,23 @@ class Toolchain:
 
     @classmethod
     def find(cls) -> Toolchain:
-        """That of this machine; raises BuildError, with the way out, where something is missing or does not fit."""
-        spec = importlib.util.find_spec("nanobind")  # found, not imported: only its sources are needed
+        """That of this machine; raises BuildError, with the way out, where something is missing or
+        does not fit."""
+        spec = importlib.util.find_spec(
+            "nanobind"
+        )  # found, not imported: only its sources are needed
         if spec is None or spec.origin is None:
             raise BuildError(f"nanobind is not installed: {_nanobind_advice()}")
         nanobind = Path(spec.origin).parent
         if _nanobind_abi(nanobind) != mlx_abi():
-            raise BuildError(f"the installed nanobind does not fit MLX {_mlx_version()}: {_nanobind_advice()}")
+            raise BuildError(
+                f"the installed nanobind does not fit MLX {_mlx_version()}: {_nanobind_advice()}"
+            )
         command = _named() or [name for name in ("c++", "g++", "clang++") if shutil.which(name)][:1]
         if not command:
-            raise BuildError(f"no C++ compiler: {_COMPILER_ADVICE.get(platform.system(), 'install one')}")
+            raise BuildError(
+                f"no C++ compiler: {_COMPILER_ADVICE.get(platform.system(), 'install one')}"
+            )
         path = shutil.which(command[0])
         if path is None:
             raise BuildError(f"CXX names {command[0]}, which is not there")
@@ -62,11 +84,17 @@ class Toolchain:
         path = Path(self.compiler[0]).resolve()
         stat = path.stat()
         header = (self.nanobind / "src" / "nb_internals.h").stat()
-        return short_hash(*self.compiler, path, stat.st_size, stat.st_mtime_ns, self.nanobind, header.st_mtime_ns)
+        return short_hash(
+            *self.compiler, path, stat.st_size, stat.st_mtime_ns, self.nanobind, header.st_mtime_ns
+        )
 
     def compilation(self, source: Path, target: Path) -> list[str]:
         """The command that compiles one source file."""
-        flags = _NANOBIND_FLAGS if source.parent == self.nanobind / "src" else (*_FLAGS, *machine_flags())
+        flags = (
+            _NANOBIND_FLAGS
+            if source.parent == self.nanobind / "src"
+            else (*_FLAGS, *machine_flags())
+        )
         includes = [
             mlx_folder() / "include",
             SOURCES,
@@ -79,8 +107,13 @@ class Toolchain:
         return [*self.compiler, *flags, *paths, "-c", str(source), "-o", str(target)]
 
     def linking(self, objects: list[Path], target: Path) -> list[str]:
-        """The command that makes the library. Its need for MLX's own is met by the process, so no folder is kept."""
-        how = ["-bundle", "-undefined", "dynamic_lookup"] if platform.system() == "Darwin" else ["-shared"]
+        """The command that makes the library. Its need for MLX's own is met by the process, so no
+        folder is kept."""
+        how = (
+            ["-bundle", "-undefined", "dynamic_lookup"]
+            if platform.system() == "Darwin"
+            else ["-shared"]
+        )
         return [
             *self.compiler,
             *how,
@@ -127,13 +160,17 @@ def _mlx_version() -> str:
 
 @lru_cache(maxsize=1)
 def key() -> str:
-    """A short name of what a built library depends on, but for the compiler: MLX, Python, the sources, the CPU."""
+    """A short name of what a built library depends on, but for the compiler: MLX, Python, the
+    sources, the CPU."""
     libraries = sorted((mlx_folder() / "lib").glob("libmlx.*"))
     return short_hash(
         _mlx_version(),
         *(path.stat().st_size for path in libraries if path.suffix in (".so", ".dylib")),
         sysconfig.get_config_var("SOABI"),
-        *(path.read_bytes() for path in sorted(SOURCES.glob("*.cpp")) + sorted(SOURCES.glob("*.h"))),
+        *(
+            path.read_bytes()
+            for path in sorted(SOURCES.glob("*.cpp")) + sorted(SOURCES.glob("*.h"))
+        ),
         _FLAGS,
         cpu(),
     )
@@ -162,12 +199,14 @@ def _sysctl(name: bytes) -> str:
 
 
 def mlx_abi() -> int | None:
-    """The version of nanobind's internals that the loaded MLX was built with: extensions of another one do not see
-    its types."""
+    """The version of nanobind's internals that the loaded MLX was built with: extensions of
+    another one do not see its types."""
     api = ctypes.pythonapi
     api.PyInterpreterState_Get.restype = ctypes.c_void_p
     api.PyInterpreterState_GetDict.argtypes = [ctypes.c_void_p]
-    api.PyInterpreterState_GetDict.restype = ctypes.c_void_p  # a borrowed reference, which py_object would give away
+    api.PyInterpreterState_GetDict.restype = (
+        ctypes.c_void_p
+    )  # a borrowed reference, which py_object would give away
     shared = api.PyInterpreterState_GetDict(api.PyInterpreterState_Get())
     for name in map(str, ctypes.cast(shared, ctypes.py_object).value):
         if found := re.fullmatch(r"__nb_internals_(?:.*_)?v(\d+)_(?:.*_)?mlx__", name):
@@ -178,7 +217,11 @@ def mlx_abi() -> int | None:
 def _nanobind_advice() -> str:
     abi = mlx_abi()
     release = _NANOBIND.get(abi) if abi is not None else None
-    return f"pip install 'nanobind=={release}'" if release else f"one with version {abi} of its internals would do"
+    return (
+        f"pip install 'nanobind=={release}'"
+        if release
+        else f"one with version {abi} of its internals would do"
+    )
 
 
 def _nanobind_abi(folder: Path) -> int | None:

@@ -1,10 +1,12 @@
 """Compiled kernels where MLX looks for them.
 
-MLX keeps the kernels that it generates itself on disk. For a custom kernel it looks there too, but writes nothing, and
-so compiles it in every process anew, for two to three seconds, most of them for headers that ours does not need.
-Compiled without those, in a quarter of a second, and put there under the name that MLX gives it, it is compiled once
-for a machine. Where MLX does not take it, which a first kernel tells, there is no CUDA kernel: see `why_not`. Nor is
-there one where others own MLX's folder or can write to it: MLX would run what they put there under our kernel's name.
+MLX keeps the kernels that it generates itself on disk. For a custom kernel it looks there too, but
+writes nothing, and so compiles it in every process anew, for two to three seconds, most of them
+for headers that ours does not need. Compiled without those, in a quarter of a second, and put
+there under the name that MLX gives it, it is compiled once for a machine. Where MLX does not take
+it, which a first kernel tells, there is no CUDA kernel: see `why_not`. Nor is there one where
+others own MLX's folder or can write to it: MLX would run what they put there under our kernel's
+name.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ from .source import PRELUDE, Input, Source
 
 _NAMESPACE = "mlx::core::cu"
 _MASK = 2**64 - 1
-# As MLX makes them: it fails in the programs of other users where they may not look into the folder.
+# As MLX makes them: it fails in the programs of other users where they may not look into the
+# folder.
 _FOLDER_MODE, _MODE = 0o755, 0o644
 _NOT_TAKEN = "this release of MLX does not look for it on disk"
 _MOST_WORDS = 2**10  # bytes, of an answer
@@ -38,8 +41,9 @@ _PROBE = """
 
 
 def put(source: Source) -> None:
-    """Compiles `source` into MLX's folder, unless it is there. Raises CompileError; `private_files.NotPrivate` where
-    others own the folder or can write to it; OSError where it cannot be written."""
+    """Compiles `source` into MLX's folder, unless it is there. Raises CompileError;
+    `private_files.NotPrivate` where others own the folder or can write to it; OSError where it
+    cannot be written."""
     names = modules(source)
     if all(_has(name) for name in names):
         return
@@ -67,8 +71,9 @@ def _has(name: str) -> bool:
 
 @lru_cache(maxsize=1)
 def why_not(capability: tuple[int, int]) -> str:
-    """Why MLX cannot have kernels from here; empty where it can. A kernel of one line says so once for an MLX, on the
-    GPU; the answer is kept beside the kernels. Where the folder is not to be trusted, a warning says it."""
+    """Why MLX cannot have kernels from here; empty where it can. A kernel of one line says so once
+    for an MLX, on the GPU; the answer is kept beside the kernels. Where the folder is not to be
+    trusted, a warning says it."""
     if not may_build():
         return "MLX_FLASH_BUILD=0 forbids to build it"
     probe = Source("flash_probe", capability, (Input("like", "float"),), "float", _PROBE)
@@ -88,8 +93,8 @@ def why_not(capability: tuple[int, int]) -> str:
 
 
 def _answer(probe: Source) -> str:
-    """Why MLX does not take `probe` from its folder, empty where it does: as it was found once, or as it is found now,
-    also where what is kept is none of the answers that there are."""
+    """Why MLX does not take `probe` from its folder, empty where it does: as it was found once, or
+    as it is found now, also where what is kept is none of the answers that there are."""
     put(probe)
     file = private_files.folder(folder()) / f"{probe.name}.answer"
     try:
@@ -119,7 +124,9 @@ def folder() -> Path:
     """Where MLX keeps kernels (`ptx_cache_dir` in its jit_module.cpp); it need not exist."""
     if named := os.environ.get("MLX_PTX_CACHE_DIR"):
         return Path(named)
-    temporary = next(filter(None, map(os.environ.get, ("TMPDIR", "TMP", "TEMP", "TEMPDIR"))), "/tmp")
+    temporary = next(
+        filter(None, map(os.environ.get, ("TMPDIR", "TMP", "TEMP", "TEMPDIR"))), "/tmp"
+    )
     return Path(temporary, "mlx", mx.__version__, "ptx")  # type: ignore[attr-defined]  # missing in MLX's stubs
 
 
@@ -139,7 +146,9 @@ def string_hash(data: bytes, seed: int = 0xC70F6907) -> int:
     value = seed ^ (len(data) * multiplier & _MASK)
     whole = len(data) & ~7
     for start in range(0, whole, 8):
-        value = (value ^ mixed(int.from_bytes(data[start : start + 8], "little"))) * multiplier & _MASK
+        value = (
+            value ^ mixed(int.from_bytes(data[start : start + 8], "little"))
+        ) * multiplier & _MASK
     if len(data) > whole:
         value = (value ^ int.from_bytes(data[whole:], "little")) * multiplier & _MASK
     value = (value ^ value >> 47) * multiplier & _MASK

@@ -35,15 +35,17 @@ _BODY = """
       flash::Mask<{mask_type}>{{{window}, {mask_array}}}, {sink}, *scale, q_shape[2], k_shape[2],
       out + (int64_t(batch) * q_shape[1] + head) * q_shape[2] * {value_head_dim});
 """
-_MASK_ARRAY = "mask + batch * mask_strides[0] + head * mask_strides[1], mask_strides[2], mask_strides[3]"
+_MASK_ARRAY = (
+    "mask + batch * mask_strides[0] + head * mask_strides[1], mask_strides[2], mask_strides[3]"
+)
 _NO_MASK_ARRAY = "nullptr, 0, 0"
 
 
 def attention(
     problem: Problem, capability: tuple[int, int], arrays: Sequence[mx.array]
 ) -> mx.array:
-    """The kernel on a GPU of that compute capability, `[B, H, L, D_v]`: a mask of the kinds in MASKS;
-    it has no gradient and no vmap of its own.
+    """The kernel on a GPU of that compute capability, `[B, H, L, D_v]`: a mask of the kinds in
+    MASKS; it has no gradient and no vmap of its own.
 
     `arrays` are q, k, v, the scale as `[1]` in float32, then mask and sinks if any.
     """
@@ -69,14 +71,14 @@ def attention(
 
 
 def is_there(problem: Problem, capability: tuple[int, int]) -> bool:
-    """Whether the kernel for `problem`, which has `tiles`, compiles here; it is compiled, unless it was before. The
-    first time that it does not, a warning says why."""
+    """Whether the kernel for `problem`, which has `tiles`, compiles here; it is compiled, unless
+    it was before. The first time that it does not, a warning says why."""
     return _is_there(source_of(problem, capability))
 
 
 def source_of(problem: Problem, capability: tuple[int, int]) -> Source:
-    """The kernel for `problem`, which has `tiles`: type, head dims, the kind of mask and a window are compiled in, the
-    other sizes not."""
+    """The kernel for `problem`, which has `tiles`: type, head dims, the kind of mask and a window
+    are compiled in, the other sizes not."""
     cut = tiles(problem, capability)
     assert cut is not None
     type = _TYPES[problem.dtype]
@@ -98,7 +100,15 @@ def source_of(problem: Problem, capability: tuple[int, int]) -> Source:
         mask_array=_MASK_ARRAY if _reads_mask(problem) else _NO_MASK_ARRAY,
         sink="sinks + head" if problem.sinks else "nullptr",
     )
-    return Source("flash_attention", capability, tuple(inputs), type, body, cut.header, (cut.threads, cut.resident))
+    return Source(
+        "flash_attention",
+        capability,
+        tuple(inputs),
+        type,
+        body,
+        cut.header,
+        (cut.threads, cut.resident),
+    )
 
 
 def _reads_mask(problem: Problem) -> bool:
@@ -116,11 +126,18 @@ def _is_there(source: Source) -> bool:
     try:
         cache.put(source)
     except CompileError as error:
-        logger.warning("flash attention: MLX's own attention, as the CUDA kernel does not compile: %s", error)
+        logger.warning(
+            "flash attention: MLX's own attention, as the CUDA kernel does not compile: %s", error
+        )
         return False
     except private_files.NotPrivate as error:
-        logger.warning("flash attention: MLX's own attention, as its folder for kernels is not used: %s", error)
+        logger.warning(
+            "flash attention: MLX's own attention, as its folder for kernels is not used: %s", error
+        )
         return False
     except OSError as error:
-        logger.warning("flash attention: MLX compiles the CUDA kernel itself, which takes it seconds: %s", error)
+        logger.warning(
+            "flash attention: MLX compiles the CUDA kernel itself, which takes it seconds: %s",
+            error,
+        )
     return True

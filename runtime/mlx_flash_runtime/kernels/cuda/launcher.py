@@ -22,8 +22,8 @@ from . import kernel
 
 
 class Launcher:
-    """The kernel for calls of `problem` on a GPU of compute capability `capability`, as a function of
-    MLX's own arguments.
+    """The kernel for calls of `problem` on a GPU of compute capability `capability`, as a function
+    of MLX's own arguments.
 
     MLX's own attention runs instead inside the user's transformations, on the CPU where that is the
     default device, and where the kernel does not compile. `in_gradient` is called when a call turns

@@ -17,13 +17,20 @@ class CompileError(Exception):
     """Why there is no kernel, in one line."""
 
 
-def compile(text: str, function: str, headers: dict[str, str], capability: tuple[int, int]) -> tuple[bytes, str]:
-    """The cubin of `text` for GPUs of that compute capability, and the name that `function`, a qualified one, has in
-    it. `headers` are contents by the names under which they are included. Raises CompileError."""
+def compile(
+    text: str, function: str, headers: dict[str, str], capability: tuple[int, int]
+) -> tuple[bytes, str]:
+    """The cubin of `text` for GPUs of that compute capability, and the name that `function`, a
+    qualified one, has in it. `headers` are contents by the names under which they are included.
+    Raises CompileError."""
     nvrtc = _library()
     program = ctypes.c_void_p()
     names, contents = _strings(headers.keys()), _strings(headers.values())
-    _check(nvrtc.nvrtcCreateProgram(ctypes.byref(program), text.encode(), b"flash.cu", len(headers), contents, names))
+    _check(
+        nvrtc.nvrtcCreateProgram(
+            ctypes.byref(program), text.encode(), b"flash.cu", len(headers), contents, names
+        )
+    )
     try:
         expression = function.encode()
         _check(nvrtc.nvrtcAddNameExpression(program, expression))
@@ -32,7 +39,9 @@ def compile(text: str, function: str, headers: dict[str, str], capability: tuple
         architecture = f"--gpu-architecture=sm_{major}{minor}{'a' if major >= 9 else ''}"
         options = _strings([architecture, "--device-as-default-execution-space"])
         failed = nvrtc.nvrtcCompileProgram(program, len(options), options)
-        log = _bytes(program, nvrtc.nvrtcGetProgramLogSize, nvrtc.nvrtcGetProgramLog).decode(errors="replace")
+        log = _bytes(program, nvrtc.nvrtcGetProgramLogSize, nvrtc.nvrtcGetProgramLog).decode(
+            errors="replace"
+        )
         if failed:
             lines = [line for line in log.splitlines() if "error" in line]
             raise CompileError((lines or ["CUDA's compiler failed"])[0])

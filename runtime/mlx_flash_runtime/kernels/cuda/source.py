@@ -23,9 +23,10 @@ class Input(NamedTuple):
 
 @dataclass(frozen=True)
 class Source:
-    """A kernel as `mx.fast.cuda_kernel` takes it: the body of a function of `inputs` that writes `out`, of type
-    `output`, for GPUs of one compute capability. It may use what one of the headers beside this file has. `bounds` are
-    how many threads a block of them has, and how many blocks at least are to be on one multiprocessor at once."""
+    """A kernel as `mx.fast.cuda_kernel` takes it: the body of a function of `inputs` that writes
+    `out`, of type `output`, for GPUs of one compute capability. It may use what one of the headers
+    beside this file has. `bounds` are how many threads a block of them has, and how many blocks at
+    least are to be on one multiprocessor at once."""
 
     label: str
     capability: tuple[int, int]
@@ -54,8 +55,8 @@ class Source:
 
     @property
     def header(self) -> str:
-        """Goes before the function, whose declaration is MLX's: so its bounds come by way of a macro. By reference, as
-        MLX reads the whole text at every launch."""
+        """Goes before the function, whose declaration is MLX's: so its bounds come by way of a
+        macro. By reference, as MLX reads the whole text at every launch."""
         include = f'#include "{HERE / self.include}"\n' if self.include else ""
         threads, blocks = self.bounds
         return (

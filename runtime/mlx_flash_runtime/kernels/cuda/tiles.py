@@ -22,9 +22,9 @@ _MULTIPROCESSORS = 132  # of an H100, about
 
 
 class Tiles(NamedTuple):
-    """Sizes of the kernel in `header`, for its `groups`: the warps of a block, or the warpgroups besides the producer.
-    A block of so many threads has `queries` and, in turn, `keys` in `memory` bytes; `resident` of them at least are on
-    one multiprocessor at once."""
+    """Sizes of the kernel in `header`, for its `groups`: the warps of a block, or the warpgroups
+    besides the producer. A block of so many threads has `queries` and, in turn, `keys` in `memory`
+    bytes; `resident` of them at least are on one multiprocessor at once."""
 
     header: str
     groups: int
@@ -57,7 +57,8 @@ def _of_warps(problem: Problem) -> Tiles | None:
     def of(warps: int, keys: int) -> Tiles:
         # Rows are padded to whole products of 32 bytes, and by 16 bytes.
         qk_row, v_row = (
-            -(-dim * problem.item_bytes // 32) * 32 + 16 for dim in (problem.head_dim, problem.value_head_dim)
+            -(-dim * problem.item_bytes // 32) * 32 + 16
+            for dim in (problem.head_dim, problem.value_head_dim)
         )
         queries, threads = _WARP_QUERIES * warps, _WARP * warps
         # More of them are just missed otherwise.
@@ -85,7 +86,9 @@ def _of_warpgroups(problem: Problem) -> Tiles:
     qk_row, v_row = (-(-dim // 64) * 128 for dim in (problem.head_dim, problem.value_head_dim))
     keys = 128 if max(qk_row, v_row) <= 256 else 64
     # One has more blocks of threads to spread, or two on a multiprocessor; two share what is read.
-    small_blocks = problem.batch * problem.query_heads * -(-problem.query_length // _WARPGROUP_QUERIES)
+    small_blocks = (
+        problem.batch * problem.query_heads * -(-problem.query_length // _WARPGROUP_QUERIES)
+    )
     groups = 1 if small_blocks <= _MULTIPROCESSORS or max(qk_row, v_row) <= 128 else 2
     queries, threads = _WARPGROUP_QUERIES * groups, _WARPGROUP * (1 + groups)
     # As many registers for every thread as setmaxnreg counts on.

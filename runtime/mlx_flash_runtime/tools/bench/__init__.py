@@ -1,1 +1,2 @@
-"""Measuring: attention by shape, whole workflows, a script with and without the patch, and how results are shown."""
+"""Measuring: attention by shape, whole workflows, a script with and without the patch, and how
+results are shown."""

@@ -24,7 +24,8 @@ _OWN = re.compile(r"\bflash attention: (?:on|off|no|\d+)\b")
 
 
 def speeds(output: str) -> dict[str, list[float]]:
-    """Tokens per second by line, which is written with `#` in the place of its numbers and without symbols."""
+    """Tokens per second by line, which is written with `#` in the place of its numbers and without
+    symbols."""
     found: dict[str, list[float]] = {}
     for line in _lines(output):
         for match in _SPEED.finditer(line):
@@ -35,9 +36,9 @@ def speeds(output: str) -> dict[str, list[float]]:
 
 @dataclass(frozen=True)
 class Agreement:
-    """`agree` is None where nothing could be compared. `largest` is the largest relative difference of a number;
-    `left_out` how many lines were not compared, and `numbers_left_out` how many numbers in the others; `first` the
-    first pair of lines that differ."""
+    """`agree` is None where nothing could be compared. `largest` is the largest relative
+    difference of a number; `left_out` how many lines were not compared, and `numbers_left_out` how
+    many numbers in the others; `first` the first pair of lines that differ."""
 
     agree: bool | None
     largest: float
@@ -55,7 +56,9 @@ class Agreement:
         if not self.agree:
             assert self.first is not None
             pair = "\n".join(f"  {line}" for line in self.first)
-            return f"the outputs differ ({lines}); first with flash attention, then without:\n{pair}"
+            return (
+                f"the outputs differ ({lines}); first with flash attention, then without:\n{pair}"
+            )
         if self.largest == 0:
             return f"the outputs agree to the letter ({lines})"
         return f"the outputs agree: same text, numbers within {self.largest:.1e} of each other ({lines})"
@@ -71,9 +74,9 @@ class _Line:
 def compare(ours: Sequence[str], stock: Sequence[str]) -> Agreement:
     """Holds the outputs of the runs with flash attention against those without.
 
-    Numbers that are times, sizes or speeds, as their units say, do not count; nor does what differs among runs of the
-    same kind: a line whose text does, a number that does. All other text must be equal, and all other numbers within
-    the tolerances of each other.
+    Numbers that are times, sizes or speeds, as their units say, do not count; nor does what
+    differs among runs of the same kind: a line whose text does, a number that does. All other text
+    must be equal, and all other numbers within the tolerances of each other.
     """
     ours_runs, stock_runs = ([_read(output) for output in outputs] for outputs in (ours, stock))
     first_ours, first_stock = ours_runs[0], stock_runs[0]
@@ -84,7 +87,9 @@ def compare(ours: Sequence[str], stock: Sequence[str]) -> Agreement:
         odd = next(((a.shown, b.shown) for a, b in pairs if a.text != b.text), ("", ""))
         return Agreement(False, 0.0, min(len(first_ours), len(first_stock)), 0, 0, odd)
     largest, compared, left_out, numbers_left_out = 0.0, 0, 0, 0
-    for ours_lines, stock_lines in zip(zip(*ours_runs, strict=True), zip(*stock_runs, strict=True), strict=True):
+    for ours_lines, stock_lines in zip(
+        zip(*ours_runs, strict=True), zip(*stock_runs, strict=True), strict=True
+    ):
         if any(len({line.text for line in lines}) > 1 for lines in (ours_lines, stock_lines)):
             left_out += 1
             continue
@@ -104,7 +109,8 @@ def compare(ours: Sequence[str], stock: Sequence[str]) -> Agreement:
 
 
 def _distance(a: _Line, b: _Line, without: set[int]) -> float | None:
-    """The largest relative difference of two lines' numbers; None where the text between them differs."""
+    """The largest relative difference of two lines' numbers; None where the text between them
+    differs."""
     if a.text != b.text:
         return None
     pairs = zip(a.numbers, b.numbers, strict=True)
@@ -114,12 +120,16 @@ def _distance(a: _Line, b: _Line, without: set[int]) -> float | None:
 def _varying(lines: Sequence[_Line]) -> set[int]:
     """The positions of the numbers that differ among lines of one text."""
     columns = zip(*(line.numbers for line in lines), strict=True)
-    return {i for i, values in enumerate(columns) if any(_relative(values[0], v) > TOLERANCE for v in values)}
+    return {
+        i
+        for i, values in enumerate(columns)
+        if any(_relative(values[0], v) > TOLERANCE for v in values)
+    }
 
 
 def _lines(output: str) -> Iterator[str]:
-    """The lines as they were seen: without colours, of a progress bar what it showed last. In tables each number
-    that has its unit in the column's heading gets it in its cell."""
+    """The lines as they were seen: without colours, of a progress bar what it showed last. In
+    tables each number that has its unit in the column's heading gets it in its cell."""
     heading: list[str] = []
     for raw in output.split("\n"):
         line = _COLOR.sub("", raw).rstrip().rpartition("\r")[2]
@@ -130,7 +140,10 @@ def _lines(output: str) -> Iterator[str]:
             heading = cells
         elif len(cells) == len(heading):
             units = (_HEADING_UNIT.search(cell) for cell in heading)
-            line = "  ".join(f"{cell} {unit[1]}" if unit else cell for cell, unit in zip(cells, units, strict=True))
+            line = "  ".join(
+                f"{cell} {unit[1]}" if unit else cell
+                for cell, unit in zip(cells, units, strict=True)
+            )
         yield line
 
 

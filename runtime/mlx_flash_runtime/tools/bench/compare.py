@@ -1,4 +1,5 @@
-"""A script with and without flash attention, in turns, as processes: what it gained, and how sure that is."""
+"""A script with and without flash attention, in turns, as processes: what it gained, and how sure
+that is."""
 
 from __future__ import annotations
 
@@ -35,8 +36,8 @@ class NotPatched(Exception):
 
 @dataclass(frozen=True)
 class Script:
-    """A command line that runs a Python script. `switch` is where the flag goes, None where the environment alone
-    switches: the script's text does not have the flag."""
+    """A command line that runs a Python script. `switch` is where the flag goes, None where the
+    environment alone switches: the script's text does not have the flag."""
 
     command: tuple[str, ...]
     name: str
@@ -84,22 +85,27 @@ def measure(
     client: Sequence[str] | None = None,
     progress: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[str, Outcome]]:
-    """The outcomes of `runs` runs of each mode, in turns, after WARM_UPS of each, which fill caches and are not timed:
-    MLX compiles kernels for each kind of attention. Their outputs count: they come first.
+    """The outcomes of `runs` runs of each mode, in turns, after WARM_UPS of each, which fill
+    caches and are not timed: MLX compiles kernels for each kind of attention. Their outputs count:
+    they come first.
 
     Raises NotPatched, ScriptFailed.
     """
     for mode in turns(MODES, WARM_UPS + runs):
         command = script.without() if mode == "stock" else list(script.command)
         try:
-            outcome = processes.run(command, disabled=mode == "stock", stdin=stdin, timeout=timeout, client=client)
+            outcome = processes.run(
+                command, disabled=mode == "stock", stdin=stdin, timeout=timeout, client=client
+            )
         except processes.TimedOut:
             raise ScriptFailed(
                 f"{script.name} did not end within {timeout:g} s and was ended. A server ends after its --client "
                 "COMMAND; --stdin FILE gives an input that ends, --timeout more time"
             ) from None
         except OSError as error:
-            raise ScriptFailed(f"{error.filename or command[0]} cannot be run: {error.strerror}") from error
+            raise ScriptFailed(
+                f"{error.filename or command[0]} cannot be run: {error.strerror}"
+            ) from error
         _check(script, mode, outcome)
         progress()
         yield mode, outcome
@@ -107,7 +113,11 @@ def measure(
 
 def _check(script: Script, mode: str, outcome: Outcome) -> None:
     if outcome.returncode:
-        how = f"status {outcome.returncode}" if outcome.returncode > 0 else f"signal {-outcome.returncode}"
+        how = (
+            f"status {outcome.returncode}"
+            if outcome.returncode > 0
+            else f"signal {-outcome.returncode}"
+        )
         words = outcome.stderr.strip() or outcome.stdout.strip() or "(it printed nothing)"
         last = "\n".join(f"  {line}" for line in words.splitlines()[-5:])
         which = "without flash attention" if mode == "stock" else "with flash attention"
@@ -120,7 +130,9 @@ def _check(script: Script, mode: str, outcome: Outcome) -> None:
             f"Python{advice}"
         )
     if mode != "stock" and not outcome.report["enabled"]:
-        raise NotPatched(f"{script.name} ran with flash attention off: its command line or this MLX turns it off")
+        raise NotPatched(
+            f"{script.name} ran with flash attention off: its command line or this MLX turns it off"
+        )
 
 
 def timed(outcomes: Outcomes) -> Outcomes:
@@ -140,20 +152,26 @@ def rows_of(outcomes: Outcomes) -> list[Row]:
                 "seconds": significant(outcome.seconds),
                 "peak_mib": significant(outcome.peak_bytes / 2**20),
                 "mlx_peak_mib": significant(_mlx_peak(outcome)),
-                "routes": ", ".join(f"{name} {calls}" for name, calls in outcome.report["routes"].items()),
+                "routes": ", ".join(
+                    f"{name} {calls}" for name, calls in outcome.report["routes"].items()
+                ),
             }
         )
     return rows
 
 
 def summary_of(outcomes: Outcomes) -> list[Row]:
-    """One row per measured quantity: seconds, memory, and each line of the output that tells tokens per second."""
+    """One row per measured quantity: seconds, memory, and each line of the output that tells
+    tokens per second."""
     outcomes = timed(outcomes)
     by_mode = {mode: [outcome for own, outcome in outcomes if own == mode] for mode in MODES}
     rows = [_quantity("seconds", by_mode, lambda outcome: outcome.seconds)]
     rows.append(_quantity("peak MiB", by_mode, lambda outcome: outcome.peak_bytes / 2**20))
     rows.append(_quantity("peak MiB of MLX", by_mode, _mlx_peak))
-    found = {id(outcome): agreement.speeds(outcome.stdout + "\n" + outcome.stderr) for _, outcome in outcomes}
+    found = {
+        id(outcome): agreement.speeds(outcome.stdout + "\n" + outcome.stderr)
+        for _, outcome in outcomes
+    }
     for line in found[id(outcomes[0][1])]:
         if all(line in each for each in found.values()):
             median = lambda outcome, line=line: statistics.median(found[id(outcome)][line])  # noqa: E731
@@ -167,7 +185,11 @@ def _mlx_peak(outcome: Outcome) -> float:
 
 
 def _quantity(
-    name: str, by_mode: dict[str, list[Outcome]], value: Callable[[Outcome], float], *, more_is_better: bool = False
+    name: str,
+    by_mode: dict[str, list[Outcome]],
+    value: Callable[[Outcome], float],
+    *,
+    more_is_better: bool = False,
 ) -> Row:
     ours, stock = ([value(outcome) for outcome in by_mode[mode]] for mode in MODES)
     medians = [significant(statistics.median(values)) for values in (ours, stock)]
@@ -184,16 +206,17 @@ def _quantity(
 
 
 _RESAMPLES = 2000
-# In simulation, with a machine that drifts and one that does not, the interval holds the true ratio in 93 to 98 % of
-# cases from five runs on, in fewer than 90 % with three.
+# In simulation, with a machine that drifts and one that does not, the interval holds the true
+# ratio in 93 to 98 % of cases from five runs on, in fewer than 90 % with three.
 FEWEST_RUNS = 5
 
 
 def interval(better: Sequence[float], worse: Sequence[float]) -> tuple[float | None, float | None]:
-    """The 95 % interval of the ratio of the medians of `better` over `worse`; None with fewer than FEWEST_RUNS.
+    """The 95 % interval of the ratio of the medians of `better` over `worse`; None with fewer than
+    FEWEST_RUNS.
 
-    By the percentile bootstrap over rounds: a run and the one of the other kind next to it are drawn together, so that
-    a machine that gets slower or faster meanwhile does not widen it.
+    By the percentile bootstrap over rounds: a run and the one of the other kind next to it are
+    drawn together, so that a machine that gets slower or faster meanwhile does not widen it.
     """
     runs = len(better)
     if runs < FEWEST_RUNS or min(*better, *worse) <= 0:
@@ -202,7 +225,10 @@ def interval(better: Sequence[float], worse: Sequence[float]) -> tuple[float | N
     ratios = []
     for _ in range(_RESAMPLES):
         rounds = draw.choices(range(runs), k=runs)
-        ratios.append(statistics.median(better[i] for i in rounds) / statistics.median(worse[i] for i in rounds))
+        ratios.append(
+            statistics.median(better[i] for i in rounds)
+            / statistics.median(worse[i] for i in rounds)
+        )
     ratios.sort()
     return round(ratios[int(0.025 * _RESAMPLES)], 3), round(ratios[int(0.975 * _RESAMPLES)], 3)
 
@@ -221,7 +247,8 @@ def verdict(seconds: Row) -> str:
 
 
 def routes_of(outcomes: Outcomes) -> str:
-    """What the runtime reports of the last run with flash attention: calls by phase and route, and why."""
+    """What the runtime reports of the last run with flash attention: calls by phase and route, and
+    why."""
     report = [outcome.report for mode, outcome in outcomes if mode == "ours"][-1]
     assert report is not None
     lines = [
@@ -235,8 +262,11 @@ def routes_of(outcomes: Outcomes) -> str:
 
 
 def agreement_of(outcomes: Outcomes) -> agreement.Agreement:
-    """Whether the runs of the two modes printed the same, on stdout; on stderr where stdout stays empty."""
+    """Whether the runs of the two modes printed the same, on stdout; on stderr where stdout stays
+    empty."""
     texts = {mode: [outcome.stdout for own, outcome in outcomes if own == mode] for mode in MODES}
     if not any(re.search(r"\S", text) for output in texts.values() for text in output):
-        texts = {mode: [outcome.stderr for own, outcome in outcomes if own == mode] for mode in MODES}
+        texts = {
+            mode: [outcome.stderr for own, outcome in outcomes if own == mode] for mode in MODES
+        }
     return agreement.compare(texts["ours"], texts["stock"])

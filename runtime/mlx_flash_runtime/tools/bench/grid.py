@@ -39,7 +39,8 @@ Row = dict[str, Any]
 
 
 class FlashIsOff(Exception):
-    """There is nothing to compare: the patch cannot be put in place, for the reason that the message gives."""
+    """There is nothing to compare: the patch cannot be put in place, for the reason that the
+    message gives."""
 
 
 def need_flash_attention() -> None:
@@ -47,11 +48,14 @@ def need_flash_attention() -> None:
     if not resolve(True, None).enabled:
         raise FlashIsOff("flash attention is off here: MLX_FLASH_DISABLE is set")
     if not mlx_is_known():
-        raise FlashIsOff(f"flash attention is off here: MLX {mlx_version()} is not a version this package knows")
+        raise FlashIsOff(
+            f"flash attention is off here: MLX {mlx_version()} is not a version this package knows"
+        )
 
 
 def measure(configurations: Iterable[Configuration], rounds: int) -> Iterator[Row]:
-    """One row per configuration, as it is done. Ours is whatever the patch does, on the route that it plans.
+    """One row per configuration, as it is done. Ours is whatever the patch does, on the route that
+    it plans.
 
     Raises FlashIsOff at once.
     """
@@ -67,7 +71,8 @@ def _rows(configurations: Iterable[Configuration], rounds: int) -> Iterator[Row]
 
 
 def measure_row(c: Configuration, rounds: int) -> Row:
-    """One configuration. A candidate that does not fit into memory has no numbers, the others have theirs."""
+    """One configuration. A candidate that does not fit into memory has no numbers, the others have
+    theirs."""
     row: Row = {**asdict(c), "route": None, "calls": None, "rounds": None}
     for name in CANDIDATES:
         row |= {f"{name}_{key}": None for key in _NUMBERS} | {f"{name}_status": TOO_LARGE}
@@ -84,7 +89,9 @@ def measure_row(c: Configuration, rounds: int) -> Row:
             )
             runs = {name: partial(one.chained, calls) for name, one in candidates.items()}
             row |= {"calls": calls, "rounds": rounds}
-            if calls > 1:  # the chain is new to the allocator and, on a GPU, to the graphs that MLX keeps
+            if (
+                calls > 1
+            ):  # the chain is new to the allocator and, on a GPU, to the graphs that MLX keeps
                 interleaved(runs, 1)
             for name, timing in interleaved(runs, rounds, calls).items():
                 row |= timed(c, name, timing)
@@ -96,15 +103,18 @@ def measure_row(c: Configuration, rounds: int) -> Row:
 
 def speedups(row: Row) -> Row:
     """Ours over plain and over stock, from the times that the row shows."""
-    return {"over_plain": ratio(row["plain_ms"], row["ours_ms"]), "over_stock": ratio(row["stock_ms"], row["ours_ms"])}
+    return {
+        "over_plain": ratio(row["plain_ms"], row["ours_ms"]),
+        "over_stock": ratio(row["stock_ms"], row["ours_ms"]),
+    }
 
 
 _NUMBERS = ("ms", "low_ms", "high_ms", "tokens_per_s", "stability", "peak_mib", "error")
 
 
 def timed(c: Configuration, name: str, timing: Timing) -> Row:
-    """The numbers of one candidate. Rounded before anything is computed from them, so that a reader of the table gets
-    the same speedup."""
+    """The numbers of one candidate. Rounded before anything is computed from them, so that a
+    reader of the table gets the same speedup."""
     ms, low, high = (significant(1e3 * value) for value in (timing.median, *timing.quartiles))
     return {
         f"{name}_ms": ms,
@@ -137,12 +147,15 @@ def _attends(inputs: Inputs) -> dict[str, Attend]:
     return {
         "plain": lambda q, k, v: plain(q, k, v, scale=scale, mask=inputs.mask_array),
         "stock": lambda q, k, v: stock.attention(q, k, v, scale=scale, mask=mask),
-        "ours": lambda q, k, v: mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask),
+        "ours": lambda q, k, v: mx.fast.scaled_dot_product_attention(
+            q, k, v, scale=scale, mask=mask
+        ),
     }
 
 
 def _inputs_that_fit(c: Configuration) -> Inputs:
-    """Raises MemoryError where the inputs and the check, which holds the keys and values in float64, do not fit."""
+    """Raises MemoryError where the inputs and the check, which holds the keys and values in
+    float64, do not fit."""
     queries = c.batch * c.heads * c.query_length * c.head_dim
     keys = c.batch * c.kv_heads * c.length * c.head_dim
     masked = c.query_length * c.length if c.mask != "none" else 0
@@ -168,7 +181,9 @@ def _that_fit(c: Configuration, inputs: Inputs, check: Check, row: Row) -> dict[
                 row["route"] = routes_between(before, report())
             row[f"{name}_error"] = significant(check.error(results), 2)
             del results
-            row[f"{name}_peak_mib"] = significant(peak_memory(partial(candidate.chained, 1)) / 2**20)
+            row[f"{name}_peak_mib"] = significant(
+                peak_memory(partial(candidate.chained, 1)) / 2**20
+            )
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -187,7 +202,15 @@ def _needed(c: Configuration, name: str, inputs: Inputs) -> int:
     arrays = _SCORE_ARRAYS[c.phase]
     if name == "plain":
         return arrays * problem.item_bytes * problem.score_count
-    return arrays // 2 * (stock_memory(problem, current_device()) if name == "stock" else explain(problem).extra_memory)
+    return (
+        arrays
+        // 2
+        * (
+            stock_memory(problem, current_device())
+            if name == "stock"
+            else explain(problem).extra_memory
+        )
+    )
 
 
 def routes_between(before: Any, after: Any) -> str:
@@ -201,12 +224,15 @@ SUMMARY_KEYS = ("dtype", "phase", "mask", "heads", "kv_heads")
 
 
 def summary(rows: list[Row]) -> list[Row]:
-    """For each dtype, phase, mask and number of heads: what the speedups of its rows come to. Means are arithmetic;
-    rows without both times do not count."""
+    """For each dtype, phase, mask and number of heads: what the speedups of its rows come to.
+    Means are arithmetic; rows without both times do not count."""
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         groups.setdefault(tuple(row[key] for key in SUMMARY_KEYS), []).append(row)
-    return [{**dict(zip(SUMMARY_KEYS, key, strict=True)), **_summary_of(group)} for key, group in groups.items()]
+    return [
+        {**dict(zip(SUMMARY_KEYS, key, strict=True)), **_summary_of(group)}
+        for key, group in groups.items()
+    ]
 
 
 def _summary_of(rows: list[Row]) -> Row:
@@ -223,7 +249,9 @@ def _summary_of(rows: list[Row]) -> Row:
         "gaining": sum(gain >= GAIN for gain in plain_gains),
         "mean_over_stock": _mean(stock_gains),
         "worst_over_stock": min(stock_gains, default=None),
-        "peak_tokens_per_s": most([row["ours_tokens_per_s"] for row in rows if row["ours_tokens_per_s"]]),
+        "peak_tokens_per_s": most(
+            [row["ours_tokens_per_s"] for row in rows if row["ours_tokens_per_s"]]
+        ),
         "median_stability": round(statistics.median(stabilities), 3) if stabilities else None,
         "worst_stability": min(stabilities, default=None),
     }

@@ -32,7 +32,8 @@ def machine() -> dict[str, str | int | float]:
 
 
 def described(facts: dict[str, str | int | float]) -> str:
-    """One line: `AMD EPYC (cpu), 2 cores, Linux 6.1 x86_64, MLX 0.32.4, Python 3.11.7, load 0.5`."""
+    """One line: `AMD EPYC (cpu), 2 cores, Linux 6.1 x86_64, MLX 0.32.4, Python 3.11.7, load
+    0.5`."""
     return (
         f"{facts['device'] or 'unknown device'} ({facts['backend']}), {facts['cores']} cores, "
         f"{facts['system']} {facts['release']} {facts['machine']}, MLX {facts['mlx']}, "
@@ -41,8 +42,8 @@ def described(facts: dict[str, str | int | float]) -> str:
 
 
 def free_memory() -> int:
-    """Bytes that a computation on the default device may still take, within MLX's own memory limit; what MLX keeps
-    cached counts as free."""
+    """Bytes that a computation on the default device may still take, within MLX's own memory
+    limit; what MLX keeps cached counts as free."""
     device = current_device()
     active, cached = mx.get_active_memory(), mx.get_cache_memory()
     free = int(0.95 * device.memory) - active
@@ -58,5 +59,6 @@ def free_memory() -> int:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether MLX says with `error` that an allocation failed."""
     return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and re.search(r"malloc|out of memory|allocat", str(error), re.I) is not None
+        isinstance(error, RuntimeError)
+        and re.search(r"malloc|out of memory|allocat", str(error), re.I) is not None
     )

@@ -1,6 +1,8 @@
-"""Models for measuring: a folder of the user's, or random weights in a usual shape, made on the spot.
+"""Models for measuring: a folder of the user's, or random weights in a usual shape, made on the
+spot.
 
-What attention costs does not depend on the weights, so that nothing needs to be downloaded. Needs mlx-lm.
+What attention costs does not depend on the weights, so that nothing needs to be downloaded. Needs
+mlx-lm.
 """
 
 from __future__ import annotations
@@ -82,7 +84,8 @@ class Model:
 
     @property
     def dtype(self) -> str:
-        """That of its activations: of its floating parameters, which where it is quantized are norms and scales."""
+        """That of its activations: of its floating parameters, which where it is quantized are
+        norms and scales."""
         parameters: Any = tree_flatten(self.module.parameters())
         arrays = (array for _, array in parameters)
         dtype = next(array.dtype for array in arrays if mx.issubdtype(array.dtype, mx.floating))
@@ -90,8 +93,9 @@ class Model:
 
 
 def config_of(size: str, shape: str) -> dict[str, Any]:
-    """The configuration of a made-up model. Of size `tiny` or `1b`; of shape `llama`, `window` (the same with a sliding
-    window in three layers of four) or `gemma` (head dim 256, sliding windows)."""
+    """The configuration of a made-up model. Of size `tiny` or `1b`; of shape `llama`, `window`
+    (the same with a sliding window in three layers of four) or `gemma` (head dim 256, sliding
+    windows)."""
     if shape == "gemma":
         return {"model_type": "gemma3_text", **_GEMMA[size]}
     config = {**_LLAMA, **_SIZES[size]}
@@ -130,8 +134,9 @@ def load(folder: Path, dtype: str | None = None) -> Model:
 
 
 def by_config(folder: Path, dtype: str | None = None) -> Any:
-    """The model that a folder's config.json describes, without its weights: nothing is loaded, and nothing computed
-    before the first `mx.eval`. `dtype` is that of the configuration unless given. Raises NotAModel."""
+    """The model that a folder's config.json describes, without its weights: nothing is loaded, and
+    nothing computed before the first `mx.eval`. `dtype` is that of the configuration unless given.
+    Raises NotAModel."""
     from mlx_lm.utils import MODEL_REMAPPING
 
     config = _config_of(folder)
@@ -141,11 +146,15 @@ def by_config(folder: Path, dtype: str | None = None) -> Any:
     try:
         architecture = import_module(f"mlx_lm.models.{MODEL_REMAPPING.get(kind, kind)}")
     except ModuleNotFoundError:
-        raise NotAModel(f"{folder} is a model of type {kind}, which the installed mlx-lm does not have") from None
+        raise NotAModel(
+            f"{folder} is a model of type {kind}, which the installed mlx-lm does not have"
+        ) from None
     try:
         module = architecture.Model(architecture.ModelArgs.from_dict(config))
     except (AttributeError, ValueError, KeyError, TypeError) as error:
-        raise NotAModel(f"{folder / 'config.json'} does not describe a {kind} model: {error}") from error
+        raise NotAModel(
+            f"{folder / 'config.json'} does not describe a {kind} model: {error}"
+        ) from error
     texts = (config, config.get("text_config") or {})
     said = (part.get(key) for part in texts for key in ("dtype", "torch_dtype"))
     module.set_dtype(getattr(mx, dtype or next((one for one in said if one in DTYPES), "bfloat16")))
@@ -155,7 +164,11 @@ def by_config(folder: Path, dtype: str | None = None) -> Any:
 def _config_of(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not folder.is_dir():
-        advice = f"; download it first: hf download {folder} --local-dir {folder.name}" if _is_hub_name(folder) else ""
+        advice = (
+            f"; download it first: hf download {folder} --local-dir {folder.name}"
+            if _is_hub_name(folder)
+            else ""
+        )
         raise NotAModel(f"{folder}: no such folder{advice}")
     if not path.is_file():
         raise NotAModel(f"{folder} is no model: it has no config.json")
@@ -172,7 +185,9 @@ def _config_of(folder: Path) -> dict[str, Any]:
 
 def _is_hub_name(folder: Path) -> bool:
     """Whether it may be the name of a model on the Hugging Face hub, as `mlx-community/X`."""
-    return not folder.is_absolute() and len(folder.parts) == 2 and not Path(folder.parts[0]).exists()
+    return (
+        not folder.is_absolute() and len(folder.parts) == 2 and not Path(folder.parts[0]).exists()
+    )
 
 
 def _described(name: str, module: Any, config: dict[str, Any]) -> Model:

@@ -1,4 +1,5 @@
-"""Rounding: every number is rounded once, where it is measured, and all others are computed from what is shown."""
+"""Rounding: every number is rounded once, where it is measured, and all others are computed from
+what is shown."""
 
 from __future__ import annotations
 

@@ -62,15 +62,17 @@ _DAMAGE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
 def page(documents: Mapping[Path, Document]) -> str:
-    """The page: each result with its picture, its tables and what the words in them mean. Raises NotAResult, which
-    names the file, where its rows or texts are not those of a result."""
+    """The page: each result with its picture, its tables and what the words in them mean. Raises
+    NotAResult, which names the file, where its rows or texts are not those of a result."""
     contents, sections = "", ""
     for number, (path, document) in enumerate(documents.items()):
         try:
             sections += _section(document, number)
             contents += _entry(document, number)
         except _DAMAGE as error:
-            raise NotAResult(f"{path} is not as mlx-flash wrote it: {type(error).__name__}: {error}") from error
+            raise NotAResult(
+                f"{path} is not as mlx-flash wrote it: {type(error).__name__}: {error}"
+            ) from error
     several = len(documents) > 1
     title = "Attention on MLX, measured" if several else next(iter(documents.values())).title
     nav = f"<nav><ol>{contents}</ol></nav>" if several else ""
@@ -107,7 +109,9 @@ def _section(document: Document, number: int) -> str:
 def _table(table: Table) -> str:
     kinds = ["word" if words else "" for words in table.words]
     caption = f"<caption>{escape(table.title)}</caption>" if table.title else ""
-    head = "".join(_cell("th", heading, kind) for heading, kind in zip(table.headings, kinds, strict=True))
+    head = "".join(
+        _cell("th", heading, kind) for heading, kind in zip(table.headings, kinds, strict=True)
+    )
     body = ""
     for number, cells in enumerate(table.cells):
         row = "".join(_cell("td", cell, kind) for cell, kind in zip(cells, kinds, strict=True))
@@ -117,4 +121,8 @@ def _table(table: Table) -> str:
 
 def _cell(tag: str, cell: str, kind: str) -> str:
     kind += " long" if len(cell) > 40 else ""
-    return f'<{tag} class="{kind.strip()}">{escape(cell)}</{tag}>' if kind else f"<{tag}>{escape(cell)}</{tag}>"
+    return (
+        f'<{tag} class="{kind.strip()}">{escape(cell)}</{tag}>'
+        if kind
+        else f"<{tag}>{escape(cell)}</{tag}>"
+    )

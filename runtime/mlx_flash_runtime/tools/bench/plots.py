@@ -17,7 +17,8 @@ from .grid import CANDIDATES, WRONG
 from .machine import described
 from .tables import Document, Row
 
-# Distinct in grey and for the colour-blind; in a page each is a variable, so that dark mode may have its own.
+# Distinct in grey and for the colour-blind; in a page each is a variable, so that dark mode may
+# have its own.
 COLORS = {"plain": "#9a9a9a", "stock": "#3a6ea5", "ours": "#d1702d", "without": "#6b9e78"}
 _INK, _FAINT = "#1f2328", "#c9ced4"
 _STYLE = {
@@ -38,7 +39,10 @@ _STYLE = {
     "svg.hashsalt": "mlx-flash",
 }
 _MOST_BARS = 32
-_PIXELS_PER_INCH = (50, 120)  # in a page, whose type is then neither too small to read nor larger than the text
+_PIXELS_PER_INCH = (
+    50,
+    120,
+)  # in a page, whose type is then neither too small to read nor larger than the text
 _LINE_LENGTHS = 3  # from so many lengths on, a line is worth drawing
 _MOST_POINTS = 64  # of a line: more of them nobody can tell apart, and each takes its time
 _ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
@@ -55,11 +59,17 @@ def save(document: Document, path: Path) -> None:
     picture = figure(document)
     with matplotlib.rc_context(_STYLE):  # type: ignore[arg-type]
         picture.supxlabel(described(document.machine), fontsize=6.5, x=0.01, ha="left")
-        picture.savefig(path, dpi=160, facecolor="white", metadata={"Date": None} if path.suffix == ".svg" else None)
+        picture.savefig(
+            path,
+            dpi=160,
+            facecolor="white",
+            metadata={"Date": None} if path.suffix == ".svg" else None,
+        )
 
 
 def inline_svg(picture: Figure, label: str) -> str:
-    """The picture as an `<svg>` element that takes its colours and its type from the page around it."""
+    """The picture as an `<svg>` element that takes its colours and its type from the page around
+    it."""
     file = io.StringIO()
     with matplotlib.rc_context(_STYLE):  # type: ignore[arg-type]
         picture.savefig(file, format="svg", transparent=True, metadata={"Date": None})
@@ -67,7 +77,11 @@ def inline_svg(picture: Figure, label: str) -> str:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
     svg = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font: \1px var(--sans)", svg)
-    for color, name in ((_INK, "ink"), (_FAINT, "faint"), *((COLORS[name], name) for name in COLORS)):
+    for color, name in (
+        (_INK, "ink"),
+        (_FAINT, "faint"),
+        *((COLORS[name], name) for name in COLORS),
+    ):
         svg = svg.replace(color, f"var(--{name})")
     # By its view box alone it fits any width.
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
@@ -99,7 +113,9 @@ def _grid(document: Document) -> Figure:
     _over_length(layout["time"], series, "ms", "time of one call, ms", left_out)
     _over_length(layout["memory"], series, "peak_mib", "peak memory, MiB", left_out)
     scores = [_scores(row) for row in series]
-    layout["memory"].plot([row["length"] for row in series], scores, ":", color=_INK, lw=1, label="L × S scores")
+    layout["memory"].plot(
+        [row["length"] for row in series], scores, ":", color=_INK, lw=1, label="L × S scores"
+    )
     layout["memory"].legend()
     layout["time"].set_title(_name(series[0], ("length",)))
     return picture
@@ -117,7 +133,8 @@ def _first_of(rows: list[Row], fitting: list[Row]) -> str:
 
 
 def _thinned(rows: list[Row]) -> tuple[list[Row], str]:
-    """So many of the rows as a line can show, from the first to the last, and the words that say so."""
+    """So many of the rows as a line can show, from the first to the last, and the words that say
+    so."""
     if len(rows) <= _MOST_POINTS:
         return rows, ""
     step = (len(rows) - 1) / (_MOST_POINTS - 1)
@@ -184,30 +201,38 @@ def _name(row: Row, without: Sequence[str]) -> str:
 
 
 def _longest_series(rows: list[Row]) -> list[Row]:
-    """The rows that differ in their length alone, of the configuration that has the most of them."""
+    """The rows that differ in their length alone, of the configuration that has the most of
+    them."""
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         groups.setdefault(tuple(row[key] for key in _SHORT if key != "length"), []).append(row)
-    longest = max(groups.values(), key=lambda group: len({row["length"] for row in group}), default=[])
+    longest = max(
+        groups.values(), key=lambda group: len({row["length"] for row in group}), default=[]
+    )
     return sorted(longest, key=lambda row: int(row["length"]))
 
 
 def _scores(row: Row) -> float:
     queries = 1 if row["phase"] == "decode" else row["length"]
-    return float(row["batch"] * row["heads"] * queries * row["length"] * _ITEM_BYTES[row["dtype"]] / 2**20)
+    return float(
+        row["batch"] * row["heads"] * queries * row["length"] * _ITEM_BYTES[row["dtype"]] / 2**20
+    )
 
 
 def _over_length(axes: Axes, rows: list[Row], key: str, label: str, left_out: str) -> None:
     for name in CANDIDATES:
         _line(axes, rows, f"{name}_{key}", name)
-    _log_scale(axes, [row[f"{name}_{key}"] for row in rows for name in CANDIDATES if row[f"{name}_{key}"]])
+    _log_scale(
+        axes, [row[f"{name}_{key}"] for row in rows for name in CANDIDATES if row[f"{name}_{key}"]]
+    )
     _length_axis(axes, rows, left_out)
     axes.set_ylabel(label)
     axes.legend()
 
 
 def _log_scale(axes: Axes, values: Sequence[float]) -> None:
-    """A logarithmic y axis with numbers written out; where it spans little, also between the powers of ten."""
+    """A logarithmic y axis with numbers written out; where it spans little, also between the
+    powers of ten."""
     axes.set_yscale("log")
     number = FuncFormatter(lambda value, _: f"{value:,g}")
     axes.yaxis.set_major_formatter(number)
@@ -262,7 +287,11 @@ def _workflow(document: Document) -> Figure:
     memory.set_ylim(bottom=0)
     shown = [row for row in rows if row["attention_share"] is not None]
     share.plot(
-        [row["length"] for row in shown], [100 * row["attention_share"] for row in shown], "o-", ms=4, color=_INK
+        [row["length"] for row in shown],
+        [100 * row["attention_share"] for row in shown],
+        "o-",
+        ms=4,
+        color=_INK,
     )
     share.set_ylabel("% of stock's time in attention")
     share.set_ylim(0, 100)
@@ -278,7 +307,9 @@ def _compare(document: Document) -> Figure:
     picture.set_figheight(1.9)
     for y, (mode, label) in enumerate((("stock", "without"), ("ours", "with"))):
         seconds = [row["seconds"] for row in document.rows if row["mode"] == mode]
-        axes.plot(seconds, [y] * len(seconds), "o", ms=6, alpha=0.7, color=COLORS[mode], label=label)
+        axes.plot(
+            seconds, [y] * len(seconds), "o", ms=6, alpha=0.7, color=COLORS[mode], label=label
+        )
         median = document.summary[0][mode]
         axes.plot([median, median], [y - 0.25, y + 0.25], color=COLORS[mode], lw=2)
     axes.set_yticks([0, 1], ["without", "with"])
@@ -289,4 +320,8 @@ def _compare(document: Document) -> Figure:
     return picture
 
 
-_FIGURES: dict[str, Callable[[Document], Figure]] = {"grid": _grid, "workflow": _workflow, "compare": _compare}
+_FIGURES: dict[str, Callable[[Document], Figure]] = {
+    "grid": _grid,
+    "workflow": _workflow,
+    "compare": _compare,
+}

@@ -19,8 +19,8 @@ MASKS = ("none", "causal", "window:N", "bool", "additive")
 
 @dataclass(frozen=True)
 class Configuration:
-    """One row of a grid. `length` is that of the keys; the queries are as many, or one in the phase `decode`. `mask` is
-    one of MASKS, a window with its size as in `window:256`."""
+    """One row of a grid. `length` is that of the keys; the queries are as many, or one in the
+    phase `decode`. `mask` is one of MASKS, a window with its size as in `window:256`."""
 
     batch: int
     length: int
@@ -84,8 +84,8 @@ def _window(mask: str) -> int | None:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What one call takes. `mask` is as MLX takes it, `mask_array` the same as an array (for attention by hand);
-    `cotangent` has the output's shape."""
+    """What one call takes. `mask` is as MLX takes it, `mask_array` the same as an array (for
+    attention by hand); `cotangent` has the output's shape."""
 
     q: mx.array  # [B, H, L, D]
     k: mx.array  # [B, H_kv, S, D]
@@ -104,8 +104,13 @@ def make_inputs(c: Configuration) -> Inputs:
     """Random inputs, evaluated, the same on every call."""
     mx.random.seed(0)
     dtype: mx.Dtype = getattr(mx, c.dtype)
-    query, key = (c.batch, c.heads, c.query_length, c.head_dim), (c.batch, c.kv_heads, c.length, c.head_dim)
-    q, k, v, cotangent = (mx.random.normal(shape).astype(dtype) for shape in (query, key, key, query))
+    query, key = (
+        (c.batch, c.heads, c.query_length, c.head_dim),
+        (c.batch, c.kv_heads, c.length, c.head_dim),
+    )
+    q, k, v, cotangent = (
+        mx.random.normal(shape).astype(dtype) for shape in (query, key, key, query)
+    )
     mask, mask_array = _make_mask(c, dtype)
     inputs = Inputs(q, k, v, mask, mask_array, cotangent)
     mx.eval(q, k, v, cotangent, *([mask_array] if mask_array is not None else []))
@@ -139,7 +144,16 @@ def problem_like(c: Configuration) -> Problem:
     lengths = (c.query_length, c.length)
     training = c.phase == "train"
     return Problem(
-        c.batch, *heads, *lengths, c.head_dim, c.head_dim, c.dtype, mask, shape, structure, training=training
+        c.batch,
+        *heads,
+        *lengths,
+        c.head_dim,
+        c.head_dim,
+        c.dtype,
+        mask,
+        shape,
+        structure,
+        training=training,
     )
 
 

@@ -17,13 +17,16 @@ from pathlib import Path
 from typing import Any
 
 _GRACE = 60.0  # seconds that a server has to end after it was interrupted
-_LAST_WORDS = 1.0  # seconds that a server has to end by itself where its client failed: it may be why
+_LAST_WORDS = (
+    1.0  # seconds that a server has to end by itself where its client failed: it may be why
+)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a finished process left behind. `seconds` is wall time; `peak_bytes` the most memory it had at a time, as
-    the operating system counts it (not what a GPU holds); `report` the runtime's, or None where it wrote none."""
+    """What a finished process left behind. `seconds` is wall time; `peak_bytes` the most memory it
+    had at a time, as the operating system counts it (not what a GPU holds); `report` the
+    runtime's, or None where it wrote none."""
 
     seconds: float
     peak_bytes: int
@@ -39,19 +42,29 @@ class TimedOut(Exception):
 
 
 def run(
-    command: Sequence[str], *, disabled: bool, stdin: Path | None, timeout: float, client: Sequence[str] | None = None
+    command: Sequence[str],
+    *,
+    disabled: bool,
+    stdin: Path | None,
+    timeout: float,
+    client: Sequence[str] | None = None,
 ) -> Outcome:
-    """Runs `command` to its end, with MLX_FLASH_DISABLE=1 if `disabled`; its stdin is a file or empty.
+    """Runs `command` to its end, with MLX_FLASH_DISABLE=1 if `disabled`; its stdin is a file or
+    empty.
 
-    A server gets a `client`, a command of its own: when that has ended, `command` is interrupted, as by Ctrl-C, with
-    whatever status that gives it. The time is then that until the client's end, and stdout the client's. A server that
-    fails before it is interrupted is the outcome itself.
+    A server gets a `client`, a command of its own: when that has ended, `command` is interrupted,
+    as by Ctrl-C, with whatever status that gives it. The time is then that until the client's end,
+    and stdout the client's. A server that fails before it is interrupted is the outcome itself.
 
     Raises TimedOut, and OSError where a program cannot be started.
     """
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
-        environment = {**os.environ, "MLX_FLASH_REPORT": str(report), "MLX_FLASH_DISABLE": "1" if disabled else ""}
+        environment = {
+            **os.environ,
+            "MLX_FLASH_REPORT": str(report),
+            "MLX_FLASH_DISABLE": "1" if disabled else "",
+        }
         with (
             open(stdin or os.devnull, "rb") as source,
             open(Path(folder) / "stdout", "w+b") as out,
@@ -60,7 +73,12 @@ def run(
             start = time.perf_counter()
             # In a session of its own, so that a script's own children end with it.
             child = subprocess.Popen(
-                command, env=environment, stdin=source, stdout=out, stderr=err, start_new_session=True
+                command,
+                env=environment,
+                stdin=source,
+                stdout=out,
+                stderr=err,
+                start_new_session=True,
             )
             visit, ended = (None, None) if client is None else _visit(child.pid, client, timeout)
             seconds = time.perf_counter() - start
@@ -70,18 +88,24 @@ def run(
             # macOS counts in bytes, Linux in KiB.
             peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
             if visit is None or (ended is not None and child.returncode):
-                return Outcome(seconds, peak, child.returncode, _text(out), _text(err), _report(report))
+                return Outcome(
+                    seconds, peak, child.returncode, _text(out), _text(err), _report(report)
+                )
             failed = visit.returncode != 0
-            return Outcome(seconds, peak, visit.returncode, visit.stdout, visit.stderr, _report(report), failed)
+            return Outcome(
+                seconds, peak, visit.returncode, visit.stdout, visit.stderr, _report(report), failed
+            )
 
 
 def _visit(
     pid: int, client: Sequence[str], timeout: float
 ) -> tuple[subprocess.CompletedProcess[str], tuple[int, Any] | None]:
-    """Runs the client of the server `pid`, then interrupts the server. How the client ended, and how the server did
-    where it ended before it was interrupted."""
+    """Runs the client of the server `pid`, then interrupts the server. How the client ended, and
+    how the server did where it ended before it was interrupted."""
     try:
-        done = subprocess.run(client, capture_output=True, text=True, errors="replace", timeout=timeout, check=False)
+        done = subprocess.run(
+            client, capture_output=True, text=True, errors="replace", timeout=timeout, check=False
+        )
         ended = _ended(pid, within=_LAST_WORDS if done.returncode else 0.0)
     except BaseException as error:  # also an interruption: nothing is left running
         _kill(pid)
@@ -95,7 +119,8 @@ def _visit(
 
 
 def _ended(pid: int, within: float) -> tuple[int, Any] | None:
-    """The status and the usage of the process, or None where it has not ended `within` that many seconds."""
+    """The status and the usage of the process, or None where it has not ended `within` that many
+    seconds."""
     deadline = time.monotonic() + within
     while True:
         found, status, usage = os.wait4(pid, os.WNOHANG)

@@ -47,7 +47,8 @@ _MOST_ROUNDING = 0.1
 
 
 def is_chaotic(rows: Sequence[Row]) -> bool:
-    """Whether CHAOTIC is to be said of rows of workflows, as their differences look like errors otherwise."""
+    """Whether CHAOTIC is to be said of rows of workflows, as their differences look like errors
+    otherwise."""
     return any((row.get("rounding") or 0) > _MOST_ROUNDING for row in rows)
 
 
@@ -89,11 +90,16 @@ def _grid(document: Document) -> list[Table]:
         number("over_plain", "× plain", 2),
         number("over_stock", "× stock", 2),
         number("ours_tokens_per_s", "tokens/s"),
-        Column("MiB", lambda row: " / ".join(_size(row[f"{name}_peak_mib"]) for name in CANDIDATES)),
+        Column(
+            "MiB", lambda row: " / ".join(_size(row[f"{name}_peak_mib"]) for name in CANDIDATES)
+        ),
         Column("error", _error),
         number("ours_stability", "stability", 3),
     ]
-    return [make_table(constant, columns, rows, _wrong(rows), len(shape)), _grid_summary(document.summary)]
+    return [
+        make_table(constant, columns, rows, _wrong(rows), len(shape)),
+        _grid_summary(document.summary),
+    ]
 
 
 def _wrong(rows: list[Row]) -> list[int]:
@@ -112,7 +118,13 @@ def _time(name: str) -> Callable[[Row], str]:
 
 
 def _size(mebibytes: float | None) -> str:
-    return "-" if mebibytes is None else f"{mebibytes:,.3g}" if mebibytes < 1000 else f"{mebibytes:,.0f}"
+    return (
+        "-"
+        if mebibytes is None
+        else f"{mebibytes:,.3g}"
+        if mebibytes < 1000
+        else f"{mebibytes:,.0f}"
+    )
 
 
 def _error(row: Row) -> str:
@@ -171,9 +183,19 @@ def _workflow(document: Document) -> list[Table]:
         Column("stock tokens/s", _speed("stock")),
         Column("ours tokens/s", _speed("ours")),
         number("over_stock", "× stock", 2),
-        *([Column("first token ms", _first_tokens)] if any(row["stock_first_token_ms"] for row in rows) else []),
-        Column("MiB", lambda row: " / ".join(_size(row[f"{name}_peak_mib"]) for name in ("stock", "ours"))),
-        Column("attention", lambda row: "-" if row["attention_share"] is None else f"{row['attention_share']:.0%}"),
+        *(
+            [Column("first token ms", _first_tokens)]
+            if any(row["stock_first_token_ms"] for row in rows)
+            else []
+        ),
+        Column(
+            "MiB",
+            lambda row: " / ".join(_size(row[f"{name}_peak_mib"]) for name in ("stock", "ours")),
+        ),
+        Column(
+            "attention",
+            lambda row: "-" if row["attention_share"] is None else f"{row['attention_share']:.0%}",
+        ),
         number("bound", "at most ×", 2),
         Column("difference", _difference),
     ]
@@ -185,7 +207,9 @@ def _speed(name: str) -> Callable[[Row], str]:
         speed = row[f"{name}_tokens_per_s"]
         if speed is None:
             return str(row[f"{name}_status"])
-        spread = 100 * (row[f"{name}_high_tokens_per_s"] - row[f"{name}_low_tokens_per_s"]) / 2 / speed
+        spread = (
+            100 * (row[f"{name}_high_tokens_per_s"] - row[f"{name}_low_tokens_per_s"]) / 2 / speed
+        )
         return f"{speed:,g} ±{spread:.0f}%"
 
     return cell
@@ -209,7 +233,10 @@ def _compare(document: Document) -> list[Table]:
         number("ours", "with"),
         number("stock", "without"),
         number("gain", "gain ×", 2),
-        Column("95 % interval", lambda row: "-" if row["low"] is None else f"{row['low']:.2f} to {row['high']:.2f}"),
+        Column(
+            "95 % interval",
+            lambda row: "-" if row["low"] is None else f"{row['low']:.2f} to {row['high']:.2f}",
+        ),
     ]
     names = {"ours": "with", "stock": "without"}
     run_columns = [
@@ -220,7 +247,14 @@ def _compare(document: Document) -> list[Table]:
         number("mlx_peak_mib", "of MLX"),
         text("routes", "routes"),
     ]
-    return [make_table("", columns, document.summary), make_table("runs", run_columns, document.rows, keys=2)]
+    return [
+        make_table("", columns, document.summary),
+        make_table("runs", run_columns, document.rows, keys=2),
+    ]
 
 
-_TABLES: dict[str, Callable[[Document], list[Table]]] = {"grid": _grid, "workflow": _workflow, "compare": _compare}
+_TABLES: dict[str, Callable[[Document], list[Table]]] = {
+    "grid": _grid,
+    "workflow": _workflow,
+    "compare": _compare,
+}

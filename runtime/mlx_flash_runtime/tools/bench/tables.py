@@ -1,4 +1,5 @@
-"""Results as tables of text, made once for the terminal, Markdown and HTML alike; and as JSON and CSV."""
+"""Results as tables of text, made once for the terminal, Markdown and HTML alike; and as JSON and
+CSV."""
 
 from __future__ import annotations
 
@@ -19,8 +20,8 @@ KINDS = ("grid", "workflow", "compare")
 
 @dataclass(frozen=True)
 class Document:
-    """The result of one command. `findings` say in sentences what the numbers come to, `definitions` what the words in
-    the tables mean."""
+    """The result of one command. `findings` say in sentences what the numbers come to,
+    `definitions` what the words in the tables mean."""
 
     kind: str
     title: str
@@ -36,10 +37,13 @@ class Document:
         return json.dumps(_without_nan(vars(self)), indent=1) + "\n"
 
     def as_csv(self) -> str:
-        """The rows with all their numbers, and with the machine and the versions in the last columns."""
+        """The rows with all their numbers, and with the machine and the versions in the last
+        columns."""
         file = io.StringIO()
         rows = [row | self.machine for row in self.rows]
-        writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
+        writer = csv.DictWriter(
+            file, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n"
+        )
         writer.writeheader()
         writer.writerows(rows)
         return file.getvalue()
@@ -58,12 +62,17 @@ def load(path: Path) -> Document:
     except (ValueError, RecursionError) as error:  # the second of lists in lists without end
         raise NotAResult(f"{path} is not JSON: {error}") from error
     if not _has_fields(data):
-        raise NotAResult(f"{path} is not a result of mlx-flash bench or mlx-flash compare, written with --json")
-    return Document(**{**data, "definitions": tuple(data["definitions"]), "findings": tuple(data["findings"])})
+        raise NotAResult(
+            f"{path} is not a result of mlx-flash bench or mlx-flash compare, written with --json"
+        )
+    return Document(
+        **{**data, "definitions": tuple(data["definitions"]), "findings": tuple(data["findings"])}
+    )
 
 
 def _has_fields(data: Any) -> bool:
-    """Whether they are a Document's, its lists are lists, and its kind is known; what is in the lists is not asked."""
+    """Whether they are a Document's, its lists are lists, and its kind is known; what is in the
+    lists is not asked."""
     if not isinstance(data, dict) or sorted(data) != sorted(Document.__dataclass_fields__):
         return False
     lists = ("rows", "summary", "definitions", "findings")
@@ -80,7 +89,8 @@ def _without_nan(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Column:
-    """One column: a heading, how the cell is made of a row, and whether it holds words, which stand to the left."""
+    """One column: a heading, how the cell is made of a row, and whether it holds words, which
+    stand to the left."""
 
     heading: str
     cell: Callable[[Row], str]
@@ -107,8 +117,8 @@ def text(key: str, heading: str) -> Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Headings and cells as text; for each column whether it holds words. The first `keys` columns name the rows; `bad`
-    are the numbers of those that are wrong."""
+    """Headings and cells as text; for each column whether it holds words. The first `keys` columns
+    name the rows; `bad` are the numbers of those that are wrong."""
 
     title: str
     headings: list[str]
@@ -120,12 +130,18 @@ class Table:
     def as_markdown(self) -> str:
         rule = "|".join("---" if words else "--:" for words in self.words)
         lines = ["| " + " | ".join(self.headings) + " |", f"|{rule}|"]
-        lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in self.cells]
+        lines += [
+            "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in self.cells
+        ]
         return "\n".join(lines)
 
 
 def make_table(
-    title: str, columns: Sequence[Column], rows: Sequence[Row], bad: Sequence[int] = (), keys: int = 1
+    title: str,
+    columns: Sequence[Column],
+    rows: Sequence[Row],
+    bad: Sequence[int] = (),
+    keys: int = 1,
 ) -> Table:
     """The cells of every row."""
     cells = [[column.cell(row) for column in columns] for row in rows]
@@ -134,10 +150,15 @@ def make_table(
 
 
 def varying(columns: dict[str, Column], rows: Sequence[Row]) -> tuple[list[Column], str]:
-    """The columns whose values differ between rows, and the others in words, as `heads 8, dtype float32`."""
+    """The columns whose values differ between rows, and the others in words, as `heads 8, dtype
+    float32`."""
     kept = [column for key, column in columns.items() if len({str(row[key]) for row in rows}) > 1]
     others = [column for column in columns.values() if rows and column not in kept]
-    constant = [f"{column.heading} {column.cell(rows[0])}" for column in others if column.cell(rows[0]) != "-"]
+    constant = [
+        f"{column.heading} {column.cell(rows[0])}"
+        for column in others
+        if column.cell(rows[0]) != "-"
+    ]
     return kept, ", ".join(constant)
 
 

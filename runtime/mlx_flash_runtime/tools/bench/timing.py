@@ -22,7 +22,8 @@ _FEWEST_ROUNDS = 3
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of one call, one number per round; `processor` is the same of the process's processor time."""
+    """Seconds of one call, one number per round; `processor` is the same of the process's
+    processor time."""
 
     seconds: tuple[float, ...]
     processor: tuple[float, ...] = ()
@@ -41,14 +42,15 @@ class Timing:
 
     @property
     def stability(self) -> float:
-        """1 minus the interquartile range over the median: 1 where every round took the same time."""
+        """1 minus the interquartile range over the median: 1 where every round took the same
+        time."""
         low, high = self.quartiles
         return 1 - (high - low) / self.median
 
 
 def interleaved(candidates: Candidates, rounds: int, calls: int = 1) -> dict[str, Timing]:
-    """Times each candidate once per round, in turns. A candidate makes `calls` calls and returns arrays, which are
-    evaluated inside the timed region. Warming up is left to the caller."""
+    """Times each candidate once per round, in turns. A candidate makes `calls` calls and returns
+    arrays, which are evaluated inside the timed region. Warming up is left to the caller."""
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     processor: dict[str, list[float]] = {name: [] for name in candidates}
     with no_collections():
@@ -63,8 +65,8 @@ def interleaved(candidates: Candidates, rounds: int, calls: int = 1) -> dict[str
 
 @contextmanager
 def no_collections() -> Iterator[None]:
-    """Python's garbage collector off, as `timeit` has it: one collection takes longer than many calls, and would count
-    for whichever candidate it falls on."""
+    """Python's garbage collector off, as `timeit` has it: one collection takes longer than many
+    calls, and would count for whichever candidate it falls on."""
     was_on = gc.isenabled()
     gc.collect()
     gc.disable()
@@ -76,8 +78,9 @@ def no_collections() -> Iterator[None]:
 
 
 def turns(names: Sequence[str], rounds: int) -> Iterator[str]:
-    """Each name once per round, and each right after each other one as often as it gets: what runs finds the caches as
-    the one before it left them, which must not be a certain one more often than others."""
+    """Each name once per round, and each right after each other one as often as it gets: what runs
+    finds the caches as the one before it left them, which must not be a certain one more often
+    than others."""
     followed: Counter[tuple[str | None, str]] = Counter()
     last: str | None = None
     for _ in range(rounds):
@@ -90,9 +93,11 @@ def turns(names: Sequence[str], rounds: int) -> Iterator[str]:
             yield name
 
 
-def chained(run: Callable[[mx.array], Sequence[mx.array]], x: mx.array, calls: int) -> Sequence[mx.array]:
-    """The results of the last of so many calls of `run` on `x`, each of which waits for the one before, as a model's
-    layers do. Nothing is evaluated yet."""
+def chained(
+    run: Callable[[mx.array], Sequence[mx.array]], x: mx.array, calls: int
+) -> Sequence[mx.array]:
+    """The results of the last of so many calls of `run` on `x`, each of which waits for the one
+    before, as a model's layers do. Nothing is evaluated yet."""
     results = run(x)
     for _ in range(calls - 1):
         (x,) = mx.depends([x], list(results))
@@ -100,9 +105,12 @@ def chained(run: Callable[[mx.array], Sequence[mx.array]], x: mx.array, calls: i
     return results
 
 
-def calibrated(candidates: Candidates, *, region: float, limit: float, rounds: int) -> tuple[int, int]:
-    """How many calls one timed region needs to last `region` seconds for the fastest candidate, and how many rounds, at
-    most `rounds`, fit into `limit` seconds. The candidates have been warmed up."""
+def calibrated(
+    candidates: Candidates, *, region: float, limit: float, rounds: int
+) -> tuple[int, int]:
+    """How many calls one timed region needs to last `region` seconds for the fastest candidate,
+    and how many rounds, at most `rounds`, fit into `limit` seconds. The candidates have been
+    warmed up."""
     fastest, total = math.inf, 0.0
     for run in candidates.values():
         start = time.perf_counter()
@@ -115,7 +123,8 @@ def calibrated(candidates: Candidates, *, region: float, limit: float, rounds: i
 
 
 def peak_memory(run: Callable[[], Any]) -> int:
-    """Bytes that one call needs at its peak, beyond what was allocated before it: outputs and temporaries."""
+    """Bytes that one call needs at its peak, beyond what was allocated before it: outputs and
+    temporaries."""
     mx.synchronize()
     mx.clear_cache()
     before = mx.get_active_memory()

@@ -1,4 +1,5 @@
-"""Measures every route that holds for a problem, behind a check, in turns, and says which is the fastest."""
+"""Measures every route that holds for a problem, behind a check, in turns, and says which is the
+fastest."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ from .plain import error_budget, make_check, run_phase
 from .problems import Configuration, Inputs
 from .timing import Timing, calibrated, interleaved
 
-# A route has to gain more than this over MLX's own function: less is what two runs of the same differ by.
+# A route has to gain more than this over MLX's own function: less is what two runs of the same
+# differ by.
 NOISE = 0.03
 _ROUNDS = 15
 _REGION = 0.005  # seconds of one timed region, at least
@@ -33,8 +35,8 @@ Time = Callable[[Mapping[str, Run]], Mapping[str, Timing]]
 
 @dataclass(frozen=True)
 class Tuned:
-    """One problem: what was measured of its class, the routes whose results were wrong, and those that did not fit in
-    memory. `measured` is None where nothing could be."""
+    """One problem: what was measured of its class, the routes whose results were wrong, and those
+    that did not fit in memory. `measured` is None where nothing could be."""
 
     problem: Problem
     name: str
@@ -51,25 +53,31 @@ def interleaving(seconds: float) -> Time:
             return [run() for _ in range(calls)]
 
         calls, rounds = calibrated(runs, region=_REGION, limit=seconds, rounds=_ROUNDS)
-        return interleaved({name: partial(repeated, run, calls) for name, run in runs.items()}, rounds, calls)
+        return interleaved(
+            {name: partial(repeated, run, calls) for name, run in runs.items()}, rounds, calls
+        )
 
     return time
 
 
 def distinct(problems: Iterable[Problem], device: Device) -> list[Problem]:
-    """One problem of each class, those that can be measured: MLX's own function has them, they have one query or as
-    many as keys, and their mask is no array that is spread over the keys."""
+    """One problem of each class, those that can be measured: MLX's own function has them, they
+    have one query or as many as keys, and their mask is no array that is spread over the keys."""
     found: dict[str, Problem] = {}
     for problem in problems:
         usual = problem.query_length in (1, problem.key_length)
-        if problem.softcap is None and usual and problem.mask_shape[-1:] in ((), (problem.key_length,)):
+        if (
+            problem.softcap is None
+            and usual
+            and problem.mask_shape[-1:] in ((), (problem.key_length,))
+        ):
             found.setdefault(class_of(problem, device), problem)
     return list(found.values())
 
 
 def tune(problems: Iterable[Problem], device: Device, time: Time) -> Iterator[Tuned]:
-    """Measures each problem on `device`, the current one, as it is asked for. Where prefill and training are one class,
-    both are measured, whichever is given."""
+    """Measures each problem on `device`, the current one, as it is asked for. Where prefill and
+    training are one class, both are measured, whichever is given."""
     for problem in problems:
         yield _tuned(problem, device, time)
         mx.clear_cache()
@@ -88,22 +96,29 @@ def _tuned(problem: Problem, device: Device, time: Time) -> Tuned:
             timings[one.phase] = dict(time(runs))
     name = class_of(problem, device)
     bad = wrong | too_large  # in one phase is enough
-    kept = {phase: {name: t for name, t in of.items() if name not in bad} for phase, of in timings.items()}
+    kept = {
+        phase: {name: t for name, t in of.items() if name not in bad}
+        for phase, of in timings.items()
+    }
     measured = fastest(kept) if kept and all(kept.values()) else None
     return Tuned(problem, name, measured, tuple(sorted(wrong)), tuple(sorted(too_large)))
 
 
 def fastest(timings: Mapping[str, Mapping[str, Timing]]) -> Measured:
-    """The winner of timings by phase and name: the route that gains most over MLX's own function in the phase where it
-    gains least, or that function, unless the gain is above NOISE and there in nearly every round of every phase.
-    Where MLX's own was not measured, for want of memory, the route that is fastest over all phases."""
+    """The winner of timings by phase and name: the route that gains most over MLX's own function
+    in the phase where it gains least, or that function, unless the gain is above NOISE and there
+    in nearly every round of every phase. Where MLX's own was not measured, for want of memory, the
+    route that is fastest over all phases."""
     phases = list(timings.values())
     names = [name for name in phases[0] if all(name in of for of in phases)]
     ms = {
-        phase: {name: significant(1e3 * timing.median) for name, timing in of.items()} for phase, of in timings.items()
+        phase: {name: significant(1e3 * timing.median) for name, timing in of.items()}
+        for phase, of in timings.items()
     }
     if STOCK not in names:
-        return Measured(min(names, key=lambda name: sum(of[name].median for of in phases)), None, ms)
+        return Measured(
+            min(names, key=lambda name: sum(of[name].median for of in phases)), None, ms
+        )
     gains = {
         name: min(of[STOCK].median / of[name].median for of in phases)
         for name in names
@@ -114,14 +129,20 @@ def fastest(timings: Mapping[str, Mapping[str, Timing]]) -> Measured:
 
 
 def _beats(ours: Timing, stock: Timing) -> bool:
-    """Whether it is faster by more than noise, in the middle and in nearly every round. Rounds are compared with each
-    other, as the two were timed one after the other: what slows the machine for longer slows both."""
-    gains = Timing(tuple(theirs / own for own, theirs in zip(ours.seconds, stock.seconds, strict=True)))
+    """Whether it is faster by more than noise, in the middle and in nearly every round. Rounds are
+    compared with each other, as the two were timed one after the other: what slows the machine for
+    longer slows both."""
+    gains = Timing(
+        tuple(theirs / own for own, theirs in zip(ours.seconds, stock.seconds, strict=True))
+    )
     return ours.median * (1 + NOISE) < stock.median and gains.quartiles[0] > 1
 
 
-def _checked(problem: Problem, device: Device, wrong: set[str], too_large: set[str]) -> dict[str, Run]:
-    """The candidates that compute what they should, ready to be timed; notes the others. Stock comes first."""
+def _checked(
+    problem: Problem, device: Device, wrong: set[str], too_large: set[str]
+) -> dict[str, Run]:
+    """The candidates that compute what they should, ready to be timed; notes the others. Stock
+    comes first."""
     size = _input_bytes(problem)
     if 3 * size > free_memory():
         too_large.add("inputs")
@@ -171,19 +192,23 @@ def _checked(problem: Problem, device: Device, wrong: set[str], too_large: set[s
 def _configuration(p: Problem) -> Configuration:
     """What the check needs to know of a problem: lengths, heads, type and phase."""
     phase = "train" if p.training else "decode" if p.query_length < p.key_length else "prefill"
-    return Configuration(p.batch, p.key_length, p.head_dim, p.query_heads, p.key_heads, p.dtype, p.mask, phase)
+    return Configuration(
+        p.batch, p.key_length, p.head_dim, p.query_heads, p.key_heads, p.dtype, p.mask, phase
+    )
 
 
 def _input_bytes(p: Problem) -> int:
     """Of q, k, v, mask, output and cotangent."""
     queries = p.query_heads * p.query_length * (p.head_dim + 2 * p.value_head_dim)
     keys = p.key_heads * p.key_length * (p.head_dim + p.value_head_dim)
-    return p.item_bytes * (p.batch * (queries + keys) + (p.query_length * p.key_length if p.mask != "none" else 0))
+    return p.item_bytes * (
+        p.batch * (queries + keys) + (p.query_length * p.key_length if p.mask != "none" else 0)
+    )
 
 
 def _inputs(p: Problem) -> Inputs:
-    """Random inputs of the problem, evaluated. A mask of unknown structure is `[L, S]`, spread to the problem's shape,
-    and hides a tenth of the keys, never a query's own."""
+    """Random inputs of the problem, evaluated. A mask of unknown structure is `[L, S]`, spread to
+    the problem's shape, and hides a tenth of the keys, never a query's own."""
     mx.random.seed(0)
     dtype: mx.Dtype = getattr(mx, p.dtype)
     shapes = (
@@ -195,7 +220,10 @@ def _inputs(p: Problem) -> Inputs:
     q, k, v, cotangent = (mx.random.normal(shape).astype(dtype) for shape in shapes)
     sinks = mx.random.normal((p.query_heads,)).astype(dtype) if p.sinks else None
     array: mx.array | None = None
-    key, position = mx.arange(p.key_length), mx.arange(p.key_length - p.query_length, p.key_length)[:, None]
+    key, position = (
+        mx.arange(p.key_length),
+        mx.arange(p.key_length - p.query_length, p.key_length)[:, None],
+    )
     if p.mask == "causal":
         array = key <= position
     elif p.structure is not None:
@@ -208,7 +236,9 @@ def _inputs(p: Problem) -> Inputs:
             array = mx.where(array, 0.0, -1e4).astype(dtype)
     mask = "causal" if p.mask == "causal" else array
     if p.mask in ("bool", "additive") and array is not None:
-        mask = mx.broadcast_to(array[: p.mask_shape[-2] if len(p.mask_shape) > 1 else 1], p.mask_shape)
+        mask = mx.broadcast_to(
+            array[: p.mask_shape[-2] if len(p.mask_shape) > 1 else 1], p.mask_shape
+        )
     inputs = Inputs(q, k, v, mask, array, cotangent, sinks)
     mx.eval(*(x for x in vars(inputs).values() if isinstance(x, mx.array)))
     return inputs

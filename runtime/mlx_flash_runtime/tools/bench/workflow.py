@@ -22,11 +22,13 @@ from .numbers import ratio, significant
 from .timing import Timing, no_collections, turns
 from .workloads import TRAINING, Run, Sizes, Work, adapt, prepare, random_tokens, tokens_of
 
-# `without` has something as cheap as possible in the place of attention: what is left is what attention cannot gain.
+# `without` has something as cheap as possible in the place of attention: what is left is what
+# attention cannot gain.
 VARIANTS = ("stock", "ours", "without")
 
 _LENGTH_COMPARED = 2048
-# Logits of ours that are farther from those of stock than so many times what other roundings do are wrong.
+# Logits of ours that are farther from those of stock than so many times what other roundings do
+# are wrong.
 _MOST_ROUNDINGS, _EPSILON = 10, 2.0**-23
 _ROW = 20.0  # seconds that one row takes, about, beyond the first run of each variant
 
@@ -39,10 +41,14 @@ class _TooLarge(Exception):
 
 
 def measure(
-    make: Callable[[], Model], workflow: str, sizes: Sequence[Sizes], rounds: int, checkpoint: bool = False
+    make: Callable[[], Model],
+    workflow: str,
+    sizes: Sequence[Sizes],
+    rounds: int,
+    checkpoint: bool = False,
 ) -> Iterator[Row]:
-    """One row per length, as it is done, on the model that `make` makes (again, when it was lost for want of memory).
-    Raises FlashIsOff at once."""
+    """One row per length, as it is done, on the model that `make` makes (again, when it was lost
+    for want of memory). Raises FlashIsOff at once."""
     need_flash_attention()
     return _rows(make, workflow, sizes, rounds, checkpoint)
 
@@ -50,7 +56,9 @@ def measure(
 def _rows(
     make: Callable[[], Model], workflow: str, sizes: Sequence[Sizes], rounds: int, checkpoint: bool
 ) -> Iterator[Row]:
-    with flash_attention_enabled():  # all along: to patch and to unpatch for each run would take longer than some
+    with (
+        flash_attention_enabled()
+    ):  # all along: to patch and to unpatch for each run would take longer than some
         model = make()
         layer_type: Any = type(model.module.layers[0])
         call = layer_type.__call__
@@ -58,13 +66,21 @@ def _rows(
         try:
             for each in sizes:
                 row = _empty_row(model, workflow, each, checkpoint)
-                variants = [one for one in VARIANTS if _needed(model, workflow, each, one, checkpoint) <= free_memory()]
-                while (numbers := _measured_if_they_fit(model, workflow, each, variants, rounds)) is None:
+                variants = [
+                    one
+                    for one in VARIANTS
+                    if _needed(model, workflow, each, one, checkpoint) <= free_memory()
+                ]
+                while (
+                    numbers := _measured_if_they_fit(model, workflow, each, variants, rounds)
+                ) is None:
                     if workflow in TRAINING:  # the step that failed took the weights with it
                         del model
                         mx.clear_cache()
                         model = make()
-                        adapt(model, workflow, checkpoint=False)  # the layers are checkpointed by their class
+                        adapt(
+                            model, workflow, checkpoint=False
+                        )  # the layers are checkpointed by their class
                 yield row | numbers
                 mx.clear_cache()
         finally:
@@ -85,12 +101,17 @@ def attention(variant: str) -> Iterator[None]:
 
 
 def stand_in(q: mx.array, k: mx.array, v: mx.array, **_: Any) -> mx.array:
-    """Has the shape of attention's output and needs all of q, k and v, so that whatever computes them is still run,
-    forward and backward; itself it only adds numbers, as many as the output has. (With fewer keys than queries, those
-    that the window's cache has kept, their mean.)"""
+    """Has the shape of attention's output and needs all of q, k and v, so that whatever computes
+    them is still run, forward and backward; itself it only adds numbers, as many as the output
+    has. (With fewer keys than queries, those that the window's cache has kept, their mean.)"""
     groups, length = q.shape[1] // k.shape[1], q.shape[2]
-    k, v = (x[:, :, -length:] if x.shape[2] >= length else x.mean(axis=2, keepdims=True) for x in (k, v))
-    k, v = (mx.repeat(x, groups, axis=1) if groups > 1 else x for x in (k.mean(axis=-1, keepdims=True), v))
+    k, v = (
+        x[:, :, -length:] if x.shape[2] >= length else x.mean(axis=2, keepdims=True) for x in (k, v)
+    )
+    k, v = (
+        mx.repeat(x, groups, axis=1) if groups > 1 else x
+        for x in (k.mean(axis=-1, keepdims=True), v)
+    )
     return v + k + q.mean(axis=-1, keepdims=True)
 
 
@@ -99,14 +120,22 @@ def _empty_row(model: Model, workflow: str, sizes: Sizes, checkpoint: bool) -> R
     row: Row = {"workflow": workflow, "model": model.name, "dtype": model.dtype, **sizes._asdict()}
     if workflow not in ("chat", "batch"):
         row["new_tokens"] = None
-    row |= {"batch": 1 if workflow == "chat" else sizes.batch, "checkpoint": checkpoint, "route": None, "rounds": None}
+    row |= {
+        "batch": 1 if workflow == "chat" else sizes.batch,
+        "checkpoint": checkpoint,
+        "route": None,
+        "rounds": None,
+    }
     for variant in VARIANTS:
         row |= {f"{variant}_{key}": None for key in _NUMBERS} | {f"{variant}_status": TOO_LARGE}
     return row
 
 
-def _measured_if_they_fit(model: Model, workflow: str, sizes: Sizes, variants: list[str], rounds: int) -> Row | None:
-    """As `_measured`; None where a variant does not fit in memory, which is then no more in `variants`."""
+def _measured_if_they_fit(
+    model: Model, workflow: str, sizes: Sizes, variants: list[str], rounds: int
+) -> Row | None:
+    """As `_measured`; None where a variant does not fit in memory, which is then no more in
+    `variants`."""
     try:
         return _measured(model, workflow, sizes, variants, rounds)
     except _TooLarge as error:
@@ -115,7 +144,9 @@ def _measured_if_they_fit(model: Model, workflow: str, sizes: Sizes, variants: l
     return None
 
 
-def _measured(model: Model, workflow: str, sizes: Sizes, variants: Sequence[str], rounds: int) -> Row:
+def _measured(
+    model: Model, workflow: str, sizes: Sizes, variants: Sequence[str], rounds: int
+) -> Row:
     """The numbers of those variants, and how they compare; raises _TooLarge."""
     make = prepare(model, workflow, sizes)
     row: Row = {f"{variant}_status": OK for variant in variants}
@@ -147,11 +178,19 @@ def _fitting(variant: str) -> Iterator[None]:
             raise _TooLarge(variant) from error
 
 
-_NUMBERS = ("tokens_per_s", "low_tokens_per_s", "high_tokens_per_s", "stability", "first_token_ms", "peak_mib")
+_NUMBERS = (
+    "tokens_per_s",
+    "low_tokens_per_s",
+    "high_tokens_per_s",
+    "stability",
+    "first_token_ms",
+    "peak_mib",
+)
 
 
 def _warmed_up(make: Callable[[], Work], variant: str, row: Row) -> tuple[Work, float]:
-    """The work after two runs (the first compiles), with the peak memory of the second and its seconds."""
+    """The work after two runs (the first compiles), with the peak memory of the second and its
+    seconds."""
     before = report()
     work = make()
     work()
@@ -181,21 +220,28 @@ def _numbers(variant: str, runs: list[Run], tokens: int) -> Row:
         f"{variant}_low_tokens_per_s": significant(tokens / high),
         f"{variant}_high_tokens_per_s": significant(tokens / low),
         f"{variant}_stability": round(timing.stability, 3),
-        f"{variant}_first_token_ms": significant(1e3 * statistics.median(firsts)) if firsts else None,
+        f"{variant}_first_token_ms": significant(1e3 * statistics.median(firsts))
+        if firsts
+        else None,
     }
 
 
 def _share(speeds: dict[str, float | None]) -> Row:
-    """The share of the time that goes with attention, and the speedup if it took no time at all (Amdahl)."""
+    """The share of the time that goes with attention, and the speedup if it took no time at all
+    (Amdahl)."""
     stock, without = speeds["stock"], speeds["without"]
     if stock is None or without is None:
         return {"attention_share": None, "bound": None}
-    return {"attention_share": round(max(0.0, 1 - stock / without), 3), "bound": round(max(1.0, without / stock), 2)}
+    return {
+        "attention_share": round(max(0.0, 1 - stock / without), 3),
+        "bound": round(max(1.0, without / stock), 2),
+    }
 
 
 def _difference(model: Model, sizes: Sizes) -> Row:
-    """How far the logits of ours are from those of stock, relative to the largest; and those of stock with the keys in
-    reverse order, which is the same attention in other roundings. The two should be of one size."""
+    """How far the logits of ours are from those of stock, relative to the largest; and those of
+    stock with the keys in reverse order, which is the same attention in other roundings. The two
+    should be of one size."""
     tokens = random_tokens(model, 1, min(sizes.length, _LENGTH_COMPARED))
     module: Any = model.module
     module.eval()
@@ -224,24 +270,37 @@ def _reversed_keys(original: Any) -> Any:
         # A copy: cuDNN takes no negative strides.
         return mx.take(x, mx.arange(x.shape[axis] - 1, -1, -1), axis=axis)
 
-    def attend(q: mx.array, k: mx.array, v: mx.array, *, scale: float, mask: Any = None, **rest: Any) -> mx.array:
+    def attend(
+        q: mx.array, k: mx.array, v: mx.array, *, scale: float, mask: Any = None, **rest: Any
+    ) -> mx.array:
         if isinstance(mask, str):
             length = k.shape[2]
             mask = mx.arange(length) <= mx.arange(length - q.shape[2], length)[:, None]
         if mask is not None:
             mask = backwards(mask, -1)
-        result: mx.array = original(q, backwards(k, 2), backwards(v, 2), scale=scale, mask=mask, **rest)
+        result: mx.array = original(
+            q, backwards(k, 2), backwards(v, 2), scale=scale, mask=mask, **rest
+        )
         return result
 
     return attend
 
 
 def _needed(model: Model, workflow: str, sizes: Sizes, variant: str, checkpoint: bool) -> int:
-    """Predicted bytes of the scores on the CPU, where a failed allocation would end the process; a GPU says so."""
+    """Predicted bytes of the scores on the CPU, where a failed allocation would end the process; a
+    GPU says so."""
     if current_device().backend != "cpu" or variant != "stock":
         return 0
     batch = 1 if workflow == "chat" else sizes.batch
-    shape = (batch, model.heads, model.kv_heads, sizes.length, sizes.length, model.head_dim, model.head_dim)
+    shape = (
+        batch,
+        model.heads,
+        model.kv_heads,
+        sizes.length,
+        sizes.length,
+        model.head_dim,
+        model.head_dim,
+    )
     forward = stock_memory(Problem(*shape, dtype=model.dtype, mask="causal"), current_device())
     if workflow not in TRAINING:
         return forward

@@ -1,6 +1,8 @@
-"""The work of the workflows, on mlx-lm's own code: its loss, LoRA layers, evaluation, generation and batches.
+"""The work of the workflows, on mlx-lm's own code: its loss, LoRA layers, evaluation, generation
+and batches.
 
-Each workload is prepared for one model and one length, and then runs once per call. Prompts and data are random tokens.
+Each workload is prepared for one model and one length, and then runs once per call. Prompts and
+data are random tokens.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ _EVALUATED_BATCHES = 2
 
 
 class Sizes(NamedTuple):
-    """`length`: tokens of a training row, of a prompt, of an evaluated text; `new_tokens`: of a reply."""
+    """`length`: tokens of a training row, of a prompt, of an evaluated text; `new_tokens`: of a
+    reply."""
 
     length: int
     batch: int
@@ -45,8 +48,8 @@ nn: Any = mlx.nn  # whose stubs do not export all of it
 
 
 def adapt(model: Model, workflow: str, checkpoint: bool) -> None:
-    """Makes the model what the workflow works on: quantized, with LoRA layers, with its weights unfrozen. With
-    `checkpoint`, activations are computed again in the backward pass."""
+    """Makes the model what the workflow works on: quantized, with LoRA layers, with its weights
+    unfrozen. With `checkpoint`, activations are computed again in the backward pass."""
     from mlx_lm.tuner import trainer
     from mlx_lm.tuner.utils import linear_to_lora_layers
 
@@ -65,8 +68,8 @@ def adapt(model: Model, workflow: str, checkpoint: bool) -> None:
 
 
 def prepare(model: Model, workflow: str, sizes: Sizes) -> Callable[[], Work]:
-    """A function that makes the work, to be called once for each kind of attention: a training step is compiled with
-    the attention that is in place when it first runs."""
+    """A function that makes the work, to be called once for each kind of attention: a training
+    step is compiled with the attention that is in place when it first runs."""
     if workflow in TRAINING:
         return _training(model, sizes)
     if workflow == "chat":
@@ -129,13 +132,15 @@ def _evaluate(model: Model, sizes: Sizes) -> Run:
 
     rows: Any = random_tokens(model, _EVALUATED_BATCHES * sizes.batch, sizes.length).tolist()
     start = time.perf_counter()
-    evaluate(model.module, [(row, 0) for row in rows], sizes.batch, -1, max_seq_length=sizes.length + 1)
+    evaluate(
+        model.module, [(row, 0) for row in rows], sizes.batch, -1, max_seq_length=sizes.length + 1
+    )
     return Run(time.perf_counter() - start)
 
 
 def _chat(model: Model, sizes: Sizes) -> Work:
-    """A reply to a prompt, greedy. Each prompt is a token shorter than the one before, as no two turns of a chat have
-    one length: what MLX does once for a length is then part of every run."""
+    """A reply to a prompt, greedy. Each prompt is a token shorter than the one before, as no two
+    turns of a chat have one length: what MLX does once for a length is then part of every run."""
     from mlx_lm.generate import generate_step
 
     tokens = random_tokens(model, sizes.length)

@@ -8,8 +8,8 @@ from ...environment import loading
 
 
 def main() -> None:
-    """Runs the command. Without the packages of the extra `cli`, or an MLX that can be loaded, one line says what to
-    install, exit status 2; `mlx-flash doctor` needs no MLX."""
+    """Runs the command. Without the packages of the extra `cli`, or an MLX that can be loaded, one
+    line says what to install, exit status 2; `mlx-flash doctor` needs no MLX."""
     try:
         from .group import mlx_flash
 

@@ -17,7 +17,13 @@ from .options import Outputs, Several, Usage, command_line, output_options, trac
 
 
 @click.command()
-@click.option("--batch", type=Several(), default=typed(problems.BATCHES), show_default=True, help="Rows at once.")
+@click.option(
+    "--batch",
+    type=Several(),
+    default=typed(problems.BATCHES),
+    show_default=True,
+    help="Rows at once.",
+)
 @click.option(
     "--length",
     type=Several(),
@@ -27,12 +33,24 @@ from .options import Outputs, Several, Usage, command_line, output_options, trac
 )
 @click.option("--head-dim", type=Several(), default=typed(problems.HEAD_DIMS), show_default=True)
 @click.option("--heads", type=Several(), default="8", show_default=True, help="Query heads.")
-@click.option("--kv-heads", type=Several(), default=(), help="Key heads.  [default: as many as --heads]")
+@click.option(
+    "--kv-heads", type=Several(), default=(), help="Key heads.  [default: as many as --heads]"
+)
 @click.option("--dtype", type=Several(problems.DTYPES), default="float32", show_default=True)
-@click.option("--mask", metavar="MASK,...", default="none", help=f"Of {', '.join(problems.MASKS)}.", show_default=True)
+@click.option(
+    "--mask",
+    metavar="MASK,...",
+    default="none",
+    help=f"Of {', '.join(problems.MASKS)}.",
+    show_default=True,
+)
 @click.option("--phase", type=Several(problems.PHASES), default="prefill", show_default=True)
 @click.option(
-    "--rounds", type=click.IntRange(3), default=21, show_default=True, help="Timed regions of each candidate."
+    "--rounds",
+    type=click.IntRange(3),
+    default=21,
+    show_default=True,
+    help="Timed regions of each candidate.",
 )
 @output_options
 def grid(
@@ -53,14 +71,22 @@ def grid(
     mlx-flash bench grid
     mlx-flash bench grid --length 1024,4096 --mask causal --json grid.json
 
-    Every combination of the options is one row; values are separated by commas. Phases: prefill (as many queries as
-    keys), decode (one query), train (with the gradients). Exits with 1 if a row is wrong.
+    Every combination of the options is one row; values are separated by commas. Phases: prefill
+    (as many queries as keys), decode (one query), train (with the gradients). Exits with 1 if a
+    row is wrong.
     """
     outputs = Outputs(*(files[f"{name}_file"] for name in ("json", "csv", "markdown", "plot")))
     outputs.check()
     try:
         configurations = problems.cross_product(
-            batch, length, head_dim, heads, kv_heads, dtype, [part.strip() for part in mask.split(",")], phase
+            batch,
+            length,
+            head_dim,
+            heads,
+            kv_heads,
+            dtype,
+            [part.strip() for part in mask.split(",")],
+            phase,
         )
         measured = measuring.measure(configurations, rounds)
     except (ValueError, measuring.FlashIsOff) as error:
@@ -75,6 +101,8 @@ def grid(
         if rows:
             title = "Attention by shape: plain, stock and ours"
             summary = measuring.summary(rows)
-            outputs.write(Document("grid", title, command_line(), facts, show.GRID_DEFINITIONS, rows, summary))
+            outputs.write(
+                Document("grid", title, command_line(), facts, show.GRID_DEFINITIONS, rows, summary)
+            )
     if any(row["ours_status"] == measuring.WRONG for row in rows):
         raise click.exceptions.Exit(1)

@@ -13,13 +13,39 @@ from ..bench.grid import WRONG, FlashIsOff
 from ..bench.machine import is_out_of_memory, machine
 from ..bench.tables import Document
 from .cpu_kernel import have_cpu_kernel
-from .options import Failure, Outputs, Several, Usage, command_line, given, need_mlx_lm, output_options, tracked
+from .options import (
+    Failure,
+    Outputs,
+    Several,
+    Usage,
+    command_line,
+    given,
+    need_mlx_lm,
+    output_options,
+    tracked,
+)
 
 
 @click.command("workflow")
-@click.argument("name", type=click.Choice(workloads.WORKFLOWS), metavar="{" + ",".join(workloads.WORKFLOWS) + "}")
-@click.option("--model", "folder", type=click.Path(path_type=Path), metavar="FOLDER", help="A model for mlx-lm.")
-@click.option("--config", type=click.Choice(models.SIZES), default="tiny", show_default=True, help="Without --model.")
+@click.argument(
+    "name",
+    type=click.Choice(workloads.WORKFLOWS),
+    metavar="{" + ",".join(workloads.WORKFLOWS) + "}",
+)
+@click.option(
+    "--model",
+    "folder",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="A model for mlx-lm.",
+)
+@click.option(
+    "--config",
+    type=click.Choice(models.SIZES),
+    default="tiny",
+    show_default=True,
+    help="Without --model.",
+)
 @click.option(
     "--shape",
     type=click.Choice(models.SHAPES),
@@ -28,15 +54,37 @@ from .options import Failure, Outputs, Several, Usage, command_line, given, need
     help="Without --model: llama, the same with sliding windows, or gemma (head dim 256).",
 )
 @click.option("--dtype", type=click.Choice(problems.DTYPES), help="The model's own unless given.")
-@click.option("--length", type=Several(), default="128,512", show_default=True, help="Tokens of a row or a prompt.")
 @click.option(
-    "--batch", type=click.IntRange(1), default=2, show_default=True, help="Rows, or prompts at once (not in chat)."
+    "--length",
+    type=Several(),
+    default="128,512",
+    show_default=True,
+    help="Tokens of a row or a prompt.",
 )
 @click.option(
-    "--new-tokens", type=click.IntRange(2), default=32, show_default=True, help="Tokens of a reply (chat, batch)."
+    "--batch",
+    type=click.IntRange(1),
+    default=2,
+    show_default=True,
+    help="Rows, or prompts at once (not in chat).",
 )
-@click.option("--checkpoint", is_flag=True, help="Train with gradient checkpointing (lora, qlora, full).")
-@click.option("--rounds", type=click.IntRange(3), default=5, show_default=True, help="Timed runs of each kind.")
+@click.option(
+    "--new-tokens",
+    type=click.IntRange(2),
+    default=32,
+    show_default=True,
+    help="Tokens of a reply (chat, batch).",
+)
+@click.option(
+    "--checkpoint", is_flag=True, help="Train with gradient checkpointing (lora, qlora, full)."
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(3),
+    default=5,
+    show_default=True,
+    help="Timed runs of each kind.",
+)
 @output_options
 def workflow_command(
     name: str,
@@ -57,8 +105,8 @@ def workflow_command(
     mlx-flash bench workflow lora --model ./my_model --length 1024
     mlx-flash bench workflow chat --length 512,2048 --json chat.json
 
-    On the model of a folder, or on one with random weights that is made for it. Exits with 1 if a row is wrong. Needs
-    the extra `lm`.
+    On the model of a folder, or on one with random weights that is made for it. Exits with 1 if a
+    row is wrong. Needs the extra `lm`.
     """
     outputs = Outputs(*(files[f"{kind}_file"] for kind in ("json", "csv", "markdown", "plot")))
     outputs.check()
@@ -68,14 +116,20 @@ def workflow_command(
     try:
 
         def make() -> models.Model:
-            model = models.make(config, shape, dtype) if folder is None else models.load(folder, dtype)
+            model = (
+                models.make(config, shape, dtype) if folder is None else models.load(folder, dtype)
+            )
             if name == "full" and model.quantized:
-                raise Usage(f"{folder} is quantized: its weights cannot all be trained; qlora can train on it")
+                raise Usage(
+                    f"{folder} is quantized: its weights cannot all be trained; qlora can train on it"
+                )
             return model
 
         sizes = [workloads.Sizes(each, batch, new_tokens) for each in length]
         ready: list[models.Model] = []
-        measured = workflow.measure(lambda: ready.pop() if ready else make(), name, sizes, rounds, checkpoint)
+        measured = workflow.measure(
+            lambda: ready.pop() if ready else make(), name, sizes, rounds, checkpoint
+        )
         ready.append(make())  # before the kernel is compiled: what is no model is told at once
         have_cpu_kernel()
         facts = machine()
@@ -94,7 +148,10 @@ def workflow_command(
                     f"Workflow {name}: stock and ours",
                     command_line(),
                     facts,
-                    (*show.WORKFLOW_DEFINITIONS, *([show.CHAOTIC] if show.is_chaotic(rows) else [])),
+                    (
+                        *show.WORKFLOW_DEFINITIONS,
+                        *([show.CHAOTIC] if show.is_chaotic(rows) else []),
+                    ),
                     rows,
                     [],
                 )

@@ -20,7 +20,9 @@ class CommandLine(click.ParamType):  # type: ignore[type-arg]  # generic in newe
 
     name = "COMMAND"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
         """`("curl", "localhost")` of `curl localhost`."""
         try:
             words = tuple(shlex.split(value))
@@ -32,8 +34,16 @@ class CommandLine(click.ParamType):  # type: ignore[type-arg]  # generic in newe
 
 
 @click.command(context_settings={"allow_interspersed_args": False})
-@click.option("--runs", type=click.IntRange(1), default=5, show_default=True, help="Runs of each kind.")
-@click.option("--timeout", type=click.FloatRange(0, min_open=True), default=600.0, show_default=True, help="Seconds.")
+@click.option(
+    "--runs", type=click.IntRange(1), default=5, show_default=True, help="Runs of each kind."
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    default=600.0,
+    show_default=True,
+    help="Seconds.",
+)
 @click.option(
     "--stdin",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -62,9 +72,10 @@ def compare(
     mlx-flash compare --runs 5 -- python my_script.py --model ./model
     mlx-flash compare --client "curl --retry 60 --retry-connrefused localhost:8080/api" -- python my_server.py
 
-    The script is one that flash-integrate has patched. It runs as a process of its own, once more of each kind than
-    asked, to fill caches; without flash attention it gets --disable-flash-attention where it has that flag, and
-    MLX_FLASH_DISABLE=1. Exits with 1 if it fails.
+    The script is one that flash-integrate has patched. It runs as a process of its own, once more
+    of each kind than asked, to fill caches; without flash attention it gets
+    --disable-flash-attention where it has that flag, and MLX_FLASH_DISABLE=1. Exits with 1 if it
+    fails.
     """
     outputs = Outputs(*(files[f"{kind}_file"] for kind in ("json", "csv", "markdown", "plot")))
     outputs.check()

@@ -22,7 +22,9 @@ class Capability(click.ParamType):  # type: ignore[type-arg]  # generic in newer
 
     name = "X.Y"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
         """`(9, 0)` of `9.0`."""
         if isinstance(value, tuple):
             return value
@@ -37,13 +39,21 @@ _TYPICAL = {"metal": (64, "Darwin"), "cuda": (80, "Linux"), "cpu": (64, "Linux")
 
 
 def device_options(command: F) -> F:
-    """--device, --memory, --capability and --mlx, as parameters `backend`, `memory`, `capability` and `mlx`."""
+    """--device, --memory, --capability and --mlx, as parameters `backend`, `memory`, `capability`
+    and `mlx`."""
     for option in (
         click.option("--mlx", metavar="VERSION", help="As on that release of MLX, such as 0.31.0."),
-        click.option("--capability", type=Capability(), help="As on a CUDA GPU of that compute capability."),
-        click.option("--memory", type=click.IntRange(1), metavar="GIB", help="As with so much memory."),
         click.option(
-            "--device", "backend", type=click.Choice(list(_TYPICAL)), help="As on that device.  [default: this one]"
+            "--capability", type=Capability(), help="As on a CUDA GPU of that compute capability."
+        ),
+        click.option(
+            "--memory", type=click.IntRange(1), metavar="GIB", help="As with so much memory."
+        ),
+        click.option(
+            "--device",
+            "backend",
+            type=click.Choice(list(_TYPICAL)),
+            help="As on that device.  [default: this one]",
         ),
     ):
         command = option(command)
@@ -51,10 +61,14 @@ def device_options(command: F) -> F:
 
 
 def device_of(
-    backend: str | None, memory: int | None, mlx: str | None, capability: tuple[int, int] | None = None
+    backend: str | None,
+    memory: int | None,
+    mlx: str | None,
+    capability: tuple[int, int] | None = None,
 ) -> Device:
-    """This machine's device, or a typical one of another backend, with memory, release and a GPU's compute capability
-    as asked for. Raises Usage for a release that this package does not know, and for a capability of another device."""
+    """This machine's device, or a typical one of another backend, with memory, release and a GPU's
+    compute capability as asked for. Raises Usage for a release that this package does not know,
+    and for a capability of another device."""
     device = current_device()
     if backend is not None and backend != device.backend:
         gibibytes, system = _TYPICAL[backend]
@@ -69,7 +83,9 @@ def device_of(
         device = replace(device, memory=memory * 2**30)
     if capability is not None:
         if device.backend != "cuda":
-            raise Usage(f"--capability is of CUDA GPUs, and the device is {device.backend}: add --device cuda")
+            raise Usage(
+                f"--capability is of CUDA GPUs, and the device is {device.backend}: add --device cuda"
+            )
         device = replace(device, capability=capability)
     if mlx is not None:
         device = replace(device, mlx=mlx_release(mlx))

@@ -20,7 +20,9 @@ _COLOURS = {"ok": "green", "missing": "cyan", "warning": "yellow", "broken": "bo
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
-@click.option("--build", is_flag=True, help="First compile the kernel for the CPU, if it is not there yet.")
+@click.option(
+    "--build", is_flag=True, help="First compile the kernel for the CPU, if it is not there yet."
+)
 def doctor(as_json: bool, build: bool) -> None:
     """What this machine has for attention, and what to do about what is missing.
 
@@ -29,8 +31,9 @@ def doctor(as_json: bool, build: bool) -> None:
     mlx-flash doctor --json > machine.json
     mlx-flash doctor --build
 
-    Looks at the device, MLX and its fused kernels, the speed of products, the compiler and mlx-lm. Colours are off
-    where NO_COLOR is set or the output is no terminal. Exits with 1 if something is broken, else with 0.
+    Looks at the device, MLX and its fused kernels, the speed of products, the compiler and mlx-lm.
+    Colours are off where NO_COLOR is set or the output is no terminal. Exits with 1 if something
+    is broken, else with 0.
     """
     if build and loading.failure() is None:
         from .cpu_kernel import build_cpu_kernel  # needs an MLX that loads
@@ -60,9 +63,15 @@ def _print(examination: Examination) -> None:
 
 
 def _kernels(examination: Examination) -> Table:
-    """A row per phase and type, a column per head dim; `!` where this package's table says otherwise."""
-    table = Table(title="MLX's fused kernels by head dim", title_justify="left", header_style="bold")
-    rows = [list(group) for _, group in groupby(examination.kernels, lambda answer: (answer.phase, answer.dtype))]
+    """A row per phase and type, a column per head dim; `!` where this package's table says
+    otherwise."""
+    table = Table(
+        title="MLX's fused kernels by head dim", title_justify="left", header_style="bold"
+    )
+    rows = [
+        list(group)
+        for _, group in groupby(examination.kernels, lambda answer: (answer.phase, answer.dtype))
+    ]
     for heading in ("phase", "dtype", *(str(answer.head_dim) for answer in rows[0])):
         table.add_column(heading)
     for row in rows:

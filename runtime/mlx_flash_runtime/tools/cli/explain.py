@@ -27,17 +27,34 @@ _SHAPE = ("heads", "kv_heads", "head_dim", "value_head_dim", "mask", "sinks")
 
 
 @click.command()
-@click.option("--model", type=click.Path(path_type=Path), metavar="FOLDER", help="A model; its config.json is enough.")
-@click.option("--length", type=click.IntRange(1), default=4096, show_default=True, help="Tokens, or keys.")
+@click.option(
+    "--model",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="A model; its config.json is enough.",
+)
+@click.option(
+    "--length", type=click.IntRange(1), default=4096, show_default=True, help="Tokens, or keys."
+)
 @click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Rows at once.")
 @click.option("--decode", is_flag=True, help="Plan one decode step after --length tokens.")
 @click.option("--train", is_flag=True, help="With the gradient.")
-@click.option("--dtype", type=click.Choice(problems.DTYPES), help="The model's own unless given; bfloat16 without one.")
+@click.option(
+    "--dtype",
+    type=click.Choice(problems.DTYPES),
+    help="The model's own unless given; bfloat16 without one.",
+)
 @click.option("--heads", type=click.IntRange(1), help="Without --model: query heads.")
-@click.option("--kv-heads", type=click.IntRange(1), help="Key heads.  [default: as many as --heads]")
+@click.option(
+    "--kv-heads", type=click.IntRange(1), help="Key heads.  [default: as many as --heads]"
+)
 @click.option("--head-dim", type=click.IntRange(1), help="Of queries and keys.")
-@click.option("--value-head-dim", type=click.IntRange(1), help="Of values.  [default: that of --head-dim]")
-@click.option("--mask", metavar="MASK", help=f"One of {', '.join(problems.MASKS)}.  [default: none]")
+@click.option(
+    "--value-head-dim", type=click.IntRange(1), help="Of values.  [default: that of --head-dim]"
+)
+@click.option(
+    "--mask", metavar="MASK", help=f"One of {', '.join(problems.MASKS)}.  [default: none]"
+)
 @click.option("--sinks", is_flag=True, default=None, help="With attention sinks.")
 @device_options
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
@@ -62,13 +79,16 @@ def explain(
     mlx-flash explain --model ./my_model --length 8192 --train --device metal
     mlx-flash explain --heads 16 --kv-heads 4 --head-dim 128 --length 8192 --mask causal
 
-    Of each distinct call: the layers that make it, the route and why none of those asked before, the block size, and
-    the peak memory that its forward pass is predicted to need beyond inputs and output, next to MLX's own function.
-    Nothing is computed and no weights are read, so the device may be another than this one. A --model needs the extra
-    `lm`. Exits with 2 for a folder that is no model.
+    Of each distinct call: the layers that make it, the route and why none of those asked before,
+    the block size, and the peak memory that its forward pass is predicted to need beyond inputs
+    and output, next to MLX's own function. Nothing is computed and no weights are read, so the
+    device may be another than this one. A --model needs the extra `lm`. Exits with 2 for a folder
+    that is no model.
     """
     if decode and train:
-        raise Usage("--decode and --train exclude each other: nothing is trained one token at a time")
+        raise Usage(
+            "--decode and --train exclude each other: nothing is trained one token at a time"
+        )
     device = device_of(backend, memory, mlx, capability)
     settings = resolve(True, None)
     if model is None:
@@ -77,7 +97,9 @@ def explain(
     else:
         given = [f"--{name.replace('_', '-')}" for name in _SHAPE if shape[name] is not None]
         if given:
-            raise Usage(f"{', '.join(given)}: shapes are those of the model; leave out --model to give them")
+            raise Usage(
+                f"{', '.join(given)}: shapes are those of the model; leave out --model to give them"
+            )
         phase = "train" if train else "decode" if decode else "prefill"
         calls = calls_of(model, (batch, length), dtype, phase, device)
     explanations = [_explained(call) for call in calls]
@@ -87,7 +109,9 @@ def explain(
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 400)
     phase = "training on" if train else "decoding one token after" if decode else "prefill of"
     subject = "attention" if model is None else model.resolve().name
-    console.print(Text(f"{subject}: {phase} {length:,} tokens on {described(device)}", "bold"), soft_wrap=True)
+    console.print(
+        Text(f"{subject}: {phase} {length:,} tokens on {described(device)}", "bold"), soft_wrap=True
+    )
     for call, explanation in zip(calls, explanations, strict=True):
         _print(console, call, explanation)
     if not calls:
@@ -112,7 +136,14 @@ def _problem(
     phase = "train" if train else "decode" if decode else "prefill"
     try:
         (c,) = problems.cross_product(
-            (batch,), (length,), (head_dim,), (heads,), (kv_heads or heads,), (dtype,), (mask or "none",), (phase,)
+            (batch,),
+            (length,),
+            (head_dim,),
+            (heads,),
+            (kv_heads or heads,),
+            (dtype,),
+            (mask or "none",),
+            (phase,),
         )
     except ValueError as error:
         raise Usage(str(error)) from error
@@ -120,9 +151,12 @@ def _problem(
     return replace(problem, value_head_dim=value_head_dim or head_dim, sinks=bool(sinks))
 
 
-def calls_of(folder: Path, shape: tuple[int, int], dtype: str | None, phase: str, device: Device) -> list[LayerCalls]:
-    """The distinct attention calls of the model in `folder` on so many rows and tokens, in one of `problems.PHASES`.
-    Raises Usage for a folder that is no model, Failure for a model that does not run."""
+def calls_of(
+    folder: Path, shape: tuple[int, int], dtype: str | None, phase: str, device: Device
+) -> list[LayerCalls]:
+    """The distinct attention calls of the model in `folder` on so many rows and tokens, in one of
+    `problems.PHASES`. Raises Usage for a folder that is no model, Failure for a model that does
+    not run."""
     need_mlx_lm("--model needs")
     from mlx_lm.models.cache import make_prompt_cache
 
@@ -152,9 +186,11 @@ def _explained(call: LayerCalls) -> Explanation:
     return replace(explanation, route=route, reason=reason, block_size=None, extra_memory=memory)
 
 
-def _as_dict(calls: Sequence[LayerCalls], explanations: Sequence[Explanation], device: Device) -> dict[str, Any]:
-    """`device` and `calls`; of a call its `layers` (each with `name` and `class`), its `phase`, and the fields of
-    `Explanation`."""
+def _as_dict(
+    calls: Sequence[LayerCalls], explanations: Sequence[Explanation], device: Device
+) -> dict[str, Any]:
+    """`device` and `calls`; of a call its `layers` (each with `name` and `class`), its `phase`,
+    and the fields of `Explanation`."""
     return {
         "device": asdict(device),
         "calls": [
@@ -164,7 +200,9 @@ def _as_dict(calls: Sequence[LayerCalls], explanations: Sequence[Explanation], d
                 "problem": asdict(explanation.problem),
                 "route": explanation.route,
                 "reason": explanation.reason,
-                "refused": [{"route": route, "reason": reason} for route, reason in explanation.refused],
+                "refused": [
+                    {"route": route, "reason": reason} for route, reason in explanation.refused
+                ],
                 "block_size": explanation.block_size,
                 "extra_memory": explanation.extra_memory,
                 "stock_memory": explanation.stock_memory,

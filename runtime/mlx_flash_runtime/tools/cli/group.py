@@ -11,8 +11,8 @@ from ...version import __version__
 
 
 class Interrupted(click.ClickException):
-    """Ctrl-C: one line on stderr and the status that a shell gives it, where click's own would say that a result is
-    wrong."""
+    """Ctrl-C: one line on stderr and the status that a shell gives it, where click's own would say
+    that a result is wrong."""
 
     exit_code = 130
 
@@ -21,8 +21,8 @@ class Interrupted(click.ClickException):
 
 
 class LazyGroup(click.Group):
-    """A group whose subcommands are named by module and attribute, with the help that lists show. Nothing is imported
-    before a subcommand runs or is asked for help."""
+    """A group whose subcommands are named by module and attribute, with the help that lists show.
+    Nothing is imported before a subcommand runs or is asked for help."""
 
     def __init__(self, *, lazy: dict[str, tuple[str, str]], **settings: object) -> None:
         super().__init__(**settings)  # type: ignore[arg-type]  # click's own settings, passed on
@@ -56,11 +56,16 @@ COMMANDS = {
     "doctor": (".doctor:doctor", "What this machine has for attention, and what is missing."),
     "explain": (".explain:explain", "Which route each attention call of a model takes, and why."),
     "report": (".report:report", "Make one HTML page of results."),
-    "tune": (".tune:tune", "Measure the routes on this machine; the fastest are taken from then on."),
+    "tune": (
+        ".tune:tune",
+        "Measure the routes on this machine; the fastest are taken from then on.",
+    ),
 }
 
 
-@click.command(cls=LazyGroup, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(
+    cls=LazyGroup, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]}
+)
 @click.version_option(__version__, prog_name="mlx-flash")
 def mlx_flash() -> None:
     """Measures, explains and diagnoses attention on MLX."""

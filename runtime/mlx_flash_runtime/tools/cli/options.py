@@ -43,12 +43,16 @@ class Several(click.ParamType):  # type: ignore[type-arg]  # generic in newer re
         self.choices = choices
         self.name = "N,..." if choices is None else "NAME,..."
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[Any, ...]:
         if not isinstance(value, str):
             return tuple(value)
         return tuple(self._one(part.strip(), param, ctx) for part in value.split(","))
 
-    def _one(self, part: str, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+    def _one(
+        self, part: str, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | str:
         if self.choices is not None:
             if part not in self.choices:
                 self.fail(f"{part!r} is not one of {', '.join(self.choices)}", param, ctx)
@@ -73,7 +77,8 @@ class Outputs:
     plot: Path | None
 
     def check(self) -> None:
-        """Before anything is measured: plots can be made, and every folder is there. Raises Usage."""
+        """Before anything is measured: plots can be made, and every folder is there. Raises
+        Usage."""
         if self.plot is not None:
             if self.plot.suffix not in (".png", ".svg"):
                 raise Usage(f"--plot {self.plot}: the file's name must end in .png or .svg")
@@ -106,7 +111,8 @@ class Outputs:
 
 
 def output_options(command: F) -> F:
-    """--json, --csv, --markdown and --plot, as parameters of those names with `_file` after them."""
+    """--json, --csv, --markdown and --plot, as parameters of those names with `_file` after
+    them."""
     path = click.Path(dir_okay=False, path_type=Path)
     for name, text in (
         ("plot", "Draw it, as .png or .svg (needs the extra `plot`)."),
@@ -114,7 +120,9 @@ def output_options(command: F) -> F:
         ("csv", "Write the rows as CSV."),
         ("json", "Write everything as JSON, for `mlx-flash report`."),
     ):
-        command = click.option(f"--{name}", f"{name}_file", type=path, metavar="FILE", help=text)(command)
+        command = click.option(f"--{name}", f"{name}_file", type=path, metavar="FILE", help=text)(
+            command
+        )
     return command
 
 
@@ -155,13 +163,15 @@ def command_line() -> str:
 def given(names: Iterable[str]) -> list[str]:
     """Which of these parameters of the running command are on its command line, as options."""
     context = click.get_current_context()
-    on_line = (name for name in names if context.get_parameter_source(name) is ParameterSource.COMMANDLINE)
+    on_line = (
+        name for name in names if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    )
     return [f"--{name.replace('_', '-')}" for name in on_line]
 
 
 def progress(what: str) -> Progress:
-    """A bar on stderr, so that results on stdout stay clean. Where that is no terminal there is none, and one line says
-    `what` goes on."""
+    """A bar on stderr, so that results on stdout stay clean. Where that is no terminal there is
+    none, and one line says `what` goes on."""
     console = Console(stderr=True)
     if not console.is_terminal:
         click.echo(f"{what} ...", err=True)

@@ -1,4 +1,5 @@
-"""Results on the terminal: a table that is too wide goes on below, so that no number is ever cut."""
+"""Results on the terminal: a table that is too wide goes on below, so that no number is ever
+cut."""
 
 from __future__ import annotations
 
@@ -41,8 +42,8 @@ def print_tables(document: Document, tables: Sequence[Table]) -> None:
 
 
 def parts_of(table: Table, width: int | None) -> Iterator[list[Text]]:
-    """The lines of a table; where it is wider than `width`, those of its parts, each with the columns that name the
-    rows and as many others as fit."""
+    """The lines of a table; where it is wider than `width`, those of its parts, each with the
+    columns that name the rows and as many others as fit."""
     lines = [table.headings, *table.cells]
     widths = [max(len(line[column]) for line in lines) for column in range(len(table.headings))]
     for columns in _columns_of_parts(widths, table.keys, width):
@@ -63,6 +64,10 @@ def _columns_of_parts(widths: Sequence[int], keys: int, width: int | None) -> It
     yield part
 
 
-def _line(cells: Sequence[str], words: Sequence[bool], widths: Sequence[int], columns: Sequence[int]) -> str:
-    aligned = (cells[i].ljust(widths[i]) if words[i] else cells[i].rjust(widths[i]) for i in columns)
+def _line(
+    cells: Sequence[str], words: Sequence[bool], widths: Sequence[int], columns: Sequence[int]
+) -> str:
+    aligned = (
+        cells[i].ljust(widths[i]) if words[i] else cells[i].rjust(widths[i]) for i in columns
+    )
     return _GAP.join(aligned).rstrip()

@@ -11,9 +11,16 @@ from .options import Failure, Usage, need_folder_of, need_matplotlib
 
 
 @click.command()
-@click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RESULT.json...")
+@click.argument(
+    "results", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RESULT.json..."
+)
 @click.option(
-    "--html", "target", required=True, type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="The page."
+    "--html",
+    "target",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="The page.",
 )
 def report(results: tuple[Path, ...], target: Path) -> None:
     """Make one HTML page of results.
@@ -22,13 +29,15 @@ def report(results: tuple[Path, ...], target: Path) -> None:
     mlx-flash bench grid --json grid.json
     mlx-flash report grid.json --html page.html
 
-    Of files that `mlx-flash bench` or `mlx-flash compare` wrote with --json. The page has plots, for which this needs
-    the extra `plot`; who reads it needs nothing, nor a network.
+    Of files that `mlx-flash bench` or `mlx-flash compare` wrote with --json. The page has plots,
+    for which this needs the extra `plot`; who reads it needs nothing, nor a network.
     """
     need_matplotlib()
     need_folder_of(target)
     if target.exists() and any(path.exists() and target.samefile(path) for path in results):
-        raise Usage(f"--html {target} is one of the results that the page is made of; name another file")
+        raise Usage(
+            f"--html {target} is one of the results that the page is made of; name another file"
+        )
     from ..bench.page import page
 
     try:

@@ -20,19 +20,41 @@ from .explain import calls_of
 from .options import Failure, Several, Usage, given, tracked
 from .printing import console_of_stdout
 
-_MEASURING = ("model", "length", "batch", "phase", "heads", "kv_heads", "head_dim", "dtype", "mask", "seconds")
+_MEASURING = (
+    "model",
+    "length",
+    "batch",
+    "phase",
+    "heads",
+    "kv_heads",
+    "head_dim",
+    "dtype",
+    "mask",
+    "seconds",
+)
 
 
 @click.command()
-@click.option("--model", type=click.Path(path_type=Path), metavar="FOLDER", help="Shapes of a model, by config.json.")
+@click.option(
+    "--model",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Shapes of a model, by config.json.",
+)
 @click.option("--length", type=Several(), default="512,2048", show_default=True)
 @click.option("--batch", type=Several(), default="1", show_default=True)
 @click.option("--phase", type=Several(problems.PHASES), default="prefill,decode", show_default=True)
 @click.option("--heads", type=Several(), help="Without --model.  [default: 8]")
 @click.option("--kv-heads", type=Several(), help="Without --model.  [default: as many as --heads]")
 @click.option("--head-dim", type=Several(), help="Without --model.  [default: 64,128]")
-@click.option("--dtype", type=Several(problems.DTYPES), help="The model's own, or float32, unless given.")
-@click.option("--mask", metavar="MASK,...", help=f"Without --model, of {', '.join(problems.MASKS)}.  [default: causal]")
+@click.option(
+    "--dtype", type=Several(problems.DTYPES), help="The model's own, or float32, unless given."
+)
+@click.option(
+    "--mask",
+    metavar="MASK,...",
+    help=f"Without --model, of {', '.join(problems.MASKS)}.  [default: causal]",
+)
 @click.option(
     "--seconds",
     type=click.FloatRange(0, min_open=True),
@@ -41,7 +63,9 @@ _MEASURING = ("model", "length", "batch", "phase", "heads", "kv_heads", "head_di
     help="Seconds of timing per call.",
 )
 @click.option("--show", is_flag=True, help="Show what was measured so far, and measure nothing.")
-@click.option("--forget", is_flag=True, help="Delete what was measured so far, and measure nothing.")
+@click.option(
+    "--forget", is_flag=True, help="Delete what was measured so far, and measure nothing."
+)
 def tune(
     model: Path | None,
     length: tuple[int, ...],
@@ -63,11 +87,12 @@ def tune(
     mlx-flash tune --heads 16 --kv-heads 4 --head-dim 128 --dtype bfloat16 --phase prefill,decode,train
     mlx-flash tune --show
 
-    Every route that holds is checked against float64 and timed in turns with MLX's own function; it wins where it is
-    faster by more than noise. Winners are kept by class of problem, with device and versions, in a file of your cache
-    folder (or MLX_FLASH_CALIBRATION), and count before the rules that come with this package. On the CPU, where a call
-    does not know whether it is part of training, a winner is faster both ways. Exits with 1 if a route gives
-    a wrong result; that route is never used.
+    Every route that holds is checked against float64 and timed in turns with MLX's own function;
+    it wins where it is faster by more than noise. Winners are kept by class of problem, with
+    device and versions, in a file of your cache folder (or MLX_FLASH_CALIBRATION), and count
+    before the rules that come with this package. On the CPU, where a call does not know whether it
+    is part of training, a winner is faster both ways. Exits with 1 if a route gives a wrong
+    result; that route is never used.
     """
     if show or forget:
         others = given(("forget", *_MEASURING) if show else _MEASURING)
@@ -78,9 +103,16 @@ def tune(
     if model is None:
         wanted = _grid(batch, length, head_dim, heads, kv_heads, dtype, mask, phase)
     else:
-        for name, value in (("--heads", heads), ("--kv-heads", kv_heads), ("--head-dim", head_dim), ("--mask", mask)):
+        for name, value in (
+            ("--heads", heads),
+            ("--kv-heads", kv_heads),
+            ("--head-dim", head_dim),
+            ("--mask", mask),
+        ):
             if value is not None:
-                raise Usage(f"{name}: shapes are those of the model; leave out --model to give them")
+                raise Usage(
+                    f"{name}: shapes are those of the model; leave out --model to give them"
+                )
         wanted = [
             call.problem
             for each_dtype in dtype or (None,)
@@ -93,14 +125,18 @@ def tune(
     device = current_device()
     todo = tuning.distinct(wanted, device)
     if not todo:
-        raise Usage("there is nothing to measure: no attention call goes through MLX's own function")
+        raise Usage(
+            "there is nothing to measure: no attention call goes through MLX's own function"
+        )
     results: list[tuning.Tuned] = []
     measuring = tuning.tune(todo, device, tuning.interleaving(seconds))
     try:
         for tuned in tracked(measuring, len(todo), counted(len(todo), "kind") + " of call"):
             results.append(tuned)
             if tuned.measured is not None:
-                calibration.save({tuned.name: tuned.measured})  # at once: an interruption loses nothing
+                calibration.save(
+                    {tuned.name: tuned.measured}
+                )  # at once: an interruption loses nothing
     except OSError as error:
         raise Failure(f"{calibration.path()} cannot be written: {error.strerror}") from error
     finally:
@@ -122,7 +158,10 @@ def _grid(
     masks = [part.strip() for part in (mask or "causal").split(",")]
     shapes = (batch, length, head_dim or (64, 128), heads or (8,), kv_heads or ())
     try:
-        return [problems.problem_like(c) for c in problems.cross_product(*shapes, dtype or ("float32",), masks, phase)]
+        return [
+            problems.problem_like(c)
+            for c in problems.cross_product(*shapes, dtype or ("float32",), masks, phase)
+        ]
     except ValueError as error:
         raise Usage(str(error)) from error
 
@@ -133,7 +172,9 @@ def _print_results(results: Sequence[tuning.Tuned]) -> None:
     console = console_of_stdout()
     for tuned in results:
         console.print(Text(str(tuned.problem), "bold red" if tuned.wrong else "bold"))
-        console.print(Text(_told(tuned.measured) if tuned.measured else "  nothing could be measured"))
+        console.print(
+            Text(_told(tuned.measured) if tuned.measured else "  nothing could be measured")
+        )
         for words, names in (("wrong", tuned.wrong), ("too large", tuned.too_large)):
             if names:
                 console.print(Text(f"  {words}: {', '.join(names)}"))
