@@ -30,11 +30,16 @@ class CannotRemove(FileError):
 
 @contextmanager
 def own_errors() -> Iterator[None]:
-    """Turns an error that is this tool's and not the file's into a FileError: it is not to take other files with it."""
+    """Turns any other error into a FileError: it is not to take other files with it. Depth and memory are the file's
+    doing, the rest is this tool's fault."""
     try:
         yield
     except FileError:
         raise
+    except RecursionError as error:
+        raise FileError("nested too deeply for this tool") from error
+    except MemoryError as error:
+        raise FileError("takes more memory than there is") from error
     except Exception as error:
         raise _own_error(error) from error
 

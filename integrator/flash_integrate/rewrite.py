@@ -10,6 +10,7 @@ import libcst as cst
 
 from flash_integrate.codemod import Edit, Insertion, Splice
 from flash_integrate.errors import UnreadableSource, UnsafeRewrite
+from flash_integrate.limits import check_limits
 from flash_integrate.source import Source, split_lines
 from flash_integrate.syntax import Place
 
@@ -30,8 +31,9 @@ def rewrite(source: Source, edits: Iterable[Edit]) -> bytes:
 
     Raises:
         UnreadableSource: LibCST can't parse the file.
-        UnsafeRewrite: LibCST does not print the file's lines back one for one.
+        UnsafeRewrite: the file is more than LibCST can take, or it does not print the file's lines back one for one.
     """
+    check_limits(source)
     edits = list(edits)
     source = _splice(source, [edit for edit in edits if isinstance(edit, Splice)])
     module = _parse(source)

@@ -5,14 +5,22 @@ from __future__ import annotations
 import ast
 import io
 import re
+import sys
 import tokenize
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from flash_integrate.errors import UnreadableSource
+from flash_integrate.processes import in_its_own_process
 from flash_integrate.syntax import walk
+
+# A syntax tree takes up to 250 bytes for each byte of source.
+_LARGEST = 2 << 20
+# Python 3.10 overflows its stack, which ends the process, at 200,000 calls and attributes of each other.
+_MAY_OVERFLOW = 200_000 if sys.version_info < (3, 11) else _LARGEST
 
 
 @dataclass(frozen=True)
@@ -52,8 +60,15 @@ class Source:
         """The syntax tree.
 
         Raises:
-            UnreadableSource: the file is not valid Python, or is nested deeper than the parser reads.
+            UnreadableSource: the file is not valid Python, is nested deeper than the parser reads, or is larger than
+                a program.
         """
+        if len(self.text) > _LARGEST:
+            raise UnreadableSource(
+                f"larger than {_LARGEST >> 20} MiB of Python; tables of data belong in files of their own", line=1
+            )
+        if len(self.text) > _MAY_OVERFLOW and not in_its_own_process(60, _can_be_parsed, self.text):
+            raise UnreadableSource("nested too deeply to be parsed", line=1)
         try:
             return _parse(self.text)
         except SyntaxError as error:
@@ -85,6 +100,13 @@ def _parse(text: str) -> ast.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # `"\d"` in a user's file is not this program's to warn about
         return ast.parse(text)
+
+
+def _can_be_parsed(text: str) -> bool:
+    """True, also for what is no Python: that is told from the error."""
+    with suppress(Exception):
+        _parse(text)
+    return True
 
 
 def split_lines(data: bytes) -> list[bytes]:
