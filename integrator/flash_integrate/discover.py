@@ -87,26 +87,28 @@ class _Ignore:
         return self.spec.check_file(name).include
 
 
-def _walk(folder: Path, ignores: list[_Ignore]) -> Iterator[Path]:
-    ignores = ignores + _read_ignore(folder)
-    try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError:
-        yield folder  # whoever reads it reports why it can't be read
-        return
-    for entry in entries:
-        path, is_folder = folder / entry.name, entry.is_dir(follow_symlinks=False)
-        # Neither a link nor a pipe, which one could wait for forever.
-        if not (is_folder or (path.suffix in SUFFIXES and entry.is_file(follow_symlinks=False))):
+def _walk(top: Path, ignores: list[_Ignore]) -> Iterator[Path]:
+    todo = [(top, True, ignores)]  # not by recursion: folders may nest deeper than calls
+    while todo:
+        folder, is_folder, ignores = todo.pop()
+        if not is_folder:
+            yield folder
             continue
-        if is_folder and (entry.name in SKIPPED_FOLDERS or os.path.exists(path / "pyvenv.cfg")):
+        ignores = ignores + _read_ignore(folder)
+        try:
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name, reverse=True)
+        except OSError:
+            yield folder  # whoever reads it reports why it can't be read
             continue
-        if _ignored(path, is_folder, ignores):
-            continue
-        if is_folder:
-            yield from _walk(path, ignores)
-        else:
-            yield path
+        for entry in entries:
+            path, is_folder = folder / entry.name, entry.is_dir(follow_symlinks=False)
+            # Neither a link nor a pipe, which one could wait for forever.
+            if not (is_folder or (path.suffix in SUFFIXES and entry.is_file(follow_symlinks=False))):
+                continue
+            if is_folder and (entry.name in SKIPPED_FOLDERS or os.path.exists(path / "pyvenv.cfg")):
+                continue
+            if not _ignored(path, is_folder, ignores):
+                todo.append((path, is_folder, ignores))
 
 
 def _ignored(path: Path, is_folder: bool, ignores: list[_Ignore]) -> bool:
