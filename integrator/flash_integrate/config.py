@@ -14,7 +14,7 @@ import pathspec
 from flash_integrate.codemod import name_of, registry
 from flash_integrate.discover import checkout_of
 from flash_integrate.notebook import rewriting as notebook
-from flash_integrate.toml import tomllib
+from flash_integrate.toml import read_toml
 
 TABLE = "[tool.flash-integrate]"
 KEYS = ("include", "exclude", "only", "skip")
@@ -140,7 +140,7 @@ def _pyprojects(path: Path) -> Iterator[Path]:
 
 def _read_table(file: Path) -> dict[str, Any] | None:
     try:
-        document = tomllib.loads(file.read_bytes().decode())
+        document = read_toml(file.read_bytes().decode())
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror}") from error
     except ValueError as error:  # not UTF-8, or not TOML

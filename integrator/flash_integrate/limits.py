@@ -48,8 +48,8 @@ def _links(node: ast.AST) -> int:
     if isinstance(node, ast.BoolOp):
         return len(node.values)
     if isinstance(node, ast.Import | ast.ImportFrom):
-        names = [alias.name for alias in node.names] + [getattr(node, "module", None) or ""]
-        return max(name.count(".") for name in names) + 1
+        module = node.module or "" if isinstance(node, ast.ImportFrom) else ""
+        return 1 + max(name.count(".") for name in [module, *(alias.name for alias in node.names)])
     return 1
 
 

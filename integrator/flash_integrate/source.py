@@ -63,19 +63,13 @@ class Source:
             UnreadableSource: the file is not valid Python, is nested deeper than the parser reads, or is larger than
                 a program.
         """
-        if len(self.text) > _LARGEST:
-            raise UnreadableSource(
-                f"larger than {_LARGEST >> 20} MiB of Python; tables of data belong in files of their own", line=1
-            )
-        if len(self.text) > _MAY_OVERFLOW and not in_its_own_process(60, _can_be_parsed, self.text):
-            raise UnreadableSource("nested too deeply to be parsed", line=1)
         try:
-            return _parse(self.text)
+            return parse(self.text)
         except SyntaxError as error:
             from flash_integrate.newer_syntax import in_older_syntax  # and LibCST with it, which takes half a second
 
             if (older := in_older_syntax(self.text)) is not None:
-                return _parse(older)
+                return parse(older)
             raise UnreadableSource(error.msg, line=error.lineno or 1) from error
         except ValueError as error:
             raise UnreadableSource(str(error), line=1) from error
@@ -105,6 +99,20 @@ class Source:
     def text_lines(self) -> list[str]:
         """The lines decoded, endings and all."""
         return [line.decode(self.encoding.removesuffix("-sig")) for line in self.lines()]
+
+
+def parse(text: str) -> ast.Module:
+    """The syntax tree of a text, if that is no larger than a program.
+
+    Raises:
+        UnreadableSource: it is too large, or so deep that the parser would end this process.
+        SyntaxError, ValueError, RecursionError, MemoryError: as `ast.parse`.
+    """
+    if len(text) > _LARGEST:
+        raise UnreadableSource(f"more than {_LARGEST >> 20} MiB of Python; data belongs in files of its own", line=1)
+    if len(text) > _MAY_OVERFLOW and not in_its_own_process(60, _can_be_parsed, text):
+        raise UnreadableSource("nested too deeply to be parsed", line=1)
+    return _parse(text)
 
 
 def _parse(text: str) -> ast.Module:

@@ -132,11 +132,11 @@ def _more_lines(shorter: list[bytes], longer: list[bytes]) -> frozenset[int] | N
 
     A last line may gain or lose its newline.
     """
-    rest = list(shorter)
+    rest = shorter[::-1]
     numbers = set()
     for number, line in enumerate(longer, start=1):
-        if rest and (line == rest[0] or (len(rest) == 1 and line.rstrip(b"\r\n") == rest[0].rstrip(b"\r\n"))):
-            rest.pop(0)
+        if rest and (line == rest[-1] or (len(rest) == 1 and line.rstrip(b"\r\n") == rest[0].rstrip(b"\r\n"))):
+            rest.pop()
         else:
             numbers.add(number)
     return None if rest else frozenset(numbers)

@@ -214,7 +214,7 @@ def _recorded(top: Path) -> dict[PurePosixPath, str]:
         return {}
     try:
         return {PurePosixPath(name): str(digest) for name, digest in json.loads(data)["files"].items()}
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise FileError(f"{MANIFEST} is not as --vendor wrote it") from error
 
 

@@ -71,7 +71,7 @@ def _library_of_object(facts: FileFacts, name: str, depth: int) -> str | None:
 
 def unknown_decorator(facts: FileFacts, decorators: list[ast.expr]) -> str | None:
     """The first of a function's decorators that may not hand on arguments of which it does not know."""
-    return next((ast.unparse(item) for item in decorators if not _hands_on(facts, item)), None)
+    return next((name_of(item) or "a call" for item in decorators if not _hands_on(facts, item)), None)
 
 
 def _hands_on(facts: FileFacts, decorator: ast.expr) -> bool:
