@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing
 import signal
 from collections.abc import Callable
@@ -31,4 +32,5 @@ def in_its_own_process(seconds: float, function: Callable[..., Result], *args: o
 
 
 def _answer(sender: Connection, function: Callable[..., object], args: tuple[Any, ...]) -> None:
+    faulthandler.disable()  # its death is expected, and nobody's news
     sender.send(function(*args))
