@@ -9,7 +9,7 @@ import libcst as cst
 from flash_integrate.processes import in_its_own_process
 
 # A program of ten thousand lines takes three seconds; some that are no Python would take LibCST's parser for ever.
-_SECONDS = 30
+_SECONDS = 20
 
 
 def in_older_syntax(text: str) -> str | None:
