@@ -12,7 +12,7 @@ from typing import Any
 import pathspec
 
 from flash_integrate.codemod import name_of, registry
-from flash_integrate.discover import checkout_of
+from flash_integrate.discover import MOST_WILDCARDS, checkout_of, slow_pattern
 from flash_integrate.notebook import rewriting as notebook
 from flash_integrate.toml import read_toml
 
@@ -120,6 +120,8 @@ def check_patterns(where: str, patterns: Iterable[str]) -> None:
         ConfigError: one is not; `where` says in the message where it stands.
     """
     for pattern in patterns:
+        if slow_pattern([pattern]) is not None:
+            raise ConfigError(f"{where}: {pattern!r} has more than {MOST_WILDCARDS} wildcards")
         try:
             pathspec.GitIgnoreSpec.from_lines([pattern])
         except ValueError as error:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import pathspec
 
+from flash_integrate.errors import FileError
+
+MOST_WILDCARDS = 4
 SUFFIXES = {".py", ".ipynb"}
 # A script that is named may have no suffix at all.
 NAMED_SUFFIXES = SUFFIXES | {"", ".pyw"}
@@ -122,7 +126,21 @@ def _read_ignore(folder: Path) -> list[_Ignore]:
         text = (folder / ".gitignore").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return []
-    return [_Ignore(folder, pathspec.GitIgnoreSpec.from_lines(text.splitlines()))]
+    lines = text.splitlines()
+    if (number := slow_pattern(lines)) is not None:
+        raise FileError(
+            f"{folder / '.gitignore'}:{number}: a pattern with more than {MOST_WILDCARDS} wildcards", number
+        )
+    return [_Ignore(folder, pathspec.GitIgnoreSpec.from_lines(lines))]
+
+
+def slow_pattern(patterns: Iterable[str]) -> int | None:
+    """The number (from 1) of the first pattern that may take for ever to be matched: the time grows with the length of
+    a name to the power of the pattern's wildcards."""
+    for number, pattern in enumerate(patterns, start=1):
+        if not pattern.startswith("#") and len(re.findall(r"\*+", pattern)) > MOST_WILDCARDS:
+            return number
+    return None
 
 
 def _ignores_above(folder: Path, top: Path | None) -> list[_Ignore]:

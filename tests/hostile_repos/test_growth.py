@@ -160,6 +160,17 @@ def test_manifests(tmp_path: Path, name: str) -> None:
     assert run(tmp_path, "--dry-run", "--add-dependency").returncode in (0, 2)
 
 
+@pytest.mark.parametrize("options", [[], ["--exclude", "*a" * 12 + "*b"]], ids=[".gitignore", "option"])
+def test_patterns_with_many_wildcards(tmp_path: Path, options: list[str]) -> None:
+    if not options:
+        (tmp_path / ".gitignore").write_text("# a comment\n" + "*a" * 12 + "*b\n")
+    (tmp_path / ("a" * 100 + ".py")).write_text(SCRIPT)
+    result = run(tmp_path, *options)
+    assert result.returncode == 2
+    assert "more than 4 wildcards" in result.stderr
+    assert options or ".gitignore" in result.stderr
+
+
 def test_script_metadata_that_begins_again_and_again(tmp_path: Path) -> None:
     (tmp_path / "run.py").write_text("# /// script\n" * 100_000 + SCRIPT)
     assert run(tmp_path, "--dry-run").returncode == 0
@@ -196,7 +207,7 @@ def tables() -> Iterator[tuple[str, str, str]]:
     )
 
 
-@pytest.mark.parametrize(("name", "text", "reason"), tables(), ids=["numbers", "large", "parsers"])
+@pytest.mark.parametrize(("name", "text", "reason"), list(tables()), ids=["numbers", "large", "parsers"])
 def test_what_is_too_much_is_said(tmp_path: Path, name: str, text: str, reason: str) -> None:
     (tmp_path / name).write_text(text)
     (tmp_path / "run.py").write_text(SCRIPT)

@@ -144,9 +144,12 @@ def test_folders_within_each_other(tmp_path: Path) -> None:
         file.write(SCRIPT)
     os.close(here)
     (tmp_path / "run.py").write_text(SCRIPT)
-    assert run(tmp_path).returncode == 0
-    assert is_patched(tmp_path / "run.py")
-    assert is_patched(tmp_path.joinpath(*["d"] * 1200, "deep.py"))
+    try:
+        assert run(tmp_path).returncode == 0
+        assert is_patched(tmp_path / "run.py")
+        assert is_patched(tmp_path.joinpath(*["d"] * 1200, "deep.py"))
+    finally:
+        subprocess.run(["rm", "-r", tmp_path / "d"], check=True)  # deeper than Python's own way to remove it reaches
 
 
 def test_a_chain_of_imports(tmp_path: Path) -> None:

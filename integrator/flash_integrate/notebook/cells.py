@@ -17,34 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from flash_integrate.errors import UnreadableSource
+from flash_integrate.notebook.text import Text
 
 _DECODER = json.JSONDecoder()
 _SPACE = re.compile(r"[ \t\r\n]*")
 # What stands for one character inside a JSON string; two escapes can be the halves of one character.
 _CHARACTER = re.compile(r"\\u[dD][89abAB]\w\w\\u[dD][c-fC-F]\w\w|\\u\w{4}|\\.|.")
-_NEWLINE = re.compile(r"\r\n|\r|\n")
 # Python converts no more digits to a number.
 _LONG_NUMBER = re.compile(r"\d{4301}")
 # Lines as Python counts them, with their endings.
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
-
-
-@dataclass(frozen=True)
-class Text:
-    """The text of a notebook, and on which line (from 1) a position of it stands."""
-
-    text: str
-
-    def line_of(self, position: int) -> int:
-        return bisect_right(self._line_starts, position)
-
-    def lines_begun(self, start: int, end: int) -> set[int]:
-        """The lines that begin inside a piece of the text: those that it has more than it would have without."""
-        return set(range(self.line_of(start) + 1, self.line_of(end) + 1))
-
-    @cached_property
-    def _line_starts(self) -> list[int]:
-        return [0, *(match.end() for match in _NEWLINE.finditer(self.text))]
 
 
 @dataclass(frozen=True)
