@@ -20,6 +20,7 @@ IGNORE_LIMIT = 128 << 10
 """Bytes of a .gitignore: each of its patterns is asked about each file, and this is room for ten thousand of them."""
 CHANGED = "changed on disk while the tool was reading it; run the tool again"
 
+_NO_NAME = "no name for a file"  # it has a NUL, or characters that no file system takes
 # Opening a pipe must not wait for its other end; a link that took the file's place in the meantime is not followed.
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _OTHER_KINDS = {
@@ -41,8 +42,8 @@ def inside(path: Path, root: Path, *, missing: bool = False) -> Path:
     """
     try:
         real = os.path.realpath(path, strict=not missing)
-    except ValueError as error:  # a NUL, or characters that no file system takes
-        raise FileError("no name for a file") from error
+    except ValueError as error:
+        raise FileError(_NO_NAME) from error
     if os.path.commonpath((real, root)) != str(root):
         raise FileError(f"leads out of the repo by a link, to {real}")
     return Path(real)
@@ -75,6 +76,10 @@ def read_if_there(path: Path, root: Path, limit: int = SOURCE_LIMIT) -> bytes | 
 
 
 def _read(path: Path, root: Path, limit: int) -> bytes:
+    try:
+        os.lstat(path)  # mostly there is no such file, which following its links would take long to find
+    except ValueError as error:
+        raise FileError(_NO_NAME) from error
     real = inside(path, root)
     _refuse_other_kinds(os.lstat(real))  # before it is opened, which for a device may already do something
     with open(real, "rb", buffering=0, opener=_open) as file:

@@ -18,7 +18,7 @@ _CI_COMMAND = re.compile(":(?=:)|#(?=#)")
 
 def quoted(name: PurePath | str) -> str:
     """A path as git shows it: in quotes, and escaped, if something in it is not to be printed as it is."""
-    raw = os.fsencode(name).decode(errors="surrogateescape")
+    raw = os.fspath(name)
     shown = printable(raw.replace("\\", "\\\\").replace('"', '\\"').replace("\t", "\\t"))
     return raw if shown == raw else f'"{shown}"'
 

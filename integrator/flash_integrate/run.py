@@ -70,6 +70,8 @@ Progress = Callable[[Sequence[Found], str], Iterable[Found]]
 """Passes files on, and may show how far they are."""
 
 EVERYTHING = Config()
+# Tells a new Python not to look for modules in its current folder (from 3.11 on).
+_SAFE_PATH = "PYTHONSAFEPATH"
 
 
 def integrate(
@@ -98,7 +100,6 @@ def _can_start_processes() -> bool:
     """
     from multiprocessing import get_start_method
 
-    os.environ["PYTHONSAFEPATH"] = "1"
     heeded = sys.version_info >= (3, 11) and not sys.flags.ignore_environment
     return heeded or bool(sys.flags.isolated) or get_start_method() == "fork"
 
@@ -110,6 +111,8 @@ def _plan_in_processes(run: _Run, planned: Iterable[Found], files: list[Found], 
 
     # Ctrl-C at a terminal goes to every process: the others start with it blocked, and leave it to this one.
     own = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    safe_path = os.environ.get(_SAFE_PATH)
+    os.environ[_SAFE_PATH] = "1"  # see `_can_start_processes`
     pool = ProcessPoolExecutor(jobs, initializer=_adopt, initargs=(run,))
     try:
         # Not `pool.map`, which when interrupted cancels what the pool's own thread is about to report as broken.
@@ -126,6 +129,10 @@ def _plan_in_processes(run: _Run, planned: Iterable[Found], files: list[Found], 
         raise
     finally:
         pool.shutdown()
+        if safe_path is None:
+            del os.environ[_SAFE_PATH]
+        else:
+            os.environ[_SAFE_PATH] = safe_path
 
 
 def explain_files(paths: list[Path], exclude: Iterable[str], config: Config) -> Iterator[str]:
