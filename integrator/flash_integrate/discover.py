@@ -1,4 +1,5 @@
-"""Finds the Python files and notebooks of a tree as git would list them: ignored, vendored and built files left out."""
+"""Finds the Python files and notebooks of a tree as git would list them: ignored, vendored and
+built files left out."""
 
 from __future__ import annotations
 
@@ -44,9 +45,9 @@ SKIPPED_FOLDERS = {
 
 @dataclass(frozen=True)
 class Found:
-    """A file to look at. `base` is the folder from which its path is shown, as `git diff` would show it:
-    the top of its git checkout, or the folder that was named where there is none. `problem` is why it, or a folder in
-    its place, can't be read, where that is known already."""
+    """A file to look at. `base` is the folder from which its path is shown, as `git diff` would
+    show it: the top of its git checkout, or the folder that was named where there is none.
+    `problem` is why it, or a folder in its place, can't be read, where that is known already."""
 
     base: Path
     path: Path
@@ -60,9 +61,9 @@ class Found:
 def discover(paths: Iterable[Path], exclude: Iterable[str] = ()) -> Iterator[Found]:
     """The Python files and notebooks below `paths`, sorted, each once.
 
-    A file that is named is taken whatever its surroundings. `exclude` are patterns as in `.gitignore`, relative to
-    each folder of `paths`. Symbolic links are not followed: their target is found where it is, and is edited once. One
-    that is named may not lead out of its repo.
+    A file that is named is taken whatever its surroundings. `exclude` are patterns as in
+    `.gitignore`, relative to each folder of `paths`. Symbolic links are not followed: their target
+    is found where it is, and is edited once. One that is named may not lead out of its repo.
     """
     excluded = pathspec.GitIgnoreSpec.from_lines(exclude)
     seen: set[Path] = set()
@@ -76,10 +77,18 @@ def discover(paths: Iterable[Path], exclude: Iterable[str] = ()) -> Iterator[Fou
             yield Found(checkout_of(folder) or folder, folder / link.name, problem)
     folders = {real: real if real.is_dir() else real.parent for real in named}
     for real, folder in folders.items():
-        # Of two folders of which one holds the other the outer one counts, in whatever order they are named.
-        outer = min((other for other in folders.values() if folder.is_relative_to(other)), key=lambda it: len(it.parts))
+        # Of two folders of which one holds the other the outer one counts, in whatever order they
+        # are named.
+        outer = min(
+            (other for other in folders.values() if folder.is_relative_to(other)),
+            key=lambda it: len(it.parts),
+        )
         base = checkout_of(outer) or outer
-        found = _below(folder, base, _Ignore(folder, excluded)) if real.is_dir() else [Found(base, real)]
+        found = (
+            _below(folder, base, _Ignore(folder, excluded))
+            if real.is_dir()
+            else [Found(base, real)]
+        )
         for file in found:
             if file.path not in seen:
                 seen.add(file.path)
@@ -88,7 +97,9 @@ def discover(paths: Iterable[Path], exclude: Iterable[str] = ()) -> Iterator[Fou
 
 def checkout_of(folder: Path) -> Path | None:
     """The top of the git checkout that holds `folder`, if any."""
-    return next((parent for parent in (folder, *folder.parents) if os.path.exists(parent / ".git")), None)
+    return next(
+        (parent for parent in (folder, *folder.parents) if os.path.exists(parent / ".git")), None
+    )
 
 
 @dataclass(frozen=True)
@@ -105,8 +116,9 @@ class _Ignore:
 
 
 def leads_out(path: Path) -> Path | None:
-    """The link on the way to `path` that leads out of the checkout in which it lies, if any. Outside a checkout a link
-    to a file is not to leave its folder; one to a folder is the way that somebody has laid to it."""
+    """The link on the way to `path` that leads out of the checkout in which it lies, if any.
+    Outside a checkout a link to a file is not to leave its folder; one to a folder is the way that
+    somebody has laid to it."""
     absolute = path.absolute()
     for step in (absolute, *absolute.parents):
         if step.is_symlink():
@@ -117,7 +129,8 @@ def leads_out(path: Path) -> Path | None:
 
 
 def _below(folder: Path, base: Path, excluded: _Ignore) -> Iterator[Found]:
-    """What is found below a folder, and in it and above it those `.gitignore` files that can't be read."""
+    """What is found below a folder, and in it and above it those `.gitignore` files that can't be
+    read."""
     ignores: list[_Ignore] = []
     for parent in _between(checkout_of(folder), folder):
         try:
@@ -146,7 +159,9 @@ def _walk(top: Path, base: Path, ignores: list[_Ignore]) -> Iterator[Found]:
         for entry in entries:
             path, is_folder = folder / entry.name, entry.is_dir(follow_symlinks=False)
             # Neither a link nor a pipe, which one could wait for forever.
-            if not (is_folder or (path.suffix in SUFFIXES and entry.is_file(follow_symlinks=False))):
+            if not (
+                is_folder or (path.suffix in SUFFIXES and entry.is_file(follow_symlinks=False))
+            ):
                 continue
             if is_folder and (entry.name in SKIPPED_FOLDERS or os.path.exists(path / "pyvenv.cfg")):
                 continue
@@ -178,13 +193,15 @@ def _read_ignore(folder: Path, base: Path) -> list[_Ignore]:
         return []
     lines = data.decode(errors="replace").splitlines()
     if (number := slow_pattern(lines)) is not None:
-        raise FileError(f"line {number}: a pattern with more than {MOST_WILDCARDS} wildcards", number)
+        raise FileError(
+            f"line {number}: a pattern with more than {MOST_WILDCARDS} wildcards", number
+        )
     return [_Ignore(folder, pathspec.GitIgnoreSpec.from_lines(lines))]
 
 
 def slow_pattern(patterns: Iterable[str]) -> int | None:
-    """The number (from 1) of the first pattern that may take for ever to be matched: the time grows with the length of
-    a name to the power of the pattern's wildcards."""
+    """The number (from 1) of the first pattern that may take for ever to be matched: the time
+    grows with the length of a name to the power of the pattern's wildcards."""
     for number, pattern in enumerate(patterns, start=1):
         if not pattern.startswith("#") and len(re.findall(r"\*+", pattern)) > MOST_WILDCARDS:
             return number

@@ -1,4 +1,5 @@
-"""What can go wrong with one file: always reported with its path and line, never fatal to the rest of the run."""
+"""What can go wrong with one file: always reported with its path and line, never fatal to the rest
+of the run."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ class CannotRemove(FileError):
 def own_errors() -> Iterator[None]:
     """Turns an error that met one file into a FileError: it is not to take other files with it.
 
-    What a file or the machine can bring about is told as such; whatever else is left is this tool's own fault.
+    What a file or the machine can bring about is told as such; whatever else is left is this
+    tool's own fault.
     """
     try:
         yield
@@ -43,7 +45,8 @@ def own_errors() -> Iterator[None]:
 
 
 def own_error(error: Exception) -> FileError:
-    """The report of such an error; where it is this tool's own fault, with the line of the tool that raised it."""
+    """The report of such an error; where it is this tool's own fault, with the line of the tool
+    that raised it."""
     if isinstance(error, OSError):
         return FileError(error.strerror or str(error))
     if isinstance(error, UnicodeError):

@@ -1,7 +1,8 @@
 """What LibCST can take, measured on the syntax tree before it is asked.
 
-Beyond a depth its parser overflows the stack, which ends the process; the time that it takes grows with the square of
-an expression's depth, and doubles with each bracket in a pattern. It keeps two kilobytes for each value of a list.
+Beyond a depth its parser overflows the stack, which ends the process; the time that it takes grows
+with the square of an expression's depth, and doubles with each bracket in a pattern. It keeps two
+kilobytes for each value of a list.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from collections.abc import Iterator
 from flash_integrate.errors import UnsafeRewrite
 from flash_integrate.source import Source
 
-# The parser overflows a stack of 8 MB at 8,000 operands. At 400 to 800 LibCST fails to print what it has read.
+# The parser overflows a stack of 8 MB at 8,000 operands. At 400 to 800 LibCST fails to print what
+# it has read.
 _DEEPEST = 500
 _DEEPEST_PATTERN = 8
 _MOST_NODES = 200_000
@@ -54,7 +56,8 @@ def _links(node: ast.AST) -> int:
 
 
 def _check_patterns(text: str) -> None:
-    """Whether the brackets of a `case` are few enough. `ast` does not show those around a single pattern."""
+    """Whether the brackets of a `case` are few enough. `ast` does not show those around a single
+    pattern."""
     depth, is_case, is_first = 0, False, True
     for token in _tokens(text):
         if is_first:
@@ -64,7 +67,9 @@ def _check_patterns(text: str) -> None:
         elif token.type == tokenize.OP:
             depth += {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}.get(token.string, 0)
         if is_case and depth > _DEEPEST_PATTERN:
-            raise UnsafeRewrite("has a pattern with too many brackets within each other for LibCST", token.start[0])
+            raise UnsafeRewrite(
+                "has a pattern with too many brackets within each other for LibCST", token.start[0]
+            )
 
 
 def _tokens(text: str) -> Iterator[tokenize.TokenInfo]:

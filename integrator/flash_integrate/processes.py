@@ -12,11 +12,15 @@ from typing import Any, TypeVar
 Result = TypeVar("Result")
 
 
-def in_its_own_process(seconds: float, function: Callable[..., Result], *args: object) -> Result | None:
-    """What a function returns; None if its process ends without an answer, or gives none in so many seconds."""
+def in_its_own_process(
+    seconds: float, function: Callable[..., Result], *args: object
+) -> Result | None:
+    """What a function returns; None if its process ends without an answer, or gives none in so
+    many seconds."""
     receiver, sender = multiprocessing.Pipe(duplex=False)
     process = multiprocessing.Process(target=_answer, args=(sender, function, args))
-    # Ctrl-C at a terminal goes to every process: the other starts with it blocked, and leaves it to this one.
+    # Ctrl-C at a terminal goes to every process: the other starts with it blocked, and leaves it
+    # to this one.
     own = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     process.start()
     signal.pthread_sigmask(signal.SIG_SETMASK, own)

@@ -19,13 +19,15 @@ from flash_integrate.syntax import walk
 
 # A syntax tree takes up to 250 bytes for each byte of source.
 _LARGEST = 2 << 20
-# Python 3.10 overflows its stack, which ends the process, at 200,000 calls and attributes of each other.
+# Python 3.10 overflows its stack, which ends the process, at 200,000 calls and attributes of each
+# other.
 _MAY_OVERFLOW = 200_000 if sys.version_info < (3, 11) else _LARGEST
 
 
 @dataclass(frozen=True)
 class Source:
-    """A Python file: `path` as it is shown to the user, `data` its bytes, `problem` why they could not be read."""
+    """A Python file: `path` as it is shown to the user, `data` its bytes, `problem` why they could
+    not be read."""
 
     path: Path
     data: bytes
@@ -56,7 +58,9 @@ class Source:
             return self.data.decode(self.encoding)
         except UnicodeDecodeError as error:
             line = self.data.count(b"\n", 0, error.start) + 1
-            raise UnreadableSource(f"not valid {self.encoding}: {error.reason}", line=line) from error
+            raise UnreadableSource(
+                f"not valid {self.encoding}: {error.reason}", line=line
+            ) from error
         except LookupError as error:  # a cookie may also name rot13, or zlib
             raise UnreadableSource(f"{self.encoding} is no encoding of text", line=1) from error
 
@@ -96,11 +100,14 @@ class Source:
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
                 found[node.name] = node
             elif isinstance(node, ast.Assign):
-                found |= {target.id: node for target in node.targets if isinstance(target, ast.Name)}
+                found |= {
+                    target.id: node for target in node.targets if isinstance(target, ast.Name)
+                }
         return found
 
     def lines(self) -> list[bytes]:
-        """The file's lines with their endings, split where Python splits them (not at form feeds)."""
+        """The file's lines with their endings, split where Python splits them (not at form
+        feeds)."""
         return split_lines(self.data)
 
     def text_lines(self) -> list[str]:
@@ -116,7 +123,9 @@ def parse(text: str) -> ast.Module:
         SyntaxError, ValueError, RecursionError, MemoryError: as `ast.parse`.
     """
     if len(text) > _LARGEST:
-        raise UnreadableSource(f"more than {_LARGEST >> 20} MiB of Python; data belongs in files of its own", line=1)
+        raise UnreadableSource(
+            f"more than {_LARGEST >> 20} MiB of Python; data belongs in files of its own", line=1
+        )
     if len(text) > _MAY_OVERFLOW and not in_its_own_process(60, _can_be_parsed, text):
         raise UnreadableSource("nested too deeply to be parsed", line=1)
     return _parse(text)
@@ -124,7 +133,9 @@ def parse(text: str) -> ast.Module:
 
 def _parse(text: str) -> ast.Module:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # `"\d"` in a user's file is not this program's to warn about
+        warnings.simplefilter(
+            "ignore"
+        )  # `"\d"` in a user's file is not this program's to warn about
         return ast.parse(text)
 
 

@@ -45,5 +45,7 @@ def _check_depth(document: dict[str, Any]) -> None:
         value, depth = todo.pop()
         if depth > _DEEPEST:
             raise NotToml(_TOO_DEEP)
-        inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        inner = (
+            value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        )
         todo += [(item, depth + 1) for item in inner]

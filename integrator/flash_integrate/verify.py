@@ -1,4 +1,5 @@
-"""The properties of every rewrite, checked on every file of every run before anything is written."""
+"""The properties of every rewrite, checked on every file of every run before anything is
+written."""
 
 from __future__ import annotations
 
@@ -22,7 +23,9 @@ def verify(facts: FileFacts, rewritten: bytes) -> set[int]:
     result = Source(facts.source.path, rewritten)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # `1()` in a user's file is not this program's to warn about
+            warnings.simplefilter(
+                "ignore"
+            )  # `1()` in a user's file is not this program's to warn about
             compile(result.tree, str(facts.name), "exec", dont_inherit=True)
         again = plan(dataclasses.replace(facts, source=result))
         found = inserted(result)

@@ -1,4 +1,5 @@
-"""What a run costs grows as its input does: no quadratic time, no gigabyte for a megabyte, or a word that says so."""
+"""What a run costs grows as its input does: no quadratic time, no gigabyte for a megabyte, or a
+word that says so."""
 
 from __future__ import annotations
 
@@ -52,7 +53,9 @@ def lines(template: str, count: int) -> str:
     return "\n".join(template.replace("#", str(number)) for number in range(count))
 
 
-def parses(above: str = "", between: str = "", below: str = "", argv: str = "", count: int = 0) -> str:
+def parses(
+    above: str = "", between: str = "", below: str = "", argv: str = "", count: int = 0
+) -> str:
     parts = {"above": above, "between": between, "below": below}
     return PARSES.format(**{name: lines(part, count) for name, part in parts.items()}, argv=argv)
 
@@ -63,11 +66,15 @@ SHAPES: dict[str, Callable[[int], str]] = {
     "functions that are given the namespace": lambda count: parses(
         above="def f#(args):\n    print(args.m)", below="f#(args)", count=count
     ),
-    "functions": lambda count: parses(above="def f#():\n    return 1", below="x# = f#()", count=count),
-    "groups": lambda count: parses(between="g# = p.add_argument_group('#')\ng#.add_argument('--m#')", count=count),
-    "options of a loop": lambda count: parses(between="for name in ['a', 'b']:\n    pass", count=1).replace(
-        "    pass", "    p.add_argument(f'--{name}')\n" * count
+    "functions": lambda count: parses(
+        above="def f#():\n    return 1", below="x# = f#()", count=count
     ),
+    "groups": lambda count: parses(
+        between="g# = p.add_argument_group('#')\ng#.add_argument('--m#')", count=count
+    ),
+    "options of a loop": lambda count: parses(
+        between="for name in ['a', 'b']:\n    pass", count=1
+    ).replace("    pass", "    p.add_argument(f'--{name}')\n" * count),
     "guards": lambda count: SCRIPT + lines("if __name__ == '__main__':\n    print(#)", count),
     "commands of click": lambda count: (
         "import click\nfrom mlx_lm import generate, load\n\n\n@click.group()\ndef cli():\n    pass\n\n\n"
@@ -76,10 +83,14 @@ SHAPES: dict[str, Callable[[int], str]] = {
     ),
     "commands of typer": lambda count: (
         "import typer\nfrom mlx_lm import generate, load\n\napp = typer.Typer()\n\n\n"
-        + lines("@app.command()\ndef c#(model: str):\n    generate(*load(model), 'hello')\n\n", count)
+        + lines(
+            "@app.command()\ndef c#(model: str):\n    generate(*load(model), 'hello')\n\n", count
+        )
         + "\napp()\n"
     ),
-    "attention by hand": lambda count: parses(above="s# = q @ k\nw# = mx.softmax(s#)\no# = w# @ v", count=count),
+    "attention by hand": lambda count: parses(
+        above="s# = q @ k\nw# = mx.softmax(s#)\no# = w# @ v", count=count
+    ),
     "imports": lambda count: parses(above="import a#\nfrom b# import c#", count=count),
     "statements of a line": lambda count: parses(above="a = #;", count=count).replace(";\n", ";"),
 }
@@ -87,27 +98,42 @@ SHAPES: dict[str, Callable[[int], str]] = {
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_scripts(tmp_path: Path, shape: str) -> None:
-    few, many = (work_of(lambda n=n: outcome_of(tmp_path / "run.py", SHAPES[shape](n))) for n in (60, 240))  # type: ignore[misc]
+    few, many = (
+        work_of(lambda n=n: outcome_of(tmp_path / "run.py", SHAPES[shape](n))) for n in (60, 240)
+    )  # type: ignore[misc]
     assert many < 7 * few  # four times as much, where each with each other would be sixteen times
 
 
 def test_a_list_that_is_made_of_two_of_the_one_before(tmp_path: Path) -> None:
-    """Each may be the program's command line: who follows both would follow two to the power of sixty."""
-    above = "a0 = [1]\n" + "\n".join(f"a{number + 1} = a{number} + a{number}" for number in range(60))
+    """Each may be the program's command line: who follows both would follow two to the power of
+    sixty."""
+    above = "a0 = [1]\n" + "\n".join(
+        f"a{number + 1} = a{number} + a{number}" for number in range(60)
+    )
     script = PARSES.format(above=above, between="", below="", argv="a60")
     assert outcome_of(tmp_path / "run.py", script).status is not Status.FAILED
 
 
 def notebook(path: Path, sources: list[str]) -> Callable[[], Outcome]:
     cells = [
-        {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None, "source": source.splitlines(True)}
+        {
+            "cell_type": "code",
+            "metadata": {},
+            "outputs": [],
+            "execution_count": None,
+            "source": source.splitlines(True),
+        }
         for source in [SCRIPT, *sources]
     ]
-    text = json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": cells}, indent=1)
+    text = json.dumps(
+        {"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": cells}, indent=1
+    )
     return lambda: outcome_of(path, text)
 
 
-@pytest.mark.parametrize("source", ["x = 1\n", "import a\n", "!ls\nx = 1\n", "softmax(q @ k.T) @ v\n"])
+@pytest.mark.parametrize(
+    "source", ["x = 1\n", "import a\n", "!ls\nx = 1\n", "softmax(q @ k.T) @ v\n"]
+)
 def test_cells(tmp_path: Path, source: str) -> None:
     path = tmp_path / "book.ipynb"
     few, many = (work_of(notebook(path, [source] * count)) for count in (100, 400))
@@ -135,7 +161,9 @@ def test_a_tree_of_files_that_import_each_other(tmp_path: Path) -> None:
 
 def run(*args: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "flash_integrate", *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)  # each takes a second or two
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=60
+    )  # each takes a second or two
 
 
 MANIFESTS: dict[str, tuple[str, str]] = {
@@ -160,7 +188,9 @@ def test_manifests(tmp_path: Path, name: str) -> None:
     assert run(tmp_path, "--dry-run", "--add-dependency").returncode in (0, 2)
 
 
-@pytest.mark.parametrize("options", [[], ["--exclude", "*a" * 12 + "*b"]], ids=[".gitignore", "option"])
+@pytest.mark.parametrize(
+    "options", [[], ["--exclude", "*a" * 12 + "*b"]], ids=[".gitignore", "option"]
+)
 def test_patterns_with_many_wildcards(tmp_path: Path, options: list[str]) -> None:
     if not options:
         (tmp_path / ".gitignore").write_text("# a comment\n" + "*a" * 12 + "*b\n")
@@ -178,7 +208,9 @@ def test_script_metadata_that_begins_again_and_again(tmp_path: Path) -> None:
 
 def test_lines_of_a_requirements_file(tmp_path: Path) -> None:
     before = b"".join(b"package-%d\n" % number for number in range(200_000))
-    edit = ManifestEdit(PurePosixPath("requirements.txt"), tmp_path, before, before + b"new\n", removes=False)
+    edit = ManifestEdit(
+        PurePosixPath("requirements.txt"), tmp_path, before, before + b"new\n", removes=False
+    )
     assert edit.lines == {200_001}
 
 
@@ -207,7 +239,9 @@ def tables() -> Iterator[tuple[str, str, str]]:
     )
 
 
-@pytest.mark.parametrize(("name", "text", "reason"), list(tables()), ids=["numbers", "large", "parsers"])
+@pytest.mark.parametrize(
+    ("name", "text", "reason"), list(tables()), ids=["numbers", "large", "parsers"]
+)
 def test_what_is_too_much_is_said(tmp_path: Path, name: str, text: str, reason: str) -> None:
     (tmp_path / name).write_text(text)
     (tmp_path / "run.py").write_text(SCRIPT)

@@ -1,4 +1,5 @@
-"""One file that is too much for a parser, or for this tool, costs that file: it is named, the others are done."""
+"""One file that is too much for a parser, or for this tool, costs that file: it is named, the
+others are done."""
 
 from __future__ import annotations
 
@@ -80,7 +81,10 @@ def test_expressions_too_deep_for_a_parser(deep: Path, jobs: int) -> None:
     assert run(deep, "--check", "-j", jobs, "--json", report).returncode == 2
     outcomes = {Path(item["path"]).stem: item for item in json.loads(report.read_text())["files"]}
     assert {name for name in DEEP if outcomes[name]["status"] == "changed"} == FINE
-    assert all(outcomes[name]["status"] == "failed" and outcomes[name]["line"] for name in DEEP.keys() - FINE)
+    assert all(
+        outcomes[name]["status"] == "failed" and outcomes[name]["line"]
+        for name in DEEP.keys() - FINE
+    )
     assert outcomes["zz"]["status"] == "changed"
 
 
@@ -105,13 +109,27 @@ def test_standard_input(name: str) -> None:
 
 
 def notebook(source: object, **metadata: object) -> str:
-    cell = {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None, "source": source}
-    return json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": metadata, "cells": [cell]}, indent=1)
+    cell = {
+        "cell_type": "code",
+        "metadata": {},
+        "outputs": [],
+        "execution_count": None,
+        "source": source,
+    }
+    return json.dumps(
+        {"nbformat": 4, "nbformat_minor": 5, "metadata": metadata, "cells": [cell]}, indent=1
+    )
 
 
 NOTEBOOKS: dict[str, tuple[str, str]] = {
-    "digits": (notebook(SCRIPT, n=0).replace('"n": 0', '"n": ' + "9" * 100_000), "a number has too many digits"),
-    "nested": (notebook(SCRIPT, n=0).replace('"n": 0', '"n": ' + "[" * 100_000), "nested too deeply to be parsed"),
+    "digits": (
+        notebook(SCRIPT, n=0).replace('"n": 0', '"n": ' + "9" * 100_000),
+        "a number has too many digits",
+    ),
+    "nested": (
+        notebook(SCRIPT, n=0).replace('"n": 0', '"n": ' + "[" * 100_000),
+        "nested too deeply to be parsed",
+    ),
     "sum": (notebook(DEEP["sum"]), "nested too deeply"),
     "magics": (notebook(SCRIPT + "!ls\nx = 1\n" * 1000), "more than 500 magics"),
 }
@@ -123,7 +141,10 @@ def test_notebooks(tmp_path: Path, name: str) -> None:
     (tmp_path / "bad.ipynb").write_text(text)
     (tmp_path / "run.py").write_text(SCRIPT)
     result = run(tmp_path)
-    if name == "sum" and sys.version_info < (3, 11):  # there the tree has no depth that it can't have
+    if name == "sum" and sys.version_info < (
+        3,
+        11,
+    ):  # there the tree has no depth that it can't have
         return
     assert result.returncode == 2
     assert "bad.ipynb:" in result.stderr
@@ -149,22 +170,32 @@ def test_folders_within_each_other(tmp_path: Path) -> None:
         assert is_patched(tmp_path / "run.py")
         assert is_patched(tmp_path.joinpath(*["d"] * 1200, "deep.py"))
     finally:
-        subprocess.run(["rm", "-r", tmp_path / "d"], check=True)  # deeper than Python's own way to remove it reaches
+        subprocess.run(
+            ["rm", "-r", tmp_path / "d"], check=True
+        )  # deeper than Python's own way to remove it reaches
 
 
 def test_a_chain_of_imports(tmp_path: Path) -> None:
     """Longer than calls may nest in Python, from the script to the file that runs attention."""
     for number in range(1200):
-        (tmp_path / f"m{number}.py").write_text(f"from m{number + 1} import f{number + 1} as f{number}\n")
-    (tmp_path / "m1200.py").write_text("import mlx.core as mx\n\nf1200 = mx.fast.scaled_dot_product_attention\n")
+        (tmp_path / f"m{number}.py").write_text(
+            f"from m{number + 1} import f{number + 1} as f{number}\n"
+        )
+    (tmp_path / "m1200.py").write_text(
+        "import mlx.core as mx\n\nf1200 = mx.fast.scaled_dot_product_attention\n"
+    )
     (tmp_path / "run.py").write_text("from m0 import f0\n\nprint(f0(1))\n")
     assert run(tmp_path).returncode == 0
     assert is_patched(tmp_path / "run.py")
 
 
 def test_a_chain_of_functions(tmp_path: Path) -> None:
-    functions = "".join(f"def f{number}():\n    return f{number + 1}()\n\n\n" for number in range(1200))
-    (tmp_path / "run.py").write_text(f"{OF_MLX}{functions}def f1200():\n    return load('tiny')\n\n\nprint(f0())\n")
+    functions = "".join(
+        f"def f{number}():\n    return f{number + 1}()\n\n\n" for number in range(1200)
+    )
+    (tmp_path / "run.py").write_text(
+        f"{OF_MLX}{functions}def f1200():\n    return load('tiny')\n\n\nprint(f0())\n"
+    )
     assert run(tmp_path).returncode == 0
     assert is_patched(tmp_path / "run.py")
 
@@ -184,8 +215,14 @@ MANIFESTS: dict[str, tuple[str, str]] = {
     "NUL": ("pyproject.toml", "[project]\0\n"),
     "configured NUL": ("pyproject.toml", '[tool.flash-integrate]\nexclude = ["a\\u0000b"]\n'),
     "dotted": ("pyproject.toml", "[" + "a." * 100_000 + "a]\n"),
-    "deep tables": ("pyproject.toml", "[" + "a." * 900 + 'a]\n[project]\ndependencies = ["mlx-lm"]\n'),
-    "setup.cfg NUL": ("setup.cfg", "[options.entry_points]\nconsole_scripts =\n    a = run\0:main\n"),
+    "deep tables": (
+        "pyproject.toml",
+        "[" + "a." * 900 + 'a]\n[project]\ndependencies = ["mlx-lm"]\n',
+    ),
+    "setup.cfg NUL": (
+        "setup.cfg",
+        "[options.entry_points]\nconsole_scripts =\n    a = run\0:main\n",
+    ),
     "setup.py NUL": ("setup.py", "console_scripts=['a = run\0:main']\n"),
     "requirements NUL": ("requirements.txt", "mlx-lm\0\nmlx\n"),
     "URL": ("requirements.txt", "mlx\nhttp://[\n"),
@@ -204,7 +241,9 @@ def test_manifests(tmp_path: Path, name: str, options: list[str]) -> None:
     assert result.returncode == 0 or file in result.stderr
 
 
-@pytest.mark.parametrize("block", [DIGITS, ARRAYS, "a" + ".a" * 100_000 + " = 1"], ids=["digits", "nested", "dotted"])
+@pytest.mark.parametrize(
+    "block", [DIGITS, ARRAYS, "a" + ".a" * 100_000 + " = 1"], ids=["digits", "nested", "dotted"]
+)
 def test_script_metadata(tmp_path: Path, block: str) -> None:
     (tmp_path / "run.py").write_text(f"# /// script\n# {block}\n# ///\n{SCRIPT}")
     assert run(tmp_path).returncode == 0

@@ -1,4 +1,5 @@
-"""The block `# /// script` in which a script lists its own dependencies, for `uv run` and the like (PEP 723)."""
+"""The block `# /// script` in which a script lists its own dependencies, for `uv run` and the like
+(PEP 723)."""
 
 from __future__ import annotations
 
@@ -19,9 +20,14 @@ class Block:
 
     @property
     def lacking(self) -> str | None:
-        """The runtime as it should stand beside MLX; None if it does already, or if there is no MLX."""
+        """The runtime as it should stand beside MLX; None if it does already, or if there is no
+        MLX."""
         mlx = [item for item in self.requirements if is_mlx(name_of(item))]
-        return requirement_beside(mlx) if mlx and PACKAGE not in map(name_of, self.requirements) else None
+        return (
+            requirement_beside(mlx)
+            if mlx and PACKAGE not in map(name_of, self.requirements)
+            else None
+        )
 
 
 def read_block(data: bytes) -> Block | None:
@@ -30,10 +36,14 @@ def read_block(data: bytes) -> Block | None:
     if block is None:
         return None
     try:
-        listed = read_toml(re.sub("^# ?", "", "\n".join(block), flags=re.MULTILINE)).get("dependencies")
+        listed = read_toml(re.sub("^# ?", "", "\n".join(block), flags=re.MULTILINE)).get(
+            "dependencies"
+        )
     except NotToml:
         listed = None
-    return Block(tuple(item for item in listed if isinstance(item, str)) if isinstance(listed, list) else ())
+    return Block(
+        tuple(item for item in listed if isinstance(item, str)) if isinstance(listed, list) else ()
+    )
 
 
 def _first_block(lines: list[str]) -> list[str] | None:

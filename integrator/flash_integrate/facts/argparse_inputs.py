@@ -1,4 +1,5 @@
-"""Where the command line comes from that a parse call reads: the user, the program's own text, or a literal list."""
+"""Where the command line comes from that a parse call reads: the user, the program's own text, or
+a literal list."""
 
 from __future__ import annotations
 
@@ -10,11 +11,17 @@ from itertools import takewhile
 from flash_integrate.facts.argparse_options import method
 from flash_integrate.syntax import Function, Scope, Statement, dotted, own_nodes, parameters, walk
 
-PARSE_METHODS = {"parse_args", "parse_known_args", "parse_intermixed_args", "parse_known_intermixed_args"}
+PARSE_METHODS = {
+    "parse_args",
+    "parse_known_args",
+    "parse_intermixed_args",
+    "parse_known_intermixed_args",
+}
 
 
 class Input(Enum):
-    """What a parse call reads: `FIXED` is a literal list, `OTHER` what a program reads itself, as a prompt does."""
+    """What a parse call reads: `FIXED` is a literal list, `OTHER` what a program reads itself, as
+    a prompt does."""
 
     USERS = auto()
     FIXED = auto()
@@ -22,9 +29,12 @@ class Input(Enum):
 
 
 class Inputs:
-    """Answers for the parse calls of a module, `found` being its statements and `functions` those at its top level."""
+    """Answers for the parse calls of a module, `found` being its statements and `functions` those
+    at its top level."""
 
-    def __init__(self, tree: ast.Module, found: list[Statement], functions: dict[str, Function]) -> None:
+    def __init__(
+        self, tree: ast.Module, found: list[Statement], functions: dict[str, Function]
+    ) -> None:
         self._functions = functions
         self._argv = {"sys.argv", *names_from("sys", "argv", walk(tree))}
         self._calls: dict[str | None, list[tuple[ast.Call, Scope]]] = {}
@@ -47,7 +57,9 @@ class Inputs:
         """Whether a list is the program's own command line, or made of it."""
         if isinstance(value, ast.Constant):
             return value.value is None
-        if dotted(value) in self._argv or (isinstance(value, ast.Call) and method(value) in PARSE_METHODS):
+        if dotted(value) in self._argv or (
+            isinstance(value, ast.Call) and method(value) in PARSE_METHODS
+        ):
             return True
         if isinstance(value, ast.Name):
             return self._names_users(value.id, scope)
@@ -74,9 +86,16 @@ class Inputs:
         if not isinstance(function, Function) or self._functions.get(function.name) is not function:
             return True
         calls = self._calls.get(function.name, [])
-        pairs = ((name, value, scope) for call, scope in calls for name, value in arguments(call, function))
+        pairs = (
+            (name, value, scope)
+            for call, scope in calls
+            for name, value in arguments(call, function)
+        )
         given = ((value, scope) for name, value, scope in pairs if name == parameter)
-        return all(isinstance(value, ast.List | ast.Tuple) or self._is_users(value, at) for value, at in given)
+        return all(
+            isinstance(value, ast.List | ast.Tuple) or self._is_users(value, at)
+            for value, at in given
+        )
 
 
 def argument(call: ast.Call, index: int, name: str) -> ast.expr | None:
@@ -86,22 +105,36 @@ def argument(call: ast.Call, index: int, name: str) -> ast.expr | None:
 
 
 def arguments(call: ast.Call, function: Function) -> Iterator[tuple[str, ast.expr]]:
-    """The (parameter, value) pairs of a call of a module-level function, as far as they can be told."""
+    """The (parameter, value) pairs of a call of a module-level function, as far as they can be
+    told."""
     parameters = [*function.args.posonlyargs, *function.args.args]
     certain = takewhile(lambda value: not isinstance(value, ast.Starred), call.args)
-    yield from ((parameter.arg, value) for parameter, value in zip(parameters, certain, strict=False))
-    yield from ((keyword.arg, keyword.value) for keyword in call.keywords if keyword.arg is not None)
+    yield from (
+        (parameter.arg, value) for parameter, value in zip(parameters, certain, strict=False)
+    )
+    yield from (
+        (keyword.arg, keyword.value) for keyword in call.keywords if keyword.arg is not None
+    )
 
 
 def names_from(module: str, name: str, nodes: list[ast.AST]) -> set[str]:
     """The names that `from module import name` binds."""
     imports = (node for node in nodes if isinstance(node, ast.ImportFrom) and node.module == module)
-    return {alias.asname or alias.name for node in imports for alias in node.names if alias.name == name}
+    return {
+        alias.asname or alias.name for node in imports for alias in node.names if alias.name == name
+    }
 
 
 def _bindings(node: ast.stmt) -> Iterator[tuple[str, ast.expr]]:
-    """The names that an assignment binds, those of `a, *b = ...` too, and what they or their list are made of."""
-    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    """The names that an assignment binds, those of `a, *b = ...` too, and what they or their list
+    are made of."""
+    targets = (
+        node.targets
+        if isinstance(node, ast.Assign)
+        else [node.target]
+        if isinstance(node, ast.AnnAssign)
+        else []
+    )
     value = node.value if isinstance(node, ast.Assign | ast.AnnAssign) else None
     for name in (part for target in targets for part in walk(target)):
         if isinstance(name, ast.Name) and value is not None:

@@ -1,4 +1,5 @@
-"""Attention written out: what a softmax makes of a product is multiplied again. No patch can route it."""
+"""Attention written out: what a softmax makes of a product is multiplied again. No patch can route
+it."""
 
 from __future__ import annotations
 
@@ -29,9 +30,12 @@ class _Variables:
         """With the line of the softmax."""
 
     def attention(self, function: ast.AST) -> Iterator[int]:
-        """The lines of the softmaxes by which a function multiplies; it is read from above to below."""
+        """The lines of the softmaxes by which a function multiplies; it is read from above to
+        below."""
         for statement in _own_statements(function):
-            for operand in (operand for node in own_nodes(statement) for operand in _operands(node)):
+            for operand in (
+                operand for node in own_nodes(statement) for operand in _operands(node)
+            ):
                 if (line := self._softmax_in(operand)) is not None:
                     yield line
             if isinstance(statement, ast.Assign | ast.AnnAssign) and statement.value is not None:
@@ -46,7 +50,8 @@ class _Variables:
                 self.scores.add(name)
 
     def _softmax_in(self, node: ast.expr) -> int | None:
-        """The line of the softmax whose weights an expression is, also masked, cast or dropped out."""
+        """The line of the softmax whose weights an expression is, also masked, cast or dropped
+        out."""
         todo = [node]
         while todo:
             part = todo.pop()
@@ -64,7 +69,10 @@ class _Variables:
         return None
 
     def _is_made_of_product(self, node: ast.expr) -> bool:
-        return any(_operands(part) or (isinstance(part, ast.Name) and part.id in self.scores) for part in walk(node))
+        return any(
+            _operands(part) or (isinstance(part, ast.Name) and part.id in self.scores)
+            for part in walk(node)
+        )
 
 
 def _own_statements(root: ast.AST) -> list[ast.stmt]:

@@ -1,4 +1,5 @@
-"""The commands that a project's packaging installs: which function of which file each one starts."""
+"""The commands that a project's packaging installs: which function of which file each one
+starts."""
 
 from __future__ import annotations
 
@@ -27,8 +28,8 @@ _ENTRY_POINT = re.compile(r"=\s*([A-Za-z_][\w.]*):([A-Za-z_]\w*)")
 
 
 def entry_points(project: Project) -> Iterator[tuple[PurePosixPath, str]]:
-    """The files of the project, and the names in them, that its manifests have installed as commands. A manifest that
-    can't be read has none: who builds the package is told."""
+    """The files of the project, and the names in them, that its manifests have installed as
+    commands. A manifest that can't be read has none: who builds the package is told."""
     folders = {folder for path in project.scans for folder in path.parents}
     for folder in sorted(folders):
         for manifest, commands in _READERS.items():
@@ -80,7 +81,9 @@ def _of_setup_py(text: str) -> str:
 def _lists(text: str) -> Iterator[str]:
     """What stands in the brackets of each list of commands."""
     end = 0
-    while (opening := _LIST.search(text, end)) is not None and (end := text.find("]", opening.end())) >= 0:
+    while (opening := _LIST.search(text, end)) is not None and (
+        end := text.find("]", opening.end())
+    ) >= 0:
         yield text[opening.end() : end]
 
 

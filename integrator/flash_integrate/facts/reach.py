@@ -1,7 +1,8 @@
-"""How a script comes to attention: through what it does itself, or through the functions and classes it imports.
+"""How a script comes to attention: through what it does itself, or through the functions and
+classes it imports.
 
-The question is asked of names, not of files: a script that takes `read_jsonl` from a module which elsewhere loads a
-model does not run attention.
+The question is asked of names, not of files: a script that takes `read_jsonl` from a module which
+elsewhere loads a model does not run attention.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ _MLX = re.compile(r"(^|_)mlx(_|$)")
 _NAMED_OTHERWISE = {"mflux", "fastmlx", "mlxim", "diffusionkit"}
 # MLX packages that hold no model.
 _NO_MODELS = {"mlx", "mlx_data", "mlx_flash_runtime", "mlx_cuda", "mlx_metal", "mlx_optimizers"}
-# What a package of models offers besides running them, by the name of a module or of what it defines.
+# What a package of models offers besides running them, by the name of a module or of what it
+# defines.
 _RUNS_NOTHING = {
     "convert", "quantize", "quantize_model", "dequantize_model", "save", "save_config", "save_model", "save_weights",
     "save_gguf", "convert_to_gguf", "upload_to_hub", "create_model_card", "get_model_path", "fetch_from_hub",
@@ -48,7 +50,8 @@ def holds_models(module: str) -> bool:
 
 @dataclass(frozen=True)
 class Definition:
-    """A function, class or variable of a module: whether it is a web application, and of what it is another name."""
+    """A function, class or variable of a module: whether it is a web application, and of what it
+    is another name."""
 
     is_application: bool = False
     alias: str | None = None
@@ -56,7 +59,8 @@ class Definition:
 
 @dataclass(frozen=True)
 class Symbols:
-    """A module's top-level definitions and the names that its imports bind. It holds no tree: those are large."""
+    """A module's top-level definitions and the names that its imports bind. It holds no tree:
+    those are large."""
 
     imported: dict[str, tuple[Import, str | None]]
     stars: list[Import]
@@ -85,7 +89,8 @@ class Symbols:
         return name in self.definitions or name in self.imported
 
     def binding(self, name: str) -> tuple[Import, str, str] | None:
-        """What an import binds of a dotted name: the import, the name that it takes, the attribute that follows."""
+        """What an import binds of a dotted name: the import, the name that it takes, the attribute
+        that follows."""
         for tail in _tails(name):
             bound = name[: len(name) - len(tail)].rstrip(".")
             if bound in self.imported:
@@ -96,7 +101,8 @@ class Symbols:
 
 
 class AttentionReach:
-    """Answers for the files of one project, which `source` gives; every definition is read at most once."""
+    """Answers for the files of one project, which `source` gives; every definition is read at most
+    once."""
 
     def __init__(self, project: Project, source: Callable[[PurePosixPath], Source]) -> None:
         self.project = project
@@ -128,7 +134,8 @@ class AttentionReach:
         return self._uses[path, name]
 
     def imports_mlx(self, path: PurePosixPath) -> bool:
-        """Whether a file imports MLX or a package for it, or another file of the project that does."""
+        """Whether a file imports MLX or a package for it, or another file of the project that
+        does."""
         if path not in self._imports_mlx:
             scans = self.project.scans
             holds = partial(_imports_mlx, scans)
@@ -144,8 +151,11 @@ class AttentionReach:
                 self._symbols[path] = None
         return self._symbols[path]
 
-    def imported_definition(self, path: PurePosixPath, used: str) -> tuple[PurePosixPath, str] | None:
-        """The file, and the name in it, from which the file `path` imports a dotted name, one import further."""
+    def imported_definition(
+        self, path: PurePosixPath, used: str
+    ) -> tuple[PurePosixPath, str] | None:
+        """The file, and the name in it, from which the file `path` imports a dotted name, one
+        import further."""
         symbols = self.symbols(path)
         binding = symbols.binding(used) if symbols is not None else None
         if binding is None:
@@ -157,13 +167,23 @@ class AttentionReach:
                 return target, wanted
         return None
 
-    def application_home(self, path: PurePosixPath, module: str, application: str) -> PurePosixPath | None:
-        """The file that makes the application which `path` names as `module:application`, re-exports seen through."""
+    def application_home(
+        self, path: PurePosixPath, module: str, application: str
+    ) -> PurePosixPath | None:
+        """The file that makes the application which `path` names as `module:application`,
+        re-exports seen through."""
         item, name, home = Import(0, module), application, None
         for _ in range(4):
             others = (target for target in self.project.resolve(item, path) if target != path)
             targets = ((target, self.symbols(target)) for target in others)
-            found = next(((target, symbols) for target, symbols in targets if symbols and symbols.binds(name)), None)
+            found = next(
+                (
+                    (target, symbols)
+                    for target, symbols in targets
+                    if symbols and symbols.binds(name)
+                ),
+                None,
+            )
             if found is None:
                 return home or self._handed_on(path, item, name)
             home, symbols = found
@@ -176,19 +196,26 @@ class AttentionReach:
         return home
 
     def _handed_on(self, path: PurePosixPath, item: Import, name: str) -> PurePosixPath | None:
-        """The module that defines a name which a package takes over from it without naming it: by `*`, say."""
+        """The module that defines a name which a package takes over from it without naming it: by
+        `*`, say."""
         for package in self.project.resolve(item, path):
             symbols = self.symbols(package)
-            inner = [*(found for found, _ in symbols.imported.values()), *symbols.stars] if symbols else []
-            for target in (target for found in inner for target in self.project.resolve(found, package)):
+            inner = (
+                [*(found for found, _ in symbols.imported.values()), *symbols.stars]
+                if symbols
+                else []
+            )
+            for target in (
+                target for found in inner for target in self.project.resolve(found, package)
+            ):
                 defines = self.symbols(target)
                 if defines is not None and name in defines.definitions:
                     return target
         return None
 
     def _first(self, start: Callable[[_Seen], _Steps]) -> str | None:
-        """The first answer of a step or of those that it leads to, in their order. Not by recursion: one definition may
-        lead to the next more often than one call may to another."""
+        """The first answer of a step or of those that it leads to, in their order. Not by
+        recursion: one definition may lead to the next more often than one call may to another."""
         seen: _Seen = set()
         stack = [start(seen)]
         while stack:
@@ -209,7 +236,8 @@ class AttentionReach:
         seen.add((path, name))
         return True
 
-    # A step yields an answer, or further steps. `way` is how the script came to the file in which the step looks.
+    # A step yields an answer, or further steps. `way` is how the script came to the file in which
+    # the step looks.
 
     def _search(self, path: PurePosixPath, name: str, way: str, seen: _Seen) -> _Steps:
         """Looks at one definition (or a whole file) and at everything that it names."""
@@ -236,18 +264,24 @@ class AttentionReach:
             if home is not None and target is not None:
                 yield self._follow(home, target, app, f"serves {home}", seen)
 
-    def _follow(self, path: PurePosixPath, symbols: Symbols, name: str, way: str, seen: _Seen) -> _Steps:
+    def _follow(
+        self, path: PurePosixPath, symbols: Symbols, name: str, way: str, seen: _Seen
+    ) -> _Steps:
         """Follows a dotted name that is used in `path` to where it is defined."""
         if not self._is_new(path, name, seen):
             return
         root = name.partition(".")[0]
         if root in symbols.definitions:
             # What an application does stands in functions that are decorated with it.
-            yield self._search(path, WHOLE if symbols.definitions[root].is_application else root, way, seen)
+            yield self._search(
+                path, WHOLE if symbols.definitions[root].is_application else root, way, seen
+            )
         elif (binding := symbols.binding(name)) is not None:
             yield self._follow_import(path, *binding, seen)
 
-    def _follow_import(self, path: PurePosixPath, item: Import, name: str, attribute: str, seen: _Seen) -> _Steps:
+    def _follow_import(
+        self, path: PurePosixPath, item: Import, name: str, attribute: str, seen: _Seen
+    ) -> _Steps:
         if not item.dots and holds_models(item.module) and not self.project.resolve(item, path):
             package, *modules = item.module.split(".")
             if _RUNS_NOTHING.isdisjoint([*modules, name]):
@@ -258,10 +292,15 @@ class AttentionReach:
             if symbols is None:
                 continue
             way = f"imports {target}"
-            if name in ("*", ""):  # everything, or the module as an object: `getattr(models, args.arch)`
+            if name in (
+                "*",
+                "",
+            ):  # everything, or the module as an object: `getattr(models, args.arch)`
                 yield self._search(target, WHOLE, way, seen)
             else:
-                yield self._follow(target, symbols, _wanted(target, item, name, attribute), way, seen)
+                yield self._follow(
+                    target, symbols, _wanted(target, item, name, attribute), way, seen
+                )
 
 
 def _imports_mlx(scans: Mapping[PurePosixPath, Scan], path: PurePosixPath) -> bool:
@@ -269,8 +308,8 @@ def _imports_mlx(scans: Mapping[PurePosixPath, Scan], path: PurePosixPath) -> bo
 
 
 def _wanted(target: PurePosixPath, item: Import, name: str, attribute: str) -> str:
-    """The name to look for in `target`: where an import takes a module or package from the one that it names, that is
-    the attribute used of it."""
+    """The name to look for in `target`: where an import takes a module or package from the one
+    that it names, that is the attribute used of it."""
     module = target.parent if target.name == "__init__.py" else target.with_suffix("")
     package = item.module.rpartition(".")[2]
     is_module = module.name == name and package in ("", module.parent.name)
@@ -278,7 +317,8 @@ def _wanted(target: PurePosixPath, item: Import, name: str, attribute: str) -> s
 
 
 def _tails(name: str) -> Iterator[str]:
-    """`a.b.c` -> "", "c", "b.c": what can follow the part that an import binds, the longest binding first."""
+    """`a.b.c` -> "", "c", "b.c": what can follow the part that an import binds, the longest
+    binding first."""
     parts = name.split(".")
     return (".".join(parts[count:]) for count in range(len(parts), 0, -1))
 
@@ -286,7 +326,9 @@ def _tails(name: str) -> Iterator[str]:
 def makes_application(node: ast.stmt) -> bool:
     """Whether a statement makes a web application: `app = FastAPI()`."""
     value = node.value if isinstance(node, ast.Assign | ast.AnnAssign) else None
-    return isinstance(value, ast.Call) and (dotted(value.func) or "").rpartition(".")[2] in _FRAMEWORKS
+    return (
+        isinstance(value, ast.Call) and (dotted(value.func) or "").rpartition(".")[2] in _FRAMEWORKS
+    )
 
 
 def _is_mlx(item: Import) -> bool:

@@ -1,7 +1,9 @@
-"""The code cells of a notebook as its JSON text writes them, and edits of their sources that keep every other byte.
+"""The code cells of a notebook as its JSON text writes them, and edits of their sources that keep
+every other byte.
 
-A notebook is never dumped again: the text is searched for the literals that hold a cell's source, and only those are
-edited. `source` may be one string or a list of strings, whose items need not be lines.
+A notebook is never dumped again: the text is searched for the literals that hold a cell's source,
+and only those are edited. `source` may be one string or a list of strings, whose items need not be
+lines.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ from flash_integrate.notebook.text import Text
 
 _DECODER = json.JSONDecoder()
 _SPACE = re.compile(r"[ \t\r\n]*")
-# What stands for one character inside a JSON string; two escapes can be the halves of one character.
+# What stands for one character inside a JSON string; two escapes can be the halves of one
+# character.
 _CHARACTER = re.compile(r"\\u[dD][89abAB]\w\w\\u[dD][c-fC-F]\w\w|\\u\w{4}|\\.|.")
 # Python converts no more digits to a number.
 _LONG_NUMBER = re.compile(r"\d{4301}")
@@ -49,7 +52,8 @@ class Edit:
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """A code cell; `number` counts the notebook's cells from 1, `literals` are the strings that make up its source."""
+    """A code cell; `number` counts the notebook's cells from 1, `literals` are the strings that
+    make up its source."""
 
     number: int
     text: Text
@@ -65,7 +69,8 @@ class Cell:
         return _LINE.findall(self.source)
 
     def text_line(self, index: int) -> int:
-        """The line of the notebook's text (from 1) on which the cell's line `index` (from 0) starts."""
+        """The line of the notebook's text (from 1) on which the cell's line `index` (from 0)
+        starts."""
         offset = self._line_offsets[index] if index < len(self._line_offsets) else 0
         at = bisect_right(self._literal_offsets, offset) - 1
         return self.text.line_of(self.literals[at].start if self.literals else 0)
@@ -73,7 +78,8 @@ class Cell:
     def insert(self, index: int, code: str) -> Edit:
         """The edit that puts lines below the first `index` lines, of which there is at least one.
 
-        In a list of lines they become items, set off like the list's own; elsewhere they are written into the literal.
+        In a list of lines they become items, set off like the list's own; elsewhere they are
+        written into the literal.
         """
         above = "".join(self.lines[:index])
         newline = "\r\n" if "\r\n" in self.source else "\n"
@@ -81,7 +87,9 @@ class Cell:
         if not above.endswith(("\r", "\n")):
             code = newline + code.removesuffix(newline)
         starts = zip(self.literals, self._literal_offsets, strict=True)
-        literal, start = next((item, at) for item, at in starts if at + len(item.decoded) >= len(above))
+        literal, start = next(
+            (item, at) for item, at in starts if at + len(item.decoded) >= len(above)
+        )
         if not self.is_list or start + len(literal.decoded) > len(above):
             position = self._positions(literal)[len(above) - start]
             return Edit(position, position, json.dumps(code)[1:-1])
@@ -106,10 +114,13 @@ class Cell:
         return self._remove_characters(gone)
 
     def _remove_characters(self, gone: set[int]) -> list[Edit]:
-        """Items that lose every character go with the separator before them; the others lose the characters alone."""
+        """Items that lose every character go with the separator before them; the others lose the
+        characters alone."""
         dropped: set[int] = set()
         edits: list[Edit] = []
-        for index, (literal, start) in enumerate(zip(self.literals, self._literal_offsets, strict=True)):
+        for index, (literal, start) in enumerate(
+            zip(self.literals, self._literal_offsets, strict=True)
+        ):
             mine = [offset for offset in range(len(literal.decoded)) if start + offset in gone]
             if self.is_list and mine and len(mine) == len(literal.decoded):
                 dropped.add(index)
@@ -179,11 +190,15 @@ class Notebook:
         except json.JSONDecodeError as error:
             raise UnreadableSource(f"not a notebook: {error.msg}", line=error.lineno) from error
         except RecursionError as error:
-            raise UnreadableSource("not a notebook: nested too deeply to be parsed", line=1) from error
+            raise UnreadableSource(
+                "not a notebook: nested too deeply to be parsed", line=1
+            ) from error
         except ValueError as error:
             long = _LONG_NUMBER.search(self.text)
             line = self.lined.line_of(long.start() if long else 0)
-            raise UnreadableSource("not a notebook: a number has too many digits", line=line) from error
+            raise UnreadableSource(
+                "not a notebook: a number has too many digits", line=line
+            ) from error
         if not isinstance(root.decoded, dict) or not isinstance(root.decoded.get("nbformat"), int):
             raise UnreadableSource("not a notebook: it states no nbformat", line=1)
         return root
@@ -229,9 +244,15 @@ class Notebook:
         source = _members(self.text, cell).get("source")
         is_list = source is not None and isinstance(source.decoded, list)
         literals = _items(self.text, source) if source is not None and is_list else [source]
-        strings = [literal for literal in literals if literal is not None and isinstance(literal.decoded, str)]
+        strings = [
+            literal
+            for literal in literals
+            if literal is not None and isinstance(literal.decoded, str)
+        ]
         if len(strings) < len(literals):
-            raise UnreadableSource(f"cell {number} has no source", line=self.lined.line_of(cell.start))
+            raise UnreadableSource(
+                f"cell {number} has no source", line=self.lined.line_of(cell.start)
+            )
         return Cell(number, self.lined, strings, is_list)
 
     def edited(self, edits: Iterable[Edit]) -> bytes:

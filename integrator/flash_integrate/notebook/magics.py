@@ -1,4 +1,5 @@
-"""The cells of a notebook as Python alone: what only IPython understands becomes `pass`, on the same line."""
+"""The cells of a notebook as Python alone: what only IPython understands becomes `pass`, on the
+same line."""
 
 from __future__ import annotations
 
@@ -14,21 +15,25 @@ _CELL_MAGIC = re.compile(r"\s*%%(\S+)")
 _PYTHON_CELLS = {"time", "capture"}
 # `%magic`, `!command`, `?help`, `name = %magic`, `name = !command`, `help?`
 _MAGIC = re.compile(r"\s*[%!?]|[^#=]*=\s*[%!]|.*\?\s*$")
-# Magics that IPython also takes without their `%`, where the line is no Python: `pip install mlx-lm`.
+# Magics that IPython also takes without their `%`, where the line is no Python: `pip install
+# mlx-lm`.
 _AUTOMAGIC = re.compile(
     r"\s*(pip|conda|mamba|micromamba|uv|cd|ls|ll|pwd|cat|cp|mv|mkdir|rmdir|rm|man|env|load_ext|reload_ext|matplotlib"
     r"|autoreload|run|time|timeit|who|whos|precision|history)(\s|$)"
 )
 # IPython itself takes no more in a cell.
 _MOST_MAGICS = 500
-# Above the code when it is parsed alone: a cell has no coding cookie, whatever its first two lines look like.
+# Above the code when it is parsed alone: a cell has no coding cookie, whatever its first two lines
+# look like.
 _NO_COOKIE = ["", ""]
 
 
 def as_python(lines: Sequence[str]) -> list[str]:
-    """The lines of a cell without their endings, fit for `ast`; all blank for a cell that is not Python (`%%bash`).
+    """The lines of a cell without their endings, fit for `ast`; all blank for a cell that is not
+    Python (`%%bash`).
 
-    Whether a line is a magic is only asked where Python stumbles: `% b` may also continue the line above.
+    Whether a line is a magic is only asked where Python stumbles: `% b` may also continue the line
+    above.
 
     Raises:
         UnreadableSource: the cell is neither Python nor magics; the line counts from 1 in the cell.
@@ -44,7 +49,9 @@ def as_python(lines: Sequence[str]) -> list[str]:
         index = _stumbles_at(result)
         if index is None:
             return result
-        if index >= len(result) or not (_MAGIC.match(result[index]) or _AUTOMAGIC.match(result[index])):
+        if index >= len(result) or not (
+            _MAGIC.match(result[index]) or _AUTOMAGIC.match(result[index])
+        ):
             _check(result)
             return result
         _blank(result, index)
@@ -52,7 +59,8 @@ def as_python(lines: Sequence[str]) -> list[str]:
 
 
 def _stumbles_at(lines: list[str]) -> int | None:
-    """The line (from 0) at which Python finds that the lines are none of its own; None if they are."""
+    """The line (from 0) at which Python finds that the lines are none of its own; None if they
+    are."""
     try:
         parse("\n".join([*lines, ""]))
     except SyntaxError as error:
@@ -71,11 +79,14 @@ def _check(lines: list[str]) -> None:
     try:
         _ = Source(Path(), "\n".join([*_NO_COOKIE, *lines, ""]).encode(errors="replace")).tree
     except UnreadableSource as error:
-        raise UnreadableSource(str(error), line=max((error.line or 1) - len(_NO_COOKIE), 1)) from error
+        raise UnreadableSource(
+            str(error), line=max((error.line or 1) - len(_NO_COOKIE), 1)
+        ) from error
 
 
 def _blank(lines: list[str], index: int) -> None:
-    """Puts `pass` in the place of a magic, and nothing in the place of the lines on which it goes on."""
+    """Puts `pass` in the place of a magic, and nothing in the place of the lines on which it goes
+    on."""
     while lines[index].endswith("\\") and index + 1 < len(lines):
         lines[index + 1], lines[index] = lines[index] + lines[index + 1], ""
         index += 1

@@ -20,7 +20,8 @@ class Text:
         return bisect_right(self._line_starts, position)
 
     def lines_begun(self, start: int, end: int) -> set[int]:
-        """The lines that begin inside a piece of the text: those that it has more than it would have without."""
+        """The lines that begin inside a piece of the text: those that it has more than it would
+        have without."""
         return set(range(self.line_of(start) + 1, self.line_of(end) + 1))
 
     @cached_property
