@@ -234,16 +234,14 @@ def _attention() -> Finding:
     from ..planning.machine import current_device
     from ..problem import Call, Problem
     from ..routes import reference
+    from .bench.inputs import make_inputs
 
-    q, k, v = (
-        mx.random.normal((1, heads, 160, 64), key=mx.random.key(heads)) for heads in (4, 2, 2)
-    )
-    problem = Problem.of(q, k, v, "causal")
-    assert problem is not None
-    call = Call(problem, q, k, v, 0.125)
+    problem = Problem(1, 4, 2, 160, 160, 64, 64, mask="causal")
     names = []
     try:
         device = current_device()
+        inputs = make_inputs(problem)
+        call = Call(problem, inputs.q, inputs.k, inputs.v, inputs.scale)
         expected = reference.run(call, device)
         for route, block_size in candidates(problem, device):
             error = abs(mx.abs(route.run(call, device, block_size) - expected).max().item())
