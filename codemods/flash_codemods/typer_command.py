@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from flash_codemods._command_flags import edit_commands, optional_int
 from flash_integrate.codemod import Edit, Refusal
-from flash_integrate.facts.commands import Command, is_used_as_function, name_in, refusal_of_options, runs_the_model
+from flash_integrate.facts.commands import Command, name_in, refusal_of_options, runs_the_model, used_as_functions
 from flash_integrate.facts.file_facts import FileFacts
 from flash_integrate.snippets import typer_parameters
 
@@ -29,10 +29,11 @@ def match(facts: FileFacts) -> list[Command] | Refusal | None:
         return None
     if name_in(facts, {"typer"}, "Option") is None:
         return Refusal("typer.Option has no name in this file")
+    called = [] if "Annotated" in facts.names_imported else used_as_functions(facts, commands)
     for command in commands:
         if reason := refusal_of_options(facts, command):
             return Refusal(reason, command.statement.line)
-        if "Annotated" not in facts.names_imported and is_used_as_function(facts, command):
+        if command in called:
             return Refusal(f"{command.node.name} is also called as a function", command.statement.line)
     return commands
 

@@ -140,7 +140,9 @@ def main(context: click.Context, /, paths: tuple[Path, ...], **options: Any) -> 
     gc.disable()  # syntax trees are no cyclic garbage, and walking them again and again takes a third of a run's time
     refuse_clashes(context, stdin=STDIN in paths)
     try:
-        from flash_integrate.command import start  # here, so that Ctrl-C is quiet also while it loads
+        from flash_integrate.command import (
+            start,  # here, so that Ctrl-C is quiet also while it loads
+        )
 
         sys.exit(start(list(paths), Options(**options)))
     except KeyboardInterrupt:

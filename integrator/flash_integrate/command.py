@@ -15,7 +15,7 @@ from rich.console import Console
 from flash_integrate.apply import remove_leftovers, write
 from flash_integrate.committed import uncommitted
 from flash_integrate.config import Config, ConfigError, check_patterns, load_for, merge
-from flash_integrate.errors import FileError
+from flash_integrate.errors import FileError, own_error
 from flash_integrate.files import SOURCE_LIMIT
 from flash_integrate.options import STDIN, Options
 from flash_integrate.plan import Status
@@ -53,6 +53,10 @@ def start(paths: list[Path], options: Options) -> int:
         return _filter_stdin(paths, options) if STDIN in paths else _run(paths, options)
     except (FileError, ConfigError) as error:
         raise _Failure(str(error)) from error
+    except (click.ClickException, OSError):  # of a pipe that nobody reads, click takes care
+        raise
+    except Exception as error:
+        raise _Failure(str(own_error(error))) from error
 
 
 def _run(paths: list[Path], options: Options) -> int:

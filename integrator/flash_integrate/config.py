@@ -13,12 +13,12 @@ from typing import Any
 import pathspec
 
 from flash_integrate.codemod import name_of, registry
-from flash_integrate.discover import checkout_of, leads_out
+from flash_integrate.discover import MOST_WILDCARDS, checkout_of, leads_out, slow_pattern
 from flash_integrate.errors import FileError
 from flash_integrate.files import SETTINGS_LIMIT, read_if_there
 from flash_integrate.notebook import rewriting as notebook
 from flash_integrate.quoting import quoted
-from flash_integrate.toml import tomllib
+from flash_integrate.toml import read_toml
 
 TABLE = "[tool.flash-integrate]"
 KEYS = ("include", "exclude", "only", "skip")
@@ -127,6 +127,8 @@ def check_patterns(where: str, patterns: Iterable[str]) -> None:
         ConfigError: one is not; `where` says in the message where it stands.
     """
     for pattern in patterns:
+        if slow_pattern([pattern]) is not None:
+            raise ConfigError(f"{where}: {pattern!r} has more than {MOST_WILDCARDS} wildcards")
         try:
             pathspec.GitIgnoreSpec.from_lines([pattern])
         except ValueError as error:
@@ -148,7 +150,7 @@ def _pyprojects(path: Path) -> Iterator[Path]:
 def _read_table(file: Path) -> dict[str, Any] | None:
     try:
         data = read_if_there(file, checkout_of(file.parent) or file.parent, SETTINGS_LIMIT)
-        document = tomllib.loads("" if data is None else data.decode())
+        document = read_toml("" if data is None else data.decode())
     except FileError as error:
         raise ConfigError(f"{quoted(file)}: {error}") from error
     except ValueError as error:  # not UTF-8, or not TOML

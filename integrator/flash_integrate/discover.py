@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -12,6 +13,8 @@ import pathspec
 from flash_integrate import files
 from flash_integrate.errors import FileError
 
+# A pattern with more of them may take for ever to be matched, see `slow_pattern`.
+MOST_WILDCARDS = 4
 SUFFIXES = {".py", ".ipynb"}
 # A script that is named may have no suffix at all.
 NAMED_SUFFIXES = SUFFIXES | {"", ".pyw"}
@@ -124,29 +127,31 @@ def _below(folder: Path, base: Path, excluded: _Ignore) -> Iterator[Found]:
     yield from _walk(folder, base, [*ignores, excluded])
 
 
-def _walk(folder: Path, base: Path, ignores: list[_Ignore]) -> Iterator[Found]:
-    try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError as error:
-        yield Found(base, folder, error.strerror or str(error))
-        return
-    try:
-        ignores = ignores + _read_ignore(folder, base)
-    except FileError as error:
-        yield Found(base, folder / IGNORE_FILE, str(error))
-    for entry in entries:
-        path, is_folder = folder / entry.name, entry.is_dir(follow_symlinks=False)
-        # Neither a link nor a pipe, which one could wait for forever.
-        if not (is_folder or (path.suffix in SUFFIXES and entry.is_file(follow_symlinks=False))):
+def _walk(top: Path, base: Path, ignores: list[_Ignore]) -> Iterator[Found]:
+    todo = [(top, True, ignores)]  # not by recursion: folders may nest deeper than calls
+    while todo:
+        folder, is_folder, ignores = todo.pop()
+        if not is_folder:
+            yield Found(base, folder)
             continue
-        if is_folder and (entry.name in SKIPPED_FOLDERS or os.path.exists(path / "pyvenv.cfg")):
+        try:
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name, reverse=True)
+        except OSError as error:
+            yield Found(base, folder, error.strerror or str(error))
             continue
-        if _ignored(path, is_folder, ignores):
-            continue
-        if is_folder:
-            yield from _walk(path, base, ignores)
-        else:
-            yield Found(base, path)
+        try:
+            ignores = ignores + _read_ignore(folder, base)
+        except FileError as error:
+            yield Found(base, folder / IGNORE_FILE, str(error))
+        for entry in entries:
+            path, is_folder = folder / entry.name, entry.is_dir(follow_symlinks=False)
+            # Neither a link nor a pipe, which one could wait for forever.
+            if not (is_folder or (path.suffix in SUFFIXES and entry.is_file(follow_symlinks=False))):
+                continue
+            if is_folder and (entry.name in SKIPPED_FOLDERS or os.path.exists(path / "pyvenv.cfg")):
+                continue
+            if not _ignored(path, is_folder, ignores):
+                todo.append((path, is_folder, ignores))
 
 
 def _ignored(path: Path, is_folder: bool, ignores: list[_Ignore]) -> bool:
@@ -171,4 +176,16 @@ def _read_ignore(folder: Path, base: Path) -> list[_Ignore]:
     data = files.read_if_there(folder / IGNORE_FILE, base, files.IGNORE_LIMIT)
     if data is None:
         return []
-    return [_Ignore(folder, pathspec.GitIgnoreSpec.from_lines(data.decode(errors="replace").splitlines()))]
+    lines = data.decode(errors="replace").splitlines()
+    if (number := slow_pattern(lines)) is not None:
+        raise FileError(f"line {number}: a pattern with more than {MOST_WILDCARDS} wildcards", number)
+    return [_Ignore(folder, pathspec.GitIgnoreSpec.from_lines(lines))]
+
+
+def slow_pattern(patterns: Iterable[str]) -> int | None:
+    """The number (from 1) of the first pattern that may take for ever to be matched: the time grows with the length of
+    a name to the power of the pattern's wildcards."""
+    for number, pattern in enumerate(patterns, start=1):
+        if not pattern.startswith("#") and len(re.findall(r"\*+", pattern)) > MOST_WILDCARDS:
+            return number
+    return None

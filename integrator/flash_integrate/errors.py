@@ -38,20 +38,20 @@ def own_errors() -> Iterator[None]:
         yield
     except FileError:
         raise
-    except OSError as error:
-        raise FileError(error.strerror or str(error)) from error
-    except UnicodeError as error:
-        raise FileError(f"its text does not fit its encoding: {error}") from error
-    except RecursionError as error:
-        raise FileError("nested too deeply to be looked at") from error
-    except MemoryError as error:
-        raise FileError("takes more memory than there is") from error
     except Exception as error:
-        raise _own_error(error) from error
+        raise own_error(error) from error
 
 
-def _own_error(error: Exception) -> FileError:
-    """The report of such an error, with the line of the tool that raised it."""
+def own_error(error: Exception) -> FileError:
+    """The report of such an error; where it is this tool's own fault, with the line of the tool that raised it."""
+    if isinstance(error, OSError):
+        return FileError(error.strerror or str(error))
+    if isinstance(error, UnicodeError):
+        return FileError(f"its text does not fit its encoding: {error}")
+    if isinstance(error, RecursionError):
+        return FileError("nested too deeply for this tool")
+    if isinstance(error, MemoryError):
+        return FileError("takes more memory than there is")
     frame = traceback.extract_tb(error.__traceback__)[-1]
     said = f"{type(error).__name__}: {error}".splitlines()[0][:100]
     return FileError(

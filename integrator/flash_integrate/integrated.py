@@ -8,7 +8,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from flash_integrate.errors import CannotRemove
-from flash_integrate.forms import flag_parameters, flag_value, is_call, is_inserted, is_option, is_runtime_import
+from flash_integrate.forms import (
+    flag_parameters,
+    flag_value,
+    is_call,
+    is_inserted,
+    is_option,
+    is_runtime_import,
+)
 from flash_integrate.marker import skip_marker_line
 from flash_integrate.signature import Position, Signature
 from flash_integrate.snippets import BLOCK_SIZE_TYPE, ENABLE, FLAG_NAMES

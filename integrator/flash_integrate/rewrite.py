@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ import libcst as cst
 
 from flash_integrate.codemod import Edit, Insertion, Splice
 from flash_integrate.errors import UnreadableSource, UnsafeRewrite
+from flash_integrate.limits import check_limits
 from flash_integrate.source import Source, split_lines
 from flash_integrate.syntax import Place
 
@@ -30,8 +32,9 @@ def rewrite(source: Source, edits: Iterable[Edit]) -> bytes:
 
     Raises:
         UnreadableSource: LibCST can't parse the file.
-        UnsafeRewrite: LibCST does not print the file's lines back one for one.
+        UnsafeRewrite: the file is more than LibCST can take, or it does not print the file's lines back one for one.
     """
+    check_limits(source)
     edits = list(edits)
     source = _splice(source, [edit for edit in edits if isinstance(edit, Splice)])
     module = _parse(source)
@@ -95,10 +98,13 @@ def _edit_suite(
 ) -> list[cst.BaseStatement]:
     """A suite with its edits made. Small statements that share a line count one each, as they do for `ast`."""
     result: list[cst.BaseStatement] = []
+    waiting = deque(sorted(edits, key=lambda edit: edit.steps[0][1]))
     first = 0
     for statement in suite or [cst.SimpleStatementLine([])]:
         count = len(statement.body) if isinstance(statement, cst.SimpleStatementLine) else 1
-        mine = [edit for edit in edits if first <= edit.steps[0][1] < first + max(count, 1)]
+        mine = []
+        while waiting and waiting[0].steps[0][1] < first + max(count, 1):
+            mine.append(waiting.popleft())
         here = [edit.insertion for edit in mine if len(edit.steps) == 1]
         deeper = [edit.next() for edit in mine if len(edit.steps) > 1]
         for insertion in here:

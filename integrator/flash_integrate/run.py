@@ -136,10 +136,14 @@ def explain_files(paths: list[Path], exclude: Iterable[str], config: Config) -> 
         run.scan(found, look_further=True)
     for found in files:
         outcome = run.outcome(found)
-        if outcome.reason == NO_MLX or outcome.status is Status.FAILED:
-            yield f"{quoted(found.name)}: {outcome.status.value}: {outcome.reason}"
-        else:
-            yield from explain(run.workspaces[found.base].facts(found.name))
+        try:
+            if outcome.reason != NO_MLX and outcome.status is not Status.FAILED:
+                with own_errors():
+                    yield "\n".join(explain(run.workspaces[found.base].facts(found.name)))
+                continue
+        except FileError as error:
+            outcome = _failed(found, error)
+        yield f"{quoted(found.name)}: {outcome.status.value}: {outcome.reason}"
 
 
 class _Run:
@@ -156,7 +160,8 @@ class _Run:
             self.workspaces[found.base] = Workspace(Project(found.base, {}, look_further), self.config.wants)
         workspace = self.workspaces[found.base]
         try:
-            workspace.project.scans[found.name] = _scan(found)
+            with own_errors():
+                workspace.project.scans[found.name] = _scan(found)
         except FileError as error:
             self.failed[found.path] = _failed(found, error)
         else:
@@ -218,10 +223,10 @@ def revert(paths: list[Path], exclude: Iterable[str], progress: Progress) -> lis
 
 
 def _integrate_file(found: Found, workspace: Workspace) -> Outcome:
-    if not workspace.project.concerns(found.name):
-        return Outcome(found.base, found.name, Status.SKIPPED, NO_MLX)
     try:
         with own_errors():
+            if not workspace.project.concerns(found.name):
+                return Outcome(found.base, found.name, Status.SKIPPED, NO_MLX)
             return _planned(found, workspace)
     except FileError as error:
         return _failed(found, error)

@@ -37,7 +37,7 @@ class Signature:
     def of(cls, node: Function, lines: Sequence[str]) -> Signature:
         """The signature of a function of a file with these lines, which have their endings."""
         found = cls(lines)
-        rest = (line.rstrip("\r\n") + "\n" for line in lines[node.lineno - 1 :])
+        rest = (lines[number].rstrip("\r\n") + "\n" for number in range(node.lineno - 1, len(lines)))
         depth = 0
         brackets = 0  # those of type parameters, before the parentheses
         is_new = True

@@ -10,10 +10,25 @@ import pytest
 from conftest import commit_all, git
 
 from flash_integrate.errors import FileError
-from flash_integrate.extras.dependency import Manifest, added, find_manifests, lock_commands, removed, suggestion
-from flash_integrate.extras.pyproject_toml import add_to_pyproject, pyproject_lists_mlx, remove_from_pyproject
+from flash_integrate.extras.dependency import (
+    Manifest,
+    added,
+    find_manifests,
+    lock_commands,
+    removed,
+    suggestion,
+)
+from flash_integrate.extras.pyproject_toml import (
+    add_to_pyproject,
+    pyproject_lists_mlx,
+    remove_from_pyproject,
+)
 from flash_integrate.extras.requirement import CannotAdd, is_mlx, marker_of, name_of
-from flash_integrate.extras.requirements_txt import add_to_requirements, remove_from_requirements, requirements_list_mlx
+from flash_integrate.extras.requirements_txt import (
+    add_to_requirements,
+    remove_from_requirements,
+    requirements_list_mlx,
+)
 
 
 def pair(marked: str) -> tuple[bytes, bytes]:

@@ -59,7 +59,7 @@ def test_a_file_in_no_encoding_of_text_is_none(encoding: str, tmp_path: Path) ->
     ("error", "said"),
     [
         (MemoryError(), "takes more memory than there is"),
-        (RecursionError("maximum recursion depth exceeded"), "nested too deeply to be looked at"),
+        (RecursionError("maximum recursion depth exceeded"), "nested too deeply for this tool"),
         (OSError(5, "Input/output error"), "Input/output error"),
     ],
     ids=lambda value: type(value).__name__,

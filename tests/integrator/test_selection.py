@@ -10,7 +10,18 @@ from pathlib import Path
 
 import pytest
 from conftest import Run, commit_all, git
-from reviewing import CALL, FILLER, FLAGS, IMPORT, SPREAD, TWO_PARSERS, hunks_at, only, reviewed, scanned
+from reviewing import (
+    CALL,
+    FILLER,
+    FLAGS,
+    IMPORT,
+    SPREAD,
+    TWO_PARSERS,
+    hunks_at,
+    only,
+    reviewed,
+    scanned,
+)
 
 from flash_integrate.diff import unified_diff
 from flash_integrate.errors import UnsafeRewrite

@@ -9,9 +9,17 @@ from pathlib import Path, PurePosixPath
 from flash_integrate import files
 from flash_integrate.diff import file_diff, unified_diff
 from flash_integrate.errors import FileError
-from flash_integrate.extras.pyproject_toml import add_to_pyproject, pyproject_lists_mlx, remove_from_pyproject
+from flash_integrate.extras.pyproject_toml import (
+    add_to_pyproject,
+    pyproject_lists_mlx,
+    remove_from_pyproject,
+)
 from flash_integrate.extras.requirement import PACKAGE, CannotAdd
-from flash_integrate.extras.requirements_txt import add_to_requirements, remove_from_requirements, requirements_list_mlx
+from flash_integrate.extras.requirements_txt import (
+    add_to_requirements,
+    remove_from_requirements,
+    requirements_list_mlx,
+)
 from flash_integrate.quoting import quoted
 from flash_integrate.source import split_lines
 
@@ -155,11 +163,11 @@ def _more_lines(shorter: list[bytes], longer: list[bytes]) -> frozenset[int] | N
 
     A last line may gain or lose its newline.
     """
-    rest = list(shorter)
+    rest = shorter[::-1]
     numbers = set()
     for number, line in enumerate(longer, start=1):
-        if rest and (line == rest[0] or (len(rest) == 1 and line.rstrip(b"\r\n") == rest[0].rstrip(b"\r\n"))):
-            rest.pop(0)
+        if rest and (line == rest[-1] or (len(rest) == 1 and line.rstrip(b"\r\n") == rest[0].rstrip(b"\r\n"))):
+            rest.pop()
         else:
             numbers.add(number)
     return None if rest else frozenset(numbers)

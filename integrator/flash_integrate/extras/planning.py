@@ -10,10 +10,25 @@ from pathlib import Path, PurePosixPath
 
 from flash_integrate import apply, files
 from flash_integrate.errors import FileError
-from flash_integrate.extras.dependency import ManifestEdit, added, find_manifests, lock_commands, removed, suggestion
+from flash_integrate.extras.dependency import (
+    ManifestEdit,
+    added,
+    find_manifests,
+    lock_commands,
+    removed,
+    suggestion,
+)
 from flash_integrate.extras.requirement import PACKAGE, CannotAdd
 from flash_integrate.extras.script_metadata import Block, read_block
-from flash_integrate.extras.vendor import COPY, Change, VendorPlan, apply_plan, needed_by, plan_removal, plan_vendor
+from flash_integrate.extras.vendor import (
+    COPY,
+    Change,
+    VendorPlan,
+    apply_plan,
+    needed_by,
+    plan_removal,
+    plan_vendor,
+)
 from flash_integrate.plan import Status
 from flash_integrate.quoting import quoted
 from flash_integrate.run import Outcome

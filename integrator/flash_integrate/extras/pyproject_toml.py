@@ -14,10 +14,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from flash_integrate.errors import CannotRemove, UnreadableSource
-from flash_integrate.extras.requirement import PACKAGE, CannotAdd, is_mlx, name_of, requirement_beside
+from flash_integrate.extras.requirement import (
+    PACKAGE,
+    CannotAdd,
+    is_mlx,
+    name_of,
+    requirement_beside,
+)
 from flash_integrate.extras.requirements_txt import insert_line, remove_lines
 from flash_integrate.source import split_lines
-from flash_integrate.toml import tomllib
+from flash_integrate.toml import read_toml
 
 Keys = tuple[str, ...]
 """The way to a table or an array: `("project", "dependencies")`."""
@@ -77,7 +83,7 @@ def remove_from_pyproject(data: bytes) -> bytes:
 
 def _parse(data: bytes) -> dict[str, Any]:
     try:
-        return tomllib.loads(data.decode())
+        return read_toml(data.decode())
     except ValueError as error:  # not UTF-8, or not TOML
         raise UnreadableSource(f"not valid TOML: {error}") from error
 
@@ -197,7 +203,7 @@ def _quoted(value: str, quote: str) -> str:
 
 
 def _unquoted(literal: str) -> str:
-    return str(tomllib.loads(f"value = {literal}")["value"])
+    return str(read_toml(f"value = {literal}")["value"])
 
 
 # Poetry's table

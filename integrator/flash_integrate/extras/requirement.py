@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from urllib.parse import urlsplit
 
 from flash_integrate.errors import FileError
 
 PACKAGE = "mlx-flash-runtime"
 
 _NAME = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:$|[\[(<>=!~;@,#])")
-_URL = re.compile(
-    r"\s*(?:-e\s+|--editable[ =])?(?:git\+)?(?:https?|ssh|file)://\S*?([^/\s]+?)(?:\.git)?(?:[@#]\S*)?(?:\s|$)"
-)
+_URL = re.compile(r"\s*(?:-e\s+|--editable[ =])?(?:git\+)?((?:https?|ssh|file)://\S+)")
 
 
 class CannotAdd(FileError):
@@ -21,8 +20,18 @@ class CannotAdd(FileError):
 
 def name_of(requirement: str) -> str | None:
     """The normalized name of what a requirement asks for, of a bare URL its repository's; None for any other text."""
-    match = _NAME.match(requirement) or _URL.match(requirement)
-    return re.sub(r"[-_.]+", "-", match.group(1)).lower() if match else None
+    name = match.group(1) if (match := _NAME.match(requirement)) else _name_in_url(requirement)
+    return re.sub(r"[-_.]+", "-", name).lower() if name else None
+
+
+def _name_in_url(requirement: str) -> str:
+    """The last part of a bare URL's path, without the revision behind it; nothing of any other text."""
+    match = _URL.match(requirement)
+    try:
+        path = urlsplit(match.group(1)).path if match else ""
+    except ValueError:  # it is no URL
+        return ""
+    return path.partition("@")[0].rpartition("/")[2].removesuffix(".git")
 
 
 def is_mlx(name: str | None) -> bool:

@@ -9,12 +9,20 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TypeGuard
 
+from flash_integrate.errors import UnreadableSource
 from flash_integrate.facts.argparse_bindings import parses_known, target, unwrap
 from flash_integrate.facts.argparse_inputs import PARSE_METHODS, Input, Inputs, argument, arguments
 from flash_integrate.facts.argparse_options import READ_ONLY_BUILTINS, AddedBy, Options, method
-from flash_integrate.facts.argparse_parsers import Constructor, Lookup, Parser, ParserReader, names_in_argparse
+from flash_integrate.facts.argparse_parsers import (
+    Constructor,
+    Lookup,
+    Parser,
+    ParserReader,
+    names_in_argparse,
+)
 from flash_integrate.syntax import Function, Statement, dotted, is_docstring, own_nodes, walk
 
+_MOST_NAMESPACES = 200
 _Found = tuple[Statement, str, bool, "str | None"]
 """The statement, target, escape and entry of a namespace."""
 
@@ -122,6 +130,8 @@ class _NamespaceReader:
                 for call in own_nodes(statement.node):
                     if isinstance(call, ast.Call):
                         self._classify(statement, call)
+                if len(self.facts.namespaces) > _MOST_NAMESPACES:  # each is looked for in the whole file
+                    raise UnreadableSource(f"parses arguments in more than {_MOST_NAMESPACES} places", statement.line)
             if len(self.facts.returned) == before:
                 break
 

@@ -90,10 +90,14 @@ class Adding:
             for name, value in assignments(part):
                 self._learn(name, value)
         found = Options()
+        computed: list[ast.Call] = []
         certain = isinstance(node, ast.Expr | ast.Assign | ast.AnnAssign | ast.Return)
         for call in (part for part in walk(node) if isinstance(part, ast.Call)):
             if self._adds_one(call):
-                found.update(_option_of(call) or _computed_options(call, node), certain=certain)
+                if (option := _option_of(call)) is None:
+                    computed.append(call)
+                else:
+                    found.update(option, certain=certain)
             elif (own := self._own_method(call)) is not None:
                 found.update(own, certain=certain)
             elif self._is_given(call):
@@ -101,6 +105,8 @@ class Adding:
                 found.update(Options(has_unknown=True) if added is None else added, certain=certain)
                 for own in self.methods.values():  # which of them the function calls is not looked for
                     found.update(own, certain=False)
+        if computed:
+            found.update(_computed_options(computed, node), certain=certain)
         return found
 
     def adds_in(self, node: ast.stmt) -> bool:
@@ -173,13 +179,30 @@ def _dest(option: str) -> str:
     return option.lstrip("-").replace("-", "_")
 
 
-def _computed_options(call: ast.Call, within: ast.stmt) -> Options:
-    """What `parser.add_argument(f"--{name}")` may define: strings of the innermost loop around it name the options."""
-    loops = [node for node in walk(within) if isinstance(node, ast.For) and any(call is part for part in walk(node))]
-    sources = [loops[-1].iter] if loops else call.args
-    texts = (_string(part) or "" for source in sources for part in walk(source))
+def _computed_options(calls: Iterable[ast.Call], within: ast.stmt) -> Options:
+    """What calls such as `parser.add_argument(f"--{name}")` may define: strings of the innermost loop around each name
+    the options."""
+    loops = _innermost_loops(within)
+    sources: dict[int, ast.expr] = {}
+    for call in calls:
+        loop = loops.get(id(call))
+        sources |= {id(source): source for source in ([loop.iter] if loop is not None else call.args)}
+    texts = (_string(part) or "" for source in sources.values() for part in walk(source))
     named = {f"--{text.lstrip('-')}" for text in texts if text.strip("-") and " " not in text}
     return Options(named, dests={_dest(option) for option in named}, has_unknown=True)
+
+
+def _innermost_loops(within: ast.stmt) -> dict[int, ast.For]:
+    """For each call that stands in a loop, by its `id`, the innermost one."""
+    found: dict[int, ast.For] = {}
+    todo: list[tuple[ast.AST, ast.For | None]] = [(within, None)]
+    while todo:
+        node, loop = todo.pop()
+        loop = node if isinstance(node, ast.For) else loop
+        if isinstance(node, ast.Call) and loop is not None:
+            found[id(node)] = loop
+        todo += [(child, loop) for child in ast.iter_child_nodes(node)]
+    return found
 
 
 def _string(node: ast.AST) -> str | None:

@@ -9,6 +9,7 @@ from functools import cached_property, partial
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
+from flash_integrate.errors import UnreadableSource
 from flash_integrate.facts.argparse_inputs import PARSE_METHODS, names_from
 from flash_integrate.facts.argparse_options import (
     Adders,
@@ -25,6 +26,7 @@ from flash_integrate.syntax import Function, Scope, Statement, dotted, walk
 if TYPE_CHECKING:
     from flash_integrate.facts.argparse_namespaces import ArgparseFacts
 
+MOST_PARSERS = 50
 INTERNALS = {"_actions", "_action_groups", "_option_string_actions", "_group_actions"}
 
 Lookup = Callable[[str], "tuple[ArgparseFacts, str] | None"]
@@ -82,6 +84,8 @@ class ParserReader:
         self._bindings: dict[tuple[int, str], list[_Binding]] = {}
         self._find_subclasses()
         self._find_parsers()
+        if len(self.parsers) > MOST_PARSERS:  # each is looked for in the whole file
+            raise UnreadableSource(f"builds more than {MOST_PARSERS} parsers", self.parsers[-1].created.line)
         self._find_factories()
         for parser in self.parsers:
             self._find_arguments(parser)

@@ -5,9 +5,16 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
-from flash_integrate.facts.decorators import CLICK, GROUPS, command_role, in_library, unknown_decorator
+from flash_integrate.facts.decorators import (
+    CLICK,
+    GROUPS,
+    command_role,
+    in_library,
+    unknown_decorator,
+)
 from flash_integrate.snippets import BLOCK_SIZE_FLAG, BLOCK_SIZE_TYPE, DISABLE_FLAG, FLAG_NAMES
 from flash_integrate.syntax import Function, Statement, dotted, walk
 
@@ -95,13 +102,12 @@ def refusal_of_options(facts: FileFacts, command: Command) -> str | None:
     return None
 
 
-def is_used_as_function(facts: FileFacts, command: Command) -> bool:
-    """Whether the command's function is used by its name beyond `typer.run`, here or in another file."""
-    name = command.node.name
+def used_as_functions(facts: FileFacts, commands: list[Command]) -> list[Command]:
+    """The commands whose function is used by its name beyond `typer.run`, here or in another file."""
     handed = {id(function) for function in _handed_to_typer(facts)}
-    reads = (node for node in facts.source.nodes if isinstance(node, ast.Name) and node.id == name)
-    is_read = any(id(node) not in handed for node in reads)
-    return is_read or facts.workspace.project.is_imported_by_name(facts.name, name)
+    read = {node.id for node in facts.source.nodes if isinstance(node, ast.Name) and id(node) not in handed}
+    is_imported = partial(facts.workspace.project.is_imported_by_name, facts.name)
+    return [item for item in commands if item.node.name in read or is_imported(item.node.name)]
 
 
 def _handed_to_typer(facts: FileFacts) -> Iterator[ast.expr]:

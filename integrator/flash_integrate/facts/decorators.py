@@ -57,8 +57,8 @@ def _library_of_object(facts: FileFacts, name: str, depth: int) -> str | None:
     """The library whose group or application a name is bound to, here or in the file of the project that it is from."""
     if not depth:  # a group of a group of a group; it also ends a circle
         return None
-    for node in facts.tree.body:
-        if isinstance(node, Function) and node.name == name:
+    for node in facts.bound.get(name, []):
+        if isinstance(node, Function):
             roles = (command_role(facts, decorator, depth - 1) for decorator in node.decorator_list)
             return next((role[0] for role in roles if role is not None and role[1] in GROUPS), None)
         for bound, value in assignments(node):
@@ -71,15 +71,15 @@ def _library_of_object(facts: FileFacts, name: str, depth: int) -> str | None:
 
 def unknown_decorator(facts: FileFacts, decorators: list[ast.expr]) -> str | None:
     """The first of a function's decorators that may not hand on arguments of which it does not know."""
-    return next((ast.unparse(item) for item in decorators if not _hands_on(facts, item)), None)
+    return next((name_of(item) or "a call" for item in decorators if not _hands_on(facts, item)), None)
 
 
 def _hands_on(facts: FileFacts, decorator: ast.expr) -> bool:
     name = name_of(decorator)
     if in_library(facts, name) is not None or command_role(facts, decorator) is not None:
         return True
-    for node in facts.tree.body:
-        if isinstance(node, Function) and node.name == name and not isinstance(decorator, ast.Call):
+    for node in facts.bound.get(name or "", []):
+        if isinstance(node, Function) and not isinstance(decorator, ast.Call):
             return _wraps_plainly(node) or _adds_options(facts, node)
         for bound, value in assignments(node):  # model_option = click.option("--model")
             if bound == name and isinstance(value, ast.Call):

@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from flash_integrate.facts.argparse_namespaces import ArgparseFacts, read_argparse
+from flash_integrate.facts.argparse_options import assignments
 from flash_integrate.facts.argparse_parsers import Parser
 from flash_integrate.facts.commands import Command, find_commands
 from flash_integrate.facts.decorators import command_imports
@@ -140,10 +141,19 @@ class FileFacts:
         started = {name for call in calls if (name := dotted(call.func)) in functions}
         return all(name.lstrip("_").startswith("test") for name in started)
 
+    @cached_property
+    def _suites(self) -> dict[tuple[Place, str], list[Statement]]:
+        """The statements of each suite, by the place of its header and the suite's field."""
+        found: dict[tuple[Place, str], list[Statement]] = {}
+        for item in self.statements:
+            *header, (suite, _) = item.place
+            found.setdefault((tuple(header), suite), []).append(item)
+        return found
+
     def first_line_of(self, header: Statement) -> Spot | None:
         """The spot below a header and its docstring, if there is one; None where no line can go there."""
         suite = guarded_suite(header.node) or "body"
-        inner = [item for item in self.statements if item.place[:-1] == header.place and item.place[-1][0] == suite]
+        inner = self._suites[header.place, suite]
         first = inner[0]
         if not is_docstring(first.node) or not isinstance(header.node, Function):
             return Spot(first.place, before=True) if first.starts_its_line else None
@@ -158,8 +168,21 @@ class FileFacts:
 
     def defines(self, name: str) -> ast.stmt | None:
         """The function or class of the module that has this name."""
-        named = (node for node in self.tree.body if isinstance(node, Function | ast.ClassDef) and node.name == name)
-        return next(named, None)
+        named = self.bound.get(name, [])
+        return next((node for node in named if isinstance(node, Function | ast.ClassDef)), None)
+
+    @cached_property
+    def bound(self) -> dict[str, list[ast.stmt]]:
+        """The statements at module level that define or assign a dotted name, in their order."""
+        found: dict[str, list[ast.stmt]] = {}
+        for node in self.tree.body:
+            if isinstance(node, Function | ast.ClassDef):
+                names = [node.name]
+            else:
+                names = [name for name, _ in assignments(node)]
+            for name in names:
+                found.setdefault(name, []).append(node)
+        return found
 
     def runs_attention(self, name: str) -> bool:
         """Whether a call of `name` runs attention: of a function or class of the module, or one that holds a model."""

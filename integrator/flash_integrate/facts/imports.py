@@ -7,7 +7,7 @@ that does not parse still takes part.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -119,8 +119,16 @@ class Project:
         """Whether any file of the tree names MLX: in a tree without it no import has to be followed."""
         return self.look_further or any(scan.names_mlx for scan in self.scans.values())
 
+    @cached_property
+    def _first_names(self) -> set[str]:
+        """What the name of a module of the tree can begin with: most imports are of other packages."""
+        folders = {folder for path in self.scans for folder in path.parents}
+        return {path.stem for path in self.scans} | {folder.name for folder in folders}
+
     def resolve(self, item: Import, path: PurePosixPath) -> list[PurePosixPath]:
         """The files of the tree that an import in `path` reads: the module, and those of its names that are modules."""
+        if item.module and not self.look_further and item.module.partition(".")[0] not in self._first_names:
+            return []
         scan = self.scans.get(path)
         key = (item, path.parent, scan.folders if scan is not None else ())
         if key not in self._resolved:
@@ -143,11 +151,34 @@ class Project:
     def reaches_mlx(self, path: PurePosixPath) -> bool:
         """Whether `path` names MLX, or imports a file of the tree that reaches it."""
         if path not in self._reaches_mlx:
-            scan = self.scans[path]
-            self._reaches_mlx[path] = scan.names_mlx  # ends cycles
-            targets = (target for item in scan.imports for target in self.resolve(item, path))
-            self._reaches_mlx[path] = scan.names_mlx or any(self.reaches_mlx(target) for target in targets)
+            self._reaches_mlx |= self.reaching(path, self._reaches_mlx, lambda file: self.scans[file].names_mlx)
         return self._reaches_mlx[path]
+
+    def reaching(
+        self, path: PurePosixPath, known: Mapping[PurePosixPath, bool], holds: Callable[[PurePosixPath], bool]
+    ) -> dict[PurePosixPath, bool]:
+        """Whether something holds for a file or for one that it imports, itself or through others. The answer is given
+        for every file on the way whose answer is not `known`; what such a file imports is looked at once."""
+        importers: dict[PurePosixPath, list[PurePosixPath]] = {path: []}
+        reaching: list[PurePosixPath] = []
+        todo = [path]
+        while todo:  # not by recursion: a chain of imports may be longer than one of calls
+            file = todo.pop()
+            if known.get(file, False) or holds(file):
+                reaching.append(file)
+            elif file not in known:
+                for target in (target for item in self.scans[file].imports for target in self.resolve(item, file)):
+                    if target not in importers:
+                        importers[target] = []
+                        todo.append(target)
+                    importers[target].append(file)
+        found = dict.fromkeys(importers, False)
+        while reaching:
+            file = reaching.pop()
+            if not found[file]:
+                found[file] = True
+                reaching += importers[file]
+        return found
 
     def concerns(self, path: PurePosixPath) -> bool:
         """Whether a file may have to be edited: it reaches MLX, or builds parsers for one that does."""

@@ -7,7 +7,15 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from flash_integrate.syntax import Function, Statement, dotted, guarded_suite, is_main_guard, own_nodes, walk
+from flash_integrate.syntax import (
+    Function,
+    Statement,
+    dotted,
+    guarded_suite,
+    is_main_guard,
+    own_nodes,
+    walk,
+)
 
 if TYPE_CHECKING:
     from flash_integrate.facts.file_facts import FileFacts

@@ -19,7 +19,7 @@ from flash_integrate.facts.kinds import skip_by_name
 from flash_integrate.facts.reach import holds_models
 from flash_integrate.facts.workspace import Workspace
 from flash_integrate.integrated import inserted, leftovers
-from flash_integrate.notebook.cells import Cell, Edit, Notebook, lines_begun
+from flash_integrate.notebook.cells import Cell, Edit, Notebook
 from flash_integrate.notebook.magics import as_python
 from flash_integrate.plan import Decision, Status, handwritten, left_alone, spawning
 from flash_integrate.snippets import ENABLE, RUNTIME, enable_call, runtime_import
@@ -125,7 +125,7 @@ def plan_notebook(notebook: Notebook, name: PurePosixPath, workspace: Workspace)
         return Decision(Status.SKIPPED, "no attention is reached from it")
     if not workspace.wants(NAME):
         return Decision(Status.SKIPPED, "a notebook, and those are not asked for")
-    if _import_cell(facts, program) is None:
+    if _import_cell(program) is None:
         return Decision(Status.SKIPPED, "no cell imports anything")
     of_script = (*handwritten(facts), *spawning(facts))
     notes = (*program.broken, *(dataclasses.replace(note, line=program.text_line(note.line)) for note in of_script))
@@ -141,7 +141,7 @@ def rewrite_notebook(notebook: Notebook, name: PurePosixPath, workspace: Workspa
     """
     program = Program.of(notebook)
     facts = FileFacts(name, program.source, workspace)
-    cell = _import_cell(facts, program)
+    cell = _import_cell(program)
     if cell is None:
         raise UnsafeRewrite("no cell imports anything")
     line = _last_import(dataclasses.replace(facts, source=program.only(cell)))
@@ -150,7 +150,7 @@ def rewrite_notebook(notebook: Notebook, name: PurePosixPath, workspace: Workspa
     edit = cell.insert(len(above), code)
     after = Notebook(notebook.path, notebook.edited([edit]))
     _verify(notebook, after, name, workspace)
-    lines = lines_begun(after.text, edit.start, edit.start + len(edit.replacement))
+    lines = after.lined.lines_begun(edit.start, edit.start + len(edit.replacement))
     return Rewritten(notebook.data, after.data, frozenset(lines))
 
 
@@ -176,7 +176,7 @@ def revert_notebook(notebook: Notebook) -> Rewritten | None:
     if len(rest.broken) > len(program.broken):
         raise UnsafeRewrite(f"without the inserted lines a cell would not be valid: {rest.broken[0].reason}")
     notes = (Refusal(f"still uses {name}", rest.text_line(line)) for line, name in leftovers(rest.source))
-    lines = frozenset[int]().union(*(lines_begun(notebook.text, edit.start, edit.end) for edit in edits))
+    lines = frozenset[int]().union(*(notebook.lined.lines_begun(edit.start, edit.end) for edit in edits))
     return Rewritten(notebook.data, result.data, lines, tuple(notes))
 
 
@@ -189,26 +189,20 @@ def _refusal(notebook: Notebook) -> str | None:
     return None
 
 
-def _import_cell(facts: FileFacts, program: Program) -> Cell | None:
+def _import_cell(program: Program) -> Cell | None:
     """The first cell that imports MLX or a package for it; where a local module does that, the first that imports."""
-    importing: list[tuple[Cell, set[str]]] = []
-    for cell in dict.fromkeys(origin[0] for origin in program.origins if origin is not None):
-        packages = _packages(program.only(cell))
-        if packages:
-            importing.append((cell, packages))
-    with_mlx = (cell for cell, packages in importing if "mlx" in packages or any(map(holds_models, packages)))
-    return next(with_mlx, importing[0][0] if importing else None)
+    imports = [node for node in program.source.nodes if isinstance(node, ast.Import | ast.ImportFrom)]
+    imports.sort(key=lambda node: node.lineno)
+    with_mlx = [node for node in imports if any(name == "mlx" or holds_models(name) for name in _packages(node))]
+    first = next(iter(with_mlx or imports), None)
+    origin = program.origins[first.lineno - 1] if first is not None else None
+    return origin[0] if origin is not None else None
 
 
-def _packages(source: Source) -> set[str]:
-    """The packages that a source imports; a relative import counts as one without a name."""
-    found: set[str] = set()
-    for node in source.nodes:
-        if isinstance(node, ast.Import):
-            found.update(alias.name.partition(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            found.add((node.module or "").partition(".")[0])
-    return found
+def _packages(node: ast.Import | ast.ImportFrom) -> list[str]:
+    """The packages that a statement imports; a relative import counts as one without a name."""
+    names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+    return [name.partition(".")[0] for name in names]
 
 
 def _last_import(facts: FileFacts) -> int:
