@@ -78,8 +78,8 @@ def main() -> None:
         rows = list(measure(Path(folder), args.checkouts, args.repeats))
     for row in rows:
         print(
-            f"{row.case:45} {row.files:6} files {row.seconds:8.2f} s {row.processor_seconds:8.2f} s of processor "
-            f"{row.peak_mb:6.0f} MB  {row.aim}"
+            f"{row.case:45} {row.files:6} files {row.seconds:8.2f} s {row.processor_seconds:8.2f} "
+            f"s of processor {row.peak_mb:6.0f} MB  {row.aim}"
         )
     if not args.no_write:
         versions = [

@@ -11,9 +11,12 @@ from mlx_flash_runtime.tools.bench.tables import Document
 INTRODUCTION = """\
 ## The claims this project started from
 
-They came without their scripts, and their own table contradicts itself (65,702 against 71,974 tokens/s is not 1.32×,
-and six of its eight rows, not seven, reach 1.15×). Attention is counted from plain, as they did; workflows from stock
-MLX, which is what a script runs on otherwise. A range is over the lengths and models measured, which the tables below
+They came without their scripts, and their own table contradicts itself (65,702 against 71,974 \
+tokens/s is not 1.32×,
+and six of its eight rows, not seven, reach 1.15×). Attention is counted from plain, as they did; \
+workflows from stock
+MLX, which is what a script runs on otherwise. A range is over the lengths and models measured, \
+which the tables below
 name, with the share of the time that attention has at each.
 """
 MISSING = "not measured"

@@ -13,19 +13,25 @@ from mlx_flash_runtime.tools.bench.show import tables_of
 from mlx_flash_runtime.tools.bench.tables import Column, Row, make_table, number, text
 
 ATTENTION = """\
-Attention on the eight configurations that the project's first claims were about (batch 1 and 2, length 64 and 128, head
+Attention on the eight configurations that the project's first claims were about (batch 1 and 2, \
+length 64 and 128, head
 dim 32 and 64, 8 heads); plain is softmax(QKᵀ)V in MLX operations, stock is MLX's own function:"""
 WORKFLOWS = """\
-Whole workflows, stock MLX against the same with flash attention, each at the longest length measured, chat at the
-shortest as well; the last column is the share of stock's time in attention: an upper bound on the gain, apart from
+Whole workflows, stock MLX against the same with flash attention, each at the longest length \
+measured, chat at the
+shortest as well; the last column is the share of stock's time in attention: an upper bound on \
+the gain, apart from
 MLX's one-time setup for each new length (models made on the spot, random weights):"""
 ROUTES = """\
-Single calls for which MLX has no fused kernel, except the last three: those show what the patch costs or gains where
+Single calls for which MLX has no fused kernel, except the last three: those show what the patch \
+costs or gains where
 MLX has one."""
 # MLX's wheel for Linux alone is slow; Macs have Apple's BLAS, and attend on the GPU.
 PLAIN_BLAS = """\
-The CPU's ratios say little about Macs: much of each is that MLX's wheel for Linux multiplies with a plain BLAS. In
-plain attention above it makes {mlx:.0f} GFLOP/s in float32; NumPy's products make {numpy:.0f} on that machine."""
+The CPU's ratios say little about Macs: much of each is that MLX's wheel for Linux multiplies \
+with a plain BLAS. In
+plain attention above it makes {mlx:.0f} GFLOP/s in float32; NumPy's products make {numpy:.0f} on \
+that machine."""
 COMPARISON = """\
 A patched script as a whole, loading and all:
 
@@ -103,7 +109,8 @@ def figures(results: Results, others: list[Rows]) -> str:
     if missing:
         parts.append(f"Grid and workflows are not measured yet on: {', '.join(missing)}.")
     parts.append(
-        "[docs/performance.md](docs/performance.md) has every table, the commands, and which claims hold where."
+        "[docs/performance.md](docs/performance.md) has every table, the commands, and which "
+        "claims hold where."
     )
     return "\n\n".join(parts) + "\n"
 

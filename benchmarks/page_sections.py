@@ -125,7 +125,8 @@ def _section(machine: str, documents: dict[str, Document], others: list[Rows]) -
     if missing:
         wanted = "\n".join(missing)
         parts.append(
-            f"Not measured yet (`python benchmarks/suite.py {machine}` runs them all):\n\n```\n{wanted}\n```"
+            f"Not measured yet (`python benchmarks/suite.py {machine}` runs them "
+            f"all):\n\n```\n{wanted}\n```"
         )
     return "\n\n".join(parts) + "\n"
 

@@ -24,12 +24,16 @@ END = "<!-- End of the figures. -->"
 INTRODUCTION = """\
 # What flash attention gains, and where
 
-<!-- Made by `python benchmarks/performance_page.py` of benchmarks/results; a test holds the two together. -->
+<!-- Made by `python benchmarks/performance_page.py` of benchmarks/results; a test holds the two \
+together. -->
 
-Every number here is one of a file under `benchmarks/results`, made by the command above its table, all candidates in
+Every number here is one of a file under `benchmarks/results`, made by the command above its \
+table, all candidates in
 one process, in turns. *Plain* is softmax(QKᵀ)V in MLX operations, *stock* MLX's own function
-`mx.fast.scaled_dot_product_attention`, *ours* the same call with flash attention enabled. `mlx-flash bench` and
-`mlx-flash compare` do the same on your machine and with your scripts; `mlx-flash report` makes a page with plots of
+`mx.fast.scaled_dot_product_attention`, *ours* the same call with flash attention enabled. \
+`mlx-flash bench` and
+`mlx-flash compare` do the same on your machine and with your scripts; `mlx-flash report` makes a \
+page with plots of
 what they wrote.
 """
 

@@ -29,8 +29,8 @@ _PRODUCT_SIZE = 1024
 _PRODUCT_SECONDS = 0.5
 _COMPILER_SECONDS = 60  # for its name and version
 _BLAS_ADVICE = (
-    "this MLX multiplies with a plain BLAS, and so does everything but attention on the CPU: MLX built from source "
-    "against OpenBLAS or MKL is many times faster"
+    "this MLX multiplies with a plain BLAS, and so does everything but attention on the CPU: MLX "
+    "built from source against OpenBLAS or MKL is many times faster"
 )
 
 

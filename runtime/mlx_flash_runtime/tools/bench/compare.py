@@ -99,8 +99,9 @@ def measure(
             )
         except processes.TimedOut:
             raise ScriptFailed(
-                f"{script.name} did not end within {timeout:g} s and was ended. A server ends after its --client "
-                "COMMAND; --stdin FILE gives an input that ends, --timeout more time"
+                f"{script.name} did not end within {timeout:g} s and was ended. A server ends "
+                "after its --client COMMAND; --stdin FILE gives an input that ends, --timeout more "
+                "time"
             ) from None
         except OSError as error:
             raise ScriptFailed(
@@ -126,8 +127,8 @@ def _check(script: Script, mode: str, outcome: Outcome) -> None:
     if outcome.report is None:
         advice = f". Patch it: flash-integrate {script.name}" if script.name.endswith(".py") else ""
         raise NotPatched(
-            f"{script.name} did not enable flash attention: it is not patched, or the runtime is not installed for its "
-            f"Python{advice}"
+            f"{script.name} did not enable flash attention: it is not patched, or the runtime is "
+            f"not installed for its Python{advice}"
         )
     if mode != "stock" and not outcome.report["enabled"]:
         raise NotPatched(

@@ -84,7 +84,8 @@ def device_of(
     if capability is not None:
         if device.backend != "cuda":
             raise Usage(
-                f"--capability is of CUDA GPUs, and the device is {device.backend}: add --device cuda"
+                f"--capability is of CUDA GPUs, and the device is {device.backend}: add --device "
+                "cuda"
             )
         device = replace(device, capability=capability)
     if mlx is not None:
