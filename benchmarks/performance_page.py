@@ -18,7 +18,10 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "performance.md"
 README = ROOT / "README.md"
 # The figures of README.md stand between these two lines.
-START = "<!-- Figures: made by `python benchmarks/performance_page.py`; a test holds them against benchmarks/results. -->"
+START = (
+    "<!-- Figures: made by `python benchmarks/performance_page.py`; a test holds them against "
+    "benchmarks/results. -->"
+)
 END = "<!-- End of the figures. -->"
 
 INTRODUCTION = """\
@@ -69,7 +72,8 @@ def main() -> int:
 def pages(folder: Path) -> dict[Path, str]:
     """The text that each page should have, of the results in a folder."""
     results = page_sections.read(folder)
-    parts = [INTRODUCTION, page_claims.section(results), *page_sections.sections(results, folder)]
+    parts = [INTRODUCTION, page_claims.section(results)]
+    parts += page_sections.sections(results, folder)
     if not results["metal"]:
         parts.append(METAL)
     readme = README.read_text(encoding="utf-8")

@@ -54,7 +54,8 @@ class CommandLine(click.ParamType):  # type: ignore[type-arg]  # generic in newe
     "--client",
     type=CommandLine(),
     metavar="COMMAND",
-    help="For a script that is a server: a command that asks it something. The server is stopped after it.",
+    help="For a script that is a server: a command that asks it something. The server is stopped "
+    "after it.",
 )
 @output_options
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
