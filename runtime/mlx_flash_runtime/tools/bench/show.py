@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from .grid import CANDIDATES, GAIN, TOO_LARGE, WRONG
+from .grid import CANDIDATES, GAIN, SUMMARY_KEYS, TOO_LARGE, WRONG
 from .tables import Column, Document, Row, Table, make_table, number, text, varying
 
 GRID_DEFINITIONS = (
@@ -79,37 +79,36 @@ def tables_of(document: Document) -> list[Table]:
     return _TABLES[document.kind](document)
 
 
+_GRID_NAMES = {
+    "batch": number("batch", "batch"),
+    "length": number("length", "length"),
+    "head_dim": number("head_dim", "head dim"),
+    "heads": number("heads", "heads"),
+    "kv_heads": number("kv_heads", "key heads"),
+    "dtype": text("dtype", "dtype"),
+    "mask": text("mask", "mask"),
+    "phase": text("phase", "phase"),
+    "rounds": number("rounds", "rounds"),
+}
+
+
 def _grid(document: Document) -> list[Table]:
     rows = document.rows
-    names = {
-        "batch": number("batch", "batch"),
-        "length": number("length", "length"),
-        "head_dim": number("head_dim", "head dim"),
-        "heads": number("heads", "heads"),
-        "kv_heads": number("kv_heads", "key heads"),
-        "dtype": text("dtype", "dtype"),
-        "mask": text("mask", "mask"),
-        "phase": text("phase", "phase"),
-        "rounds": number("rounds", "rounds"),
-    }
-    shape, constant = varying(names, rows)
+    shape, constant = varying(_GRID_NAMES, rows)
+    times = [Column(f"{name} ms", _time(name)) for name in CANDIDATES]
     columns = [
         *shape,
         text("route", "route"),
-        *(Column(f"{name} ms", _time(name)) for name in CANDIDATES),
+        *times,
         number("over_plain", "× plain", 2),
         number("over_stock", "× stock", 2),
         number("ours_tokens_per_s", "tokens/s"),
-        Column(
-            "MiB", lambda row: " / ".join(_size(row[f"{name}_peak_mib"]) for name in CANDIDATES)
-        ),
+        Column("MiB", _sizes(CANDIDATES)),
         Column("error", _error),
         number("ours_stability", "stability", 3),
     ]
-    return [
-        make_table(constant, columns, rows, _wrong(rows), len(shape)),
-        _grid_summary(document.summary),
-    ]
+    table = make_table(constant, columns, rows, _wrong(rows), len(shape))
+    return [table, _grid_summary(document.summary)]
 
 
 def _wrong(rows: list[Row]) -> list[int]:
@@ -120,21 +119,26 @@ def _time(name: str) -> Callable[[Row], str]:
     def cell(row: Row) -> str:
         ms = row[f"{name}_ms"]
         if ms is None:
-            return str(row[f"{name}_status"]) if row[f"{name}_status"] == TOO_LARGE else "-"
-        spread = 100 * (row[f"{name}_high_ms"] - row[f"{name}_low_ms"]) / 2 / ms
-        return f"{ms:g} ±{spread:.0f}%"
+            return TOO_LARGE if row[f"{name}_status"] == TOO_LARGE else "-"
+        return f"{ms:g} {_spread(row[f'{name}_low_ms'], ms, row[f'{name}_high_ms'])}"
 
     return cell
 
 
+def _spread(low: float, median: float, high: float) -> str:
+    """Half the interquartile range, in percent of the median."""
+    return f"±{100 * (high - low) / 2 / median:.0f}%"
+
+
+def _sizes(names: Sequence[str]) -> Callable[[Row], str]:
+    """The peak memory of each, as `1.5 / 12 / 3`."""
+    return lambda row: " / ".join(_size(row[f"{name}_peak_mib"]) for name in names)
+
+
 def _size(mebibytes: float | None) -> str:
-    return (
-        "-"
-        if mebibytes is None
-        else f"{mebibytes:,.3g}"
-        if mebibytes < 1000
-        else f"{mebibytes:,.0f}"
-    )
+    if mebibytes is None:
+        return "-"
+    return f"{mebibytes:,.3g}" if mebibytes < 1000 else f"{mebibytes:,.0f}"
 
 
 def _error(row: Row) -> str:
@@ -144,13 +148,7 @@ def _error(row: Row) -> str:
 
 
 def _grid_summary(summary: list[Row]) -> Table:
-    names = {
-        "dtype": text("dtype", "dtype"),
-        "phase": text("phase", "phase"),
-        "mask": text("mask", "mask"),
-        "heads": number("heads", "heads"),
-        "kv_heads": number("kv_heads", "key heads"),
-    }
+    names = {key: _GRID_NAMES[key] for key in SUMMARY_KEYS}
     shape, _ = varying(names, summary)
     shape = shape or [names["dtype"]]
     columns = [
@@ -173,39 +171,33 @@ def _stabilities(row: Row) -> str:
     return f"{row['median_stability']:.3f} ({row['worst_stability']:.3f})"
 
 
+_WORKFLOW_NAMES = {
+    "workflow": text("workflow", "workflow"),
+    "model": text("model", "model"),
+    "dtype": text("dtype", "dtype"),
+    "length": number("length", "length"),
+    "batch": number("batch", "batch"),
+    "new_tokens": number("new_tokens", "new tokens"),
+    "checkpoint": text("checkpoint", "checkpoint"),
+    "rounds": number("rounds", "rounds"),
+}
+
+
 def _workflow(document: Document) -> list[Table]:
     rows = document.rows
-    names = {
-        "workflow": text("workflow", "workflow"),
-        "model": text("model", "model"),
-        "dtype": text("dtype", "dtype"),
-        "length": number("length", "length"),
-        "batch": number("batch", "batch"),
-        "new_tokens": number("new_tokens", "new tokens"),
-        "checkpoint": text("checkpoint", "checkpoint"),
-        "rounds": number("rounds", "rounds"),
-    }
-    shape, constant = varying(names, rows)
-    shape = shape or [names["length"]]
+    shape, constant = varying(_WORKFLOW_NAMES, rows)
+    shape = shape or [_WORKFLOW_NAMES["length"]]
+    replies = any(row["stock_first_token_ms"] for row in rows)
+    first_token = [Column("first token ms", _first_tokens)] if replies else []
     columns = [
         *shape,
         text("route", "route"),
         Column("stock tokens/s", _speed("stock")),
         Column("ours tokens/s", _speed("ours")),
         number("over_stock", "× stock", 2),
-        *(
-            [Column("first token ms", _first_tokens)]
-            if any(row["stock_first_token_ms"] for row in rows)
-            else []
-        ),
-        Column(
-            "MiB",
-            lambda row: " / ".join(_size(row[f"{name}_peak_mib"]) for name in ("stock", "ours")),
-        ),
-        Column(
-            "attention",
-            lambda row: "-" if row["attention_share"] is None else f"{row['attention_share']:.0%}",
-        ),
+        *first_token,
+        Column("MiB", _sizes(("stock", "ours"))),
+        Column("attention", _share),
         number("bound", "at most ×", 2),
         Column("difference", _difference),
     ]
@@ -217,12 +209,15 @@ def _speed(name: str) -> Callable[[Row], str]:
         speed = row[f"{name}_tokens_per_s"]
         if speed is None:
             return str(row[f"{name}_status"])
-        spread = (
-            100 * (row[f"{name}_high_tokens_per_s"] - row[f"{name}_low_tokens_per_s"]) / 2 / speed
-        )
-        return f"{speed:,g} ±{spread:.0f}%"
+        low, high = row[f"{name}_low_tokens_per_s"], row[f"{name}_high_tokens_per_s"]
+        return f"{speed:,g} {_spread(low, speed, high)}"
 
     return cell
+
+
+def _share(row: Row) -> str:
+    share = row["attention_share"]
+    return "-" if share is None else f"{share:.0%}"
 
 
 def _first_tokens(row: Row) -> str:
@@ -237,21 +232,20 @@ def _difference(row: Row) -> str:
     return f"{wrong}{row['difference']:.1e} ({row['rounding']:.1e})"
 
 
+_WITH = {"ours": "with", "stock": "without"}
+
+
 def _compare(document: Document) -> list[Table]:
     columns = [
         text("quantity", "median"),
         number("ours", "with"),
         number("stock", "without"),
         number("gain", "gain ×", 2),
-        Column(
-            "95 % interval",
-            lambda row: "-" if row["low"] is None else f"{row['low']:.2f} to {row['high']:.2f}",
-        ),
+        Column("95 % interval", _interval),
     ]
-    names = {"ours": "with", "stock": "without"}
     run_columns = [
         number("run", "run"),
-        Column("flash attention", lambda row: names[row["mode"]], words=True),
+        Column("flash attention", lambda row: _WITH[row["mode"]], words=True),
         number("seconds", "seconds"),
         number("peak_mib", "peak MiB"),
         number("mlx_peak_mib", "of MLX"),
@@ -261,6 +255,10 @@ def _compare(document: Document) -> list[Table]:
         make_table("", columns, document.summary),
         make_table("runs", run_columns, document.rows, keys=2),
     ]
+
+
+def _interval(row: Row) -> str:
+    return "-" if row["low"] is None else f"{row['low']:.2f} to {row['high']:.2f}"
 
 
 _TABLES: dict[str, Callable[[Document], list[Table]]] = {

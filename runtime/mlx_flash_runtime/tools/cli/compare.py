@@ -71,7 +71,7 @@ def compare(
 
     \b
     mlx-flash compare --runs 5 -- python my_script.py --model ./model
-    mlx-flash compare --client "curl --retry 60 --retry-connrefused localhost:8080/api" -- python my_server.py
+    mlx-flash compare --client "curl --retry 9 --retry-connrefused localhost:8080" -- python app.py
 
     The script is one that flash-integrate has patched. It runs as a process of its own, once more
     of each kind than asked, to fill caches; without flash attention it gets

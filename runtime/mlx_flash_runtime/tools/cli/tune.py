@@ -84,7 +84,7 @@ def tune(
 
     \b
     mlx-flash tune --model ./my_model --length 512,4096
-    mlx-flash tune --heads 16 --kv-heads 4 --head-dim 128 --dtype bfloat16 --phase prefill,decode,train
+    mlx-flash tune --heads 16 --kv-heads 4 --head-dim 128 --dtype bfloat16 --phase decode,train
     mlx-flash tune --show
 
     Every route that holds is checked against float64 and timed in turns with MLX's own function;
