@@ -105,6 +105,23 @@ def test_the_default_is_the_eight_configurations() -> None:
 
 
 @pytest.mark.parametrize("phase", problems.PHASES)
+@pytest.mark.parametrize("mask", ["none", "causal", "window:8", "window:100", "bool", "additive"])
+def test_inputs_are_those_of_the_problem_and_a_row_has_the_words_of_the_options(
+    phase: str, mask: str
+) -> None:
+    (problem,) = problems.cross_product(
+        (2,), (40,), (16,), (4,), (2,), ("bfloat16",), (mask,), (phase,)
+    )
+    made, again, other = (inputs.make_inputs(problem, seed) for seed in (0, 0, 1))
+    planned = Problem.of(made.q, made.k, made.v, made.mask, training=problem.training)
+    assert planned == problems.as_planned(problem)
+    assert mx.array_equal(made.q, again.q)
+    assert not mx.array_equal(made.q, other.q)
+    words = problems.words_of(problem)
+    assert (words["mask"], words["phase"], words["length"]) == (mask, phase, 40)
+
+
+@pytest.mark.parametrize("phase", problems.PHASES)
 def test_the_check_sees_a_wrong_element(phase: str) -> None:
     (problem,) = problems.cross_product(
         (1,), (48,), (16,), (2,), masks=("causal",), phases=(phase,)
