@@ -1,7 +1,7 @@
 """An attention call as data: its shapes, its mask by what it says, and the device. Nothing here
 runs or looks anything up."""
 
-from .call import Attend, Call, Launch
+from .call import Attend, Call, Launch, as_float
 from .device import Backend, Device
 from .problem import PHASES, MaskKind, Phase, Problem, phase_of, promoted
 
@@ -15,6 +15,7 @@ __all__ = [
     "MaskKind",
     "Phase",
     "Problem",
+    "as_float",
     "phase_of",
     "promoted",
 ]
