@@ -79,7 +79,7 @@ def open_file(path: Path, flags: int = os.O_RDONLY) -> int:
     try:
         handle = whole_files.open_file(target, flags | os.O_NOFOLLOW, mode=0o600)
     except whole_files.NotRegular as error:
-        raise NotPrivate(target, error.strerror) from None
+        raise NotPrivate(target, error.why) from None
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise NotPrivate(target, "it is a link") from None

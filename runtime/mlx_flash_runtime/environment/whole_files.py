@@ -18,8 +18,10 @@ UNFINISHED = ".flash-"  # how the name of a file starts that is being written
 class NotRegular(OSError):
     """A folder, a device, a pipe or a socket in the place of a file."""
 
+    why = "it is not a regular file"
+
     def __init__(self, path: Path) -> None:
-        super().__init__(errno.EINVAL, "it is not a regular file", str(path))
+        super().__init__(errno.EINVAL, self.why, str(path))
 
 
 def check(path: Path) -> None:

@@ -264,16 +264,16 @@ inline void copy_in_background(void* to, const void* from, bool inside) {
   });
 }
 
-inline void close_copies() { emulated::close(emulated::self->copies, emulated::self->groups_of_copies); }
+inline void commit_copies() { emulated::close(emulated::self->copies, emulated::self->groups_of_copies); }
 
 template <int PENDING>
-void wait_for_groups_of_copies() {
+void wait_for_committed_copies() {
   emulated::wait_for(emulated::self->groups_of_copies, PENDING);
 }
 
 inline void wait_for_copies() {
-  close_copies();
-  wait_for_groups_of_copies<0>();
+  commit_copies();
+  wait_for_committed_copies<0>();
 }
 
 template <bool TRANSPOSED = false>
@@ -322,7 +322,7 @@ void multiply(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
   });
 }
 
-inline uint64_t describe(const uint4* panel) { return 1ull << 62 | 64ull << 32 | shared_address(panel) / 16; }
+inline uint64_t matrix_descriptor(const uint4* panel) { return 1ull << 62 | 64ull << 32 | shared_address(panel) / 16; }
 
 // 16 bits at a row and column of 64 from where a panel's description begins; the swizzle is one of the address.
 inline uint16_t panel_element(uint64_t description, int row, int column) {
@@ -372,8 +372,8 @@ void start_product_of_values(float (&sums)[8][4], const uint32_t (&a)[4], uint64
   start_product<T>(sums, a, true, [b](int k, int column) { return panel_element(b, k, column); });
 }
 
-inline void open_products() {}
-inline void close_products() { emulated::close(emulated::self->products, emulated::self->groups_of_products); }
+inline void fence_products() {}
+inline void commit_products() { emulated::close(emulated::self->products, emulated::self->groups_of_products); }
 
 template <int PENDING, int TILES>
 void wait_for_products(float (&)[TILES][4]) {
