@@ -129,7 +129,8 @@ def want(then: Callable[[], None]) -> None:
         _give_up("this program has no Python to build with")
         return
     announce(
-        "flash attention: building the CPU kernel in the background, once for this MLX; this takes some 20 s"
+        "flash attention: building the CPU kernel in the background, once for this MLX; "
+        "this takes some 20 s"
     )
     try:
         worker = commands.start([sys.executable, "-I", "-c", _WORKER, *sys.path])
@@ -182,7 +183,7 @@ def _look() -> None:
             return
         if tools is not None:
             _reason = cache.failure(tools)
-    except cache.NotPrivate as error:  # told even where no kernel is wanted
+    except cache.UntrustedFolder as error:  # told even where no kernel is wanted
         _give_up(str(error))
         return
     except (BuildError, OSError, RuntimeError, ValueError) as error:
