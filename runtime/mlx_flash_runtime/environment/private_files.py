@@ -4,8 +4,6 @@ What lies in a cache is run, or decides what is run: a library, a compiled kerne
 were measured. On a machine with several users another one must not be able to put it there: by a
 folder of the same name in /tmp, by a link, or by a file that all may write. What root owns is
 trusted as the user's own is: root can do anything anyway.
-
-To write one, `whole_files.write` into a `folder` from here.
 """
 
 from __future__ import annotations
@@ -96,6 +94,13 @@ def read(path: Path, at_most: int) -> bytes:
     """The content of a file as `open_file` has it. Raises the same, and OSError where it has more
     than `at_most` bytes."""
     return whole_files.read_open(open_file(path), path, at_most)
+
+
+def write(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """Puts `content` in the place of the file in one step, and in that of a link, a pipe or the
+    like: in a folder that is the user's alone it is nobody else's loss. Raises as `folder`;
+    OSError."""
+    whole_files.replace(folder(path.parent) / path.name, content, mode)
 
 
 def is_private(path: Path) -> bool:

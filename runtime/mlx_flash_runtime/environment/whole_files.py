@@ -63,6 +63,11 @@ def write(path: Path, content: bytes, mode: int = 0o600) -> None:
     """Puts `content` in the place of the file in one step: a reader finds all of it or none.
     Raises NotRegular; OSError. The folder must exist."""
     check(path)
+    replace(path, content, mode)
+
+
+def replace(path: Path, content: bytes, mode: int) -> None:
+    """The same in the place of whatever is there, but a folder."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=UNFINISHED)
     try:
         with os.fdopen(handle, "wb") as file:

@@ -54,9 +54,9 @@ struct Thread {
   ucontext_t context;
   std::unique_ptr<char[]> stack;
   bool done = false;
-  // What it has started and not yet waited for: what is open, and groups.
+  // What it has started and not yet waited for: what is open, and what is committed.
   std::vector<std::function<void()>> copies, products;
-  std::deque<std::vector<std::function<void()>>> groups_of_copies, groups_of_products;
+  std::deque<std::vector<std::function<void()>>> committed_copies, committed_products;
 };
 
 inline constexpr int STACK = 1 << 18;
@@ -152,16 +152,17 @@ inline void start(std::vector<std::function<void()>>& open, bool late, std::func
   }
 }
 
-inline void close(std::vector<std::function<void()>>& open, std::deque<std::vector<std::function<void()>>>& groups) {
-  groups.push_back(std::move(open));
+inline void commit(std::vector<std::function<void()>>& open,
+                   std::deque<std::vector<std::function<void()>>>& commits) {
+  commits.push_back(std::move(open));
   open.clear();
 }
 
-inline void wait_for(std::deque<std::vector<std::function<void()>>>& groups, size_t pending) {
-  while (groups.size() > pending) {
-    const std::vector<std::function<void()>> group = std::move(groups.front());
-    groups.pop_front();
-    for (const auto& work : group) work();
+inline void wait_for(std::deque<std::vector<std::function<void()>>>& commits, size_t pending) {
+  while (commits.size() > pending) {
+    const std::vector<std::function<void()>> first = std::move(commits.front());
+    commits.pop_front();
+    for (const auto& work : first) work();
   }
 }
 
@@ -264,11 +265,11 @@ inline void copy_in_background(void* to, const void* from, bool inside) {
   });
 }
 
-inline void commit_copies() { emulated::close(emulated::self->copies, emulated::self->groups_of_copies); }
+inline void commit_copies() { emulated::commit(emulated::self->copies, emulated::self->committed_copies); }
 
 template <int PENDING>
 void wait_for_committed_copies() {
-  emulated::wait_for(emulated::self->groups_of_copies, PENDING);
+  emulated::wait_for(emulated::self->committed_copies, PENDING);
 }
 
 inline void wait_for_copies() {
@@ -278,14 +279,14 @@ inline void wait_for_copies() {
 
 template <bool TRANSPOSED = false>
 void load_matrices(uint32_t (&b)[4], const void* row) {
-  const int group = emulated::lane() / 4, pair = emulated::lane() % 4 * 2;
+  const int row = emulated::lane() / 4, pair = emulated::lane() % 4 * 2;
   emulated::exchange(row, [&](auto of) {
     const auto element = [&](int matrix, int i, int j) {
       return uint32_t(static_cast<const uint16_t*>(of(8 * matrix + i))[j]);
     };
     for (int m = 0; m < 4; ++m) {
-      b[m] = TRANSPOSED ? element(m, pair, group) | element(m, pair + 1, group) << 16
-                        : element(m, group, pair) | element(m, group, pair + 1) << 16;
+      b[m] = TRANSPOSED ? element(m, pair, row) | element(m, pair + 1, row) << 16
+                        : element(m, row, pair) | element(m, row, pair + 1) << 16;
     }
   });
 }
@@ -373,11 +374,11 @@ void start_product_of_values(float (&sums)[8][4], const uint32_t (&a)[4], uint64
 }
 
 inline void fence_products() {}
-inline void commit_products() { emulated::close(emulated::self->products, emulated::self->groups_of_products); }
+inline void commit_products() { emulated::commit(emulated::self->products, emulated::self->committed_products); }
 
 template <int PENDING, int TILES>
 void wait_for_products(float (&)[TILES][4]) {
-  emulated::wait_for(emulated::self->groups_of_products, PENDING);
+  emulated::wait_for(emulated::self->committed_products, PENDING);
   emulated::meet(emulated::warp_meetings[emulated::number() / 32]);  // as all lanes of a warp have them at once
 }
 

@@ -101,7 +101,7 @@ def note_failure(tools: Toolchain, error: BuildError) -> None:
     """Keeps `failure`, unless the disk is full or the like: the next process then tries again. In
     `lock` only."""
     with suppress(OSError):
-        whole_files.write(_failure(tools), f"{error}\n".encode(errors="replace"))
+        private_files.write(_failure(tools), f"{error}\n".encode(errors="replace"))
 
 
 def write_log(text: str) -> Path | None:
@@ -109,7 +109,7 @@ def write_log(text: str) -> Path | None:
     only."""
     log = folder() / "build.log"
     try:
-        whole_files.write(log, text.encode(errors="replace"))
+        private_files.write(log, text.encode(errors="replace"))
     except OSError:
         return None
     return log

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from ...environment import private_files, whole_files
+from ...environment import private_files
 from ...environment.log import logger
 from ...environment.variables import may_build
 from ...stock.release import mlx_version
@@ -57,8 +57,8 @@ def put(source: Source) -> None:
     cubin, lowered = nvrtc.compile(source.text, function, headers, source.capability)
     target = private_files.folder(folder(), make=_FOLDER_MODE)
     for name in names:
-        whole_files.write(target / f"{name}.txt", f"{function}\t{lowered}\n".encode(), _MODE)
-        whole_files.write(target / f"{name}.ptx", cubin, _MODE)  # last: MLX looks for this one
+        private_files.write(target / f"{name}.txt", f"{function}\t{lowered}\n".encode(), _MODE)
+        private_files.write(target / f"{name}.ptx", cubin, _MODE)  # last: MLX looks for this one
 
 
 def _has(name: str) -> bool:
@@ -108,7 +108,7 @@ def _answer(probe: Source) -> str:
     except OSError:
         pass  # none, or none to be trusted
     answer = "" if _is_taken(probe) else _NOT_TAKEN
-    whole_files.write(file, answer.encode(), _MODE)
+    private_files.write(file, answer.encode(), _MODE)
     return answer
 
 
