@@ -279,14 +279,14 @@ inline void wait_for_copies() {
 
 template <bool TRANSPOSED = false>
 void load_matrices(uint32_t (&b)[4], const void* row) {
-  const int row = emulated::lane() / 4, pair = emulated::lane() % 4 * 2;
+  const int quad = emulated::lane() / 4, pair = emulated::lane() % 4 * 2;
   emulated::exchange(row, [&](auto of) {
     const auto element = [&](int matrix, int i, int j) {
       return uint32_t(static_cast<const uint16_t*>(of(8 * matrix + i))[j]);
     };
     for (int m = 0; m < 4; ++m) {
-      b[m] = TRANSPOSED ? element(m, pair, row) | element(m, pair + 1, row) << 16
-                        : element(m, row, pair) | element(m, row, pair + 1) << 16;
+      b[m] = TRANSPOSED ? element(m, pair, quad) | element(m, pair + 1, quad) << 16
+                        : element(m, quad, pair) | element(m, quad, pair + 1) << 16;
     }
   });
 }
