@@ -17,6 +17,11 @@ PHASES: tuple[Phase, ...] = get_args(Phase)
 # A query or a few, as of speculative decoding, on the keys of a cache.
 _DECODED_QUERIES = 8
 
+_MASK_WORDS: dict[MaskKind, str] = {
+    "none": "no mask",
+    "bool": "bool mask",
+    "additive": "additive mask",
+}
 _ITEM_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
 _KINDS: dict[type, MaskKind] = {
     Causal: "causal",
@@ -83,13 +88,8 @@ class Problem:
     @property
     def output_bytes(self) -> int:
         """Bytes of the output, `[batch, query_heads, query_length, value_head_dim]`."""
-        return (
-            self.item_bytes
-            * self.batch
-            * self.query_heads
-            * self.query_length
-            * self.value_head_dim
-        )
+        rows = self.batch * self.query_heads * self.query_length
+        return self.item_bytes * rows * self.value_head_dim
 
     def skipped_share(self, block_size: int = 128) -> float:
         """The share of the score blocks, `block_size` queries by as many keys, that the mask's
@@ -109,21 +109,24 @@ class Problem:
 
     def __str__(self) -> str:
         """In words, as `32/8 heads, head dim 64, 8,192 queries on 8,192 keys, causal, bfloat16`."""
-        heads, keys, dims = self.query_heads, self.key_heads, (self.head_dim, self.value_head_dim)
-        words = [
-            *([f"batch {self.batch}"] if self.batch > 1 else []),
-            f"{heads} heads" if heads == keys else f"{heads}/{keys} heads",
-            f"head dim {dims[0]}" if dims[0] == dims[1] else f"head dims {dims[0]}/{dims[1]}",
-            f"{_several(self.query_length, 'query', 'queries')} on {_several(self.key_length, 'key', 'keys')}",
-            {"none": "no mask", "bool": "bool mask", "additive": "additive mask"}.get(
-                self.mask, self.mask
-            )
-            + (f" of {self.window:,}" if self.window else ""),
-            *(["sinks"] if self.sinks else []),
-            *([f"softcap {self.softcap:g}"] if self.softcap is not None else []),
-            self.dtype,
-            *(["with its gradient"] if self.training else []),
-        ]
+        words = [f"batch {self.batch}"] if self.batch > 1 else []
+        grouped = self.query_heads != self.key_heads
+        words.append(f"{self.query_heads}{f'/{self.key_heads}' if grouped else ''} heads")
+        if self.head_dim == self.value_head_dim:
+            words.append(f"head dim {self.head_dim}")
+        else:
+            words.append(f"head dims {self.head_dim}/{self.value_head_dim}")
+        queries = _several(self.query_length, "query", "queries")
+        words.append(f"{queries} on {_several(self.key_length, 'key', 'keys')}")
+        mask = _MASK_WORDS.get(self.mask, self.mask)
+        words.append(f"{mask} of {self.window:,}" if self.window else mask)
+        if self.sinks:
+            words.append("sinks")
+        if self.softcap is not None:
+            words.append(f"softcap {self.softcap:g}")
+        words.append(self.dtype)
+        if self.training:
+            words.append("with its gradient")
         return ", ".join(words)
 
     @property
@@ -157,19 +160,15 @@ class Problem:
         if prod((*q.shape, *v.shape)) == 0 or query_heads % key_heads:
             return None
         dtype = promoted(q.dtype, k.dtype, v.dtype)
-        if (
-            not (mx.issubdtype(q.dtype, mx.floating) and mx.issubdtype(dtype, mx.floating))
-            or dtype == mx.float64
-        ):
+        if not mx.issubdtype(q.dtype, mx.floating) or not mx.issubdtype(dtype, mx.floating):
             return None
-        structure = (
-            structure_of(mask, query_length, key_length) if isinstance(mask, mx.array) else None
-        )
-        kind = (
-            _KINDS[type(structure)]
-            if structure
-            else _mask_kind(mask, (batch, query_heads, query_length, key_length), dtype)
-        )
+        if dtype == mx.float64:
+            return None
+        structure = None
+        if isinstance(mask, mx.array):
+            structure = structure_of(mask, query_length, key_length)
+        scores = (batch, query_heads, query_length, key_length)
+        kind = _KINDS[type(structure)] if structure else _mask_kind(mask, scores, dtype)
         if kind is None:
             return None
         if sinks is not None and not (
@@ -212,11 +211,10 @@ def _mask_kind(mask: object, scores: tuple[int, ...], dtype: mx.Dtype) -> MaskKi
         return "causal" if mask == "causal" else None
     if not isinstance(mask, mx.array) or mask.ndim > 4:
         return None
-    if any(
-        own not in (1, full)
-        for own, full in zip(reversed(mask.shape), reversed(scores), strict=False)
-    ):
-        return None
+    # From the last axis on, as in broadcasting: the mask may have fewer.
+    for own, full in zip(reversed(mask.shape), reversed(scores), strict=False):
+        if own not in (1, full):
+            return None
     if mask.dtype == mx.bool_:
         return "bool"
     return "additive" if promoted(dtype, mask.dtype) == dtype else None
