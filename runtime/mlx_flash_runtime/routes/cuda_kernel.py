@@ -152,7 +152,7 @@ def _is_short(problem: Problem, device: Device) -> bool:
     assert cut is not None
     if not cut.by_warpgroups:
         return _products(problem) <= _SHORT and problem.key_length <= _SHORT_KEYS
-    alone = cut.groups == 1 and _largest_head_dim(problem) > 64
+    alone = cut.consumers == 1 and _largest_head_dim(problem) > 64
     return _products(problem) <= (_SHORT_BY_ONE if alone else _SHORT_BY_WARPGROUPS)
 
 

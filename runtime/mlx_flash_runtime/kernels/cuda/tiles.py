@@ -33,7 +33,7 @@ _MULTIPROCESSORS = 132  # of an H100 or H200
 
 
 class Tiles(NamedTuple):
-    """Sizes of the kernel in `header`, for its `groups`: the warps of a block, or the warpgroups
+    """Sizes of the kernel in `header`, for its `consumers`: the warps of a block, or the warpgroups
     besides the producer. A block of so many `threads` has `queries` and, in turn, `keys` in
     `memory` bytes of shared memory.
 
@@ -43,7 +43,7 @@ class Tiles(NamedTuple):
     """
 
     header: str
-    groups: int
+    consumers: int
     queries: int
     keys: int
     threads: int
@@ -137,12 +137,12 @@ def _of_warpgroups(problem: Problem) -> Tiles:
     small_blocks = (
         problem.batch * problem.query_heads * -(-problem.query_length // _WARPGROUP_QUERIES)
     )
-    groups = 1 if small_blocks <= _MULTIPROCESSORS or max(qk_row, v_row) <= 128 else 2
-    queries, threads = _WARPGROUP_QUERIES * groups, _WARPGROUP * (1 + groups)
+    consumers = 1 if small_blocks <= _MULTIPROCESSORS or max(qk_row, v_row) <= 128 else 2
+    queries, threads = _WARPGROUP_QUERIES * consumers, _WARPGROUP * (1 + consumers)
     # As many registers for every thread as setmaxnreg counts on: see warpgroup_attention.cuh.
-    resident = 2 if groups == 1 else 1
+    resident = 2 if consumers == 1 else 1
     memory = queries * qk_row + _STAGES * keys * (qk_row + v_row)
-    return Tiles(_BY_WARPGROUPS, groups, queries, keys, threads, memory, resident)
+    return Tiles(_BY_WARPGROUPS, consumers, queries, keys, threads, memory, resident)
 
 
 def _panel_bytes(dim: int) -> int:
