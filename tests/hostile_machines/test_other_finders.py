@@ -129,8 +129,10 @@ class Copy:
     def find_spec(self, name, path, target=None):
         if name != POINT:
             return None
-        others = (finder for finder in sys.meta_path if finder is not self and hasattr(finder, "find_spec"))
-        found = next((spec for finder in others if (spec := finder.find_spec(name, path, target))), None)
+        found = None
+        for finder in sys.meta_path:
+            if finder is not self and hasattr(finder, "find_spec"):
+                found = found or finder.find_spec(name, path, target)
         if found is not None and found.loader is not None:
             execute = found.loader.exec_module
             found.loader.exec_module = lambda module: execute(module)
@@ -170,7 +172,9 @@ class Spec:
         super().__setattr__(name, value)
 class Specs(Asking):
     def find_spec(self, name, path=None, target=None):
-        found = importlib.machinery.PathFinder.find_spec(name, path, target) if name == POINT else None
+        if name != POINT:
+            return None
+        found = importlib.machinery.PathFinder.find_spec(name, path, target)
         return found and Spec(found)
 other = Specs()
 """,
@@ -191,14 +195,19 @@ def depth(function):
     while hasattr(function, "__wrapped__"):
         found, function = found + 1, function.__wrapped__
     return found
-print(depth(base.create_causal_mask), depth(cache.create_causal_mask), depth(base.scaled_dot_product_attention))
+masked, cached = base.create_causal_mask, cache.create_causal_mask
+print(depth(masked), depth(cached), depth(base.scaled_dot_product_attention))
 print(base.create_causal_mask(4).shape, masks.structure_of(base.create_causal_mask(8), 8, 8))
 """
 # The module's own loader answers for it, and is asked for its source.
-LOADER = "print(base.__spec__.loader is base.__loader__, 'mlx_flash' in type(base.__loader__).__module__)\n"
+LOADER = (
+    "ours = 'mlx_flash' in type(base.__loader__).__module__\n"
+    "print(base.__spec__.loader is base.__loader__, ours)\n"
+)
 PUT_BACK = """
 disable()
-print(depth(base.create_causal_mask), depth(cache.create_causal_mask), depth(base.scaled_dot_product_attention))
+masked, cached = base.create_causal_mask, cache.create_causal_mask
+print(depth(masked), depth(cached), depth(base.scaled_dot_product_attention))
 forget()
 from mlx_lm.models import base
 print(depth(base.create_causal_mask))
@@ -314,7 +323,8 @@ def state():
     mx.eval(mx.fast.scaled_dot_product_attention(x, x, x, scale=1.0))
     mx.eval(one.flash_attention(x, x, x, scale=1.0), two.flash_attention(x, x, x, scale=1.0))
     from mlx_lm.models import base
-    return mx.fast.scaled_dot_product_attention is stock[0], hasattr(base.create_causal_mask, "__wrapped__")
+    is_stock = mx.fast.scaled_dot_product_attention is stock[0]
+    return is_stock, hasattr(base.create_causal_mask, "__wrapped__")
 
 for looks in (True, False):  # into mlx-lm while it is patched, which loads it, or after that alone
     for order in ORDERS:
@@ -359,10 +369,12 @@ def test_two_copies_of_the_runtime(two_copies: Path) -> None:
 
 def test_a_copy_that_is_imported_while_the_other_is_on(two_copies: Path) -> None:
     program = (
-        "import mlx.core as mx\nstock = [mx.fast.scaled_dot_product_attention]\nimport mlx_flash_runtime as one\n"
-        "one.enable_flash_attention()\nimport theirs.attention as two\ntwo.enable_flash_attention()\n"
+        "import mlx.core as mx\nstock = [mx.fast.scaled_dot_product_attention]\n"
+        "import mlx_flash_runtime as one\none.enable_flash_attention()\n"
+        "import theirs.attention as two\ntwo.enable_flash_attention()\n"
         f"{ATTEND}one.disable_flash_attention()\ntwo.disable_flash_attention()\n"
-        "print(mx.fast.scaled_dot_product_attention is stock[0], two.patching.patch.stock.attention is stock[0])\n"
+        "kept = two.patching.patch.stock.attention\n"
+        "print(mx.fast.scaled_dot_product_attention is stock[0], kept is stock[0])\n"
     )
     done = run(program, two_copies)
     assert done.stdout == "True True\n", done.stderr

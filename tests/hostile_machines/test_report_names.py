@@ -106,7 +106,10 @@ def test_workers_that_are_spawned_or_forked_leave_the_report_to_the_program(tmp_
 def test_descriptors_that_the_program_closes_and_uses_again_are_not_written_to(
     tmp_path: Path,
 ) -> None:
-    reuse = "import os\nos.closerange(3, 64)\nkept = [open(f'kept{number}', 'w') for number in range(8)]\n"
+    reuse = (
+        "import os\nos.closerange(3, 64)\n"
+        "kept = [open(f'kept{number}', 'w') for number in range(8)]\n"
+    )
     done = run(PROGRAM + reuse, tmp_path, MLX_FLASH_REPORT="report.json")
     assert done.returncode == 0
     assert calls(tmp_path / "report.json") == 1

@@ -24,7 +24,8 @@ BEFORE = {
     "None": "import sys\nsys.stderr = None\n",
     "closed by the program": "import sys\nsys.stderr.close()\n",
     "a stream that raises": (
-        "import io, sys\nclass Broken(io.StringIO):\n    def write(self, text):\n        raise RuntimeError(text)\n"
+        "import io, sys\nclass Broken(io.StringIO):\n"
+        "    def write(self, text):\n        raise RuntimeError(text)\n"
         "sys.stderr = Broken()\n"
     ),
     "a file opened to be read": "import sys\nsys.stderr = open(__file__)\n",

@@ -52,7 +52,8 @@ class Case:
         )
         sinks = "-sinks" if self.sinks else ""
         softcap = "-softcap" if self.softcap else ""
-        return f"{self.query_length}x{self.key_length}-{self.heads}/{self.key_heads}-{mask}{shape}{sinks}{softcap}"
+        sizes = f"{self.query_length}x{self.key_length}-{self.heads}/{self.key_heads}"
+        return f"{sizes}-{mask}{shape}{sinks}{softcap}"
 
 
 STRUCTURED: dict[str, Callable[[Case, tuple[int, ...]], mx.array]] = {

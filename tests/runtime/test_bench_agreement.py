@@ -40,7 +40,8 @@ def test_lines_of_one_form_are_one_speed() -> None:
 
 def test_times_sizes_and_speeds_do_not_count() -> None:
     ours = [
-        "loss 2.5000 in 1.25 s, 80 tokens/s, peak 12.5 GB\n12:31:07 | done\nflash attention: on (mlx)\n"
+        "loss 2.5000 in 1.25 s, 80 tokens/s, peak 12.5 GB\n12:31:07 | done\n"
+        "flash attention: on (mlx)\n"
     ]
     stock = ["loss 2.5001 in 2.50 s, 40 tokens/s, peak 25 GB\n12:33:08 | done\n"]
     found = agreement.compare(ours, stock)
@@ -181,7 +182,10 @@ def test_the_flag_goes_straight_after_the_script_that_has_it(tmp_path: Path) -> 
 
 
 def test_a_process_is_measured_and_ended_in_time(tmp_path: Path) -> None:
-    code = "import os, sys; x = bytearray(200 << 20); print(os.environ['MLX_FLASH_DISABLE'], sys.stdin.read())"
+    code = (
+        "import os, sys; x = bytearray(200 << 20); "
+        "print(os.environ['MLX_FLASH_DISABLE'], sys.stdin.read())"
+    )
     (tmp_path / "in.txt").write_text("hello")
     command = [sys.executable, "-c", code]
     outcome = processes.run(command, disabled=True, stdin=tmp_path / "in.txt", timeout=60)

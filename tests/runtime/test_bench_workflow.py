@@ -239,7 +239,8 @@ def test_a_bad_model_is_told_before_anything_is_compiled(tmp_path: Path) -> None
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        "error: mlx-community/X: no such folder; download it first: hf download mlx-community/X --local-dir X\n"
+        "error: mlx-community/X: no such folder; download it first: "
+        "hf download mlx-community/X --local-dir X\n"
     )
     assert not list(tmp_path.iterdir())
 

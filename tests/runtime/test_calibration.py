@@ -301,7 +301,8 @@ def test_saving_adds_and_replaces_in_one_step(file: Path) -> None:
         '{"format": 2, "classes": {}}',
         '{"format": 1, "classes": {"a": {}}}',
         '{"format": 1, "classes": {"a": {"route": "unfused", "gain": 1.0, "ms": 3}}}',
-        '{"format": 1, "classes": {"a": {"route": "unfused", "gain": 1.0, "ms": {"decode": {"unfused": "q"}}}}}',
+        '{"format": 1, "classes": {"a": {"route": "unfused", "gain": 1.0, '
+        '"ms": {"decode": {"unfused": "q"}}}}}',
         '{"format": 1, "classes": {"a": {"route": "unfused", "gain": "q", "ms": {}}}}',
         "\x00",
         "null",

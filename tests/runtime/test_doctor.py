@@ -29,7 +29,8 @@ def mlx_flash(
     *arguments: str, before: str = "pass", **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """The command, after a statement that takes something from its Python."""
-    run = f"sys.argv = ['mlx-flash', *{arguments!r}]\nfrom mlx_flash_runtime.tools.cli import main; main()"
+    run = f"sys.argv = ['mlx-flash', *{arguments!r}]\n"
+    run += "from mlx_flash_runtime.tools.cli import main; main()"
     return subprocess.run(
         [sys.executable, "-c", f"import sys; {before}\n{run}"],
         env={**os.environ, **environment},

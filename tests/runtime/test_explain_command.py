@@ -204,7 +204,8 @@ def test_a_model_that_does_not_run_or_would_have_to_is_one_line(tmp_path: Path) 
     result = explain("--model", folder(tmp_path, dbrx))
     assert result.exit_code == 1
     assert result.stderr == (
-        f"error: {tmp_path} cannot be explained without its weights: it has to compute numbers to know which of its "
+        f"error: {tmp_path} cannot be explained without its weights: "
+        "it has to compute numbers to know which of its "
         "parts run\n"
     )
     assert mx.fast.scaled_dot_product_attention is STOCK[0]

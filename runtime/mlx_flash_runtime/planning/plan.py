@@ -48,8 +48,8 @@ class Plan:
 
     @property
     def is_quick(self) -> bool:
-        """Whether it is right whatever the types of keys and values and the device are: its function
-        judges those itself, in a gradient as outside."""
+        """Whether it is right whatever the types of keys and values and the device are: its
+        function judges those itself, in a gradient as outside."""
         return (
             self.choice is not None
             and self.choice.route.judges_the_rest

@@ -49,7 +49,7 @@ class Planner:
         """One call of the program: planned, counted for the layer that the caller's caller is, and
         run. The arguments are those of `mx.fast.scaled_dot_product_attention`, of any type."""
         plan = None
-        # Here every tenth of a microsecond shows, where a call takes a GPU ten: a plan that is right
+        # Every tenth of a microsecond shows where a call takes a GPU ten: a plan that is right
         # whatever else a call may be (see `Plan.is_quick`) is found by less than all of it.
         if sinks is None and (mask is None or mask.__class__ is str):
             try:

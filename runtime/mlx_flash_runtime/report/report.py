@@ -41,9 +41,11 @@ class Report:
         - `peak_memory`: bytes, by MLX's own count; on a GPU those of the GPU;
         - `calls`: their number; `routes`: calls by route, most used first;
         - `reasons`: a list of `route`, `reason` and `calls`, most frequent first;
-        - `phases`: by phase, in the order of PHASES, the `calls`, `routes` and `reasons` of that phase alone, and
+        - `phases`: by phase, in the order of PHASES, the `calls`, `routes` and `reasons` of that
+          phase alone, and
           `layers`, the number of layers that made them;
-        - `layers`: a list, in the order of first calls, of `name`, `class`, `calls`, `routes`, and `phases`: calls by
+        - `layers`: a list, in the order of first calls, of `name`, `class`, `calls`, `routes`, and
+          `phases`: calls by
           route in each phase.
 
         A phase is `prefill`, `decode` (at most 8 queries, on more keys) or `training` (inside a
@@ -142,7 +144,10 @@ def _advice(device: Device, wanted_route: str | None) -> str:
     if status.state == "building":
         return "the CPU kernel is being built in the background: the next run has it"
     if status.reason:
-        return f"no CPU kernel, so attention is slower: {status.reason}; mlx-flash doctor --build tries again"
+        return (
+            f"no CPU kernel, so attention is slower: {status.reason}; "
+            "mlx-flash doctor --build tries again"
+        )
     return (
         "the CPU kernel is not built, so attention is slower: mlx-flash doctor --build compiles it"
     )
