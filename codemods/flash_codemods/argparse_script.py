@@ -39,7 +39,10 @@ from flash_integrate.snippets import (
 from flash_integrate.syntax import Function, Place
 
 ORDER = 10
-SUMMARY = "argparse scripts: two flags after the parser's last argument, the call after the arguments are parsed"
+SUMMARY = (
+    "argparse scripts: two flags after the parser's last argument, "
+    "the call after the arguments are parsed"
+)
 REVIEW = "the flags stand on the parser that users call, and the call stands before the model runs"
 
 

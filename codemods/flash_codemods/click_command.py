@@ -23,7 +23,10 @@ from flash_integrate.snippets import FLAG_NAMES, click_options
 from flash_integrate.syntax import dotted
 
 ORDER = 14
-SUMMARY = "click commands: two options on the command that runs the model, the call as its first statement"
+SUMMARY = (
+    "click commands: two options on the command that runs the model, "
+    "the call as its first statement"
+)
 REVIEW = "the options stand on the command that runs the model"
 
 

@@ -18,7 +18,10 @@ from flash_integrate.facts.file_facts import FileFacts, Spot
 from flash_integrate.syntax import Statement, dotted, walk
 
 ORDER = 19
-SUMMARY = "console scripts without a command line of their own: the call as first statement of the installed function"
+SUMMARY = (
+    "console scripts without a command line of their own: "
+    "the call as first statement of the installed function"
+)
 REVIEW = "the function is the command's entry point in pyproject.toml, setup.cfg or setup.py"
 
 

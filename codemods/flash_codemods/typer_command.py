@@ -26,7 +26,10 @@ from flash_integrate.facts.file_facts import FileFacts
 from flash_integrate.snippets import typer_parameters
 
 ORDER = 15
-SUMMARY = "typer commands: two parameters on the command that runs the model, the call as its first statement"
+SUMMARY = (
+    "typer commands: two parameters on the command that runs the model, "
+    "the call as its first statement"
+)
 REVIEW = "the parameters stand on the command that runs the model"
 
 

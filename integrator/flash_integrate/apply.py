@@ -33,7 +33,8 @@ def write(path: Path, root: Path, before: bytes, after: bytes) -> None:
     as uv's cache.
 
     Raises:
-        FileError: the file is not what was read, lies outside `root`, or can't be written; it is left as it is.
+        FileError: the file is not what was read, lies outside `root`, or can't be written. It is
+            left as it is.
     """
     try:
         real = files.inside(path, root)
@@ -64,7 +65,8 @@ def delete(path: Path, root: Path, before: bytes) -> None:
     """Removes a file.
 
     Raises:
-        FileError: the file is not what was read, is a link, lies outside `root`, or can't be removed.
+        FileError: the file is not what was read, is a link, lies outside `root`, or can't be
+            removed.
     """
     try:
         real = _not_a_link(path, root)

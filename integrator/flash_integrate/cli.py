@@ -30,7 +30,8 @@ Examples:
   flash-integrate - < chat.py > patched.py
 
 \b
-Exit status: 0 fine, 1 --check found work, 2 a file failed or the command line was wrong, 130 interrupted.
+Exit status: 0 fine, 1 --check found work, 2 a file failed or the command line was wrong, \
+130 interrupted.
 The diff goes to standard output, the summary to standard error.
 [tool.flash-integrate] in the repo's pyproject.toml sets include, exclude, only and skip.
 """
@@ -172,7 +173,8 @@ def main(context: click.Context, /, paths: tuple[Path, ...], **options: Any) -> 
     Each script that runs attention gains a guarded import, the flags --disable-flash-attention and
     --flash-block-size, and one call; scripts keep working where the runtime is not installed.
     """
-    gc.disable()  # syntax trees are no cyclic garbage, and walking them again and again takes a third of a run's time
+    # Looking for cyclic garbage would take a third of a run's time, and syntax trees are none.
+    gc.disable()
     refuse_clashes(context, stdin=STDIN in paths)
     try:
         from flash_integrate.command import (

@@ -74,7 +74,8 @@ def _uncommitted_in(
             found[path] = "differs from git's copy in line endings alone, which git may convert"
         elif (how := conversions.get(names[path])) and not objects[path].endswith(b" missing"):
             found[path] = (
-                f"git converts it ({how}), which is not done here: whether it has changes can't be told"
+                f"git converts it ({how}), which is not done here: "
+                "whether it has changes can't be told"
             )
         else:
             found[path] = ""

@@ -101,7 +101,7 @@ def load(path: Path) -> Config:
     without the table hides nothing.
 
     Raises:
-        ConfigError: such a file can't be read, is not valid TOML, or says something that can't be used.
+        ConfigError: such a file can't be read, is not valid TOML, or has a wrong setting.
     """
     for file in _pyprojects(path):
         table = _read_table(file)

@@ -40,7 +40,8 @@ class Hunk:
     def text(self) -> Iterator[bytes]:
         """The hunk as a diff has it, its header first."""
         old, new = (sum(line.mark != mark for line in self.lines) for mark in "+-")
-        yield f"@@ -{_range(self.lines[0].old, old)} +{_range(self.lines[0].new, new)} @@\n".encode()
+        first = self.lines[0]
+        yield f"@@ -{_range(first.old, old)} +{_range(first.new, new)} @@\n".encode()
         for line in self.lines:
             ending = (
                 b""

@@ -57,6 +57,5 @@ def own_error(error: Exception) -> FileError:
         return FileError("takes more memory than there is")
     frame = traceback.extract_tb(error.__traceback__)[-1]
     said = f"{type(error).__name__}: {error}".splitlines()[0][:100]
-    return FileError(
-        f"flash-integrate failed on it, please report this: {said} ({Path(frame.filename).name}:{frame.lineno})"
-    )
+    place = f"{Path(frame.filename).name}:{frame.lineno}"
+    return FileError(f"flash-integrate failed on it, please report this: {said} ({place})")

@@ -28,8 +28,8 @@ def explain(facts: FileFacts) -> Iterator[str]:
     yield f"  started by: {', '.join(_entries(facts)) or 'nothing in it'}"
     for parser in facts.argparse.parsers_used:
         home = "" if parser.home == facts.name else f" of {quoted(parser.home)}"
-        last = parser.last_argument.line
-        yield f"  parser: {parser.name}{home}, line {parser.created.line}, last argument line {last}"
+        created, last = parser.created.line, parser.last_argument.line
+        yield f"  parser: {parser.name}{home}, line {created}, last argument line {last}"
     for namespace in facts.argparse.namespaces:
         kind = "dict" if namespace.mapping else "namespace"
         use = (

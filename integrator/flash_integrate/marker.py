@@ -22,7 +22,8 @@ def skip_marker_line(data: bytes) -> int | None:
     what follows may be no Python at all.
 
     Raises:
-        UnreadableSource: the words are there, but the file can't be decoded or cut into tokens up to them.
+        UnreadableSource: the words are there, but the file can't be decoded or cut into tokens
+            up to them.
     """
     if not _WORDS.search(data):
         return None

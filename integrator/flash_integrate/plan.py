@@ -114,13 +114,10 @@ def _reached(facts: FileFacts) -> str | Decision:
 
 def handwritten(facts: FileFacts) -> list[Refusal]:
     """Notes on the attention that a file writes out, which no patch can reach."""
-    return [
-        Refusal(
-            "attention written by hand is not routed; mx.fast.scaled_dot_product_attention would be",
-            line,
-        )
-        for line in facts.handwritten_attention
-    ]
+    reason = (
+        "attention written by hand is not routed; mx.fast.scaled_dot_product_attention would be"
+    )
+    return [Refusal(reason, line) for line in facts.handwritten_attention]
 
 
 def spawning(facts: FileFacts) -> list[Refusal]:
@@ -128,7 +125,10 @@ def spawning(facts: FileFacts) -> list[Refusal]:
     below its guard."""
     calls = (node for node in facts.source.nodes if isinstance(node, ast.Call))
     lines = sorted(call.lineno for call in calls if _starts_anew(call))
-    reason = "a process that it starts anew does not run a call below the guard: make it in that process's function too"
+    reason = (
+        "a process that it starts anew does not run a call below the guard: "
+        "make it in that process's function too"
+    )
     return [Refusal(reason, line) for line in lines[:1]]
 
 

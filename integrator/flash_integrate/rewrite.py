@@ -33,7 +33,8 @@ def rewrite(source: Source, edits: Iterable[Edit]) -> bytes:
 
     Raises:
         UnreadableSource: LibCST can't parse the file.
-        UnsafeRewrite: the file is more than LibCST can take, or it does not print the file's lines back one for one.
+        UnsafeRewrite: the file is more than LibCST can take, or it does not print the file's lines
+            back one for one.
     """
     check_limits(source)
     edits = list(edits)

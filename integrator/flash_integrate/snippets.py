@@ -105,7 +105,8 @@ def _typer_parameter(
     if not annotated:
         head = f"{name}: {kind} = "
         return head + _call(option, [default, *arguments], style, indent + len(head)).rstrip()
-    line = f"{name}: Annotated[{kind}, {_call(option, arguments, style, -style.width).rstrip()}] = {default}"
+    on_one_line = _call(option, arguments, style, -style.width).rstrip()
+    line = f"{name}: Annotated[{kind}, {on_one_line}] = {default}"
     if indent + len(line) < style.width:
         return line
     inner = _call(option, arguments, style, 2 * indent).replace("\n", "\n    ").rstrip()

@@ -50,7 +50,7 @@ class Source:
         """The decoded text, newlines as they are.
 
         Raises:
-            UnreadableSource: the file could not be read, or its bytes do not fit the declared encoding.
+            UnreadableSource: the file could not be read, or its bytes do not fit its encoding.
         """
         if self.problem:
             raise UnreadableSource(self.problem)
@@ -69,8 +69,8 @@ class Source:
         """The syntax tree.
 
         Raises:
-            UnreadableSource: the file is not valid Python, is nested deeper than the parser reads, or is larger than
-                a program.
+            UnreadableSource: the file is not valid Python, is nested deeper than the parser reads,
+                or is larger than a program.
         """
         try:
             return parse(self.text)

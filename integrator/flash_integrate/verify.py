@@ -17,8 +17,8 @@ def verify(facts: FileFacts, rewritten: bytes) -> set[int]:
     """The line numbers that `rewritten` has more than the original.
 
     Raises:
-        UnsafeRewrite: the result does not parse, would be changed again, or is more than the original and whole
-            inserted lines.
+        UnsafeRewrite: the result does not parse, would be changed again, or is more than the
+            original and whole inserted lines.
     """
     result = Source(facts.source.path, rewritten)
     try:

@@ -105,15 +105,17 @@ SCRIPTS = [
     Script(
         "finetune",
         "run_mlx_finetune.py",
-        "--model {llama} --data {data} --output_dir {work}/adapters --num_layers -1 --batch_size 2 --iters 4 "
-        "--steps_per_report 1 --steps_per_eval 4 --val_batches 2 --learning_rate 1e-3 --test",
+        "--model {llama} --data {data} --output_dir {work}/adapters --num_layers -1 "
+        "--batch_size 2 --iters 4 --steps_per_report 1 --steps_per_eval 4 --val_batches 2 "
+        "--learning_rate 1e-3 --test",
         losses,
     ),
     Script(
         "finetune_improved",
         "run_mlx_finetune_improved.py",
-        "--config {repo}/configs/lora.yaml --model {llama} --data {data} --adapter-path {work}/adapters "
-        "--batch-size 2 --iters 4 --steps-per-report 1 --steps-per-eval 4 --val-batches 2",
+        "--config {repo}/configs/lora.yaml --model {llama} --data {data} "
+        "--adapter-path {work}/adapters --batch-size 2 --iters 4 --steps-per-report 1 "
+        "--steps-per-eval 4 --val-batches 2",
         losses_and_settings,
     ),
     Script(
@@ -135,7 +137,8 @@ SCRIPTS = [
     Script(
         "inference_generate",
         "inference_scripts/mlx/inference.py",
-        f"--model {{gemma}} --json generate --prompt '{PROMPTS[2]}' --max-tokens 24 --prefill-step-size 8",
+        f"--model {{gemma}} --json generate --prompt '{PROMPTS[2]}' --max-tokens 24 "
+        "--prefill-step-size 8",
         generated,
     ),
     Script(
@@ -153,29 +156,30 @@ SCRIPTS = [
     Script(
         "lora_finetune",
         "fine_tuning_utils/mlx/lora_finetune.py",
-        "--model {llama} --data {data} --adapter-path {work}/adapters --mask-prompt --dora --batch-size 2 "
-        "--iters 4 --learning-rate 1e-3 --report-every 1 --eval-every 4",
+        "--model {llama} --data {data} --adapter-path {work}/adapters --mask-prompt --dora "
+        "--batch-size 2 --iters 4 --learning-rate 1e-3 --report-every 1 --eval-every 4",
         losses,
     ),
     Script(
         "qlora_finetune",
         "fine_tuning_utils/mlx/qlora_finetune.py",
-        "--model {gemma} --data {data} --adapter-path {work}/adapters --save-quantized {work}/quantized "
-        "--checkpoint-activations --iters 4 --learning-rate 1e-3 --report-every 1",
+        "--model {gemma} --data {data} --adapter-path {work}/adapters "
+        "--save-quantized {work}/quantized --checkpoint-activations --iters 4 "
+        "--learning-rate 1e-3 --report-every 1",
         losses,
     ),
     Script(
         "full_finetune",
         "fine_tuning_utils/mlx/full_finetune.py",
-        "--model {llama} --data {data} --output {work}/model --dtype float32 --grad-checkpoint --max-steps 4 "
-        "--warmup-steps 1 --learning-rate 1e-3",
+        "--model {llama} --data {data} --output {work}/model --dtype float32 --grad-checkpoint "
+        "--max-steps 4 --warmup-steps 1 --learning-rate 1e-3",
         losses,
     ),
     Script(
         "benchmark",
         "performance_utils/benchmark/mlx/benchmark.py",
-        "--seq-lens 64 100 --heads 4 --repeats 2 --dtype float32 --model {llama} --prompt-tokens 40 "
-        "--generation-tokens 16 --trials 1",
+        "--seq-lens 64 100 --heads 4 --repeats 2 --dtype float32 --model {llama} "
+        "--prompt-tokens 40 --generation-tokens 16 --trials 1",
         benchmarked,
         own_attention="attention_of_mlx",
     ),

@@ -120,8 +120,10 @@ def test_a_patched_script(
 CLIENT = """
 import json, sys, time, urllib.request
 
-body = json.dumps({"messages": [{"role": "user", "content": "What happens?"}], "max_tokens": 8}).encode()
-request = urllib.request.Request(f"http://127.0.0.1:{sys.argv[1]}/api/chat", body, {"Content-Type": "application/json"})
+url = f"http://127.0.0.1:{sys.argv[1]}/api/chat"
+messages = [{"role": "user", "content": "What happens?"}]
+body = json.dumps({"messages": messages, "max_tokens": 8}).encode()
+request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
 for _ in range(600):
     try:
         print(json.load(urllib.request.urlopen(request))["reply"])
@@ -229,8 +231,11 @@ def test_a_patch_call_without_flags_is_switched_by_the_environment(
     compare: Compare, tmp_path: Path
 ) -> None:
     (tmp_path / "call.py").write_text(
-        "import mlx.core as mx\nfrom mlx_flash_runtime import enable_flash_attention\nenable_flash_attention()\n"
-        "x = mx.ones((1, 2, 8, 16))\nprint(mx.fast.scaled_dot_product_attention(x, x, x, scale=0.25).sum().item())\n"
+        "import mlx.core as mx\n"
+        "from mlx_flash_runtime import enable_flash_attention\n"
+        "enable_flash_attention()\n"
+        "x = mx.ones((1, 2, 8, 16))\n"
+        "print(mx.fast.scaled_dot_product_attention(x, x, x, scale=0.25).sum().item())\n"
     )
     done = compare("call.py", options=("--runs", "5", "--json", "compare.json"))
     assert done.returncode == 0, done.stderr
@@ -271,7 +276,8 @@ def test_nothing_to_run(command: tuple[str, ...], message: str, compare: Compare
         ),
         (
             ("true",),
-            "true did not enable flash attention: it is not patched, or the runtime is not installed for its Python",
+            "true did not enable flash attention: "
+            "it is not patched, or the runtime is not installed for its Python",
         ),
     ],
 )

@@ -77,7 +77,8 @@ SHAPES: dict[str, Callable[[int], str]] = {
     ).replace("    pass", "    p.add_argument(f'--{name}')\n" * count),
     "guards": lambda count: SCRIPT + lines("if __name__ == '__main__':\n    print(#)", count),
     "commands of click": lambda count: (
-        "import click\nfrom mlx_lm import generate, load\n\n\n@click.group()\ndef cli():\n    pass\n\n\n"
+        "import click\nfrom mlx_lm import generate, load\n\n\n"
+        "@click.group()\ndef cli():\n    pass\n\n\n"
         + lines("@cli.command()\ndef c#():\n    generate(*load('tiny'), 'hello')\n\n", count)
         + "\ncli()\n"
     ),

@@ -58,7 +58,9 @@ DEEP: dict[str, str] = {
     "parentheses in a pattern": nested("(", ")", 60, **PATTERN).replace("a)", "1)"),
     "dicts in a pattern": nested("{1: ", "}", 40, **PATTERN),
     "and in newer syntax": NEWER + chain(" and ", 20_000),
-    "an f-string in newer syntax": f'{NEWER}{OF_MLX}x = f"{{{" and ".join(["a"] * 20_000)}}}"{WORKS}',
+    "an f-string in newer syntax": (
+        f'{NEWER}{OF_MLX}x = f"{{{" and ".join(["a"] * 20_000)}}}"{WORKS}'
+    ),
     "brackets in newer syntax": NEWER + nested("(", ")", 8000),
     "digits": f"{OF_MLX}x = {'9' * 100_000}{WORKS}",
 }

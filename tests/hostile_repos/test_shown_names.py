@@ -15,8 +15,14 @@ import pytest
 from flash_integrate.quoting import printable, quoted
 
 SCRIPT = "from mlx_lm import load\n\nload('tiny')\n"
-BUILDS = "import argparse\n\n\ndef build():\n    parser = argparse.ArgumentParser(){more}\n    return parser\n"
-PARSES = "from mlx_lm import load\n\nfrom options import build\n\nargs = build().parse_args()\nload(args.model)\n"
+BUILDS = (
+    "import argparse\n\n\n"
+    "def build():\n    parser = argparse.ArgumentParser(){more}\n    return parser\n"
+)
+PARSES = (
+    "from mlx_lm import load\n\nfrom options import build\n\n"
+    "args = build().parse_args()\nload(args.model)\n"
+)
 FLAG = '\n    parser.add_argument("--disable-flash-attention\\x1b[2J\\n::error::##[error]")'
 NAMES = [
     "\x1b]0;title\x07.py",

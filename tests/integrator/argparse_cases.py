@@ -20,7 +20,8 @@ def main(*lines: str, above: str = "") -> str:
     """A script of these statements, `above` standing before its main function."""
     body = "".join(f"    {line}\n" for line in lines)
     return (
-        f"import argparse, dataclasses, functools, shlex, sys\n\nfrom mlx_lm import load\n\n{above}\n\n"
+        "import argparse, dataclasses, functools, shlex, sys\n\n"
+        f"from mlx_lm import load\n\n{above}\n\n"
         f'def main():\n{body}    load("tiny")\n\n\nif __name__ == "__main__":\n    main()\n'
     )
 
@@ -197,7 +198,8 @@ CASES = {
             "args = p.parse_args()",
             "print(args.model)",
             above="class Parser(argparse.ArgumentParser):\n    def __init__(self):\n"
-            "        super().__init__(add_help=False)\n\n    def add_argument(self, name, default, help):\n"
+            "        super().__init__(add_help=False)\n\n"
+            "    def add_argument(self, name, default, help):\n"
             "        return super().add_argument(name, default=default, help=help)\n",
         ),
         ("", "--model x"),
@@ -210,7 +212,8 @@ CASES = {
             "args = p.parse_args()",
             "print(args.model)",
             above="class Parser(argparse.ArgumentParser):\n    def parse_args(self, *args, **kw):\n"
-            "        parsed = super().parse_args(*args, **kw)\n        print(vars(parsed))\n        return parsed\n",
+            "        parsed = super().parse_args(*args, **kw)\n"
+            "        print(vars(parsed))\n        return parsed\n",
         ),
         ("", "--model x"),
         OWN_WAY,
@@ -236,7 +239,8 @@ CASES = {
             "args = p.parse_args()",
             "print(args.model)",
             above="class Parser(argparse.ArgumentParser):\n    def parse_args(self, *args, **kw):\n"
-            "        parsed = super().parse_args(*args, **kw)\n        self._show(parsed)\n        return parsed\n\n"
+            "        parsed = super().parse_args(*args, **kw)\n"
+            "        self._show(parsed)\n        return parsed\n\n"
             "    @staticmethod\n    def _show(options):\n        print(vars(options))\n",
         ),
         ("", "--model x"),

@@ -89,7 +89,7 @@ class Program:
     argvs: list[list[str]]
 
 
-# --- the parser -------------------------------------------------------------------------------------------------
+# The parser
 
 
 def on_the_parser(parser: str) -> list[str]:
@@ -217,7 +217,7 @@ def _adds(function: str, options: list[Option], layout: Layout) -> list[str]:
     return [line for call in calls for line in call]
 
 
-# --- the namespace ----------------------------------------------------------------------------------------------
+# The namespace
 
 
 def uses(args: str, dests: list[str]) -> dict[str, tuple[list[Line], list[str]]]:
@@ -275,7 +275,7 @@ PARSES = {
 }
 
 
-# --- the whole --------------------------------------------------------------------------------------------------
+# The whole
 
 IMPORTS = ["argparse", "asyncio", "contextlib", "copy", "dataclasses", "json", "sys", "types"]
 layouts = st.builds(

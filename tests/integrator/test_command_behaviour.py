@@ -15,7 +15,8 @@ STAND_INS = {
     "mlx_lm.py": "def load(model=None):\n    return model\n",
     "slack_bolt.py": "class App(dict):\n    def command(self, name):\n"
     "        return lambda function: self.setdefault(name, function)\n",
-    "dash.py": "class Dash:\n    def callback(self, *outputs):\n        return lambda function: function\n",
+    "dash.py": "class Dash:\n    def callback(self, *outputs):\n"
+    "        return lambda function: function\n",
     "mlx_flash_runtime.py": """\
 import sys
 
@@ -169,8 +170,14 @@ if __name__ == "__main__":
 
     typer.run(main)
 """
-CHECKED = "from typing import TYPE_CHECKING\n\nif TYPE_CHECKING:\n    from typing import Annotated, Optional"
-IN_A_FUNCTION = "\n\ndef other():\n    from typing import Annotated, Optional\n\n    return Annotated[Optional[int], 1]\n"
+CHECKED = (
+    "from typing import TYPE_CHECKING\n\n"
+    "if TYPE_CHECKING:\n    from typing import Annotated, Optional"
+)
+IN_A_FUNCTION = (
+    "\n\ndef other():\n    from typing import Annotated, Optional\n\n"
+    "    return Annotated[Optional[int], 1]\n"
+)
 CASES = {
     "timed": Case(
         TIMED.format(parameters="model, prompt", arguments="model, prompt", decorator="@timed"),

@@ -69,7 +69,9 @@ def test_patterns_are_relative_to_the_file(tmp_path: Path) -> None:
 def test_include_names_all_that_is_taken_and_exclude_takes_from_it(tmp_path: Path) -> None:
     write(
         tmp_path,
-        '[tool.flash-integrate]\ninclude = ["scripts/", "/train.py"]\nexclude = ["scripts/old.py"]\n',
+        "[tool.flash-integrate]\n"
+        'include = ["scripts/", "/train.py"]\n'
+        'exclude = ["scripts/old.py"]\n',
     )
     config = load(tmp_path)
     assert config.leaves_out(tmp_path / "scripts" / "run.py") is None

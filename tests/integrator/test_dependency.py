@@ -51,7 +51,9 @@ REQUIREMENTS = {
     "continued": "mlx \\\n    >=0.30\n«mlx-flash-runtime\n»numpy\n",
     "marker": "mlx; sys_platform == 'darwin'\n«mlx-flash-runtime; sys_platform == 'darwin'\n»",
     "a marker on one of two": "mlx[cpu]; sys_platform == 'linux'\nmlx-lm\n«mlx-flash-runtime\n»",
-    "two markers": "mlx; a == '1'\nmlx[cpu] ; b == '2' # c\n«mlx-flash-runtime; (a == '1') or (b == '2')\n»",
+    "two markers": (
+        "mlx; a == '1'\nmlx[cpu] ; b == '2' # c\n«mlx-flash-runtime; (a == '1') or (b == '2')\n»"
+    ),
     "repository": "git+https://github.com/ml-explore/mlx-lm.git@main\n«mlx-flash-runtime\n»",
 }
 
@@ -359,7 +361,8 @@ def test_the_suggestion_names_what_is_missing_and_why_it_is_not_done(tmp_path: P
     scripts = [PurePosixPath("run.py")]
     assert suggestion(find_manifests(tmp_path, scripts).found) == (
         "Add mlx-flash-runtime to requirements.txt; --add-dependency does it.\n"
-        "requirements-lock.txt is generated: add mlx-flash-runtime to the file that it is made from."
+        "requirements-lock.txt is generated: "
+        "add mlx-flash-runtime to the file that it is made from."
     )
     (tmp_path / "requirements-lock.txt").unlink()
     (tmp_path / "requirements.txt").write_text("mlx\nmlx-flash-runtime\n")

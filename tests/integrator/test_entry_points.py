@@ -247,12 +247,14 @@ def test_a_converter_that_writes_texts_on_generation_runs_no_model(
 def test_a_module_or_package_that_a_registry_imports(
     tmp_path: Path, registry: str, imports: str, module: str
 ) -> None:
+    makes = f"    def make(self):\n        {imports}\n        return llama.answer(1)\n"
+    name = registry.removesuffix(".py").replace("/", ".")
     files = {
         "models/__init__.py": "",
         "models/families/__init__.py": "",
         f"models/families/{module}": MODEL,
-        registry: f"class Registry:\n    def make(self):\n        {imports}\n        return llama.answer(1)\n",
-        "run.py": f"from {registry[:-3].replace('/', '.')} import Registry\n\nprint(Registry().make())\n",
+        registry: f"class Registry:\n{makes}",
+        "run.py": f"from {name} import Registry\n\nprint(Registry().make())\n",
     }
     assert changed(run(tmp_path, files)) == {"run.py": "flat-script"}
 

@@ -96,7 +96,8 @@ def test_a_script_that_lists_its_own_dependencies_is_left_to_its_author(
     (tmp_path / "run.py").write_text(SCRIPT_METADATA + SCRIPT)
     (tmp_path / "requirements.txt").write_text("mlx\n")
     result = flash_integrate(tmp_path, *options)
-    note = "run.py lists its own dependencies: add \"mlx-flash-runtime; sys_platform == 'darwin'\" there."
+    line = "mlx-flash-runtime; sys_platform == 'darwin'"
+    note = f'run.py lists its own dependencies: add "{line}" there.'
     assert note in result.stderr.decode()
     assert (tmp_path / "requirements.txt").read_text() == "mlx\n"
     (tmp_path / "run.py").write_text(

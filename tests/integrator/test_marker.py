@@ -18,7 +18,8 @@ MARKER = b"# flash-integrate: skip"
         (MARKER, 1),
         (b"#!/usr/bin/env python\n#flash-integrate:skip\n", 2),
         (
-            b"import mlx\n\ndef f():\n    # flash-integrate: skip (routes its own kernel)\n    pass\n",
+            b"import mlx\n\n"
+            b"def f():\n    # flash-integrate: skip (routes its own kernel)\n    pass\n",
             4,
         ),
         (b"import mlx  # flash-integrate: skip\n", 1),

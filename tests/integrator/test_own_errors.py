@@ -30,7 +30,10 @@ def test_a_codemod_that_fails_takes_no_other_file_with_it(
     outcomes = run(tmp_path, {"guarded.py": guarded, "script.py": script})
     assert outcomes["guarded.py"].status is Status.CHANGED
     assert outcomes["script.py"].status is Status.FAILED
-    said = r"flash-integrate failed on it, please report this: KeyError: 'a table' \(test_own_errors\.py:\d+\)"
+    said = (
+        "flash-integrate failed on it, please report this: "
+        r"KeyError: 'a table' \(test_own_errors\.py:\d+\)"
+    )
     assert re.fullmatch(said, outcomes["script.py"].reason)
 
 

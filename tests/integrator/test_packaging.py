@@ -32,18 +32,23 @@ def helper():
         ("setup.cfg", "[options.entry_points]\nconsole_scripts =\n    talk = pkg.talk:start\n"),
         (
             "setup.py",
-            "from setuptools import setup\nsetup(entry_points={'console_scripts': ['talk=pkg.talk:start']})\n",
+            "from setuptools import setup\n"
+            "setup(entry_points={'console_scripts': ['talk=pkg.talk:start']})\n",
         ),
         (
             "setup.py",
-            'from setuptools import setup\nsetup(entry_points="""\n[console_scripts]\ntalk=pkg.talk:start""")\n',
+            "from setuptools import setup\n"
+            'setup(entry_points="""\n[console_scripts]\ntalk=pkg.talk:start""")\n',
         ),
     ],
 )
 def test_a_function_that_packaging_installs(tmp_path: Path, manifest: str, text: str) -> None:
     outcomes = run(tmp_path, {manifest: text, "src/pkg/__init__.py": "", "src/pkg/talk.py": TALK})
     assert changed(outcomes) == {"src/pkg/talk.py": "console-script"}
-    expected = b'    """Talk."""\n    if enable_flash_attention is not None:\n        enable_flash_attention()\n    load'
+    expected = (
+        b'    """Talk."""\n'
+        b"    if enable_flash_attention is not None:\n        enable_flash_attention()\n    load"
+    )
     assert expected in outcomes["src/pkg/talk.py"].after
 
 

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 from outcomes import run
 
-RUN = "from mlx_lm import load\n\nmodel, tokenizer = load('model')\nprint(model(tokenizer.encode('x')))\n"
+RUN = (
+    "from mlx_lm import load\n\n"
+    "model, tokenizer = load('model')\nprint(model(tokenizer.encode('x')))\n"
+)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +65,10 @@ def test_converters(tmp_path: Path, name: str) -> None:
     "how", ["get_context('spawn')", "set_start_method('forkserver', force=True)"]
 )
 def test_processes_that_start_anew_are_noted(tmp_path: Path, how: str) -> None:
-    text = f"import multiprocessing\n{RUN}\nmultiprocessing.{how}\nmultiprocessing.get_context('fork')\n"
+    text = (
+        f"import multiprocessing\n{RUN}\n"
+        f"multiprocessing.{how}\nmultiprocessing.get_context('fork')\n"
+    )
     [note] = run(tmp_path, {"run.py": text})["run.py"].notes
     assert note.line == 7
     assert note.reason.startswith(

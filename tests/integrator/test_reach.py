@@ -116,8 +116,14 @@ BY_HAND = [
     "(q @ k.T).softmax(-1) @ v",
     "mx.einsum('hqk,hkd->hqd', mx.softmax(mx.einsum('hqd,hkd->hqk', q, k) * scale), v)",
     "mx.matmul(dropout(mx.softmax(mx.matmul(q, k), axis=-1).astype(v.dtype)), v)",
-    "s = q @ k.T\n    s = s + mask\n    weights = mx.softmax(s)\n    weights = weights * keep\n    x = weights @ v",
-    "if causal:\n        s = mx.where(mask, q @ k.T, -1)\n        w = softmax(s)\n        return w @ v",
+    (
+        "s = q @ k.T\n    s = s + mask\n    weights = mx.softmax(s)\n"
+        "    weights = weights * keep\n    x = weights @ v"
+    ),
+    (
+        "if causal:\n        s = mx.where(mask, q @ k.T, -1)\n        w = softmax(s)\n"
+        "        return w @ v"
+    ),
 ]
 OTHERS = [
     "mx.softmax(mx.maximum(x @ w1, 0) @ w2)",

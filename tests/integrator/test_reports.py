@@ -27,7 +27,8 @@ from flash_integrate.run import Outcome, integrate, revert
 CASES = Path(__file__).parents[2] / "fixtures" / "codemods"
 NOTEBOOKS = Path(__file__).parents[2] / "fixtures" / "notebooks"
 HANDWRITTEN = (
-    "\n\ndef attend(q, k, v):\n    import mlx.core as mx\n\n    return mx.softmax(q @ k.T, axis=-1) @ v\n"
+    "\n\ndef attend(q, k, v):\n    import mlx.core as mx\n\n"
+    "    return mx.softmax(q @ k.T, axis=-1) @ v\n"
     "\n\nprint('done')\n"
 )
 PARSES_LAST = """\

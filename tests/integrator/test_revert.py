@@ -17,6 +17,7 @@ try:
 except ImportError:
     enable_flash_attention, flash_block_size = None, int
 """
+SWITCH = '"--disable-flash-attention", action="store_true"'
 BY_HAND = {
     "handler": """\
 try:
@@ -44,8 +45,8 @@ except ImportError:
     enable_flash_attention = report = None
 """,
     "option": 'parser.add_argument("--flash-block-size", type=int, default=64)\n',
-    "switch": 'parser.add_argument("--disable-flash-attention", action="store_true", default=True)\n',
-    "switch_with_a_name": 'parser.add_argument("--disable-flash-attention", action="store_true", dest="plain")\n',
+    "switch": f"parser.add_argument({SWITCH}, default=True)\n",
+    "switch_with_a_name": f'parser.add_argument({SWITCH}, dest="plain")\n',
     "else": """\
 if enable_flash_attention is not None:
     enable_flash_attention()

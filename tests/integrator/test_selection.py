@@ -108,7 +108,10 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "mlx_lm.py").write_text(
         "def load(model):\n    return model, 0\n\n\ndef generate(*parts):\n    return parts\n"
     )
-    runtime = "flash_block_size = int\n\n\ndef enable_flash_attention(enabled, block_size):\n    print('enabled', enabled)\n"
+    runtime = (
+        "flash_block_size = int\n\n\n"
+        "def enable_flash_attention(enabled, block_size):\n    print('enabled', enabled)\n"
+    )
     (folder / "mlx_flash_runtime.py").write_text(runtime)
     return folder
 
@@ -193,7 +196,8 @@ def test_a_notebook_is_had_as_a_whole_or_not_at_all(flash_integrate: Run, tmp_pa
 # Several files that belong together
 
 PARSER = SPREAD.split("def main")[0].replace("from mlx_lm import generate, load\n", "") + (
-    'def build():\n    parser = argparse.ArgumentParser()\n    parser.add_argument("--model")\n    return parser\n'
+    "def build():\n    parser = argparse.ArgumentParser()\n"
+    '    parser.add_argument("--model")\n    return parser\n'
 )
 USER = """\
 from mlx_lm import load

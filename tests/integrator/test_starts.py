@@ -39,7 +39,8 @@ STARTS = {
     "guard_in": ("main-guard", "if __name__ in ('__main__', 'builtins'):\n    main()\n"),
     "guard_in_try": (
         "main-guard",
-        "try:\n    if __name__ == '__main__':\n        main()\nexcept KeyboardInterrupt:\n    pass\n",
+        "try:\n    if __name__ == '__main__':\n        main()\n"
+        "except KeyboardInterrupt:\n    pass\n",
     ),
     "guard_else": (
         "main-guard",
@@ -47,15 +48,18 @@ STARTS = {
     ),
     "guards_and": (
         "main-guard",
-        "if __name__ == '__main__':\n    main()\nif __name__ == '__main__' and sys.argv[1:]:\n    main()\n",
+        "if __name__ == '__main__':\n    main()\n"
+        "if __name__ == '__main__' and sys.argv[1:]:\n    main()\n",
     ),
     "guards_with_conditions": (
         "flat-script",
-        "if __name__ == '__main__' and not sys.argv:\n    pass\nif __name__ == '__main__' and sys.argv:\n    main()\n",
+        "if __name__ == '__main__' and not sys.argv:\n    pass\n"
+        "if __name__ == '__main__' and sys.argv:\n    main()\n",
     ),
     "branches": (
         "flat-script",
-        "if __name__ == '__main__' and not sys.argv[1:]:\n    pass\nelif __name__ == '__main__':\n    main()\n",
+        "if __name__ == '__main__' and not sys.argv[1:]:\n    pass\n"
+        "elif __name__ == '__main__':\n    main()\n",
     ),
 }
 

@@ -13,7 +13,11 @@ from rich.console import Console
 from flash_integrate.report.text import print_summary
 
 NAME = "performance_utils/benchmark/mlx/a script of some length.py"
-NOTED = "import mlx.core as mx\n\n\ndef attend(q):\n    return mx.softmax(q @ q.T) @ q\n\n\nprint(attend(1))\n"
+NOTED = (
+    "import mlx.core as mx\n\n\n"
+    "def attend(q):\n    return mx.softmax(q @ q.T) @ q\n\n\n"
+    "print(attend(1))\n"
+)
 
 
 def summary(repo: Path, width: int) -> list[str]:

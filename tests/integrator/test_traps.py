@@ -49,7 +49,11 @@ from mlx_lm import load
 
 model = "tiny"
 steps = 3
-config_keys = [key for key, value in globals().items() if not key.startswith("_") and isinstance(value, (int, str))]
+config_keys = [
+    key
+    for key, value in globals().items()
+    if not key.startswith("_") and isinstance(value, (int, str))
+]
 exec(open("configurator.py").read())
 config = {key: globals()[key] for key in config_keys}
 print(load(model), config)

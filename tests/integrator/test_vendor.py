@@ -271,7 +271,8 @@ def test_without_the_runtime_the_error_says_how_to_install_it(repo: Path) -> Non
     code = (
         "import pathlib, sys\n"
         "from flash_integrate.extras.vendor import plan_vendor\n"
-        "sys.path[:] = [path for path in sys.path if not (pathlib.Path(path) / 'mlx_flash_runtime').exists()]\n"
+        "sys.path[:] = [path for path in sys.path "
+        "if not (pathlib.Path(path) / 'mlx_flash_runtime').exists()]\n"
         "plan_vendor(pathlib.Path('.'), [])\n"
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=repo, capture_output=True, text=True)

@@ -107,7 +107,7 @@ def added(manifest: Manifest) -> ManifestEdit:
     """The manifest with the runtime in it; no change if it is listed already.
 
     Raises:
-        CannotAdd: it has to be done by hand; the message says why, to be read after the manifest's name.
+        CannotAdd: it has to be done by hand; the message, put after the manifest's name, says why.
     """
     add = add_to_pyproject if manifest.is_pyproject else add_to_requirements
     return ManifestEdit(
@@ -131,7 +131,10 @@ def suggestion(manifests: Sequence[Manifest]) -> str:
     """What to tell the user after the scripts were patched; empty if every manifest lists the
     runtime."""
     if not manifests:
-        return f"No requirements file or pyproject.toml lists MLX: install {PACKAGE} where the scripts run."
+        return (
+            "No requirements file or pyproject.toml lists MLX: "
+            f"install {PACKAGE} where the scripts run."
+        )
     todo, by_hand = [], []
     for manifest in manifests:
         try:

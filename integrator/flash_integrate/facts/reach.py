@@ -29,11 +29,11 @@ _NO_MODELS = {"mlx", "mlx_data", "mlx_flash_runtime", "mlx_cuda", "mlx_metal", "
 # What a package of models offers besides running them, by the name of a module or of what it
 # defines.
 _RUNS_NOTHING = {
-    "convert", "quantize", "quantize_model", "dequantize_model", "save", "save_config", "save_model", "save_weights",
-    "save_gguf", "convert_to_gguf", "upload_to_hub", "create_model_card", "get_model_path", "fetch_from_hub",
-    "hf_repo_to_path", "load_config", "load_tokenizer", "TokenizerWrapper", "compute_bits_per_weight",
-    "get_total_parameters", "__version__", "version", "load_audio", "load_dataset", "download",
-    "tokenizer_utils",
+    "convert", "quantize", "quantize_model", "dequantize_model", "save", "save_config",
+    "save_model", "save_weights", "save_gguf", "convert_to_gguf", "upload_to_hub",
+    "create_model_card", "get_model_path", "fetch_from_hub", "hf_repo_to_path", "load_config",
+    "load_tokenizer", "TokenizerWrapper", "compute_bits_per_weight", "get_total_parameters",
+    "__version__", "version", "load_audio", "load_dataset", "download", "tokenizer_utils",
 }  # fmt: skip
 _FRAMEWORKS = {"FastAPI", "Flask", "Quart", "Starlette", "Litestar", "Sanic"}
 _Seen: TypeAlias = set[tuple[PurePosixPath, str]]

@@ -103,7 +103,8 @@ def scan_notebook(notebook: Notebook) -> Scan:
     """The first look at a notebook: that of the script that its cells make.
 
     Raises:
-        UnreadableSource: the file names MLX, and is no notebook or has a cell that names MLX and is no Python.
+        UnreadableSource: the file names MLX, and is no notebook or has a cell that names MLX and
+            is no Python.
     """
     try:
         if _refusal(notebook) is None:
@@ -149,8 +150,8 @@ def rewrite_notebook(notebook: Notebook, name: PurePosixPath, workspace: Workspa
     """A notebook for which the plan is `CHANGED`, with the import and the call in it.
 
     Raises:
-        UnsafeRewrite: the result is no notebook whose cells are Python, would be changed again, or is more than the
-            original and what was inserted.
+        UnsafeRewrite: the result is no notebook whose cells are Python, would be changed again, or
+            is more than the original and what was inserted.
     """
     program = Program.of(notebook)
     facts = FileFacts(name, program.source, workspace)

@@ -20,14 +20,16 @@ characters on GitHub."""
 _WAYS_BACK = f"""\
 ### Switching it off
 
-- A script that got the flags: `{DISABLE_FLAG}` runs it on MLX's own attention, `{BLOCK_SIZE_FLAG} N` sets the
+- A script that got the flags: `{DISABLE_FLAG}` runs it on MLX's own attention, \
+`{BLOCK_SIZE_FLAG} N` sets the
   block size.
 - Any script: `MLX_FLASH_DISABLE=1` and `MLX_FLASH_BLOCK_SIZE=N` in the environment.
 - On a machine without `{RUNTIME}` the scripts run on MLX's own attention.
 
 ### Undo
 
-`flash-integrate --revert .` takes the inserted lines out again; files that were not edited since are then as before,
+`flash-integrate --revert .` takes the inserted lines out again; \
+files that were not edited since are then as before,
 byte for byte.
 """
 
@@ -53,7 +55,10 @@ def _head(outcomes: Sequence[Outcome], dry_run: bool) -> str:
     changed, reverted = _with(outcomes, Status.CHANGED), _with(outcomes, Status.REVERTED)
     if changed:
         verb = "Would put" if dry_run else "Puts"
-        what = f"{verb} the Flash Attention runtime into {_files(changed)}. Insertions only: what was there stays."
+        what = (
+            f"{verb} the Flash Attention runtime into {_files(changed)}. "
+            "Insertions only: what was there stays."
+        )
     elif reverted:
         verb = "Would take" if dry_run else "Takes"
         what = f"{verb} the Flash Attention runtime out of {_files(reverted)}."

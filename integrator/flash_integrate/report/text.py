@@ -94,9 +94,13 @@ def say(console: Console, text: str, style: str = "", indent: str = "") -> None:
     """Prints a text as wide as the console, broken between words alone: a path stays in one
     piece."""
     lines = textwrap.wrap(
-        printable(text), console.width, initial_indent=indent, subsequent_indent=f"{indent}  ", break_long_words=False,
+        printable(text),
+        console.width,
+        initial_indent=indent,
+        subsequent_indent=f"{indent}  ",
+        break_long_words=False,
         break_on_hyphens=False,
-    )  # fmt: skip
+    )
     for line in lines:
         console.print(Text(line, style), soft_wrap=True)
 

@@ -72,7 +72,8 @@ class _Reviewer:
                     self._say(f"{quoted(outcome.name)} is left as it is: {error}", "yellow")
                     return _left(outcome, f"{DECLINED}: {error}")
                 self._say(
-                    f"Not accepted: {error}. Once more, from the first hunk; d leaves the file as it is.",
+                    f"Not accepted: {error}. "
+                    "Once more, from the first hunk; d leaves the file as it is.",
                     "yellow",
                 )
 
@@ -153,7 +154,10 @@ def _resolve(
         pair := next((pair for pair in pairs if _unmet(*pair, result, planned)), None)
     ) is not None:
         one, other = pair
-        reason = f"{DECLINED}: {quoted(other[1])}, to which its change belongs, was not accepted as a whole"
+        reason = (
+            f"{DECLINED}: {quoted(other[1])}, to which its change belongs, "
+            "was not accepted as a whole"
+        )
         console.print(
             Text(printable(f"{quoted(one[1])} is left as it is: {reason}"), "yellow"),
             soft_wrap=True,
