@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 
@@ -22,6 +22,15 @@ from . import kernel
 
 # The attention of q, k, v, then mask and sinks if any; None where it is not for the kernel.
 Replay = Callable[..., "mx.array | None"]
+
+
+class _OfStream(NamedTuple):
+    """The launch of calls on one stream, with one scale."""
+
+    stream: mx.Stream
+    scale: float
+    replay: Replay | None
+
 
 # Scales that a thread has launches for at a time; a model has one or two.
 _MOST_REPLAYS = 16
@@ -55,10 +64,10 @@ class Launcher:
         stream = mx.default_stream(mx.default_device())
         # What is compiled stays on the stream of its first call. This is a list, as streams that
         # are equal have different hashes; there is hardly ever more than one.
-        replays: list[tuple[mx.Stream, float, Replay | None]]
-        replays = getattr(self._of_thread, "replays", [])
-        for own_stream, own_factor, replay in replays:
-            if own_factor == factor and own_stream == stream:
+        replays: list[_OfStream] = getattr(self._of_thread, "replays", [])
+        for one in replays:
+            if one.scale == factor and one.stream == stream:
+                replay = one.replay
                 break
         else:
             replay = self._new_replay(stream, factor)
@@ -83,7 +92,7 @@ class Launcher:
         if on_gpu and kernel.is_there(self._problem, self._capability):
             replay = _replay(self._problem, self._capability, factor)
         known = getattr(self._of_thread, "replays", ())
-        self._of_thread.replays = [(stream, factor, replay), *known][:_MOST_REPLAYS]
+        self._of_thread.replays = [_OfStream(stream, factor, replay), *known][:_MOST_REPLAYS]
         return replay
 
 
