@@ -10,24 +10,37 @@ from typing import Any
 import mlx.core as mx
 
 from . import state
+from .rebind import rebind
 
 # Functions of `mlx.core` that trace the function that is their second argument, `fun`.
 _NAMES = ("export_function", "exporter")
-_originals: dict[str, Callable[..., Any]] = {}
+# MLX's own by ours.
+_replaced: dict[Callable[..., Any], Callable[..., Any]] = {}
+_stays = False
 
 
 def install() -> None:
     """Has functions exported with MLX's own attention."""
-    for name in _NAMES:
-        _originals[name] = getattr(mx, name)
-        setattr(mx, name, _with_stock_attention(_originals[name]))
+    if not _replaced:
+        for name in _NAMES:
+            original = getattr(mx, name)
+            _replaced[_with_stock_attention(original)] = original
+        rebind({original: ours for ours, original in _replaced.items()})
 
 
 def uninstall() -> None:
-    """Puts MLX's own functions back."""
-    for name, original in _originals.items():
-        setattr(mx, name, original)
-    _originals.clear()
+    """Puts MLX's own functions back, unless they are to stay replaced."""
+    if not _stays:
+        rebind(_replaced)
+        _replaced.clear()
+
+
+def install_for_good() -> None:
+    """Has functions exported with MLX's own attention whether or not MLX is patched: for what
+    calls `flash_attention` itself."""
+    global _stays
+    _stays = True
+    install()
 
 
 def _with_stock_attention(original: Callable[..., Any]) -> Callable[..., Any]:

@@ -170,4 +170,4 @@ def _put(owner: Any, point: Point, old: Function, new: Function) -> None:
     if getattr(owner, point.path[-1]) is old:
         setattr(owner, point.path[-1], new)
     if len(point.path) == 1:  # a function, which other modules import by name
-        rebind(old, new)
+        rebind({old: new})
