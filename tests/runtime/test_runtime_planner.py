@@ -101,6 +101,18 @@ def test_plans_are_remembered_per_problem() -> None:
         assert changed is not first
 
 
+def test_plans_are_remembered_where_the_default_device_may_change() -> None:
+    planner = Planner(Settings(True))
+    planner._device_varies = True  # as on a machine with a GPU
+    q, k, v = arrays(300)
+    first = planner.lookup(q, k, v, None, None)
+    assert planner.lookup(q, k, v, None, None) is first
+    with mx.stream(mx.cpu):
+        on_cpu = planner.lookup(q, k, v, None, None)
+        assert planner.lookup(q, k, v, None, None) is on_cpu
+    assert (on_cpu is first) == (mx.default_device() == mx.Device(mx.cpu))
+
+
 def test_a_decoded_token_is_planned_like_the_one_before_as_long_as_mlx_gets_it() -> None:
     q, keys = mx.zeros((1, 8, 1, 64), mx.bfloat16), mx.zeros((1, 2, 3000, 64), mx.bfloat16)
 

@@ -39,7 +39,8 @@ class Calls:
 
     def start_over(self) -> None:
         """Counts from nothing."""
-        self._left_out += self.total()
+        found = self.total()
+        self._left_out += found
 
     def total(self) -> int:
         """The calls so far. To look at the next number takes it, so one more is left out."""

@@ -25,6 +25,7 @@ Key = tuple[Any, ...]
 
 # A decoding loop meets a new key length with every token: the table starts over rather than grow.
 _MOST_PLANS = 4096
+_CPU = mx.Device(mx.cpu)
 
 
 class Planner:
@@ -70,7 +71,7 @@ class Planner:
                 mask if mask is None or mask.__class__ is str else _mask_key(mask),
                 sinks if sinks is None else (sinks.shape, sinks.dtype),
                 softcap,
-                mx.default_device() if self._device_varies else None,
+                self._device_varies and mx.default_device() == _CPU,
             )
             plan = self.plans.get(key)
         except (AttributeError, TypeError):  # no arrays: MLX says so best
