@@ -8,7 +8,7 @@ import mlx.core as mx
 
 from . import stock
 from .control import mlx_is_known
-from .patching import patch
+from .patching import patch, state
 from .planning.choice import Choice, choose, stock_memory
 from .planning.machine import current_device
 from .planning.planner import planner_for
@@ -33,13 +33,13 @@ def flash_attention(
     `mask` is None, `"causal"` (the last query aligned with the last key), or an array that
     broadcasts to `[B, H, L, S]`: bool (True is seen) or added to the scores. `sinks` is `[H]`, one
     more score per head that takes weight and has no value. `block_size` as in
-    `enable_flash_attention`.
+    `enable_flash_attention`. A function that is being exported gets MLX's own operations.
 
     Raises ValueError for a bad `block_size`, and what MLX's own function raises for arguments that
     it rejects.
     """
     settings = _settings(block_size)
-    if not (settings.enabled and mlx_is_known()):
+    if state.is_paused() or not (settings.enabled and mlx_is_known()):
         return stock.attention(q, k, v, scale=scale, mask=mask, sinks=sinks)
     return planner_for(settings).attend(q, k, v, scale, mask, sinks)
 

@@ -10,37 +10,41 @@ from typing import Any
 import mlx.core as mx
 
 from . import state
-from .rebind import rebind
+from .rebind import Replacements, rebind
 
 # Functions of `mlx.core` that trace the function that is their second argument, `fun`.
 _NAMES = ("export_function", "exporter")
-# MLX's own by ours.
-_replaced: dict[Callable[..., Any], Callable[..., Any]] = {}
+# Ours by MLX's own.
+_replaced: Replacements = {}
 _stays = False
 
 
-def install() -> None:
-    """Has functions exported with MLX's own attention."""
-    if not _replaced:
-        for name in _NAMES:
-            original = getattr(mx, name)
-            _replaced[_with_stock_attention(original)] = original
-        rebind({original: ours for ours, original in _replaced.items()})
+def install() -> Replacements:
+    """Has functions exported with MLX's own attention. Returns the functions to replace wherever
+    modules have them, see `rebind`."""
+    if _replaced:
+        return {}
+    for name in _NAMES:
+        original = getattr(mx, name)
+        _replaced[original] = _with_stock_attention(original)
+    return dict(_replaced)
 
 
-def uninstall() -> None:
-    """Puts MLX's own functions back, unless they are to stay replaced."""
-    if not _stays:
-        rebind(_replaced)
-        _replaced.clear()
+def uninstall() -> Replacements:
+    """The functions to replace so that MLX's own are back: none where ours are to stay."""
+    if _stays:
+        return {}
+    back = {ours: original for original, ours in _replaced.items()}
+    _replaced.clear()
+    return back
 
 
 def install_for_good() -> None:
-    """Has functions exported with MLX's own attention whether or not MLX is patched: for what
-    calls `flash_attention` itself."""
+    """Has functions exported with MLX's own attention whether or not MLX is patched: for those
+    that call `flash_attention` themselves."""
     global _stays
     _stays = True
-    install()
+    rebind(install())
 
 
 def _with_stock_attention(original: Callable[..., Any]) -> Callable[..., Any]:

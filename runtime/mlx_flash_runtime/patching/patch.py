@@ -16,7 +16,7 @@ from ..planning.plan import UNPLANNED
 from ..planning.planner import Planner
 from ..stock.wrappers import replace_in
 from . import exporting, mla, mlx_lm, state
-from .rebind import rebind
+from .rebind import Replacements, rebind
 from .spelled_out import are_defaults
 
 _lock = threading.RLock()
@@ -43,14 +43,13 @@ def install(planner: Planner) -> None:
     put there stays in front, and is given ours to call.
     """
     with _lock:
-        patched = state.installed is not None
-        state.install(planner)
-        if not patched:
-            rebind({_original: scaled_dot_product_attention})
-            exporting.install()
+        replacements: Replacements = {}
+        if state.installed is None:
+            replacements[_original] = scaled_dot_product_attention
             _watch(mx.fast, _Watched)
+        state.install(planner)
+        rebind(replacements | exporting.install() | mlx_lm.install())
         setattr(mx.fast, _NAME, _with_ours(mx.fast.scaled_dot_product_attention))
-        mlx_lm.install()
 
 
 def uninstall() -> None:
@@ -62,11 +61,10 @@ def uninstall() -> None:
         if state.installed is not None or function is scaled_dot_product_attention:
             state.install(None)
             _watch(mx.fast, ModuleType)
-            rebind({scaled_dot_product_attention: _original})
+            ours = {scaled_dot_product_attention: _original}
+            rebind(ours | exporting.uninstall() | mlx_lm.uninstall())
             if function is not scaled_dot_product_attention:
                 replace_in(function, scaled_dot_product_attention, _original)
-            mlx_lm.uninstall()
-            exporting.uninstall()
 
 
 def in_front() -> object:

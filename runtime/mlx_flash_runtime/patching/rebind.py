@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from types import ModuleType
+from typing import Any
+
+# New functions by the old ones.
+Replacements = dict[Any, Any]
 
 
-def rebind(replacements: Mapping[object, object]) -> None:
+def rebind(replacements: Replacements) -> None:
     """Replaces functions, the keys, by others under every name that a loaded module has for them,
     except this package's own."""
+    if not replacements:
+        return
     own = __name__.rsplit(".", 2)[0] + "."
     by_identity = {id(old): new for old, new in replacements.items()}
     for path, module in list(sys.modules.items()):

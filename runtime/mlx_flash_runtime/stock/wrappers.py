@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
-from types import CellType, FunctionType, MethodType, ModuleType
+from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 import mlx.core as mx
@@ -51,7 +52,7 @@ def _held_by(function: Any, last: object) -> Iterator[Held]:
     while waiting and len(seen) < _MOST_VALUES:
         for value, put in list(_held_directly(waiting.popleft())):
             yield value, put
-            if id(value) not in seen and not isinstance(value, ModuleType | type | mx.array):
+            if id(value) not in seen and not isinstance(value, ModuleType | mx.array):
                 seen.add(id(value))
                 waiting.append(value)
 
@@ -72,6 +73,9 @@ def _held_directly(holder: Any) -> Iterator[Held]:
     elif type(holder) is list:
         for index, value in enumerate(holder):
             yield value, partial(holder.__setitem__, index)
+    elif isinstance(holder, type):
+        for name, value in list(vars(holder).items()):
+            yield value, partial(setattr, holder, name)
     else:
         yield from _of_object(holder)
 
@@ -79,7 +83,7 @@ def _held_directly(holder: Any) -> Iterator[Held]:
 def _of_function(function: FunctionType) -> Iterator[Held]:
     """Its closure, the global variables that it names, the defaults of its arguments."""
     for cell in function.__closure__ or ():
-        if cell != CellType():  # one that is empty has no contents to ask for
+        with suppress(ValueError):  # of a variable that has no value yet
             yield cell.cell_contents, partial(setattr, cell, "cell_contents")
     names = function.__globals__
     for name in function.__code__.co_names:
