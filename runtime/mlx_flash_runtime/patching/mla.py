@@ -21,6 +21,7 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
+import weakref
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
@@ -45,8 +46,8 @@ class _Names(NamedTuple):
     mask: str | None
 
 
-# By the identity of a code object, which is kept so that it stays its own.
-_known: dict[int, tuple[CodeType, _Names | None]] = {}
+# By the identity of a code object, for as long as that lives.
+_known: dict[int, tuple[weakref.ref[CodeType], _Names | None]] = {}
 _CALLERS = 3  # mlx-lm's own scaled_dot_product_attention, the wrapper around it, and the layer that calls that
 
 
@@ -118,7 +119,9 @@ def _folded(q: mx.array, k: mx.array, names: _Names, variables: dict[str, Any]) 
 def _names(code: CodeType) -> _Names | None:
     known = _known.get(id(code))
     if known is None:
-        known = _known[id(code)] = (code, _read(code))
+        key = id(code)
+        going = weakref.ref(code, lambda _: _known.pop(key, None))
+        known = _known[key] = (going, _read(code))
     return known[1]
 
 
