@@ -56,9 +56,10 @@ def main() -> None:
         case ["-m", name, *arguments]:
             _run(_module(name), arguments)
         case ["-c", command, *arguments]:
-            _run(_text(lambda: command, "-c", "<string>"), arguments)
+            _run(_text(lambda: command, "-c", "<string>", {}), arguments)
         case ["-", *arguments]:
-            _run(_text(sys.stdin.read, "-", "<stdin>"), arguments)
+            attributes = {"__file__": "<stdin>", "__cached__": None}
+            _run(_text(sys.stdin.read, "-", "<stdin>", attributes), arguments)
         case [path, *arguments] if not path.startswith("-"):
             _need(os.path.exists(path), f"{path}: no such file")
             _run(_file(path) or _folder(path), arguments)
@@ -133,13 +134,13 @@ def _file(path: str) -> Program | None:
     return Program(code, path, str(Path(path).resolve().parent), attributes)
 
 
-def _text(read: Callable[[], str], name: str, file: str) -> Program:
+def _text(read: Callable[[], str], name: str, file: str, attributes: dict[str, Any]) -> Program:
     """The program that is a text."""
 
     def code() -> CodeType:
         return compile(read(), file, "exec", dont_inherit=True)
 
-    return Program(code, name, "", {"__loader__": BuiltinImporter})
+    return Program(code, name, "", {"__loader__": BuiltinImporter, **attributes})
 
 
 def _of_spec(spec: ModuleSpec, name: str, folder: str) -> Program:

@@ -12,7 +12,7 @@ from .patching import patch, state
 from .planning.choice import Choice, choose, stock_memory
 from .planning.machine import current_device
 from .planning.planner import planner_for
-from .problem import Device, Problem
+from .problem import Device, Problem, fault
 from .settings import Settings, checked_block_size, resolve
 
 
@@ -87,12 +87,12 @@ def explain(
     peaks in bytes of one forward call, planned and by MLX's own function, beyond its inputs and
     its output.
 
-    Raises ValueError for a bad `block_size` and for arguments that no attention call can have,
-    TypeError for a `device` that is no Device, such as a name.
+    Raises ValueError for a bad `block_size` and for arguments that no attention call can have, and
+    says which and why; TypeError for a `device` that is no Device, such as a name.
     """
     problem = q if isinstance(q, Problem) else Problem.of(q, k, v, mask, sinks)
     if problem is None:
-        raise ValueError("these are not the arguments of an attention call")
+        raise ValueError(fault(q, k, v, mask, sinks))
     device = device or current_device()
     if not isinstance(device, Device):
         raise TypeError(f"device is a mlx_flash_runtime.problem.Device, not {device!r}")

@@ -21,8 +21,8 @@ class Thing:
 def shown(name):
     value = globals().get(name, "absent")
     return type(value).__name__ if name == "__loader__" else repr(value)
-for name in ("__name__", "__file__", "__package__", "__spec__", "__cached__", "__doc__", "__loader__"):
-    print(name, shown(name))
+for name in ("name", "file", "package", "spec", "cached", "doc", "loader"):
+    print(name, shown(f"__{name}__"))
 print(sys.argv, repr(sys.path[0]), sys.modules["__main__"].__dict__ is globals())
 print(type(pickle.loads(pickle.dumps(Thing()))) is Thing)
 print(sorted(set(globals()) - {"__annotations__"}))
@@ -78,10 +78,14 @@ PROGRAMS = {
     "ends at once": "import os\nos._exit(9)\n",
     "is ended by a signal": "import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\n",
     "a hook of its own": (
-        "import sys\nsys.excepthook = lambda kind, error, trace: print(kind, trace.tb_lineno)\n1 / 0\n"
+        "import sys\nsys.excepthook = lambda kind, error, trace: print(kind, trace.tb_lineno)\n"
+        "1 / 0\n"
     ),
     "future": "from __future__ import annotations\ndef f(x: y): pass\nprint(f.__annotations__)\n",
-    "no future": "try:\n    def f(x: y): pass\n    print(f.__annotations__)\nexcept NameError as e:\n    print(e)\n",
+    "no future": (
+        "try:\n    def f(x: y): pass\n    print(f.__annotations__)\n"
+        "except NameError as error:\n    print(error)\n"
+    ),
 }
 BESIDE = "def fail():\n    raise ValueError('first')\n"
 
@@ -152,9 +156,13 @@ def test_a_module_whose_classes_are_sent_to_others(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("program", ["tells of itself", "ends with a status", "ends with words"])
-def test_a_command_and_standard_input(program: str, tmp_path: Path) -> None:
-    same(tmp_path, "", ["-c", PROGRAMS[program], "-x"])
-    same(tmp_path, "", ["-", "-x"], PROGRAMS[program])
+@pytest.mark.parametrize("option", ["-c", "-"])
+def test_a_command_and_standard_input(option: str, program: str, tmp_path: Path) -> None:
+    text = PROGRAMS[program]
+    if option == "-c":
+        same(tmp_path, "", [option, text, "-x"])
+    else:
+        same(tmp_path, "", [option, "-x"], text)
 
 
 def test_a_program_that_is_interrupted(tmp_path: Path) -> None:

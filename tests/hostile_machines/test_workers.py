@@ -29,6 +29,7 @@ if not sys.argv[1:]:
         subprocess.run([sys.executable, __file__, str(turn)], check=True)
 """
 
+
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_workers_of_multiprocessing(method: str, tmp_path: Path) -> None:
     done = run(f"METHOD = {method!r}\n{MULTIPROCESSING}", tmp_path)

@@ -115,7 +115,9 @@ class Partial(Default):
 class Global(Other):
     """A module with a global variable."""
 
-    SOURCE = "def call(*args, **kwargs):\n    other.calls += 1\n    return original(*args, **kwargs)"
+    SOURCE = (
+        "def call(*args, **kwargs):\n    other.calls += 1\n    return original(*args, **kwargs)"
+    )
 
     def around(self, function: Any) -> Any:
         self.module = ModuleType(f"a_profiler_{id(self)}")

@@ -140,8 +140,9 @@ def _forget_with(code: CodeType) -> None:
     key = id(code)
 
     def forget_it(_: object) -> None:
-        for table in (_codes, _by_site, _is_method):
-            table.pop(key, None)  # type: ignore[attr-defined]
+        _codes.pop(key, None)
+        _by_site.pop(key, None)
+        _is_method.pop(key, None)
 
     if key not in _codes:
         _codes[key] = weakref.ref(code, forget_it)

@@ -1,9 +1,10 @@
 """An attention call as data: its shapes, its mask by what it says, and the device. Nothing here
 runs or looks anything up."""
 
+from .arguments import fault, promoted
 from .call import Attend, Call, Launch
 from .device import Backend, Device
-from .problem import PHASES, MaskKind, Phase, Problem, phase_of, promoted
+from .problem import PHASES, MaskKind, Phase, Problem, phase_of
 
 __all__ = [
     "PHASES",
@@ -15,6 +16,7 @@ __all__ = [
     "MaskKind",
     "Phase",
     "Problem",
+    "fault",
     "phase_of",
     "promoted",
 ]

@@ -118,7 +118,9 @@ def _replace_default(function: FunctionType, old: object, new: object) -> None:
 def _replace_in_partial(holder: partial[Any], old: object, new: Any) -> None:
     func = new if holder.func is old else holder.func
     arguments = tuple(new if value is old else value for value in holder.args)
-    holder.__setstate__((func, arguments, holder.keywords, vars(holder)))
+    holder.__setstate__(  # type: ignore[attr-defined]  # as copying and unpickling do
+        (func, arguments, holder.keywords, vars(holder))
+    )
 
 
 def _not_replaced(_: object) -> None:
