@@ -136,7 +136,8 @@ def main() -> None:
             least = dict.fromkeys(functions, float("inf"))
             for _ in range(REPEATS):
                 for name, function in functions.items():
-                    mx.fast.scaled_dot_product_attention = function
+                    # Past the patch, which would take the place of MLX's own again.
+                    vars(mx.fast)["scaled_dot_product_attention"] = function
                     least[name] = min(least[name], microseconds(layer, arguments))
             times = {f"{name}_us": round(us, 2) for name, us in least.items()}
             added = round(least["patched"] - least["mlx"], 2)

@@ -33,8 +33,8 @@ Runs a script, a module or a command as python does, with flash attention, and c
 
 SCRIPT is a file, a folder or a zip file with a __main__.py, or - for standard input.
 
-MLX_FLASH_REPORT=1 says at the end what ran where; MLX_FLASH_DISABLE=1 leaves MLX's own attention in place. Processes
-that the program starts anew do not inherit the patch."""
+MLX_FLASH_REPORT=1 says at the end what ran where; MLX_FLASH_DISABLE=1 leaves MLX's own attention in
+place. Processes that the program starts anew do not inherit the patch."""
 
 
 class Program(NamedTuple):
