@@ -1,11 +1,12 @@
 """Runs flash-integrate over checkouts of public MLX repos and holds the result against what is
 expected of each script.
 
-    git clone https://github.com/ml-explore/mlx-examples checkouts/mlx-examples    # and so on, at the commits of
-    python benchmarks/corpus.py checkouts                                          # fixtures/corpus.json
+    git clone https://github.com/ml-explore/mlx-examples checkouts/mlx-examples
+    python benchmarks/corpus.py checkouts
 
-Works on copies. Per repo: scripts that end as expected, other files that changed, patched files
-that compile, patched scripts whose `--help` shows the flags (of those whose imports are installed
+The first line for every repo of fixtures/corpus.json, at the commit that it names. Works on
+copies. Per repo: scripts that end as expected, other files that changed, patched files that
+compile, patched scripts whose `--help` shows the flags (of those whose imports are installed
 here), and whether a second run changes nothing and `--revert` gives back every byte. Exits with 1
 if anything is not as it should be.
 """

@@ -29,16 +29,20 @@ from store import RESULTS, write
 from mlx_flash_runtime import stock
 from mlx_flash_runtime.kernels.cpu import library
 from mlx_flash_runtime.kernels.cpu.build import build
-from mlx_flash_runtime.problem import Call, Problem
+from mlx_flash_runtime.planning.machine import current_device
+from mlx_flash_runtime.problem import MaskKind, Problem
 from mlx_flash_runtime.routes import cpu_kernel
+from mlx_flash_runtime.tools.bench.inputs import make_inputs
+from mlx_flash_runtime.tools.bench.numbers import significant
 from mlx_flash_runtime.tools.bench.timing import calibrated, interleaved, peak_memory
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 HEADS = 8
 DEFINITIONS = (
     "8 heads; ms is the median of interleaved calls, speedup MLX's median over the kernel's.",
-    "gflops counts both products of the forward pass, of a causal mask only the seen half; numpy_gflops is that of "
-    "float32 products of two 2,048 x 2,048 matrices in a process of its own, right before and after.",
+    "gflops counts both products of the forward pass, of a causal mask only the seen half; "
+    "numpy_gflops is that of float32 products of two 2,048 x 2,048 matrices in a process of its "
+    "own, right before and after.",
     "kernel_mib is the peak beyond the inputs. Scripts run as processes, patched, with and without "
     "`--disable-flash-attention`.",
 )
@@ -61,102 +65,85 @@ def row(
 ) -> Row:
     """One line of the table: every column, those that were not measured as None."""
     columns = ("mlx_ms", "kernel_ms", "speedup", "gflops", "numpy_gflops", "share", "kernel_mib")
-    rounded = {
-        name: None if numbers.get(name) is None else float(f"{numbers[name]:.4g}")
-        for name in columns
-    }
+    rounded: dict[str, float | None] = dict.fromkeys(columns)
+    for name, number in numbers.items():
+        rounded[name] = None if number is None else significant(number)
     return {"part": part, "call": call, "dtype": dtype, **rounded, "target": target}
 
 
-def arrays(batch: int, queries: int, keys: int, dim: int, dtype: str) -> list[mx.array]:
-    """Random q, k, v."""
-    made = [mx.random.normal((batch, HEADS, length, dim)) for length in (queries, keys, keys)]
-    made = [x.astype(getattr(mx, dtype)) for x in made]
-    mx.eval(made)
-    return made
+def problem_of(
+    batch: int, queries: int, keys: int, dim: int, dtype: str = "float32", mask: MaskKind = "none"
+) -> Problem:
+    return Problem(batch, HEADS, HEADS, queries, keys, dim, dim, dtype=dtype, mask=mask)
 
 
-def attentions(mask: str | None, inputs: list[mx.array]) -> dict[str, Callable[..., mx.array]]:
-    """MLX's own function and the kernel, of q, k, v like `inputs`."""
-    problem = Problem.of(*inputs, mask)  # once, as the planner does
-    assert problem is not None
-
-    def kernel(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
-        return cpu_kernel.run(Call(problem, q, k, v, q.shape[-1] ** -0.5), None)
-
-    return {
-        "mlx": lambda q, k, v: stock.attention(q, k, v, scale=q.shape[-1] ** -0.5, mask=mask),
-        "kernel": kernel,
+def attentions(problem: Problem, run: Callable[..., Any]) -> dict[str, Callable[[], Any]]:
+    """`run` with MLX's own function and with the kernel, on random q, k and v."""
+    inputs = make_inputs(problem)
+    qkv = [inputs.q, inputs.k, inputs.v]
+    launches = {
+        "mlx": stock.attention,
+        "kernel": cpu_kernel.launch(problem, current_device(), None),
     }
+    runs = {}
+    for name, launch in launches.items():
+        attend = partial(launch, scale=inputs.scale, mask=inputs.mask, sinks=None)
+        runs[name] = partial(run, attend, qkv)
+    return runs
+
+
+def forward(attend: Callable[..., mx.array], qkv: list[mx.array]) -> list[mx.array]:
+    return [attend(*qkv)]
+
+
+def gradients(attend: Callable[..., mx.array], qkv: list[mx.array]) -> list[mx.array]:
+    """Those of q, k and v, for a cotangent like q."""
+    return mx.vjp(attend, qkv, [qkv[0]])[1]
 
 
 def compared(runs: dict[str, Callable[[], Any]], seconds: float) -> dict[str, float]:
     """`mlx_ms`, `kernel_ms` and `speedup`, after the results were found to agree."""
-    own, other = (mx.eval(result) or result for result in (runs["kernel"](), runs["mlx"]()))
-    for x, y in zip(*([z] if isinstance(z, mx.array) else z for z in (own, other)), strict=True):
-        size = mx.abs(y).max().item()
-        assert mx.abs(x.astype(mx.float32) - y.astype(mx.float32)).max().item() < 2e-2 * size, (
-            "the results differ"
-        )
+    for own, other in zip(runs["kernel"](), runs["mlx"](), strict=True):
+        difference = mx.abs(own.astype(mx.float32) - other.astype(mx.float32)).max().item()
+        assert difference < 2e-2 * mx.abs(other).max().item(), "the results differ"
     calls, rounds = calibrated(runs, region=0.005, limit=seconds, rounds=15)
-    timed = interleaved(
-        {name: partial(repeat, run, calls) for name, run in runs.items()}, rounds, calls
-    )
-    mlx_ms, kernel_ms = (1e3 * timed[name].median for name in ("mlx", "kernel"))
-    return {"mlx_ms": mlx_ms, "kernel_ms": kernel_ms, "speedup": mlx_ms / kernel_ms}
-
-
-def forward(function: Callable[..., mx.array], inputs: list[mx.array]) -> mx.array:
-    return function(*inputs)
-
-
-def gradients(function: Callable[..., mx.array], inputs: list[mx.array]) -> list[mx.array]:
-    """Those of q, k and v, for a cotangent like q."""
-    return mx.vjp(function, inputs, [inputs[0]])[1]
+    several = {name: partial(repeat, run, calls) for name, run in runs.items()}
+    timed = interleaved(several, rounds, calls)
+    return speedup(1e3 * timed["mlx"].median, 1e3 * timed["kernel"].median)
 
 
 def repeat(run: Callable[[], Any], calls: int) -> list[Any]:
     return [run() for _ in range(calls)]
 
 
+def speedup(mlx_ms: float, kernel_ms: float) -> dict[str, float]:
+    return {"mlx_ms": mlx_ms, "kernel_ms": kernel_ms, "speedup": mlx_ms / kernel_ms}
+
+
 def small() -> Iterator[Row]:
     """The eight configurations of the small grid."""
-    for dtype, (batch, length, dim) in product(
-        ("float32", "bfloat16"), product((1, 2), (64, 128), (32, 64))
-    ):
-        inputs = arrays(batch, length, length, dim, dtype)
-        runs = {
-            name: partial(function, *inputs) for name, function in attentions(None, inputs).items()
-        }
-        target = "speedup 20" if dtype == "float32" else "speedup 15"
-        yield row(
-            "small", f"batch {batch}, L {length}, D {dim}", dtype, target, **compared(runs, 3)
-        )
+    for dtype, target in (("float32", "speedup 20"), ("bfloat16", "speedup 15")):
+        for batch, length, dim in product((1, 2), (64, 128), (32, 64)):
+            runs = attentions(problem_of(batch, length, length, dim, dtype), forward)
+            call = f"batch {batch}, L {length}, D {dim}"
+            yield row("small", call, dtype, target, **compared(runs, 3))
 
 
 def short() -> Iterator[Row]:
     """Many short sequences, as of attention over time or along an axis: forward and with the
     gradients."""
     for batch, length in ((2048, 3), (1024, 8), (256, 16)):
-        inputs = arrays(batch, length, length, 64, "float32")
         for phase, run in (("forward", forward), ("training", gradients)):
-            runs = {
-                name: partial(run, function, inputs)
-                for name, function in attentions(None, inputs).items()
-            }
-            yield row(
-                "short",
-                f"batch {batch}, L {length}, D 64, {phase}",
-                target="speedup 1",
-                **compared(runs, 3),
-            )
+            runs = attentions(problem_of(batch, length, length, 64), run)
+            call = f"batch {batch}, L {length}, D 64, {phase}"
+            yield row("short", call, target="speedup 1", **compared(runs, 3))
 
 
 def speed() -> Iterator[Row]:
     """Floating point operations per second, against those of NumPy."""
-    for length, dim, mask in product((1024, 4096), (64, 128), (None, "causal")):
-        inputs = arrays(1, length, length, dim, "float32")
-        run = partial(attentions(mask, inputs)["kernel"], *inputs)
+    masks: tuple[MaskKind, ...] = ("none", "causal")
+    for length, dim, mask in product((1024, 4096), (64, 128), masks):
+        run = attentions(problem_of(1, length, length, dim, mask=mask), forward)["kernel"]
         mx.eval(run())
         before = numpy_gflops()
         seconds = []
@@ -165,19 +152,20 @@ def speed() -> Iterator[Row]:
             mx.eval(run())
             seconds.append(time.perf_counter() - start)
         products = statistics.median([before, numpy_gflops()])
-        own = 4e-9 * HEADS * length**2 * dim / (2 if mask else 1) / statistics.median(seconds)
+        operations = 4 * HEADS * length**2 * dim / (2 if mask == "causal" else 1)
+        own = 1e-9 * operations / statistics.median(seconds)
         numbers = {
             "kernel_ms": 1e3 * statistics.median(seconds),
             "gflops": own,
             "numpy_gflops": products,
+            "share": own / products,
         }
-        yield row(
-            "speed",
-            f"L {length}, D {dim}, {mask or 'dense'}",
-            target="share 0.6",
-            share=own / products,
-            **numbers,
-        )
+        call = f"L {length}, D {dim}, {_in_words(mask)}"
+        yield row("speed", call, target="share 0.6", **numbers)
+
+
+def _in_words(mask: MaskKind) -> str:
+    return "dense" if mask == "none" else mask
 
 
 def numpy_gflops() -> float:
@@ -191,47 +179,30 @@ def numpy_gflops() -> float:
 
 def training() -> Iterator[Row]:
     """Forward and backward."""
-    for dtype, mask in product(("float32", "bfloat16"), (None, "causal")):
-        inputs = arrays(1, 1024, 1024, 64, dtype)
-        runs = {
-            name: partial(gradients, function, inputs)
-            for name, function in attentions(mask, inputs).items()
-        }
+    masks: tuple[MaskKind, ...] = ("none", "causal")
+    for dtype, mask in product(("float32", "bfloat16"), masks):
+        runs = attentions(problem_of(1, 1024, 1024, 64, dtype, mask), gradients)
         target = "speedup 20" if dtype == "float32" else ""
-        yield row(
-            "training", f"L 1024, D 64, {mask or 'dense'}", dtype, target, **compared(runs, 12)
-        )
+        call = f"L 1024, D 64, {_in_words(mask)}"
+        yield row("training", call, dtype, target, **compared(runs, 12))
 
 
 def decode() -> Iterator[Row]:
     """A query or few over a long cache."""
     for dtype, queries in product(("float32", "bfloat16"), (1, 8)):
-        inputs = arrays(1, queries, 8192, 64, dtype)
-        runs = {
-            name: partial(function, *inputs)
-            for name, function in attentions("causal", inputs).items()
-        }
-        yield row(
-            "decode", f"{queries} queries, 8192 keys, D 64", dtype, "speedup 5", **compared(runs, 4)
-        )
+        runs = attentions(problem_of(1, queries, 8192, 64, dtype, "causal"), forward)
+        call = f"{queries} queries, 8192 keys, D 64"
+        yield row("decode", call, dtype, "speedup 5", **compared(runs, 4))
 
 
 def memory() -> Iterator[Row]:
     """The peak by length."""
-    for phase, length in product(("forward", "training"), (1024, 2048, 4096)):
-        inputs = arrays(1, length, length, 64, "float32")
-        function = attentions("causal", inputs)["kernel"]
-        if phase == "training":
-            run = partial(mx.vjp, function, inputs, [inputs[0]])
-            peak = peak_memory(lambda run=run: run()[1])
-        else:
-            peak = peak_memory(partial(function, *inputs))
-        yield row(
-            "memory",
-            f"{phase}, L {length}, D 64, causal",
-            target="linear in L",
-            kernel_mib=peak / 2**20,
-        )
+    for phase, run in (("forward", forward), ("training", gradients)):
+        for length in (1024, 2048, 4096):
+            runs = attentions(problem_of(1, length, length, 64, mask="causal"), run)
+            mebibytes = peak_memory(runs["kernel"]) / 2**20
+            call = f"{phase}, L {length}, D 64, causal"
+            yield row("memory", call, target="linear in L", kernel_mib=mebibytes)
 
 
 def scripts() -> Iterator[Row]:
@@ -240,38 +211,40 @@ def scripts() -> Iterator[Row]:
         folder = Path(name)
         repo = folder / "repo"
         shutil.copytree(FIXTURES / "mlx_scripts", repo)
-        subprocess.run(
-            [sys.executable, FIXTURES / "tiny_models.py", folder], check=True, capture_output=True
+        for command in (
+            [sys.executable, FIXTURES / "tiny_models.py", folder],
+            [sys.executable, "-m", "flash_integrate", repo],
+        ):
+            subprocess.run(command, check=True, capture_output=True)
+        lora = (
+            f"--model {folder}/llama --data {folder}/data --adapter-path {folder}/adapters "
+            "--batch-size 4 --iters 20"
         )
-        subprocess.run(
-            [sys.executable, "-m", "flash_integrate", repo], check=True, capture_output=True
-        )
-        lora = f"--model {folder}/llama --data {folder}/data --adapter-path {folder}/adapters --batch-size 4 --iters 20"
-        commands = {
-            "lora_finetune.py, 20 steps": ("fine_tuning_utils/mlx/lora_finetune.py", lora, ""),
-            "chat_cli.py, 3 turns": (
-                "chat_interfaces/mlx/cli/chat_cli.py",
-                f"--model {folder}/gemma --max-tokens 64",
-                "Tell me a story.\nAnd another one.\nThank you.\n",
-            ),
-        }
-        for title, (script, arguments, said) in commands.items():
-            base = [sys.executable, str(repo / script), *arguments.split()]
-            ways = {"kernel": base, "mlx": [*base, "--disable-flash-attention"]}
-            seconds: dict[str, list[float]] = {way: [] for way in ways}
-            for _ in range(6):
-                for way, command in ways.items():
-                    start = time.perf_counter()
-                    subprocess.run(
-                        command, input=said, text=True, check=True, capture_output=True, cwd=folder
-                    )
-                    seconds[way].append(time.perf_counter() - start)
-            # The first run of each compiles what MLX compiles.
-            mlx_ms, kernel_ms = (
-                1e3 * statistics.median(seconds[way][1:]) for way in ("mlx", "kernel")
-            )
-            numbers = {"mlx_ms": mlx_ms, "kernel_ms": kernel_ms, "speedup": mlx_ms / kernel_ms}
+        chat = f"--model {folder}/gemma --max-tokens 64"
+        said = "Tell me a story.\nAnd another one.\nThank you.\n"
+        for title, script, arguments, typed in (
+            ("lora_finetune.py, 20 steps", "fine_tuning_utils/mlx/lora_finetune.py", lora, ""),
+            ("chat_cli.py, 3 turns", "chat_interfaces/mlx/cli/chat_cli.py", chat, said),
+        ):
+            command = [sys.executable, str(repo / script), *arguments.split()]
+            numbers = _both_ways(command, typed, folder)
             yield row("scripts", title, "as the model", "whatever it is", **numbers)
+
+
+def _both_ways(command: list[str], typed: str, folder: Path) -> dict[str, float]:
+    """A script with the kernel and on MLX's own attention, in turns."""
+    ways = {"kernel": command, "mlx": [*command, "--disable-flash-attention"]}
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    for _ in range(6):
+        for way, words in ways.items():
+            start = time.perf_counter()
+            subprocess.run(
+                words, input=typed, text=True, check=True, capture_output=True, cwd=folder
+            )
+            seconds[way].append(time.perf_counter() - start)
+    # The first run of each compiles what MLX compiles.
+    ms = {way: 1e3 * statistics.median(of[1:]) for way, of in seconds.items()}
+    return speedup(ms["mlx"], ms["kernel"])
 
 
 PARTS = {part.__name__: part for part in (small, short, speed, training, decode, memory, scripts)}
@@ -292,12 +265,8 @@ def main() -> None:
         if args.only in (None, name):
             for each in part():
                 rows.append(each)
-                print(
-                    "  ".join(
-                        f"{key} {value}" for key, value in each.items() if value not in (None, "")
-                    ),
-                    flush=True,
-                )
+                words = [f"{key} {value}" for key, value in each.items() if value not in (None, "")]
+                print("  ".join(words), flush=True)
     if args.only is None:
         path = write(
             args.json.absolute(),

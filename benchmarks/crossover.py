@@ -1,5 +1,5 @@
 """Where attention by blocks is faster than MLX's own: the measurement behind
-`mlx_flash_runtime/crossover.py`.
+`mlx_flash_runtime/ops/crossover.py`.
 
     python benchmarks/crossover.py [--quick]
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,117 +22,113 @@ from store import write
 
 from mlx_flash_runtime import explain, stock
 from mlx_flash_runtime.planning.machine import current_device
-from mlx_flash_runtime.problem import Call, Problem
+from mlx_flash_runtime.problem import MaskKind, Problem
 from mlx_flash_runtime.routes import blockwise
+from mlx_flash_runtime.tools.bench.inputs import make_inputs
 from mlx_flash_runtime.tools.bench.timing import Timing, interleaved
 
 HEADS, KEY_HEADS = 2, 1
 Attend = Callable[..., mx.array]
 
 
-def grid(quick: bool) -> Iterator[tuple[str, int, int, int, str]]:
-    """(dtype, head dim, query length, key length, mask)."""
+def grid(quick: bool) -> Iterator[Problem]:
+    """Squares of queries and keys; then a prompt read in chunks, decoding, and masks that are
+    arrays."""
     if quick:
-        yield from (
-            ("float32", 64, length, length, mask)
-            for length in (128, 256)
-            for mask in ("none", "causal")
-        )
+        for length in (128, 256):
+            for mask in ("none", "causal"):
+                yield of("float32", 64, length, length, mask)
         return
     for mask in ("none", "causal"):
         for dtype in ("float32", "bfloat16"):
             for head_dim in (32, 64, 128, 256):
-                lengths = (128, 256, 512) if head_dim == 256 else (128, 256, 512, 1024)
-                yield from ((dtype, head_dim, length, length, mask) for length in lengths)
-            yield from (
-                (dtype, head_dim, length, length, mask)
-                for head_dim, length in ((64, 2048), (32, 4096))
-            )
-        yield from (("float16", 64, length, length, mask) for length in (256, 512, 1024))
-    # A prompt read in chunks, decoding, and masks that are arrays.
+                for length in (128, 256, 512) if head_dim == 256 else (128, 256, 512, 1024):
+                    yield of(dtype, head_dim, length, length, mask)
+            yield of(dtype, 64, 2048, 2048, mask)
+            yield of(dtype, 32, 4096, 4096, mask)
+        for length in (256, 512, 1024):
+            yield of("float16", 64, length, length, mask)
     for dtype in ("float32", "bfloat16"):
         for query_length in (1, 8, 16, 32, 64, 128, 256):
-            yield dtype, 64, query_length, 1024, "causal"
-        yield from (
-            (dtype, 64, length, length, mask)
-            for length in (256, 1024)
-            for mask in ("bool", "additive")
-        )
+            yield of(dtype, 64, query_length, 1024, "causal")
+        for length in (256, 1024):
+            for mask in ("bool", "additive"):
+                yield of(dtype, 64, length, length, mask)
 
 
-def arrays(problem: Problem) -> tuple[list[mx.array], Any]:
-    """Random q, k, v and the mask."""
-    p, dtype = problem, getattr(mx, problem.dtype)
-    shapes = (
-        (p.batch, p.query_heads, p.query_length, p.head_dim),
-        (p.batch, p.key_heads, p.key_length, p.head_dim),
-        (p.batch, p.key_heads, p.key_length, p.value_head_dim),
-    )
-    qkv = [mx.random.normal(shape).astype(dtype) for shape in shapes]
-    seen = mx.random.uniform(shape=(p.query_length, p.key_length)) < 0.9
-    masks = {
-        "none": None,
-        "causal": "causal",
-        "bool": seen,
-        "additive": mx.where(seen, 0.0, -1e4).astype(dtype),
-    }
-    mask = masks[p.mask]
-    mx.eval(qkv, seen)
-    if isinstance(mask, mx.array):
-        mx.eval(mask)
-    return qkv, mask
+def of(dtype: str, head_dim: int, queries: int, keys: int, mask: MaskKind) -> Problem:
+    """Batch 1, 2 heads on 1 key head."""
+    heads, dims = (HEADS, KEY_HEADS), (head_dim, head_dim)
+    shape = (queries, keys) if mask in ("bool", "additive") else ()
+    return Problem(1, *heads, queries, keys, *dims, dtype=dtype, mask=mask, mask_shape=shape)
+
+
+def rounds_of(problem: Problem) -> int:
+    """Fewer where a call takes long."""
+    scores = problem.query_length * problem.key_length
+    if scores <= 512**2:
+        return 9
+    return 5 if scores <= 1024**2 else 2
 
 
 def measure(problem: Problem, rounds: int) -> list[dict[str, Any]]:
     """One row for the forward pass and one for training."""
-    qkv, mask = arrays(problem)
+    inputs = make_inputs(problem)
+    scale, mask = inputs.scale, inputs.mask
+    qkv = (inputs.q, inputs.k, inputs.v)
     block_size = blockwise.block_size(problem, current_device())
-    scale = problem.head_dim**-0.5
+    launch = blockwise.launch(problem, current_device(), block_size)
 
     def mlx(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
         return stock.attention(q, k, v, scale=scale, mask=mask)
 
     def blocks(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
-        return blockwise.run(
-            Call(problem, q, k, v, scale, mask if isinstance(mask, mx.array) else None), block_size
-        )
-
-    def forward(attend: Attend) -> Callable[[], mx.array]:
-        return lambda: attend(*qkv)
-
-    def training(attend: Attend) -> Callable[[], Any]:
-        gradient = mx.grad(
-            lambda *qkv: attend(*qkv).astype(mx.float32).square().sum(), argnums=(0, 1, 2)
-        )
-        return lambda: gradient(*qkv)
+        return launch(q, k, v, scale=scale, mask=mask, sinks=None)
 
     difference = mx.abs(mlx(*qkv) - blocks(*qkv)).max().item()
     if not difference < (1e-5 if problem.dtype == "float32" else 3e-2):
         raise SystemExit(f"blocks and MLX differ by {difference} for {problem}")
     rows = []
-    for phase, case in (("forward", forward), ("training", training)):
-        runs = {"mlx": case(mlx), "blocks": case(blocks)}
+    for phase, made in (("forward", forward), ("training", training)):
+        runs = {"mlx": made(mlx, qkv), "blocks": made(blocks, qkv)}
         for run in runs.values():
             mx.eval(run())
         times = {name: milliseconds(timing) for name, timing in interleaved(runs, rounds).items()}
-        rows.append(
-            {
-                "phase": phase,
-                "dtype": problem.dtype,
-                "mask": problem.mask,
-                "head_dim": problem.head_dim,
-                "query_length": problem.query_length,
-                "key_length": problem.key_length,
-                "block_size": block_size,
-                "planned": explain(replace(problem, training=phase == "training")).route,
-                **times,
-                "ratio": round(times["mlx"]["median_ms"] / times["blocks"]["median_ms"], 2),
-                "processor_ratio": round(
-                    times["mlx"]["processor_ms"] / times["blocks"]["processor_ms"], 2
-                ),
-            }
-        )
+        planned = explain(replace(problem, training=phase == "training")).route
+        rows.append(row_of(problem, phase, times, block_size=block_size, planned=planned))
     return rows
+
+
+def forward(attend: Attend, qkv: Sequence[mx.array]) -> Callable[[], mx.array]:
+    return lambda: attend(*qkv)
+
+
+def training(attend: Attend, qkv: Sequence[mx.array]) -> Callable[[], Any]:
+    """The gradients of q, k and v."""
+
+    def loss(*qkv: mx.array) -> mx.array:
+        return attend(*qkv).astype(mx.float32).square().sum()
+
+    gradient = mx.grad(loss, argnums=(0, 1, 2))
+    return lambda: gradient(*qkv)
+
+
+def row_of(
+    problem: Problem, phase: str, times: dict[str, dict[str, float]], **planned: Any
+) -> dict[str, Any]:
+    mlx, blocks = times["mlx"], times["blocks"]
+    return {
+        "phase": phase,
+        "dtype": problem.dtype,
+        "mask": problem.mask,
+        "head_dim": problem.head_dim,
+        "query_length": problem.query_length,
+        "key_length": problem.key_length,
+        **planned,
+        **times,
+        "ratio": round(mlx["median_ms"] / blocks["median_ms"], 2),
+        "processor_ratio": round(mlx["processor_ms"] / blocks["processor_ms"], 2),
+    }
 
 
 def milliseconds(timing: Timing) -> dict[str, float]:
@@ -156,38 +152,24 @@ def main() -> None:
         help="a few small shapes, to see that it runs; writes nothing",
     )
     args = parser.parse_args()
-    mx.random.seed(0)
     rows: list[dict[str, Any]] = []
-    for dtype, head_dim, query_length, key_length, mask in grid(args.quick):
-        problem = Problem(
-            1,
-            HEADS,
-            KEY_HEADS,
-            query_length,
-            key_length,
-            head_dim,
-            head_dim,
-            dtype=dtype,
-            mask=mask,  # type: ignore[arg-type]
-            mask_shape=(query_length, key_length) if mask in ("bool", "additive") else (),
-        )
-        rounds = (
-            9
-            if query_length * key_length <= 512**2
-            else 5
-            if query_length * key_length <= 1024**2
-            else 2
-        )
-        for row in measure(problem, rounds):
+    for problem in grid(args.quick):
+        for row in measure(problem, rounds_of(problem)):
             rows.append(row)
-            print(
-                f"{row['phase']:8} {dtype:8} {mask:8} D {head_dim:3} L {query_length:4} S {key_length:4} "
-                f"mlx {row['mlx']['median_ms']:9.2f} ms  blocks {row['blocks']['median_ms']:9.2f} ms  "
-                f"x{row['ratio']:.2f}  (processor time x{row['processor_ratio']:.2f})  {row['planned']}",
-                flush=True,
-            )
+            print(line_of(row), flush=True)
     if not args.quick:
         print(f"written: {write('crossover.json', rows)}")
+
+
+def line_of(row: dict[str, Any]) -> str:
+    """A row as it is printed."""
+    words = [
+        f"{row['phase']:8} {row['dtype']:8} {row['mask']:8} D {row['head_dim']:3}",
+        f"L {row['query_length']:4} S {row['key_length']:4}",
+        f"mlx {row['mlx']['median_ms']:9.2f} ms  blocks {row['blocks']['median_ms']:9.2f} ms ",
+        f"x{row['ratio']:.2f}  (processor time x{row['processor_ratio']:.2f})  {row['planned']}",
+    ]
+    return " ".join(words)
 
 
 if __name__ == "__main__":

@@ -27,16 +27,17 @@ from mlx_flash_runtime.problem import MaskKind, Problem
 from mlx_flash_runtime.problem.masks import Window, window_mask
 from mlx_flash_runtime.routes import cuda_kernel
 from mlx_flash_runtime.stock.fused import is_fused
+from mlx_flash_runtime.tools.bench.inputs import make_inputs
 from mlx_flash_runtime.tools.bench.numbers import ratio, significant
 from mlx_flash_runtime.tools.bench.timing import chained
 
 TITLE = "The CUDA kernel"
 DEFINITIONS = (
-    "Batch 1, 16 heads on 4 key heads; milliseconds of a call, medians in turns in one process after a warm-up, ± half "
-    "the interquartile range; a timed region chains as many calls as it takes to last 10 ms. Fused: MLX has a fused "
-    "kernel for it, which cuDNN provides.",
-    "First: the first call at a length that the process has not seen, the median of several such lengths near the one "
-    "named; both kernels are loaded by then.",
+    "Batch 1, 16 heads on 4 key heads; milliseconds of a call, medians in turns in one process "
+    "after a warm-up, ± half the interquartile range; a timed region chains as many calls as it "
+    "takes to last 10 ms. Fused: MLX has a fused kernel for it, which cuDNN provides.",
+    "First: the first call at a length that the process has not seen, the median of several such "
+    "lengths near the one named; both kernels are loaded by then.",
 )
 LIMIT = 0.4  # seconds of a row, about
 NEW_LENGTHS = 5
@@ -95,17 +96,15 @@ def of(queries: int, keys: int, dtype: str, head_dim: int, mask: MaskKind) -> Pr
 
 def inputs(problem: Problem) -> tuple[mx.array, mx.array, mx.array]:
     """q, k, v of a layer's layout: heads behind lengths in memory."""
-    heads, keys = problem.query_heads, problem.key_heads
-    sizes = ((problem.query_length, heads), (problem.key_length, keys), (problem.key_length, keys))
-    arrays = [
-        mx.random.normal(
-            (1, *size, problem.head_dim), getattr(mx, problem.dtype), key=mx.random.key(i)
-        )
-        for i, size in enumerate(sizes)
-    ]
-    q, k, v = (mx.swapaxes(x, 1, 2) for x in arrays)
+    # Their mask is that of `mask_of`.
+    made = make_inputs(replace(problem, mask="none", mask_shape=(), structure=None))
+    q, k, v = (_heads_behind_lengths(x) for x in (made.q, made.k, made.v))
     mx.eval(q, k, v)
     return q, k, v
+
+
+def _heads_behind_lengths(x: mx.array) -> mx.array:
+    return mx.swapaxes(mx.contiguous(mx.swapaxes(x, 1, 2)), 1, 2)
 
 
 def mask_of(problem: Problem) -> mx.array | None:
@@ -115,26 +114,23 @@ def mask_of(problem: Problem) -> mx.array | None:
         return None
     if problem.window is not None:
         return window_mask(queries, problem.window)
-    seen = (mx.arange(queries)[:, None] >= mx.arange(keys)) | (
-        mx.arange(queries)[:, None] == queries // 2
-    )
-    return (
-        seen
-        if problem.mask == "bool"
-        else mx.where(seen, 0, -1e9).astype(getattr(mx, problem.dtype))
-    )
+    query = mx.arange(queries)[:, None]
+    seen = (query >= mx.arange(keys)) | (query == queries // 2)
+    if problem.mask == "bool":
+        return seen
+    return mx.where(seen, 0, -1e9).astype(getattr(mx, problem.dtype))
 
 
 def candidates(problem: Problem) -> dict[str, Attend]:
     """MLX's own function and the kernel."""
     array, scale = mask_of(problem), problem.head_dim**-0.5
-    stock_mask = array if array is not None else None if problem.mask == "none" else "causal"
-    arrays = () if array is None else (array,)
-    mx.eval(*arrays)
-    kernel = cuda_kernel.attention(problem, scale)
+    mask = "causal" if problem.mask == "causal" else array
+    if array is not None:
+        mx.eval(array)
+    kernel = cuda_kernel.launch(problem, current_device(), None)
     return {
-        "stock": lambda q, k, v: stock.attention(q, k, v, scale=scale, mask=stock_mask),
-        "kernel": lambda q, k, v: kernel(q, k, v, *arrays),
+        "stock": lambda q, k, v: stock.attention(q, k, v, scale=scale, mask=mask),
+        "kernel": lambda q, k, v: kernel(q, k, v, scale=scale, mask=mask, sinks=None),
     }
 
 

@@ -37,16 +37,23 @@ NOT_LAZY = {"dbrx"}
 INTRODUCTION = f"""\
 # Where the layers of each model family run
 
-Written by `PYTHONPATH=fixtures python benchmarks/families.py --write`; a test holds this page and the planner together.
+Written by `PYTHONPATH=fixtures python benchmarks/families.py --write`; a test holds this page \
+and the planner together.
 
-A row is a family of mlx-lm in bfloat16, with as few layers as show every kind of layer that it has, and with the heads
-of one published model (*like*), or where none is named with heads of a usual size. A cell says how many of its
-attention layers take which route: in a prefill of {LENGTH:,} tokens, in decoding one token after it, and in training on
-{LENGTH:,} tokens. The numbers in brackets are the planner's reasons, below each table. A family without attention
+A row is a family of mlx-lm in bfloat16, with as few layers as show every kind of layer that it \
+has, and with the heads
+of one published model (*like*), or where none is named with heads of a usual size. A cell says \
+how many of its
+attention layers take which route: in a prefill of {LENGTH:,} tokens, in decoding one token after \
+it, and in training on
+{LENGTH:,} tokens. The numbers in brackets are the planner's reasons, below each table. A family \
+without attention
 layers in its row has written out its attention by hand.
 
-The planner was told of the devices, for CUDA of a Hopper GPU; nothing was measured for this page. Every family also
-runs for real in the tests, on the CPU, with every kind of cache and with LoRA gradients, against MLX's own attention
+The planner was told of the devices, for CUDA of a Hopper GPU; nothing was measured for this \
+page. Every family also
+runs for real in the tests, on the CPU, with every kind of cache and with LoRA gradients, against \
+MLX's own attention
 (`tests/runtime/test_model_families.py`).
 """
 

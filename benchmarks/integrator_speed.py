@@ -22,7 +22,7 @@ import sys
 import sysconfig
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -39,8 +39,17 @@ class AddImport(VisitorBasedCodemodCommand):
     DESCRIPTION = "adds the import of the runtime"
 
     def leave_Module(self, original_node, updated_node):
-        AddImportsVisitor.add_needed_import(self.context, "mlx_flash_runtime", "enable_flash_attention")
+        names = ("mlx_flash_runtime", "enable_flash_attention")
+        AddImportsVisitor.add_needed_import(self.context, *names)
         return updated_node
+"""
+RUNS_AND_MEASURES = """\
+import resource, subprocess, sys, time
+start = time.perf_counter()
+run = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+seconds = time.perf_counter() - start
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(run.returncode, seconds, used.ru_utime + used.ru_stime, used.ru_maxrss)
 """
 IMPORTS_LIBCST = """\
 import sys
@@ -78,26 +87,20 @@ def main() -> None:
         rows = list(measure(Path(folder), args.checkouts, args.repeats))
     for row in rows:
         print(
-            f"{row.case:45} {row.files:6} files {row.seconds:8.2f} s {row.processor_seconds:8.2f} s of processor "
-            f"{row.peak_mb:6.0f} MB  {row.aim}"
+            f"{row.case:45} {row.files:6} files {row.seconds:8.2f} s {row.processor_seconds:8.2f} "
+            f"s of processor {row.peak_mb:6.0f} MB  {row.aim}"
         )
     if not args.no_write:
         versions = [
             f"{name} {importlib.metadata.version(name)}" for name in ("flash-integrate", "libcst")
         ]
-        title, command = (
-            "How fast flash-integrate is",
-            "python benchmarks/integrator_speed.py CHECKOUTS",
-        )
-        definitions = [
-            f"Each case a process of its own, the median of its repeats; {', '.join(versions)}."
-        ]
+        how = f"Each case a process of its own, the median of its repeats; {', '.join(versions)}."
         write(
             "integrator_speed.json",
             [asdict(row) for row in rows],
-            title=title,
-            command=command,
-            definitions=definitions,
+            title="How fast flash-integrate is",
+            command="python benchmarks/integrator_speed.py CHECKOUTS",
+            definitions=[how],
         )
 
 
@@ -139,8 +142,9 @@ def measure(folder: Path, checkouts: Path | None, repeats: int) -> Iterator[Row]
             own,
             1,
         )
-        times = f"ours takes 1/{peer.processor_seconds / ours.processor_seconds:.0f} of the processor time"
-        yield Row(**{**asdict(peer), "aim": times})
+        times = peer.processor_seconds / ours.processor_seconds
+        aim = f"ours takes 1/{times:.0f} of the processor time"
+        yield replace(peer, aim=aim)
     many = tree(folder / "many", [*own[:200], *standard_library()], 10_000)
     yield timed("10,000 files", [*DRY_RUN, "-j", "1", str(folder / "many")], many, 1, "300 MB")
 
@@ -164,14 +168,11 @@ def timed(
 
 def run(command: Sequence[str]) -> tuple[float, float, float]:
     """Seconds, processor seconds and peak memory of a process and of those that it starts."""
-    code = "import resource, subprocess, sys, time; start = time.perf_counter(); "
-    code += (
-        "run = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE); "
-    )
-    code += "seconds = time.perf_counter() - start; used = resource.getrusage(resource.RUSAGE_CHILDREN); "
-    code += "print(run.returncode, seconds, used.ru_utime + used.ru_stime, used.ru_maxrss)"
     output = subprocess.run(
-        [sys.executable, "-c", code, *command], capture_output=True, text=True, check=True
+        [sys.executable, "-c", RUNS_AND_MEASURES, *command],
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
     returncode, seconds, processor, peak = map(float, output.split())
     if returncode:

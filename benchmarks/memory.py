@@ -12,50 +12,50 @@ and minutes.
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
 from store import write
 
 from mlx_flash_runtime import stock
-from mlx_flash_runtime.problem import Call, Problem
+from mlx_flash_runtime.planning.machine import current_device
+from mlx_flash_runtime.problem import Launch, Problem
 from mlx_flash_runtime.routes import blockwise
+from mlx_flash_runtime.tools.bench.inputs import make_inputs
 from mlx_flash_runtime.tools.bench.timing import peak_memory
 
 HEADS, KEY_HEADS, HEAD_DIM, BLOCK_SIZE = 4, 2, 64, 128
-SCALE = HEAD_DIM**-0.5
 LENGTHS = (1024, 2048, 4096, 8192, 16384)
 MLX_UP_TO = 4096
 
 
-def blocks(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
-    """Causal attention by the route with blocks."""
-    problem = Problem.of(q, k, v, "causal")
-    assert problem is not None
-    return blockwise.run(Call(problem, q, k, v, SCALE), BLOCK_SIZE)
+def problem_of(length: int) -> Problem:
+    return Problem(1, HEADS, KEY_HEADS, length, length, HEAD_DIM, HEAD_DIM, mask="causal")
 
 
-def mlx(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
-    """The same by MLX's own function."""
-    return stock.attention(q, k, v, scale=SCALE, mask="causal")
+def attentions(length: int) -> dict[str, Launch]:
+    """MLX's own function, while it takes no minutes, and the route with blocks."""
+    blocks = blockwise.launch(problem_of(length), current_device(), BLOCK_SIZE)
+    return {"mlx": stock.attention, "blocks": blocks} if length <= MLX_UP_TO else {"blocks": blocks}
 
 
 def row(length: int) -> dict[str, Any]:
     """The peaks at one length, of MLX's own where it is measured."""
-    inputs = [
-        mx.random.normal((1, count, length, HEAD_DIM)) for count in (HEADS, KEY_HEADS, KEY_HEADS)
-    ]
-    mx.eval(inputs)
+    made = make_inputs(problem_of(length))
+    inputs = [made.q, made.k, made.v]
     peaks: dict[str, Any] = {"length": length}
-    measured = (("mlx", mlx), ("blocks", blocks)) if length <= MLX_UP_TO else (("blocks", blocks),)
-    for name, attend in measured:
-        training = mx.grad(
-            lambda q, k, v, attend=attend: attend(q, k, v).square().sum(), argnums=(0, 1, 2)
-        )
+    for name, launch in attentions(length).items():
+        attend = partial(launch, scale=made.scale, mask=made.mask, sinks=made.sinks)
+        training = mx.grad(partial(loss, attend), argnums=(0, 1, 2))
         for phase, function in (("forward", attend), ("training", training)):
-            peak = peak_memory(lambda function=function: function(*inputs))
+            peak = peak_memory(partial(function, *inputs))
             peaks[f"{phase}_{name}_mib"] = round(peak / 2**20, 1)
     return peaks
+
+
+def loss(attend: Launch, q: mx.array, k: mx.array, v: mx.array) -> mx.array:
+    return attend(q, k, v).square().sum()
 
 
 def main() -> None:

@@ -26,8 +26,10 @@ from store import write
 
 from mlx_flash_runtime.patching import patch
 from mlx_flash_runtime.planning.planner import Planner
+from mlx_flash_runtime.problem import Problem
 from mlx_flash_runtime.problem.masks import window_mask
 from mlx_flash_runtime.settings import Settings
+from mlx_flash_runtime.tools.bench.inputs import make_inputs
 
 CALLS, REPEATS = 1000, 60
 # MLX's own function, and what a CPU user has by default.
@@ -36,10 +38,10 @@ Attention = Callable[..., mx.array]
 
 TITLE = "What the patch adds to a call"
 DEFINITION = (
-    "Microseconds of processor time to make a call in Python (MLX computes later), the least of many repeats: on MLX's "
-    "own function, on a Python function in its place that does nothing, and patched, by the route unfused, which is "
-    "MLX's own function again. Next token, new plan: the planner's part "
-    "where it sees one more key than before, or a prompt of a new length."
+    "Microseconds of processor time to make a call in Python (MLX computes later), the least of "
+    "many repeats: on MLX's own function, on a Python function in its place that does nothing, and "
+    "patched, by the route unfused, which is MLX's own function again. Next token, new plan: the "
+    "planner's part where it sees one more key than before, or a prompt of a new length."
 )
 
 
@@ -82,9 +84,9 @@ def wrapper_of(stock: Attention) -> Attention:
 
 def cases() -> dict[str, tuple[Any, ...]]:
     """Arguments of `Layer` by name."""
-    q, k = mx.random.normal((1, 8, 1, 64)), mx.random.normal((1, 4, 100, 64))
-    prompt, keys = mx.random.normal((1, 8, 40, 64)), mx.random.normal((1, 4, 40, 64))
-    mx.eval(q, k, prompt, keys)
+    decode = make_inputs(Problem(1, 8, 4, 1, 100, 64, 64))
+    prefill = make_inputs(Problem(1, 8, 4, 40, 40, 64, 64))
+    q, k, prompt, keys = decode.q, decode.k, prefill.q, prefill.k
     return {
         "decode": (q, k),
         "causal": (prompt, keys, "causal"),
@@ -106,10 +108,10 @@ def new_plan_microseconds(planner: Planner, lengths: Any, prompts: bool) -> floa
     """Per call of a shape that the planner has not seen: a prompt, or one query on that many
     keys."""
     queries, keys = mx.zeros((1, 8, 2**20, 64)), mx.zeros((1, 4, 2**20, 64))
-    seen = [
-        (queries[:, :, : n if prompts else 1], keys[:, :, :n])
-        for n in (next(lengths) for _ in range(100))
-    ]
+    seen = []
+    for _ in range(100):
+        length = next(lengths)
+        seen.append((queries[:, :, : length if prompts else 1], keys[:, :, :length]))
     start = time.process_time()
     for q, k in seen:
         planner.lookup(q, k, k, None, None)
@@ -122,39 +124,52 @@ def main() -> None:
     )
     parser.add_argument("--dry-run", action="store_true", help="print the result and write nothing")
     args = parser.parse_args()
-    layer = Layer()
-    stock = [
-        mx.fast.scaled_dot_product_attention
-    ]  # in a list: the patch replaces names that modules have for it
-    patched = patch.scaled_dot_product_attention
-    functions = {"mlx": stock[0], "wrapper": wrapper_of(stock[0]), "patched": patched}
     rows = []
     for route in ROUTES:
-        planner = Planner(Settings(enabled=True, route=route))
-        patch.install(planner)
-        for case, arguments in cases().items():
-            least = dict.fromkeys(functions, float("inf"))
-            for _ in range(REPEATS):
-                for name, function in functions.items():
-                    # Past the patch, which would take the place of MLX's own again.
-                    vars(mx.fast)["scaled_dot_product_attention"] = function
-                    least[name] = min(least[name], microseconds(layer, arguments))
-            times = {f"{name}_us": round(us, 2) for name, us in least.items()}
-            added = round(least["patched"] - least["mlx"], 2)
-            rows.append({"route": route, "case": case, **times, "added_us": added})
-        mx.fast.scaled_dot_product_attention = patched
-        lengths = count(1000)
-        for case, prompts in (("next token", False), ("new plan", True)):
-            repeats = [new_plan_microseconds(planner, lengths, prompts) for _ in range(REPEATS)]
-            rows.append({"route": route, "case": case, "added_us": round(min(repeats), 2)})
-        patch.uninstall()
+        rows += measured(route)
     for row in rows:
         print("  ".join(f"{key.removesuffix('_us')} {value}" for key, value in row.items()))
     if not args.dry_run:
         command = "python benchmarks/overhead.py"
-        print(
-            f"written: {write('overhead.json', rows, title=TITLE, command=command, definitions=[DEFINITION])}"
-        )
+        path = write("overhead.json", rows, title=TITLE, command=command, definitions=[DEFINITION])
+        print(f"written: {path}")
+
+
+def measured(route: str) -> list[dict[str, Any]]:
+    """The rows of one route."""
+    layer = Layer()
+    patched = patch.scaled_dot_product_attention
+    # In a list and a dictionary: the patch replaces names that modules have for it.
+    stock = [mx.fast.scaled_dot_product_attention]
+    functions = {"mlx": stock[0], "wrapper": wrapper_of(stock[0]), "patched": patched}
+    planner = Planner(Settings(enabled=True, route=route))
+    patch.install(planner)
+    rows: list[dict[str, Any]] = []
+    for case, arguments in cases().items():
+        least = least_microseconds(functions, layer, arguments)
+        times = {f"{name}_us": round(us, 2) for name, us in least.items()}
+        added = round(least["patched"] - least["mlx"], 2)
+        rows.append({"route": route, "case": case, **times, "added_us": added})
+    mx.fast.scaled_dot_product_attention = patched
+    lengths = count(1000)
+    for case, prompts in (("next token", False), ("new plan", True)):
+        repeats = [new_plan_microseconds(planner, lengths, prompts) for _ in range(REPEATS)]
+        rows.append({"route": route, "case": case, "added_us": round(min(repeats), 2)})
+    patch.uninstall()
+    return rows
+
+
+def least_microseconds(
+    functions: dict[str, Attention], layer: Layer, arguments: tuple[Any, ...]
+) -> dict[str, float]:
+    """Of each function in MLX's place, in turns."""
+    least = dict.fromkeys(functions, float("inf"))
+    for _ in range(REPEATS):
+        for name, function in functions.items():
+            # Past the patch, which would take the place of MLX\'s own again.
+            vars(mx.fast)["scaled_dot_product_attention"] = function
+            least[name] = min(least[name], microseconds(layer, arguments))
+    return least
 
 
 if __name__ == "__main__":

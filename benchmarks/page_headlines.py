@@ -13,19 +13,25 @@ from mlx_flash_runtime.tools.bench.show import tables_of
 from mlx_flash_runtime.tools.bench.tables import Column, Row, make_table, number, text
 
 ATTENTION = """\
-Attention on the eight configurations that the project's first claims were about (batch 1 and 2, length 64 and 128, head
+Attention on the eight configurations that the project's first claims were about (batch 1 and 2, \
+length 64 and 128, head
 dim 32 and 64, 8 heads); plain is softmax(QKᵀ)V in MLX operations, stock is MLX's own function:"""
 WORKFLOWS = """\
-Whole workflows, stock MLX against the same with flash attention, each at the longest length measured, chat at the
-shortest as well; the last column is the share of stock's time in attention: an upper bound on the gain, apart from
+Whole workflows, stock MLX against the same with flash attention, each at the longest length \
+measured, chat at the
+shortest as well; the last column is the share of stock's time in attention: an upper bound on \
+the gain, apart from
 MLX's one-time setup for each new length (models made on the spot, random weights):"""
 ROUTES = """\
-Single calls for which MLX has no fused kernel, except the last three: those show what the patch costs or gains where
+Single calls for which MLX has no fused kernel, except the last three: those show what the patch \
+costs or gains where
 MLX has one."""
 # MLX's wheel for Linux alone is slow; Macs have Apple's BLAS, and attend on the GPU.
 PLAIN_BLAS = """\
-The CPU's ratios say little about Macs: much of each is that MLX's wheel for Linux multiplies with a plain BLAS. In
-plain attention above it makes {mlx:.0f} GFLOP/s in float32; NumPy's products make {numpy:.0f} on that machine."""
+The CPU's ratios say little about Macs: much of each is that MLX's wheel for Linux multiplies \
+with a plain BLAS. In
+plain attention above it makes {mlx:.0f} GFLOP/s in float32; NumPy's products make {numpy:.0f} on \
+that machine."""
 COMPARISON = """\
 A patched script as a whole, loading and all:
 
@@ -47,83 +53,75 @@ SHOWN_ROUTES = (
 
 def figures(results: Results, others: list[Rows]) -> str:
     """The tables and what they were measured on; a line where there is nothing yet."""
-    attention = [
-        {"machine": NAMES[machine], **row}
-        for machine, documents in results.items()
-        if f"grid_{machine}" in documents
-        for row in documents[f"grid_{machine}"].summary
-    ]
-    workflows = [
-        {"machine": NAMES[machine], **row}
-        for machine, documents in results.items()
-        for document in documents.values()
-        if document.kind == "workflow"
-        for row in _shown(document.rows)
-    ]
-    routes = [
-        {"machine": NAMES[machine_of(measured)], **row}
-        for measured in others
-        if measured.name.startswith("routes_")
-        for case in SHOWN_ROUTES
-        for row in measured.rows
-        if row["case"] == case
-    ]
-    comparisons = [
-        document
-        for documents in results.values()
-        for document in documents.values()
-        if document.kind == "compare"
-    ]
-    machines = [
-        f"- {NAMES[machine]}: {described(next(iter(documents.values())).machine)}"
-        for machine, documents in results.items()
-        if documents
-    ]
+    attention, workflows, comparisons, machines, missing = [], [], [], [], []
+    for machine, documents in results.items():
+        if not documents:
+            missing.append(NAMES[machine])
+            continue
+        first = next(iter(documents.values()))
+        machines.append(f"- {NAMES[machine]}: {described(first.machine)}")
+        if f"grid_{machine}" in documents:
+            attention += _named(machine, documents[f"grid_{machine}"].summary)
+        for document in documents.values():
+            if document.kind == "workflow":
+                workflows += _named(machine, _shown(document.rows))
+            elif document.kind == "compare":
+                comparisons.append(document)
     parts = ["Medians, all candidates in one process, in turns, behind a check of the result."]
     if attention:
-        parts += [
-            ATTENTION,
-            make_table("", ATTENTION_COLUMNS, attention).as_markdown(),
-            *_plain_blas(results, others),
-        ]
+        table = make_table("", ATTENTION_COLUMNS, attention).as_markdown()
+        parts += [ATTENTION, table, *_plain_blas(results, others)]
+    routes = _routes(others)
     if routes:
         parts += [ROUTES, make_table("", ROUTE_COLUMNS, routes).as_markdown()]
     if workflows:
         parts += [WORKFLOWS, make_table("", WORKFLOW_COLUMNS, workflows).as_markdown()]
     for document in comparisons:
         outcome = "\n".join(f"- {finding}" for finding in document.findings)
-        parts += [
-            COMPARISON.format(command=document.command),
-            tables_of(document)[0].as_markdown(),
-            outcome,
-        ]
+        table = tables_of(document)[0].as_markdown()
+        parts += [COMPARISON.format(command=document.command), table, outcome]
     if machines:
         parts.append("\n".join(machines))
-    missing = [name for machine, name in NAMES.items() if not results[machine]]
     if missing:
         parts.append(f"Grid and workflows are not measured yet on: {', '.join(missing)}.")
     parts.append(
-        "[docs/performance.md](docs/performance.md) has every table, the commands, and which claims hold where."
+        "[docs/performance.md](docs/performance.md) has every table, the commands, and which "
+        "claims hold where."
     )
     return "\n\n".join(parts) + "\n"
 
 
+def _named(machine: str, rows: Sequence[Row]) -> list[Row]:
+    """The rows with their machine's name."""
+    return [{"machine": NAMES[machine], **row} for row in rows]
+
+
+def _routes(others: list[Rows]) -> list[Row]:
+    """The single calls that are shown, in that order."""
+    found = []
+    for measured in others:
+        if measured.name.startswith("routes_"):
+            by_case = {row["case"]: row for row in measured.rows}
+            rows = [by_case[case] for case in SHOWN_ROUTES if case in by_case]
+            found += _named(machine_of(measured), rows)
+    return found
+
+
 def _plain_blas(results: Results, others: list[Rows]) -> list[str]:
     """The sentence with the median of each speed; none where one of them was not measured."""
+    numpy = []
+    for measured in others:
+        if measured.name == "cpu_kernel":
+            speeds = [row["numpy_gflops"] for row in measured.rows]
+            numpy += [speed for speed in speeds if speed is not None]
     grid = results["cpu"].get("grid_cpu")
-    rows = (
-        [row for row in grid.rows if row["dtype"] == "float32" and row["plain_ms"]] if grid else []
-    )
-    numpy = [
-        row["numpy_gflops"] for each in others if each.name == "cpu_kernel" for row in each.rows
-    ]
-    numpy = [speed for speed in numpy if speed is not None]
-    if not rows or not numpy:
+    mlx = []
+    for row in grid.rows if grid else []:
+        if row["dtype"] == "float32" and row["plain_ms"]:
+            operations = 4 * row["batch"] * row["heads"] * row["length"] ** 2 * row["head_dim"]
+            mlx.append(1e-6 * operations / row["plain_ms"])
+    if not mlx or not numpy:
         return []
-    mlx = [
-        4e-6 * row["batch"] * row["heads"] * row["length"] ** 2 * row["head_dim"] / row["plain_ms"]
-        for row in rows
-    ]
     return [PLAIN_BLAS.format(mlx=median(mlx), numpy=median(numpy))]
 
 
@@ -164,7 +162,7 @@ ROUTE_COLUMNS = [
     number("stock_ms", "stock ms"),
     number("ours_ms", "ours ms"),
     number("over_stock", "× stock", 2),
-    Column("MiB, stock / ours", lambda row: _mebibytes(row)),
+    Column("MiB, stock / ours", _mebibytes),
 ]
 WORKFLOW_COLUMNS = [
     text("machine", "machine"),

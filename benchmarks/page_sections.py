@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,18 +64,14 @@ def read_rows(folder: Path) -> list[Rows]:
     for path in sorted(folder.glob("*.json")):
         data = json.loads(path.read_text(encoding="utf-8"))
         if "kind" not in data and path.stem not in UNSHOWN:
-            title, command = (
-                data.get("title") or path.stem.replace("_", " "),
-                data.get("command", ""),
-            )
             found.append(
                 Rows(
-                    path.stem,
-                    title,
-                    command,
-                    data["machine"],
-                    data.get("definitions", []),
-                    data["rows"],
+                    name=path.stem,
+                    title=data.get("title") or path.stem.replace("_", " "),
+                    command=data.get("command", ""),
+                    machine=data["machine"],
+                    definitions=data.get("definitions", []),
+                    rows=data["rows"],
                 )
             )
     return found
@@ -125,7 +122,8 @@ def _section(machine: str, documents: dict[str, Document], others: list[Rows]) -
     if missing:
         wanted = "\n".join(missing)
         parts.append(
-            f"Not measured yet (`python benchmarks/suite.py {machine}` runs them all):\n\n```\n{wanted}\n```"
+            f"Not measured yet (`python benchmarks/suite.py {machine}` runs them "
+            f"all):\n\n```\n{wanted}\n```"
         )
     return "\n\n".join(parts) + "\n"
 
@@ -137,29 +135,28 @@ def _headed(title: str, command: str, machine: dict[str, Any]) -> str:
 
 
 def _columns(measured: Rows) -> list[Column]:
-    if measured.name.startswith("routes_"):
+    if not measured.name.startswith("routes_"):
+        first = measured.rows[0]
         return [
-            text("case", "case"),
-            text("route", "route"),
-            *(
-                Column(f"{name} ms", lambda row, name=name: _time(row, name))
-                for name in ("plain", "stock", "ours")
-            ),
-            number("over_plain", "× plain", 2),
-            number("over_stock", "× stock", 2),
-            *(number(f"{name}_peak_mib", f"{name} MiB") for name in ("plain", "stock", "ours")),
-            number("memory_ratio", "× less memory", 2),
-            Column(
-                "error",
-                lambda row: (
-                    "-"
-                    if row["error"] is None
-                    else ("WRONG: " * row["wrong"]) + f"{row['error']:.1e}"
-                ),
-            ),
+            _column(k, value) for k, value in first.items() if not isinstance(value, dict | list)
         ]
-    keys = [key for key, value in measured.rows[0].items() if not isinstance(value, dict | list)]
-    return [_column(key, measured.rows[0][key]) for key in keys]
+    names = ("plain", "stock", "ours")
+    return [
+        text("case", "case"),
+        text("route", "route"),
+        *(Column(f"{name} ms", partial(_time, name)) for name in names),
+        number("over_plain", "× plain", 2),
+        number("over_stock", "× stock", 2),
+        *(number(f"{name}_peak_mib", f"{name} MiB") for name in names),
+        number("memory_ratio", "× less memory", 2),
+        Column("error", _error),
+    ]
+
+
+def _error(row: Row) -> str:
+    if row["error"] is None:
+        return "-"
+    return f"{'WRONG: ' if row['wrong'] else ''}{row['error']:.1e}"
 
 
 def _column(key: str, value: Any) -> Column:
@@ -171,14 +168,12 @@ def _column(key: str, value: Any) -> Column:
 
 def _heading(key: str) -> str:
     name, _, unit = key.rpartition("_")
-    return (
-        f"{name.replace('_', ' ')}, {UNITS[unit]}"
-        if unit in UNITS and name
-        else key.replace("_", " ")
-    )
+    if unit in UNITS and name:
+        return f"{name.replace('_', ' ')}, {UNITS[unit]}"
+    return key.replace("_", " ")
 
 
-def _time(row: Row, name: str) -> str:
+def _time(name: str, row: Row) -> str:
     if row[f"{name}_failure"]:
         return str(row[f"{name}_failure"])
     if row[f"{name}_ms"] is None:

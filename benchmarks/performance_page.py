@@ -18,18 +18,25 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "performance.md"
 README = ROOT / "README.md"
 # The figures of README.md stand between these two lines.
-START = "<!-- Figures: made by `python benchmarks/performance_page.py`; a test holds them against benchmarks/results. -->"
+START = (
+    "<!-- Figures: made by `python benchmarks/performance_page.py`; a test holds them against "
+    "benchmarks/results. -->"
+)
 END = "<!-- End of the figures. -->"
 
 INTRODUCTION = """\
 # What flash attention gains, and where
 
-<!-- Made by `python benchmarks/performance_page.py` of benchmarks/results; a test holds the two together. -->
+<!-- Made by `python benchmarks/performance_page.py` of benchmarks/results; a test holds the two \
+together. -->
 
-Every number here is one of a file under `benchmarks/results`, made by the command above its table, all candidates in
+Every number here is one of a file under `benchmarks/results`, made by the command above its \
+table, all candidates in
 one process, in turns. *Plain* is softmax(QKᵀ)V in MLX operations, *stock* MLX's own function
-`mx.fast.scaled_dot_product_attention`, *ours* the same call with flash attention enabled. `mlx-flash bench` and
-`mlx-flash compare` do the same on your machine and with your scripts; `mlx-flash report` makes a page with plots of
+`mx.fast.scaled_dot_product_attention`, *ours* the same call with flash attention enabled. \
+`mlx-flash bench` and
+`mlx-flash compare` do the same on your machine and with your scripts; `mlx-flash report` makes a \
+page with plots of
 what they wrote.
 """
 
@@ -65,7 +72,8 @@ def main() -> int:
 def pages(folder: Path) -> dict[Path, str]:
     """The text that each page should have, of the results in a folder."""
     results = page_sections.read(folder)
-    parts = [INTRODUCTION, page_claims.section(results), *page_sections.sections(results, folder)]
+    parts = [INTRODUCTION, page_claims.section(results)]
+    parts += page_sections.sections(results, folder)
     if not results["metal"]:
         parts.append(METAL)
     readme = README.read_text(encoding="utf-8")

@@ -25,9 +25,10 @@ from mlx_flash_runtime.tools.bench.workloads import random_tokens
 
 TITLE = "A prefill into a quantized cache"
 DEFINITIONS = (
-    "A prompt of so many tokens on a Llama-shaped model with random weights, by mlx-lm's own generation in steps of "
-    "2,048, and one token after it; the cache has so many bits from the first token on. Memory: the peak, the model's "
-    "weights and all. Seconds: the second of two runs. A run that MLX refuses has the reason in the last column.",
+    "A prompt of so many tokens on a Llama-shaped model with random weights, by mlx-lm's own "
+    "generation in steps of 2,048, and one token after it; the cache has so many bits from the "
+    "first token on. Memory: the peak, the model's weights and all. Seconds: the second of two "
+    "runs. A run that MLX refuses has the reason in the last column.",
 )
 CACHES: tuple[int | None, ...] = (None, 8, 4)
 VARIANTS = ("stock", "ours")

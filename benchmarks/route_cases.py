@@ -11,8 +11,10 @@ from typing import Any
 import mlx.core as mx
 from mlx_lm.models import base, deepseek_v3
 
+from mlx_flash_runtime.ops import written_out
+from mlx_flash_runtime.problem import Problem
 from mlx_flash_runtime.problem.masks import packed_mask, prefix_mask, window_mask
-from mlx_flash_runtime.tools.bench import plain as by_hand
+from mlx_flash_runtime.tools.bench.inputs import make_inputs
 from mlx_flash_runtime.tools.bench.timing import chained
 
 # Calls, each after the one before; the results of the last.
@@ -60,9 +62,7 @@ def attention(q: mx.array, k: mx.array, v: mx.array, **arguments: Any) -> mx.arr
 
 def plain(q: mx.array, k: mx.array, v: mx.array, mask: Any = None) -> mx.array:
     """softmax(Q K^T + mask) V in MLX operations, as it is written by hand."""
-    if isinstance(mask, str):
-        mask = mx.arange(q.shape[2])[:, None] + (k.shape[2] - q.shape[2]) >= mx.arange(k.shape[2])
-    return by_hand.plain(q, k, v, scale=q.shape[-1] ** -0.5, mask=mask)
+    return written_out.attention(q, k, v, scale=q.shape[-1] ** -0.5, mask=mask)
 
 
 def qkv(
@@ -70,16 +70,10 @@ def qkv(
     dim: int,
     heads: int = 16,
     key_heads: int = 4,
-    batch: int = 1,
-    dtype: mx.Dtype = mx.bfloat16,
+    dtype: str = "bfloat16",
 ) -> list[mx.array]:
-    shapes = [(batch, heads, length, dim), *[(batch, key_heads, length, dim)] * 2]
-    arrays = [
-        mx.random.normal(shape, key=mx.random.key(i)).astype(dtype)
-        for i, shape in enumerate(shapes)
-    ]
-    mx.eval(arrays)
-    return arrays
+    made = make_inputs(Problem(1, heads, key_heads, length, length, dim, dim, dtype=dtype))
+    return [made.q, made.k, made.v]
 
 
 def masked(
@@ -103,73 +97,72 @@ Make = Callable[[str], Case]
 def cases() -> Iterator[tuple[str, Make]]:
     """By name, each made only when its turn comes."""
     for length in (100, 1000, 8100):
-        yield (
-            f"length {length}, D 64, training",
-            lambda name, n=length: masked(name, qkv(n, 64, 16, 8), lambda: "causal", True, False),
-        )
+        yield f"length {length}, D 64, training", causal(length, 64, 16, 8, training=True)
     for length in (1024, 4096):
-        yield (
-            f"head dim 36, length {length}",
-            lambda name, n=length: masked(name, qkv(n, 36), lambda: "causal", array=False),
-        )
+        yield f"head dim 36, length {length}", causal(length, 36)
     for training in (False, True):
         for name, make in in_both_phases():
-            yield name + (", training" if training else ""), partial(make, training=training)
+            yield _in_phase(name, training), partial(make, training=training)
     for length in (512, 1024, 4096):
         for training in (False, True):
-            yield (
-                f"fused in MLX, D 128, length {length}" + (", training" if training else ""),
-                lambda name, n=length, t=training: masked(
-                    name, qkv(n, 128), lambda: "causal", t, False
-                ),
-            )
-    yield (
-        "window 512 of 8192, D 256",
-        lambda name: masked(name, qkv(8192, 256, 8, 4), lambda: window_mask(8192, 512)),
-    )
+            name = _in_phase(f"fused in MLX, D 128, length {length}", training)
+            yield name, causal(length, 128, training=training)
+    window = structured(partial(qkv, 8192, 256, 8, 4), partial(window_mask, 8192, 512))
+    yield "window 512 of 8192, D 256", window
     yield "sinks that are trained, length 2048", sinks
     for bits in (4, 8):
-        yield (
-            f"quantized keys, {bits} bits, 2048 queries on 32768 keys",
-            partial(quantized, bits=bits),
-        )
+        name = f"quantized keys, {bits} bits, 2048 queries on 32768 keys"
+        yield name, partial(quantized, bits=bits)
+
+
+def _in_phase(name: str, training: bool) -> str:
+    return f"{name}, training" if training else name
+
+
+def causal(
+    length: int,
+    dim: int,
+    heads: int = 16,
+    key_heads: int = 4,
+    dtype: str = "bfloat16",
+    training: bool = False,
+) -> Callable[..., Case]:
+    """The case of MLX's word for the mask."""
+
+    def make(name: str, training: bool = training) -> Case:
+        arrays = qkv(length, dim, heads, key_heads, dtype)
+        return masked(name, arrays, lambda: "causal", training, array=False)
+
+    return make
+
+
+def structured(
+    arrays: Callable[[], list[mx.array]], mask: Callable[[], mx.array]
+) -> Callable[..., Case]:
+    """The case of a mask that is an array of known structure."""
+    return lambda name, training=False: masked(name, arrays(), mask, training)
 
 
 def in_both_phases() -> Iterator[tuple[str, Callable[..., Case]]]:
     """The cases that are measured in inference and in training."""
-
-    def structured(
-        arrays: Callable[[], list[mx.array]], mask: Callable[[], Any], array: bool = True
-    ) -> Any:
-        return lambda name, training: masked(name, arrays(), mask, training, array)
-
-    yield (
-        "window 1024 of 16384, D 128",
-        structured(partial(qkv, 16384, 128, 16, 16), lambda: window_mask(16384, 1024)),
-    )
-    yield (
-        "window 512 of 4096, D 64",
-        structured(partial(qkv, 4096, 64), lambda: window_mask(4096, 512)),
-    )
-    yield (
-        "8 documents of 1024, D 128",
-        structured(partial(qkv, 8192, 128), lambda: packed_mask([1024] * 8)),
-    )
-    yield (
-        "prefix 1024 of 8192, D 128",
-        structured(partial(qkv, 8192, 128), lambda: prefix_mask(8192, 1024)),
-    )
+    for name, arrays, mask in (
+        (
+            "window 1024 of 16384, D 128",
+            partial(qkv, 16384, 128, 16, 16),
+            partial(window_mask, 16384, 1024),
+        ),
+        ("window 512 of 4096, D 64", partial(qkv, 4096, 64), partial(window_mask, 4096, 512)),
+        ("8 documents of 1024, D 128", partial(qkv, 8192, 128), partial(packed_mask, [1024] * 8)),
+        ("prefix 1024 of 8192, D 128", partial(qkv, 8192, 128), partial(prefix_mask, 8192, 1024)),
+    ):
+        yield name, structured(arrays, mask)
     yield (
         "bool mask, length 8192, D 128",
         lambda name, training: unknown(name, qkv(8192, 128), training),
     )
     for length in (8192, 2048):
-        yield (
-            f"causal, D 256, length {length}",
-            structured(partial(qkv, length, 256, 8, 4), lambda: "causal", array=False),
-        )
-    float32 = partial(qkv, 8192, 64, 16, 8, dtype=mx.float32)
-    yield "causal, float32, D 64, length 8192", structured(float32, lambda: "causal", array=False)
+        yield f"causal, D 256, length {length}", causal(length, 256, 8, 4)
+    yield "causal, float32, D 64, length 8192", causal(8192, 64, 16, 8, "float32")
     yield "MLA, 16 heads, length 4096", lambda name, training: latent(name, 4096, training)
 
 
@@ -182,13 +175,14 @@ def unknown(name: str, arrays: list[mx.array], training: bool) -> Case:
 
 
 def sinks(name: str) -> Case:
-    arrays = [*qkv(2048, 64, 64, 8), mx.random.normal((64,)).astype(mx.bfloat16)]
-    return Case(
-        name,
-        lambda q, k, v, s, **rest: attention(q, k, v, sinks=s, mask="causal"),
-        arrays,
-        training=True,
-    )
+    problem = Problem(1, 64, 8, 2048, 2048, 64, 64, dtype="bfloat16", mask="causal", sinks=True)
+    made = make_inputs(problem)
+    assert made.sinks is not None
+
+    def attend(q: mx.array, k: mx.array, v: mx.array, s: mx.array, **_: Any) -> mx.array:
+        return attention(q, k, v, sinks=s, mask="causal")
+
+    return Case(name, attend, [made.q, made.k, made.v, made.sinks], training=True)
 
 
 def latent(name: str, length: int, training: bool) -> Case:

@@ -30,15 +30,17 @@ from mlx_flash_runtime.tools.bench.timing import calibrated, interleaved, peak_m
 
 TITLE = "Where the planner leaves MLX's own path"
 DEFINITIONS = (
-    "plain: softmax(QKᵀ)V in MLX operations; stock: MLX's own attention; ours: flash attention enabled, on the routes "
-    "named. One process, in turns, after a warm-up; medians per call, the ± is half the interquartile range; a timed "
-    "region chains as many calls as it takes to last 10 ms.",
-    "Stock gets a mask as an array that exists already; ours makes it anew for every call, as a model does for every "
-    "forward pass. Training: the gradients of all inputs. bfloat16, batch 1, 16 heads on 4 key heads, causal, unless "
-    "the name says otherwise.",
-    "Memory: peak of one call beyond its inputs. Error: largest difference of ours from stock, relative to the largest "
-    "element; a case is wrong where it exceeds four roundings to its type, or four times that of plain. With quantized "
-    "keys, plain is MLX's attention on all of them dequantized, and ours is held against that.",
+    "plain: softmax(QKᵀ)V in MLX operations; stock: MLX's own attention; ours: flash attention "
+    "enabled, on the routes named. One process, in turns, after a warm-up; medians per call, the "
+    "± is half the interquartile range; a timed region chains as many calls as it takes to last "
+    "10 ms.",
+    "Stock gets a mask as an array that exists already; ours makes it anew for every call, as a "
+    "model does for every forward pass. Training: the gradients of all inputs. bfloat16, batch 1, "
+    "16 heads on 4 key heads, causal, unless the name says otherwise.",
+    "Memory: peak of one call beyond its inputs. Error: largest difference of ours from stock, "
+    "relative to the largest element; a case is wrong where it exceeds four roundings to its "
+    "type, or four times that of plain. With quantized keys, plain is MLX's attention on all of "
+    "them dequantized, and ours is held against that.",
 )
 # The smallest difference between 1 and the next number; on CUDA, MLX multiplies float32 as TF32
 # unless told otherwise.

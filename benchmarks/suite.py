@@ -22,11 +22,21 @@ from store import RESULTS
 
 _LENGTHS = "512,2000,8100,16200"  # all but the first are no multiples of 128
 _BENCH = "mlx-flash bench"
+_GRID = f"{_BENCH} grid --dtype float32,bfloat16"
+_GRID_CAUSAL = (
+    f"{_BENCH} grid --batch 1 --head-dim 64 --length 64,128,256,512,1024 --mask causal "
+    "--phase prefill,train"
+)
+
+
+def _workflow(name: str, options: str) -> str:
+    return f"{_BENCH} workflow {name} --config 1b {options}"
+
+
 _SUITES = {
     "cpu": {
-        "grid": f"{_BENCH} grid --dtype float32,bfloat16",
-        "grid_causal": f"{_BENCH} grid --batch 1 --head-dim 64 --length 64,128,256,512,1024 --mask causal "
-        "--phase prefill,train",
+        "grid": _GRID,
+        "grid_causal": _GRID_CAUSAL,
         "compare": "python benchmarks/compare_script.py",
         **{
             f"workflow_{name}": f"{_BENCH} workflow {name} --length 128,512,1000"
@@ -34,29 +44,31 @@ _SUITES = {
         },
     },
     "h200": {
-        "grid": f"{_BENCH} grid --dtype float32,bfloat16",
-        "workflow_lora": f"{_BENCH} workflow lora --config 1b --batch 1 --length {_LENGTHS}",
-        "workflow_full": f"{_BENCH} workflow full --config 1b --batch 1 --length {_LENGTHS}",
-        "workflow_chat_gemma": f"{_BENCH} workflow chat --config 1b --shape gemma --length {_LENGTHS}",
-        "workflow_chat_window": f"{_BENCH} workflow chat --config 1b --shape window --length {_LENGTHS}",
+        "grid": _GRID,
+        "workflow_lora": _workflow("lora", f"--batch 1 --length {_LENGTHS}"),
+        "workflow_full": _workflow("full", f"--batch 1 --length {_LENGTHS}"),
+        "workflow_chat_gemma": _workflow("chat", f"--shape gemma --length {_LENGTHS}"),
+        "workflow_chat_window": _workflow("chat", f"--shape window --length {_LENGTHS}"),
         "routes": "python benchmarks/routes.py h200",
         "cuda_kernel": "python benchmarks/cuda_kernel.py h200",
         "quantized_cache": "python benchmarks/quantized_cache.py h200",
-        "workflow_batch_window": f"{_BENCH} workflow batch --config 1b --shape window --batch 4 --length {_LENGTHS}",
-        "workflow_batch_gemma": f"{_BENCH} workflow batch --config 1b --shape gemma --batch 4 --length {_LENGTHS}",
-        "workflow_chat": f"{_BENCH} workflow chat --config 1b --length {_LENGTHS}",
-        "workflow_evaluate": f"{_BENCH} workflow evaluate --config 1b --batch 1 --length {_LENGTHS}",
-        "workflow_qlora": f"{_BENCH} workflow qlora --config 1b --batch 1 --length 2000",
+        "workflow_batch_window": _workflow(
+            "batch", f"--shape window --batch 4 --length {_LENGTHS}"
+        ),
+        "workflow_batch_gemma": _workflow("batch", f"--shape gemma --batch 4 --length {_LENGTHS}"),
+        "workflow_chat": _workflow("chat", f"--length {_LENGTHS}"),
+        "workflow_evaluate": _workflow("evaluate", f"--batch 1 --length {_LENGTHS}"),
+        "workflow_qlora": _workflow("qlora", "--batch 1 --length 2000"),
     },
     "metal": {
-        "grid": f"{_BENCH} grid --dtype float32,bfloat16",
+        "grid": _GRID,
         "routes": "python benchmarks/routes.py metal",
         **{
-            f"workflow_{name}": f"{_BENCH} workflow {name} --config 1b --batch 1 --length 512,2000"
+            f"workflow_{name}": _workflow(name, "--batch 1 --length 512,2000")
             for name in ("lora", "qlora", "full", "evaluate")
         },
-        "workflow_chat": f"{_BENCH} workflow chat --config 1b --length 512,2000,8100",
-        "workflow_batch": f"{_BENCH} workflow batch --config 1b --batch 4 --length 512,2000",
+        "workflow_chat": _workflow("chat", "--length 512,2000,8100"),
+        "workflow_batch": _workflow("batch", "--batch 4 --length 512,2000"),
     },
 }
 MACHINES = tuple(_SUITES)

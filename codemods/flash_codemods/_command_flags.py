@@ -1,4 +1,5 @@
-"""What the codemods of click and typer share: the parameters of a command, and the call that reads them."""
+"""What the codemods of click and typer share: the parameters of a command, and the call that reads
+them."""
 
 from __future__ import annotations
 
@@ -15,15 +16,20 @@ from flash_integrate.snippets import enable_call_from_parameters
 def edit_commands(
     facts: FileFacts, commands: Iterable[Command], parameters: Callable[[Command], Sequence[str]]
 ) -> list[Edit]:
-    """The import, two `parameters` in each command's signature, and the call as its first statement."""
+    """The import, two `parameters` in each command's signature, and the call as its first
+    statement."""
     edits: list[Edit] = [import_runtime(facts, flags=True)]
     lines = facts.source.text_lines()
     for command in commands:
-        addition = Signature.of(command.node, lines).addition(parameters(command), facts.style.width)
+        addition = Signature.of(command.node, lines).addition(
+            parameters(command), facts.style.width
+        )
         edits += [Splice(at, text) for at, text in addition]
         place = facts.first_line_of(command.statement)
         if place is not None:  # `match` has refused the others
-            edits.append(Insertion(place.anchor, enable_call_from_parameters(), before=place.before))
+            edits.append(
+                Insertion(place.anchor, enable_call_from_parameters(), before=place.before)
+            )
     return edits
 
 

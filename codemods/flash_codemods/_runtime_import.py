@@ -1,4 +1,5 @@
-"""The guarded import of the runtime, which every codemod inserts, and the call without flags at spots."""
+"""The guarded import of the runtime, which every codemod inserts, and the call without flags at
+spots."""
 
 from __future__ import annotations
 
@@ -9,8 +10,11 @@ from flash_integrate.facts.file_facts import FileFacts, Spot
 from flash_integrate.snippets import enable_call, runtime_import
 
 
-def import_runtime(facts: FileFacts, *, call: bool = True, flags: bool = False, then: str = "") -> Insertion:
-    """Below the script's last import, a blank line above; `then` is code that follows the import at once."""
+def import_runtime(
+    facts: FileFacts, *, call: bool = True, flags: bool = False, then: str = ""
+) -> Insertion:
+    """Below the script's last import, a blank line above; `then` is code that follows the import
+    at once."""
     code = runtime_import(call=call, flags=flags) + then
     if facts.import_anchor is None:
         return Insertion(None, code, before=True)
@@ -19,4 +23,7 @@ def import_runtime(facts: FileFacts, *, call: bool = True, flags: bool = False, 
 
 def call_at(facts: FileFacts, spots: Iterable[Spot]) -> list[Insertion]:
     """The import, and the call without flags at each of the spots."""
-    return [import_runtime(facts), *(Insertion(spot.anchor, enable_call(), before=spot.before) for spot in spots)]
+    return [
+        import_runtime(facts),
+        *(Insertion(spot.anchor, enable_call(), before=spot.before) for spot in spots),
+    ]

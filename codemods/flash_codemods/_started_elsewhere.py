@@ -1,4 +1,5 @@
-"""Files that do nothing but start others, or are started by others, which turn the runtime on themselves."""
+"""Files that do nothing but start others, or are started by others, which turn the runtime on
+themselves."""
 
 from __future__ import annotations
 
@@ -16,22 +17,27 @@ _WITH_FLAGS: Sequence[Codemod] = (argparse_script, click_command, typer_command)
 
 
 def handed_over(facts: FileFacts, body: Sequence[ast.stmt]) -> Refusal | None:
-    """Why statements need no call: they run a function of a file that turns the runtime on in it, and no attention
-    besides."""
+    """Why statements need no call: they run a function of a file that turns the runtime on in it,
+    and no attention besides."""
     statements = [node for node in body if not isinstance(node, Function | ast.ClassDef)]
-    calls = [node for statement in statements for node in walk(statement) if isinstance(node, ast.Call)]
+    calls = [
+        node for statement in statements for node in walk(statement) if isinstance(node, ast.Call)
+    ]
     names = [name for call in calls if (name := dotted(call.func))]
     if any(facts.runs_attention(name) for name in names):
         return None
     found = [facts.workspace.definition(facts.name, name) for name in names]
     for target, _ in (item for item in found if item is not None):
         if _turns_it_on(target):
-            return Refusal(f"only starts {quoted(target.name)}, which turns the runtime on", body[0].lineno)
+            return Refusal(
+                f"only starts {quoted(target.name)}, which turns the runtime on", body[0].lineno
+            )
     return None
 
 
 def served_by_another(facts: FileFacts, application: str) -> Refusal | None:
-    """Why an application needs no call: the script that serves it has flags, which a call here would override."""
+    """Why an application needs no call: the script that serves it has flags, which a call here
+    would override."""
     for server in facts.workspace.servers(facts.name, application):
         if _turns_it_on(server):
             return Refusal(f"{quoted(server.name)} serves it, and turns the runtime on")
@@ -46,4 +52,6 @@ def _turns_it_on(facts: FileFacts) -> bool:
         return False
     matches = (codemod.match(facts) for codemod in _WITH_FLAGS)
     fitting = [match for match in matches if match is not None and not isinstance(match, Refusal)]
-    return any(not isinstance(match, argparse_script.Match) or match.namespaces for match in fitting)
+    return any(
+        not isinstance(match, argparse_script.Match) or match.namespaces for match in fitting
+    )

@@ -1,11 +1,13 @@
-"""Commands of click. Two options on each command that runs the model, which reads them in its first statement.
+"""Commands of click. Two options on each command that runs the model, which reads them in its
+first statement.
 
-Inserts: the import; `@click.option("--disable-flash-attention")` and `@click.option("--flash-block-size")` below the
-command's last own option; two parameters with defaults, so that who calls the function need not know of them; the
-call.
+Inserts: the import; `@click.option("--disable-flash-attention")` and
+`@click.option("--flash-block-size")` below the command's last own option; two parameters with
+defaults, so that who calls the function need not know of them; the call.
 
-Refuses: commands that have such an option, use their arguments as a whole or stand below a decorator that may not hand
-them on, and files in which `click.option` has no name. Those get the call alone.
+Refuses: commands that have such an option, use their arguments as a whole or stand below a
+decorator that may not hand them on, and files in which `click.option` has no name. Those get the
+call alone.
 """
 
 from __future__ import annotations
@@ -46,17 +48,22 @@ def _parameters(facts: FileFacts, command: Command) -> list[str]:
     """The parameters, annotated where the function's author annotates others."""
     disable, block_size = FLAG_NAMES
     arguments = command.node.args
-    if any(item.annotation for item in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]):
+    if any(
+        item.annotation for item in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+    ):
         return [f"{disable}: bool = False", f"{block_size}: {optional_int(facts)} = None"]
     return [f"{disable}=False", f"{block_size}=None"]
 
 
 def _options(facts: FileFacts, command: Command) -> Splice:
-    """The options, below the last option that stands above the function, or below the command's own decorator."""
+    """The options, below the last option that stands above the function, or below the command's
+    own decorator."""
     option = click_option(facts) or ""
     decorators = command.node.decorator_list
     names = [dotted(item.func if isinstance(item, ast.Call) else item) or "" for item in decorators]
     own = [index for index, name in enumerate(names) if name == option]
     last = decorators[max([*own, command.head or 0])]
     indent = command.node.col_offset
-    return Splice(((last.end_lineno or last.lineno) + 1, 0), click_options(option, facts.style, indent))
+    return Splice(
+        ((last.end_lineno or last.lineno) + 1, 0), click_options(option, facts.style, indent)
+    )

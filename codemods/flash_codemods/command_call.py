@@ -1,6 +1,8 @@
-"""Commands of click and typer that can't take the flags. The call is the first statement of the command.
+"""Commands of click and typer that can't take the flags. The call is the first statement of the
+command.
 
-Inserts: the import and the call, without flags: `MLX_FLASH_DISABLE` and `MLX_FLASH_BLOCK_SIZE` do what flags would.
+Inserts: the import and the call, without flags: `MLX_FLASH_DISABLE` and `MLX_FLASH_BLOCK_SIZE` do
+what flags would.
 
 Refuses: commands whose body shares its line with the `def`.
 """
@@ -13,7 +15,9 @@ from flash_integrate.facts.commands import runs_the_model
 from flash_integrate.facts.file_facts import FileFacts, Spot
 
 ORDER = 16
-SUMMARY = "click and typer commands that can't take the flags: the call as first statement of the command"
+SUMMARY = (
+    "click and typer commands that can't take the flags: the call as first statement of the command"
+)
 REVIEW = "the environment variables are enough: the command gets no options of its own"
 
 
@@ -23,7 +27,10 @@ def match(facts: FileFacts) -> list[Spot] | Refusal | None:
         return None
     spots = [facts.first_line_of(command.statement) for command in commands]
     if None in spots:
-        return Refusal("the command's body shares its line with the def", commands[spots.index(None)].statement.line)
+        return Refusal(
+            "the command's body shares its line with the def",
+            commands[spots.index(None)].statement.line,
+        )
     return [spot for spot in spots if spot is not None]
 
 

@@ -1,7 +1,9 @@
-"""Functions that the project's packaging installs as commands. The call is the function's first statement.
+"""Functions that the project's packaging installs as commands. The call is the function's first
+statement.
 
-Inserts: the import and the call, without flags: `MLX_FLASH_DISABLE` and `MLX_FLASH_BLOCK_SIZE` do what flags would. A
-`__main__` guard that does not call such a function gets a call too, unless it is written on one line.
+Inserts: the import and the call, without flags: `MLX_FLASH_DISABLE` and `MLX_FLASH_BLOCK_SIZE` do
+what flags would. A `__main__` guard that does not call such a function gets a call too, unless it
+is written on one line.
 
 Refuses: a function whose body shares its line with the `def`.
 """
@@ -25,14 +27,21 @@ def match(facts: FileFacts) -> list[Spot] | Refusal | None:
         return None
     places = [facts.first_line_of(function) for function in facts.console_functions]
     if None in places:
-        return Refusal("the function's body shares its line with the def", facts.console_functions[0].line)
+        return Refusal(
+            "the function's body shares its line with the def", facts.console_functions[0].line
+        )
     places += [facts.first_line_of(guard) for guard in _guards_beside(facts)]
     return [place for place in places if place is not None]
 
 
 def _guards_beside(facts: FileFacts) -> list[Statement]:
     """The guard, unless it starts an installed function."""
-    calls = [node for statement in facts.guard_body for node in walk(statement) if isinstance(node, ast.Call)]
+    calls = [
+        node
+        for statement in facts.guard_body
+        for node in walk(statement)
+        if isinstance(node, ast.Call)
+    ]
     installed = facts.workspace.console_scripts.get(facts.name, set())
     starts_one = any(dotted(call.func) in installed for call in calls)
     return [] if facts.guard is None or starts_one else [facts.guard]

@@ -1,9 +1,11 @@
-"""Scripts that do their work at module level. The call comes right below the imports, before the work.
+"""Scripts that do their work at module level. The call comes right below the imports, before the
+work.
 
-Inserts: the import and the call, without flags: `MLX_FLASH_DISABLE` and `MLX_FLASH_BLOCK_SIZE` do what flags would.
+Inserts: the import and the call, without flags: `MLX_FLASH_DISABLE` and `MLX_FLASH_BLOCK_SIZE` do
+what flags would.
 
-Refuses: modules that other files import, where a call would run on import; scripts that only start a file which
-turns the runtime on itself.
+Refuses: modules that other files import, where a call would run on import; scripts that only start
+a file which turns the runtime on itself.
 """
 
 from __future__ import annotations

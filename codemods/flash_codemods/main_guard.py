@@ -1,9 +1,12 @@
-"""Scripts without a command line, with `if __name__ == "__main__":`. The call is the guard's first statement.
+"""Scripts without a command line, with `if __name__ == "__main__":`. The call is the guard's first
+statement.
 
-Inserts: the import and the call, without flags: `MLX_FLASH_DISABLE` and `MLX_FLASH_BLOCK_SIZE` do what flags would.
+Inserts: the import and the call, without flags: `MLX_FLASH_DISABLE` and `MLX_FLASH_BLOCK_SIZE` do
+what flags would.
 
-Refuses: a guard on one line, into which no line can be inserted; a guard that only starts a file which turns the
-runtime on itself; a guard in which a module of a package, imported by others, is tried out.
+Refuses: a guard on one line, into which no line can be inserted; a guard that only starts a file
+which turns the runtime on itself; a guard in which a module of a package, imported by others, is
+tried out.
 """
 
 from __future__ import annotations

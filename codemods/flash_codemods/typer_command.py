@@ -1,11 +1,12 @@
-"""Commands of typer. Two annotated parameters on each command that runs the model, which it reads first of all.
+"""Commands of typer. Two annotated parameters on each command that runs the model, which it reads
+first of all.
 
-Inserts: the import; the parameters `disable_flash_attention` and `flash_block_size`, as `Annotated[...]` where the
-file imports that, else with a `typer.Option` as default; the call.
+Inserts: the import; the parameters `disable_flash_attention` and `flash_block_size`, as
+`Annotated[...]` where the file imports that, else with a `typer.Option` as default; the call.
 
-Refuses: commands that have such an option, use their arguments as a whole or have a decorator that may not hand them
-on; functions with `typer.Option` defaults that other code calls, which would be handed those defaults; files in which
-`typer.Option` has no name. Those get the call alone.
+Refuses: commands that have such an option, use their arguments as a whole or have a decorator that
+may not hand them on; functions with `typer.Option` defaults that other code calls, which would be
+handed those defaults; files in which `typer.Option` has no name. Those get the call alone.
 """
 
 from __future__ import annotations
@@ -14,7 +15,13 @@ from collections.abc import Sequence
 
 from flash_codemods._command_flags import edit_commands, optional_int
 from flash_integrate.codemod import Edit, Refusal
-from flash_integrate.facts.commands import Command, is_used_as_function, name_in, refusal_of_options, runs_the_model
+from flash_integrate.facts.commands import (
+    Command,
+    name_in,
+    refusal_of_options,
+    runs_the_model,
+    used_as_functions,
+)
 from flash_integrate.facts.file_facts import FileFacts
 from flash_integrate.snippets import typer_parameters
 
@@ -29,11 +36,14 @@ def match(facts: FileFacts) -> list[Command] | Refusal | None:
         return None
     if name_in(facts, {"typer"}, "Option") is None:
         return Refusal("typer.Option has no name in this file")
+    called = [] if "Annotated" in facts.names_imported else used_as_functions(facts, commands)
     for command in commands:
         if reason := refusal_of_options(facts, command):
             return Refusal(reason, command.statement.line)
-        if "Annotated" not in facts.names_imported and is_used_as_function(facts, command):
-            return Refusal(f"{command.node.name} is also called as a function", command.statement.line)
+        if command in called:
+            return Refusal(
+                f"{command.node.name} is also called as a function", command.statement.line
+            )
     return commands
 
 

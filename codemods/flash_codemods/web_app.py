@@ -1,4 +1,5 @@
-"""Modules that hold a web application and are started by a server (`uvicorn module:app`, `flask run`).
+"""Modules that hold a web application and are started by a server (`uvicorn module:app`, `flask
+run`).
 
 Inserts: the import and the call right below the imports, without flags: `MLX_FLASH_DISABLE` and
 `MLX_FLASH_BLOCK_SIZE` do what flags would. The call runs when the server imports the module.

@@ -1,7 +1,8 @@
 """Writes results to disk: atomically, and not over work that git does not have.
 
-This is the one gate for files that are written or removed: each lies inside the repo when its links are followed, and
-is what was read of it. `root` is everywhere the top of the repo, its own links already followed.
+This is the one gate for files that are written or removed: each lies inside the repo when its
+links are followed, and is what was read of it. `root` is everywhere the top of the repo, its own
+links already followed.
 """
 
 from __future__ import annotations
@@ -24,10 +25,12 @@ _TEMPORARY = re.compile(r"\.flash-integrate-[0-9a-f]{16}\.tmp")
 
 
 def write(path: Path, root: Path, before: bytes, after: bytes) -> None:
-    """Replaces a file in one step; permissions and extended attributes stay, and the owner where that is allowed.
+    """Replaces a file in one step; permissions and extended attributes stay, and the owner where
+    that is allowed.
 
-    A link stays one: its target is replaced. A file with several names (hard links) becomes one of its own, as when git
-    writes it: what the other names stand for may be another program's, such as uv's cache.
+    A link stays one: its target is replaced. A file with several names (hard links) becomes one of
+    its own, as when git writes it: what the other names stand for may be another program's, such
+    as uv's cache.
 
     Raises:
         FileError: the file is not what was read, lies outside `root`, or can't be written; it is left as it is.
@@ -97,7 +100,8 @@ def delete_empty_folder(path: Path, root: Path) -> None:
 
 
 def remove_leftovers(folders: Iterable[Path]) -> None:
-    """Removes from `folders` the temporary files of runs that were killed; those of runs that go on stay."""
+    """Removes from `folders` the temporary files of runs that were killed; those of runs that go
+    on stay."""
     for folder in folders:
         names: list[str] = []
         with suppress(OSError):
@@ -134,7 +138,9 @@ def _replace(path: Path, before: bytes | None, after: bytes) -> None:
                 os.chmod(temporary, 0o666 & ~_umask())
             else:
                 _copy_status(path, temporary)
-            _check_unchanged(path, before)  # once more: on a slow disk much can happen while a file is written
+            _check_unchanged(
+                path, before
+            )  # once more: on a slow disk much can happen while a file is written
             os.replace(temporary, path)
     except BaseException:  # also Ctrl-C, at any point: no temporary file is left behind
         temporary.unlink(missing_ok=True)
@@ -142,7 +148,8 @@ def _replace(path: Path, before: bytes | None, after: bytes) -> None:
 
 
 def _create_locked(path: Path) -> BinaryIO:
-    """A new file, locked until it is closed: by that `remove_leftovers` knows that the run which made it lives."""
+    """A new file, locked until it is closed: by that `remove_leftovers` knows that the run which
+    made it lives."""
     while True:
         file = open(path, "xb", opener=lambda name, flags: os.open(name, flags, 0o600))  # noqa: SIM115
         with suppress(OSError):  # some network file systems have no locks
@@ -157,7 +164,9 @@ def _remove_leftover(path: Path) -> None:
         return
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # refused while the run that made it lives
+        fcntl.flock(
+            descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB
+        )  # refused while the run that made it lives
         os.unlink(path)
     finally:
         os.close(descriptor)

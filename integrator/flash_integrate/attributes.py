@@ -1,4 +1,5 @@
-"""Extended attributes: labels, access lists, Finder's tags. A file that is replaced as a whole would lose them."""
+"""Extended attributes: labels, access lists, Finder's tags. A file that is replaced as a whole
+would lose them."""
 
 from __future__ import annotations
 
@@ -9,7 +10,8 @@ import sys
 from pathlib import Path
 
 _NOT_OURS = {errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENODATA, errno.ENOTSUP}
-"""What the system answers for an attribute that it sets itself, or that this file system does not have."""
+"""What the system answers for an attribute that it sets itself, or that this file system does not
+have."""
 _COPYFILE_ACL, _COPYFILE_XATTR = 1 << 0, 1 << 2  # of macOS, copyfile.h
 
 
@@ -22,7 +24,12 @@ def copy_attributes(source: Path, target: Path) -> None:
     if sys.platform == "darwin":  # Python has no function for them there
         copyfile = ctypes.CDLL(None, use_errno=True).copyfile
         copyfile.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_uint32]
-        if copyfile(os.fsencode(source), os.fsencode(target), None, _COPYFILE_ACL | _COPYFILE_XATTR) < 0:
+        if (
+            copyfile(
+                os.fsencode(source), os.fsencode(target), None, _COPYFILE_ACL | _COPYFILE_XATTR
+            )
+            < 0
+        ):
             _raise_unless_not_ours(OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno())))
     elif sys.platform == "linux":
         try:

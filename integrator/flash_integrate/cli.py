@@ -1,4 +1,5 @@
-"""The command line of `flash-integrate`; what it does stands in `command`, which takes longer to load."""
+"""The command line of `flash-integrate`; what it does stands in `command`, which takes longer to
+load."""
 
 from __future__ import annotations
 
@@ -36,7 +37,8 @@ The diff goes to standard output, the summary to standard error.
 
 
 def _is_read(file: Path) -> bool:
-    """Whether a file of this name is one that this tool reads: a source, or what configures or packages a repo."""
+    """Whether a file of this name is one that this tool reads: a source, or what configures or
+    packages a repo."""
     return (
         file.suffix in {".py", ".pyw", ".ipynb"}
         or file.name in {".gitignore", "pyproject.toml", "setup.cfg", "VENDORED.json"}
@@ -47,7 +49,9 @@ def _is_read(file: Path) -> bool:
 def _check_report(_: click.Context, __: click.Parameter, file: Path | None) -> Path | None:
     """Whether a report can be written is asked before the run, which may change files."""
     if file is not None and _is_read(Path(os.path.realpath(file))):
-        raise click.BadParameter(f"{str(file)!r} has the name of a file that this tool reads; choose another.")
+        raise click.BadParameter(
+            f"{str(file)!r} has the name of a file that this tool reads; choose another."
+        )
     if file is not None and not file.parent.is_dir():
         raise click.BadParameter(f"there is no folder {str(file.parent)!r}.")
     if file is not None and not os.access(file if file.exists() else file.parent, os.W_OK):
@@ -72,7 +76,8 @@ _REPORT: Any = {
 
 
 class _Command(click.Command):
-    """A command that quotes what it could not read: a shell puts the names of files in the place of `*`."""
+    """A command that quotes what it could not read: a shell puts the names of files in the place
+    of `*`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:
@@ -82,7 +87,9 @@ class _Command(click.Command):
 
 
 @click.command(
-    cls=_Command, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+    cls=_Command,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.argument(
     "paths",
@@ -91,14 +98,31 @@ class _Command(click.Command):
     type=click.Path(exists=True, allow_dash=True, path_type=Path),
     metavar="PATH...",
 )
-@click.option("--dry-run", is_flag=True, help="Print the changes as a unified diff and write nothing.")
+@click.option(
+    "--dry-run", is_flag=True, help="Print the changes as a unified diff and write nothing."
+)
 @click.option("--check", is_flag=True, help="Write nothing; exit 1 if anything would change.")
 @click.option("--revert", "reverting", is_flag=True, help="Take out what this tool has put in.")
-@click.option("-i", "--interactive", is_flag=True, help="Ask before each hunk, as `git add -p` does.")
-@click.option("--explain", is_flag=True, help="Say what is seen in each file, and why it is or is not changed.")
-@click.option("--exclude", multiple=True, metavar="GLOB", help="Leave out paths, as in .gitignore. Can be repeated.")
-@click.option("--only", multiple=True, metavar="CODEMOD", help="Ask this codemod alone. Can be repeated.")
-@click.option("--skip", multiple=True, metavar="CODEMOD", help="Do not ask this codemod. Can be repeated.")
+@click.option(
+    "-i", "--interactive", is_flag=True, help="Ask before each hunk, as `git add -p` does."
+)
+@click.option(
+    "--explain",
+    is_flag=True,
+    help="Say what is seen in each file, and why it is or is not changed.",
+)
+@click.option(
+    "--exclude",
+    multiple=True,
+    metavar="GLOB",
+    help="Leave out paths, as in .gitignore. Can be repeated.",
+)
+@click.option(
+    "--only", multiple=True, metavar="CODEMOD", help="Ask this codemod alone. Can be repeated."
+)
+@click.option(
+    "--skip", multiple=True, metavar="CODEMOD", help="Do not ask this codemod. Can be repeated."
+)
 @click.option(
     "--list-codemods",
     is_flag=True,
@@ -107,9 +131,13 @@ class _Command(click.Command):
     callback=_list_codemods,
     help="List the codemods and exit.",
 )
-@click.option("--force", is_flag=True, help="Write also over changes that are not committed to git.")
 @click.option(
-    "--vendor", is_flag=True, help="Also copy the runtime into the repo; again to update, --revert removes it."
+    "--force", is_flag=True, help="Write also over changes that are not committed to git."
+)
+@click.option(
+    "--vendor",
+    is_flag=True,
+    help="Also copy the runtime into the repo; again to update, --revert removes it.",
 )
 @click.option(
     "--add-dependency",
@@ -127,8 +155,15 @@ class _Command(click.Command):
     show_default=True,
     help="Colours; auto heeds NO_COLOR.",
 )
-@click.option("-j", "--jobs", type=click.IntRange(1), help="Processes to plan with.  [default: by number of files]")
-@click.option("-v", "--verbose", is_flag=True, help="List every file, the skipped ones with their reason.")
+@click.option(
+    "-j",
+    "--jobs",
+    type=click.IntRange(1),
+    help="Processes to plan with.  [default: by number of files]",
+)
+@click.option(
+    "-v", "--verbose", is_flag=True, help="List every file, the skipped ones with their reason."
+)
 @click.version_option(__version__)
 @click.pass_context
 def main(context: click.Context, /, paths: tuple[Path, ...], **options: Any) -> None:
@@ -140,7 +175,9 @@ def main(context: click.Context, /, paths: tuple[Path, ...], **options: Any) -> 
     gc.disable()  # syntax trees are no cyclic garbage, and walking them again and again takes a third of a run's time
     refuse_clashes(context, stdin=STDIN in paths)
     try:
-        from flash_integrate.command import start  # here, so that Ctrl-C is quiet also while it loads
+        from flash_integrate.command import (
+            start,  # here, so that Ctrl-C is quiet also while it loads
+        )
 
         sys.exit(start(list(paths), Options(**options)))
     except KeyboardInterrupt:

@@ -19,8 +19,8 @@ from flash_integrate.syntax import Place
 class Insertion:
     """Whole statements to insert before or after the statement at `anchor`, in its suite.
 
-    `code` is written at column 0; a leading newline stands for a blank line. An anchor of None is the module's start.
-    `needs` is another file without whose change this one would not run.
+    `code` is written at column 0; a leading newline stands for a blank line. An anchor of None is
+    the module's start. `needs` is another file without whose change this one would not run.
     """
 
     anchor: Place | None
@@ -31,8 +31,9 @@ class Insertion:
 
 @dataclass(frozen=True)
 class Splice:
-    """Text to insert at a line and column of the source, for what stands in no suite: the options above a command, the
-    parameters in its signature. Newlines are `\\n`; everything else is in the file's own style."""
+    """Text to insert at a line and column of the source, for what stands in no suite: the options
+    above a command, the parameters in its signature. Newlines are `\\n`; everything else is in the
+    file's own style."""
 
     at: Position
     text: str
@@ -50,7 +51,8 @@ class Refusal:
 
 
 class Codemod(Protocol):
-    """`match` reads facts and returns what `edit` needs, a refusal, or None for a file of another style."""
+    """`match` reads facts and returns what `edit` needs, a refusal, or None for a file of another
+    style."""
 
     ORDER: int
     """Codemods are asked in this order; the first that matches edits the file."""
@@ -75,6 +77,10 @@ def registry() -> tuple[Codemod, ...]:
     """Every codemod of the package, in the order in which they are asked."""
     import flash_codemods
 
-    names = [item.name for item in pkgutil.iter_modules(flash_codemods.__path__) if not item.name.startswith("_")]
+    names = [
+        item.name
+        for item in pkgutil.iter_modules(flash_codemods.__path__)
+        if not item.name.startswith("_")
+    ]
     modules: list[Any] = [importlib.import_module(f"flash_codemods.{name}") for name in names]
     return tuple(sorted(modules, key=lambda module: module.ORDER))

@@ -15,7 +15,7 @@ from rich.console import Console
 from flash_integrate.apply import remove_leftovers, write
 from flash_integrate.committed import uncommitted
 from flash_integrate.config import Config, ConfigError, check_patterns, load_for, merge
-from flash_integrate.errors import FileError
+from flash_integrate.errors import FileError, own_error
 from flash_integrate.files import SOURCE_LIMIT
 from flash_integrate.options import STDIN, Options
 from flash_integrate.plan import Status
@@ -28,14 +28,16 @@ from flash_integrate.terminal import ProgressBar, colours, error_console
 if TYPE_CHECKING:
     from flash_integrate.extras.planning import Extras
 
-# What only some options need is imported where they are heeded: a command line tool is to start at once.
+# What only some options need is imported where they are heeded: a command line tool is to start at
+# once.
 
 EXIT_FOUND_WORK = 1
 EXIT_FAILED = 2
 
 
 class _Failure(click.ClickException):
-    """Ends the run with a message, of which nothing but its own line breaks reaches the terminal as a control."""
+    """Ends the run with a message, of which nothing but its own line breaks reaches the terminal
+    as a control."""
 
     exit_code = EXIT_FAILED
 
@@ -53,6 +55,10 @@ def start(paths: list[Path], options: Options) -> int:
         return _filter_stdin(paths, options) if STDIN in paths else _run(paths, options)
     except (FileError, ConfigError) as error:
         raise _Failure(str(error)) from error
+    except (click.ClickException, OSError):  # of a pipe that nobody reads, click takes care
+        raise
+    except Exception as error:
+        raise _Failure(str(own_error(error))) from error
 
 
 def _run(paths: list[Path], options: Options) -> int:
@@ -60,7 +66,11 @@ def _run(paths: list[Path], options: Options) -> int:
     console = error_console(options.color)
     check_patterns("--exclude", options.exclude)
     # What was put in is taken out whatever the configuration says by now.
-    config = Config() if options.reverting else merge(load_for(paths), only=options.only, skip=options.skip)
+    config = (
+        Config()
+        if options.reverting
+        else merge(load_for(paths), only=options.only, skip=options.skip)
+    )
     if options.explain:
         for line in explain_files(paths, options.exclude, config):
             click.echo(printable(line))
@@ -96,16 +106,21 @@ def _files_of(outcomes: Iterable[Outcome], extras: Extras) -> list[Path]:
 
 
 def _refuse_reports_over(paths: Iterable[Path], options: Options) -> None:
-    """Refuses a report in the place of one of `paths`, by whatever name: a hard link is the same file too."""
+    """Refuses a report in the place of one of `paths`, by whatever name: a hard link is the same
+    file too."""
     reports = [file for file in options.reports if file.exists()]
     for path in paths if reports else ():
         for file in reports:
             with suppress(OSError):  # a file that has vanished is none
                 if file.samefile(path):
-                    raise _Failure(f"the report {file} would be written over {path}; nothing was written")
+                    raise _Failure(
+                        f"the report {file} would be written over {path}; nothing was written"
+                    )
 
 
-def _scan(paths: list[Path], options: Options, config: Config, progress: ProgressBar) -> list[Outcome]:
+def _scan(
+    paths: list[Path], options: Options, config: Config, progress: ProgressBar
+) -> list[Outcome]:
     if options.reverting:
         return revert(paths, options.exclude, progress)
     return integrate(paths, options.exclude, progress, config, options.jobs)
@@ -116,7 +131,9 @@ def _plan_extras(outcomes: Sequence[Outcome], options: Options) -> Extras:
 
     if options.reverting:
         return plan_removal_of_extras(outcomes, dependency=options.dependency, force=options.force)
-    return plan_extras(outcomes, vendor=options.vendor, dependency=options.dependency, force=options.force)
+    return plan_extras(
+        outcomes, vendor=options.vendor, dependency=options.dependency, force=options.force
+    )
 
 
 def _write_all(outcomes: list[Outcome]) -> list[Outcome]:
@@ -133,7 +150,9 @@ def _written(outcome: Outcome) -> Outcome:
     try:
         write(outcome.path, outcome.base, outcome.before, outcome.after)
     except FileError as error:
-        return dataclasses.replace(outcome, status=Status.FAILED, reason=str(error), line=error.line)
+        return dataclasses.replace(
+            outcome, status=Status.FAILED, reason=str(error), line=error.line
+        )
     return outcome
 
 
@@ -146,9 +165,14 @@ def _refuse_uncommitted(outcomes: Iterable[Outcome], extras: Extras) -> None:
     except FileError as error:
         raise _Failure(f"{error}\nWith --force the files are written all the same.") from error
     if found:
-        listed = [f"  {names[path]}: {doubt}" if doubt else f"  {names[path]}" for path, doubt in found.items()]
+        listed = [
+            f"  {names[path]}: {doubt}" if doubt else f"  {names[path]}"
+            for path, doubt in found.items()
+        ]
         raise _Failure(
-            "these files have changes that are not committed; nothing was written:\n" + "\n".join(listed) + "\n"
+            "these files have changes that are not committed; nothing was written:\n"
+            + "\n".join(listed)
+            + "\n"
             "Commit or stash them first, or write over them with --force."
         )
 
@@ -162,7 +186,11 @@ def _filter_stdin(paths: Sequence[Path], options: Options) -> int:
     if len(before) > SOURCE_LIMIT:
         raise _Failure(f"<stdin>: larger than {SOURCE_LIMIT >> 20} MiB")
     try:
-        after = revert_stdin(before) if options.reverting else rewrite_stdin(before, wants=config.wants)[0]
+        after = (
+            revert_stdin(before)
+            if options.reverting
+            else rewrite_stdin(before, wants=config.wants)[0]
+        )
     except FileError as error:
         raise _Failure(f"<stdin>:{error.line or 1}: {error}") from error
     if options.check:
@@ -176,15 +204,23 @@ def _print_diffs(outcomes: Iterable[Outcome], extras: Extras, colours: bool) -> 
     diffs += [list(change.diff()) for change in extras.changes]
     for line in (line for diff in diffs for line in diff):
         # Who reads it in a pipe gets the files' own bytes, as `git apply` needs them.
-        shown = on_terminal(line, colours=colours).encode() if colours or sys.stdout.isatty() else line
+        shown = (
+            on_terminal(line, colours=colours).encode() if colours or sys.stdout.isatty() else line
+        )
         sys.stdout.buffer.write(shown)
     sys.stdout.buffer.flush()
 
 
-def _report(console: Console, outcomes: Sequence[Outcome], extras: Extras, options: Options) -> None:
+def _report(
+    console: Console, outcomes: Sequence[Outcome], extras: Extras, options: Options
+) -> None:
     dry_run = not options.writing
     print_summary(console, outcomes, dry_run=dry_run, verbose=options.verbose)
-    if outcomes and not extras.changes and all(outcome.reason == NOT_INTEGRATED for outcome in outcomes):
+    if (
+        outcomes
+        and not extras.changes
+        and all(outcome.reason == NOT_INTEGRATED for outcome in outcomes)
+    ):
         say(console, "nothing to revert")
     for line in extras.described(dry_run=dry_run):
         say(console, line)

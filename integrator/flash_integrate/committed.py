@@ -1,8 +1,10 @@
-"""Whether git could give a file back as it is, asked so that nothing which the repo brings along is run.
+"""Whether git could give a file back as it is, asked so that nothing which the repo brings along
+is run.
 
-A repo's own configuration names programs: a monitor of its files, filters, hooks, the transport of a partial clone.
-`git status` runs them, and an archive or a shared folder may hold a `.git` that its owner never made. So git is only
-asked which object the last commit has under a name, and the bytes of the file are compared with it by their hash.
+A repo's own configuration names programs: a monitor of its files, filters, hooks, the transport of
+a partial clone. `git status` runs them, and an archive or a shared folder may hold a `.git` that
+its owner never made. So git is only asked which object the last commit has under a name, and the
+bytes of the file are compared with it by their hash.
 """
 
 from __future__ import annotations
@@ -17,24 +19,29 @@ from flash_integrate.discover import checkout_of
 from flash_integrate.errors import FileError
 
 _SECONDS = 60
-"""Far more than git needs to look names up: it may wait for a pipe that stands in the place of a file of its own."""
+"""Far more than git needs to look names up: it may wait for a pipe that stands in the place of a
+file of its own."""
 
-# The monitor is asked wherever the index is read. `explicit`: a folder that merely looks like a bare repo is none.
+# The monitor is asked wherever the index is read. `explicit`: a folder that merely looks like a
+# bare repo is none.
 _OVERRIDDEN = ("--no-pager", "-c", "core.fsmonitor=false", "-c", "safe.bareRepository=explicit")
-# An object that a partial clone lacks would be fetched by programs that the configuration names. Releases of git that
-# do not know the first of these heed the second, by which no transport is allowed.
+# An object that a partial clone lacks would be fetched by programs that the configuration names.
+# Releases of git that do not know the first of these heed the second, by which no transport is
+# allowed.
 _NO_FETCHING = {"GIT_NO_LAZY_FETCH": "1", "GIT_ALLOW_PROTOCOL": ""}
-# GIT_DIR and the like, which a hook sets, speak of another repo; these hold the user's own word, on safe.directory too.
+# GIT_DIR and the like, which a hook sets, speak of another repo; these hold the user's own word,
+# on safe.directory too.
 _KEPT = ("GIT_CONFIG", "GIT_EXEC_PATH")
 _CONVERTS = ("filter", "ident", "working-tree-encoding")
 
 
 def uncommitted(files: Mapping[Path, bytes]) -> dict[Path, str]:
-    """Those of `files`, given with what they hold, that the last commit of their checkout does not have as they are.
+    """Those of `files`, given with what they hold, that the last commit of their checkout does not
+    have as they are.
 
-    Each comes with why it may be unchanged all the same, which can't be told without running programs; empty for a
-    change that is certain. Files outside a git checkout, or on a machine without git, are not among them: nothing can
-    be said of those.
+    Each comes with why it may be unchanged all the same, which can't be told without running
+    programs; empty for a change that is certain. Files outside a git checkout, or on a machine
+    without git, are not among them: nothing can be said of those.
 
     Raises:
         FileError: git can't tell, with its own words.
@@ -54,7 +61,9 @@ def uncommitted(files: Mapping[Path, bytes]) -> dict[Path, str]:
     return found
 
 
-def _uncommitted_in(top: Path, names: Mapping[Path, bytes], files: Mapping[Path, bytes]) -> dict[Path, str]:
+def _uncommitted_in(
+    top: Path, names: Mapping[Path, bytes], files: Mapping[Path, bytes]
+) -> dict[Path, str]:
     """As `uncommitted`, for the files of one checkout; `names` are theirs in it."""
     objects = dict(zip(names, _objects(top, list(names.values())), strict=True))
     changed = [path for path in names if not _is_object(objects[path], files[path])]
@@ -64,22 +73,31 @@ def _uncommitted_in(top: Path, names: Mapping[Path, bytes], files: Mapping[Path,
         if _is_object(objects[path], files[path].replace(b"\r\n", b"\n")):
             found[path] = "differs from git's copy in line endings alone, which git may convert"
         elif (how := conversions.get(names[path])) and not objects[path].endswith(b" missing"):
-            found[path] = f"git converts it ({how}), which is not done here: whether it has changes can't be told"
+            found[path] = (
+                f"git converts it ({how}), which is not done here: whether it has changes can't be told"
+            )
         else:
             found[path] = ""
     return found
 
 
 def _objects(top: Path, names: list[bytes]) -> Iterator[bytes]:
-    """The ids of the objects that the last commit has under these names; `... missing` for what it does not have."""
+    """The ids of the objects that the last commit has under these names; `... missing` for what it
+    does not have."""
     # Names with line breaks can be asked for since git 2.38.
     ending, option = (b"\0", ["-z"]) if any(b"\n" in name for name in names) else (b"\n", [])
     asked = [b"HEAD:" + name for name in names]
-    answers = _git(top, ["cat-file", *option, "--batch-check=%(objectname)"], ending.join(asked) + ending)
+    answers = _git(
+        top, ["cat-file", *option, "--batch-check=%(objectname)"], ending.join(asked) + ending
+    )
     start = 0
     for question in asked:
         missing = b"%s missing\n" % question  # it repeats the name, line breaks and all
-        end = start + len(missing) if answers.startswith(missing, start) else answers.find(b"\n", start) + 1
+        end = (
+            start + len(missing)
+            if answers.startswith(missing, start)
+            else answers.find(b"\n", start) + 1
+        )
         yield answers[start : end - 1]
         start = end
 
@@ -93,8 +111,11 @@ def _is_object(answer: bytes, data: bytes) -> bool:
 
 
 def _conversions(top: Path, names: list[bytes]) -> dict[bytes, str]:
-    """What `.gitattributes` has git do with each of these files besides line endings: `filter=lfs`."""
-    answer = _git(top, ["check-attr", "-z", "--stdin", *_CONVERTS], b"".join(name + b"\0" for name in names))
+    """What `.gitattributes` has git do with each of these files besides line endings:
+    `filter=lfs`."""
+    answer = _git(
+        top, ["check-attr", "-z", "--stdin", *_CONVERTS], b"".join(name + b"\0" for name in names)
+    )
     found: dict[bytes, str] = {}
     for name, attribute, value in _triples(answer.split(b"\0")):
         if value not in (b"unspecified", b"unset"):
@@ -113,10 +134,16 @@ def _git(top: Path, command: list[str], asked: bytes) -> bytes:
         FileNotFoundError: there is no git.
         FileError: it can't tell.
     """
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_") or name.startswith(_KEPT)}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("GIT_") or name.startswith(_KEPT)
+    }
     words = ["git", "-C", str(top), *_OVERRIDDEN, *command]
     try:
-        result = subprocess.run(words, input=asked, capture_output=True, env=kept | _NO_FETCHING, timeout=_SECONDS)
+        result = subprocess.run(
+            words, input=asked, capture_output=True, env=kept | _NO_FETCHING, timeout=_SECONDS
+        )
     except subprocess.TimeoutExpired as error:
         raise FileError(f"git {command[0]} has not answered for {_SECONDS} seconds") from error
     if result.returncode:

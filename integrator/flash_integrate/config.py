@@ -1,4 +1,5 @@
-"""`[tool.flash-integrate]` of the target's pyproject.toml, and the command line's word on top of it."""
+"""`[tool.flash-integrate]` of the target's pyproject.toml, and the command line's word on top of
+it."""
 
 from __future__ import annotations
 
@@ -13,27 +14,29 @@ from typing import Any
 import pathspec
 
 from flash_integrate.codemod import name_of, registry
-from flash_integrate.discover import checkout_of, leads_out
+from flash_integrate.discover import MOST_WILDCARDS, checkout_of, leads_out, slow_pattern
 from flash_integrate.errors import FileError
 from flash_integrate.files import SETTINGS_LIMIT, read_if_there
 from flash_integrate.notebook import rewriting as notebook
 from flash_integrate.quoting import quoted
-from flash_integrate.toml import tomllib
+from flash_integrate.toml import read_toml
 
 TABLE = "[tool.flash-integrate]"
 KEYS = ("include", "exclude", "only", "skip")
 
 
 class ConfigError(Exception):
-    """A configuration that can't be used; the message names the file, or the option, and the key."""
+    """A configuration that can't be used; the message names the file, or the option, and the
+    key."""
 
 
 @dataclass(frozen=True)
 class Config:
     """Which files are looked at and which codemods are asked.
 
-    `include` and `exclude` are patterns as in `.gitignore`, relative to the folder of `file`; `only` and `skip` are
-    names of codemods. Empty, it leaves everything as it is without a configuration.
+    `include` and `exclude` are patterns as in `.gitignore`, relative to the folder of `file`;
+    `only` and `skip` are names of codemods. Empty, it leaves everything as it is without a
+    configuration.
     """
 
     file: Path | None = None
@@ -47,7 +50,8 @@ class Config:
         return (not self.only or codemod in self.only) and codemod not in self.skip
 
     def leaves_out(self, path: Path, *, is_folder: bool = False) -> str | None:
-        """Why a path (absolute) is left out, or None. The file speaks of paths below its own folder alone.
+        """Why a path (absolute) is left out, or None. The file speaks of paths below its own
+        folder alone.
 
         A folder is left out by `exclude` alone: what `include` names may lie below it.
         """
@@ -70,7 +74,8 @@ class Config:
 
 
 def load_for(paths: Iterable[Path]) -> Config:
-    """The configuration of a run over several paths, which have to agree on it. Links out of their repo have none.
+    """The configuration of a run over several paths, which have to agree on it. Links out of their
+    repo have none.
 
     Raises:
         ConfigError: as `load`, and where the paths are configured by different files.
@@ -82,13 +87,18 @@ def load_for(paths: Iterable[Path]) -> Config:
             f"  {quoted(path)}: {quoted(config.file) if config.file else 'no such table'}"
             for path, config in configs.items()
         ]
-        raise ConfigError("\n".join([f"these paths do not share one {TABLE}; name them in runs of their own:", *lines]))
+        raise ConfigError(
+            "\n".join(
+                [f"these paths do not share one {TABLE}; name them in runs of their own:", *lines]
+            )
+        )
     return next(iter(found.values()), Config())
 
 
 def load(path: Path) -> Config:
-    """The configuration for what lies at `path`: that of the nearest pyproject.toml with the table, looked for from
-    `path` upward to the top of its git checkout. A nested project's file without the table hides nothing.
+    """The configuration for what lies at `path`: that of the nearest pyproject.toml with the
+    table, looked for from `path` upward to the top of its git checkout. A nested project's file
+    without the table hides nothing.
 
     Raises:
         ConfigError: such a file can't be read, is not valid TOML, or says something that can't be used.
@@ -101,12 +111,16 @@ def load(path: Path) -> Config:
 
 
 def offered() -> dict[str, str]:
-    """What `only` and `skip` can name, and what each inserts: the codemods of scripts, and that of notebooks."""
-    return {name_of(codemod): codemod.SUMMARY for codemod in registry()} | {notebook.NAME: notebook.SUMMARY}
+    """What `only` and `skip` can name, and what each inserts: the codemods of scripts, and that of
+    notebooks."""
+    return {name_of(codemod): codemod.SUMMARY for codemod in registry()} | {
+        notebook.NAME: notebook.SUMMARY
+    }
 
 
 def merge(config: Config, *, only: Iterable[str] = (), skip: Iterable[str] = ()) -> Config:
-    """The configuration with `--only` in the place of the file's choice of codemods, and `--skip` added to it.
+    """The configuration with `--only` in the place of the file's choice of codemods, and `--skip`
+    added to it.
 
     Raises:
         ConfigError: an option names no codemod, or both name the same one.
@@ -127,6 +141,8 @@ def check_patterns(where: str, patterns: Iterable[str]) -> None:
         ConfigError: one is not; `where` says in the message where it stands.
     """
     for pattern in patterns:
+        if slow_pattern([pattern]) is not None:
+            raise ConfigError(f"{where}: {pattern!r} has more than {MOST_WILDCARDS} wildcards")
         try:
             pathspec.GitIgnoreSpec.from_lines([pattern])
         except ValueError as error:
@@ -148,7 +164,7 @@ def _pyprojects(path: Path) -> Iterator[Path]:
 def _read_table(file: Path) -> dict[str, Any] | None:
     try:
         data = read_if_there(file, checkout_of(file.parent) or file.parent, SETTINGS_LIMIT)
-        document = tomllib.loads("" if data is None else data.decode())
+        document = read_toml("" if data is None else data.decode())
     except FileError as error:
         raise ConfigError(f"{quoted(file)}: {error}") from error
     except ValueError as error:  # not UTF-8, or not TOML
@@ -162,7 +178,9 @@ def _read_table(file: Path) -> dict[str, Any] | None:
 
 def _checked(file: Path, table: dict[str, Any]) -> Config:
     if unknown := table.keys() - set(KEYS):
-        raise ConfigError(f"{quoted(file)}: {TABLE} has no key {min(unknown)!r}; it has {', '.join(KEYS)}")
+        raise ConfigError(
+            f"{quoted(file)}: {TABLE} has no key {min(unknown)!r}; it has {', '.join(KEYS)}"
+        )
     for key, value in table.items():
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             raise ConfigError(f"{quoted(file)}: {TABLE} {key} must be a list of strings")
@@ -181,4 +199,6 @@ def _check_codemods(where: str, names: tuple[str, ...]) -> None:
         return
     known = offered()
     if unknown := [name for name in names if name not in known]:
-        raise ConfigError(f"{where}: no codemod is called {unknown[0]!r}; there are {', '.join(known)}")
+        raise ConfigError(
+            f"{where}: no codemod is called {unknown[0]!r}; there are {', '.join(known)}"
+        )

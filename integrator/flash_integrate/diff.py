@@ -1,5 +1,5 @@
-"""Unified diffs as `git apply` and `patch -p1` take them, made from inserted lines that are known; searched for only
-where a file is created, removed, or has lines that git does not count."""
+"""Unified diffs as `git apply` and `patch -p1` take them, made from inserted lines that are known;
+searched for only where a file is created, removed, or has lines that git does not count."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ _LONE_RETURN = re.compile(rb"\r(?!\n)")
 
 @dataclass(frozen=True)
 class Line:
-    """A diff's line: `mark` is a space, `+` or `-`; `old` and `new` count the lines before it in each file."""
+    """A diff's line: `mark` is a space, `+` or `-`; `old` and `new` count the lines before it in
+    each file."""
 
     mark: str
     data: bytes
@@ -30,7 +31,8 @@ class Line:
 
 @dataclass(frozen=True)
 class Hunk:
-    """Changed lines with the context around them; `changed` are those of the numbers given that it holds."""
+    """Changed lines with the context around them; `changed` are those of the numbers given that it
+    holds."""
 
     lines: tuple[Line, ...]
     changed: frozenset[int]
@@ -40,12 +42,21 @@ class Hunk:
         old, new = (sum(line.mark != mark for line in self.lines) for mark in "+-")
         yield f"@@ -{_range(self.lines[0].old, old)} +{_range(self.lines[0].new, new)} @@\n".encode()
         for line in self.lines:
-            ending = b"" if line.data.endswith(b"\n") else b"\n" if line.data.endswith(b"\r") else _NO_NEWLINE
+            ending = (
+                b""
+                if line.data.endswith(b"\n")
+                else b"\n"
+                if line.data.endswith(b"\r")
+                else _NO_NEWLINE
+            )
             yield line.mark.encode() + line.data + ending
 
 
-def hunks(before: bytes, after: bytes, changed: set[int], *, removes: bool = False) -> Iterator[Hunk]:
-    """The hunks of a diff; `changed` are the lines that only `after` has, or with `removes` only `before`."""
+def hunks(
+    before: bytes, after: bytes, changed: set[int], *, removes: bool = False
+) -> Iterator[Hunk]:
+    """The hunks of a diff; `changed` are the lines that only `after` has, or with `removes` only
+    `before`."""
     lines = list(_lines(split_lines(before), split_lines(after), changed, removes))
     near = {
         index + offset
@@ -56,7 +67,11 @@ def hunks(before: bytes, after: bytes, changed: set[int], *, removes: bool = Fal
     shown = [index for index in sorted(near) if 0 <= index < len(lines)]
     for _, group in groupby(enumerate(shown), key=lambda pair: pair[1] - pair[0]):
         hunk = tuple(lines[index] for _, index in group)
-        numbers = {(line.old if removes else line.new) + 1 for line in hunk if line.mark == ("-" if removes else "+")}
+        numbers = {
+            (line.old if removes else line.new) + 1
+            for line in hunk
+            if line.mark == ("-" if removes else "+")
+        }
         yield Hunk(hunk, frozenset(numbers & changed))
 
 
@@ -78,13 +93,21 @@ def unified_diff(
 
 
 def file_diff(name: str, before: bytes | None, after: bytes | None) -> Iterator[bytes]:
-    """The lines of a diff of any two contents: `before` is None for a file that is created, `after` for one that
-    goes."""
-    mode = b"new file mode 100644\n" if before is None else b"deleted file mode 100644\n" if after is None else b""
+    """The lines of a diff of any two contents: `before` is None for a file that is created,
+    `after` for one that goes."""
+    mode = (
+        b"new file mode 100644\n"
+        if before is None
+        else b"deleted file mode 100644\n"
+        if after is None
+        else b""
+    )
     yield _git_line(name) + mode
     old = b"/dev/null" if before is None else _labelled("a/" + name)
     new = b"/dev/null" if after is None else _labelled("b/" + name)
-    lines = list(difflib.diff_bytes(difflib.unified_diff, _git_lines(before), _git_lines(after)))[2:]
+    lines = list(difflib.diff_bytes(difflib.unified_diff, _git_lines(before), _git_lines(after)))[
+        2:
+    ]
     if lines:  # not for an empty file
         yield _from_to(old, new)
     for line in lines:
@@ -109,7 +132,9 @@ def _labelled(name: str) -> bytes:
     return quoted(name).encode() + (b"\t" if " " in name else b"")
 
 
-def _lines(before: list[bytes], after: list[bytes], changed: set[int], removes: bool) -> Iterator[Line]:
+def _lines(
+    before: list[bytes], after: list[bytes], changed: set[int], removes: bool
+) -> Iterator[Line]:
     shorter, longer = (after, before) if removes else (before, after)
     mark, others = ("-" if removes else "+"), iter(shorter)
     old = new = 0

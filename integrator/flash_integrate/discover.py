@@ -1,8 +1,10 @@
-"""Finds the Python files and notebooks of a tree as git would list them: ignored, vendored and built files left out."""
+"""Finds the Python files and notebooks of a tree as git would list them: ignored, vendored and
+built files left out."""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -12,6 +14,8 @@ import pathspec
 from flash_integrate import files
 from flash_integrate.errors import FileError
 
+# A pattern with more of them may take for ever to be matched, see `slow_pattern`.
+MOST_WILDCARDS = 4
 SUFFIXES = {".py", ".ipynb"}
 # A script that is named may have no suffix at all.
 NAMED_SUFFIXES = SUFFIXES | {"", ".pyw"}
@@ -41,9 +45,9 @@ SKIPPED_FOLDERS = {
 
 @dataclass(frozen=True)
 class Found:
-    """A file to look at. `base` is the folder from which its path is shown, as `git diff` would show it:
-    the top of its git checkout, or the folder that was named where there is none. `problem` is why it, or a folder in
-    its place, can't be read, where that is known already."""
+    """A file to look at. `base` is the folder from which its path is shown, as `git diff` would
+    show it: the top of its git checkout, or the folder that was named where there is none.
+    `problem` is why it, or a folder in its place, can't be read, where that is known already."""
 
     base: Path
     path: Path
@@ -57,9 +61,9 @@ class Found:
 def discover(paths: Iterable[Path], exclude: Iterable[str] = ()) -> Iterator[Found]:
     """The Python files and notebooks below `paths`, sorted, each once.
 
-    A file that is named is taken whatever its surroundings. `exclude` are patterns as in `.gitignore`, relative to
-    each folder of `paths`. Symbolic links are not followed: their target is found where it is, and is edited once. One
-    that is named may not lead out of its repo.
+    A file that is named is taken whatever its surroundings. `exclude` are patterns as in
+    `.gitignore`, relative to each folder of `paths`. Symbolic links are not followed: their target
+    is found where it is, and is edited once. One that is named may not lead out of its repo.
     """
     excluded = pathspec.GitIgnoreSpec.from_lines(exclude)
     seen: set[Path] = set()
@@ -73,10 +77,18 @@ def discover(paths: Iterable[Path], exclude: Iterable[str] = ()) -> Iterator[Fou
             yield Found(checkout_of(folder) or folder, folder / link.name, problem)
     folders = {real: real if real.is_dir() else real.parent for real in named}
     for real, folder in folders.items():
-        # Of two folders of which one holds the other the outer one counts, in whatever order they are named.
-        outer = min((other for other in folders.values() if folder.is_relative_to(other)), key=lambda it: len(it.parts))
+        # Of two folders of which one holds the other the outer one counts, in whatever order they
+        # are named.
+        outer = min(
+            (other for other in folders.values() if folder.is_relative_to(other)),
+            key=lambda it: len(it.parts),
+        )
         base = checkout_of(outer) or outer
-        found = _below(folder, base, _Ignore(folder, excluded)) if real.is_dir() else [Found(base, real)]
+        found = (
+            _below(folder, base, _Ignore(folder, excluded))
+            if real.is_dir()
+            else [Found(base, real)]
+        )
         for file in found:
             if file.path not in seen:
                 seen.add(file.path)
@@ -85,7 +97,9 @@ def discover(paths: Iterable[Path], exclude: Iterable[str] = ()) -> Iterator[Fou
 
 def checkout_of(folder: Path) -> Path | None:
     """The top of the git checkout that holds `folder`, if any."""
-    return next((parent for parent in (folder, *folder.parents) if os.path.exists(parent / ".git")), None)
+    return next(
+        (parent for parent in (folder, *folder.parents) if os.path.exists(parent / ".git")), None
+    )
 
 
 @dataclass(frozen=True)
@@ -102,8 +116,9 @@ class _Ignore:
 
 
 def leads_out(path: Path) -> Path | None:
-    """The link on the way to `path` that leads out of the checkout in which it lies, if any. Outside a checkout a link
-    to a file is not to leave its folder; one to a folder is the way that somebody has laid to it."""
+    """The link on the way to `path` that leads out of the checkout in which it lies, if any.
+    Outside a checkout a link to a file is not to leave its folder; one to a folder is the way that
+    somebody has laid to it."""
     absolute = path.absolute()
     for step in (absolute, *absolute.parents):
         if step.is_symlink():
@@ -114,7 +129,8 @@ def leads_out(path: Path) -> Path | None:
 
 
 def _below(folder: Path, base: Path, excluded: _Ignore) -> Iterator[Found]:
-    """What is found below a folder, and in it and above it those `.gitignore` files that can't be read."""
+    """What is found below a folder, and in it and above it those `.gitignore` files that can't be
+    read."""
     ignores: list[_Ignore] = []
     for parent in _between(checkout_of(folder), folder):
         try:
@@ -124,29 +140,33 @@ def _below(folder: Path, base: Path, excluded: _Ignore) -> Iterator[Found]:
     yield from _walk(folder, base, [*ignores, excluded])
 
 
-def _walk(folder: Path, base: Path, ignores: list[_Ignore]) -> Iterator[Found]:
-    try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError as error:
-        yield Found(base, folder, error.strerror or str(error))
-        return
-    try:
-        ignores = ignores + _read_ignore(folder, base)
-    except FileError as error:
-        yield Found(base, folder / IGNORE_FILE, str(error))
-    for entry in entries:
-        path, is_folder = folder / entry.name, entry.is_dir(follow_symlinks=False)
-        # Neither a link nor a pipe, which one could wait for forever.
-        if not (is_folder or (path.suffix in SUFFIXES and entry.is_file(follow_symlinks=False))):
+def _walk(top: Path, base: Path, ignores: list[_Ignore]) -> Iterator[Found]:
+    todo = [(top, True, ignores)]  # not by recursion: folders may nest deeper than calls
+    while todo:
+        folder, is_folder, ignores = todo.pop()
+        if not is_folder:
+            yield Found(base, folder)
             continue
-        if is_folder and (entry.name in SKIPPED_FOLDERS or os.path.exists(path / "pyvenv.cfg")):
+        try:
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name, reverse=True)
+        except OSError as error:
+            yield Found(base, folder, error.strerror or str(error))
             continue
-        if _ignored(path, is_folder, ignores):
-            continue
-        if is_folder:
-            yield from _walk(path, base, ignores)
-        else:
-            yield Found(base, path)
+        try:
+            ignores = ignores + _read_ignore(folder, base)
+        except FileError as error:
+            yield Found(base, folder / IGNORE_FILE, str(error))
+        for entry in entries:
+            path, is_folder = folder / entry.name, entry.is_dir(follow_symlinks=False)
+            # Neither a link nor a pipe, which one could wait for forever.
+            if not (
+                is_folder or (path.suffix in SUFFIXES and entry.is_file(follow_symlinks=False))
+            ):
+                continue
+            if is_folder and (entry.name in SKIPPED_FOLDERS or os.path.exists(path / "pyvenv.cfg")):
+                continue
+            if not _ignored(path, is_folder, ignores):
+                todo.append((path, is_folder, ignores))
 
 
 def _ignored(path: Path, is_folder: bool, ignores: list[_Ignore]) -> bool:
@@ -171,4 +191,18 @@ def _read_ignore(folder: Path, base: Path) -> list[_Ignore]:
     data = files.read_if_there(folder / IGNORE_FILE, base, files.IGNORE_LIMIT)
     if data is None:
         return []
-    return [_Ignore(folder, pathspec.GitIgnoreSpec.from_lines(data.decode(errors="replace").splitlines()))]
+    lines = data.decode(errors="replace").splitlines()
+    if (number := slow_pattern(lines)) is not None:
+        raise FileError(
+            f"line {number}: a pattern with more than {MOST_WILDCARDS} wildcards", number
+        )
+    return [_Ignore(folder, pathspec.GitIgnoreSpec.from_lines(lines))]
+
+
+def slow_pattern(patterns: Iterable[str]) -> int | None:
+    """The number (from 1) of the first pattern that may take for ever to be matched: the time
+    grows with the length of a name to the power of the pattern's wildcards."""
+    for number, pattern in enumerate(patterns, start=1):
+        if not pattern.startswith("#") and len(re.findall(r"\*+", pattern)) > MOST_WILDCARDS:
+            return number
+    return None

@@ -1,4 +1,5 @@
-"""What can go wrong with one file: always reported with its path and line, never fatal to the rest of the run."""
+"""What can go wrong with one file: always reported with its path and line, never fatal to the rest
+of the run."""
 
 from __future__ import annotations
 
@@ -32,26 +33,28 @@ class CannotRemove(FileError):
 def own_errors() -> Iterator[None]:
     """Turns an error that met one file into a FileError: it is not to take other files with it.
 
-    What a file or the machine can bring about is told as such; whatever else is left is this tool's own fault.
+    What a file or the machine can bring about is told as such; whatever else is left is this
+    tool's own fault.
     """
     try:
         yield
     except FileError:
         raise
-    except OSError as error:
-        raise FileError(error.strerror or str(error)) from error
-    except UnicodeError as error:
-        raise FileError(f"its text does not fit its encoding: {error}") from error
-    except RecursionError as error:
-        raise FileError("nested too deeply to be looked at") from error
-    except MemoryError as error:
-        raise FileError("takes more memory than there is") from error
     except Exception as error:
-        raise _own_error(error) from error
+        raise own_error(error) from error
 
 
-def _own_error(error: Exception) -> FileError:
-    """The report of such an error, with the line of the tool that raised it."""
+def own_error(error: Exception) -> FileError:
+    """The report of such an error; where it is this tool's own fault, with the line of the tool
+    that raised it."""
+    if isinstance(error, OSError):
+        return FileError(error.strerror or str(error))
+    if isinstance(error, UnicodeError):
+        return FileError(f"its text does not fit its encoding: {error}")
+    if isinstance(error, RecursionError):
+        return FileError("nested too deeply for this tool")
+    if isinstance(error, MemoryError):
+        return FileError("takes more memory than there is")
     frame = traceback.extract_tb(error.__traceback__)[-1]
     said = f"{type(error).__name__}: {error}".splitlines()[0][:100]
     return FileError(

@@ -18,7 +18,11 @@ def explain(facts: FileFacts) -> Iterator[str]:
     """
     decision = plan(facts)
     where = f" (line {decision.line})" if decision.line else ""
-    change = f"{decision.codemod} changes it" if decision.status is Status.CHANGED else decision.status.value
+    change = (
+        f"{decision.codemod} changes it"
+        if decision.status is Status.CHANGED
+        else decision.status.value
+    )
     yield f"{quoted(facts.name)}: {change}: {decision.reason}{where}"
     yield f"  attention: {facts.reached or 'none is reached'}"
     yield f"  started by: {', '.join(_entries(facts)) or 'nothing in it'}"
@@ -28,7 +32,11 @@ def explain(facts: FileFacts) -> Iterator[str]:
         yield f"  parser: {parser.name}{home}, line {parser.created.line}, last argument line {last}"
     for namespace in facts.argparse.namespaces:
         kind = "dict" if namespace.mapping else "namespace"
-        use = "passed on as a whole" if namespace.escapes or namespace.mapping else "used by its attributes alone"
+        use = (
+            "passed on as a whole"
+            if namespace.escapes or namespace.mapping
+            else "used by its attributes alone"
+        )
         yield f"  arguments: the {kind} {namespace.target}, line {namespace.statement.line}, {use}"
     for codemod in registry():
         yield f"  {name_of(codemod)}: {_verdict(codemod.match(facts))}"
@@ -60,4 +68,8 @@ def _place(facts: FileFacts, edit: Edit) -> str:
     if edit.anchor is None:
         return "at the start"
     statement = next(item for item in facts.statements if item.place == edit.anchor)
-    return f"before line {statement.line}" if edit.before else f"after line {statement.node.end_lineno}"
+    return (
+        f"before line {statement.line}"
+        if edit.before
+        else f"after line {statement.node.end_lineno}"
+    )

@@ -1,6 +1,8 @@
-"""Tells by its syntax whether a statement, an option or a parameter is one that the tool inserts (`snippets.py`).
+"""Tells by its syntax whether a statement, an option or a parameter is one that the tool inserts
+(`snippets.py`).
 
-What people write themselves with the same names is not: a handler that does more, an `else`, a default of their own.
+What people write themselves with the same names is not: a handler that does more, an `else`, a
+default of their own.
 """
 
 from __future__ import annotations
@@ -29,13 +31,26 @@ def is_inserted(node: ast.stmt) -> bool:
 
 
 def is_runtime_import(node: ast.stmt) -> bool:
-    """Whether it is the guarded import: its handler sets what is imported, and does nothing else."""
-    if not isinstance(node, ast.Try) or len(node.body) != 1 or len(node.handlers) != 1 or node.orelse or node.finalbody:
+    """Whether it is the guarded import: its handler sets what is imported, and does nothing
+    else."""
+    if (
+        not isinstance(node, ast.Try)
+        or len(node.body) != 1
+        or len(node.handlers) != 1
+        or node.orelse
+        or node.finalbody
+    ):
         return False
     imported, handler = node.body[0], node.handlers[0]
-    if not isinstance(imported, ast.ImportFrom) or imported.module != RUNTIME or len(handler.body) != 1:
+    if (
+        not isinstance(imported, ast.ImportFrom)
+        or imported.module != RUNTIME
+        or len(handler.body) != 1
+    ):
         return False
-    expected = {alias.asname or alias.name: _WITHOUT_RUNTIME.get(alias.name) for alias in imported.names}
+    expected = {
+        alias.asname or alias.name: _WITHOUT_RUNTIME.get(alias.name) for alias in imported.names
+    }
     return dotted(handler.type) == "ImportError" and _set_in(handler.body[0]) == expected
 
 
@@ -45,28 +60,42 @@ def _set_in(node: ast.stmt) -> dict[str | None, str] | None:
         return None
     pair = (node.targets[0], node.value)
     targets, values = (part.elts if isinstance(part, ast.Tuple) else [part] for part in pair)
-    if not all(isinstance(value, ast.Name | ast.Constant) for value in values) or len(targets) != len(values):
+    if not all(isinstance(value, ast.Name | ast.Constant) for value in values) or len(
+        targets
+    ) != len(values):
         return None
     return dict(zip(map(dotted, targets), map(ast.unparse, values), strict=True))
 
 
 def _is_flag(node: ast.stmt) -> bool:
     call = node.value if isinstance(node, ast.Expr) else None
-    return isinstance(call, ast.Call) and getattr(call.func, "attr", "") == "add_argument" and is_option(call)
+    return (
+        isinstance(call, ast.Call)
+        and getattr(call.func, "attr", "") == "add_argument"
+        and is_option(call)
+    )
 
 
 def is_option(node: ast.expr) -> bool:
-    """Whether a call defines one of the two flags as we do, on a parser or above a command of click. The help may have
-    been reworded since."""
+    """Whether a call defines one of the two flags as we do, on a parser or above a command of
+    click. The help may have been reworded since."""
     flag = node.args[0] if isinstance(node, ast.Call) and len(node.args) == 1 else None
-    if not isinstance(node, ast.Call) or not isinstance(flag, ast.Constant) or flag.value not in _FLAGS:
+    if (
+        not isinstance(node, ast.Call)
+        or not isinstance(flag, ast.Constant)
+        or flag.value not in _FLAGS
+    ):
         return False
     given = {keyword.arg or "**": keyword.value for keyword in node.keywords}
     if flag.value == BLOCK_SIZE_FLAG:
         return dotted(given.get("type")) == BLOCK_SIZE_TYPE
     kind = given.get("action", given.get("is_flag"))
     switches = isinstance(kind, ast.Constant) and kind.value in ("store_true", True)
-    return switches and given.keys() <= {"action", "is_flag", "default", "help"} and _is_unset(given.get("default"))
+    return (
+        switches
+        and given.keys() <= {"action", "is_flag", "default", "help"}
+        and _is_unset(given.get("default"))
+    )
 
 
 def _is_lookup(node: ast.stmt) -> bool:
@@ -92,14 +121,28 @@ def _is_kept_abbreviation(node: ast.stmt) -> bool:
 
 def is_call(node: ast.stmt) -> bool:
     """Whether it is the guarded patch call, with the values of the flags or without."""
-    if not isinstance(node, ast.If) or node.orelse or len(node.body) != 1 or not _is_test(node.test):
+    if (
+        not isinstance(node, ast.If)
+        or node.orelse
+        or len(node.body) != 1
+        or not _is_test(node.test)
+    ):
         return False
     call = node.body[0].value if isinstance(node.body[0], ast.Expr) else None
     if not isinstance(call, ast.Call) or dotted(call.func) != ENABLE:
         return False
-    switches = [item.operand for item in call.args if isinstance(item, ast.UnaryOp) and isinstance(item.op, ast.Not)]
-    values = [*switches, *(keyword.value for keyword in call.keywords if keyword.arg == "block_size")]
-    return len(values) == len(call.args) + len(call.keywords) and tuple(map(_last_name, values)) in ((), FLAG_NAMES)
+    switches = [
+        item.operand
+        for item in call.args
+        if isinstance(item, ast.UnaryOp) and isinstance(item.op, ast.Not)
+    ]
+    values = [
+        *switches,
+        *(keyword.value for keyword in call.keywords if keyword.arg == "block_size"),
+    ]
+    return len(values) == len(call.args) + len(call.keywords) and tuple(
+        map(_last_name, values)
+    ) in ((), FLAG_NAMES)
 
 
 def _is_test(test: ast.expr) -> bool:
@@ -110,7 +153,9 @@ def _is_test(test: ast.expr) -> bool:
 
 def _is_removal(node: ast.stmt) -> bool:
     names = node.targets if isinstance(node, ast.Delete) else []
-    return tuple(map(_last_name, names)) == FLAG_NAMES and not any(isinstance(name, ast.Name) for name in names)
+    return tuple(map(_last_name, names)) == FLAG_NAMES and not any(
+        isinstance(name, ast.Name) for name in names
+    )
 
 
 def flag_parameters(node: Function) -> set[str]:
@@ -118,8 +163,16 @@ def flag_parameters(node: Function) -> set[str]:
     arguments = node.args
     positional = [*arguments.posonlyargs, *arguments.args]
     given = list(zip(reversed(positional), reversed(arguments.defaults), strict=False))
-    given += [(item, value) for item, value in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True) if value]
-    return {item.arg for item, value in given if item.arg in FLAG_NAMES and _is_unset(_default_of(value))}
+    given += [
+        (item, value)
+        for item, value in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+        if value
+    ]
+    return {
+        item.arg
+        for item, value in given
+        if item.arg in FLAG_NAMES and _is_unset(_default_of(value))
+    }
 
 
 def _default_of(value: ast.expr) -> ast.expr | None:

@@ -8,7 +8,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from flash_integrate.errors import CannotRemove
-from flash_integrate.forms import flag_parameters, flag_value, is_call, is_inserted, is_option, is_runtime_import
+from flash_integrate.forms import (
+    flag_parameters,
+    flag_value,
+    is_call,
+    is_inserted,
+    is_option,
+    is_runtime_import,
+)
 from flash_integrate.marker import skip_marker_line
 from flash_integrate.signature import Position, Signature
 from flash_integrate.snippets import BLOCK_SIZE_TYPE, ENABLE, FLAG_NAMES
@@ -18,8 +25,8 @@ from flash_integrate.syntax import Function, Statement, statements
 
 @dataclass(frozen=True)
 class Inserted:
-    """What the tool put into a file: whole `lines`, numbered from 1, and parameters in lines that are the file's own,
-    each `cut` from one position to another."""
+    """What the tool put into a file: whole `lines`, numbered from 1, and parameters in lines that
+    are the file's own, each `cut` from one position to another."""
 
     lines: frozenset[int] = frozenset()
     cuts: tuple[tuple[Position, Position], ...] = ()
@@ -27,18 +34,25 @@ class Inserted:
     @property
     def numbers(self) -> set[int]:
         """The lines that the file has more than it had."""
-        return {*self.lines, *(number for start, end in self.cuts for number in range(start[0] + 1, end[0] + 1))}
+        return {
+            *self.lines,
+            *(number for start, end in self.cuts for number in range(start[0] + 1, end[0] + 1)),
+        }
 
 
 def inserted(source: Source) -> Inserted:
-    """Everything that the tool put into a file; nothing if it is not integrated, or is to be left alone.
+    """Everything that the tool put into a file; nothing if it is not integrated, or is to be left
+    alone.
 
     Raises:
         UnreadableSource: the file can't be parsed.
         CannotRemove: an inserted statement now shares a line with another one.
     """
     found = statements(source.tree, source.text)
-    if not any(is_runtime_import(statement.node) for statement in found) or skip_marker_line(source.data) is not None:
+    if (
+        not any(is_runtime_import(statement.node) for statement in found)
+        or skip_marker_line(source.data) is not None
+    ):
         return Inserted()
     lines = _inserted_statements(source, found) | _inserted_options(source, found)
     cuts = []
@@ -63,7 +77,9 @@ def _inserted_statements(source: Source, found: list[Statement]) -> set[int]:
         if not is_inserted(node):
             continue
         if not (statement.starts_its_line and statement.ends_its_line):
-            raise CannotRemove("an inserted statement shares its line with another", line=node.lineno)
+            raise CannotRemove(
+                "an inserted statement shares its line with another", line=node.lineno
+            )
         numbers.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
         # The blank line above the import belongs to it, unless it is the module's first statement.
         if is_runtime_import(node) and statement.index and not lines[node.lineno - 2].strip():
@@ -75,17 +91,27 @@ def _inserted_options(source: Source, found: list[Statement]) -> set[int]:
     """The lines of the options above click's commands."""
     lines = source.lines()
     numbers: set[int] = set()
-    for option in (item for one in found for item in getattr(one.node, "decorator_list", []) if is_option(item)):
+    for option in (
+        item for one in found for item in getattr(one.node, "decorator_list", []) if is_option(item)
+    ):
         last = option.end_lineno or option.lineno
-        before, after = lines[option.lineno - 1][: option.col_offset], lines[last - 1][option.end_col_offset or 0 :]
+        before, after = (
+            lines[option.lineno - 1][: option.col_offset],
+            lines[last - 1][option.end_col_offset or 0 :],
+        )
         if before.strip() != b"@" or after.strip():
-            raise CannotRemove("an inserted option shares its line with something else", line=option.lineno)
+            raise CannotRemove(
+                "an inserted option shares its line with something else", line=option.lineno
+            )
         numbers.update(range(option.lineno, last + 1))
     return numbers
 
 
-def _inserted_parameters(source: Source, found: list[Statement]) -> Iterator[tuple[Position, Position]]:
-    """From where to where the two parameters of a command stand, in a function that holds the call."""
+def _inserted_parameters(
+    source: Source, found: list[Statement]
+) -> Iterator[tuple[Position, Position]]:
+    """From where to where the two parameters of a command stand, in a function that holds the
+    call."""
     lines = source.text_lines()
     for node in (statement.node for statement in found if isinstance(statement.node, Function)):
         if not any(is_call(child) and FLAG_NAMES[0] in _names_in(child) for child in node.body):
@@ -102,9 +128,11 @@ def _names_in(node: ast.stmt) -> set[str]:
     return {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
 
 
-def without_lines(source: Source, numbers: set[int], cuts: Iterable[tuple[Position, Position]] = ()) -> bytes:
-    """The file's bytes without the given lines, and without the given parts of others; a last line that had no
-    newline leaves none behind."""
+def without_lines(
+    source: Source, numbers: set[int], cuts: Iterable[tuple[Position, Position]] = ()
+) -> bytes:
+    """The file's bytes without the given lines, and without the given parts of others; a last line
+    that had no newline leaves none behind."""
     lines = source.lines()
     encoding = source.encoding.removesuffix("-sig")
     for start, end in sorted(cuts, reverse=True):  # from the back: those before keep their places
@@ -120,9 +148,13 @@ def without_lines(source: Source, numbers: set[int], cuts: Iterable[tuple[Positi
 
 
 def leftovers(source: Source) -> Iterator[tuple[int, str]]:
-    """The lines on which a file still uses what is gone: a name of the import, or a value of the flags."""
+    """The lines on which a file still uses what is gone: a name of the import, or a value of the
+    flags."""
     for node in source.nodes:
         if isinstance(node, ast.Name) and node.id in (ENABLE, BLOCK_SIZE_TYPE, *FLAG_NAMES):
             yield node.lineno, node.id
-        elif isinstance(node, ast.Attribute | ast.Subscript) and (name := flag_value(node)) is not None:
+        elif (
+            isinstance(node, ast.Attribute | ast.Subscript)
+            and (name := flag_value(node)) is not None
+        ):
             yield node.lineno, name

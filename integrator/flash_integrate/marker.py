@@ -15,10 +15,11 @@ _MARKER = re.compile(r"(?:^|\s)#\s*flash-integrate:\s*skip(?![\w-])")
 
 
 def skip_marker_line(data: bytes) -> int | None:
-    """The line (from 1) of the first comment that asks to skip the file, or None. A string that says so does not.
+    """The line (from 1) of the first comment that asks to skip the file, or None. A string that
+    says so does not.
 
-    The file is cut into tokens only if its bytes hold the words, and only as far as the comment: what follows may be
-    no Python at all.
+    The file is cut into tokens only if its bytes hold the words, and only as far as the comment:
+    what follows may be no Python at all.
 
     Raises:
         UnreadableSource: the words are there, but the file can't be decoded or cut into tokens up to them.

@@ -1,28 +1,34 @@
-"""Python that is newer than the one this tool runs on: LibCST reads what `ast` refuses. Imported when needed only."""
+"""Python that is newer than the one this tool runs on: LibCST reads what `ast` refuses. Imported
+when needed only."""
 
 from __future__ import annotations
 
 import ast
-import re
 
 import libcst as cst
 
-# LibCST's parser overflows the stack at a nesting that CPython itself refuses to parse.
-_DEEPEST = 50
+from flash_integrate.processes import in_its_own_process
+
+# A program of ten thousand lines takes three seconds; some that are no Python would take LibCST's
+# parser for ever.
+_SECONDS = 20
 
 
 def in_older_syntax(text: str) -> str | None:
     """The same statements on the same lines, with what Python 3.10 can't parse put in older words.
 
-    f-strings become plain strings, type parameters are left out, a type alias is an assignment. None where the text is
-    no Python either, or is nested too deeply to be tried.
+    f-strings become plain strings, type parameters are left out, a type alias is an assignment.
+    None where the text is no Python either, or more than LibCST's parser can take: that may
+    overflow its stack, and so is not done here.
     """
-    if _nesting(text) > _DEEPEST:
-        return None
+    return in_its_own_process(_SECONDS, _in_older_syntax, text)
+
+
+def _in_older_syntax(text: str) -> str | None:
     try:
         older = cst.parse_module(text).visit(_Older()).code
         ast.parse(older)
-    except (cst.ParserSyntaxError, SyntaxError, ValueError, RecursionError):
+    except (cst.ParserSyntaxError, SyntaxError, ValueError, RecursionError, MemoryError):
         return None
     return older
 
@@ -34,20 +40,17 @@ class _Older(cst.CSTTransformer):
         lines = cst.Module([]).code_for_node(original_node).count("\n")
         return cst.SimpleString('""' if lines == 0 else '"""' + "\n" * lines + '"""')
 
-    def leave_FunctionDef(self, original_node: cst.FunctionDef, updated_node: cst.FunctionDef) -> cst.FunctionDef:
+    def leave_FunctionDef(
+        self, original_node: cst.FunctionDef, updated_node: cst.FunctionDef
+    ) -> cst.FunctionDef:
         return updated_node.with_changes(type_parameters=None)
 
-    def leave_ClassDef(self, original_node: cst.ClassDef, updated_node: cst.ClassDef) -> cst.ClassDef:
+    def leave_ClassDef(
+        self, original_node: cst.ClassDef, updated_node: cst.ClassDef
+    ) -> cst.ClassDef:
         return updated_node.with_changes(type_parameters=None)
 
-    def leave_TypeAlias(self, original_node: cst.TypeAlias, updated_node: cst.TypeAlias) -> cst.BaseSmallStatement:
+    def leave_TypeAlias(
+        self, original_node: cst.TypeAlias, updated_node: cst.TypeAlias
+    ) -> cst.BaseSmallStatement:
         return cst.Assign([cst.AssignTarget(updated_node.name)], updated_node.value)
-
-
-def _nesting(text: str) -> int:
-    """How deep brackets nest, those in strings and comments counted too: an upper bound is enough."""
-    depth = deepest = 0
-    for bracket in re.findall(r"[()\[\]{}]", text):
-        depth = max(0, depth + (1 if bracket in "([{" else -1))
-        deepest = max(deepest, depth)
-    return deepest

@@ -41,7 +41,11 @@ class Options:
     @property
     def reports(self) -> list[Path]:
         """The files that the run writes reports to."""
-        return [file for file in (self.json_file, self.sarif_file, self.markdown_file) if file is not None]
+        return [
+            file
+            for file in (self.json_file, self.sarif_file, self.markdown_file)
+            if file is not None
+        ]
 
     @property
     def writing(self) -> bool:
@@ -50,7 +54,9 @@ class Options:
     @property
     def mode(self) -> str:
         action = "revert" if self.reverting else "apply"
-        return f"{action} --dry-run" if self.dry_run else f"{action} --check" if self.check else action
+        return (
+            f"{action} --dry-run" if self.dry_run else f"{action} --check" if self.check else action
+        )
 
 
 def refuse_clashes(context: click.Context, *, stdin: bool) -> None:
@@ -60,8 +66,14 @@ def refuse_clashes(context: click.Context, *, stdin: bool) -> None:
         click.UsageError: names them.
     """
     source = click.core.ParameterSource.COMMANDLINE
-    flags = {name: max(item.opts, key=len) for item in context.command.params if (name := item.name) is not None}
-    given = [name for name in flags if name != "paths" and context.get_parameter_source(name) is source]
+    flags = {
+        name: max(item.opts, key=len)
+        for item in context.command.params
+        if (name := item.name) is not None
+    }
+    given = [
+        name for name in flags if name != "paths" and context.get_parameter_source(name) is source
+    ]
     if stdin:
         _refuse_others("- (standard input)", given, _WITH_STDIN, flags)
     if "explain" in given:
@@ -71,6 +83,8 @@ def refuse_clashes(context: click.Context, *, stdin: bool) -> None:
             raise click.UsageError(f"{flags[one]} does not go with {flags[other]}")
 
 
-def _refuse_others(mode: str, given: Collection[str], allowed: set[str], flags: dict[str, str]) -> None:
+def _refuse_others(
+    mode: str, given: Collection[str], allowed: set[str], flags: dict[str, str]
+) -> None:
     if others := [flags[name] for name in given if name not in allowed]:
         raise click.UsageError(f"{mode} does not go with {', '.join(others)}")

@@ -1,4 +1,5 @@
-"""Turns facts into a decision: which codemod edits the file and where, or why it stays as it is. Pure."""
+"""Turns facts into a decision: which codemod edits the file and where, or why it stays as it is.
+Pure."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ class Status(str, Enum):
 
 @dataclass(frozen=True)
 class Decision:
-    """What is to be done with a file: `CHANGED` with a codemod and its edits, or another status with a reason."""
+    """What is to be done with a file: `CHANGED` with a codemod and its edits, or another status
+    with a reason."""
 
     status: Status
     reason: str
@@ -72,7 +74,8 @@ def left_alone(facts: FileFacts) -> Refusal | None:
 
 
 def _choose(facts: FileFacts) -> Decision:
-    """The first codemod that matches; the refusals of those asked before it become notes for the reviewer."""
+    """The first codemod that matches; the refusals of those asked before it become notes for the
+    reviewer."""
     refusals: list[Refusal] = []
     for codemod in (codemod for codemod in registry() if facts.workspace.wants(name_of(codemod))):
         match = codemod.match(facts)
@@ -96,9 +99,12 @@ def _choose(facts: FileFacts) -> Decision:
 
 
 def _reached(facts: FileFacts) -> str | Decision:
-    """How a program comes to attention, or the decision that it does not. Asked last: it may read many other files."""
+    """How a program comes to attention, or the decision that it does not. Asked last: it may read
+    many other files."""
     if facts.shared_parsers:
-        return f"builds the parser of {quoted(facts.workspace.users(facts.shared_parsers[0])[0].name)}"
+        return (
+            f"builds the parser of {quoted(facts.workspace.users(facts.shared_parsers[0])[0].name)}"
+        )
     if facts.reached is None:
         return Decision(Status.SKIPPED, "no attention is reached from it")
     if is_converter(facts.name) and not facts.runs_models:
@@ -109,13 +115,17 @@ def _reached(facts: FileFacts) -> str | Decision:
 def handwritten(facts: FileFacts) -> list[Refusal]:
     """Notes on the attention that a file writes out, which no patch can reach."""
     return [
-        Refusal("attention written by hand is not routed; mx.fast.scaled_dot_product_attention would be", line)
+        Refusal(
+            "attention written by hand is not routed; mx.fast.scaled_dot_product_attention would be",
+            line,
+        )
         for line in facts.handwritten_attention
     ]
 
 
 def spawning(facts: FileFacts) -> list[Refusal]:
-    """A note on where a file has processes started anew: those import it, and do not run what is below its guard."""
+    """A note on where a file has processes started anew: those import it, and do not run what is
+    below its guard."""
     calls = (node for node in facts.source.nodes if isinstance(node, ast.Call))
     lines = sorted(call.lineno for call in calls if _starts_anew(call))
     reason = "a process that it starts anew does not run a call below the guard: make it in that process's function too"

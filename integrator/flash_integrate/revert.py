@@ -11,7 +11,8 @@ from flash_integrate.source import Source
 
 
 def revert_script(source: Source) -> Rewritten | None:
-    """A script without its insertions, None if it has none; the notes are the names that it still uses of them.
+    """A script without its insertions, None if it has none; the notes are the names that it still
+    uses of them.
 
     Raises:
         UnreadableSource: the file can't be parsed.
@@ -25,5 +26,7 @@ def revert_script(source: Source) -> Rewritten | None:
     try:
         notes = tuple(Refusal(f"still uses {name}", line) for line, name in leftovers(result))
     except FileError as error:
-        raise UnsafeRewrite(f"without the inserted lines the file would not be valid: {error}") from error
+        raise UnsafeRewrite(
+            f"without the inserted lines the file would not be valid: {error}"
+        ) from error
     return Rewritten(source.data, result.data, frozenset(found.numbers), notes)

@@ -1,7 +1,9 @@
-"""Splices insertions into a module with LibCST: whole lines, in the file's own indentation, newlines and encoding."""
+"""Splices insertions into a module with LibCST: whole lines, in the file's own indentation,
+newlines and encoding."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +12,7 @@ import libcst as cst
 
 from flash_integrate.codemod import Edit, Insertion, Splice
 from flash_integrate.errors import UnreadableSource, UnsafeRewrite
+from flash_integrate.limits import check_limits
 from flash_integrate.source import Source, split_lines
 from flash_integrate.syntax import Place
 
@@ -30,21 +33,31 @@ def rewrite(source: Source, edits: Iterable[Edit]) -> bytes:
 
     Raises:
         UnreadableSource: LibCST can't parse the file.
-        UnsafeRewrite: LibCST does not print the file's lines back one for one.
+        UnsafeRewrite: the file is more than LibCST can take, or it does not print the file's lines back one for one.
     """
+    check_limits(source)
     edits = list(edits)
     source = _splice(source, [edit for edit in edits if isinstance(edit, Splice)])
     module = _parse(source)
-    ways = [_Pending(edit.anchor or (("body", 0),), edit) for edit in edits if isinstance(edit, Insertion)]
+    ways = [
+        _Pending(edit.anchor or (("body", 0),), edit)
+        for edit in edits
+        if isinstance(edit, Insertion)
+    ]
     try:
         result = module.with_changes(body=_edit_suite(module, module.body, ways)).bytes
-        return result if _holds(result, source.data) else _carry_over(source.data, module.bytes, result)
+        return (
+            result
+            if _holds(result, source.data)
+            else _carry_over(source.data, module.bytes, result)
+        )
     except RecursionError as error:  # a sum of three hundred terms is enough
         raise UnsafeRewrite("has an expression that is too deep for LibCST to print") from error
 
 
 def _splice(source: Source, splices: Sequence[Splice]) -> Source:
-    """The file with text inserted into its lines; a new line ends as the one at which it is inserted."""
+    """The file with text inserted into its lines; a new line ends as the one at which it is
+    inserted."""
     if not splices:
         return source
     encoding = source.encoding.removesuffix("-sig")
@@ -53,7 +66,9 @@ def _splice(source: Source, splices: Sequence[Splice]) -> Source:
         number, column = splice.at
         line = lines[number - 1].decode(encoding)
         newline = line[len(line.rstrip("\r\n")) :] or "\n"
-        lines[number - 1] = (line[:column] + splice.text.replace("\n", newline) + line[column:]).encode(encoding)
+        lines[number - 1] = (
+            line[:column] + splice.text.replace("\n", newline) + line[column:]
+        ).encode(encoding)
     return Source(source.path, b"".join(lines))
 
 
@@ -73,7 +88,8 @@ def _parse(source: Source) -> cst.Module:
 
 
 def _carry_over(original: bytes, printed: bytes, result: bytes) -> bytes:
-    """`result` with each line that LibCST printed for the file replaced by the line that it stands for.
+    """`result` with each line that LibCST printed for the file replaced by the line that it stands
+    for.
 
     LibCST 1.9 loses a space in `except (A, B) :`; the lines still correspond one for one.
     """
@@ -93,12 +109,16 @@ def _carry_over(original: bytes, printed: bytes, result: bytes) -> bytes:
 def _edit_suite(
     module: cst.Module, suite: Sequence[cst.BaseStatement], edits: Sequence[_Pending]
 ) -> list[cst.BaseStatement]:
-    """A suite with its edits made. Small statements that share a line count one each, as they do for `ast`."""
+    """A suite with its edits made. Small statements that share a line count one each, as they do
+    for `ast`."""
     result: list[cst.BaseStatement] = []
+    waiting = deque(sorted(edits, key=lambda edit: edit.steps[0][1]))
     first = 0
     for statement in suite or [cst.SimpleStatementLine([])]:
         count = len(statement.body) if isinstance(statement, cst.SimpleStatementLine) else 1
-        mine = [edit for edit in edits if first <= edit.steps[0][1] < first + max(count, 1)]
+        mine = []
+        while waiting and waiting[0].steps[0][1] < first + max(count, 1):
+            mine.append(waiting.popleft())
         here = [edit.insertion for edit in mine if len(edit.steps) == 1]
         deeper = [edit.next() for edit in mine if len(edit.steps) > 1]
         for insertion in here:
@@ -126,19 +146,27 @@ def _edit_compound(module: cst.Module, node: Any, edits: Sequence[_Pending]) -> 
             changes[field] = children
         elif field == "body":
             changes["body"] = node.body.with_changes(body=_edit_suite(module, node.body.body, mine))
-        elif isinstance(node.orelse, cst.If) and field == "orelse":  # `elif`: for `ast` an If in the else's suite
+        elif (
+            isinstance(node.orelse, cst.If) and field == "orelse"
+        ):  # `elif`: for `ast` an If in the else's suite
             changes["orelse"] = _edit_compound(module, node.orelse, [edit.next() for edit in mine])
         else:
             clause = getattr(node, field)
-            own = [_Pending((("body", edit.steps[0][1]), *edit.steps[1:]), edit.insertion) for edit in mine]
+            own = [
+                _Pending((("body", edit.steps[0][1]), *edit.steps[1:]), edit.insertion)
+                for edit in mine
+            ]
             changes[field] = _edit_compound(module, clause, own)
     return node.with_changes(**changes)
 
 
 def _statements(module: cst.Module, code: str) -> list[cst.BaseStatement]:
-    """Parses code that is written with four spaces and `\\n` into statements of the module's own style."""
+    """Parses code that is written with four spaces and `\\n` into statements of the module's own
+    style."""
     indented = code.lstrip("\n").replace("    ", module.default_indent)
-    parsed: list[cst.BaseStatement] = list(cst.parse_module(indented, config=module.config_for_parsing).body)
+    parsed: list[cst.BaseStatement] = list(
+        cst.parse_module(indented, config=module.config_for_parsing).body
+    )
     if code.startswith("\n"):
         first: Any = parsed[0]
         parsed[0] = first.with_changes(leading_lines=[cst.EmptyLine(indent=False)])

@@ -1,4 +1,5 @@
-"""The pipeline over a tree: discover, read, plan, rewrite, verify. Writes nothing; every file gets an outcome."""
+"""The pipeline over a tree: discover, read, plan, rewrite, verify. Writes nothing; every file gets
+an outcome."""
 
 from __future__ import annotations
 
@@ -41,8 +42,9 @@ NOT_INTEGRATED = "not integrated by this tool"
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one file ends. `after` is what is to be written, `lines` the numbers of the lines that differ in it
-    (`CHANGED`) or in `before` (`REVERTED`). `needs` are other files without whose change this one would not run."""
+    """How one file ends. `after` is what is to be written, `lines` the numbers of the lines that
+    differ in it (`CHANGED`) or in `before` (`REVERTED`). `needs` are other files without whose
+    change this one would not run."""
 
     base: Path
     name: PurePosixPath
@@ -70,14 +72,21 @@ Progress = Callable[[Sequence[Found], str], Iterable[Found]]
 """Passes files on, and may show how far they are."""
 
 EVERYTHING = Config()
+# Tells a new Python not to look for modules in its current folder (from 3.11 on).
+_SAFE_PATH = "PYTHONSAFEPATH"
 
 
 def integrate(
-    paths: list[Path], exclude: Iterable[str], progress: Progress, config: Config = EVERYTHING, jobs: int | None = None
+    paths: list[Path],
+    exclude: Iterable[str],
+    progress: Progress,
+    config: Config = EVERYTHING,
+    jobs: int | None = None,
 ) -> list[Outcome]:
     """The outcome of each Python file and notebook below `paths`, as if they were written.
 
-    `jobs` processes share the planning; None leaves their number to the number of files that concern MLX.
+    `jobs` processes share the planning; None leaves their number to the number of files that
+    concern MLX.
     """
     files = list(discover(paths, exclude))
     run = _Run(config)
@@ -92,54 +101,75 @@ def integrate(
 
 
 def _can_start_processes() -> bool:
-    """Whether processes can be started that run nothing from the current folder, which may be that of the repo.
+    """Whether processes can be started that run nothing from the current folder, which may be that
+    of the repo.
 
-    A new Python looks for its modules there, unless it is told not to; one that is forked has them already.
+    A new Python looks for its modules there, unless it is told not to; one that is forked has them
+    already.
     """
     from multiprocessing import get_start_method
 
-    os.environ["PYTHONSAFEPATH"] = "1"
     heeded = sys.version_info >= (3, 11) and not sys.flags.ignore_environment
     return heeded or bool(sys.flags.isolated) or get_start_method() == "fork"
 
 
-def _plan_in_processes(run: _Run, planned: Iterable[Found], files: list[Found], jobs: int) -> list[Outcome]:
+def _plan_in_processes(
+    run: _Run, planned: Iterable[Found], files: list[Found], jobs: int
+) -> list[Outcome]:
     """The outcomes of `files`; `planned` are the same files, and shows how far it is."""
     from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
     from multiprocessing import active_children
 
-    # Ctrl-C at a terminal goes to every process: the others start with it blocked, and leave it to this one.
+    # Ctrl-C at a terminal goes to every process: the others start with it blocked, and leave it to
+    # this one.
     own = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    safe_path = os.environ.get(_SAFE_PATH)
+    os.environ[_SAFE_PATH] = "1"  # see `_can_start_processes`
     pool = ProcessPoolExecutor(jobs, initializer=_adopt, initargs=(run,))
     try:
-        # Not `pool.map`, which when interrupted cancels what the pool's own thread is about to report as broken.
+        # Not `pool.map`, which when interrupted cancels what the pool's own thread is about to
+        # report as broken.
         size = max(1, len(files) // (jobs * 8))
-        parts = [pool.submit(_outcomes, files[start : start + size]) for start in range(0, len(files), size)]
+        parts = [
+            pool.submit(_outcomes, files[start : start + size])
+            for start in range(0, len(files), size)
+        ]
         signal.pthread_sigmask(signal.SIG_SETMASK, own)
         outcomes = (outcome for part in parts for outcome in part.result())
         return [outcome for _, outcome in zip(planned, outcomes, strict=True)]
     except BrokenExecutor as error:
-        raise FileError("a planning process was killed; nothing was written; -j 1 does without") from error
+        raise FileError(
+            "a planning process was killed; nothing was written; -j 1 does without"
+        ) from error
     except KeyboardInterrupt:
         for child in active_children():
             child.terminate()
         raise
     finally:
         pool.shutdown()
+        if safe_path is None:
+            del os.environ[_SAFE_PATH]
+        else:
+            os.environ[_SAFE_PATH] = safe_path
 
 
 def explain_files(paths: list[Path], exclude: Iterable[str], config: Config) -> Iterator[str]:
-    """Lines that say, of each Python file below `paths`, what is seen in it and why it is or is not changed."""
+    """Lines that say, of each Python file below `paths`, what is seen in it and why it is or is
+    not changed."""
     run = _Run(config)
     files = [found for found in discover(paths, exclude) if found.path.suffix != SUFFIX]
     for found in files:
         run.scan(found, look_further=True)
     for found in files:
         outcome = run.outcome(found)
-        if outcome.reason == NO_MLX or outcome.status is Status.FAILED:
-            yield f"{quoted(found.name)}: {outcome.status.value}: {outcome.reason}"
-        else:
-            yield from explain(run.workspaces[found.base].facts(found.name))
+        try:
+            if outcome.reason != NO_MLX and outcome.status is not Status.FAILED:
+                with own_errors():
+                    yield "\n".join(explain(run.workspaces[found.base].facts(found.name)))
+                continue
+        except FileError as error:
+            outcome = _failed(found, error)
+        yield f"{quoted(found.name)}: {outcome.status.value}: {outcome.reason}"
 
 
 class _Run:
@@ -153,10 +183,13 @@ class _Run:
     def scan(self, found: Found, look_further: bool) -> None:
         """Takes a file into its workspace."""
         if found.base not in self.workspaces:
-            self.workspaces[found.base] = Workspace(Project(found.base, {}, look_further), self.config.wants)
+            self.workspaces[found.base] = Workspace(
+                Project(found.base, {}, look_further), self.config.wants
+            )
         workspace = self.workspaces[found.base]
         try:
-            workspace.project.scans[found.name] = _scan(found)
+            with own_errors():
+                workspace.project.scans[found.name] = _scan(found)
         except FileError as error:
             self.failed[found.path] = _failed(found, error)
         else:
@@ -165,7 +198,11 @@ class _Run:
 
     def reasonable_jobs(self) -> int:
         """One process for every forty files that name MLX, at most one for each processor."""
-        scans = (scan for workspace in self.workspaces.values() for scan in workspace.project.scans.values())
+        scans = (
+            scan
+            for workspace in self.workspaces.values()
+            for scan in workspace.project.scans.values()
+        )
         return min(os.cpu_count() or 1, 1 + sum(scan.names_mlx for scan in scans) // 40)
 
     def outcome(self, found: Found) -> Outcome:
@@ -196,7 +233,11 @@ def resolve(outcomes: list[Outcome]) -> list[Outcome]:
     status = {(outcome.base, outcome.name): outcome.status for outcome in outcomes}
     resolved = []
     for outcome in outcomes:
-        unmet = [name for name in outcome.needs if status[outcome.base, name] in (Status.FAILED, Status.SKIPPED)]
+        unmet = [
+            name
+            for name in outcome.needs
+            if status[outcome.base, name] in (Status.FAILED, Status.SKIPPED)
+        ]
         if outcome.changes and unmet:
             reason = f"its parser is built in {quoted(unmet[0])}, which could not be changed"
             outcome = dataclasses.replace(outcome, status=Status.FAILED, reason=reason)
@@ -218,10 +259,10 @@ def revert(paths: list[Path], exclude: Iterable[str], progress: Progress) -> lis
 
 
 def _integrate_file(found: Found, workspace: Workspace) -> Outcome:
-    if not workspace.project.concerns(found.name):
-        return Outcome(found.base, found.name, Status.SKIPPED, NO_MLX)
     try:
         with own_errors():
+            if not workspace.project.concerns(found.name):
+                return Outcome(found.base, found.name, Status.SKIPPED, NO_MLX)
             return _planned(found, workspace)
     except FileError as error:
         return _failed(found, error)
@@ -262,14 +303,20 @@ def _changed(found: Found, decision: Decision, rewritten: Rewritten) -> Outcome:
         before=rewritten.before,
         after=rewritten.after,
         lines=rewritten.lines,
-        needs=frozenset(item.needs for item in decision.edits if isinstance(item, Insertion) and item.needs),
+        needs=frozenset(
+            item.needs for item in decision.edits if isinstance(item, Insertion) and item.needs
+        ),
     )
 
 
 def _revert_file(found: Found) -> Outcome:
     data = _read(found)
     is_notebook = found.path.suffix == SUFFIX
-    result = revert_notebook(Notebook(found.path, data)) if is_notebook else revert_script(Source(found.path, data))
+    result = (
+        revert_notebook(Notebook(found.path, data))
+        if is_notebook
+        else revert_script(Source(found.path, data))
+    )
     if result is None:
         return Outcome(found.base, found.name, Status.SKIPPED, NOT_INTEGRATED)
     return Outcome(
@@ -286,7 +333,9 @@ def _revert_file(found: Found) -> Outcome:
 
 def _scan(found: Found) -> Scan:
     data = _read(found)
-    return scan_notebook(Notebook(found.path, data)) if found.path.suffix == SUFFIX else Scan.of(data)
+    return (
+        scan_notebook(Notebook(found.path, data)) if found.path.suffix == SUFFIX else Scan.of(data)
+    )
 
 
 def _read(found: Found) -> bytes:

@@ -1,4 +1,5 @@
-"""The parameter list of a function as it is written: where parameters can be added, and how they come out again."""
+"""The parameter list of a function as it is written: where parameters can be added, and how they
+come out again."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ _SKIPPED = {tokenize.NL, tokenize.NEWLINE, tokenize.COMMENT, tokenize.INDENT, to
 
 @dataclass
 class Element:
-    """A parameter with its annotation and default, or a bare `*` or `/`; `comma` is the end of the comma behind it."""
+    """A parameter with its annotation and default, or a bare `*` or `/`; `comma` is the end of the
+    comma behind it."""
 
     first: str
     start: Position
@@ -26,7 +28,8 @@ class Element:
 
 @dataclass
 class Signature:
-    """What stands between the parentheses, which are at `opening` (its end) and `closing` (its start)."""
+    """What stands between the parentheses, which are at `opening` (its end) and `closing` (its
+    start)."""
 
     lines: Sequence[str] = field(repr=False)
     opening: Position = (0, 0)
@@ -37,7 +40,9 @@ class Signature:
     def of(cls, node: Function, lines: Sequence[str]) -> Signature:
         """The signature of a function of a file with these lines, which have their endings."""
         found = cls(lines)
-        rest = (line.rstrip("\r\n") + "\n" for line in lines[node.lineno - 1 :])
+        rest = (
+            lines[number].rstrip("\r\n") + "\n" for number in range(node.lineno - 1, len(lines))
+        )
         depth = 0
         brackets = 0  # those of type parameters, before the parentheses
         is_new = True
@@ -66,9 +71,10 @@ class Signature:
         return found
 
     def addition(self, parameters: Sequence[str], width: int) -> list[tuple[Position, str]]:
-        """Where `parameters` go, and the text to insert there: on lines of their own in a signature that is written
-        so, else behind the last one, on its line where the signature has no other and that fits `width`. A `**`
-        parameter stays the last, and a comment beside its parameter."""
+        """Where `parameters` go, and the text to insert there: on lines of their own in a
+        signature that is written so, else behind the last one, on its line where the signature has
+        no other and that fits `width`. A `**` parameter stays the last, and a comment beside its
+        parameter."""
         last = self.elements[-1] if self.elements else None
         if last is not None and last.first == "**":
             if self._starts_its_line(last.start):
@@ -82,7 +88,11 @@ class Signature:
         fits = len(self._line(at).rstrip("\r\n")) + len(inline) <= width and "\n" not in inline
         if fits and at[0] == self.opening[0]:
             return [(at, inline)]
-        indent = self._indent(last.start) if last is not None and self._starts_its_line(last.start) else None
+        indent = (
+            self._indent(last.start)
+            if last is not None and self._starts_its_line(last.start)
+            else None
+        )
         margin = indent if indent is not None else " " * self.opening[1]
         broken = [parameter.replace("\n", "\n" + margin) for parameter in parameters]
         lead = "" if last is None or last.comma else ","
@@ -92,9 +102,14 @@ class Signature:
         return [(at, lead + text)]
 
     def removal(self, first: int, last: int) -> list[tuple[Position, Position]]:
-        """From where to where the elements `first` to `last` are cut out, with the commas that came with them."""
+        """From where to where the elements `first` to `last` are cut out, with the commas that
+        came with them."""
         start, end = self.elements[first], self.elements[last]
-        if end.comma and self._starts_its_line(start.start) and not self._line(end.comma)[end.comma[1] :].strip():
+        if (
+            end.comma
+            and self._starts_its_line(start.start)
+            and not self._line(end.comma)[end.comma[1] :].strip()
+        ):
             return [((start.start[0], 0), (end.comma[0] + 1, 0))]
         if last + 1 < len(self.elements):
             return [(start.start, self.elements[last + 1].start)]
@@ -107,7 +122,10 @@ class Signature:
 
     def _own_lines(self, parameters: Sequence[str], beside: Position) -> str:
         margin = self._indent(beside)
-        return "".join(f"{margin}{item},\n" for item in (text.replace("\n", "\n" + margin) for text in parameters))
+        return "".join(
+            f"{margin}{item},\n"
+            for item in (text.replace("\n", "\n" + margin) for text in parameters)
+        )
 
     def _is_commented(self, at: Position) -> bool:
         return self._line(at)[at[1] :].lstrip().startswith("#")

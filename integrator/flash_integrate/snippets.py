@@ -1,4 +1,5 @@
-"""The statements that a patched script gains, as text; `integrated.py` finds the same statements again."""
+"""The statements that a patched script gains, as text; `integrated.py` finds the same statements
+again."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ class Style:
 
 
 def runtime_import(*, call: bool, flags: bool) -> str:
-    """The guarded import of what a file uses: the patch `call`, the type of `--flash-block-size`, or both."""
+    """The guarded import of what a file uses: the patch `call`, the type of `--flash-block-size`,
+    or both."""
     names = ", ".join([ENABLE] * call + [BLOCK_SIZE_TYPE] * flags)
     values = ", ".join(["None"] * call + ["int"] * flags)
     return (
@@ -37,7 +39,8 @@ def runtime_import(*, call: bool, flags: bool) -> str:
 def flags(parser: str, style: Style, indent: int, *, own_default: bool = False) -> str:
     """The two `add_argument` calls on the expression `parser`, at a column of `indent`.
 
-    `own_default` states the default of the switch, for a parser whose `argument_default` would take its place.
+    `own_default` states the default of the switch, for a parser whose `argument_default` would
+    take its place.
     """
     disable = [repr(DISABLE_FLAG), "action='store_true'", f"help={DISABLE_HELP!r}"]
     if own_default:
@@ -49,7 +52,10 @@ def flags(parser: str, style: Style, indent: int, *, own_default: bool = False) 
         "metavar='N'",
         f"help={BLOCK_SIZE_HELP!r}",
     ]
-    return "".join(_call(f"{parser}.add_argument", arguments, style, indent) for arguments in (disable, block_size))
+    return "".join(
+        _call(f"{parser}.add_argument", arguments, style, indent)
+        for arguments in (disable, block_size)
+    )
 
 
 def _call(function: str, arguments: list[str], style: Style, indent: int) -> str:
@@ -64,8 +70,15 @@ def _call(function: str, arguments: list[str], style: Style, indent: int) -> str
 def click_options(option: str, style: Style, indent: int) -> str:
     """The two options above a command of click; `option` is how the file names `click.option`."""
     disable = [repr(DISABLE_FLAG), "is_flag=True", f"help={DISABLE_HELP!r}"]
-    block_size = [repr(BLOCK_SIZE_FLAG), f"type={BLOCK_SIZE_TYPE}", "metavar='N'", f"help={BLOCK_SIZE_HELP!r}"]
-    text = "".join(_call(f"@{option}", arguments, style, indent) for arguments in (disable, block_size))
+    block_size = [
+        repr(BLOCK_SIZE_FLAG),
+        f"type={BLOCK_SIZE_TYPE}",
+        "metavar='N'",
+        f"help={BLOCK_SIZE_HELP!r}",
+    ]
+    text = "".join(
+        _call(f"@{option}", arguments, style, indent) for arguments in (disable, block_size)
+    )
     return "".join(" " * indent + line for line in text.splitlines(keepends=True))
 
 
@@ -73,12 +86,20 @@ def typer_parameters(option: str, style: Style, optional_int: str, *, annotated:
     """The two parameters of a command of typer; `option` is how the file names `typer.Option`."""
     disable = [repr(DISABLE_FLAG), f"help={DISABLE_HELP!r}"]
     block_size = [f"parser={BLOCK_SIZE_TYPE}", "metavar='N'", f"help={BLOCK_SIZE_HELP!r}"]
-    kinds = zip(FLAG_NAMES, ("bool", optional_int), ("False", "None"), (disable, block_size), strict=True)
+    kinds = zip(
+        FLAG_NAMES, ("bool", optional_int), ("False", "None"), (disable, block_size), strict=True
+    )
     return [_typer_parameter(option, style, annotated, *kind) for kind in kinds]
 
 
 def _typer_parameter(
-    option: str, style: Style, annotated: bool, name: str, kind: str, default: str, arguments: list[str]
+    option: str,
+    style: Style,
+    annotated: bool,
+    name: str,
+    kind: str,
+    default: str,
+    arguments: list[str],
 ) -> str:
     indent = 4  # of a parameter that has a line of its own, and as much again inside the brackets
     if not annotated:
@@ -92,14 +113,17 @@ def _typer_parameter(
 
 
 def keep_abbreviation(parser: str, short: str, option: str, style: Style) -> str:
-    """Keeps an abbreviation that argparse accepted before there was a second option to which it could belong."""
+    """Keeps an abbreviation that argparse accepted before there was a second option to which it
+    could belong."""
     table = f"{parser}._option_string_actions"
-    return f"{table}['{short}'] = {table}['{option}']  # still short for {option}\n".replace("'", style.quote)
+    return f"{table}['{short}'] = {table}['{option}']  # still short for {option}\n".replace(
+        "'", style.quote
+    )
 
 
 def without_abbreviations(parser: str, style: Style) -> str:
-    """Leaves the two flags out where argparse looks for the options that an abbreviation may stand for: each means what
-    it meant before."""
+    """Leaves the two flags out where argparse looks for the options that an abbreviation may stand
+    for: each means what it meant before."""
     names = ", ".join(f"{style.quote}{name}{style.quote}" for name in FLAG_NAMES)
     return (
         f"{parser}._get_option_tuples = lambda text, find={parser}._get_option_tuples: [\n"

@@ -18,11 +18,12 @@ NAME = "<stdin>"
 def rewrite_stdin(
     data: bytes, name: str = NAME, wants: Callable[[str], bool] = lambda codemod: True
 ) -> tuple[bytes, Decision]:
-    """The whole source as it is to be printed, and the decision; a file that is skipped comes back as it is.
+    """The whole source as it is to be printed, and the decision; a file that is skipped comes back
+    as it is.
 
-    The file stands alone: it reaches attention only by what it imports or does itself, and nothing imports it.
-    `name` is the path that it is said to have, by which tests and build scripts are left alone; `wants` says of a
-    codemod's name whether it is asked.
+    The file stands alone: it reaches attention only by what it imports or does itself, and nothing
+    imports it. `name` is the path that it is said to have, by which tests and build scripts are
+    left alone; `wants` says of a codemod's name whether it is asked.
 
     Raises:
         FileError: the source can't be decoded, parsed or rewritten safely.
@@ -42,7 +43,9 @@ def revert_stdin(data: bytes) -> bytes:
     return data if reverted is None else reverted.after
 
 
-def _rewrite(data: bytes, name: PurePosixPath, wants: Callable[[str], bool]) -> tuple[bytes, Decision]:
+def _rewrite(
+    data: bytes, name: PurePosixPath, wants: Callable[[str], bool]
+) -> tuple[bytes, Decision]:
     workspace = Workspace.alone(name, data, Path.cwd(), wants)
     if not workspace.project.concerns(name):
         return data, Decision(Status.SKIPPED, "no MLX")

@@ -1,4 +1,5 @@
-"""Statements of a module, each with its place: a path from the module's body that `ast` and LibCST share."""
+"""Statements of a module, each with its place: a path from the module's body that `ast` and LibCST
+share."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ Step = tuple[str, int]
 """A suite's field (`body`, `orelse`, `finalbody`, `handlers`, `cases`) and an index in it."""
 
 Place = tuple[Step, ...]
-"""The steps from the module to a statement: `(("body", 4), ("body", 0))` is the first statement of the fifth one."""
+"""The steps from the module to a statement: `(("body", 4), ("body", 0))` is the first statement of
+the fifth one."""
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -44,18 +46,27 @@ class Statement:
         return self.node.lineno
 
     def precedes(self, other: Statement) -> bool:
-        """Whether it stands above `other` in the same suite, or above a statement that holds that one."""
+        """Whether it stands above `other` in the same suite, or above a statement that holds that
+        one."""
         *suite, (name, index) = self.place
         inner = other.place[len(suite) :]
-        return bool(inner) and list(other.place[: len(suite)]) == suite and inner[0][0] == name and inner[0][1] > index
+        return (
+            bool(inner)
+            and list(other.place[: len(suite)]) == suite
+            and inner[0][0] == name
+            and inner[0][1] > index
+        )
 
 
 def statements(tree: ast.Module, text: str) -> list[Statement]:
     """Every statement of the module that `text` holds, in document order."""
-    return list(_statements_of(tree.body, "body", (), Scope(tree, None), re.split(r"\r\n|\r|\n", text)))
+    return list(
+        _statements_of(tree.body, "body", (), Scope(tree, None), re.split(r"\r\n|\r|\n", text))
+    )
 
 
-# Not a function within the other: that would refer to itself, and keep the tree until a garbage collection.
+# Not a function within the other: that would refer to itself, and keep the tree until a garbage
+# collection.
 def _statements_of(
     suite: list[ast.stmt], name: str, prefix: Place, scope: Scope, lines: list[str]
 ) -> Iterator[Statement]:
@@ -68,30 +79,42 @@ def _statements_of(
         yield Statement(node, place, scope, suite, starts, ends)
         inner = Scope(node, scope) if isinstance(node, Function) else scope
         for field_name in ("body", "orelse", "finalbody"):
-            yield from _statements_of(getattr(node, field_name, []), field_name, place, inner, lines)
+            yield from _statements_of(
+                getattr(node, field_name, []), field_name, place, inner, lines
+            )
         for field_name in ("handlers", "cases"):
             for position, child in enumerate(getattr(node, field_name, [])):
-                yield from _statements_of(child.body, "body", (*place, (field_name, position)), inner, lines)
+                yield from _statements_of(
+                    child.body, "body", (*place, (field_name, position)), inner, lines
+                )
 
 
 def _share_a_line(one: ast.stmt, following: ast.stmt, lines: list[str]) -> bool:
-    """Whether two statements stand on one line, which a backslash behind their semicolon may continue."""
+    """Whether two statements stand on one line, which a backslash behind their semicolon may
+    continue."""
     end = one.end_lineno or one.lineno
     if following.lineno <= end:
         return True
     last = lines[end - 1]
-    return last.endswith("\\") and re.fullmatch(rb"\s*;\s*\\\s*", last.encode()[one.end_col_offset or 0 :]) is not None
+    return (
+        last.endswith("\\")
+        and re.fullmatch(rb"\s*;\s*\\\s*", last.encode()[one.end_col_offset or 0 :]) is not None
+    )
 
 
 def _starts_a_block(first: ast.stmt, lines: list[str]) -> bool:
-    """Whether a suite's first statement has its line to itself: not the suite of `if quick: run()`, nor an `elif`,
-    which `ast` takes for an `if` in the suite of an `else`."""
-    before, after = lines[first.lineno - 1][: first.col_offset], lines[first.lineno - 1][first.col_offset :]
+    """Whether a suite's first statement has its line to itself: not the suite of `if quick:
+    run()`, nor an `elif`, which `ast` takes for an `if` in the suite of an `else`."""
+    before, after = (
+        lines[first.lineno - 1][: first.col_offset],
+        lines[first.lineno - 1][first.col_offset :],
+    )
     return not before.strip() and not (isinstance(first, ast.If) and after.startswith("elif"))
 
 
 def walk(root: ast.AST) -> list[ast.AST]:
-    """Every node of a tree but the expression contexts, in no order to rely on: faster than `ast.walk` by a third."""
+    """Every node of a tree but the expression contexts, in no order to rely on: faster than
+    `ast.walk` by a third."""
     return _below(root, ast.expr_context)
 
 
@@ -110,7 +133,11 @@ def _below(root: ast.AST, but: type[ast.AST] | tuple[type[ast.AST], ...]) -> lis
         for name in node._fields:
             value = values.get(name)
             if value.__class__ is list:
-                found += [item for item in value if isinstance(item, ast.AST) and not isinstance(item, but)]
+                found += [
+                    item
+                    for item in value
+                    if isinstance(item, ast.AST) and not isinstance(item, but)
+                ]
             elif isinstance(value, ast.AST) and not isinstance(value, but):
                 found.append(value)
     return found
@@ -134,19 +161,29 @@ def dotted(node: ast.AST | None) -> str | None:
 
 
 def is_docstring(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )
 
 
 def guarded_suite(node: ast.stmt) -> str | None:
-    """The suite of an `if` that runs only where the module is started as a program: `body`, or `orelse` where the test
-    says that it is not; None for other statements."""
+    """The suite of an `if` that runs only where the module is started as a program: `body`, or
+    `orelse` where the test says that it is not; None for other statements."""
     if not isinstance(node, ast.If):
         return None
     if _compares_name(node.test, ast.NotEq):
         return "orelse" if node.orelse else None
-    both = isinstance(node.test, ast.BoolOp) and isinstance(node.test.op, ast.And) and not node.orelse
+    both = (
+        isinstance(node.test, ast.BoolOp) and isinstance(node.test.op, ast.And) and not node.orelse
+    )
     tests = node.test.values if isinstance(node.test, ast.BoolOp) and both else [node.test]
-    return "body" if any(_compares_name(test, ast.Eq) or _compares_name(test, ast.In) for test in tests) else None
+    return (
+        "body"
+        if any(_compares_name(test, ast.Eq) or _compares_name(test, ast.In) for test in tests)
+        else None
+    )
 
 
 def is_main_guard(node: ast.stmt) -> bool:
@@ -155,11 +192,21 @@ def is_main_guard(node: ast.stmt) -> bool:
 
 
 def _compares_name(test: ast.expr, operator: type[ast.cmpop]) -> bool:
-    """Whether a test compares `__name__` with `"__main__"`, either way round, or with several names."""
-    if not isinstance(test, ast.Compare) or len(test.ops) != 1 or not isinstance(test.ops[0], operator):
+    """Whether a test compares `__name__` with `"__main__"`, either way round, or with several
+    names."""
+    if (
+        not isinstance(test, ast.Compare)
+        or len(test.ops) != 1
+        or not isinstance(test.ops[0], operator)
+    ):
         return False
     sides = [test.left, test.comparators[0]]
     names = [side.id for side in sides if isinstance(side, ast.Name)]
-    several = [item for side in sides if isinstance(side, ast.Tuple | ast.List | ast.Set) for item in side.elts]
+    several = [
+        item
+        for side in sides
+        if isinstance(side, ast.Tuple | ast.List | ast.Set)
+        for item in side.elts
+    ]
     values = [item.value for item in [*sides, *several] if isinstance(item, ast.Constant)]
     return names == ["__name__"] and "__main__" in values

@@ -1,4 +1,5 @@
-"""What the command says of itself while it runs: on standard error, in colours and with progress on a terminal."""
+"""What the command says of itself while it runs: on standard error, in colours and with progress
+on a terminal."""
 
 from __future__ import annotations
 
@@ -14,14 +15,18 @@ _UNBROKEN = 10_000
 
 
 def error_console(color: str) -> Console:
-    """Standard error, in colours if it is a terminal or they are asked for, and its lines unbroken if it is none."""
+    """Standard error, in colours if it is a terminal or they are asked for, and its lines unbroken
+    if it is none."""
     coloured = colours(color, sys.stderr.isatty())
     width = None if sys.stderr.isatty() else _UNBROKEN
-    return Console(stderr=True, force_terminal=coloured, no_color=not coloured, highlight=False, width=width)
+    return Console(
+        stderr=True, force_terminal=coloured, no_color=not coloured, highlight=False, width=width
+    )
 
 
 def colours(color: str, terminal: bool) -> bool:
-    """Whether to write in colours, by the option `--color` and by whether it is a terminal that is written to."""
+    """Whether to write in colours, by the option `--color` and by whether it is a terminal that is
+    written to."""
     return color == "always" or (color == "auto" and terminal and not os.environ.get("NO_COLOR"))
 
 

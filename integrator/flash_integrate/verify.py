@@ -1,8 +1,10 @@
-"""The properties of every rewrite, checked on every file of every run before anything is written."""
+"""The properties of every rewrite, checked on every file of every run before anything is
+written."""
 
 from __future__ import annotations
 
 import dataclasses
+import warnings
 
 from flash_integrate.errors import FileError, UnsafeRewrite
 from flash_integrate.facts.file_facts import FileFacts
@@ -20,7 +22,11 @@ def verify(facts: FileFacts, rewritten: bytes) -> set[int]:
     """
     result = Source(facts.source.path, rewritten)
     try:
-        compile(result.tree, str(facts.name), "exec", dont_inherit=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # `1()` in a user's file is not this program's to warn about
+            compile(result.tree, str(facts.name), "exec", dont_inherit=True)
         again = plan(dataclasses.replace(facts, source=result))
         found = inserted(result)
     except (FileError, SyntaxError, ValueError, RecursionError) as error:

@@ -1,4 +1,5 @@
-"""The cases under `fixtures/codemods`: NAME.before.py becomes NAME.after.py, NAME.noop.py stays as it is."""
+"""The cases under `fixtures/codemods`: NAME.before.py becomes NAME.after.py, NAME.noop.py stays as
+it is."""
 
 from __future__ import annotations
 

@@ -28,7 +28,10 @@ def test_before_becomes_after(path: Path) -> None:
     if first.startswith("# note: "):  # why a codemod that is asked earlier refuses the file
         assert first.removeprefix("# note: ") in [note.reason for note in decision.notes]
     after = rewrite(facts_of(path, before).source, decision.edits)
-    assert after.decode() == path.with_name(path.name.replace(".before.", ".after.")).read_bytes().decode()
+    assert (
+        after.decode()
+        == path.with_name(path.name.replace(".before.", ".after.")).read_bytes().decode()
+    )
     # A second look finds nothing to do, and the way back gives every byte.
     assert plan(facts_of(path, after)).status is Status.INTEGRATED
     result = Source(path, after)
@@ -54,12 +57,19 @@ def test_every_codemod_has_cases_and_says_what_it_does() -> None:
 
 @pytest.mark.parametrize("path", sorted(CASES.glob("argparse_script/*.after.py")), ids=name_of)
 def test_help_of_a_patched_script_shows_the_flags(path: Path, tmp_path: Path) -> None:
-    """With stand-ins for the packages it imports, `--help` runs as a process, without the runtime."""
+    """With stand-ins for the packages it imports, `--help` runs as a process, without the
+    runtime."""
     for package in ("mlx_lm", "mlx_whisper", "mlx_flash_runtime"):
-        body = "raise ImportError" if package == "mlx_flash_runtime" else "load = generate = transcribe = chat = None"
+        body = (
+            "raise ImportError"
+            if package == "mlx_flash_runtime"
+            else "load = generate = transcribe = chat = None"
+        )
         (tmp_path / f"{package}.py").write_text(body)
     command = [sys.executable, str(path), "--help"]
-    result = subprocess.run(command, capture_output=True, text=True, env={"PYTHONPATH": str(tmp_path)})
+    result = subprocess.run(
+        command, capture_output=True, text=True, env={"PYTHONPATH": str(tmp_path)}
+    )
     assert result.returncode == 0, result.stderr
     assert "--disable-flash-attention" in result.stdout
     assert "--flash-block-size N" in result.stdout

@@ -1,4 +1,5 @@
-"""Patched commands of click and typer as processes: the flags are shown, taken, checked, and reach the runtime."""
+"""Patched commands of click and typer as processes: the flags are shown, taken, checked, and reach
+the runtime."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ PROGRAMS = {
 
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A stand-in for the package that holds the models; beside it a runtime that can't be imported."""
+    """A stand-in for the package that holds the models; beside it a runtime that can't be
+    imported."""
     folder = tmp_path_factory.mktemp("packages")
     (folder / "mlx_lm.py").write_text(MLX_LM)
     (folder / "missing").mkdir()
@@ -50,8 +52,18 @@ def run(name: str, *args: str, packages: tuple[Path, ...]) -> subprocess.Complet
     path = path if path.exists() else CASES / folder / "styles.after.py"
     command = [sys.executable, str(path), *args]
     if name == "click_command/group":  # it has no guard
-        command = [sys.executable, "-c", f"import runpy; runpy.run_path({str(path)!r})['cli']()", *args]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, packages)), "NO_COLOR": "1", "COLUMNS": "200"}
+        command = [
+            sys.executable,
+            "-c",
+            f"import runpy; runpy.run_path({str(path)!r})['cli']()",
+            *args,
+        ]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(map(str, packages)),
+        "NO_COLOR": "1",
+        "COLUMNS": "200",
+    }
     return subprocess.run(command, capture_output=True, text=True, env=environment)
 
 
@@ -68,7 +80,9 @@ def test_a_patched_command_takes_the_flags(name: str, packages: Path) -> None:
     assert (off.returncode, off.stdout, off.stderr) == (0, default.stdout, "")
 
 
-@pytest.mark.parametrize("name", ["click_command/command", "typer_command/annotated", "typer_command/run"])
+@pytest.mark.parametrize(
+    "name", ["click_command/command", "typer_command/annotated", "typer_command/run"]
+)
 def test_help_and_a_bad_block_size(name: str, packages: Path) -> None:
     args, expected = PROGRAMS[name]
     bad = run(name, *args, "--flash-block-size", "7", packages=(packages,))
@@ -81,7 +95,9 @@ def test_help_and_a_bad_block_size(name: str, packages: Path) -> None:
     assert "--no-disable-flash-attention" not in shown.stdout
     assert "--flash-block-size" in shown.stdout
     # Without the runtime the flags are there, and do nothing.
-    without = run(name, *args, "--flash-block-size", "64", packages=(packages / "missing", packages))
+    without = run(
+        name, *args, "--flash-block-size", "64", packages=(packages / "missing", packages)
+    )
     assert (without.returncode, without.stdout.strip(), without.stderr) == (0, expected, "")
 
 
@@ -120,7 +136,8 @@ def chat(model="tiny", verbose=False):
 
 
 def test_revert_after_the_user_has_edited_the_command(tmp_path: Path) -> None:
-    """What was moved and formatted goes all the same; what the user made of a value is named with its line."""
+    """What was moved and formatted goes all the same; what the user made of a value is named with
+    its line."""
     (tmp_path / "chat.py").write_text(EDITED)
     command = [sys.executable, "-m", "flash_integrate", str(tmp_path), "--revert"]
     result = subprocess.run(command, capture_output=True, text=True)

@@ -21,7 +21,8 @@ Run = Callable[..., tuple[Outcome, Path]]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `--dist loadgroup`, keep the runs of a script in one worker: its plain run and its kernels are made once."""
+    """With `--dist loadgroup`, keep the runs of a script in one worker: its plain run and its
+    kernels are made once."""
     for item in items:
         script = getattr(item, "callspec", None) and item.callspec.params.get("script")
         if isinstance(script, Script):
@@ -30,7 +31,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the tiny models `llama` and `gemma`, the data set `data` and a file of prompts."""
+    """A folder with the tiny models `llama` and `gemma`, the data set `data` and a file of
+    prompts."""
     out = tmp_path_factory.mktemp("models")
     make_models(out)
     (out / "prompts.txt").write_text("\n".join(PROMPTS) + "\n")
@@ -41,8 +43,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def kernel_cache(pytestconfig: pytest.Config) -> Path:
     """Where MLX's CPU backend keeps the kernels it compiles, one folder per test worker.
 
-    MLX compiles straight to the final file name in TMPDIR, so processes that share the folder can load each other's
-    half-written libraries. Kept between sessions: compiling takes longer than the tests.
+    MLX compiles straight to the final file name in TMPDIR, so processes that share the folder can
+    load each other's half-written libraries. Kept between sessions: compiling takes longer than
+    the tests.
     """
     worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
     return Path(pytestconfig.cache.mkdir(f"mlx-kernels-{worker}"))
@@ -55,12 +58,19 @@ def environment(kernel_cache: Path) -> dict[str, str]:
     sources = [str(ROOT / folder) for folder in ("integrator", "codemods", "runtime")]
     env["PYTHONPATH"] = os.pathsep.join([*sources, *filter(None, [env.get("PYTHONPATH")])])
     nothing_measured = {"MLX_FLASH_CALIBRATION": str(kernel_cache / "no-calibration.json")}
-    return {**env, **nothing_measured, "TMPDIR": str(kernel_cache), "HF_HUB_OFFLINE": "1", "COLUMNS": "100"}
+    return {
+        **env,
+        **nothing_measured,
+        "TMPDIR": str(kernel_cache),
+        "HF_HUB_OFFLINE": "1",
+        "COLUMNS": "100",
+    }
 
 
 @pytest.fixture(scope="session")
 def run(models: Path, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Run a script: `run(script, repo=..., options=..., env=..., drive=...)` gives its outcome and its work folder."""
+    """Run a script: `run(script, repo=..., options=..., env=..., drive=...)` gives its outcome and
+    its work folder."""
 
     def run(script: Script, repo: Path = REPO, options: tuple[str, ...] = (), env=None, drive=None):
         work = tmp_path_factory.mktemp(script.name)
@@ -69,7 +79,9 @@ def run(models: Path, environment: dict[str, str], tmp_path_factory: pytest.Temp
         arguments = [part.format(**names) for part in shlex.split(script.arguments)]
         command = [sys.executable, str(repo / script.path), *options, *arguments]
         own = {name: value.format(**names) for name, value in script.environment.items()}
-        outcome = (drive or script.drive)(command, {**environment, **own, **(env or {})}, work, script.said)
+        outcome = (drive or script.drive)(
+            command, {**environment, **own, **(env or {})}, work, script.said
+        )
         return outcome, work
 
     return run

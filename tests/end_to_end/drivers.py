@@ -1,4 +1,5 @@
-"""Run a script as a real process: to its end, in a pseudo-terminal, or as a web server answering requests."""
+"""Run a script as a real process: to its end, in a pseudo-terminal, or as a web server answering
+requests."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ HANG = 180  # seconds after which a child counts as hanging
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came out of a finished process. For a web server, `stdout` is a JSON object of what it answered."""
+    """What came out of a finished process. For a web server, `stdout` is a JSON object of what it
+    answered."""
 
     stdout: str
     stderr: str
@@ -26,16 +28,21 @@ class Outcome:
 
 def run_plain(command: list[str], env: dict[str, str], work: Path, said: list[str]) -> Outcome:
     """Run to the end."""
-    done = subprocess.run(command, env=env, cwd=work, capture_output=True, text=True, timeout=HANG, check=False)
+    done = subprocess.run(
+        command, env=env, cwd=work, capture_output=True, text=True, timeout=HANG, check=False
+    )
     return Outcome(done.stdout, done.stderr, done.returncode)
 
 
 def run_terminal(command: list[str], env: dict[str, str], work: Path, said: list[str]) -> Outcome:
     """Type `said` line by line into a pseudo-terminal, each at the next prompt, then /quit.
 
-    A terminal shows stdout and stderr as one (`input` itself may prompt on stderr): both are in the outcome's stdout.
+    A terminal shows stdout and stderr as one (`input` itself may prompt on stderr): both are in
+    the outcome's stdout.
     """
-    child = pexpect.spawn(command[0], command[1:], env=env, cwd=str(work), timeout=HANG, encoding="utf-8", echo=False)
+    child = pexpect.spawn(
+        command[0], command[1:], env=env, cwd=str(work), timeout=HANG, encoding="utf-8", echo=False
+    )
     transcript = ""
     for line in [*said, "/quit"]:
         child.expect_exact("you> ")
@@ -48,21 +55,33 @@ def run_terminal(command: list[str], env: dict[str, str], work: Path, said: list
 
 
 def run_web(command: list[str], env: dict[str, str], work: Path, said: list[str]) -> Outcome:
-    """Start the server, look at the page, ask for whole and streamed replies to all of `said` at once, stop it."""
+    """Start the server, look at the page, ask for whole and streamed replies to all of `said` at
+    once, stop it."""
     errors = work / "stderr.txt"
     with open(errors, "w") as stderr:
-        server = subprocess.Popen(command, env=env, cwd=work, stdout=subprocess.PIPE, stderr=stderr, text=True)
+        server = subprocess.Popen(
+            command, env=env, cwd=work, stdout=subprocess.PIPE, stderr=stderr, text=True
+        )
     try:
         assert server.stdout is not None
-        address = next((m[1] for line in server.stdout if (m := re.match(r"Serving on (\S+)", line))), None)
+        address = next(
+            (m[1] for line in server.stdout if (m := re.match(r"Serving on (\S+)", line))), None
+        )
         assert address, f"the server did not start:\n{errors.read_text()}"
         page = fetch(f"{address}/").partition("\n")[0]
         health = json.loads(fetch(f"{address}/health"))["status"]
         bodies = [{"messages": [{"role": "user", "content": text}]} for text in said]
         with ThreadPoolExecutor() as pool:
             whole = pool.map(lambda body: json.loads(fetch(f"{address}/api/chat", body)), bodies)
-            streamed = pool.map(lambda body: read_events(fetch(f"{address}/api/stream", body)), bodies)
-            answers = {"page": page, "health": health, "whole": list(whole), "streamed": list(streamed)}
+            streamed = pool.map(
+                lambda body: read_events(fetch(f"{address}/api/stream", body)), bodies
+            )
+            answers = {
+                "page": page,
+                "health": health,
+                "whole": list(whole),
+                "streamed": list(streamed),
+            }
     finally:
         server.terminate()
         server.wait(timeout=HANG)
@@ -78,7 +97,8 @@ def fetch(url: str, body: object = None) -> str:
 
 
 def read_events(stream: str) -> dict[str, object]:
-    """The text and the tokens of a stream of server-sent events, and whether it said that it was done."""
+    """The text and the tokens of a stream of server-sent events, and whether it said that it was
+    done."""
     events = [event.removeprefix("data: ") for event in stream.split("\n\n") if event]
     pieces = [json.loads(event) for event in events if event != "[DONE]"]
     return {

@@ -1,4 +1,5 @@
-"""The ten scripts: a fast command line for each, how to drive it, and what of its output to compare."""
+"""The ten scripts: a fast command line for each, how to drive it, and what of its output to
+compare."""
 
 from __future__ import annotations
 
@@ -12,12 +13,17 @@ from drivers import Outcome, run_plain, run_terminal, run_web
 
 REPO = Path(__file__).parents[2] / "fixtures" / "mlx_scripts"
 
-PROMPTS = ["What happens at the harbour?", "Tell me a story about the captain.", "Who is at the library at noon?"]
+PROMPTS = [
+    "What happens at the harbour?",
+    "Tell me a story about the captain.",
+    "Who is at the library at noon?",
+]
 
 
 @dataclass(frozen=True)
 class Result:
-    """What two runs of a script must agree on: `exact` to the letter, `close` within a relative tolerance."""
+    """What two runs of a script must agree on: `exact` to the letter, `close` within a relative
+    tolerance."""
 
     exact: object = None
     close: list[float] = field(default_factory=list)
@@ -27,9 +33,10 @@ class Result:
 class Script:
     """How to run one script on the tiny models.
 
-    `arguments` and the values of `environment` may name {llama}, {gemma}, {data}, {repo}, {prompts} and {work}, a
-    fresh folder for each run. Further options go in front of `arguments`, which is right for subcommands too.
-    `said` is what a chat is told, turn by turn. `own_attention` is the function that calls MLX's attention itself.
+    `arguments` and the values of `environment` may name {llama}, {gemma}, {data}, {repo},
+    {prompts} and {work}, a fresh folder for each run. Further options go in front of `arguments`,
+    which is right for subcommands too. `said` is what a chat is told, turn by turn.
+    `own_attention` is the function that calls MLX's attention itself.
     """
 
     name: str
@@ -70,7 +77,12 @@ def compared(outcome: Outcome, work: Path) -> Result:
 
 
 def answers(outcome: Outcome, work: Path) -> Result:
-    return Result(exact=[json.loads(line)["token_ids"] for line in (work / "answers.jsonl").read_text().splitlines()])
+    return Result(
+        exact=[
+            json.loads(line)["token_ids"]
+            for line in (work / "answers.jsonl").read_text().splitlines()
+        ]
+    )
 
 
 def replies(outcome: Outcome, work: Path) -> Result:
@@ -82,7 +94,8 @@ def web_replies(outcome: Outcome, work: Path) -> Result:
 
 
 def benchmarked(outcome: Outcome, work: Path) -> Result:
-    """The tokens that the model made, and the size of the attention outputs (last column of the table)."""
+    """The tokens that the model made, and the size of the attention outputs (last column of the
+    table)."""
     tokens = re.findall(r"^Generated: (.*)$", outcome.stdout, re.MULTILINE)
     sizes = re.findall(r"^ +\d+ .* (\d+\.\d+)$", outcome.stdout, re.MULTILINE)
     return Result(exact=tokens, close=[float(size) for size in sizes])

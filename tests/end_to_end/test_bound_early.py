@@ -1,4 +1,5 @@
-"""Repos that bind MLX's attention by name, or run a model while they are imported, before the patch call is reached.
+"""Repos that bind MLX's attention by name, or run a model while they are imported, before the
+patch call is reached.
 
 The runtime is the real one: its own report says how many attention calls it has routed.
 """
@@ -19,7 +20,9 @@ ASK_SERVER = "import server; print(server.app.test_client().get('/').text, end='
 
 
 @pytest.fixture(scope="module")
-def repos(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> tuple[Path, Path]:
+def repos(
+    tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]
+) -> tuple[Path, Path]:
     """The repo as it is, and patched by the command."""
     folder = tmp_path_factory.mktemp("early_binding")
     for name in ("before", "after"):
@@ -29,9 +32,13 @@ def repos(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str])
     return folder / "before", folder / "after"
 
 
-def run(folder: Path, environment: dict[str, str], *command: str, report: Path | None = None) -> str:
+def run(
+    folder: Path, environment: dict[str, str], *command: str, report: Path | None = None
+) -> str:
     env = environment if report is None else {**environment, "MLX_FLASH_REPORT": str(report)}
-    result = subprocess.run([sys.executable, *command], cwd=folder, env=env, capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, *command], cwd=folder, env=env, capture_output=True, text=True
+    )
     assert result.returncode == 0, result.stderr
     return result.stdout
 
@@ -41,12 +48,19 @@ def run(folder: Path, environment: dict[str, str], *command: str, report: Path |
     [
         (["generate.py", "--steps", "5"], 5 * LAYERS),
         (["at_import.py"], LAYERS),
-        (["-c", ASK_SERVER], 2 * LAYERS),  # one answer at import, below the call, and one to the client
+        (
+            ["-c", ASK_SERVER],
+            2 * LAYERS,
+        ),  # one answer at import, below the call, and one to the client
     ],
     ids=["generate", "at_import", "server"],
 )
 def test_the_calls_run_through_the_runtime(
-    command: list[str], calls: int, repos: tuple[Path, Path], environment: dict[str, str], tmp_path: Path
+    command: list[str],
+    calls: int,
+    repos: tuple[Path, Path],
+    environment: dict[str, str],
+    tmp_path: Path,
 ) -> None:
     before, after = repos
     printed = run(after, environment, *command, report=tmp_path / "report.json")
@@ -57,7 +71,9 @@ def test_the_calls_run_through_the_runtime(
     assert sum(report["routes"].values()) == calls
 
 
-def test_the_flag_leaves_them_to_mlx(repos: tuple[Path, Path], environment: dict[str, str], tmp_path: Path) -> None:
+def test_the_flag_leaves_them_to_mlx(
+    repos: tuple[Path, Path], environment: dict[str, str], tmp_path: Path
+) -> None:
     before, after = repos
     command = ["generate.py", "--disable-flash-attention"]
     printed = run(after, environment, *command, report=tmp_path / "report.json")

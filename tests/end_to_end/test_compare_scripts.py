@@ -1,4 +1,5 @@
-"""`mlx-flash compare` on the ten scripts, patched by `flash-integrate`, and on scripts that it cannot compare."""
+"""`mlx-flash compare` on the ten scripts, patched by `flash-integrate`, and on scripts that it
+cannot compare."""
 
 from __future__ import annotations
 
@@ -20,7 +21,14 @@ from scripts import BY_NAME, REPO, TEN, Script
 
 ENDING = [script for script in TEN if script.drive is not run_web]
 # Those that print tokens per second.
-WITH_SPEED = {"finetune", "finetune_improved", "lora_finetune", "qlora_finetune", "benchmark", "batch_inference"}
+WITH_SPEED = {
+    "finetune",
+    "finetune_improved",
+    "lora_finetune",
+    "qlora_finetune",
+    "benchmark",
+    "batch_inference",
+}
 WITH_SPEED |= {"chat_cli"}
 
 Compare = Callable[..., subprocess.CompletedProcess[str]]
@@ -31,7 +39,9 @@ def patched(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactor
     """A copy of the repo with the codemods applied."""
     folder = tmp_path_factory.mktemp("compared") / "repo"
     repo = Path(shutil.copytree(REPO, folder, ignore=shutil.ignore_patterns("__pycache__")))
-    subprocess.run([sys.executable, "-m", "flash_integrate", str(repo)], check=True, env=environment)
+    subprocess.run(
+        [sys.executable, "-m", "flash_integrate", str(repo)], check=True, env=environment
+    )
     return repo
 
 
@@ -46,15 +56,31 @@ def compare(environment: dict[str, str], tmp_path: Path) -> Compare:
         env: dict[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
         own = () if program is None else (program,)
-        words = [sys.executable, "-m", "mlx_flash_runtime.tools.cli", "compare", *options, "--", *own, *command]
+        words = [
+            sys.executable,
+            "-m",
+            "mlx_flash_runtime.tools.cli",
+            "compare",
+            *options,
+            "--",
+            *own,
+            *command,
+        ]
         return subprocess.run(
-            words, env={**environment, **(env or {})}, cwd=tmp_path, capture_output=True, text=True, check=False
+            words,
+            env={**environment, **(env or {})},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
         )
 
     return compare
 
 
-def command_of(script: Script, repo: Path, models: Path, work: Path) -> tuple[list[str], dict[str, str]]:
+def command_of(
+    script: Script, repo: Path, models: Path, work: Path
+) -> tuple[list[str], dict[str, str]]:
     names = {name: models / name for name in ("llama", "gemma", "data")}
     names |= {"prompts": models / "prompts.txt", "repo": repo, "work": work}
     arguments = [part.format(**names) for part in shlex.split(script.arguments)]
@@ -63,7 +89,9 @@ def command_of(script: Script, repo: Path, models: Path, work: Path) -> tuple[li
 
 
 @pytest.mark.parametrize("script", ENDING, ids=lambda script: script.name)
-def test_a_patched_script(script: Script, patched: Path, models: Path, compare: Compare, tmp_path: Path) -> None:
+def test_a_patched_script(
+    script: Script, patched: Path, models: Path, compare: Compare, tmp_path: Path
+) -> None:
     command, own = command_of(script, patched, models, tmp_path)
     options = ["--runs", "1", "--json", str(tmp_path / "compare.json")]
     if script.drive is run_terminal:
@@ -73,11 +101,18 @@ def test_a_patched_script(script: Script, patched: Path, models: Path, compare: 
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "compare.json").read_text())
     assert result["findings"][1].startswith("the outputs agree"), result["findings"][1]
-    assert {row["mode"]: bool(row["routes"]) for row in result["rows"]} == {"ours": True, "stock": False}
-    assert all(row["seconds"] > 0 and row["peak_mib"] > row["mlx_peak_mib"] > 0 for row in result["rows"])
+    assert {row["mode"]: bool(row["routes"]) for row in result["rows"]} == {
+        "ours": True,
+        "stock": False,
+    }
+    assert all(
+        row["seconds"] > 0 and row["peak_mib"] > row["mlx_peak_mib"] > 0 for row in result["rows"]
+    )
     quantities = {row["quantity"].partition(":")[0]: row for row in result["summary"]}
     assert ("tokens/s" in quantities) == (script.name in WITH_SPEED)
-    assert quantities["seconds"]["gain"] == round(quantities["seconds"]["stock"] / quantities["seconds"]["ours"], 2)
+    assert quantities["seconds"]["gain"] == round(
+        quantities["seconds"]["stock"] / quantities["seconds"]["ours"], 2
+    )
     assert result["findings"][2].startswith("its attention calls, by phase and route:\n  ")
     assert result["findings"][0] in done.stdout
 
@@ -108,14 +143,18 @@ def test_a_patched_server(patched: Path, models: Path, compare: Compare, tmp_pat
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "compare.json").read_text())
     assert result["findings"][1] == "the outputs agree to the letter (1 line compared)"
-    assert {row["mode"]: bool(row["routes"]) for row in result["rows"]} == {"ours": True, "stock": False}
+    assert {row["mode"]: bool(row["routes"]) for row in result["rows"]} == {
+        "ours": True,
+        "stock": False,
+    }
 
 
 @pytest.mark.parametrize(
     "server",
     [
         "import time\ntime.sleep(60)\n",
-        # Its status after Ctrl-C is its own affair: also an interpreter that has only begun to start ends with 1.
+        # Its status after Ctrl-C is its own affair: also an interpreter that has only begun to
+        # start ends with 1.
         "import sys, time\ntry:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    sys.exit(1)\n",
     ],
     ids=["interrupted", "status-1"],
@@ -133,9 +172,14 @@ def test_a_server_whose_client_fails(server: str, compare: Compare, tmp_path: Pa
 
 def test_a_server_that_fails_before_its_client(compare: Compare, tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("import sys, time\ntime.sleep(0.5)\nsys.exit('no port')\n")
-    waiting = shlex.join([sys.executable, "-c", "import time; time.sleep(3); raise SystemExit('no answer')"])
+    waiting = shlex.join(
+        [sys.executable, "-c", "import time; time.sleep(3); raise SystemExit('no answer')"]
+    )
     done = compare("broken.py", options=("--client", waiting))
-    assert done.stderr.splitlines()[-2:] == ["error: broken.py ended with status 1, with flash attention:", "  no port"]
+    assert done.stderr.splitlines()[-2:] == [
+        "error: broken.py ended with status 1, with flash attention:",
+        "  no port",
+    ]
 
 
 def test_a_client_that_cannot_be_run(compare: Compare, tmp_path: Path) -> None:
@@ -145,10 +189,14 @@ def test_a_client_that_cannot_be_run(compare: Compare, tmp_path: Path) -> None:
     assert done.stderr == "error: no-such-program cannot be run: no such program\n"
     unbalanced = compare("server.py", options=("--client", "'"))
     assert (unbalanced.returncode, unbalanced.stdout) == (2, "")
-    assert unbalanced.stderr.splitlines()[-1].endswith('"\'" is not a command: No closing quotation')
+    assert unbalanced.stderr.splitlines()[-1].endswith(
+        '"\'" is not a command: No closing quotation'
+    )
 
 
-def test_a_server_is_ended_after_the_timeout(patched: Path, models: Path, compare: Compare, tmp_path: Path) -> None:
+def test_a_server_is_ended_after_the_timeout(
+    patched: Path, models: Path, compare: Compare, tmp_path: Path
+) -> None:
     command, _ = command_of(BY_NAME["web_app"], patched, models, tmp_path)
     done = compare(*command, options=("--timeout", "2"))
     assert done.returncode == 1
@@ -165,7 +213,9 @@ def test_a_script_that_is_not_patched(models: Path, compare: Compare, tmp_path: 
 
 
 def test_a_script_that_crashes_says_how(compare: Compare, tmp_path: Path) -> None:
-    (tmp_path / "crash.py").write_text("import sys\nprint('so far so good')\nsys.exit('no such\\nmodel at all')\n")
+    (tmp_path / "crash.py").write_text(
+        "import sys\nprint('so far so good')\nsys.exit('no such\\nmodel at all')\n"
+    )
     done = compare("crash.py")
     assert done.returncode == 1
     assert done.stderr.splitlines()[-3:] == [
@@ -175,7 +225,9 @@ def test_a_script_that_crashes_says_how(compare: Compare, tmp_path: Path) -> Non
     ]
 
 
-def test_a_patch_call_without_flags_is_switched_by_the_environment(compare: Compare, tmp_path: Path) -> None:
+def test_a_patch_call_without_flags_is_switched_by_the_environment(
+    compare: Compare, tmp_path: Path
+) -> None:
     (tmp_path / "call.py").write_text(
         "import mlx.core as mx\nfrom mlx_flash_runtime import enable_flash_attention\nenable_flash_attention()\n"
         "x = mx.ones((1, 2, 8, 16))\nprint(mx.fast.scaled_dot_product_attention(x, x, x, scale=0.25).sum().item())\n"
@@ -196,7 +248,11 @@ def test_an_unknown_option_is_none_of_the_scripts(compare: Compare) -> None:
 
 @pytest.mark.parametrize(
     ("command", "message"),
-    [(("nowhere.py",), "nowhere.py: no such file"), (("x.ipynb",), "x.ipynb is a notebook"), ((), "")],
+    [
+        (("nowhere.py",), "nowhere.py: no such file"),
+        (("x.ipynb",), "x.ipynb is a notebook"),
+        ((), ""),
+    ],
 )
 def test_nothing_to_run(command: tuple[str, ...], message: str, compare: Compare) -> None:
     done = compare(*command)
@@ -209,7 +265,10 @@ def test_nothing_to_run(command: tuple[str, ...], message: str, compare: Compare
     ("command", "message"),
     [
         (("nosuchcmd",), "nosuchcmd cannot be run: no such program"),
-        (("script.py",), "script.py cannot be run: no such program; a script runs as python script.py"),
+        (
+            ("script.py",),
+            "script.py cannot be run: no such program; a script runs as python script.py",
+        ),
         (
             ("true",),
             "true did not enable flash attention: it is not patched, or the runtime is not installed for its Python",
@@ -225,13 +284,28 @@ def test_a_command_that_runs_no_script(
     assert done.stderr.splitlines()[-1] == f"error: {message}"
 
 
-def test_an_interruption_ends_the_script_and_is_one_line(environment: dict[str, str], tmp_path: Path) -> None:
+def test_an_interruption_ends_the_script_and_is_one_line(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
     (tmp_path / "endless.py").write_text(
         "import os, time\nopen('started', 'w').write(str(os.getpid()))\ntime.sleep(600)\n"
     )
-    words = [sys.executable, "-m", "mlx_flash_runtime.tools.cli", "compare", "--", sys.executable, "endless.py"]
+    words = [
+        sys.executable,
+        "-m",
+        "mlx_flash_runtime.tools.cli",
+        "compare",
+        "--",
+        sys.executable,
+        "endless.py",
+    ]
     running = subprocess.Popen(
-        words, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        words,
+        env=environment,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     started = tmp_path / "started"
     while not (started.exists() and started.read_text()):

@@ -1,4 +1,5 @@
-"""The ten scripts after `flash-integrate`: the same results by default, disabled, in blocks and without the runtime."""
+"""The ten scripts after `flash-integrate`: the same results by default, disabled, in blocks and
+without the runtime."""
 
 from __future__ import annotations
 
@@ -50,7 +51,9 @@ def copy_repo(folder: Path) -> Path:
 
 def contents(repo: Path) -> dict[str, bytes]:
     """Every file of a folder and what is in it."""
-    return {str(path.relative_to(repo)): path.read_bytes() for path in repo.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(repo)): path.read_bytes() for path in repo.rglob("*") if path.is_file()
+    }
 
 
 def assert_same_result(script: Script, outcome: Outcome, work: Path, unpatched: Unpatched) -> None:
@@ -66,7 +69,9 @@ def test_apply_twice_then_revert(flash_integrate: Callable[..., str], tmp_path: 
     original = contents(repo)
     flash_integrate(repo)
     applied = contents(repo)
-    assert {path for path in applied if applied[path] != original.get(path)} == {script.path for script in TEN}
+    assert {path for path in applied if applied[path] != original.get(path)} == {
+        script.path for script in TEN
+    }
     flash_integrate(repo)
     assert contents(repo) == applied
     flash_integrate(repo, "--revert")
@@ -101,8 +106,11 @@ def test_enabled(
     report = json.loads(path.read_text())
     calls = {layer["name"]: layer["calls"] for layer in report["layers"]}
     assert all(calls.pop(layer) > 0 for layer in LAYERS)
-    # What is left is attention outside of the model, such as through a name that was bound before the patch.
-    assert [name.split()[-1] for name in calls] == ([script.own_attention] if script.own_attention else [])
+    # What is left is attention outside of the model, such as through a name that was bound before
+    # the patch.
+    assert [name.split()[-1] for name in calls] == (
+        [script.own_attention] if script.own_attention else []
+    )
     if route:
         assert report["routes"][route] > 0
 
@@ -116,7 +124,12 @@ def test_disabled(run: Run, unpatched: Unpatched, patched: Path, script: Script)
 
 @every_script
 def test_without_the_runtime(
-    run: Run, unpatched: Unpatched, patched: Path, environment: dict[str, str], tmp_path: Path, script: Script
+    run: Run,
+    unpatched: Unpatched,
+    patched: Path,
+    environment: dict[str, str],
+    tmp_path: Path,
+    script: Script,
 ) -> None:
     (tmp_path / "mlx_flash_runtime.py").write_text("raise ImportError('not installed')\n")
     path = os.pathsep.join([str(tmp_path), environment["PYTHONPATH"]])
@@ -137,4 +150,6 @@ def test_bad_block_size(run: Run, patched: Path, script: Script) -> None:
 
 def flash_lines(outcome: Outcome) -> list[str]:
     """The lines that speak of flash attention: on stderr, or wherever the script has its log."""
-    return [line for line in (outcome.stdout + outcome.stderr).splitlines() if "flash attention" in line]
+    return [
+        line for line in (outcome.stdout + outcome.stderr).splitlines() if "flash attention" in line
+    ]

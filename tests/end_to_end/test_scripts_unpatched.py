@@ -1,4 +1,5 @@
-"""The ten scripts do what they say, as processes on the tiny models, before anything is integrated into them."""
+"""The ten scripts do what they say, as processes on the tiny models, before anything is integrated
+into them."""
 
 from __future__ import annotations
 
@@ -20,14 +21,17 @@ TRAINING = ["finetune", "finetune_improved", "lora_finetune", "qlora_finetune", 
 
 
 def test_every_script_of_the_repo_is_described() -> None:
-    assert {script.path for script in TEN} == {str(path.relative_to(REPO)) for path in REPO.rglob("*.py")}
+    assert {script.path for script in TEN} == {
+        str(path.relative_to(REPO)) for path in REPO.rglob("*.py")
+    }
     assert len(TEN) == 10
 
 
 @pytest.mark.parametrize("name", TRAINING)
 def test_training_lowers_the_validation_loss(unpatched: Unpatched, name: str) -> None:
     outcome, _, result = unpatched(BY_NAME[name])
-    # validation, four training steps, validation, and a test loss where there is one, in the order of the report
+    # validation, four training steps, validation, and a test loss where there is one, in the order
+    # of the report
     assert len(result.close) in (6, 7)
     assert all(math.isfinite(loss) for loss in result.close)
     validation = re.findall(r"val\w*[ _]loss[^\d\n]*(\d+\.\d{5,})", outcome.stdout + outcome.stderr)

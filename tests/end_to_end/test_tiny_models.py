@@ -1,4 +1,5 @@
-"""The tiny models load like real ones, and their greedy tokens do not hang on the last digits of a logit."""
+"""The tiny models load like real ones, and their greedy tokens do not hang on the last digits of a
+logit."""
 
 from __future__ import annotations
 
@@ -37,7 +38,9 @@ def test_tokenizer_round_trip(models: Path) -> None:
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_greedy_steps_are_no_near_ties(models: Path, name: str, prompt: str) -> None:
     model, tokenizer = load(str(models / name))
-    tokens = tokenizer.apply_chat_template([{"role": "user", "content": prompt}], add_generation_prompt=True)
+    tokens = tokenizer.apply_chat_template(
+        [{"role": "user", "content": prompt}], add_generation_prompt=True
+    )
     steps = list(generate_step(mx.array(tokens), model, max_tokens=24))
     gaps = [mx.diff(mx.sort(logprobs)[-2:]).item() for _, logprobs in steps]
     assert min(gaps) > 1e-2

@@ -31,7 +31,12 @@ def program(environment: dict[str, str], tmp_path: Path) -> Program:
     def run(*arguments: object, **own: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, *map(str, arguments)]
         return subprocess.run(
-            command, env={**environment, **own}, cwd=tmp_path, capture_output=True, text=True, timeout=300
+            command,
+            env={**environment, **own},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=300,
         )
 
     return run
@@ -43,7 +48,9 @@ def test_a_script_runs_as_by_python(program: Program, tmp_path: Path) -> None:
     (folder / "script.py").write_text(SCRIPT)
     (folder / "beside.py").write_text(BESIDE)
     plain = program(folder / "script.py", "--flag", "-m", "x")
-    ours = program("-m", "mlx_flash_runtime", folder / "script.py", "--flag", "-m", "x", MLX_FLASH_REPORT="1")
+    ours = program(
+        "-m", "mlx_flash_runtime", folder / "script.py", "--flag", "-m", "x", MLX_FLASH_REPORT="1"
+    )
     assert ours.stdout == plain.stdout == "__main__ ['--flag', '-m', 'x'] True\n"
     assert ours.returncode == plain.returncode == 1
     assert plain.stderr == "enough\n"
@@ -52,7 +59,16 @@ def test_a_script_runs_as_by_python(program: Program, tmp_path: Path) -> None:
 
 
 def test_commands_of_mlx_lm(program: Program, models: Path) -> None:
-    generate = ("mlx_lm", "generate", "--model", models / "gemma", "--prompt", "Once upon a time", "--max-tokens", 8)
+    generate = (
+        "mlx_lm",
+        "generate",
+        "--model",
+        models / "gemma",
+        "--prompt",
+        "Once upon a time",
+        "--max-tokens",
+        8,
+    )
     plain = program("-m", *generate)
     ours = program("-m", "mlx_flash_runtime", "-m", *generate, MLX_FLASH_REPORT="1")
     assert plain.returncode == ours.returncode == 0, ours.stderr
@@ -80,7 +96,9 @@ def test_comparing_a_program_that_is_not_patched(program: Program, models: Path)
         (["-m", "no_such"], 2, "error: no module named no_such"),
     ],
 )
-def test_what_cannot_be_run(program: Program, arguments: list[str], status: int, words: str) -> None:
+def test_what_cannot_be_run(
+    program: Program, arguments: list[str], status: int, words: str
+) -> None:
     done = program("-m", "mlx_flash_runtime", *arguments)
     assert done.returncode == status
     assert done.stderr.partition("\n")[0] == words

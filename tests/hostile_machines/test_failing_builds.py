@@ -20,7 +20,7 @@ from mlx_flash_runtime.environment import commands
 from mlx_flash_runtime.kernels.cpu import cache
 from mlx_flash_runtime.kernels.cpu.build import build
 from mlx_flash_runtime.kernels.cpu.toolchain import BuildError, Toolchain
-from mlx_flash_runtime.tools import doctor
+from mlx_flash_runtime.tools.doctor import surroundings
 
 pytestmark = pytest.mark.skipif(
     mx.default_device().type != mx.DeviceType.cpu, reason="is about the kernel for the CPU"
@@ -245,7 +245,7 @@ def test_doctor_asks_a_compiler_that_fails(
     path.write_bytes(b"\x7fELF" if script is None else f"#!/bin/sh\n{script}\n".encode())
     path.chmod(0o700)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    assert doctor._compiler().status == status
+    assert surroundings.compiler().status == status
 
 
 def is_running(process: str) -> bool:

@@ -1,4 +1,5 @@
-"""Runs the command on a hostile repo: it has to end, within little memory, and without a traceback."""
+"""Runs the command on a hostile repo: it has to end, within little memory, and without a
+traceback."""
 
 from __future__ import annotations
 
@@ -44,5 +45,11 @@ def contents(folder: Path) -> dict[str, bytes | str | None]:
     found: dict[str, bytes | str | None] = {}
     for path in folder.rglob("*"):
         name = path.relative_to(folder).as_posix()
-        found[name] = str(path.readlink()) if path.is_symlink() else path.read_bytes() if path.is_file() else None
+        found[name] = (
+            str(path.readlink())
+            if path.is_symlink()
+            else path.read_bytes()
+            if path.is_file()
+            else None
+        )
     return found

@@ -1,4 +1,5 @@
-"""The repo that one stands in may hold modules of any name: none of them is taken for a part of the tool."""
+"""The repo that one stands in may hold modules of any name: none of them is taken for a part of
+the tool."""
 
 from __future__ import annotations
 
@@ -49,7 +50,9 @@ def repo(tmp_path: Path) -> Path:
 
 
 def run(*args: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, *map(str, args)], cwd=cwd, capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        [sys.executable, *map(str, args)], cwd=cwd, capture_output=True, text=True, timeout=120
+    )
 
 
 @pytest.mark.parametrize("options", [[], ["-I"]])

@@ -1,4 +1,5 @@
-"""A `.git` that names programs wherever git runs some: none of them runs, and what git has is told all the same."""
+"""A `.git` that names programs wherever git runs some: none of them runs, and what git has is told
+all the same."""
 
 from __future__ import annotations
 
@@ -15,12 +16,37 @@ from flash_integrate.errors import FileError
 
 SCRIPT = "from mlx_lm import load\n\nload('tiny')\n"
 PROGRAMS = [
-    *("core.fsmonitor", "core.pager", "core.editor", "core.sshCommand", "core.gitProxy", "core.askPass"),
-    *("core.alternateRefsCommand", "pager.cat-file", "pager.check-attr", "pager.status", "credential.helper"),
-    *("diff.external", "diff.evil.textconv", "diff.evil.command", "uploadpack.packObjectsHook", "gpg.program"),
+    *(
+        "core.fsmonitor",
+        "core.pager",
+        "core.editor",
+        "core.sshCommand",
+        "core.gitProxy",
+        "core.askPass",
+    ),
+    *(
+        "core.alternateRefsCommand",
+        "pager.cat-file",
+        "pager.check-attr",
+        "pager.status",
+        "credential.helper",
+    ),
+    *(
+        "diff.external",
+        "diff.evil.textconv",
+        "diff.evil.command",
+        "uploadpack.packObjectsHook",
+        "gpg.program",
+    ),
     *("filter.evil.clean", "filter.evil.smudge", "filter.evil.process"),
 ]
-HOOKS = ["fsmonitor-watchman", "post-index-change", "reference-transaction", "pre-auto-gc", "post-checkout"]
+HOOKS = [
+    "fsmonitor-watchman",
+    "post-index-change",
+    "reference-transaction",
+    "pre-auto-gc",
+    "post-checkout",
+]
 PARTIAL_CLONE = {
     "core.repositoryFormatVersion": "1",
     "extensions.partialClone": "origin",
@@ -31,14 +57,27 @@ PARTIAL_CLONE = {
 
 
 def git(folder: Path, *args: str) -> str:
-    identity = ("-c", "user.name=test", "-c", "user.email=test@example.org", "-c", "core.autocrlf=false")
+    identity = (
+        "-c",
+        "user.name=test",
+        "-c",
+        "user.email=test@example.org",
+        "-c",
+        "core.autocrlf=false",
+    )
     command = ["git", *identity, *args]
-    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True, timeout=60).stdout.strip()
+    return subprocess.run(
+        command, cwd=folder, check=True, capture_output=True, text=True, timeout=60
+    ).stdout.strip()
 
 
-def flash_integrate(*args: object, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def flash_integrate(
+    *args: object, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "flash_integrate", *map(str, args)]
-    result = subprocess.run(command, capture_output=True, text=True, env=os.environ | (env or {}), timeout=120)
+    result = subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | (env or {}), timeout=120
+    )
     assert "Traceback" not in result.stderr
     return result
 
@@ -62,7 +101,8 @@ class Traps:
         return str(path)
 
     def set_in(self, folder: Path) -> None:
-        """Puts them into a checkout, in whose files git then sees a change that it has to look into."""
+        """Puts them into a checkout, in whose files git then sees a change that it has to look
+        into."""
         (self.folder / "hooks").mkdir(exist_ok=True)
         for hook in HOOKS:
             self.program(f"hooks/{hook}")
@@ -70,7 +110,9 @@ class Traps:
             git(folder, "config", key, self.program(key))
         git(folder, "config", "core.hooksPath", str(self.folder / "hooks"))
         (Path(git(folder, "rev-parse", "--absolute-git-dir")) / "info").mkdir(exist_ok=True)
-        (Path(git(folder, "rev-parse", "--absolute-git-dir")) / "info" / "attributes").write_text("*.py diff=evil\n")
+        (Path(git(folder, "rev-parse", "--absolute-git-dir")) / "info" / "attributes").write_text(
+            "*.py diff=evil\n"
+        )
         for path in folder.glob("*.py"):
             os.utime(path, (1, 1))
         for hook in HOOKS:
@@ -117,7 +159,9 @@ def test_nothing_runs_where_all_is_committed(repo: Path, traps: Traps) -> None:
     assert traps.sprung() == []
 
 
-@pytest.mark.parametrize("change", ["modified", "staged", "untracked", "ignored", "never committed"])
+@pytest.mark.parametrize(
+    "change", ["modified", "staged", "untracked", "ignored", "never committed"]
+)
 def test_nothing_runs_where_something_is_not(repo: Path, traps: Traps, change: str) -> None:
     path = repo / {"untracked": "new.py", "ignored": "scratch.py"}.get(change, "run.py")
     path.write_text(SCRIPT + "# more\n")
@@ -136,17 +180,28 @@ def test_nothing_runs_where_something_is_not(repo: Path, traps: Traps, change: s
     assert traps.sprung() == []
 
 
-@pytest.mark.parametrize("url", ["{repo}", "file://{repo}", "ext::{program}", "ssh://host/x", "git://127.0.0.1:1/x"])
+@pytest.mark.parametrize(
+    "url", ["{repo}", "file://{repo}", "ext::{program}", "ssh://host/x", "git://127.0.0.1:1/x"]
+)
 def test_a_partial_clone_fetches_nothing(repo: Path, traps: Traps, url: str) -> None:
     """Its objects may be missing, and git has a program fetch what it is asked for."""
     traps.set_in(repo)
     address = url.format(repo=repo, program=traps.program("ext"))
-    settings = PARTIAL_CLONE | {"remote.origin.url": address, "remote.origin.uploadpack": traps.program("uploadpack")}
+    settings = PARTIAL_CLONE | {
+        "remote.origin.url": address,
+        "remote.origin.uploadpack": traps.program("uploadpack"),
+    }
     for key, value in settings.items():
         git(repo, "config", key, value)
     blob = git(repo, "rev-parse", "HEAD:run.py")
     (repo / ".git" / "objects" / blob[:2] / blob[2:]).unlink()
-    subprocess.run(["git", "cat-file", "-t", blob], cwd=repo, capture_output=True, stdin=subprocess.DEVNULL, timeout=60)
+    subprocess.run(
+        ["git", "cat-file", "-t", blob],
+        cwd=repo,
+        capture_output=True,
+        stdin=subprocess.DEVNULL,
+        timeout=60,
+    )
     assert traps.sprung() != []
     result = flash_integrate(repo)
     assert (result.returncode, is_patched(repo / "run.py")) == (2, False)
@@ -166,20 +221,31 @@ def test_a_git_folder_somewhere_in_an_archive(tmp_path: Path, traps: Traps) -> N
     assert traps.sprung() == []
 
 
-def test_a_folder_that_looks_like_a_bare_repo_is_none(repo: Path, tmp_path: Path, traps: Traps) -> None:
+def test_a_folder_that_looks_like_a_bare_repo_is_none(
+    repo: Path, tmp_path: Path, traps: Traps
+) -> None:
     bare = tmp_path / "bare"
     (repo / ".git").rename(bare)
     (bare / "run.py").write_text(SCRIPT)
     (bare / ".git").mkdir()
     git(tmp_path, "config", "--file", str(bare / "config"), "core.bare", "true")
-    git(tmp_path, "config", "--file", str(bare / "config"), "core.fsmonitor", traps.program("core.fsmonitor"))
+    git(
+        tmp_path,
+        "config",
+        "--file",
+        str(bare / "config"),
+        "core.fsmonitor",
+        traps.program("core.fsmonitor"),
+    )
     result = flash_integrate(bare / "run.py")
     assert (result.returncode, is_patched(bare / "run.py")) == (2, False)
     assert "With --force" in result.stderr
     assert traps.sprung() == []
 
 
-def test_a_submodule_with_a_configuration_of_its_own(repo: Path, tmp_path: Path, traps: Traps) -> None:
+def test_a_submodule_with_a_configuration_of_its_own(
+    repo: Path, tmp_path: Path, traps: Traps
+) -> None:
     library = checkout(tmp_path / "library")
     git(repo, "-c", "protocol.file.allow=always", "submodule", "add", "-q", str(library), "library")
     git(repo, "commit", "-qm", "library")
@@ -192,11 +258,14 @@ def test_a_submodule_with_a_configuration_of_its_own(repo: Path, tmp_path: Path,
 
 
 def test_a_file_that_git_filters_is_uncertain(tmp_path: Path, traps: Traps) -> None:
-    """As nbstripout and LFS do: only the filter could tell whether the file is what was committed."""
+    """As nbstripout and LFS do: only the filter could tell whether the file is what was
+    committed."""
     repo = checkout(tmp_path / "repo", attributes="*.py filter=evil\n")
     traps.set_in(repo)
     assert flash_integrate(repo, "--check").returncode == 1
-    (repo / "run.py").write_text(SCRIPT.replace("tiny", "huge"))  # of the same length: git has to look into it
+    (repo / "run.py").write_text(
+        SCRIPT.replace("tiny", "huge")
+    )  # of the same length: git has to look into it
     subprocess.run(["git", "status"], cwd=repo, capture_output=True, timeout=60)
     assert "filter.evil.process" in traps.sprung()
     result = flash_integrate(repo)
@@ -229,7 +298,12 @@ def test_variables_that_speak_of_another_repo_are_not_heeded(repo: Path, tmp_pat
     other = checkout(tmp_path / "other")
     (other / "run.py").write_text("print()\n")
     git(other, "commit", "-qam", "another script")
-    assert flash_integrate(repo, env={"GIT_DIR": str(other / ".git"), "GIT_WORK_TREE": str(other)}).returncode == 0
+    assert (
+        flash_integrate(
+            repo, env={"GIT_DIR": str(other / ".git"), "GIT_WORK_TREE": str(other)}
+        ).returncode
+        == 0
+    )
     assert is_patched(repo / "run.py")
 
 
@@ -241,7 +315,11 @@ def test_the_repo_of_another_user_is_asked_only_if_it_is_called_safe(repo: Path)
     result = flash_integrate(repo, env={"HOME": str(repo)})
     assert (result.returncode, is_patched(repo / "run.py")) == (2, False)
     assert "safe.directory" in result.stderr
-    safe = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": str(repo)}
+    safe = {
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": "safe.directory",
+        "GIT_CONFIG_VALUE_0": str(repo),
+    }
     assert flash_integrate(repo, env={"HOME": str(repo), **safe}).returncode == 0
     assert is_patched(repo / "run.py")
 

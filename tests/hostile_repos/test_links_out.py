@@ -1,4 +1,5 @@
-"""Links that a repo brings: nothing outside it is read or written through them; what is inside is edited in place."""
+"""Links that a repo brings: nothing outside it is read or written through them; what is inside is
+edited in place."""
 
 from __future__ import annotations
 
@@ -41,10 +42,14 @@ def test_the_copy_is_not_written_through_a_link(repo: Path) -> None:
         ("pyproject.toml", "../outside/secret"),
     ],
 )
-def test_requirements_that_lead_out_stay_and_the_scripts_are_done(repo: Path, link: str, target: str) -> None:
+def test_requirements_that_lead_out_stay_and_the_scripts_are_done(
+    repo: Path, link: str, target: str
+) -> None:
     (repo / "sub").mkdir()  # not the top: whose pyproject.toml is also the tool's own configuration
     (repo / "run.py").rename(repo / "sub" / "run.py")
-    (repo / "sub" / link).symlink_to(target.format(absolute=repo.parent / "outside").replace("../", "../../"))
+    (repo / "sub" / link).symlink_to(
+        target.format(absolute=repo.parent / "outside").replace("../", "../../")
+    )
     outside = contents(repo.parent / "outside")
     result = run(repo, "--add-dependency", "--force")
     assert (result.returncode, "leads out of the repo by a link" in result.stderr) == (2, True)
@@ -64,7 +69,9 @@ def test_a_linked_requirements_file_stays_a_link_and_its_target_is_edited_once(r
     assert (repo / "requirements-base.txt").read_text() == "mlx\n"
 
 
-@pytest.mark.parametrize("named", ["linked.py", "folder", "folder/run.py", "folder/../outside/run.py"])
+@pytest.mark.parametrize(
+    "named", ["linked.py", "folder", "folder/run.py", "folder/../outside/run.py"]
+)
 def test_a_named_link_that_leads_out_is_not_followed(repo: Path, named: str) -> None:
     """The shell's `repo/*` names links as well."""
     (repo / "linked.py").symlink_to("../outside/run.py")
@@ -77,7 +84,8 @@ def test_a_named_link_that_leads_out_is_not_followed(repo: Path, named: str) -> 
 
 
 def test_a_link_outside_every_checkout(repo: Path) -> None:
-    """An unpacked archive: its links to files stay in their folder. A link that somebody laid to a folder is a way."""
+    """An unpacked archive: its links to files stay in their folder. A link that somebody laid to a
+    folder is a way."""
     archive = repo.parent / "archive"
     archive.mkdir()
     (archive / "linked.py").symlink_to("../outside/run.py")
@@ -96,7 +104,9 @@ def test_a_named_link_inside_the_repo_is_edited_at_its_target(repo: Path) -> Non
 
 
 def test_local_imports_are_not_looked_for_outside(repo: Path) -> None:
-    (repo.parent / "outside" / "attention.py").write_text("import mlx_lm\n\nrun = mlx_lm.generate\n")
+    (repo.parent / "outside" / "attention.py").write_text(
+        "import mlx_lm\n\nrun = mlx_lm.generate\n"
+    )
     (repo / "attention.py").symlink_to("../outside/attention.py")
     (repo / "uses.py").write_text("from attention import run\n\nrun()\n")
     run(repo / "uses.py", "--force")
@@ -109,8 +119,17 @@ def test_local_imports_are_not_looked_for_outside(repo: Path) -> None:
 
 @pytest.mark.parametrize("target", ["loop", "missing"])
 def test_links_in_a_circle_and_to_nothing(repo: Path, target: str) -> None:
-    for name in ("loop", ".gitignore", "requirements.txt", "setup.cfg", "found.py", "mlx_flash_runtime"):
+    for name in (
+        "loop",
+        ".gitignore",
+        "requirements.txt",
+        "setup.cfg",
+        "found.py",
+        "mlx_flash_runtime",
+    ):
         (repo / name).symlink_to(target)
     result = run(repo, "--force")
     assert is_patched(repo / "run.py")
-    assert result.returncode == (2 if target == "loop" else 0)  # a .gitignore was meant to say something
+    assert result.returncode == (
+        2 if target == "loop" else 0
+    )  # a .gitignore was meant to say something

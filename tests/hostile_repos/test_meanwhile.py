@@ -1,4 +1,5 @@
-"""What others do to files while a run goes on, what a killed run leaves, and reports in the place of sources."""
+"""What others do to files while a run goes on, what a killed run leaves, and reports in the place
+of sources."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ def temporary_files(folder: Path) -> list[Path]:
 
 
 def put_off(monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[], None]) -> None:
-    """Something happens while the system writes a new file to disk, which on a busy one takes seconds."""
+    """Something happens while the system writes a new file to disk, which on a busy one takes
+    seconds."""
     fsync = os.fsync
 
     def slow(descriptor: int) -> None:
@@ -41,7 +43,9 @@ def put_off(monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[], None]) -> N
     monkeypatch.setattr(os, "fsync", slow)
 
 
-def test_lines_appended_while_the_new_file_is_written_stay(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_appended_while_the_new_file_is_written_stay(
+    repo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = repo / "one.py"
     put_off(monkeypatch, lambda: path.open("a").write("# a line of the user's\n") and None)
     with pytest.raises(FileError, match=CHANGED):
@@ -50,7 +54,9 @@ def test_lines_appended_while_the_new_file_is_written_stay(repo: Path, monkeypat
     assert temporary_files(repo) == []
 
 
-def test_a_file_made_while_the_new_one_is_written_stays(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_made_while_the_new_one_is_written_stays(
+    repo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = repo / "new.py"
     put_off(monkeypatch, lambda: path.write_text("the user's") and None)
     with pytest.raises(FileError, match="is there already"):
@@ -87,18 +93,26 @@ def test_a_script_that_vanishes_between_reading_and_planning_costs_itself(repo: 
         return files
 
     outcomes = {outcome.name.name: outcome for outcome in integrate([repo], (), progress, jobs=1)}  # type: ignore[arg-type]
-    assert (outcomes["two.py"].status.value, outcomes["two.py"].reason) == ("failed", "No such file or directory")
+    assert (outcomes["two.py"].status.value, outcomes["two.py"].reason) == (
+        "failed",
+        "No such file or directory",
+    )
     assert outcomes["one.py"].changes
     assert outcomes["three.py"].changes
 
 
+@pytest.mark.skipif(
+    not os.access(sys.executable, os.X_OK), reason="pexpect asks whether this user may run Python"
+)
 def test_files_that_vanish_before_they_are_written_cost_themselves(repo: Path) -> None:
     """A run that asks waits for its user: there is time to take files away."""
     import pexpect
 
     (repo / "requirements.txt").write_text("mlx\n")
     command = ["-m", "flash_integrate", str(repo), "--interactive", "--add-dependency"]
-    asking = pexpect.spawn(sys.executable, command, timeout=ENOUGH_SECONDS, encoding="utf-8", dimensions=(50, 200))
+    asking = pexpect.spawn(
+        sys.executable, command, timeout=ENOUGH_SECONDS, encoding="utf-8", dimensions=(50, 200)
+    )
     asking.expect(r"\? ")
     (repo / "three.py").unlink()
     (repo / "requirements.txt").unlink()
@@ -114,7 +128,8 @@ def test_files_that_vanish_before_they_are_written_cost_themselves(repo: Path) -
 
 
 def killed_while_writing(folder: Path) -> None:
-    """Leaves what a run leaves that is killed while it writes a file: made by the tool's own code, in a process."""
+    """Leaves what a run leaves that is killed while it writes a file: made by the tool's own code,
+    in a process."""
     code = (
         "import os, signal, sys, pathlib\n"
         "from flash_integrate import apply\n"

@@ -1,4 +1,5 @@
-"""What lies under a familiar name and is no file, or larger than anybody would write: never a wait, or all memory."""
+"""What lies under a familiar name and is no file, or larger than anybody would write: never a
+wait, or all memory."""
 
 from __future__ import annotations
 
@@ -101,7 +102,9 @@ def test_the_list_of_the_copy(repo: Path, make: Callable[[Path], None]) -> None:
     assert (repo / "sub" / "run.py").read_text() == SCRIPT
 
 
-@pytest.mark.parametrize("make", [kind for kind in KINDS if kind is not folder], ids=lambda make: make.__name__)
+@pytest.mark.parametrize(
+    "make", [kind for kind in KINDS if kind is not folder], ids=lambda make: make.__name__
+)
 def test_scripts_named_on_the_command_line(repo: Path, make: Callable[[Path], None]) -> None:
     named = [repo / name for name in ("named.py", "named.ipynb", "named")]
     for path in named:

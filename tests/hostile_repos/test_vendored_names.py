@@ -1,4 +1,5 @@
-"""A repo brings its own VENDORED.json: what it names is neither read, written nor removed beyond the copy."""
+"""A repo brings its own VENDORED.json: what it names is neither read, written nor removed beyond
+the copy."""
 
 from __future__ import annotations
 
@@ -78,18 +79,31 @@ def test_a_name_outside_the_copy_is_refused(repo: Path, name: str, force: bool) 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", "null", '{"files": []}', '{"files": {"a": 1', "\0", "[" * 100_000, '{"files": ' + "9" * 10_000 + "}"],
+    [
+        "",
+        "[]",
+        "null",
+        '{"files": []}',
+        '{"files": {"a": 1',
+        "\0",
+        "[" * 100_000,
+        '{"files": ' + "9" * 10_000 + "}",
+    ],
     ids=["empty", "list", "null", "list of files", "broken", "NUL", "deep", "long number"],
 )
 def test_a_manifest_that_is_none_is_refused(repo: Path, text: str) -> None:
     put_manifest(repo, text)
     for plan in (plan_removal, plan_vendor):
-        with pytest.raises(FileError, match=r"^mlx_flash_runtime/VENDORED\.json is not as --vendor wrote it$"):
+        with pytest.raises(
+            FileError, match=r"^mlx_flash_runtime/VENDORED\.json is not as --vendor wrote it$"
+        ):
             plan(repo, [PurePosixPath("run.py")])
 
 
 @pytest.mark.parametrize("force", [[], ["--force"]])
-def test_a_revert_after_a_clone_removes_nothing_else_and_reverts_the_scripts(repo: Path, force: list[str]) -> None:
+def test_a_revert_after_a_clone_removes_nothing_else_and_reverts_the_scripts(
+    repo: Path, force: list[str]
+) -> None:
     run(repo)
     assert is_patched(repo / "run.py")
     name_files(repo, "../victim", str(repo.parent / "victim.py"))
@@ -97,7 +111,9 @@ def test_a_revert_after_a_clone_removes_nothing_else_and_reverts_the_scripts(rep
     assert result.returncode == 2
     assert "VENDORED.json names" in result.stderr
     assert (repo / "run.py").read_text() == SCRIPT
-    assert (repo.parent / "victim").read_bytes() == (repo.parent / "victim.py").read_bytes() == VICTIM
+    assert (
+        (repo.parent / "victim").read_bytes() == (repo.parent / "victim.py").read_bytes() == VICTIM
+    )
 
 
 def test_an_update_is_refused_before_anything_is_written(repo: Path) -> None:

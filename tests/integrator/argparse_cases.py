@@ -1,4 +1,5 @@
-"""Argparse scripts whose behaviour two more flags could change, with command lines that would show it."""
+"""Argparse scripts whose behaviour two more flags could change, with command lines that would show
+it."""
 
 from __future__ import annotations
 
@@ -7,7 +8,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Case:
-    """A script with command lines to try; without a `note` it gets the flags, else the call alone for that reason."""
+    """A script with command lines to try; without a `note` it gets the flags, else the call alone
+    for that reason."""
 
     text: str
     argvs: tuple[str, ...] = ("",)
@@ -26,7 +28,9 @@ def main(*lines: str, above: str = "") -> str:
 P = "p = argparse.ArgumentParser()"
 DIM = ("args = p.parse_args()", "print(args.dim)")
 D = ("--d 64", "--di=64", "")
-SECOND_NAME = "parses into an object of its own, which may not take other names, or is used elsewhere"
+SECOND_NAME = (
+    "parses into an object of its own, which may not take other names, or is used elsewhere"
+)
 OWN_WAY = "the class of the parser adds or parses arguments in its own way"
 CASES = {
     # An abbreviation reaches the action as the option that it is short for.
@@ -74,11 +78,23 @@ CASES = {
     "constant": Case(main(P, "p.add_argument(DIM)", *DIM, above='DIM = "--dim"\n'), D),
     "second_constant": Case(main(P, 'p.add_argument("-x", DIM)', *DIM, above='DIM = "--dim"\n'), D),
     "starred": Case(main(P, "p.add_argument(*NAMES)", *DIM, above='NAMES = ["-x", "--dim"]\n'), D),
-    "nested_def": Case(main(P, "def opt(*a, **k):", "    p.add_argument(*a, **k)", 'opt("--dim")', *DIM), D),
-    "lambda": Case(main(P, "opt = lambda *a, **k: p.add_argument(*a, **k)", 'opt("--dim")', *DIM), D),
-    "partial": Case(main(P, "opt = functools.partial(p.add_argument, default=1)", 'opt("--dim")', *DIM), D),
+    "nested_def": Case(
+        main(P, "def opt(*a, **k):", "    p.add_argument(*a, **k)", 'opt("--dim")', *DIM), D
+    ),
+    "lambda": Case(
+        main(P, "opt = lambda *a, **k: p.add_argument(*a, **k)", 'opt("--dim")', *DIM), D
+    ),
+    "partial": Case(
+        main(P, "opt = functools.partial(p.add_argument, default=1)", 'opt("--dim")', *DIM), D
+    ),
     "groups": Case(
-        main(P, 'groups = {"io": p.add_argument_group("io")}', 'groups["io"].add_argument("--dim")', *DIM), D
+        main(
+            P,
+            'groups = {"io": p.add_argument_group("io")}',
+            'groups["io"].add_argument("--dim")',
+            *DIM,
+        ),
+        D,
     ),
     "alias": Case(main(P, "q = p", 'q.add_argument("--dim")', *DIM), D),
     "shared_parents": Case(

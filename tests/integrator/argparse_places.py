@@ -1,4 +1,5 @@
-"""Where a program builds its parser and parses its arguments: the places that `argparse_programs` chooses from."""
+"""Where a program builds its parser and parses its arguments: the places that `argparse_programs`
+chooses from."""
 
 from __future__ import annotations
 
@@ -29,7 +30,13 @@ def at_module_level(parts: Parts) -> list[Line]:
 
 
 def in_main(parts: Parts) -> list[Line]:
-    return [(0, "def main():"), *parts.below(1, parts.build, parts.parse, parts.use), *GAP, GUARD, (1, "main()")]
+    return [
+        (0, "def main():"),
+        *parts.below(1, parts.build, parts.parse, parts.use),
+        *GAP,
+        GUARD,
+        (1, "main()"),
+    ]
 
 
 def in_async_main(parts: Parts) -> list[Line]:
@@ -42,7 +49,12 @@ def in_the_guard(parts: Parts) -> list[Line]:
 
 
 def with_a_bare_main(parts: Parts) -> list[Line]:
-    return [(0, "def main():"), *parts.below(1, parts.build, parts.parse, parts.use), *GAP, (0, "main()")]
+    return [
+        (0, "def main():"),
+        *parts.below(1, parts.build, parts.parse, parts.use),
+        *GAP,
+        (0, "main()"),
+    ]
 
 
 def returns_the_parser(parts: Parts) -> list[Line]:
@@ -51,12 +63,20 @@ def returns_the_parser(parts: Parts) -> list[Line]:
 
 
 def returns_the_args(parts: Parts) -> list[Line]:
-    parse = [(0, "def parse_args():"), *parts.below(1, parts.build, parts.parse, ["return args"]), *GAP]
+    parse = [
+        (0, "def parse_args():"),
+        *parts.below(1, parts.build, parts.parse, ["return args"]),
+        *GAP,
+    ]
     return [*parse, GUARD, (1, "args = parse_args()"), *parts.below(1, parts.use)]
 
 
 def returns_at_once(parts: Parts) -> list[Line]:
-    parse = [(0, "def get_args():"), *parts.below(1, parts.build, ["return parser.parse_args()"]), *GAP]
+    parse = [
+        (0, "def get_args():"),
+        *parts.below(1, parts.build, ["return parser.parse_args()"]),
+        *GAP,
+    ]
     main = [(0, "def main():"), (1, "args = get_args()"), *parts.below(1, parts.use), *GAP]
     return [*parse, *main, GUARD, (1, "main()")]
 
@@ -80,7 +100,13 @@ def called_from_two_places(parts: Parts) -> list[Line]:
 
 def as_a_global(parts: Parts) -> list[Line]:
     run = [(0, "def run():"), *parts.below(1, parts.use), *GAP]
-    main = [(0, "def main():"), (1, "global args"), *parts.below(1, parts.build, parts.parse), (1, "run()"), *GAP]
+    main = [
+        (0, "def main():"),
+        (1, "global args"),
+        *parts.below(1, parts.build, parts.parse),
+        (1, "run()"),
+        *GAP,
+    ]
     return [*run, *main, GUARD, (1, "main()")]
 
 
@@ -112,7 +138,13 @@ def after_a_config_parser(parts: Parts) -> list[Line]:
         "known, rest = config.parse_known_args()",
     ]
     parse = ["args = parser.parse_args(rest)"]
-    return [(0, "def main():"), *parts.below(1, config, parts.build, parse, parts.use), *GAP, GUARD, (1, "main()")]
+    return [
+        (0, "def main():"),
+        *parts.below(1, config, parts.build, parse, parts.use),
+        *GAP,
+        GUARD,
+        (1, "main()"),
+    ]
 
 
 def after_one_of_its_name(parts: Parts) -> list[Line]:
@@ -122,7 +154,13 @@ def after_one_of_its_name(parts: Parts) -> list[Line]:
         "known, rest = parser.parse_known_args()",
     ]
     parse = ["args = parser.parse_args(rest)"]
-    return [(0, "def main():"), *parts.below(1, config, parts.build, parse, parts.use), *GAP, GUARD, (1, "main()")]
+    return [
+        (0, "def main():"),
+        *parts.below(1, config, parts.build, parse, parts.use),
+        *GAP,
+        GUARD,
+        (1, "main()"),
+    ]
 
 
 def beside_one_of_its_name(parts: Parts) -> list[Line]:
@@ -161,7 +199,8 @@ PLACES = [
 
 
 def in_a_class(parts: Parts) -> list[Line]:
-    """The parser and its namespace are attributes: the parts are to be written for `self.parser` and `self.args`."""
+    """The parser and its namespace are attributes: the parts are to be written for `self.parser`
+    and `self.args`."""
     start = [(1, "def __init__(self):"), *parts.below(2, parts.build, parts.parse), (0, "")]
     run = [(1, "def run(self):"), *parts.below(2, parts.use), *GAP]
     return [(0, "class App:"), *start, *run, GUARD, (1, "App().run()")]

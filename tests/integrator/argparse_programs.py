@@ -1,8 +1,8 @@
 """Argparse programs as people write them, drawn by Hypothesis: `programs()`.
 
-A program is put together from independent choices: where the parser is built and parsed, what kinds of containers its
-options are in, what becomes of the namespace, and how the author lays out code. Each prints what it was given to
-standard output, then loads a model.
+A program is put together from independent choices: where the parser is built and parsed, what
+kinds of containers its options are in, what becomes of the namespace, and how the author lays out
+code. Each prints what it was given to standard output, then loads a model.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 @dataclass(frozen=True)
 class Option:
-    """An argument: how it is spelled, the rest of its `add_argument` call, and values that it may be given."""
+    """An argument: how it is spelled, the rest of its `add_argument` call, and values that it may
+    be given."""
 
     spelling: str
     rest: tuple[str, ...] = ()
@@ -60,7 +61,11 @@ class Layout:
     def render(self, lines: list[Line]) -> str:
         text: list[str] = []
         for number, (level, line) in enumerate(lines):
-            simple = line.startswith(("print(", "load(")) and number > 0 and lines[number - 1][1].startswith("print(")
+            simple = (
+                line.startswith(("print(", "load("))
+                and number > 0
+                and lines[number - 1][1].startswith("print(")
+            )
             if self.joined and simple and lines[number - 1][0] == level:
                 text[-1] += "; " + line
             else:
@@ -113,11 +118,15 @@ CONTAINERS: dict[str, tuple[Callable[[str], list[str]], str]] = {
 
 
 def overrides(dests: list[str]) -> list[list[Line]]:
-    """Ways in which a class of parsers may parse on its own, the last giving something that is not argparse's."""
+    """Ways in which a class of parsers may parse on its own, the last giving something that is not
+    argparse's."""
     known = ", ".join(f'"{dest}"' for dest in dests)
     return [
         [],
-        [(1, "def parse_args(self, *args, **kwargs):"), (2, "return super().parse_args(*args, **kwargs)")],
+        [
+            (1, "def parse_args(self, *args, **kwargs):"),
+            (2, "return super().parse_args(*args, **kwargs)"),
+        ],
         [
             (1, "def parse_args(self, *args, **kwargs):"),
             (2, "parsed = super().parse_args(*args, **kwargs)"),
@@ -128,7 +137,8 @@ def overrides(dests: list[str]) -> list[list[Line]]:
 
 @dataclass(frozen=True)
 class Parser:
-    """The statements that build a parser, functions that they need, its options, and the names of all its values."""
+    """The statements that build a parser, functions that they need, its options, and the names of
+    all its values."""
 
     lines: list[str]
     helpers: list[Line]
@@ -139,14 +149,19 @@ class Parser:
 @st.composite
 def parsers(draw: st.DrawFn, parser: str, options: list[Option], layout: Layout) -> Parser:
     container = draw(
-        st.sampled_from(["parser", "parser", *CONTAINERS, "helper", "parents", "condition", "loop", "class"])
+        st.sampled_from(
+            ["parser", "parser", *CONTAINERS, "helper", "parents", "condition", "loop", "class"]
+        )
     )
     own = draw(st.integers(0, len(options)))
     lines, helpers = [], []
     created = f'{parser} = argparse.ArgumentParser(description="A program")'
     inner = options[own:]
     if container == "parents":
-        lines += ["common = argparse.ArgumentParser(add_help=False)", *_adds("common.add_argument", inner, layout)]
+        lines += [
+            "common = argparse.ArgumentParser(add_help=False)",
+            *_adds("common.add_argument", inner, layout),
+        ]
         created = f"{parser} = argparse.ArgumentParser(parents=[common])"
     lines += [created, *_adds(f"{parser}.add_argument", options[:own], layout)]
     if container == "helper":
@@ -155,10 +170,18 @@ def parsers(draw: st.DrawFn, parser: str, options: list[Option], layout: Layout)
         helpers += [(0, ""), (0, "")]
         lines.append(f"add_options({parser})")
     elif container == "class":
-        helpers += [(0, "class Parser(argparse.ArgumentParser):"), (1, "def __init__(self, *args, **kwargs):")]
+        helpers += [
+            (0, "class Parser(argparse.ArgumentParser):"),
+            (1, "def __init__(self, *args, **kwargs):"),
+        ]
         helpers += [(2, "super().__init__(*args, **kwargs)")]
         helpers += [(2, line) for line in _adds("self.add_argument", inner, layout)]
-        helpers += [(0, ""), *draw(st.sampled_from(overrides([option.dest for option in options]))), (0, ""), (0, "")]
+        helpers += [
+            (0, ""),
+            *draw(st.sampled_from(overrides([option.dest for option in options]))),
+            (0, ""),
+            (0, ""),
+        ]
         lines[0] = lines[0].replace("argparse.Argument", "")
     elif container == "condition":
         adds = _adds(f"{parser}.add_argument", inner, layout) or ["pass"]
@@ -170,13 +193,20 @@ def parsers(draw: st.DrawFn, parser: str, options: list[Option], layout: Layout)
         lines += [f"for option in [{names}]:", f"{layout.indent}{parser}.add_argument(option)"]
     elif container in CONTAINERS:
         prepare, method = CONTAINERS[container]
-        inner = [option for option in inner if container != "exclusive" or option.spelling.startswith("-")]
+        inner = [
+            option
+            for option in inner
+            if container != "exclusive" or option.spelling.startswith("-")
+        ]
         prepared = prepare(parser) if inner else []  # argparse can't show an empty exclusive group
         lines += [*prepared, *_adds(method.format(parser=parser), inner, layout)]
     options = [*options[:own], *inner]
     dests = [option.dest for option in options]
     if draw(st.integers(0, 5)) == 0:
-        lines += [f'commands = {parser}.add_subparsers(dest="command")', 'train = commands.add_parser("train")']
+        lines += [
+            f'commands = {parser}.add_subparsers(dest="command")',
+            'train = commands.add_parser("train")',
+        ]
         lines += [*_adds("train.add_argument", [Option("--depth")], layout)]
         dests += ["command", "depth"]
     return Parser(lines, helpers, options, dests)
@@ -191,7 +221,8 @@ def _adds(function: str, options: list[Option], layout: Layout) -> list[str]:
 
 
 def uses(args: str, dests: list[str]) -> dict[str, tuple[list[Line], list[str]]]:
-    """By name, what a program may do with its namespace `args`: functions that it needs, and statements."""
+    """By name, what a program may do with its namespace `args`: functions that it needs, and
+    statements."""
     parameters = ", ".join(f"{dest}=None" for dest in dests)
     all_of = ", ".join(dests) or "None"
     attributes = ", ".join(f'getattr({args}, "{dest}", None)' for dest in dests)
@@ -219,9 +250,15 @@ def uses(args: str, dests: list[str]) -> dict[str, tuple[list[Line], list[str]]]
         "formatted": ([], [f'print(f"{{{args}}}")']),
         "searched": ([], [f'print("flash_block_size" in {args})']),
         "lambda": ([], [f"show = lambda: vars({args})", "print(show())"]),
-        "rebuilt": ([], [f"again = argparse.Namespace(**vars({args}))", f"print(again == {args}, again)"]),
+        "rebuilt": (
+            [],
+            [f"again = argparse.Namespace(**vars({args}))", f"print(again == {args}, again)"],
+        ),
         "listed": ([], [f"for key, value in vars({args}).items():", "{indent}print(key, value)"]),
-        "set": ([], [f"{args}.extra = 1", f'setattr({args}, "more", 2)', f"print(len(vars({args})))"]),
+        "set": (
+            [],
+            [f"{args}.extra = 1", f'setattr({args}, "more", 2)', f"print(len(vars({args})))"],
+        ),
     }
 
 
@@ -266,10 +303,17 @@ def programs(draw: st.DrawFn) -> Program:
         parse = ["args = parser.parse_args()"]
     use = [line.replace("{indent}", layout.indent) for line in use]
     body = place(Parts(parser.lines, parse, [*use, 'load("tiny")']))
-    head = [*((0, f"import {module}") for module in IMPORTS), (0, ""), (0, "from mlx_lm import load"), *GAP]
+    head = [
+        *((0, f"import {module}") for module in IMPORTS),
+        (0, ""),
+        (0, "from mlx_lm import load"),
+        *GAP,
+    ]
     text = layout.render([*head, *parser.helpers, *helpers, *body])
     with_commands = "command" in parser.dests
-    return Program(text, draw(st.lists(argvs(parser.options, with_commands), min_size=2, max_size=3)))
+    return Program(
+        text, draw(st.lists(argvs(parser.options, with_commands), min_size=2, max_size=3))
+    )
 
 
 @st.composite

@@ -9,7 +9,8 @@ from typing import Protocol
 
 import pytest
 
-# Who starts the tests in the background of a shell has Ctrl-C ignored, and every process started here would inherit it.
+# Who starts the tests in the background of a shell has Ctrl-C ignored, and every process started
+# here would inherit it.
 if threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -27,7 +28,9 @@ if __name__ == "__main__":
 
 
 class Run(Protocol):
-    def __call__(self, *args: object, cwd: Path | None = None) -> subprocess.CompletedProcess[bytes]: ...
+    def __call__(
+        self, *args: object, cwd: Path | None = None
+    ) -> subprocess.CompletedProcess[bytes]: ...
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +46,8 @@ def flash_integrate() -> Run:
 
 @pytest.fixture
 def repo(tmp_path: Path) -> Path:
-    """A folder with one script that can be integrated, one library module and one file without MLX."""
+    """A folder with one script that can be integrated, one library module and one file without
+    MLX."""
     (tmp_path / "run.py").write_text(SCRIPT)
     (tmp_path / "model.py").write_text("import mlx.nn as nn\n\nattention = nn.MultiHeadAttention\n")
     (tmp_path / "notes.py").write_text("print('nothing here')\n")
@@ -51,8 +55,17 @@ def repo(tmp_path: Path) -> Path:
 
 
 def git(repo: Path, *args: str) -> bytes:
-    identity = ("-c", "user.name=test", "-c", "user.email=test@example.org", "-c", "core.autocrlf=false")
-    return subprocess.run(["git", *identity, *args], cwd=repo, check=True, capture_output=True).stdout
+    identity = (
+        "-c",
+        "user.name=test",
+        "-c",
+        "user.email=test@example.org",
+        "-c",
+        "core.autocrlf=false",
+    )
+    return subprocess.run(
+        ["git", *identity, *args], cwd=repo, check=True, capture_output=True
+    ).stdout
 
 
 def commit_all(repo: Path) -> None:

@@ -12,7 +12,9 @@ def run(repo: Path, files: dict[str, str]) -> dict[str, Outcome]:
     for name, text in files.items():
         (repo / name).parent.mkdir(parents=True, exist_ok=True)
         (repo / name).write_text(text)
-    return {str(outcome.name): outcome for outcome in integrate([repo], (), lambda files, stage: files)}
+    return {
+        str(outcome.name): outcome for outcome in integrate([repo], (), lambda files, stage: files)
+    }
 
 
 def changed(outcomes: dict[str, Outcome]) -> dict[str, str | None]:

@@ -1,7 +1,9 @@
-"""Runs Python programs, each in a process of its own that is forked from one that has the standard library at hand.
+"""Runs Python programs, each in a process of its own that is forked from one that has the standard
+library at hand.
 
-Starting an interpreter takes ten times as long as these programs run. `Runner` is the side that tests use; as a script
-this file is the other side: it reads a job per line from standard input, as JSON, and answers with a line each.
+Starting an interpreter takes ten times as long as these programs run. `Runner` is the side that
+tests use; as a script this file is the other side: it reads a job per line from standard input, as
+JSON, and answers with a line each.
 """
 
 from __future__ import annotations
@@ -15,7 +17,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-PRELOADED = ["argparse", "asyncio", "contextlib", "copy", "dataclasses", "functools", "json", "runpy", "types"]
+PRELOADED = [
+    "argparse",
+    "asyncio",
+    "contextlib",
+    "copy",
+    "dataclasses",
+    "functools",
+    "json",
+    "runpy",
+    "types",
+]
 
 
 @dataclass(frozen=True)
@@ -32,11 +44,16 @@ class Runner:
 
     def __enter__(self) -> Runner:
         command = [sys.executable, "-u", __file__]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._process.communicate()
 
@@ -72,7 +89,8 @@ def answer(path: str, argv: list[str], packages: str) -> tuple[int, str, str]:
 
 
 def run_program(path: str, argv: list[str], packages: str) -> None:
-    """Runs a script as `python path argv...` would in its folder, and ends this process as it would."""
+    """Runs a script as `python path argv...` would in its folder, and ends this process as it
+    would."""
     import runpy
 
     sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)

@@ -82,7 +82,8 @@ def scanned(path: Path, scan: Any = integrate) -> list[Outcome]:
 
 
 def reviewed(outcomes: list[Outcome], answers: str) -> tuple[dict[str, Outcome], str]:
-    """What the review makes of each file when it is given these answers, one a letter, and what it prints."""
+    """What the review makes of each file when it is given these answers, one a letter, and what it
+    prints."""
     console = Console(file=io.StringIO(), width=300)
     after = review(outcomes, console, io.StringIO("\n".join(answers) + "\n"))
     assert [outcome.name for outcome in after] == [outcome.name for outcome in outcomes]

@@ -1,7 +1,8 @@
-"""Argparse scripts whose behaviour two more flags could change: each does after the rewrite what it did before.
+"""Argparse scripts whose behaviour two more flags could change: each does after the rewrite what
+it did before.
 
-Where the flags would show, or turn an abbreviation into something else, they have none, or the script gets the call
-alone.
+Where the flags would show, or turn an abbreviation into something else, they have none, or the
+script gets the call alone.
 """
 
 from __future__ import annotations
@@ -57,5 +58,8 @@ def test_a_patched_script_does_what_it_did(name: str, tmp_path: Path, runner: Ru
     if case.note is None:
         steered = runner.run(after, [*FLAGS, *case.argvs[0].split()], tmp_path / "packages")
         assert steered.code == 0, steered.stderr
-        assert steered.stdout == runner.run(before, case.argvs[0].split(), tmp_path / "packages").stdout
+        assert (
+            steered.stdout
+            == runner.run(before, case.argvs[0].split(), tmp_path / "packages").stdout
+        )
         assert steered.stderr.splitlines() == ["enabled False 64"]

@@ -1,7 +1,8 @@
-"""Generated argparse programs do after the rewrite what they did before it, and obey the two flags if they got them.
+"""Generated argparse programs do after the rewrite what they did before it, and obey the two flags
+if they got them.
 
-`ARGPARSE_PROGRAMS=5000 pytest tests/integrator/test_argparse_programs.py` looks further than the hundred programs
-of every run.
+`ARGPARSE_PROGRAMS=5000 pytest tests/integrator/test_argparse_programs.py` looks further than the
+hundred programs of every run.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ def runner() -> Iterator[Runner]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with stand-ins for the packages that a program imports, with the runtime and without it."""
+    """A folder with stand-ins for the packages that a program imports, with the runtime and
+    without it."""
     folder = tmp_path_factory.mktemp("programs")
     for name, runtime in [("with", RUNTIME), ("without", "raise ImportError\n")]:
         (folder / name).mkdir()
@@ -78,11 +80,15 @@ def test_a_patched_program_does_what_it_did(program: Program, runner: Runner, fo
             assert_enabled_before_loading(enabled.stderr, "enabled True None")
             if has_flags:
                 steered = runner.run(patched, [*FLAGS, *argv], folder / "with")
-                assert (steered.code, steered.stdout) == (before.code, before.stdout), steered.stderr
+                assert (steered.code, steered.stdout) == (before.code, before.stdout), (
+                    steered.stderr
+                )
                 assert_enabled_before_loading(steered.stderr, "enabled False 64")
     shown = runner.run(patched, ["--help"], folder / "without")
     assert shown.code == 0
-    assert ("--disable-flash-attention" in shown.stdout and "--flash-block-size N" in shown.stdout) == has_flags
+    assert (
+        "--disable-flash-attention" in shown.stdout and "--flash-block-size N" in shown.stdout
+    ) == has_flags
 
 
 FALL_BACK = {called_from_two_places, under_a_walrus}
@@ -93,7 +99,11 @@ def test_a_plain_program_gets_the_flags(place: Callable[[Parts], list[Line]], fo
     """In every place but those where the namespace has no name, or has one that others may use."""
     build = ["parser = argparse.ArgumentParser()", 'parser.add_argument("--model")']
     parts = Parts(build, ["args = parser.parse_args()"], ["load(args.model)"])
-    lines = [(0, "import argparse, asyncio, contextlib, sys"), (0, "from mlx_lm import load"), *place(parts)]
+    lines = [
+        (0, "import argparse, asyncio, contextlib, sys"),
+        (0, "from mlx_lm import load"),
+        *place(parts),
+    ]
     text = integrated(folder, Layout().render(lines)).read_text()
     assert ("--flash-block-size" in text) == (place not in FALL_BACK)
 
@@ -109,7 +119,8 @@ def integrated(folder: Path, text: str) -> Path:
 
 
 def assert_enabled_before_loading(stderr: str, expected: str) -> None:
-    """Whether every call of the runtime was given the same, and the first came before the model was there."""
+    """Whether every call of the runtime was given the same, and the first came before the model
+    was there."""
     events = [line for line in stderr.splitlines() if line.startswith(("enabled", "loads"))]
     assert events[0] == expected
     assert set(events) == {expected, "loads"}

@@ -1,4 +1,5 @@
-"""The pre-commit hook and the shell completion, as `.pre-commit-hooks.yaml` and `docs/ci.md` give them."""
+"""The pre-commit hook and the shell completion, as `.pre-commit-hooks.yaml` and `docs/ci.md` give
+them."""
 
 from __future__ import annotations
 
@@ -20,16 +21,25 @@ COMMAND = Path(sys.executable).parent / "flash-integrate"
 def test_the_hook_fails_until_the_scripts_are_integrated(flash_integrate: Run, repo: Path) -> None:
     [hook] = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())
     assert hook["pass_filenames"] is False
-    command = [COMMAND.parent / shlex.split(hook["entry"])[0], *shlex.split(hook["entry"])[1:], *hook["args"]]
+    command = [
+        COMMAND.parent / shlex.split(hook["entry"])[0],
+        *shlex.split(hook["entry"])[1:],
+        *hook["args"],
+    ]
     commit_all(repo)
     assert subprocess.run(command, cwd=repo, capture_output=True).returncode == 1
     flash_integrate(repo)
     assert subprocess.run(command, cwd=repo, capture_output=True).returncode == 0
 
 
-def test_a_single_file_can_be_judged_otherwise_than_in_its_repo(flash_integrate: Run, tmp_path: Path) -> None:
-    """Why the hook does not take file names: only the whole repo shows that another file imports the script."""
-    (tmp_path / "work.py").write_text("from mlx_lm import generate, load\n\nprint(generate(*load('m'), 'hello'))\n")
+def test_a_single_file_can_be_judged_otherwise_than_in_its_repo(
+    flash_integrate: Run, tmp_path: Path
+) -> None:
+    """Why the hook does not take file names: only the whole repo shows that another file imports
+    the script."""
+    (tmp_path / "work.py").write_text(
+        "from mlx_lm import generate, load\n\nprint(generate(*load('m'), 'hello'))\n"
+    )
     (tmp_path / "user.py").write_text("import work\n")
     assert flash_integrate("--check", "work.py", cwd=tmp_path).returncode == 1
     assert flash_integrate("--check", ".", cwd=tmp_path).returncode == 0

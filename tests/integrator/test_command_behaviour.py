@@ -1,4 +1,5 @@
-"""Commands of click and typer among decorators and imports that two more options could break: each runs as it did."""
+"""Commands of click and typer among decorators and imports that two more options could break: each
+runs as it did."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ def enable_flash_attention(enabled=True, *, block_size=None):
 
 @dataclass(frozen=True)
 class Case:
-    """A script with its command line; without a `note` the codemod gives it the flags, else the call alone."""
+    """A script with its command line; without a `note` the codemod gives it the flags, else the
+    call alone."""
 
     text: str
     argv: str
@@ -168,9 +170,7 @@ if __name__ == "__main__":
     typer.run(main)
 """
 CHECKED = "from typing import TYPE_CHECKING\n\nif TYPE_CHECKING:\n    from typing import Annotated, Optional"
-IN_A_FUNCTION = (
-    "\n\ndef other():\n    from typing import Annotated, Optional\n\n    return Annotated[Optional[int], 1]\n"
-)
+IN_A_FUNCTION = "\n\ndef other():\n    from typing import Annotated, Optional\n\n    return Annotated[Optional[int], 1]\n"
 CASES = {
     "timed": Case(
         TIMED.format(parameters="model, prompt", arguments="model, prompt", decorator="@timed"),
@@ -184,7 +184,9 @@ CASES = {
         "click-command",
     ),
     "of_another_package": Case(
-        TIMED.format(parameters="*args, **kwargs", arguments="*args, **kwargs", decorator="@functools.cache"),
+        TIMED.format(
+            parameters="*args, **kwargs", arguments="*args, **kwargs", decorator="@functools.cache"
+        ),
         "--model m hi",
         "command-call",
         "main is decorated with functools.cache, which may not hand on other arguments",
@@ -196,11 +198,15 @@ CASES = {
         "command-call",
         "main is decorated with logged, which may not hand on other arguments",
     ),
-    "typing_only_checked": Case(TYPER.format(imports=CHECKED, more="", decorator=""), "--model m", "typer-command"),
+    "typing_only_checked": Case(
+        TYPER.format(imports=CHECKED, more="", decorator=""), "--model m", "typer-command"
+    ),
     "typing_in_a_function": Case(
         TYPER.format(imports="", more=IN_A_FUNCTION, decorator=""), "--model m", "typer-command"
     ),
-    "typer_imported_late": Case(LATE_TYPER, "--model m", "command-call", "typer.Option has no name in this file"),
+    "typer_imported_late": Case(
+        LATE_TYPER, "--model m", "command-call", "typer.Option has no name in this file"
+    ),
     "bolt": Case(BOLT, "--model m", "typer-command"),
     "dash": Case(DASH, "", "main-guard"),
 }
@@ -219,7 +225,9 @@ def test_a_patched_command_does_what_it_did(name: str, tmp_path: Path, runner: R
     for module, text in STAND_INS.items():
         (tmp_path / "packages" / module).write_text(text)
     script = tmp_path / "repo" / "script.py"
-    outcome = run(script.parent, {"script.py": case.text.replace("\n\n\n\n", "\n\n\n")})["script.py"]
+    outcome = run(script.parent, {"script.py": case.text.replace("\n\n\n\n", "\n\n\n")})[
+        "script.py"
+    ]
     assert outcome.codemod == case.codemod, outcome.reason
     assert [note.reason for note in outcome.notes] == ([] if case.note is None else [case.note])
     expected = runner.run(script, case.argv.split(), tmp_path / "packages")
@@ -230,7 +238,11 @@ def test_a_patched_command_does_what_it_did(name: str, tmp_path: Path, runner: R
     if case.codemod in ("click-command", "typer-command"):
         flags = ["--disable-flash-attention", "--flash-block-size", "64"]
         steered = runner.run(script, [*flags, *case.argv.split()], tmp_path / "packages")
-        assert (steered.code, steered.stdout, steered.stderr) == (0, expected.stdout, "enabled False 64\n")
+        assert (steered.code, steered.stdout, steered.stderr) == (
+            0,
+            expected.stdout,
+            "enabled False 64\n",
+        )
 
 
 APP = "import click\nfrom mlx_lm import load\n\n\n@click.group()\ndef app():\n    pass\n"

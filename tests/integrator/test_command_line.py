@@ -65,18 +65,29 @@ def test_check_exits_1_when_there_is_work(flash_integrate: Run, repo: Path) -> N
 def test_revert_keeps_what_the_user_wrote_since(flash_integrate: Run, repo: Path) -> None:
     flash_integrate(repo)
     patched = (repo / "run.py").read_text()
-    (repo / "run.py").write_text(patched.replace("    args = ", "    # parse\n    args = ") + "print('done')\n")
+    (repo / "run.py").write_text(
+        patched.replace("    args = ", "    # parse\n    args = ") + "print('done')\n"
+    )
     assert flash_integrate(repo, "--revert").returncode == 0
     expected = SCRIPT.replace("    args = ", "    # parse\n    args = ") + "print('done')\n"
     assert (repo / "run.py").read_text() == expected
 
 
-def test_revert_leaves_a_file_alone_that_would_not_parse_without_the_call(flash_integrate: Run, repo: Path) -> None:
+def test_revert_leaves_a_file_alone_that_would_not_parse_without_the_call(
+    flash_integrate: Run, repo: Path
+) -> None:
     flash_integrate(repo)
-    patched = (repo / "run.py").read_text().replace("    args = parser", "    if True:\n        args = parser")
-    # The user has put the call under a header of their own: taken out, the header would have no body.
+    patched = (
+        (repo / "run.py")
+        .read_text()
+        .replace("    args = parser", "    if True:\n        args = parser")
+    )
+    # The user has put the call under a header of their own: taken out, the header would have no
+    # body.
     broken = patched.replace("    if enable_flash", "    if args:\n      if enable_flash")
-    broken = broken.replace("        enable_flash_attention(not", "        enable_flash_attention(not")
+    broken = broken.replace(
+        "        enable_flash_attention(not", "        enable_flash_attention(not"
+    )
     (repo / "run.py").write_text(broken)
     compile(broken, "run.py", "exec")
     result = flash_integrate(repo, "--revert")
@@ -85,7 +96,9 @@ def test_revert_leaves_a_file_alone_that_would_not_parse_without_the_call(flash_
     assert (repo / "run.py").read_text() == broken
 
 
-def test_a_broken_file_is_reported_with_its_line_and_the_rest_is_done(flash_integrate: Run, repo: Path) -> None:
+def test_a_broken_file_is_reported_with_its_line_and_the_rest_is_done(
+    flash_integrate: Run, repo: Path
+) -> None:
     (repo / "broken.py").write_text("import mlx\n\ndef f(:\n    pass\n")
     (repo / "latin.py").write_bytes(b"import mlx\nname = '\xe9'\n")
     result = flash_integrate(repo)
@@ -98,8 +111,12 @@ def test_a_broken_file_is_reported_with_its_line_and_the_rest_is_done(flash_inte
     assert "enable_flash_attention" in (repo / "run.py").read_text()
 
 
-@pytest.mark.parametrize("nesting", ["(" * 300 + "1" + ")" * 300, "1" + " + 1" * 20000], ids=["nested", "chain"])
-def test_code_too_deep_for_the_parsers_is_reported(flash_integrate: Run, repo: Path, nesting: str) -> None:
+@pytest.mark.parametrize(
+    "nesting", ["(" * 300 + "1" + ")" * 300, "1" + " + 1" * 20000], ids=["nested", "chain"]
+)
+def test_code_too_deep_for_the_parsers_is_reported(
+    flash_integrate: Run, repo: Path, nesting: str
+) -> None:
     deep = f"from mlx_lm import chat\nx = {nesting}\nchat.main()\n"
     (repo / "deep.py").write_text(deep)
     result = flash_integrate(repo)
@@ -125,7 +142,9 @@ def test_refuses_to_write_over_uncommitted_changes(flash_integrate: Run, repo: P
     assert (repo / "run.py").read_text().endswith("# work in progress\n")
 
 
-def test_changes_in_files_that_are_not_touched_do_not_matter(flash_integrate: Run, repo: Path) -> None:
+def test_changes_in_files_that_are_not_touched_do_not_matter(
+    flash_integrate: Run, repo: Path
+) -> None:
     commit_all(repo)
     (repo / "notes.py").write_text("print('changed')\n")
     assert flash_integrate(repo).returncode == 0
@@ -155,7 +174,9 @@ def test_what_git_ignores_and_environments_are_left_out(flash_integrate: Run, re
     assert (repo / "sub" / "run.py").read_text() != SCRIPT
 
 
-def test_a_symlink_is_not_followed_and_its_target_is_edited_once(flash_integrate: Run, repo: Path) -> None:
+def test_a_symlink_is_not_followed_and_its_target_is_edited_once(
+    flash_integrate: Run, repo: Path
+) -> None:
     (repo / "link.py").symlink_to("run.py")
     result = flash_integrate(repo, repo / "run.py")
     assert b"1 changed" in result.stderr
@@ -179,14 +200,22 @@ def test_json_names_every_file_with_its_outcome(
     flash_integrate(repo, "--dry-run", "--json", report)
     document = json.loads(report.read_text())
     assert document["mode"] == "apply --dry-run"
-    assert document["summary"] == {"changed": 1, "reverted": 0, "already integrated": 0, "skipped": 2, "failed": 1}
+    assert document["summary"] == {
+        "changed": 1,
+        "reverted": 0,
+        "already integrated": 0,
+        "skipped": 2,
+        "failed": 1,
+    }
     files = {entry["path"]: entry for entry in document["files"]}
     assert files["run.py"]["codemod"] == "argparse-script"
     assert files["broken.py"]["line"] == 2
     assert files["model.py"]["reason"] == "a library module: nothing in it starts a program"
 
 
-def test_a_single_file_still_has_its_local_imports_seen_through(flash_integrate: Run, repo: Path) -> None:
+def test_a_single_file_still_has_its_local_imports_seen_through(
+    flash_integrate: Run, repo: Path
+) -> None:
     script = "import model\n\nif __name__ == '__main__':\n    print(model.attention(64, 4))\n"
     (repo / "use.py").write_text(script)
     result = flash_integrate(repo / "use.py")

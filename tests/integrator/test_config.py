@@ -1,4 +1,5 @@
-"""`[tool.flash-integrate]`: where it is found, what it leaves out, and what is said when it can't be used."""
+"""`[tool.flash-integrate]`: where it is found, what it leaves out, and what is said when it can't
+be used."""
 
 from __future__ import annotations
 
@@ -49,7 +50,10 @@ def test_the_search_ends_at_the_top_of_the_checkout(tmp_path: Path) -> None:
 
 
 def test_patterns_are_relative_to_the_file(tmp_path: Path) -> None:
-    write(tmp_path, '[tool.flash-integrate]\nexclude = ["old/", "/sub/one.py", "*_test.py", "!keep_test.py"]\n')
+    write(
+        tmp_path,
+        '[tool.flash-integrate]\nexclude = ["old/", "/sub/one.py", "*_test.py", "!keep_test.py"]\n',
+    )
     (tmp_path / "sub").mkdir()
     config = load(tmp_path / "sub")
     out = ["old/run.py", "sub/old/run.py", "sub/one.py", "sub/a_test.py"]
@@ -63,12 +67,17 @@ def test_patterns_are_relative_to_the_file(tmp_path: Path) -> None:
 
 
 def test_include_names_all_that_is_taken_and_exclude_takes_from_it(tmp_path: Path) -> None:
-    write(tmp_path, '[tool.flash-integrate]\ninclude = ["scripts/", "/train.py"]\nexclude = ["scripts/old.py"]\n')
+    write(
+        tmp_path,
+        '[tool.flash-integrate]\ninclude = ["scripts/", "/train.py"]\nexclude = ["scripts/old.py"]\n',
+    )
     config = load(tmp_path)
     assert config.leaves_out(tmp_path / "scripts" / "run.py") is None
     assert config.leaves_out(tmp_path / "train.py") is None
     assert config.leaves_out(tmp_path / "other.py") == "[tool.flash-integrate] does not include it"
-    assert config.leaves_out(tmp_path / "scripts" / "old.py") == "[tool.flash-integrate] excludes it"
+    assert (
+        config.leaves_out(tmp_path / "scripts" / "old.py") == "[tool.flash-integrate] excludes it"
+    )
     # A folder that is not included itself may hold what is.
     assert config.leaves_out(tmp_path / "deep", is_folder=True) is None
     assert config.leaves_out(tmp_path / "deep" / "scripts" / "run.py") is None
@@ -93,7 +102,9 @@ def test_the_command_line_takes_the_place_of_only_and_adds_to_skip() -> None:
 
 
 def test_the_command_line_is_checked() -> None:
-    with pytest.raises(ConfigError, match=rf"^--only: no codemod is called 'argparse'; there are .*{CODEMODS[0]}"):
+    with pytest.raises(
+        ConfigError, match=rf"^--only: no codemod is called 'argparse'; there are .*{CODEMODS[0]}"
+    ):
         merge(Config(), only=["argparse"])
     with pytest.raises(ConfigError, match=r"^--skip: no codemod"):
         merge(Config(), skip=["argparse"])
@@ -106,10 +117,16 @@ def test_the_command_line_is_checked() -> None:
     [
         ("[tool.flash-integrate", "not valid TOML"),
         ("[tool]\nflash-integrate = 3\n", "tool.flash-integrate must be a table"),
-        ('[tool.flash-integrate]\nexclud = ["a"]\n', "has no key 'exclud'; it has include, exclude, only, skip"),
+        (
+            '[tool.flash-integrate]\nexclud = ["a"]\n',
+            "has no key 'exclud'; it has include, exclude, only, skip",
+        ),
         ('[tool.flash-integrate]\nexclude = "old"\n', "exclude must be a list of strings"),
         ("[tool.flash-integrate]\ninclude = [1]\n", "include must be a list of strings"),
-        ('[tool.flash-integrate]\nexclude = ["!"]\n', "exclude: '!' is not a pattern of .gitignore"),
+        (
+            '[tool.flash-integrate]\nexclude = ["!"]\n',
+            "exclude: '!' is not a pattern of .gitignore",
+        ),
         ('[tool.flash-integrate]\nonly = ["fire"]\n', "only: no codemod is called 'fire'"),
         (
             '[tool.flash-integrate]\nonly = ["main-guard"]\nskip = ["main-guard"]\n',
@@ -117,7 +134,9 @@ def test_the_command_line_is_checked() -> None:
         ),
     ],
 )
-def test_what_can_not_be_used_is_said_with_file_and_key(tmp_path: Path, text: str, message: str) -> None:
+def test_what_can_not_be_used_is_said_with_file_and_key(
+    tmp_path: Path, text: str, message: str
+) -> None:
     file = write(tmp_path, text)
     with pytest.raises(ConfigError) as caught:
         load(tmp_path)

@@ -31,7 +31,8 @@ def dry_run(flash_integrate: Run, repo: Path, *options: str) -> bytes:
 
 
 def applied_as_it_would_be_written(flash_integrate: Run, repo: Path, *command: str) -> None:
-    """Holds the files after `command` has read the diff against those that the tool writes, there and back."""
+    """Holds the files after `command` has read the diff against those that the tool writes, there
+    and back."""
     before = {path: path.read_bytes() for path in repo.rglob("*.py")}
     for options in ([], ["--revert"]):
         diff = dry_run(flash_integrate, repo, *options)
@@ -40,7 +41,9 @@ def applied_as_it_would_be_written(flash_integrate: Run, repo: Path, *command: s
         applied = subprocess.run(command, input=diff, cwd=copy, capture_output=True)
         assert applied.returncode == 0, applied.stdout + applied.stderr
         flash_integrate(".", *options, "--force", cwd=repo)
-        assert all((copy / path.relative_to(repo)).read_bytes() == path.read_bytes() for path in before)
+        assert all(
+            (copy / path.relative_to(repo)).read_bytes() == path.read_bytes() for path in before
+        )
         shutil.rmtree(copy)
     assert {path: path.read_bytes() for path in before} == before
 
@@ -53,7 +56,9 @@ def checkout(tmp_path: Path) -> Path:
     return top
 
 
-@pytest.mark.parametrize("command", [["git", "apply"], ["patch", "-p1"]], ids=lambda command: command[0])
+@pytest.mark.parametrize(
+    "command", [["git", "apply"], ["patch", "-p1"]], ids=lambda command: command[0]
+)
 def test_names(flash_integrate: Run, checkout: Path, command: list[str]) -> None:
     if shutil.which(command[0]) is None:
         pytest.skip(f"needs {command[0]}")
@@ -86,11 +91,14 @@ def test_line_endings(flash_integrate: Run, checkout: Path, data: bytes) -> None
 
 
 def test_the_help_s_example(flash_integrate: Run, checkout: Path) -> None:
-    """`cd my_repo && flash-integrate . --dry-run | git apply`, also below the top of the checkout."""
+    """`cd my_repo && flash-integrate . --dry-run | git apply`, also below the top of the
+    checkout."""
     (checkout / "sub").mkdir()
     (checkout / "sub" / "run.py").write_text(SCRIPT)
     commit_all(checkout)
     for folder in (checkout, checkout / "sub"):
-        subprocess.run(["git", "apply"], input=dry_run(flash_integrate, folder), cwd=folder, check=True)
+        subprocess.run(
+            ["git", "apply"], input=dry_run(flash_integrate, folder), cwd=folder, check=True
+        )
         assert "enable_flash_attention" in (checkout / "sub" / "run.py").read_text()
         git(checkout, "checkout", "-q", ".")

@@ -1,4 +1,5 @@
-"""Which of a repo's files start its programs: each is found in repos as people lay them out, and nothing else is."""
+"""Which of a repo's files start its programs: each is found in repos as people lay them out, and
+nothing else is."""
 
 from __future__ import annotations
 
@@ -105,25 +106,41 @@ load(args.model)
 
 
 def test_a_test_that_uses_a_parser_is_no_reason_to_give_it_flags(tmp_path: Path) -> None:
-    test = "from options import build_parser\nimport mlx_lm\n\nargs = build_parser().parse_args([])\n"
+    test = (
+        "from options import build_parser\nimport mlx_lm\n\nargs = build_parser().parse_args([])\n"
+    )
     outcomes = run(tmp_path, {"options.py": PARSER, "tests/test_options.py": test})
     assert changed(outcomes) == {}
 
 
-@pytest.mark.parametrize("body", ["main()", "raise SystemExit(main())", "import sys\n    sys.exit(main())"])
-def test_a_main_that_only_starts_a_script_with_flags_gets_no_call(tmp_path: Path, body: str) -> None:
+@pytest.mark.parametrize(
+    "body", ["main()", "raise SystemExit(main())", "import sys\n    sys.exit(main())"]
+)
+def test_a_main_that_only_starts_a_script_with_flags_gets_no_call(
+    tmp_path: Path, body: str
+) -> None:
     main = f'from .cli import main\n\nif __name__ == "__main__":\n    {body}\n'
-    outcomes = run(tmp_path, {"bot/__init__.py": "", "bot/model.py": MODEL, "bot/cli.py": CLI, "bot/__main__.py": main})
+    outcomes = run(
+        tmp_path,
+        {"bot/__init__.py": "", "bot/model.py": MODEL, "bot/cli.py": CLI, "bot/__main__.py": main},
+    )
     assert changed(outcomes) == {"bot/cli.py": "argparse-script"}
-    assert outcomes["bot/__main__.py"].reason == "only starts bot/cli.py, which turns the runtime on"
+    assert (
+        outcomes["bot/__main__.py"].reason == "only starts bot/cli.py, which turns the runtime on"
+    )
     (tmp_path / "bot" / "cli.py").write_bytes(outcomes["bot/cli.py"].after)
-    again = {str(outcome.name): outcome for outcome in integrate([tmp_path], (), lambda files, stage: files)}
+    again = {
+        str(outcome.name): outcome
+        for outcome in integrate([tmp_path], (), lambda files, stage: files)
+    }
     assert again["bot/__main__.py"].status is Status.SKIPPED
 
 
 def test_a_main_that_starts_a_library_gets_the_call(tmp_path: Path) -> None:
     main = 'from .model import answer\n\nif __name__ == "__main__":\n    answer("hi")\n'
-    outcomes = run(tmp_path, {"bot/__init__.py": "", "bot/model.py": MODEL, "bot/__main__.py": main})
+    outcomes = run(
+        tmp_path, {"bot/__init__.py": "", "bot/model.py": MODEL, "bot/__main__.py": main}
+    )
     assert changed(outcomes) == {"bot/__main__.py": "main-guard"}
 
 
@@ -139,12 +156,17 @@ GUARD = '\n\nif __name__ == "__main__":\n    {body}\n'
         ('raise SystemExit(answer("hi"))', True),
     ],
 )
-def test_a_guard_that_tries_out_a_module_of_a_package_is_no_program(tmp_path: Path, body: str, patched: bool) -> None:
+def test_a_guard_that_tries_out_a_module_of_a_package_is_no_program(
+    tmp_path: Path, body: str, patched: bool
+) -> None:
     model = f"{MODEL}\n\ndef test_answer():\n    answer(1)\n" + GUARD.format(body=body)
     files = {"bot/__init__.py": "", "bot/model.py": model, "bot/cli.py": CLI}
     outcomes = run(tmp_path, files)
     assert outcomes["bot/model.py"].changes is patched
-    assert patched or outcomes["bot/model.py"].reason == "a library module: its guard only tries it out"
+    assert (
+        patched
+        or outcomes["bot/model.py"].reason == "a library module: its guard only tries it out"
+    )
     # A script beside others, or a module that nothing imports, is started by its guard.
     assert run(tmp_path / "alone", {"__init__.py": "", "model.py": model})["model.py"].changes
     scripts = {"model.py": model, "other.py": "from model import answer\n"}
@@ -160,8 +182,11 @@ def test_a_guard_that_tries_out_a_module_of_a_package_is_no_program(tmp_path: Pa
         ("from . import app as _module\n\nglobals().update(vars(_module))\n", "bot:app"),
     ],
 )
-def test_the_script_that_serves_an_application_gets_the_flags(tmp_path: Path, package: str, application: str) -> None:
-    """Also where it names the application in a string. The call on import would override the flags."""
+def test_the_script_that_serves_an_application_gets_the_flags(
+    tmp_path: Path, package: str, application: str
+) -> None:
+    """Also where it names the application in a string. The call on import would override the
+    flags."""
     files = {"bot/__init__.py": package, "bot/model.py": MODEL, "bot/app.py": APP}
     outcomes = run(tmp_path, {**files, "bot/serve.py": SERVE.format(application=application)})
     assert changed(outcomes) == {"bot/serve.py": "argparse-script"}
@@ -180,7 +205,11 @@ def test_an_application_that_a_script_imports_and_serves(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     ("adds", "shares"),
-    [("", False), ("parser.add_model_arguments()", True), ("if True:\n    parser.add_data_arguments()", True)],
+    [
+        ("", False),
+        ("parser.add_model_arguments()", True),
+        ("if True:\n    parser.add_data_arguments()", True),
+    ],
 )
 def test_the_options_of_a_parser_s_own_methods_are_those_that_are_called(
     tmp_path: Path, adds: str, shares: bool
@@ -193,19 +222,31 @@ def test_the_options_of_a_parser_s_own_methods_are_those_that_are_called(
 
 
 @pytest.mark.parametrize("name", ["convert.py", "convert-to-mlx.py", "split_weights.py"])
-def test_a_converter_that_writes_texts_on_generation_runs_no_model(tmp_path: Path, name: str) -> None:
-    text = CLI.replace(".model", "model").replace("print(answer(", "generate_readme(answer(")[:-1] + "\n\n\nmain()\n"
+def test_a_converter_that_writes_texts_on_generation_runs_no_model(
+    tmp_path: Path, name: str
+) -> None:
+    text = (
+        CLI.replace(".model", "model").replace("print(answer(", "generate_readme(answer(")[:-1]
+        + "\n\n\nmain()\n"
+    )
     outcomes = run(tmp_path, {"model.py": MODEL, name: text})
     assert outcomes[name].reason == "converts weights without running the model"
-    assert run(tmp_path / "runs", {"model.py": MODEL, name: text.replace("_readme", "")})[name].changes
+    assert run(tmp_path / "runs", {"model.py": MODEL, name: text.replace("_readme", "")})[
+        name
+    ].changes
 
 
 @pytest.mark.parametrize(
     ("registry", "imports"),
-    [("models/families/registry.py", "from . import llama"), ("models/registry.py", "from .families import llama")],
+    [
+        ("models/families/registry.py", "from . import llama"),
+        ("models/registry.py", "from .families import llama"),
+    ],
 )
 @pytest.mark.parametrize("module", ["llama.py", "llama/__init__.py"])
-def test_a_module_or_package_that_a_registry_imports(tmp_path: Path, registry: str, imports: str, module: str) -> None:
+def test_a_module_or_package_that_a_registry_imports(
+    tmp_path: Path, registry: str, imports: str, module: str
+) -> None:
     files = {
         "models/__init__.py": "",
         "models/families/__init__.py": "",
@@ -217,6 +258,8 @@ def test_a_module_or_package_that_a_registry_imports(tmp_path: Path, registry: s
 
 
 def test_a_class_that_is_called_as_its_module(tmp_path: Path) -> None:
-    llama = "from mlx_lm import load\n\n\nclass llama:\n    def make():\n        return load('tiny')\n"
+    llama = (
+        "from mlx_lm import load\n\n\nclass llama:\n    def make():\n        return load('tiny')\n"
+    )
     files = {"llama.py": llama, "run.py": "from llama import llama\n\nprint(llama.make())\n"}
     assert changed(run(tmp_path, files)) == {"run.py": "flat-script"}

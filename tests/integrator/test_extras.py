@@ -1,4 +1,5 @@
-"""What goes with the scripts, as the command does and says it: the runtime's copy, the requirement, the way back."""
+"""What goes with the scripts, as the command does and says it: the runtime's copy, the
+requirement, the way back."""
 
 from __future__ import annotations
 
@@ -16,7 +17,11 @@ SCRIPT_METADATA = """\
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 @pytest.fixture
@@ -53,7 +58,9 @@ def test_a_requirement_without_a_patched_script_is_taken_out_if_it_is_asked_for(
     (listed / "requirements.txt").write_text("mlx-lm\nmlx-flash-runtime\n")
     assert b"nothing to revert" in flash_integrate(listed, "--revert").stderr
     assert (listed / "requirements.txt").read_text() == "mlx-lm\nmlx-flash-runtime\n"
-    assert b"nothing to revert" not in flash_integrate(listed, "--revert", "--add-dependency").stderr
+    assert (
+        b"nothing to revert" not in flash_integrate(listed, "--revert", "--add-dependency").stderr
+    )
     assert (listed / "requirements.txt").read_text() == "mlx-lm\n"
 
 
@@ -75,7 +82,10 @@ def test_the_copy_is_one_line_of_the_summary(flash_integrate: Run, listed: Path)
     assert lines == [f"wrote mlx_flash_runtime/ ({files} files)", "wrote sub/mlx_flash_runtime.py"]
     removed = flash_integrate(listed, "--revert").stderr.decode().splitlines()
     lines = [line for line in removed if line.startswith("removed")]
-    assert lines == [f"removed mlx_flash_runtime/ ({files} files)", "removed sub/mlx_flash_runtime.py"]
+    assert lines == [
+        f"removed mlx_flash_runtime/ ({files} files)",
+        "removed sub/mlx_flash_runtime.py",
+    ]
     assert tree(listed) == before
 
 
@@ -89,5 +99,7 @@ def test_a_script_that_lists_its_own_dependencies_is_left_to_its_author(
     note = "run.py lists its own dependencies: add \"mlx-flash-runtime; sys_platform == 'darwin'\" there."
     assert note in result.stderr.decode()
     assert (tmp_path / "requirements.txt").read_text() == "mlx\n"
-    (tmp_path / "run.py").write_text((tmp_path / "run.py").read_text().replace("rich", "mlx-flash-runtime"))
+    (tmp_path / "run.py").write_text(
+        (tmp_path / "run.py").read_text().replace("rich", "mlx-flash-runtime")
+    )
     assert "dependencies" not in flash_integrate(tmp_path, *options).stderr.decode()

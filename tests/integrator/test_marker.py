@@ -17,7 +17,10 @@ MARKER = b"# flash-integrate: skip"
     [
         (MARKER, 1),
         (b"#!/usr/bin/env python\n#flash-integrate:skip\n", 2),
-        (b"import mlx\n\ndef f():\n    # flash-integrate: skip (routes its own kernel)\n    pass\n", 4),
+        (
+            b"import mlx\n\ndef f():\n    # flash-integrate: skip (routes its own kernel)\n    pass\n",
+            4,
+        ),
         (b"import mlx  # flash-integrate: skip\n", 1),
         (b"import mlx  # noqa: F401  # flash-integrate: skip\n", 1),
         (b"\xef\xbb\xbf" + MARKER + b"\r\nimport mlx\r\n", 1),
@@ -48,7 +51,9 @@ def test_nothing_else_counts(data: bytes) -> None:
     assert skip_marker_line(data) is None
 
 
-@pytest.mark.parametrize("data", [b"x = (\n'''" + MARKER + b"\n", b"if x:\n        y\n    z\n" + MARKER + b"\n"])
+@pytest.mark.parametrize(
+    "data", [b"x = (\n'''" + MARKER + b"\n", b"if x:\n        y\n    z\n" + MARKER + b"\n"]
+)
 def test_a_file_that_can_not_be_cut_into_tokens_up_to_the_words_is_an_error(data: bytes) -> None:
     with pytest.raises(UnreadableSource):
         skip_marker_line(b"x = ' # flash-integrate: skip'\n" + data)

@@ -1,4 +1,5 @@
-"""Notebooks: only the source of one cell changes, in whatever way the file is written, and comes back byte for byte."""
+"""Notebooks: only the source of one cell changes, in whatever way the file is written, and comes
+back byte for byte."""
 
 from __future__ import annotations
 
@@ -32,10 +33,20 @@ WORK = 'prompt = "¿Dónde está la biblioteca? 📚 \u2028"\nmodel, tokenizer =
 
 def notebook(*sources: str) -> Any:
     """A notebook with a Markdown cell, code cells and an output that speak of MLX too."""
-    image = v4.new_output("display_data", {"image/png": "iVBORw0KGgo=\n", "text/plain": "<mlx_lm – plot>"})
-    cells = [v4.new_code_cell(source, outputs=[image], id=f"cell-{number}") for number, source in enumerate(sources)]
-    metadata = {"language_info": {"name": "python"}, "custom": {"a/b": 1e-07, "z": "import mlx_lm\n"}}
-    return v4.new_notebook(cells=[v4.new_markdown_cell("# `import mlx_lm`", id="title"), *cells], metadata=metadata)
+    image = v4.new_output(
+        "display_data", {"image/png": "iVBORw0KGgo=\n", "text/plain": "<mlx_lm – plot>"}
+    )
+    cells = [
+        v4.new_code_cell(source, outputs=[image], id=f"cell-{number}")
+        for number, source in enumerate(sources)
+    ]
+    metadata = {
+        "language_info": {"name": "python"},
+        "custom": {"a/b": 1e-07, "z": "import mlx_lm\n"},
+    }
+    return v4.new_notebook(
+        cells=[v4.new_markdown_cell("# `import mlx_lm`", id="title"), *cells], metadata=metadata
+    )
 
 
 # The ways in which programs write the same notebook.
@@ -46,7 +57,9 @@ def as_saved_by_jupyter(made: Any) -> bytes:
 
 
 def indented_by_two(made: Any) -> bytes:
-    return json.dumps(json.loads(nbformat.writes(made)), indent=2, ensure_ascii=False).encode() + b"\n"
+    return (
+        json.dumps(json.loads(nbformat.writes(made)), indent=2, ensure_ascii=False).encode() + b"\n"
+    )
 
 
 def in_ascii(made: Any) -> bytes:
@@ -73,7 +86,9 @@ def with_crlf(made: Any) -> bytes:
 
 
 def with_tabs(made: Any) -> bytes:
-    return json.dumps(json.loads(nbformat.writes(made)), indent="\t", separators=(" ,", " : ")).encode()
+    return json.dumps(
+        json.loads(nbformat.writes(made)), indent="\t", separators=(" ,", " : ")
+    ).encode()
 
 
 def without_final_newline(made: Any) -> bytes:
@@ -103,7 +118,9 @@ SOURCES = {
 
 def write_all(folder: Path, made: dict[str, Any]) -> dict[str, bytes]:
     """Writes notebooks in every way; the files by their names."""
-    files = {f"{name}, {write.__name__}.ipynb": write(made[name]) for name in made for write in WRITERS}
+    files = {
+        f"{name}, {write.__name__}.ipynb": write(made[name]) for name in made for write in WRITERS
+    }
     for name, data in files.items():
         (folder / name).write_bytes(data)
     return files
@@ -114,7 +131,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def sources(data: bytes) -> list[str]:
-    return [cell.source for cell in nbformat.reads(data, as_version=4).cells if cell.cell_type == "code"]
+    return [
+        cell.source for cell in nbformat.reads(data, as_version=4).cells if cell.cell_type == "code"
+    ]
 
 
 def test_apply_then_apply_again_then_revert(flash_integrate: Run, tmp_path: Path) -> None:
@@ -161,7 +180,9 @@ def assert_only_the_import_cell_gained(before: list[str], after: list[str]) -> N
     if line.group(1) is None:
         assert after[number] == before[number] + newline + inserted.removesuffix(newline)
     else:
-        assert after[number] == before[number][: line.end()] + inserted + before[number][line.end() :]
+        assert (
+            after[number] == before[number][: line.end()] + inserted + before[number][line.end() :]
+        )
 
 
 def without_code(data: bytes) -> Any:
@@ -194,14 +215,18 @@ def test_revert_after_jupyter_saved_the_notebook(flash_integrate: Run, tmp_path:
         assert data == as_saved_by_jupyter(made[name.rpartition(", ")[0]])
 
 
-def test_revert_finds_lines_that_were_moved_and_cells_that_were_split(flash_integrate: Run, tmp_path: Path) -> None:
+def test_revert_finds_lines_that_were_moved_and_cells_that_were_split(
+    flash_integrate: Run, tmp_path: Path
+) -> None:
     own_import, call = runtime_import(call=True, flags=False), enable_call().rstrip("\n")
     write_all(tmp_path, {"chat": notebook(own_import + IMPORTS + "\n", call, WORK + "\n" + call)})
     commit_all(tmp_path)
     diff = flash_integrate(tmp_path, "--revert", "--dry-run").stdout
     assert flash_integrate(tmp_path, "--revert").returncode == 0
     reverted = contents(tmp_path)
-    assert [sources(data) for data in reverted.values()] == [[IMPORTS + "\n", "", WORK]] * len(WRITERS)
+    assert [sources(data) for data in reverted.values()] == [[IMPORTS + "\n", "", WORK]] * len(
+        WRITERS
+    )
     git(tmp_path, "checkout", "-q", ".")
     apply(tmp_path, diff)
     assert contents(tmp_path) == reverted
@@ -212,7 +237,9 @@ def test_revert_leaves_a_notebook_alone_that_would_not_be_python_without_the_cal
 ) -> None:
     path = tmp_path / "chat.ipynb"
     indented = "if True:\n" + "".join(f"    {line}\n" for line in enable_call().splitlines())
-    broken = as_saved_by_jupyter(notebook(IMPORTS + runtime_import(call=True, flags=False), indented))
+    broken = as_saved_by_jupyter(
+        notebook(IMPORTS + runtime_import(call=True, flags=False), indented)
+    )
     path.write_bytes(broken)
     result = flash_integrate(path, "--revert")
     assert result.returncode == 2
@@ -220,9 +247,13 @@ def test_revert_leaves_a_notebook_alone_that_would_not_be_python_without_the_cal
     assert path.read_bytes() == broken
 
 
-def test_a_name_that_is_still_used_is_reported_with_its_line(flash_integrate: Run, tmp_path: Path) -> None:
+def test_a_name_that_is_still_used_is_reported_with_its_line(
+    flash_integrate: Run, tmp_path: Path
+) -> None:
     path = tmp_path / "chat.ipynb"
-    path.write_bytes(as_saved_by_jupyter(notebook(IMPORTS + INSERTED + WORK, "print(enable_flash_attention)")))
+    path.write_bytes(
+        as_saved_by_jupyter(notebook(IMPORTS + INSERTED + WORK, "print(enable_flash_attention)"))
+    )
     result = flash_integrate(path, "--revert")
     lines = path.read_text(encoding="utf-8").split("\n")
     number = next(number for number, line in enumerate(lines, start=1) if "print(enable" in line)
@@ -239,7 +270,9 @@ def test_before_becomes_after(flash_integrate: Run, tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(data)
     assert flash_integrate(tmp_path).returncode == 0
     for name, data in contents(tmp_path).items():
-        assert data.decode() == (CASES / name.replace(".before.", ".after.")).read_bytes().decode(), name
+        assert (
+            data.decode() == (CASES / name.replace(".before.", ".after.")).read_bytes().decode()
+        ), name
         nbformat.validate(nbformat.reads(data, as_version=nbformat.NO_CONVERT))
     assert flash_integrate(tmp_path, "--revert").returncode == 0
     assert contents(tmp_path) == before
@@ -263,7 +296,9 @@ def test_noop_is_left_alone_with_a_reason(flash_integrate: Run, tmp_path: Path) 
 # A tree
 
 
-def test_a_tree_is_walked_for_notebooks_and_checkpoints_are_left_out(flash_integrate: Run, repo: Path) -> None:
+def test_a_tree_is_walked_for_notebooks_and_checkpoints_are_left_out(
+    flash_integrate: Run, repo: Path
+) -> None:
     for folder in (repo, repo / ".ipynb_checkpoints"):
         folder.mkdir(exist_ok=True)
         (folder / "chat.ipynb").write_bytes(as_saved_by_jupyter(notebook(IMPORTS + WORK)))
@@ -273,7 +308,9 @@ def test_a_tree_is_walked_for_notebooks_and_checkpoints_are_left_out(flash_integ
     assert b"checkpoints" not in result.stderr
 
 
-def test_notebooks_are_left_alone_where_only_scripts_are_asked_for(flash_integrate: Run, repo: Path) -> None:
+def test_notebooks_are_left_alone_where_only_scripts_are_asked_for(
+    flash_integrate: Run, repo: Path
+) -> None:
     (repo / "chat.ipynb").write_bytes(as_saved_by_jupyter(notebook(IMPORTS + WORK)))
     result = flash_integrate(repo, "--check", "--only", "argparse-script", "-v")
     assert b"1 would change" in result.stderr
@@ -281,18 +318,30 @@ def test_notebooks_are_left_alone_where_only_scripts_are_asked_for(flash_integra
 
 
 @pytest.mark.parametrize(("option", "changed"), [("--only", "chat.ipynb"), ("--skip", "run.py")])
-def test_notebooks_are_chosen_as_codemods_are(flash_integrate: Run, repo: Path, option: str, changed: str) -> None:
+def test_notebooks_are_chosen_as_codemods_are(
+    flash_integrate: Run, repo: Path, option: str, changed: str
+) -> None:
     (repo / "chat.ipynb").write_bytes(as_saved_by_jupyter(notebook(IMPORTS + WORK)))
-    assert flash_integrate(repo, "--dry-run", option, "notebook").stdout.count(f"+++ b/{changed}\n".encode()) == 1
+    assert (
+        flash_integrate(repo, "--dry-run", option, "notebook").stdout.count(
+            f"+++ b/{changed}\n".encode()
+        )
+        == 1
+    )
     assert b"1 would change" in flash_integrate(repo, "--check", option, "notebook").stderr
 
 
 def test_attention_is_reached_through_a_local_module(flash_integrate: Run, repo: Path) -> None:
     path = repo / "train.ipynb"
-    path.write_bytes(as_saved_by_jupyter(notebook("x = 1", "from model import attention\n\nattention(64, 4)")))
+    path.write_bytes(
+        as_saved_by_jupyter(notebook("x = 1", "from model import attention\n\nattention(64, 4)"))
+    )
     result = flash_integrate(repo, "-v")
     assert b"imports model.py" in result.stderr
-    assert sources(path.read_bytes()) == ["x = 1", f"from model import attention\n{INSERTED}\nattention(64, 4)"]
+    assert sources(path.read_bytes()) == [
+        "x = 1",
+        f"from model import attention\n{INSERTED}\nattention(64, 4)",
+    ]
 
 
 BROKEN = {
@@ -300,8 +349,16 @@ BROKEN = {
     "no format": (b'{\n "cells": "import mlx_lm"\n}', 1, "not a notebook: it states no nbformat"),
     "a list": (b'["import mlx_lm"]', 1, "not a notebook: it states no nbformat"),
     "no cells": (b'{\n "nbformat": 4,\n "mlx": 1}', 1, "not a notebook: it has no list of cells"),
-    "no source": (b'{"nbformat": 4, "cells": [\n{"cell_type": "code", "mlx": 1}]}', 2, "cell 1 has no source"),
-    "numbers": (b'{"nbformat": 4, "cells": [\n{"cell_type": "code", "source": [1], "mlx": 1}]}', 2, "has no source"),
+    "no source": (
+        b'{"nbformat": 4, "cells": [\n{"cell_type": "code", "mlx": 1}]}',
+        2,
+        "cell 1 has no source",
+    ),
+    "numbers": (
+        b'{"nbformat": 4, "cells": [\n{"cell_type": "code", "source": [1], "mlx": 1}]}',
+        2,
+        "has no source",
+    ),
     "no Python": (
         b'{"nbformat": 4, "cells": [{"cell_type": "code", "source":\n["import mlx\\n",\n"x ="]}]}',
         3,
@@ -312,7 +369,9 @@ BROKEN = {
 }
 
 
-def test_a_broken_notebook_is_reported_with_its_line_and_the_rest_is_done(flash_integrate: Run, repo: Path) -> None:
+def test_a_broken_notebook_is_reported_with_its_line_and_the_rest_is_done(
+    flash_integrate: Run, repo: Path
+) -> None:
     for name, (data, _, _) in BROKEN.items():
         (repo / f"{name}.ipynb").write_bytes(data)
     result = flash_integrate(repo, "--json", repo / "report.json")
@@ -329,7 +388,9 @@ def test_a_broken_notebook_is_reported_with_its_line_and_the_rest_is_done(flash_
         assert (repo / f"{name}.ipynb").read_bytes() == data
 
 
-def test_a_broken_notebook_that_does_not_name_mlx_is_nobody_s_business(flash_integrate: Run, repo: Path) -> None:
+def test_a_broken_notebook_that_does_not_name_mlx_is_nobody_s_business(
+    flash_integrate: Run, repo: Path
+) -> None:
     (repo / "cut off.ipynb").write_bytes(b"{")
     (repo / "no cells.ipynb").write_bytes(b'{"nbformat": 4}')
     assert flash_integrate(repo).returncode == 0
@@ -343,7 +404,10 @@ def test_a_broken_notebook_that_does_not_name_mlx_is_nobody_s_business(flash_int
     [
         ("%matplotlib inline\nx = 1", "pass\nx = 1"),
         ("!pip install \\\n  mlx \\\n  mlx-lm\nx = 1", "\n\npass\nx = 1"),
-        ("if colab:\n    !pip install mlx\nelse:\n    pass", "if colab:\n    pass\nelse:\n    pass"),
+        (
+            "if colab:\n    !pip install mlx\nelse:\n    pass",
+            "if colab:\n    pass\nelse:\n    pass",
+        ),
         ("files = !ls 'it\nhome = %env HOME", "pass\npass"),
         ("?load\nload??\nmx.fast?", "pass\npass\npass"),
         ("%%time\nload()", "\nload()"),
@@ -373,7 +437,8 @@ LINES = st.lists(st.text(CHARACTERS, max_size=4), min_size=1, max_size=6)
 
 @st.composite
 def chunked(draw: st.DrawFn) -> tuple[list[str], bytes]:
-    """The lines of a source, and a notebook that holds it as one string or in a list, cut anywhere."""
+    """The lines of a source, and a notebook that holds it as one string or in a list, cut
+    anywhere."""
     newline = draw(st.sampled_from(["\n", "\r\n"]))
     lines = [line + newline for line in draw(LINES)]
     if draw(st.booleans()) and lines[-1] != newline:
@@ -408,12 +473,20 @@ def test_lines_can_be_put_below_any_line_and_taken_out_again(
     after = Notebook(before.path, before.edited([cell.insert(index, "\none\ntwo\n")]))
     [edited] = after.cells
     bodies = [line.rstrip("\r\n") for line in lines]
-    assert [line.rstrip("\r\n") for line in edited.lines] == [*bodies[:index], "", "one", "two", *bodies[index:]]
+    assert [line.rstrip("\r\n") for line in edited.lines] == [
+        *bodies[:index],
+        "",
+        "one",
+        "two",
+        *bodies[index:],
+    ]
     assert after.edited(edited.remove({index, index + 1, index + 2})) == data
 
 
 @given(chunked(), st.randoms(use_true_random=False))
-def test_any_lines_can_be_taken_out(written: tuple[list[str], bytes], chosen: random.Random) -> None:
+def test_any_lines_can_be_taken_out(
+    written: tuple[list[str], bytes], chosen: random.Random
+) -> None:
     lines, data = written
     before = Notebook(Path("chat.ipynb"), data)
     gone = set(chosen.sample(range(len(lines)), chosen.randrange(len(lines) + 1)))
@@ -443,7 +516,8 @@ SHOW = "print(best.sum(axis=0).tolist()[:20])"
 
 
 def run_in_kernel(path: Path) -> tuple[str, str]:
-    """What the notebook's last two code cells print: the result, and whether the runtime is in use."""
+    """What the notebook's last two code cells print: the result, and whether the runtime is in
+    use."""
     made = nbformat.read(path, as_version=4)
     NotebookClient(
         made, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}

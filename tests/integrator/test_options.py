@@ -1,4 +1,5 @@
-"""Options: what --check counts, which do not go together, and reports that can't be written are known at once."""
+"""Options: what --check counts, which do not go together, and reports that can't be written are
+known at once."""
 
 from __future__ import annotations
 
@@ -9,7 +10,9 @@ from conftest import SCRIPT, Run
 
 
 @pytest.mark.parametrize("extra", ["--add-dependency", "--vendor"])
-def test_check_counts_what_goes_with_the_scripts(flash_integrate: Run, repo: Path, extra: str) -> None:
+def test_check_counts_what_goes_with_the_scripts(
+    flash_integrate: Run, repo: Path, extra: str
+) -> None:
     (repo / "requirements.txt").write_text("mlx-lm\n")
     flash_integrate(repo)
     assert flash_integrate(repo, "--check").returncode == 0
@@ -24,7 +27,10 @@ def test_check_counts_what_goes_with_the_scripts(flash_integrate: Run, repo: Pat
     [
         (["--vendor", "--add-dependency"], "--vendor does not go with --add-dependency"),
         (["--revert", "--skip", "main-guard"], "--revert does not go with --skip"),
-        (["--explain", "--check", "--json", "report.json"], "--explain does not go with --check, --json"),
+        (
+            ["--explain", "--check", "--json", "report.json"],
+            "--explain does not go with --check, --json",
+        ),
     ],
 )
 def test_options_of_which_one_would_do_nothing_are_refused(
@@ -45,7 +51,9 @@ def test_a_report_that_can_not_be_written_stops_the_run_before_it_writes(
 
 
 @pytest.mark.parametrize("options", [[], ["--revert"], ["--explain"]])
-def test_a_pattern_that_is_none_is_refused(flash_integrate: Run, repo: Path, options: list[str]) -> None:
+def test_a_pattern_that_is_none_is_refused(
+    flash_integrate: Run, repo: Path, options: list[str]
+) -> None:
     result = flash_integrate(".", "--exclude", "!", *options, cwd=repo)
     assert result.returncode == 2
     assert result.stderr == b"Error: --exclude: '!' is not a pattern of .gitignore\n"

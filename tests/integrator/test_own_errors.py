@@ -1,4 +1,5 @@
-"""An error of the tool's own: reported for the file that it met, with its place, and the rest of the repo is done."""
+"""An error of the tool's own: reported for the file that it met, with its place, and the rest of
+the repo is done."""
 
 from __future__ import annotations
 
@@ -17,7 +18,9 @@ from flash_integrate.run import revert
 from flash_integrate.source import Source
 
 
-def test_a_codemod_that_fails_takes_no_other_file_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_codemod_that_fails_takes_no_other_file_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def match(facts: object) -> None:
         raise KeyError("a table")
 
@@ -44,7 +47,10 @@ def test_nor_does_a_revert_that_fails(tmp_path: Path, monkeypatch: pytest.Monkey
     for name in ("broken.py", "own.py"):
         (tmp_path / name).write_text(script)
     broken, own = revert([tmp_path], (), lambda files, stage: files)
-    assert (broken.status, "please report this: IndexError: a line" in broken.reason) == (Status.FAILED, True)
+    assert (broken.status, "please report this: IndexError: a line" in broken.reason) == (
+        Status.FAILED,
+        True,
+    )
     assert own.status is Status.SKIPPED
 
 
@@ -59,7 +65,7 @@ def test_a_file_in_no_encoding_of_text_is_none(encoding: str, tmp_path: Path) ->
     ("error", "said"),
     [
         (MemoryError(), "takes more memory than there is"),
-        (RecursionError("maximum recursion depth exceeded"), "nested too deeply to be looked at"),
+        (RecursionError("maximum recursion depth exceeded"), "nested too deeply for this tool"),
         (OSError(5, "Input/output error"), "Input/output error"),
     ],
     ids=lambda value: type(value).__name__,

@@ -25,7 +25,10 @@ def helper():
     ("manifest", "text"),
     [
         ("pyproject.toml", '[project.scripts]\ntalk = "pkg.talk:start"\n'),
-        ("pyproject.toml", '[tool.poetry.scripts]\ntalk = {reference = "pkg.talk:start", type = "console"}\n'),
+        (
+            "pyproject.toml",
+            '[tool.poetry.scripts]\ntalk = {reference = "pkg.talk:start", type = "console"}\n',
+        ),
         ("setup.cfg", "[options.entry_points]\nconsole_scripts =\n    talk = pkg.talk:start\n"),
         (
             "setup.py",
@@ -40,9 +43,7 @@ def helper():
 def test_a_function_that_packaging_installs(tmp_path: Path, manifest: str, text: str) -> None:
     outcomes = run(tmp_path, {manifest: text, "src/pkg/__init__.py": "", "src/pkg/talk.py": TALK})
     assert changed(outcomes) == {"src/pkg/talk.py": "console-script"}
-    expected = (
-        b'    """Talk."""\n    if enable_flash_attention is not None:\n        enable_flash_attention()\n    load'
-    )
+    expected = b'    """Talk."""\n    if enable_flash_attention is not None:\n        enable_flash_attention()\n    load'
     assert expected in outcomes["src/pkg/talk.py"].after
 
 
@@ -54,11 +55,18 @@ def test_a_function_that_packaging_installs(tmp_path: Path, manifest: str, text:
         ("pyproject.toml", "project = 1\n"),
         ("setup.cfg", "[options.entry_points]\ntalk.plugins =\n    talk = pkg.talk:start\n"),
         ("setup.cfg", "console_scripts = talk = pkg.talk:start\n"),
-        ("setup.py", "from setuptools import setup\nsetup(entry_points={'talk': ['talk=pkg.talk:start']})\n"),
+        (
+            "setup.py",
+            "from setuptools import setup\nsetup(entry_points={'talk': ['talk=pkg.talk:start']})\n",
+        ),
     ],
 )
-def test_plugins_and_broken_manifests_install_no_command(tmp_path: Path, manifest: str, text: str) -> None:
-    assert changed(run(tmp_path, {manifest: text, "pkg/__init__.py": "", "pkg/talk.py": TALK})) == {}
+def test_plugins_and_broken_manifests_install_no_command(
+    tmp_path: Path, manifest: str, text: str
+) -> None:
+    assert (
+        changed(run(tmp_path, {manifest: text, "pkg/__init__.py": "", "pkg/talk.py": TALK})) == {}
+    )
 
 
 def test_a_function_that_a_package_takes_over_from_a_module(tmp_path: Path) -> None:

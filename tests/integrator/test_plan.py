@@ -1,4 +1,5 @@
-"""Files that are left alone by what they are, and those that only look like it; notes for the reviewer."""
+"""Files that are left alone by what they are, and those that only look like it; notes for the
+reviewer."""
 
 from __future__ import annotations
 
@@ -35,21 +36,35 @@ def test_other_words_on_what_is_generated_do_not_matter(tmp_path: Path, head: st
     assert run(tmp_path, {"run.py": head + RUN})["run.py"].changes
 
 
-@pytest.mark.parametrize("name", ["export_embeddings.py", "split_audio.py", "download_and_run.py", "merge_answers.py"])
+@pytest.mark.parametrize(
+    "name", ["export_embeddings.py", "split_audio.py", "download_and_run.py", "merge_answers.py"]
+)
 def test_words_for_moving_weights_are_used_for_other_things_too(tmp_path: Path, name: str) -> None:
     assert run(tmp_path, {name: RUN})[name].changes
 
 
 @pytest.mark.parametrize(
-    "name", ["convert_llama.py", "export.py", "export_gguf.py", "merge-lora.py", "upload_to_hub.py", "model_split.py"]
+    "name",
+    [
+        "convert_llama.py",
+        "export.py",
+        "export_gguf.py",
+        "merge-lora.py",
+        "upload_to_hub.py",
+        "model_split.py",
+    ],
 )
 def test_converters(tmp_path: Path, name: str) -> None:
     assert run(tmp_path, {name: RUN})[name].reason == "converts weights without running the model"
 
 
-@pytest.mark.parametrize("how", ["get_context('spawn')", "set_start_method('forkserver', force=True)"])
+@pytest.mark.parametrize(
+    "how", ["get_context('spawn')", "set_start_method('forkserver', force=True)"]
+)
 def test_processes_that_start_anew_are_noted(tmp_path: Path, how: str) -> None:
     text = f"import multiprocessing\n{RUN}\nmultiprocessing.{how}\nmultiprocessing.get_context('fork')\n"
     [note] = run(tmp_path, {"run.py": text})["run.py"].notes
     assert note.line == 7
-    assert note.reason.startswith("a process that it starts anew does not run a call below the guard")
+    assert note.reason.startswith(
+        "a process that it starts anew does not run a call below the guard"
+    )

@@ -1,7 +1,8 @@
-"""The four properties of every rewrite, over real code in many shapes: the files of mlx_lm and of the standard library.
+"""The four properties of every rewrite, over real code in many shapes: the files of mlx_lm and of
+the standard library.
 
-Each file gets a use of mlx_lm, so that it counts as one that runs attention, and one way in which files differ in
-the wild: CRLF, tabs, a BOM, no final newline, mixed newlines.
+Each file gets a use of mlx_lm, so that it counts as one that runs attention, and one way in which
+files differ in the wild: CRLF, tabs, a BOM, no final newline, mixed newlines.
 """
 
 from __future__ import annotations
@@ -55,10 +56,22 @@ def no_final_newline(data: bytes) -> bytes:
 
 def mixed_newlines(data: bytes) -> bytes:
     lines = data.split(b"\n")
-    return b"".join(line + (b"\r\n" if number % 3 else b"\n") for number, line in enumerate(lines[:-1])) + lines[-1]
+    return (
+        b"".join(
+            line + (b"\r\n" if number % 3 else b"\n") for number, line in enumerate(lines[:-1])
+        )
+        + lines[-1]
+    )
 
 
-MUTATIONS: list[Callable[[bytes], bytes]] = [unchanged, crlf, tabs, bom, no_final_newline, mixed_newlines]
+MUTATIONS: list[Callable[[bytes], bytes]] = [
+    unchanged,
+    crlf,
+    tabs,
+    bom,
+    no_final_newline,
+    mixed_newlines,
+]
 
 
 def parses(data: bytes) -> bool:
@@ -81,7 +94,8 @@ def real_files() -> list[Path]:
 
 @pytest.fixture(scope="module", params=[mutation.__name__ for mutation in MUTATIONS])
 def corpus(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with every sixth file, mutated in one way: together the six folders hold all of them."""
+    """A folder with every sixth file, mutated in one way: together the six folders hold all of
+    them."""
     names = [mutation.__name__ for mutation in MUTATIONS]
     position = names.index(request.param)
     folder = tmp_path_factory.mktemp(request.param)
@@ -124,13 +138,16 @@ def test_rewrites_parse_are_idempotent_reversible_and_what_the_dry_run_showed(
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.__name__)
 def test_a_line_can_be_spliced_in_after_any_statement(mutation: Callable[[bytes], bytes]) -> None:
-    """The place of a statement means the same to `ast` and to LibCST, however deep, beside whatever it stands."""
+    """The place of a statement means the same to `ast` and to LibCST, however deep, beside
+    whatever it stands."""
     chosen = random.Random(mutation.__name__)
     for path in real_files()[:: 2 * len(MUTATIONS)]:
         data = mutation(path.read_bytes())
         if not parses(data):
             continue
-        facts = Workspace.alone(PurePosixPath(path.name), data, path.parent).facts(PurePosixPath(path.name))
+        facts = Workspace.alone(PurePosixPath(path.name), data, path.parent).facts(
+            PurePosixPath(path.name)
+        )
         candidates = [statement for statement in facts.statements if statement.ends_its_line]
         for statement in chosen.sample(candidates, min(3, len(candidates))):
             try:
@@ -138,7 +155,11 @@ def test_a_line_can_be_spliced_in_after_any_statement(mutation: Callable[[bytes]
             except FileError:
                 continue
             lines = split_lines(after)
-            [number] = [number for number, line in enumerate(lines, start=1) if line.strip() == b"spliced_in"]
+            [number] = [
+                number
+                for number, line in enumerate(lines, start=1)
+                if line.strip() == b"spliced_in"
+            ]
             assert number == (statement.node.end_lineno or 0) + 1, (path, statement)
             restored = b"".join(line for line in lines if line.strip() != b"spliced_in")
             assert restored.rstrip(b"\r\n") == data.rstrip(b"\r\n")

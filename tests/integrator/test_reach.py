@@ -38,10 +38,35 @@ print(forward(mx.zeros((2, 2)), mx.zeros((2, 2)), mx.zeros((2, 2))))
 
 def test_packages_of_models() -> None:
     models = [
-        *("mlx_lm", "mlx_vlm", "mlx_whisper", "mlx_audio", "mlx_embeddings", "mlx_embedding_models", "mlx_omni_server"),
-        *("lightning_whisper_mlx", "parakeet_mlx", "f5_tts_mlx", "chat_with_mlx", "mflux", "mlxim", "fastmlx"),
+        *(
+            "mlx_lm",
+            "mlx_vlm",
+            "mlx_whisper",
+            "mlx_audio",
+            "mlx_embeddings",
+            "mlx_embedding_models",
+            "mlx_omni_server",
+        ),
+        *(
+            "lightning_whisper_mlx",
+            "parakeet_mlx",
+            "f5_tts_mlx",
+            "chat_with_mlx",
+            "mflux",
+            "mlxim",
+            "fastmlx",
+        ),
     ]
-    others = ["mlx", "mlx_data", "mlx_flash_runtime", "mlxtend", "mlx90614", "adafruit_mlx90640", "dhtmlx", "torch"]
+    others = [
+        "mlx",
+        "mlx_data",
+        "mlx_flash_runtime",
+        "mlxtend",
+        "mlx90614",
+        "adafruit_mlx90640",
+        "dhtmlx",
+        "torch",
+    ]
     assert all(holds_models(f"{name}.utils") for name in models)
     assert not any(map(holds_models, others))
 
@@ -79,7 +104,10 @@ def test_attention_of_pytorch_beside_mlx(tmp_path: Path) -> None:
 
 
 def test_a_package_whose_name_does_not_say_mlx(tmp_path: Path) -> None:
-    outcome = run(tmp_path, {"draw.py": "from mflux import Flux1\n\nFlux1.from_name('schnell').generate_image()\n"})
+    outcome = run(
+        tmp_path,
+        {"draw.py": "from mflux import Flux1\n\nFlux1.from_name('schnell').generate_image()\n"},
+    )
     assert outcome["draw.py"].reason == "imports mflux"
 
 
@@ -105,7 +133,9 @@ def function(body: str) -> ast.Module:
 
 @pytest.mark.parametrize("body", BY_HAND)
 def test_attention_written_by_hand(body: str) -> None:
-    softmax = next(number for number, line in enumerate(body.splitlines(), start=2) if "softmax" in line)
+    softmax = next(
+        number for number, line in enumerate(body.splitlines(), start=2) if "softmax" in line
+    )
     assert list(handwritten_attention(function(body))) == [softmax]
 
 
@@ -114,7 +144,9 @@ def test_a_softmax_that_is_no_attention(body: str) -> None:
     assert list(handwritten_attention(function(body))) == []
 
 
-@pytest.mark.parametrize("start", ["\ufeff", "\f", "\ufeff\f", "\n \f", "# returns alone\n"], ids=ascii)
+@pytest.mark.parametrize(
+    "start", ["\ufeff", "\f", "\ufeff\f", "\n \f", "# returns alone\n"], ids=ascii
+)
 def test_an_import_is_seen_wherever_a_line_may_start(start: str, tmp_path: Path) -> None:
     """The script names no MLX itself: what it imports in its first line does."""
     script = f"{start}import helper\n\nhelper.load('tiny')\n"

@@ -1,4 +1,5 @@
-"""The reports, made from real runs: what they say is what the run found, and their formats are what they claim."""
+"""The reports, made from real runs: what they say is what the run found, and their formats are
+what they claim."""
 
 from __future__ import annotations
 
@@ -46,10 +47,13 @@ def scanned(*paths: Path, scan: Any = integrate) -> list[Outcome]:
 
 @pytest.fixture
 def mixed(repo: Path) -> Path:
-    """The repo with a file for each way in which one can end: changed with a note, integrated, skipped, failed."""
+    """The repo with a file for each way in which one can end: changed with a note, integrated,
+    skipped, failed."""
     (repo / "tools").mkdir()
     (repo / "tools" / "say <|> it.py").write_text(SCRIPT + HANDWRITTEN)
-    (repo / "integrated.py").write_text("import mlx.core\nfrom mlx_flash_runtime import enable_flash_attention\n")
+    (repo / "integrated.py").write_text(
+        "import mlx.core\nfrom mlx_flash_runtime import enable_flash_attention\n"
+    )
     (repo / "broken.py").write_text("import mlx\n\nx = = 1\n")
     (repo / "__init__.py").write_text("import mlx\n")
     return repo
@@ -70,7 +74,9 @@ def test_the_schema_is_one_of_draft_2020_12() -> None:
     jsonschema.Draft202012Validator.check_schema(schema())
 
 
-def test_json_is_as_the_schema_says_for_every_kind_of_outcome(flash_integrate: Run, mixed: Path) -> None:
+def test_json_is_as_the_schema_says_for_every_kind_of_outcome(
+    flash_integrate: Run, mixed: Path
+) -> None:
     runs = [("--dry-run", "apply --dry-run"), ("--check", "apply --check"), (None, "apply")]
     runs += [("--revert", "revert"), ("--revert", "revert")]
     seen = set()
@@ -85,7 +91,14 @@ def test_json_is_as_the_schema_says_for_every_kind_of_outcome(flash_integrate: R
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("status", "would change"), ("path", "/run.py"), ("changed_lines", [0]), ("codemod", None), ("line", 0), ("x", 1)],
+    [
+        ("status", "would change"),
+        ("path", "/run.py"),
+        ("changed_lines", [0]),
+        ("codemod", None),
+        ("line", 0),
+        ("x", 1),
+    ],
 )
 def test_the_schema_refuses_what_a_run_never_says(repo: Path, key: str, value: object) -> None:
     document = json.loads(as_json(scanned(repo), "apply"))
@@ -98,7 +111,9 @@ def test_json_says_of_a_change_what_the_files_show(mixed: Path) -> None:
     outcomes = scanned(mixed)
     entries = by_path(json.loads(as_json(outcomes, "apply"))["files"])
     entry = entries["tools/say <|> it.py"]
-    [outcome] = [outcome for outcome in outcomes if outcome.name.as_posix() == "tools/say <|> it.py"]
+    [outcome] = [
+        outcome for outcome in outcomes if outcome.name.as_posix() == "tools/say <|> it.py"
+    ]
     after = outcome.after.decode().splitlines()
     assert {after[number - 1] for number in entry["changed_lines"]} >= {
         "    enable_flash_attention, flash_block_size = None, int"
@@ -110,7 +125,9 @@ def test_json_says_of_a_change_what_the_files_show(mixed: Path) -> None:
 
 def test_json_of_a_change_that_could_not_be_written_has_no_changed_lines(repo: Path) -> None:
     failed = [
-        dataclasses.replace(outcome, status=Status.FAILED, reason="not writable") if outcome.changes else outcome
+        dataclasses.replace(outcome, status=Status.FAILED, reason="not writable")
+        if outcome.changes
+        else outcome
         for outcome in scanned(repo)
     ]
     document = json.loads(as_json(failed, "apply"))
@@ -156,7 +173,12 @@ def result_path(result: Any) -> str:
 def test_sarif_has_a_rule_for_each_codemod_and_for_notes_and_failures(mixed: Path) -> None:
     run = log(scanned(mixed))
     rules = run["tool"]["driver"]["rules"]
-    assert [rule["id"] for rule in rules] == [*map(name_of, registry()), "notebook", "review-note", "failure"]
+    assert [rule["id"] for rule in rules] == [
+        *map(name_of, registry()),
+        "notebook",
+        "review-note",
+        "failure",
+    ]
     for rule in rules:  # without these GitHub refuses a rule
         assert all(rule[key]["text"] for key in ("shortDescription", "fullDescription", "help"))
     for result in run["results"]:
@@ -195,14 +217,21 @@ def test_what_has_been_written_is_no_sarif_result_and_notes_point_into_the_writt
     assert "softmax" in (mixed / "tools" / "say <|> it.py").read_text().splitlines()[line - 1]
 
 
-def test_a_revert_is_no_sarif_result_but_what_it_could_not_take_out_is(flash_integrate: Run, repo: Path) -> None:
+def test_a_revert_is_no_sarif_result_but_what_it_could_not_take_out_is(
+    flash_integrate: Run, repo: Path
+) -> None:
     flash_integrate(repo)
     with (repo / "run.py").open("a") as file:
         file.write("    print(enable_flash_attention)\n")
     [result] = results(scanned(repo, scan=revert))
-    assert (result["level"], result["message"]["text"]) == ("note", "still uses enable_flash_attention")
+    assert (result["level"], result["message"]["text"]) == (
+        "note",
+        "still uses enable_flash_attention",
+    )
     line = result["locations"][0]["physicalLocation"]["region"]["startLine"]
-    assert (repo / "run.py").read_text().splitlines()[line - 1] == "    print(enable_flash_attention)"
+    assert (repo / "run.py").read_text().splitlines()[
+        line - 1
+    ] == "    print(enable_flash_attention)"
 
 
 def apply_fix(text: str, fix: Any) -> str:
@@ -220,7 +249,9 @@ def apply_fix(text: str, fix: Any) -> str:
 
 
 @pytest.mark.parametrize(
-    "mutation", [str, lambda text: text.replace("\n", "\r\n"), str.rstrip], ids=["lf", "crlf", "eof"]
+    "mutation",
+    [str, lambda text: text.replace("\n", "\r\n"), str.rstrip],
+    ids=["lf", "crlf", "eof"],
 )
 def test_a_sarif_fix_does_what_the_tool_does(tmp_path: Path, mutation: Any) -> None:
     for path in CASES.glob("*/*.before.py"):
@@ -231,7 +262,9 @@ def test_a_sarif_fix_does_what_the_tool_does(tmp_path: Path, mutation: Any) -> N
     # The call goes below the last line, which may end without a newline.
     (tmp_path / "last.py").write_bytes(mutation(PARSES_LAST).encode())
     outcomes = scanned(tmp_path)
-    fixes = {result_path(result): result["fixes"] for result in results(outcomes) if "fixes" in result}
+    fixes = {
+        result_path(result): result["fixes"] for result in results(outcomes) if "fixes" in result
+    }
     changed = [outcome for outcome in outcomes if outcome.changes]
     assert len(changed) >= 15
     assert {"last.py", "string_source.before.ipynb"} <= set(fixes)
@@ -253,7 +286,12 @@ def test_markdown_is_the_body_of_a_pull_request(mixed: Path) -> None:
     folded = body[body.index("<details>") : body.index("</details>")]
     assert "| no MLX | 1 | `notes.py` |" in folded
     assert "`integrated.py`" in folded
-    for way_back in ("--revert", "--disable-flash-attention", "MLX_FLASH_DISABLE=1", "MLX_FLASH_BLOCK_SIZE"):
+    for way_back in (
+        "--revert",
+        "--disable-flash-attention",
+        "MLX_FLASH_DISABLE=1",
+        "MLX_FLASH_BLOCK_SIZE",
+    ):
         assert way_back in body
 
 
@@ -283,13 +321,20 @@ def test_markdown_points_at_notes_where_they_are_once_the_change_is_in(
     for dry_run in (True, False):
         if not dry_run:
             flash_integrate(tmp_path)
-        line = 1 + next(n for n, line in enumerate(path.read_text().splitlines()) if "softmax" in line)
+        line = 1 + next(
+            n for n, line in enumerate(path.read_text().splitlines()) if "softmax" in line
+        )
         assert f"run.py:{line}`: attention written" in as_markdown(outcomes, dry_run=dry_run)
 
 
 def test_markdown_names_no_more_than_a_body_can_hold(tmp_path: Path) -> None:
     skipped = [
-        Outcome(tmp_path, PurePosixPath(f"a_rather_long_name_for_a_file_{number}.py"), Status.SKIPPED, "no MLX")
+        Outcome(
+            tmp_path,
+            PurePosixPath(f"a_rather_long_name_for_a_file_{number}.py"),
+            Status.SKIPPED,
+            "no MLX",
+        )
         for number in range(2000)
     ]
     body = as_markdown(skipped, dry_run=True)
@@ -308,4 +353,6 @@ def test_markdown_of_a_run_without_changes_offers_no_ways_back(repo: Path) -> No
 def test_markdown_of_a_revert_says_what_is_taken_out(flash_integrate: Run, repo: Path) -> None:
     flash_integrate(repo)
     [outcome] = [outcome for outcome in scanned(repo, scan=revert) if outcome.changes]
-    assert f"| `run.py` | {len(outcome.lines)} lines taken out |" in as_markdown([outcome], dry_run=False)
+    assert f"| `run.py` | {len(outcome.lines)} lines taken out |" in as_markdown(
+        [outcome], dry_run=False
+    )

@@ -187,15 +187,22 @@ def make(folder: Path, files: dict[str, str]) -> Path:
 def statuses(flash_integrate: Run, repo: Path, report: Path) -> dict[str, tuple[str, str]]:
     flash_integrate(repo, "--dry-run", "--json", report)
     files = json.loads(report.read_text())["files"]
-    return {entry["path"]: (entry["codemod"] or entry["status"], entry["reason"]) for entry in files}
+    return {
+        entry["path"]: (entry["codemod"] or entry["status"], entry["reason"]) for entry in files
+    }
 
 
 def run_script(path: Path, *args: str) -> str:
     """Runs a script with a stand-in for mlx_lm, without the runtime."""
     stand_ins = path.parent / "stand_ins"
-    make(stand_ins, {"mlx_lm.py": "def load(model): pass\n", "mlx_flash_runtime.py": "raise ImportError\n"})
+    make(
+        stand_ins,
+        {"mlx_lm.py": "def load(model): pass\n", "mlx_flash_runtime.py": "raise ImportError\n"},
+    )
     environment = {**os.environ, "PYTHONPATH": str(stand_ins)}
-    result = subprocess.run([sys.executable, path, *args], capture_output=True, text=True, env=environment)
+    result = subprocess.run(
+        [sys.executable, path, *args], capture_output=True, text=True, env=environment
+    )
     assert result.returncode == 0, result.stderr
     return result.stdout
 
@@ -214,14 +221,19 @@ def test_a_parser_of_another_module_gets_the_flags_once_and_each_script_its_call
         assert text.count("    enable_flash_attention(not args.disable_flash_attention") == 1
         assert 'add_argument("--disable-flash' not in text
         assert run_script(repo / name) == before[name]
-        assert run_script(repo / name, "--disable-flash-attention", "--flash-block-size", "64") == before[name]
+        assert (
+            run_script(repo / name, "--disable-flash-attention", "--flash-block-size", "64")
+            == before[name]
+        )
         assert "--flash-block-size N" in run_script(repo / name, "--help")
     assert flash_integrate(repo, "--check").returncode == 0
     assert flash_integrate(repo, "--revert").returncode == 0
     assert {name: (repo / name).read_text() for name in files} == files
 
 
-def test_a_script_added_later_finds_the_flags_on_the_shared_parser(flash_integrate: Run, tmp_path: Path) -> None:
+def test_a_script_added_later_finds_the_flags_on_the_shared_parser(
+    flash_integrate: Run, tmp_path: Path
+) -> None:
     repo = make(tmp_path / "repo", {"options.py": SHARED_PARSER, "chat.py": USES_ARGUMENTS})
     flash_integrate(repo)
     options = (repo / "options.py").read_text()
@@ -232,7 +244,9 @@ def test_a_script_added_later_finds_the_flags_on_the_shared_parser(flash_integra
     assert "steps" in run_script(repo / "train.py", "--flash-block-size", "64")
 
 
-def test_a_parser_that_a_script_without_attention_uses_too_gets_no_flags(flash_integrate: Run, tmp_path: Path) -> None:
+def test_a_parser_that_a_script_without_attention_uses_too_gets_no_flags(
+    flash_integrate: Run, tmp_path: Path
+) -> None:
     files = {"options.py": SHARED_PARSER, "chat.py": USES_ARGUMENTS, "show.py": USES_NO_MODEL}
     repo = make(tmp_path / "repo", files)
     before = run_script(repo / "show.py")
@@ -284,7 +298,9 @@ def test_attention_is_asked_of_names_and_not_of_files(flash_integrate: Run, tmp_
         'sys.path.insert(\n    0, os.path.abspath(os.path.dirname(__file__) + "/lib/")\n)',
     ],
 )
-def test_a_folder_that_a_script_adds_to_the_path(line: str, flash_integrate: Run, tmp_path: Path) -> None:
+def test_a_folder_that_a_script_adds_to_the_path(
+    line: str, flash_integrate: Run, tmp_path: Path
+) -> None:
     files = {
         "tools/chat.py": ADDS_A_FOLDER.format(line=line),
         "tools/other.py": ADDS_A_FOLDER.format(line=""),
@@ -299,7 +315,9 @@ def test_a_folder_that_a_script_adds_to_the_path(line: str, flash_integrate: Run
     assert run_script(repo / "tools" / "chat.py") == before == "hello\n"
 
 
-def test_an_option_that_another_module_adds_keeps_its_abbreviation(flash_integrate: Run, tmp_path: Path) -> None:
+def test_an_option_that_another_module_adds_keeps_its_abbreviation(
+    flash_integrate: Run, tmp_path: Path
+) -> None:
     files = {"common.py": ADDS_OPTIONS, "run.py": HANDS_OVER_PARSER}
     repo = make(tmp_path / "repo", files)
     before = run_script(repo / "run.py", "--d", "here")
@@ -309,7 +327,9 @@ def test_an_option_that_another_module_adds_keeps_its_abbreviation(flash_integra
     assert run_script(repo / "run.py", "--d", "here", "--disable-flash-attention") == before
 
 
-def test_a_script_that_adds_to_a_shared_parser_loses_no_abbreviation(flash_integrate: Run, tmp_path: Path) -> None:
+def test_a_script_that_adds_to_a_shared_parser_loses_no_abbreviation(
+    flash_integrate: Run, tmp_path: Path
+) -> None:
     """The flags come first there, when its option is not known yet."""
     script = USES_PARSER.replace('"--steps", type=int, default=3', '"--data"')
     repo = make(tmp_path / "repo", {"options.py": SHARED_PARSER, "run.py": script})
@@ -319,7 +339,9 @@ def test_a_script_that_adds_to_a_shared_parser_loses_no_abbreviation(flash_integ
     assert run_script(repo / "run.py", "--d", "here", "--disable-flash-attention") == before
 
 
-def test_a_function_that_another_file_calls_gets_no_call_for_flags(flash_integrate: Run, tmp_path: Path) -> None:
+def test_a_function_that_another_file_calls_gets_no_call_for_flags(
+    flash_integrate: Run, tmp_path: Path
+) -> None:
     files = {
         "run.py": PASSES_ARGUMENTS,
         "notebook.py": "import types\n\nimport run\n\nrun.main(types.SimpleNamespace(model='x'))\n",
@@ -332,7 +354,9 @@ def test_a_function_that_another_file_calls_gets_no_call_for_flags(flash_integra
 
 
 def test_modules_that_import_each_other(flash_integrate: Run, tmp_path: Path) -> None:
-    repo = make(tmp_path / "repo", {"one.py": ONE, "two.py": TWO, "run.py": "import two\n\ntwo.main()\n"})
+    repo = make(
+        tmp_path / "repo", {"one.py": ONE, "two.py": TWO, "run.py": "import two\n\ntwo.main()\n"}
+    )
     result = flash_integrate(repo)
     assert result.returncode == 0, result.stderr
     assert "enable_flash_attention()" in (repo / "run.py").read_text()

@@ -88,11 +88,15 @@ def main(flash_block_size=64):
 
 def test_an_option_of_a_command_with_a_default_of_its_own_stays() -> None:
     text = COMMAND.format(
-        import_=IMPORT, call="if enable_flash_attention is not None:\n        enable_flash_attention()"
+        import_=IMPORT,
+        call="if enable_flash_attention is not None:\n        enable_flash_attention()",
     )
     source = Source(Path("run.py"), text.encode())
     reverted = without(source, inserted(source)).decode()
-    assert '@click.option("--flash-block-size", default=64)\ndef main(flash_block_size=64):\n    print' in reverted
+    assert (
+        '@click.option("--flash-block-size", default=64)\ndef main(flash_block_size=64):\n    print'
+        in reverted
+    )
 
 
 EARLIER = [

@@ -42,8 +42,12 @@ def test_yes_to_everything_changes_nothing_of_the_plan(repo: Path) -> None:
 def test_each_hunk_is_shown_as_the_diff_shows_it(tmp_path: Path) -> None:
     outcome = only(tmp_path, SPREAD)
     _, printed = reviewed([outcome], "yyy")
-    diff = b"".join(unified_diff("run.py", outcome.before, outcome.after, set(outcome.lines))).decode()
-    shown = [line for line in printed.splitlines() if line.startswith(("@@", "+", "-", "diff", " "))]
+    diff = b"".join(
+        unified_diff("run.py", outcome.before, outcome.after, set(outcome.lines))
+    ).decode()
+    shown = [
+        line for line in printed.splitlines() if line.startswith(("@@", "+", "-", "diff", " "))
+    ]
     assert shown == diff.splitlines()
 
 
@@ -52,7 +56,9 @@ def test_no_leaves_the_file_as_it_is(tmp_path: Path, answers: str) -> None:
     outcome = only(tmp_path, SPREAD)
     # Two answers more than a file needs: they are not asked for.
     accepted, _ = reviewed([outcome], answers.ljust(3, "n"))
-    assert accepted["run.py"] == Outcome(outcome.base, outcome.name, Status.SKIPPED, "declined in the review")
+    assert accepted["run.py"] == Outcome(
+        outcome.base, outcome.name, Status.SKIPPED, "declined in the review"
+    )
 
 
 def test_a_takes_the_rest_of_the_file_and_asks_for_the_next(repo: Path) -> None:
@@ -68,7 +74,11 @@ def test_q_leaves_this_and_everything_that_follows_and_keeps_what_came_before(re
     (repo / "a.py").write_text(SCRIPT)
     (repo / "z.py").write_text(SCRIPT)
     accepted, _ = reviewed(scanned(repo), "yqyyyy")
-    status = {name: (outcome.status, outcome.reason) for name, outcome in accepted.items() if name != "notes.py"}
+    status = {
+        name: (outcome.status, outcome.reason)
+        for name, outcome in accepted.items()
+        if name != "notes.py"
+    }
     assert status["a.py"][0] is Status.CHANGED
     assert status["run.py"] == (Status.SKIPPED, "declined in the review")
     assert status["z.py"] == (Status.SKIPPED, "the review ended before it")
@@ -77,7 +87,10 @@ def test_q_leaves_this_and_everything_that_follows_and_keeps_what_came_before(re
 def test_the_end_of_the_answers_is_q(repo: Path) -> None:
     (repo / "z.py").write_text(SCRIPT)
     console = Console(file=io.StringIO())
-    after = {outcome.name.as_posix(): outcome for outcome in review(scanned(repo), console, io.StringIO("y\n"))}
+    after = {
+        outcome.name.as_posix(): outcome
+        for outcome in review(scanned(repo), console, io.StringIO("y\n"))
+    }
     assert after["run.py"].status is Status.CHANGED
     assert after["z.py"].status is Status.SKIPPED
 
@@ -113,7 +126,9 @@ def test_interactive_in_a_terminal(repo: Path) -> None:
     (repo / "z.py").write_text(SPREAD)
     before = (repo / "z.py").read_bytes()
     command = [*["-m", "flash_integrate", "--interactive", "--color", "never"], str(repo)]
-    child = pexpect.spawn(sys.executable, command, encoding="utf-8", timeout=60, dimensions=(60, 200))
+    child = pexpect.spawn(
+        sys.executable, command, encoding="utf-8", timeout=60, dimensions=(60, 200)
+    )
     child.expect_exact("diff --git a/run.py b/run.py")
     child.expect_exact("(1/1) insert this hunk [y,n,a,d,q,?]? ")
     child.sendline("?")

@@ -1,6 +1,8 @@
-"""What gets in the way of a run: permissions, a full disk, files that change, signals, a second run.
+"""What gets in the way of a run: permissions, a full disk, files that change, signals, a second
+run.
 
-Each time the command says so in a line, keeps every byte of what it can't do, does the rest, and leaves nothing behind.
+Each time the command says so in a line, keeps every byte of what it can't do, does the rest, and
+leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -44,7 +46,8 @@ PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 24, 1, 2
 
 
 def obey_permissions() -> None:
-    """Run in a child before its program starts: takes from root the privilege to read and write everything."""
+    """Run in a child before its program starts: takes from root the privilege to read and write
+    everything."""
     if os.geteuid() == 0:
         libc = ctypes.CDLL(None, use_errno=True)
         for capability in (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH):
@@ -56,7 +59,9 @@ def command(*args: object) -> list[str]:
     return [sys.executable, "-m", "flash_integrate", *map(str, args)]
 
 
-def run(*args: object, prepare: Callable[[], None] | None = None) -> subprocess.CompletedProcess[str]:
+def run(
+    *args: object, prepare: Callable[[], None] | None = None
+) -> subprocess.CompletedProcess[str]:
     """Runs the command; `prepare` is called in the child before."""
     result = subprocess.run(command(*args), capture_output=True, text=True, preexec_fn=prepare)
     assert "Traceback" not in result.stderr
@@ -73,7 +78,8 @@ def names(folder: Path) -> list[str]:
 
 @pytest.fixture
 def locked(tmp_path: Path) -> Iterator[Path]:
-    """A repo with a script and a folder `locked` with another one; its permissions are given back for the clean-up."""
+    """A repo with a script and a folder `locked` with another one; its permissions are given back
+    for the clean-up."""
     probe = tmp_path / "probe"
     probe.touch(mode=0o000)
     reads = [sys.executable, "-c", f"open({str(probe)!r})"]
@@ -200,7 +206,9 @@ def test_a_file_deleted_while_the_tree_is_read(tmp_path: Path) -> None:
     ],
     ids=["changed", "deleted"],
 )
-def test_a_file_that_is_not_what_was_read(tmp_path: Path, change: Callable[[Path], None], reason: str) -> None:
+def test_a_file_that_is_not_what_was_read(
+    tmp_path: Path, change: Callable[[Path], None], reason: str
+) -> None:
     path = tmp_path / "run.py"
     path.write_text(FLAT)
     [outcome] = integrate([tmp_path], (), lambda files, stage: files)
@@ -221,7 +229,8 @@ def test_a_pipe_is_no_script(tmp_path: Path) -> None:
 
 @pytest.fixture
 def many(tmp_path: Path) -> Path:
-    """A folder of scripts that take a while to be written, so that a signal meets the run between two of them."""
+    """A folder of scripts that take a while to be written, so that a signal meets the run between
+    two of them."""
     for number in range(300):
         (tmp_path / f"run_{number:03}.py").write_text(FLAT)
     return tmp_path
@@ -231,7 +240,9 @@ def many(tmp_path: Path) -> Path:
 def test_a_run_that_is_ended_between_two_files(many: Path, number: signal.Signals) -> None:
     run_ends = started(many, "-j1")
     wait_until(lambda: is_patched(many / "run_000.py"), run_ends)
-    run_ends.send_signal(signal.SIGSTOP)  # so that it does not get further while the signal is on its way
+    run_ends.send_signal(
+        signal.SIGSTOP
+    )  # so that it does not get further while the signal is on its way
     run_ends.send_signal(number)
     run_ends.send_signal(signal.SIGCONT)
     _, stderr = run_ends.communicate()
@@ -267,7 +278,9 @@ def test_a_planning_process_that_is_killed(many: Path) -> None:
     os.kill(children_of(run_ends.pid)[0], signal.SIGKILL)
     _, stderr = run_ends.communicate()
     assert run_ends.returncode == 2
-    assert stderr == "Error: a planning process was killed; nothing was written; -j 1 does without\n"
+    assert (
+        stderr == "Error: a planning process was killed; nothing was written; -j 1 does without\n"
+    )
     assert not any(is_patched(path) for path in many.iterdir())
 
 
@@ -282,7 +295,9 @@ def test_two_runs_at_once(many: Path, flash_integrate: Run) -> None:
         assert "Traceback" not in stderr
         # The one that comes second finds files done, or changed since it read them.
         assert one.returncode == 0 or "changed on disk" in stderr
-    assert {(many / f"run_{number:03}.py").read_text() for number in range(300)} == {(alone / "run.py").read_text()}
+    assert {(many / f"run_{number:03}.py").read_text() for number in range(300)} == {
+        (alone / "run.py").read_text()
+    }
     assert len(names(many)) == 302
 
 

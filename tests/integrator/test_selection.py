@@ -10,7 +10,18 @@ from pathlib import Path
 
 import pytest
 from conftest import Run, commit_all, git
-from reviewing import CALL, FILLER, FLAGS, IMPORT, SPREAD, TWO_PARSERS, hunks_at, only, reviewed, scanned
+from reviewing import (
+    CALL,
+    FILLER,
+    FLAGS,
+    IMPORT,
+    SPREAD,
+    TWO_PARSERS,
+    hunks_at,
+    only,
+    reviewed,
+    scanned,
+)
 
 from flash_integrate.diff import unified_diff
 from flash_integrate.errors import UnsafeRewrite
@@ -50,7 +61,9 @@ def test_a_refused_selection_is_asked_again(tmp_path: Path) -> None:
     assert accepted["run.py"] == outcome
 
 
-def test_quitting_on_a_selection_that_does_not_work_leaves_the_file_and_says_why(tmp_path: Path) -> None:
+def test_quitting_on_a_selection_that_does_not_work_leaves_the_file_and_says_why(
+    tmp_path: Path,
+) -> None:
     accepted, printed = reviewed([only(tmp_path, SPREAD)], "yyq")
     assert accepted["run.py"].status is Status.SKIPPED
     assert "without the call" in accepted["run.py"].reason
@@ -58,9 +71,12 @@ def test_quitting_on_a_selection_that_does_not_work_leaves_the_file_and_says_why
 
 
 @pytest.mark.parametrize(
-    ("answers", "gained", "left"), [("yyynn", "one", "two"), ("ynnyy", "two", "one"), ("ynnya", "two", "one")]
+    ("answers", "gained", "left"),
+    [("yyynn", "one", "two"), ("ynnyy", "two", "one"), ("ynnya", "two", "one")],
 )
-def test_one_of_two_parsers_can_be_had_alone(tmp_path: Path, answers: str, gained: str, left: str) -> None:
+def test_one_of_two_parsers_can_be_had_alone(
+    tmp_path: Path, answers: str, gained: str, left: str
+) -> None:
     outcome = only(tmp_path, TWO_PARSERS)
     accepted, _ = reviewed([outcome], answers)
     result = accepted["run.py"]
@@ -77,7 +93,9 @@ def test_one_of_two_parsers_can_be_had_alone(tmp_path: Path, answers: str, gaine
 
 
 @pytest.mark.parametrize("answers", ["yynny", "ynyyn", "nynyn"])
-def test_the_flags_of_one_parser_do_not_stand_in_for_those_of_another(tmp_path: Path, answers: str) -> None:
+def test_the_flags_of_one_parser_do_not_stand_in_for_those_of_another(
+    tmp_path: Path, answers: str
+) -> None:
     accepted, printed = reviewed([only(tmp_path, TWO_PARSERS)], answers + "d")
     assert "Not accepted" in printed
     assert accepted["run.py"].status is Status.SKIPPED
@@ -90,15 +108,14 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "mlx_lm.py").write_text(
         "def load(model):\n    return model, 0\n\n\ndef generate(*parts):\n    return parts\n"
     )
-    runtime = (
-        "flash_block_size = int\n\n\ndef enable_flash_attention(enabled, block_size):\n    print('enabled', enabled)\n"
-    )
+    runtime = "flash_block_size = int\n\n\ndef enable_flash_attention(enabled, block_size):\n    print('enabled', enabled)\n"
     (folder / "mlx_flash_runtime.py").write_text(runtime)
     return folder
 
 
 def works(script: Path, packages: Path) -> bool:
-    """Whether both commands run, and those with the flags, at least one, are those that call the runtime."""
+    """Whether both commands run, and those with the flags, at least one, are those that call the
+    runtime."""
     flags, calls = [], []
     for command, parser in (("first", "one"), ("second", "two")):
         result = subprocess.run(
@@ -108,12 +125,16 @@ def works(script: Path, packages: Path) -> bool:
         )
         if result.returncode:
             return False
-        flags.append(f'{parser}.add_argument(\n        "--disable-flash-attention"' in script.read_text())
+        flags.append(
+            f'{parser}.add_argument(\n        "--disable-flash-attention"' in script.read_text()
+        )
         calls.append(b"enabled True" in result.stdout)
     return flags == calls and any(calls)
 
 
-def test_exactly_those_selections_are_accepted_with_which_the_script_works(tmp_path: Path, packages: Path) -> None:
+def test_exactly_those_selections_are_accepted_with_which_the_script_works(
+    tmp_path: Path, packages: Path
+) -> None:
     outcome = only(tmp_path, TWO_PARSERS)
     accepted = set()
     for chosen in (set(chosen) for size in range(1, 5) for chosen in combinations(range(5), size)):
@@ -139,14 +160,18 @@ def test_a_script_without_flags_is_had_as_a_whole_or_not_at_all(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("newline", ["\r\n", "\n"])
-def test_a_part_is_byte_for_byte_the_original_and_the_accepted_lines(tmp_path: Path, newline: str) -> None:
+def test_a_part_is_byte_for_byte_the_original_and_the_accepted_lines(
+    tmp_path: Path, newline: str
+) -> None:
     data = TWO_PARSERS.rstrip().replace("\n", newline).encode()
     (tmp_path / "run.py").write_bytes(data)
     [outcome] = scanned(tmp_path)
     accepted, _ = reviewed([outcome], "yyynn")
     result = accepted["run.py"]
     kept = [
-        line for number, line in enumerate(Source(result.path, result.after).lines(), 1) if number not in result.lines
+        line
+        for number, line in enumerate(Source(result.path, result.after).lines(), 1)
+        if number not in result.lines
     ]
     assert b"".join(kept) == data
 
@@ -155,7 +180,9 @@ def test_a_notebook_is_had_as_a_whole_or_not_at_all(flash_integrate: Run, tmp_pa
     for path in NOTEBOOKS.glob("*.before.ipynb"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     outcomes = scanned(tmp_path)
-    assert any(outcome.changes and not outcome.lines for outcome in outcomes)  # a cell that is one string
+    assert any(
+        outcome.changes and not outcome.lines for outcome in outcomes
+    )  # a cell that is one string
     assert list(reviewed(outcomes, "y" * 9)[0].values()) == outcomes
     assert not any(outcome.changes for outcome in reviewed(outcomes, "n" * 9)[0].values())
     flash_integrate(tmp_path)
@@ -183,7 +210,9 @@ main()
 
 
 @pytest.mark.parametrize("answers", ["da", "ad"])
-def test_a_parser_in_another_file_and_the_call_that_reads_it_are_had_together(tmp_path: Path, answers: str) -> None:
+def test_a_parser_in_another_file_and_the_call_that_reads_it_are_had_together(
+    tmp_path: Path, answers: str
+) -> None:
     (tmp_path / "options.py").write_text(PARSER)
     (tmp_path / "use.py").write_text(USER)
     outcomes = scanned(tmp_path)
@@ -199,7 +228,9 @@ def test_a_parser_in_another_file_and_the_call_that_reads_it_are_had_together(tm
 # A revert
 
 
-def test_a_revert_is_reviewed_too_and_what_stays_must_work(flash_integrate: Run, tmp_path: Path) -> None:
+def test_a_revert_is_reviewed_too_and_what_stays_must_work(
+    flash_integrate: Run, tmp_path: Path
+) -> None:
     (tmp_path / "run.py").write_text(TWO_PARSERS)
     flash_integrate(tmp_path)
     [outcome] = scanned(tmp_path, revert)
@@ -210,7 +241,9 @@ def test_a_revert_is_reviewed_too_and_what_stays_must_work(flash_integrate: Run,
     assert result.status is Status.REVERTED
     assert result.reason == f"{len(result.lines)} of {len(outcome.lines)} lines taken out"
     assert result.after.decode().count("enable_flash_attention(not") == 1
-    shown = b"".join(unified_diff("run.py", result.before, result.after, set(result.lines), removes=True))
+    shown = b"".join(
+        unified_diff("run.py", result.before, result.after, set(result.lines), removes=True)
+    )
     commit_all(tmp_path)
     (tmp_path.parent / "part.diff").write_bytes(shown)
     git(tmp_path, "apply", str(tmp_path.parent / "part.diff"))

@@ -1,4 +1,5 @@
-"""Several paths in one run: what comes out does not depend on their order, and one configuration holds for all."""
+"""Several paths in one run: what comes out does not depend on their order, and one configuration
+holds for all."""
 
 from __future__ import annotations
 
@@ -39,7 +40,9 @@ def test_a_checkout_within_a_folder_that_is_named_too(tree: Path) -> None:
     assert (tree / "lib", "run.py") in found(tree / "lib")
 
 
-def test_imports_are_followed_above_a_folder_in_any_order(flash_integrate: Run, tmp_path: Path) -> None:
+def test_imports_are_followed_above_a_folder_in_any_order(
+    flash_integrate: Run, tmp_path: Path
+) -> None:
     (tmp_path / "lib").mkdir()
     (tmp_path / "helpers.py").write_text("from mlx_lm import load\n")
     (tmp_path / "lib" / "run.py").write_text(USES_PARENT)
@@ -47,9 +50,13 @@ def test_imports_are_followed_above_a_folder_in_any_order(flash_integrate: Run, 
         assert flash_integrate(*paths, "--check", cwd=tmp_path).returncode == 1
 
 
-def test_paths_that_are_configured_by_different_files_are_refused(flash_integrate: Run, tree: Path) -> None:
+def test_paths_that_are_configured_by_different_files_are_refused(
+    flash_integrate: Run, tree: Path
+) -> None:
     for name in ("lib", "other"):
-        (tree / name / "pyproject.toml").write_text('[tool.flash-integrate]\nexclude = ["run.py"]\n')
+        (tree / name / "pyproject.toml").write_text(
+            '[tool.flash-integrate]\nexclude = ["run.py"]\n'
+        )
     result = flash_integrate("lib", "other", cwd=tree)
     assert result.returncode == 2
     assert b"these paths do not share one [tool.flash-integrate]" in result.stderr

@@ -1,4 +1,5 @@
-"""Two parameters go into any signature and come out again, to the byte; the function is called as before."""
+"""Two parameters go into any signature and come out again, to the byte; the function is called as
+before."""
 
 from __future__ import annotations
 
@@ -27,9 +28,15 @@ LAYOUTS: dict[str, Callable[[list[str]], str]] = {
     "spaces": lambda items: f"( {' , '.join(items)} )",
     "trailing comma": lambda items: f"({''.join(f'{item}, ' for item in items)})",
     "own lines": lambda items: "(\n" + "".join(f"    {item},\n" for item in items) + ")",
-    "own lines, comments": lambda items: "(\n" + "".join(f"    {item},  # (, \n" for item in items) + "    # end\n)",
-    "own lines, comments, no comma": lambda items: "(\n    " + ",  # (, \n    ".join(items) + "  # the last\n)",
-    "aligned, comments": lambda items: "(" + ",  # )\n             ".join(items) + "  # the last\n    )",
+    "own lines, comments": lambda items: (
+        "(\n" + "".join(f"    {item},  # (, \n" for item in items) + "    # end\n)"
+    ),
+    "own lines, comments, no comma": lambda items: (
+        "(\n    " + ",  # (, \n    ".join(items) + "  # the last\n)"
+    ),
+    "aligned, comments": lambda items: (
+        "(" + ",  # )\n             ".join(items) + "  # the last\n    )"
+    ),
     "own lines, no comma": lambda items: "(\n    " + ",\n    ".join(items) + "\n)",
     "aligned": lambda items: "(" + ",\n             ".join(items) + ")",
     "tabs": lambda items: "(\n" + "".join(f"\t\t{item},\n" for item in items) + "\t)",
@@ -42,7 +49,11 @@ def signatures(draw: st.DrawFn) -> str:
         st.lists(st.sampled_from(PARAMETERS[2:]), unique=True)
     )
     rest = draw(st.sampled_from([[], ["*"], ["*rest"]]))
-    keywords = draw(st.lists(st.sampled_from(["k", "l=2"]), unique=True, min_size=rest == ["*"])) if rest else []
+    keywords = (
+        draw(st.lists(st.sampled_from(["k", "l=2"]), unique=True, min_size=rest == ["*"]))
+        if rest
+        else []
+    )
     last = draw(st.sampled_from([[], ["**options"]]))
     items = [*plain, *rest, *keywords, *last]
     layout = LAYOUTS[draw(st.sampled_from(sorted(LAYOUTS)))] if items else LAYOUTS["one line"]
@@ -110,4 +121,6 @@ def test_other_headers(header: str) -> None:
     except SyntaxError:
         pytest.skip("newer syntax than this Python's")
     assert isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-    assert inserted(lines, Signature.of(node, lines).addition(["b=1"], 88)).startswith(header[:-2] + ", b=1):")
+    assert inserted(lines, Signature.of(node, lines).addition(["b=1"], 88)).startswith(
+        header[:-2] + ", b=1):"
+    )

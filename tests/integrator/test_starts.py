@@ -1,4 +1,5 @@
-"""Ways in which scripts start their work: each is found, and runs as it did, the patch on before a model is loaded."""
+"""Ways in which scripts start their work: each is found, and runs as it did, the patch on before a
+model is loaded."""
 
 from __future__ import annotations
 
@@ -22,10 +23,16 @@ def enable_flash_attention(enabled=True, *, block_size=None):
 HEAD = "import sys\n\nfrom mlx_lm import load\n\n\ndef main():\n    load()\n\n\n"
 STARTS = {
     "try": ("flat-script", "try:\n    main()\nexcept KeyboardInterrupt:\n    pass\n"),
-    "try_sys_exit": ("flat-script", "try:\n    sys.exit(main())\nexcept KeyboardInterrupt:\n    pass\n"),
+    "try_sys_exit": (
+        "flat-script",
+        "try:\n    sys.exit(main())\nexcept KeyboardInterrupt:\n    pass\n",
+    ),
     "raise": ("flat-script", "raise SystemExit(main())\n"),
     "if_arguments": ("flat-script", "if sys.argv[1:]:\n    main()\n"),
-    "nested": ("flat-script", "if sys.argv[1:]:\n    try:\n        main()\n    finally:\n        print('done')\n"),
+    "nested": (
+        "flat-script",
+        "if sys.argv[1:]:\n    try:\n        main()\n    finally:\n        print('done')\n",
+    ),
     "code": ("flat-script", "code = main()\nif code:\n    sys.exit(code)\n"),
     "and": ("flat-script", "__name__ == '__main__' and main()\n"),
     "guard_and": ("main-guard", "if __name__ == '__main__' and sys.argv[1:]:\n    main()\n"),
@@ -34,7 +41,10 @@ STARTS = {
         "main-guard",
         "try:\n    if __name__ == '__main__':\n        main()\nexcept KeyboardInterrupt:\n    pass\n",
     ),
-    "guard_else": ("main-guard", "if __name__ != '__main__':\n    print('imported')\nelse:\n    main()\n"),
+    "guard_else": (
+        "main-guard",
+        "if __name__ != '__main__':\n    print('imported')\nelse:\n    main()\n",
+    ),
     "guards_and": (
         "main-guard",
         "if __name__ == '__main__':\n    main()\nif __name__ == '__main__' and sys.argv[1:]:\n    main()\n",
@@ -144,7 +154,9 @@ def test_a_starter_leaves_the_runtime_to_what_it_starts(tmp_path: Path) -> None:
     files = {"tool/__init__.py": "", "tool/cli.py": CLI, "tool/__main__.py": STARTER}
     outcomes = run(tmp_path, files)
     assert changed(outcomes) == {"tool/cli.py": "argparse-script"}
-    assert outcomes["tool/__main__.py"].reason == "only starts tool/cli.py, which turns the runtime on"
+    assert (
+        outcomes["tool/__main__.py"].reason == "only starts tool/cli.py, which turns the runtime on"
+    )
     working = STARTER.replace("import logging\n", "import logging\n\nfrom mlx_lm import load\n", 1)
     files["tool/__main__.py"] = working.replace("    level =", '    load("warm")\n    level =')
     assert changed(run(tmp_path / "working", files))["tool/__main__.py"] == "main-guard"
@@ -170,7 +182,9 @@ def test_a_name_of_its_own_is_not_taken(own: str, tmp_path: Path) -> None:
 
 def test_an_argument_or_method_of_that_name_is_no_use(tmp_path: Path) -> None:
     text = CLI.replace("load(args.model)", "load(args.model, enable_flash_attention=1)")
-    text += "\n\nclass Model:\n    def enable_flash_attention(self):\n        return 1\n\n\nmain()\n"
+    text += (
+        "\n\nclass Model:\n    def enable_flash_attention(self):\n        return 1\n\n\nmain()\n"
+    )
     assert changed(run(tmp_path, {"script.py": text})) == {"script.py": "argparse-script"}
 
 
@@ -187,7 +201,9 @@ print(model, vars(args))
 """
 
 
-def test_a_line_that_is_continued_behind_a_semicolon(tmp_path: Path, packages: Path, runner: Runner) -> None:
+def test_a_line_that_is_continued_behind_a_semicolon(
+    tmp_path: Path, packages: Path, runner: Runner
+) -> None:
     before, after = ran(CONTINUED, "flat-script", tmp_path / "repo", packages, runner)
     assert (before.code, after.code) == (0, 0), after.stderr
     assert after.stdout == "enabled True None\n" + before.stdout

@@ -15,7 +15,9 @@ from flash_integrate.errors import FileError, UnreadableSource
 from flash_integrate.plan import Status
 from flash_integrate.stdin import revert_stdin, rewrite_stdin
 
-GUARD_BELOW_MODEL = b"import model\n\nif __name__ == '__main__':\n    print(model.attention(64, 4))\n"
+GUARD_BELOW_MODEL = (
+    b"import model\n\nif __name__ == '__main__':\n    print(model.attention(64, 4))\n"
+)
 
 
 def unchanged(data: bytes) -> bytes:
@@ -55,17 +57,29 @@ def test_what_was_rewritten_comes_back_as_it_is() -> None:
         (b"", "<stdin>", "no MLX"),
         (b"print('hello')\n", "<stdin>", "no MLX"),
         (SCRIPT.encode(), "tests/run.py", "a test"),
-        (b"import mlx.core as mx\nprint(mx.zeros(3))\n", "<stdin>", "no attention is reached from it"),
-        (GUARD_BELOW_MODEL, "<stdin>", "no MLX"),  # it stands alone: its local imports are not looked for
+        (
+            b"import mlx.core as mx\nprint(mx.zeros(3))\n",
+            "<stdin>",
+            "no attention is reached from it",
+        ),
+        (
+            GUARD_BELOW_MODEL,
+            "<stdin>",
+            "no MLX",
+        ),  # it stands alone: its local imports are not looked for
     ],
 )
-def test_what_is_skipped_comes_back_as_it_is_with_the_reason(data: bytes, name: str, reason: str) -> None:
+def test_what_is_skipped_comes_back_as_it_is_with_the_reason(
+    data: bytes, name: str, reason: str
+) -> None:
     result, decision = rewrite_stdin(data, name)
     assert result == data
     assert (decision.status, decision.reason) == (Status.SKIPPED, reason)
 
 
-@pytest.mark.parametrize("data", [b"from mlx_lm import load\nx = = 1\n", b"from mlx_lm import load\nx = '\xe9'\n"])
+@pytest.mark.parametrize(
+    "data", [b"from mlx_lm import load\nx = = 1\n", b"from mlx_lm import load\nx = '\xe9'\n"]
+)
 def test_what_can_not_be_read_is_an_error_with_its_line(data: bytes) -> None:
     with pytest.raises(UnreadableSource) as caught:
         rewrite_stdin(data)
@@ -74,7 +88,9 @@ def test_what_can_not_be_read_is_an_error_with_its_line(data: bytes) -> None:
 
 def filtered(*options: str, data: bytes = SCRIPT.encode()) -> subprocess.CompletedProcess[bytes]:
     """The command as a filter."""
-    return subprocess.run([sys.executable, "-m", "flash_integrate", "-", *options], input=data, capture_output=True)
+    return subprocess.run(
+        [sys.executable, "-m", "flash_integrate", "-", *options], input=data, capture_output=True
+    )
 
 
 def test_the_way_there_and_back() -> None:
@@ -101,7 +117,16 @@ def test_check_prints_nothing_and_tells_by_its_status(direction: list[str]) -> N
 
 @pytest.mark.parametrize(
     "options",
-    [["--json", "x.json"], ["-i"], ["--explain"], ["--dry-run"], ["--vendor"], ["--exclude", "x"], ["-v"], ["-j", "2"]],
+    [
+        ["--json", "x.json"],
+        ["-i"],
+        ["--explain"],
+        ["--dry-run"],
+        ["--vendor"],
+        ["--exclude", "x"],
+        ["-v"],
+        ["-j", "2"],
+    ],
 )
 def test_options_that_have_no_meaning_for_it_are_refused(options: list[str]) -> None:
     result = filtered(*options)
@@ -114,7 +139,9 @@ def test_an_error_of_the_tools_own_is_reported_as_one(monkeypatch: pytest.Monkey
         raise KeyError("a table")
 
     monkeypatch.setattr(argparse_script, "match", match)
-    with pytest.raises(FileError, match=r"please report this: KeyError: 'a table' \(test_stdin\.py:\d+\)"):
+    with pytest.raises(
+        FileError, match=r"please report this: KeyError: 'a table' \(test_stdin\.py:\d+\)"
+    ):
         rewrite_stdin(SCRIPT.encode())
 
 

@@ -30,7 +30,10 @@ def test_lines_fit_and_break_between_words_alone(tmp_path: Path, width: int) -> 
     assert sum(NAME in line for line in lines) == 1
     assert all(len(line) <= width for line in lines if NAME not in line)
     words = " ".join(" ".join(lines).split())
-    assert all(text in words for text in ("written by hand is not routed;", "imports mlx_lm", "2 would change"))
+    assert all(
+        text in words
+        for text in ("written by hand is not routed;", "imports mlx_lm", "2 would change")
+    )
 
 
 @pytest.mark.parametrize(
@@ -55,7 +58,9 @@ def test_in_a_pipe_nothing_is_broken_or_filled_up(flash_integrate: Run, tmp_path
 
 
 @pytest.mark.parametrize("options", [[], ["--revert"]])
-def test_what_is_no_python_is_called_so(flash_integrate: Run, tmp_path: Path, options: list[str]) -> None:
+def test_what_is_no_python_is_called_so(
+    flash_integrate: Run, tmp_path: Path, options: list[str]
+) -> None:
     (tmp_path / "README.md").write_text("It isn't. See mlx and mlx_flash_runtime.\n")
     (tmp_path / "chat").write_text(SCRIPT)
     result = flash_integrate("README.md", "chat", *options, cwd=tmp_path)

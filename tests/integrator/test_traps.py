@@ -1,7 +1,7 @@
 """Files that have broken tools of this kind: odd bytes, odd layouts, odd ways to start.
 
-All stand in one repo, on which the command runs as a process: apply, check, revert. The files are built from bytes,
-since git or an editor would spoil them.
+All stand in one repo, on which the command runs as a process: apply, check, revert. The files are
+built from bytes, since git or an editor would spoil them.
 """
 
 from __future__ import annotations
@@ -106,7 +106,8 @@ print(load("tiny"))
 
 @dataclass(frozen=True)
 class Trap:
-    """`reason` is why the tool leaves the file as it is; without one it is changed, and runs with `argv`."""
+    """`reason` is why the tool leaves the file as it is; without one it is changed, and runs with
+    `argv`."""
 
     data: bytes
     reason: str | None = None
@@ -115,7 +116,9 @@ class Trap:
 
 def mixed_newlines(data: bytes) -> bytes:
     lines = data.split(b"\n")
-    return b"".join(line + (b"\r\n" if number % 3 == 0 else b"\n") for number, line in enumerate(lines[:-1]))
+    return b"".join(
+        line + (b"\r\n" if number % 3 == 0 else b"\n") for number, line in enumerate(lines[:-1])
+    )
 
 
 def below(data: bytes, *more: bytes) -> bytes:
@@ -126,8 +129,12 @@ SKIPPED = "no attention is reached from it"
 TOO_DEEP = "nested too deeply to be parsed"
 TRAPS = {
     "shebang": Trap(b"#!/usr/bin/env python\n" + FLAT),
-    "future_after_comments": Trap(b"#!/usr/bin/env python\n# (c)\nfrom __future__ import annotations\n" + FLAT),
-    "future_on_a_shared_line": Trap(b'"""Doc."""; from __future__ import annotations; import sys\n' + FLAT),
+    "future_after_comments": Trap(
+        b"#!/usr/bin/env python\n# (c)\nfrom __future__ import annotations\n" + FLAT
+    ),
+    "future_on_a_shared_line": Trap(
+        b'"""Doc."""; from __future__ import annotations; import sys\n' + FLAT
+    ),
     "future_in_brackets": Trap(b"from __future__ import (\n    annotations,\n)\n" + FLAT),
     "cookie": Trap(b"# -*- coding: latin-1 -*-\n" + ARGPARSE.replace(b"tiny", b"caf\xe9")),
     "bom": Trap(codecs.BOM_UTF8 + ARGPARSE),
@@ -137,7 +144,9 @@ TRAPS = {
     "mixed_newlines": Trap(mixed_newlines(ARGPARSE)),
     "tabs": Trap(ARGPARSE.replace(b"    ", b"\t")),
     "tabs_then_spaces": Trap(GUARD.replace(b"    print", b"    if True:\n    \tprint")),
-    "form_feeds": Trap(ARGPARSE.replace(b"\n\n\n", b"\n\x0c\n\n").replace(b"    args", b"\x0c    args")),
+    "form_feeds": Trap(
+        ARGPARSE.replace(b"\n\n\n", b"\n\x0c\n\n").replace(b"    args", b"\x0c    args")
+    ),
     "no_final_newline": Trap(FLAT.rstrip(b"\n")),
     "spaces_at_the_end": Trap(FLAT + b"    "),
     "empty": Trap(b"", "no MLX"),
@@ -147,11 +156,20 @@ TRAPS = {
     "star_import": Trap(b"from mlx_lm import *\n\nprint(load('tiny'))\n"),
     "two_guards": Trap(GUARD + b"\n\n" + GUARD.replace(b"tiny", b"large")),
     "guard_above_imports": Trap(GUARD_ABOVE_IMPORTS),
-    "long": Trap(b"".join(b"def f%d(x):\n    return x\n\n\n" % number for number in range(1750)) + ARGPARSE),
+    "long": Trap(
+        b"".join(b"def f%d(x):\n    return x\n\n\n" % number for number in range(1750)) + ARGPARSE
+    ),
     "deep_brackets": Trap(below(ARGPARSE, b"x = ", b"(" * 150, b"1", b")" * 150)),
-    "deeper_brackets": Trap(below(ARGPARSE, b"x = ", b"(" * 5000, b"1", b")" * 5000), "too many nested parentheses"),
-    "deep_blocks": Trap(below(ARGPARSE, *(b" " * n + b"if True:\n" for n in range(90)), b" " * 90 + b"pass")),
-    "sum": Trap(below(ARGPARSE, b"x = 1", b" + 1" * 900), "has an expression that is too deep for LibCST to print"),
+    "deeper_brackets": Trap(
+        below(ARGPARSE, b"x = ", b"(" * 5000, b"1", b")" * 5000), "too many nested parentheses"
+    ),
+    "deep_blocks": Trap(
+        below(ARGPARSE, *(b" " * n + b"if True:\n" for n in range(90)), b" " * 90 + b"pass")
+    ),
+    "sum": Trap(
+        below(ARGPARSE, b"x = 1", b" + 1" * 900),
+        "has an expression that is too deep for LibCST to print",
+    ),
     "longer_sum": Trap(below(ARGPARSE, b"x = 1", b" + 1" * 20000), TOO_DEEP),
     "condition": Trap(below(ARGPARSE, b"if x == 1", b" + 1" * 20000, b": pass"), TOO_DEEP),
     "chained_calls": Trap(below(ARGPARSE, b"x = 'x'", b".strip()" * 5000), TOO_DEEP),
@@ -168,7 +186,8 @@ CHANGED = [name for name, trap in TRAPS.items() if trap.reason is None]
 
 @dataclass(frozen=True)
 class Repos:
-    """The traps as they were, after the command, and after `--revert`; `reasons` says why, by file."""
+    """The traps as they were, after the command, and after `--revert`; `reasons` says why, by
+    file."""
 
     before: Path
     after: Path
@@ -193,7 +212,9 @@ def repos(flash_integrate: Run, tmp_path_factory: pytest.TempPathFactory) -> Rep
     write(repos.reverted, contents(repos.after))
     flash_integrate(repos.reverted, "--revert")
     for repo in (repos.before, repos.after):
-        (repo / "mlx_lm.py").write_text("def load(model):\n    return f'loaded {model}'\n\n\ngenerate = None\n")
+        (repo / "mlx_lm.py").write_text(
+            "def load(model):\n    return f'loaded {model}'\n\n\ngenerate = None\n"
+        )
         (repo / "mlx_flash_runtime.py").write_text("raise ImportError\n")
     return repos
 
@@ -215,7 +236,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("name", [name for name in TRAPS if name not in CHANGED])
-def test_what_is_no_script_or_too_deep_is_left_as_it_is_with_a_reason(repos: Repos, name: str) -> None:
+def test_what_is_no_script_or_too_deep_is_left_as_it_is_with_a_reason(
+    repos: Repos, name: str
+) -> None:
     assert (repos.after / f"{name}.py").read_bytes() == TRAPS[name].data
     assert repos.reasons[name] == TRAPS[name].reason
 
@@ -243,14 +266,21 @@ def test_a_second_run_finds_nothing_to_do(repos: Repos, flash_integrate: Run) ->
 
 
 def test_inserted_lines_end_and_begin_as_the_others(repos: Repos) -> None:
-    after = {name: (repos.after / f"{name}.py").read_bytes() for name in ("crlf", "cr", "tabs", "bom", "cookie")}
+    after = {
+        name: (repos.after / f"{name}.py").read_bytes()
+        for name in ("crlf", "cr", "tabs", "bom", "cookie")
+    }
     assert after["crlf"].count(b"\n") == after["crlf"].count(b"\r\n")
     assert b"\n" not in after["cr"]
     assert b"\n  " not in after["tabs"]
     assert after["bom"].count(codecs.BOM_UTF8) == 1
     assert after["bom"].startswith(codecs.BOM_UTF8)
     assert b"caf\xe9" in after["cookie"]
-    assert (repos.after / "bom_before_the_first_statement.py").read_bytes().startswith(codecs.BOM_UTF8 + b"try:")
+    assert (
+        (repos.after / "bom_before_the_first_statement.py")
+        .read_bytes()
+        .startswith(codecs.BOM_UTF8 + b"try:")
+    )
 
 
 @pytest.mark.parametrize("name", ["conditional_imports", "only_conditional_imports"])
@@ -258,7 +288,9 @@ def test_the_import_is_never_under_a_condition(repos: Repos, name: str) -> None:
     """It stands at column 0, in a `try` of its own."""
     text = (repos.after / f"{name}.py").read_text()
     assert "\n    from mlx_flash_runtime" in text
-    assert ("\n" + text).count("\ntry:\n    from mlx_flash_runtime import enable_flash_attention\nexcept") == 1
+    assert ("\n" + text).count(
+        "\ntry:\n    from mlx_flash_runtime import enable_flash_attention\nexcept"
+    ) == 1
 
 
 def test_both_guards_run_with_the_patch(repos: Repos) -> None:

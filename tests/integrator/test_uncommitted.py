@@ -23,20 +23,27 @@ def test_a_file_that_git_ignores_is_not_written_over(flash_integrate: Run, repo:
 
 
 def test_git_is_asked_once_for_all_files(
-    flash_integrate: Run, repo: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    flash_integrate: Run,
+    repo: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for number in range(5):
         (repo / f"run_{number}.py").write_text(SCRIPT)
     commit_all(repo)
     tools = tmp_path_factory.mktemp("tools")
-    (tools / "git").write_text(f'#!/bin/sh\necho asked >> "{tools}/log"\nexec "{shutil.which("git")}" "$@"\n')
+    (tools / "git").write_text(
+        f'#!/bin/sh\necho asked >> "{tools}/log"\nexec "{shutil.which("git")}" "$@"\n'
+    )
     (tools / "git").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
     assert b"6 changed" in flash_integrate(repo).stderr
     assert (tools / "log").read_text() == "asked\n"
 
 
-def test_a_hard_link_becomes_a_file_of_its_own(flash_integrate: Run, repo: Path, tmp_path: Path) -> None:
+def test_a_hard_link_becomes_a_file_of_its_own(
+    flash_integrate: Run, repo: Path, tmp_path: Path
+) -> None:
     other = tmp_path.with_name(f"{tmp_path.name}-cache")
     os.link(repo / "run.py", other)
     flash_integrate(repo)

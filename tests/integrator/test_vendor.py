@@ -1,4 +1,5 @@
-"""The copy of the runtime in the target repo: scripts find it, updates are whole, what users changed stays theirs."""
+"""The copy of the runtime in the target repo: scripts find it, updates are whole, what users
+changed stays theirs."""
 
 from __future__ import annotations
 
@@ -25,12 +26,15 @@ RUN, SUB, DEEP = (PurePosixPath(name) for name in ("run.py", "sub/run.py", "sub/
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A package of the runtime's name on this process's path, with a submodule, a data file and compiled leftovers."""
+    """A package of the runtime's name on this process's path, with a submodule, a data file and
+    compiled leftovers."""
     package = tmp_path / "site" / "mlx_flash_runtime"
     (package / "routes").mkdir(parents=True)
     (package / "__pycache__").mkdir()
     (package / "__init__.py").write_text("from .patch import enable_flash_attention\n")
-    (package / "patch.py").write_text("from .routes import NAME\n\n\ndef enable_flash_attention():\n    return NAME\n")
+    (package / "patch.py").write_text(
+        "from .routes import NAME\n\n\ndef enable_flash_attention():\n    return NAME\n"
+    )
     (package / "routes" / "__init__.py").write_text("NAME = 'version 1'\n")
     (package / "tools").mkdir()
     (package / "tools" / "__init__.py").write_text("import click\n")
@@ -54,13 +58,22 @@ def repo(tmp_path: Path) -> Path:
 
 
 def tree(top: Path) -> dict[str, bytes]:
-    return {path.relative_to(top).as_posix(): path.read_bytes() for path in top.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(top).as_posix(): path.read_bytes()
+        for path in top.rglob("*")
+        if path.is_file()
+    }
 
 
 def start(*command: str, cwd: Path) -> str:
-    """The output of a Python that sees only what the repo holds, and compiles as it does for a user."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    result = subprocess.run([sys.executable, "-S", *command], cwd=cwd, env=environment, capture_output=True, text=True)
+    """The output of a Python that sees only what the repo holds, and compiles as it does for a
+    user."""
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("PYTHON")
+    }
+    result = subprocess.run(
+        [sys.executable, "-S", *command], cwd=cwd, env=environment, capture_output=True, text=True
+    )
     assert result.returncode == 0, result.stderr
     return result.stdout.strip()
 
@@ -103,19 +116,25 @@ def test_relative_imports_lead_above_folders_without_init(installed: Path, repo:
     assert not [name for name in names if name.name == "mlx_flash_runtime.py"]
 
 
-def test_a_script_that_is_moved_away_from_the_copy_runs_on_stock_attention(installed: Path, repo: Path) -> None:
+def test_a_script_that_is_moved_away_from_the_copy_runs_on_stock_attention(
+    installed: Path, repo: Path
+) -> None:
     vendor(repo, SUB)
     (repo / "sub").rename(repo.parent / "elsewhere")
     assert start("run.py", cwd=repo.parent / "elsewhere") == "None"
 
 
-def test_the_copy_is_what_scripts_need_without_the_command_and_what_python_compiled(installed: Path, repo: Path) -> None:
+def test_the_copy_is_what_scripts_need_without_the_command_and_what_python_compiled(
+    installed: Path, repo: Path
+) -> None:
     vendor(repo, RUN)
     copied = {path.name for path in (repo / "mlx_flash_runtime").rglob("*")}
     assert copied == {"__init__.py", "patch.py", "routes", "py.typed", "LICENSE", "VENDORED.json"}
 
 
-def test_a_second_run_changes_nothing_and_an_update_reaches_every_file(installed: Path, repo: Path) -> None:
+def test_a_second_run_changes_nothing_and_an_update_reaches_every_file(
+    installed: Path, repo: Path
+) -> None:
     vendor(repo, RUN, SUB)
     assert vendor(repo, RUN, SUB) == []
     (installed / "routes" / "__init__.py").write_text("from .new import NAME\n")
@@ -190,12 +209,16 @@ def test_nor_while_one_imports_it_in_its_first_line(installed: Path, repo: Path,
 
 def test_a_notebook_that_imports_it_counts(installed: Path, repo: Path) -> None:
     vendor(repo, RUN, SUB, DEEP)
-    source = '"source": "import os\\ntry:\\n    from mlx_flash_runtime import enable_flash_attention"'
+    source = (
+        '"source": "import os\\ntry:\\n    from mlx_flash_runtime import enable_flash_attention"'
+    )
     (repo / "chat.ipynb").write_text('{"cells": [{"cell_type": "code", ' + source + "}]}")
     assert plan_removal(repo, [RUN, SUB, DEEP]).changes == ()
 
 
-def test_removal_leaves_what_was_modified_and_still_knows_it_later(installed: Path, repo: Path) -> None:
+def test_removal_leaves_what_was_modified_and_still_knows_it_later(
+    installed: Path, repo: Path
+) -> None:
     vendor(repo, SUB)
     before = tree(repo)
     (repo / "mlx_flash_runtime" / "patch.py").write_text("mine = True\n")

@@ -17,8 +17,9 @@ from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlx_flash_runtime.problem import Problem
 from mlx_flash_runtime.routes import blockwise
-from mlx_flash_runtime.tools.bench import grid, plain, problems, show, tables
+from mlx_flash_runtime.tools.bench import check, grid, inputs, problems, show, tables
 from mlx_flash_runtime.tools.bench.machine import machine
 from mlx_flash_runtime.tools.bench.timing import Timing
 from mlx_flash_runtime.tools.cli.group import mlx_flash
@@ -50,12 +51,12 @@ def test_the_table_is_consistent_whatever_was_measured(
 ) -> None:
     rows = []
     for number, seconds in enumerate(measured):
-        c = problems.Configuration(1, 64 + number, 32)
-        row = {**vars(c), "route": "native", "rounds": 3}
+        problem = Problem(1, 8, 8, 64 + number, 64 + number, 32, 32)
+        row = {**problems.words_of(problem), "route": "native", "rounds": 3}
         for name, value in zip(grid.CANDIDATES, seconds, strict=True):
             spread = Timing((0.9 * value, value, 1.1 * value))
             row |= {f"{name}_status": grid.OK, f"{name}_peak_mib": 1.0, f"{name}_error": 1e-7}
-            row |= grid.timed(c, name, spread)
+            row |= grid.timed(problem, name, spread)
         rows.append(row | grid.speedups(row))
     table, summary = show.tables_of(document(rows))
     shown = [dict(zip(table.headings, cells, strict=True)) for cells in table.cells]
@@ -77,11 +78,12 @@ def test_the_table_is_consistent_whatever_was_measured(
 @pytest.mark.parametrize("phase", problems.PHASES)
 @pytest.mark.parametrize("mask", ["none", "causal", "window:8", "bool", "additive"])
 def test_every_phase_and_mask_is_measured_and_right(phase: str, mask: str) -> None:
-    configurations = problems.cross_product(
+    wanted = problems.cross_product(
         (2,), (40,), (16,), (4,), (2,), problems.DTYPES, (mask,), (phase,)
     )
-    rows = list(grid.measure(configurations, 3))
+    rows = list(grid.measure(wanted, 3))
     assert [row["dtype"] for row in rows] == list(problems.DTYPES)
+    assert {(row["mask"], row["phase"]) for row in rows} == {(mask, phase)}
     for row in rows:
         for name in grid.CANDIDATES:
             assert row[f"{name}_status"] == grid.OK
@@ -93,46 +95,67 @@ def test_every_phase_and_mask_is_measured_and_right(phase: str, mask: str) -> No
 
 def test_the_default_is_the_eight_configurations() -> None:
     eight = problems.cross_product()
-    assert {(c.batch, c.length, c.head_dim) for c in eight} == {
+    assert {(c.batch, c.key_length, c.head_dim) for c in eight} == {
         (batch, length, dim) for batch in (1, 2) for length in (64, 128) for dim in (32, 64)
     }
-    assert {(c.heads, c.kv_heads, c.mask, c.phase) for c in eight} == {(8, 8, "none", "prefill")}
+    assert {(c.query_heads, c.key_heads, c.mask, c.phase) for c in eight} == {
+        (8, 8, "none", "prefill")
+    }
     assert len(eight) == 8
 
 
 @pytest.mark.parametrize("phase", problems.PHASES)
+@pytest.mark.parametrize("mask", ["none", "causal", "window:8", "window:100", "bool", "additive"])
+def test_inputs_are_those_of_the_problem_and_a_row_has_the_words_of_the_options(
+    phase: str, mask: str
+) -> None:
+    (problem,) = problems.cross_product(
+        (2,), (40,), (16,), (4,), (2,), ("bfloat16",), (mask,), (phase,)
+    )
+    made, again, other = (inputs.make_inputs(problem, seed) for seed in (0, 0, 1))
+    planned = Problem.of(made.q, made.k, made.v, made.mask, training=problem.training)
+    assert planned == problems.as_planned(problem)
+    assert mx.array_equal(made.q, again.q)
+    assert not mx.array_equal(made.q, other.q)
+    words = problems.words_of(problem)
+    assert (words["mask"], words["phase"], words["length"]) == (mask, phase, 40)
+
+
+@pytest.mark.parametrize("phase", problems.PHASES)
 def test_the_check_sees_a_wrong_element(phase: str) -> None:
-    c = problems.Configuration(1, 48, 16, 2, 2, "float32", "causal", phase)
-    inputs = problems.make_inputs(c)
-    check = plain.make_check(c, inputs)
+    (problem,) = problems.cross_product(
+        (1,), (48,), (16,), (2,), masks=("causal",), phases=(phase,)
+    )
+    made = inputs.make_inputs(problem)
+    truth = check.make_check(problem, made)
 
     def attend(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
-        return mx.fast.scaled_dot_product_attention(q, k, v, scale=inputs.scale, mask=inputs.mask)
+        return mx.fast.scaled_dot_product_attention(q, k, v, scale=made.scale, mask=made.mask)
 
     def error(wrong: float) -> float:
         def wrongly(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
             return attend(q, k, v) * mx.where(mx.arange(16) == 3, 1 + wrong, 1.0)
 
-        return check.error(plain.run_phase(c, wrongly, inputs, check.cotangent))
+        return truth.error(check.run_phase(problem, wrongly, made, truth.cotangent))
 
-    budget = plain.error_budget(c, check, None)
+    budget = check.error_budget(problem, truth, None)
     assert error(0.0) <= budget
     assert error(1e-3) > budget
     assert not error(math.nan) <= budget
 
 
 def test_a_long_configuration_is_checked_by_some_of_its_queries() -> None:
-    c = problems.Configuration(1, 3000, 16, 1, 1, "float32", "causal", "train")
-    inputs = problems.make_inputs(c)
-    check = plain.make_check(c, inputs)
-    assert {0, 2999} <= set(check.rows)
-    assert len(check.rows) < 3000
+    problem = Problem(1, 1, 1, 3000, 3000, 16, 16, mask="causal", training=True)
+    made = inputs.make_inputs(problem)
+    truth = check.make_check(problem, made)
+    assert {0, 2999} <= set(truth.rows)
+    assert len(truth.rows) < 3000
 
     def attend(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
-        return mx.fast.scaled_dot_product_attention(q, k, v, scale=inputs.scale, mask=inputs.mask)
+        return mx.fast.scaled_dot_product_attention(q, k, v, scale=made.scale, mask=made.mask)
 
-    error = check.error(plain.run_phase(c, attend, inputs, check.cotangent))
-    assert error <= plain.error_budget(c, check, None)
+    error = truth.error(check.run_phase(problem, attend, made, truth.cotangent))
+    assert error <= check.error_budget(problem, truth, None)
 
 
 def test_a_wrong_route_is_printed_as_wrong_and_fails(

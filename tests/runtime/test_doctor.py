@@ -21,7 +21,8 @@ from mlx_flash_runtime.problem import Device
 from mlx_flash_runtime.stock import probe
 from mlx_flash_runtime.stock.probe import Answer
 from mlx_flash_runtime.tools.cli import doctor as command
-from mlx_flash_runtime.tools.doctor import Examination, Finding, _kernels
+from mlx_flash_runtime.tools.doctor import Examination, Finding
+from mlx_flash_runtime.tools.doctor.attention import fused_kernels
 
 
 def mlx_flash(
@@ -173,13 +174,13 @@ ANSWERS = (
 
 def test_answers_that_differ_from_the_table_are_named() -> None:
     device = Device("metal", (0, 32, 4), 2**35, "Darwin")
-    found = _kernels(ANSWERS, device)
+    found = fused_kernels(ANSWERS, device)
     assert (found.status, found.value.partition(": ")[2]) == (
         "warning",
         "prefill float16 96, decode float16 96",
     )
     agreeing = tuple(answer for answer in ANSWERS if answer.fused == answer.expected)
-    assert _kernels(agreeing, device).value.startswith("1 of 2 kinds of call")
+    assert fused_kernels(agreeing, device).value.startswith("1 of 2 kinds of call")
 
 
 def test_the_table_of_kernels_marks_what_differs() -> None:

@@ -1,1 +1,2 @@
-"""What goes with the patched scripts where it is asked for: a copy of the runtime, the entry in the requirements."""
+"""What goes with the patched scripts where it is asked for: a copy of the runtime, the entry in
+the requirements."""

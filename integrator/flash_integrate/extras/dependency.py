@@ -1,4 +1,5 @@
-"""`--add-dependency`: which files of the target list MLX and so should list the runtime, and the edits that do it."""
+"""`--add-dependency`: which files of the target list MLX and so should list the runtime, and the
+edits that do it."""
 
 from __future__ import annotations
 
@@ -9,9 +10,17 @@ from pathlib import Path, PurePosixPath
 from flash_integrate import files
 from flash_integrate.diff import file_diff, unified_diff
 from flash_integrate.errors import FileError
-from flash_integrate.extras.pyproject_toml import add_to_pyproject, pyproject_lists_mlx, remove_from_pyproject
+from flash_integrate.extras.pyproject_toml import (
+    add_to_pyproject,
+    pyproject_lists_mlx,
+    remove_from_pyproject,
+)
 from flash_integrate.extras.requirement import PACKAGE, CannotAdd
-from flash_integrate.extras.requirements_txt import add_to_requirements, remove_from_requirements, requirements_list_mlx
+from flash_integrate.extras.requirements_txt import (
+    add_to_requirements,
+    remove_from_requirements,
+    requirements_list_mlx,
+)
 from flash_integrate.quoting import quoted
 from flash_integrate.source import split_lines
 
@@ -21,8 +30,8 @@ _LOCKS = {"uv.lock": "uv lock", "poetry.lock": "poetry lock", "pdm.lock": "pdm l
 
 @dataclass(frozen=True)
 class Manifest:
-    """A requirements file or pyproject.toml that lists MLX; `name` is its path from the top of the repo. Of a link it
-    is the target, which is what is edited."""
+    """A requirements file or pyproject.toml that lists MLX; `name` is its path from the top of the
+    repo. Of a link it is the target, which is what is edited."""
 
     top: Path
     name: PurePosixPath
@@ -30,7 +39,9 @@ class Manifest:
 
     @property
     def is_pyproject(self) -> bool:
-        return self.name.suffix == ".toml"  # also under the name that a link called pyproject.toml leads to
+        return (
+            self.name.suffix == ".toml"
+        )  # also under the name that a link called pyproject.toml leads to
 
 
 @dataclass(frozen=True)
@@ -53,7 +64,8 @@ class ManifestEdit:
 
     @property
     def lines(self) -> frozenset[int] | None:
-        """The numbers of the whole lines that the longer file has more; None if a line was edited in its middle."""
+        """The numbers of the whole lines that the longer file has more; None if a line was edited
+        in its middle."""
         shorter, longer = (self.after, self.before) if self.removes else (self.before, self.after)
         return _more_lines(split_lines(shorter), split_lines(longer))
 
@@ -61,19 +73,23 @@ class ManifestEdit:
         """The lines of its diff, as `git apply` takes them."""
         if self.lines is None:
             return file_diff(self.name.as_posix(), self.before, self.after)
-        return unified_diff(self.name.as_posix(), self.before, self.after, set(self.lines), removes=self.removes)
+        return unified_diff(
+            self.name.as_posix(), self.before, self.after, set(self.lines), removes=self.removes
+        )
 
 
 @dataclass(frozen=True)
 class Manifests:
-    """What was `found`, and the `problems` of the files that can't be read or are not valid, each with its name."""
+    """What was `found`, and the `problems` of the files that can't be read or are not valid, each
+    with its name."""
 
     found: list[Manifest]
     problems: list[str]
 
 
 def find_manifests(top: Path, scripts: Iterable[PurePosixPath]) -> Manifests:
-    """The manifests that list MLX for any of `scripts` (relative to `top`): those of the nearest folder with some."""
+    """The manifests that list MLX for any of `scripts` (relative to `top`): those of the nearest
+    folder with some."""
     found: dict[PurePosixPath, Manifest] = {}
     problems: list[str] = []
     by_folder: dict[PurePosixPath, list[Manifest]] = {}
@@ -94,7 +110,9 @@ def added(manifest: Manifest) -> ManifestEdit:
         CannotAdd: it has to be done by hand; the message says why, to be read after the manifest's name.
     """
     add = add_to_pyproject if manifest.is_pyproject else add_to_requirements
-    return ManifestEdit(manifest.top, manifest.name, manifest.data, add(manifest.data), removes=False)
+    return ManifestEdit(
+        manifest.top, manifest.name, manifest.data, add(manifest.data), removes=False
+    )
 
 
 def removed(manifest: Manifest) -> ManifestEdit:
@@ -104,11 +122,14 @@ def removed(manifest: Manifest) -> ManifestEdit:
         CannotRemove: it has to be done by hand; the message says why.
     """
     remove = remove_from_pyproject if manifest.is_pyproject else remove_from_requirements
-    return ManifestEdit(manifest.top, manifest.name, manifest.data, remove(manifest.data), removes=True)
+    return ManifestEdit(
+        manifest.top, manifest.name, manifest.data, remove(manifest.data), removes=True
+    )
 
 
 def suggestion(manifests: Sequence[Manifest]) -> str:
-    """What to tell the user after the scripts were patched; empty if every manifest lists the runtime."""
+    """What to tell the user after the scripts were patched; empty if every manifest lists the
+    runtime."""
     if not manifests:
         return f"No requirements file or pyproject.toml lists MLX: install {PACKAGE} where the scripts run."
     todo, by_hand = [], []
@@ -125,12 +146,21 @@ def suggestion(manifests: Sequence[Manifest]) -> str:
 def lock_commands(edits: Iterable[ManifestEdit]) -> list[str]:
     """What to run after the edits, for the lock files that lie beside them: `uv lock`."""
     folders = {edit.path.parent for edit in edits if edit.changes and edit.path.suffix == ".toml"}
-    return sorted({command for folder in folders for lock, command in _LOCKS.items() if (folder / lock).exists()})
+    return sorted(
+        {
+            command
+            for folder in folders
+            for lock, command in _LOCKS.items()
+            if (folder / lock).exists()
+        }
+    )
 
 
 def _manifests_in(top: Path, folder: PurePosixPath, problems: list[str]) -> Iterator[Manifest]:
     here = top / folder
-    for path in sorted([*here.glob("requirements*.txt"), *here.glob("requirements/*.txt"), *here.glob(PYPROJECT)]):
+    for path in sorted(
+        [*here.glob("requirements*.txt"), *here.glob("requirements/*.txt"), *here.glob(PYPROJECT)]
+    ):
         try:
             manifest = _read_manifest(top, path)
         except FileError as error:
@@ -155,11 +185,13 @@ def _more_lines(shorter: list[bytes], longer: list[bytes]) -> frozenset[int] | N
 
     A last line may gain or lose its newline.
     """
-    rest = list(shorter)
+    rest = shorter[::-1]
     numbers = set()
     for number, line in enumerate(longer, start=1):
-        if rest and (line == rest[0] or (len(rest) == 1 and line.rstrip(b"\r\n") == rest[0].rstrip(b"\r\n"))):
-            rest.pop(0)
+        if rest and (
+            line == rest[-1] or (len(rest) == 1 and line.rstrip(b"\r\n") == rest[0].rstrip(b"\r\n"))
+        ):
+            rest.pop()
         else:
             numbers.add(number)
     return None if rest else frozenset(numbers)

@@ -1,4 +1,5 @@
-"""What goes with the patched scripts where it is asked for: a copy of the runtime, the entry in the requirements."""
+"""What goes with the patched scripts where it is asked for: a copy of the runtime, the entry in
+the requirements."""
 
 from __future__ import annotations
 
@@ -10,10 +11,25 @@ from pathlib import Path, PurePosixPath
 
 from flash_integrate import apply, files
 from flash_integrate.errors import FileError
-from flash_integrate.extras.dependency import ManifestEdit, added, find_manifests, lock_commands, removed, suggestion
+from flash_integrate.extras.dependency import (
+    ManifestEdit,
+    added,
+    find_manifests,
+    lock_commands,
+    removed,
+    suggestion,
+)
 from flash_integrate.extras.requirement import PACKAGE, CannotAdd
 from flash_integrate.extras.script_metadata import Block, read_block
-from flash_integrate.extras.vendor import COPY, Change, VendorPlan, apply_plan, needed_by, plan_removal, plan_vendor
+from flash_integrate.extras.vendor import (
+    COPY,
+    Change,
+    VendorPlan,
+    apply_plan,
+    needed_by,
+    plan_removal,
+    plan_vendor,
+)
 from flash_integrate.plan import Status
 from flash_integrate.quoting import quoted
 from flash_integrate.run import Outcome
@@ -21,8 +37,8 @@ from flash_integrate.run import Outcome
 
 @dataclass(frozen=True)
 class Extras:
-    """Changes of files that are not scripts, what the user should know or do about them, and what was asked for and
-    can't be done."""
+    """Changes of files that are not scripts, what the user should know or do about them, and what
+    was asked for and can't be done."""
 
     vendor: tuple[VendorPlan, ...] = ()
     manifests: tuple[ManifestEdit, ...] = ()
@@ -36,9 +52,12 @@ class Extras:
         return [*copies, *(edit for edit in self.manifests if edit.changes)]
 
     def described(self, *, dry_run: bool) -> list[str]:
-        """What is done, a line for each file outside the copy; the files of the copy are counted."""
+        """What is done, a line for each file outside the copy; the files of the copy are
+        counted."""
         counts = Counter(_described(change, dry_run) for change in self.changes)
-        inside = {line: f" ({count} file{'s' if count != 1 else ''})" for line, count in counts.items()}
+        inside = {
+            line: f" ({count} file{'s' if count != 1 else ''})" for line, count in counts.items()
+        }
         return [line + (inside[line] if line.endswith("/") else "") for line in counts]
 
     @property
@@ -63,7 +82,9 @@ class Extras:
         return dataclasses.replace(self, failures=tuple(failures))
 
 
-def plan_extras(outcomes: Iterable[Outcome], *, vendor: bool, dependency: bool, force: bool) -> Extras:
+def plan_extras(
+    outcomes: Iterable[Outcome], *, vendor: bool, dependency: bool, force: bool
+) -> Extras:
     """What the scripts of a run need beside themselves. Writes nothing.
 
     Raises:
@@ -94,15 +115,17 @@ def plan_extras(outcomes: Iterable[Outcome], *, vendor: bool, dependency: bool, 
             except CannotAdd as error:
                 notes.append(f"{quoted(manifest.name)} {error}.")
     notes += [f"Run `{command}`." for command in lock_commands(edits)]
-    return Extras(tuple(copies), tuple(edits), tuple(note for note in notes if note), tuple(failures))
+    return Extras(
+        tuple(copies), tuple(edits), tuple(note for note in notes if note), tuple(failures)
+    )
 
 
 def plan_removal_of_extras(outcomes: Iterable[Outcome], *, dependency: bool, force: bool) -> Extras:
-    """What a revert takes out beside the scripts' own lines, of what no other script needs: the copy of the runtime,
-    and the requirement in the form in which `plan_extras` adds it.
+    """What a revert takes out beside the scripts' own lines, of what no other script needs: the
+    copy of the runtime, and the requirement in the form in which `plan_extras` adds it.
 
-    The requirement is looked for where scripts are reverted, and with `dependency` wherever the run looked: whoever
-    lists the runtime without a patched script has written that line by hand.
+    The requirement is looked for where scripts are reverted, and with `dependency` wherever the
+    run looked: whoever lists the runtime without a patched script has written that line by hand.
     """
     outcomes = list(outcomes)
     copies, edits, notes, failures = [], [], [], []
@@ -123,7 +146,9 @@ def plan_removal_of_extras(outcomes: Iterable[Outcome], *, dependency: bool, for
                     edits.append(removed(manifest))
             except FileError as error:
                 problems.append(f"{manifest.name}: {error}")
-        notes += [f"{problem}; if it lists {PACKAGE}, take that out by hand." for problem in problems]
+        notes += [
+            f"{problem}; if it lists {PACKAGE}, take that out by hand." for problem in problems
+        ]
     notes += [f"Run `{command}`." for command in lock_commands(edits)]
     return Extras(tuple(copies), tuple(edits), tuple(notes), tuple(failures))
 

@@ -1,7 +1,8 @@
-"""Adds the runtime to a pyproject.toml beside MLX, and takes it out again; every other byte stays as it is.
+"""Adds the runtime to a pyproject.toml beside MLX, and takes it out again; every other byte stays
+as it is.
 
-The arrays and tables are found by a small scanner rather than by a parser that prints the file again. Whatever it finds
-is checked: the result must be the same document with the one entry more.
+The arrays and tables are found by a small scanner rather than by a parser that prints the file
+again. Whatever it finds is checked: the result must be the same document with the one entry more.
 """
 
 from __future__ import annotations
@@ -14,10 +15,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from flash_integrate.errors import CannotRemove, UnreadableSource
-from flash_integrate.extras.requirement import PACKAGE, CannotAdd, is_mlx, name_of, requirement_beside
+from flash_integrate.extras.requirement import (
+    PACKAGE,
+    CannotAdd,
+    is_mlx,
+    name_of,
+    requirement_beside,
+)
 from flash_integrate.extras.requirements_txt import insert_line, remove_lines
 from flash_integrate.source import split_lines
-from flash_integrate.toml import tomllib
+from flash_integrate.toml import read_toml
 
 Keys = tuple[str, ...]
 """The way to a table or an array: `("project", "dependencies")`."""
@@ -31,7 +38,8 @@ _TOKEN = re.compile(
 
 @dataclass(frozen=True)
 class _Item:
-    """A string in an array: where it stands in the text, quotes included, and where the comma after it does."""
+    """A string in an array: where it stands in the text, quotes included, and where the comma
+    after it does."""
 
     value: str
     start: int
@@ -40,7 +48,8 @@ class _Item:
 
 
 def pyproject_lists_mlx(data: bytes) -> bool:
-    """Whether a pyproject.toml asks for MLX: among its dependencies, in an extra, a group or for Poetry.
+    """Whether a pyproject.toml asks for MLX: among its dependencies, in an extra, a group or for
+    Poetry.
 
     Raises:
         UnreadableSource: the file is not valid TOML.
@@ -49,7 +58,8 @@ def pyproject_lists_mlx(data: bytes) -> bool:
 
 
 def add_to_pyproject(data: bytes) -> bytes:
-    """The file with the runtime beside each MLX requirement; as it is if it lists the runtime already.
+    """The file with the runtime beside each MLX requirement; as it is if it lists the runtime
+    already.
 
     Raises:
         UnreadableSource: the file is not valid TOML.
@@ -64,7 +74,8 @@ def add_to_pyproject(data: bytes) -> bytes:
 
 
 def remove_from_pyproject(data: bytes) -> bytes:
-    """The file without what `add_to_pyproject` writes. A requirement with a version is the user's own.
+    """The file without what `add_to_pyproject` writes. A requirement with a version is the user's
+    own.
 
     Raises:
         UnreadableSource: the file is not valid TOML.
@@ -77,7 +88,7 @@ def remove_from_pyproject(data: bytes) -> bytes:
 
 def _parse(data: bytes) -> dict[str, Any]:
     try:
-        return tomllib.loads(data.decode())
+        return read_toml(data.decode())
     except ValueError as error:  # not UTF-8, or not TOML
         raise UnreadableSource(f"not valid TOML: {error}") from error
 
@@ -91,12 +102,15 @@ def _at(document: dict[str, Any], keys: Keys) -> Any:
 
 
 def _homes(document: dict[str, Any]) -> list[Keys]:
-    """The arrays, or Poetry's table, that list MLX: the project's dependencies before its extras before its groups."""
+    """The arrays, or Poetry's table, that list MLX: the project's dependencies before its extras
+    before its groups."""
     choices: list[list[Keys]] = [[("project", "dependencies")], [POETRY]]
     for table in (("project", "optional-dependencies"), ("dependency-groups",)):
         choices.append([(*table, name) for name in _at(document, table) or {}])
     for choice in choices:
-        if homes := [keys for keys in choice if any(is_mlx(name) for name in _names(_at(document, keys)))]:
+        if homes := [
+            keys for keys in choice if any(is_mlx(name) for name in _names(_at(document, keys)))
+        ]:
             return homes
     return []
 
@@ -147,7 +161,9 @@ def _remove_from_array(data: bytes, keys: Keys) -> bytes:
     elif position:
         result = (text[: items[position - 1].end] + text[item.end :]).encode()
     else:
-        result = (text[: item.start] + text[items[1].start if len(items) > 1 else item.end :]).encode()
+        result = (
+            text[: item.start] + text[items[1].start if len(items) > 1 else item.end :]
+        ).encode()
     expected = copy.deepcopy(document)
     _at(expected, keys).remove(own)
     if not _is(result, expected):
@@ -156,7 +172,8 @@ def _remove_from_array(data: bytes, keys: Keys) -> bytes:
 
 
 def _items(text: str, keys: Keys) -> Iterator[_Item]:
-    """The strings of the array that stands in a table of its own; none if it is not found, or holds other things."""
+    """The strings of the array that stands in a table of its own; none if it is not found, or
+    holds other things."""
     header = re.search(rf"^[ \t]*\[{_spaced(keys[:-1])}\][ \t]*(?:#.*)?\r?$", text, re.MULTILINE)
     key = re.compile(rf"^[ \t]*{_spaced(keys[-1:])}=[ \t]*\[", re.MULTILINE)
     opening = key.search(text, header.end()) if header else None
@@ -183,7 +200,11 @@ def _alone(text: str, item: _Item) -> bool:
     line_end = text.find("\n", item.end)
     after = text[item.end : line_end if line_end >= 0 else len(text)]
     comma_is_here = item.comma is None or item.comma < item.end + len(after)
-    return not text[line_start : item.start].strip() and comma_is_here and bool(re.match(r"\s*,?\s*(?:#|$)", after))
+    return (
+        not text[line_start : item.start].strip()
+        and comma_is_here
+        and bool(re.match(r"\s*,?\s*(?:#|$)", after))
+    )
 
 
 def _line_number(text: str, item: _Item) -> int:
@@ -197,7 +218,7 @@ def _quoted(value: str, quote: str) -> str:
 
 
 def _unquoted(literal: str) -> str:
-    return str(tomllib.loads(f"value = {literal}")["value"])
+    return str(read_toml(f"value = {literal}")["value"])
 
 
 # Poetry's table
@@ -210,7 +231,9 @@ def _add_to_poetry(data: bytes) -> bytes:
         return data
     number, key = _last_mlx_line(data)
     if isinstance(table.get(key), dict) and table[key].get("optional"):
-        raise CannotAdd(f"has {key} as an optional dependency: add {PACKAGE} and name it in the same extra")
+        raise CannotAdd(
+            f"has {key} as an optional dependency: add {PACKAGE} and name it in the same extra"
+        )
     value = _beside(table.get(key))
     line = f"{PACKAGE} = {_inline(value)}"
     expected = copy.deepcopy(document)
@@ -228,7 +251,9 @@ def _remove_from_poetry(data: bytes) -> bytes:
     if PACKAGE not in table or table[PACKAGE] != _beside(table.get(key)):
         return data
     own = f"{PACKAGE} = {_inline(table[PACKAGE])}".encode()
-    numbers = {number for number, line in enumerate(split_lines(data), start=1) if line.strip() == own}
+    numbers = {
+        number for number, line in enumerate(split_lines(data), start=1) if line.strip() == own
+    }
     expected = copy.deepcopy(document)
     del _at(expected, POETRY)[PACKAGE]
     result = remove_lines(data, numbers)
@@ -238,8 +263,12 @@ def _remove_from_poetry(data: bytes) -> bytes:
 
 
 def _last_mlx_line(data: bytes) -> tuple[int, str]:
-    """The number of the line in Poetry's table that sets the last MLX package, and its key; 0 if there is none."""
-    header, key = re.compile(rf"\s*\[{_spaced(POETRY)}\]"), re.compile(r"\s*[\"']?([\w.-]+)[\"']?\s*=")
+    """The number of the line in Poetry's table that sets the last MLX package, and its key; 0 if
+    there is none."""
+    header, key = (
+        re.compile(rf"\s*\[{_spaced(POETRY)}\]"),
+        re.compile(r"\s*[\"']?([\w.-]+)[\"']?\s*="),
+    )
     inside, found = False, (0, "")
     for number, line in enumerate(split_lines(data), start=1):
         text = line.decode()
@@ -252,22 +281,33 @@ def _last_mlx_line(data: bytes) -> tuple[int, str]:
 
 def _beside(mlx: Any) -> str | dict[str, str]:
     """The runtime's value beside that of an MLX package: any version, under the same conditions."""
-    conditions = {key: mlx[key] for key in _POETRY_CONDITIONS if key in mlx} if isinstance(mlx, dict) else {}
+    conditions = (
+        {key: mlx[key] for key in _POETRY_CONDITIONS if key in mlx} if isinstance(mlx, dict) else {}
+    )
     return {"version": "*", **conditions} if conditions else "*"
 
 
 def _inline(value: str | dict[str, str]) -> str:
     if isinstance(value, str):
         return json.dumps(value)
-    return "{ " + ", ".join(f"{key} = {json.dumps(item, ensure_ascii=False)}" for key, item in value.items()) + " }"
+    return (
+        "{ "
+        + ", ".join(
+            f"{key} = {json.dumps(item, ensure_ascii=False)}" for key, item in value.items()
+        )
+        + " }"
+    )
 
 
 def _cannot_add(keys: Keys) -> CannotAdd:
-    return CannotAdd(f"has its {'.'.join(keys)} in a form that can't be edited: add {PACKAGE} there")
+    return CannotAdd(
+        f"has its {'.'.join(keys)} in a form that can't be edited: add {PACKAGE} there"
+    )
 
 
 def _is(data: bytes, expected: dict[str, Any]) -> bool:
-    """Whether the bytes are the expected document; a line put into the middle of a value makes them no TOML at all."""
+    """Whether the bytes are the expected document; a line put into the middle of a value makes
+    them no TOML at all."""
     try:
         return _parse(data) == expected
     except UnreadableSource:

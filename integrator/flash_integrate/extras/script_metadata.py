@@ -1,4 +1,5 @@
-"""The block `# /// script` in which a script lists its own dependencies, for `uv run` and the like (PEP 723)."""
+"""The block `# /// script` in which a script lists its own dependencies, for `uv run` and the like
+(PEP 723)."""
 
 from __future__ import annotations
 
@@ -6,9 +7,9 @@ import re
 from dataclasses import dataclass
 
 from flash_integrate.extras.requirement import PACKAGE, is_mlx, name_of, requirement_beside
-from flash_integrate.toml import tomllib
+from flash_integrate.toml import NotToml, read_toml
 
-_BLOCK = re.compile(r"^# /// script$\n((?:#(?: .*)?\n)+?)^# ///$", re.MULTILINE)
+_OPENING, _CLOSING = "# /// script", "# ///"
 
 
 @dataclass(frozen=True)
@@ -19,18 +20,43 @@ class Block:
 
     @property
     def lacking(self) -> str | None:
-        """The runtime as it should stand beside MLX; None if it does already, or if there is no MLX."""
+        """The runtime as it should stand beside MLX; None if it does already, or if there is no
+        MLX."""
         mlx = [item for item in self.requirements if is_mlx(name_of(item))]
-        return requirement_beside(mlx) if mlx and PACKAGE not in map(name_of, self.requirements) else None
+        return (
+            requirement_beside(mlx)
+            if mlx and PACKAGE not in map(name_of, self.requirements)
+            else None
+        )
 
 
 def read_block(data: bytes) -> Block | None:
     """The block of a script; None if it has none."""
-    block = _BLOCK.search(data.decode(errors="replace").replace("\r\n", "\n"))
+    block = _first_block(data.decode(errors="replace").replace("\r\n", "\n").split("\n"))
     if block is None:
         return None
     try:
-        listed = tomllib.loads(re.sub("^# ?", "", block[1], flags=re.MULTILINE)).get("dependencies")
-    except tomllib.TOMLDecodeError:
+        listed = read_toml(re.sub("^# ?", "", "\n".join(block), flags=re.MULTILINE)).get(
+            "dependencies"
+        )
+    except NotToml:
         listed = None
-    return Block(tuple(item for item in listed if isinstance(item, str)) if isinstance(listed, list) else ())
+    return Block(
+        tuple(item for item in listed if isinstance(item, str)) if isinstance(listed, list) else ()
+    )
+
+
+def _first_block(lines: list[str]) -> list[str] | None:
+    """The lines of the first block, without the two around them."""
+    block: list[str] | None = None
+    for line in lines:
+        if line == _CLOSING and block:
+            return block
+        if line == _OPENING and block is None:
+            block = []
+        elif block is not None:
+            if line == "#" or line.startswith("# "):
+                block.append(line)
+            else:
+                block = None
+    return None

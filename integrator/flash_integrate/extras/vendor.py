@@ -1,20 +1,22 @@
-"""`--vendor`: a copy of the runtime inside the target repo, for people who can't add a dependency to it.
+"""`--vendor`: a copy of the runtime inside the target repo, for people who can't add a dependency
+to it.
 
-Python looks for a module beside the script that was started, not at the top of the repo, and a patched script's import
-says nothing about paths. What a repo gets is therefore
+Python looks for a module beside the script that was started, not at the top of the repo, and a
+patched script's import says nothing about paths. What a repo gets is therefore
 
 - one copy of the package, `mlx_flash_runtime/` at the top of the repo, and
 - in each other folder from which a patched script is started a file `mlx_flash_runtime.py` of a few lines, which loads
   that copy.
 
-A copy in each folder would be dozens of files in each, to review and to keep equal. Symbolic links do not survive a
-download as a zip, nor a checkout on Windows. A folder that is installed (`pip install ./third_party/...`) is a
-dependency again. A file that is moved away from the copy raises ImportError, so that its script runs on stock
-attention, as every patched script does without the runtime. A package that is built into a wheel leaves the copy
-behind: there the runtime has to be a dependency.
+A copy in each folder would be dozens of files in each, to review and to keep equal. Symbolic links
+do not survive a download as a zip, nor a checkout on Windows. A folder that is installed (`pip
+install ./third_party/...`) is a dependency again. A file that is moved away from the copy raises
+ImportError, so that its script runs on stock attention, as every patched script does without the
+runtime. A package that is built into a wheel leaves the copy behind: there the runtime has to be a
+dependency.
 
-`VENDORED.json` in the copy lists every file with its hash. Only what still is as it was put there is replaced or
-removed.
+`VENDORED.json` in the copy lists every file with its hash. Only what still is as it was put there
+is replaced or removed.
 """
 
 from __future__ import annotations
@@ -49,7 +51,8 @@ NOTE = "put here by flash-integrate --vendor; the same command updates it, --rev
 _RELATIVE_IMPORT = re.compile(LINE_START + rb"from[ \t]+(\.+)", re.MULTILINE)
 # In a notebook a line of code starts after a quote, or after an escaped newline.
 _RUNTIME_IMPORT = re.compile(
-    rb"(?:" + LINE_START + rb'|(?:"|\\n)[ \t]*)(?:from|import)[ \t]+' + RUNTIME.encode() + rb"\b", re.MULTILINE
+    rb"(?:" + LINE_START + rb'|(?:"|\\n)[ \t]*)(?:from|import)[ \t]+' + RUNTIME.encode() + rb"\b",
+    re.MULTILINE,
 )
 
 _LOADER = '''\
@@ -94,16 +97,19 @@ class Change:
 
 @dataclass(frozen=True)
 class VendorPlan:
-    """What is to be written, and the files `modified` by hand since they were put there, which stay as they are."""
+    """What is to be written, and the files `modified` by hand since they were put there, which
+    stay as they are."""
 
     changes: tuple[Change, ...] = ()
     modified: tuple[PurePosixPath, ...] = ()
 
 
 def plan_vendor(top: Path, scripts: Iterable[PurePosixPath], *, force: bool = False) -> VendorPlan:
-    """The changes after which each of `scripts` (patched, relative to `top`) finds the copy. Writes nothing.
+    """The changes after which each of `scripts` (patched, relative to `top`) finds the copy.
+    Writes nothing.
 
-    Files of earlier runs are brought up to date as well. With `force` what was modified by hand is replaced.
+    Files of earlier runs are brought up to date as well. With `force` what was modified by hand is
+    replaced.
 
     Raises:
         FileError: the runtime is not installed, the manifest is not one that --vendor wrote, the copy is reached by
@@ -112,7 +118,9 @@ def plan_vendor(top: Path, scripts: Iterable[PurePosixPath], *, force: bool = Fa
     package = _package(_installed_runtime())
     recorded = _recorded(top)
     folders = {folder for script in scripts for folder in _started_from(top, script)}
-    folders |= {name.parent for name in recorded if name.name == LOADER and (top / name.parent).is_dir()}
+    folders |= {
+        name.parent for name in recorded if name.name == LOADER and (top / name.parent).is_dir()
+    }
     wanted = package | {folder / LOADER: _loader(folder) for folder in folders if folder.parts}
     changes, modified, refused = [], [], []
     for name in sorted({*wanted, *recorded}):
@@ -125,15 +133,22 @@ def plan_vendor(top: Path, scripts: Iterable[PurePosixPath], *, force: bool = Fa
             modified.append(name)
         else:
             refused.append(name)
-    if refused:  # a copy of two versions at once would not run: it is updated as a whole or not at all
+    if (
+        refused
+    ):  # a copy of two versions at once would not run: it is updated as a whole or not at all
         names = "".join(f"\n  {quoted(name)}" for name in refused)
-        raise FileError(f"these files are not as --vendor put them there; nothing was copied:{names}")
+        raise FileError(
+            f"these files are not as --vendor put them there; nothing was copied:{names}"
+        )
     digests = {name: _digest(data) for name, data in wanted.items()}
     return VendorPlan((*changes, *_manifest_change(top, digests)), tuple(modified))
 
 
-def plan_removal(top: Path, reverted: Collection[PurePosixPath] = (), *, force: bool = False) -> VendorPlan:
-    """The changes that take the copy out again. Empty while a script other than those `reverted` still imports it.
+def plan_removal(
+    top: Path, reverted: Collection[PurePosixPath] = (), *, force: bool = False
+) -> VendorPlan:
+    """The changes that take the copy out again. Empty while a script other than those `reverted`
+    still imports it.
 
     What was modified by hand stays, unless `force` says otherwise, and stays in the manifest.
 
@@ -145,8 +160,12 @@ def plan_removal(top: Path, reverted: Collection[PurePosixPath] = (), *, force: 
     if not recorded or any(name not in reverted for name in needed_by(top)):
         return VendorPlan()
     present = {name: data for name in recorded if (data := _read(top, name)) is not None}
-    modified = [name for name, data in present.items() if not force and _digest(data) != recorded[name]]
-    changes = [Change(top, name, data, None) for name, data in present.items() if name not in modified]
+    modified = [
+        name for name, data in present.items() if not force and _digest(data) != recorded[name]
+    ]
+    changes = [
+        Change(top, name, data, None) for name, data in present.items() if name not in modified
+    ]
     left = {name: recorded[name] for name in modified}
     return VendorPlan((*changes, *_manifest_change(top, left)), tuple(modified))
 
@@ -171,8 +190,13 @@ def apply_plan(plan: VendorPlan) -> None:
 
 
 def needed_by(top: Path) -> list[PurePosixPath]:
-    """The files of the repo that import the runtime, those of the copy aside. One that can't be read may do so."""
-    return [found.name for found in discover([top]) if not _is_own(found.name) and _may_import_runtime(found)]
+    """The files of the repo that import the runtime, those of the copy aside. One that can't be
+    read may do so."""
+    return [
+        found.name
+        for found in discover([top])
+        if not _is_own(found.name) and _may_import_runtime(found)
+    ]
 
 
 def _may_import_runtime(found: Found) -> bool:
@@ -186,13 +210,16 @@ def _may_import_runtime(found: Found) -> bool:
 
 
 def _started_from(top: Path, script: PurePosixPath) -> set[PurePosixPath]:
-    """The folders that Python puts on its path when the script is started by its path, or as a package's module.
+    """The folders that Python puts on its path when the script is started by its path, or as a
+    package's module.
 
     A file with relative imports is never started by its path.
     """
     relative = _RELATIVE_IMPORT.findall(files.read_if_there(top / script, top) or b"")
     dots = max(map(len, relative), default=0)
-    packages = len(list(takewhile(lambda folder: (top / folder / "__init__.py").exists(), script.parents)))
+    packages = len(
+        list(takewhile(lambda folder: (top / folder / "__init__.py").exists(), script.parents))
+    )
     above = script.parents[min(max(dots, packages), len(script.parents) - 1)]
     return {above} if relative else {above, script.parent}
 
@@ -217,7 +244,8 @@ def _package(folder: Path) -> dict[PurePosixPath, bytes]:
     """The files that a patched script needs of the package, by the name that they get in the repo:
     all but the command, which nothing else imports, and what Python compiled.
 
-    Some installers make each a link to their cache, which is no part of the repo and may lie anywhere.
+    Some installers make each a link to their cache, which is no part of the repo and may lie
+    anywhere.
     """
     found: dict[PurePosixPath, bytes] = {}
     for path in folder.rglob("*"):
@@ -238,7 +266,9 @@ def _recorded(top: Path) -> dict[PurePosixPath, str]:
     if data is None:
         return {}
     try:
-        recorded = {PurePosixPath(name): str(digest) for name, digest in json.loads(data)["files"].items()}
+        recorded = {
+            PurePosixPath(name): str(digest) for name, digest in json.loads(data)["files"].items()
+        }
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise FileError(f"{MANIFEST} is not as --vendor wrote it") from error
     for name in recorded:
@@ -251,14 +281,16 @@ def _recorded(top: Path) -> dict[PurePosixPath, str]:
 
 
 def _is_own(name: PurePosixPath) -> bool:
-    """Whether a file of this name can be one that --vendor put there: in the copy, or a module that loads it."""
+    """Whether a file of this name can be one that --vendor put there: in the copy, or a module
+    that loads it."""
     if name.is_absolute() or ".." in name.parts:
         return False
     return name.name == LOADER or (COPY in name.parents and name != MANIFEST)
 
 
 def _manifest_change(top: Path, digests: dict[PurePosixPath, str]) -> list[Change]:
-    """The change, if there is one, after which the manifest lists these files; without files there is no manifest."""
+    """The change, if there is one, after which the manifest lists these files; without files there
+    is no manifest."""
     files = {name.as_posix(): digests[name] for name in sorted(digests)}
     document = {"note": NOTE, "version": _version(), "files": files}
     before = _read(top, MANIFEST)
@@ -274,7 +306,8 @@ def _version() -> str | None:
 
 
 def _tidy(change: Change) -> None:
-    """Removes what Python compiled a deleted file to, and the folders of the copy that are empty by now."""
+    """Removes what Python compiled a deleted file to, and the folders of the copy that are empty
+    by now."""
     cache = change.path.parent / "__pycache__"
     if not cache.is_symlink():
         for compiled in cache.glob(f"{glob.escape(change.path.stem)}.*.pyc"):
@@ -290,7 +323,8 @@ def _digest(data: bytes) -> str:
 
 
 def _read(top: Path, name: PurePosixPath) -> bytes | None:
-    """The bytes of a file of the copy; None if there is none. No link leads to one that --vendor has made.
+    """The bytes of a file of the copy; None if there is none. No link leads to one that --vendor
+    has made.
 
     Raises:
         FileError: it can't be read, or is reached by a link.

@@ -1,1 +1,2 @@
-"""What the files of a repo are and hold, read from their bytes and syntax trees: what a plan is made from."""
+"""What the files of a repo are and hold, read from their bytes and syntax trees: what a plan is
+made from."""

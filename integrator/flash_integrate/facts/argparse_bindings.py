@@ -1,4 +1,5 @@
-"""What a statement makes of the value of a parse call: the expression that is the namespace, and the name it gets."""
+"""What a statement makes of the value of a parse call: the expression that is the namespace, and
+the name it gets."""
 
 from __future__ import annotations
 
@@ -9,8 +10,8 @@ from flash_integrate.syntax import dotted, own_nodes
 
 
 def unwrap(node: ast.stmt, call: ast.Call, mapping: bool) -> tuple[ast.expr, bool]:
-    """The whole expression that is the namespace, and whether it is a dict: sees through `parse_known_args()[0]`,
-    `vars(...)`, `dict(...)` and `.__dict__`."""
+    """The whole expression that is the namespace, and whether it is a dict: sees through
+    `parse_known_args()[0]`, `vars(...)`, `dict(...)` and `.__dict__`."""
     expression: ast.expr = call
     while (outer := _wrapper(node, expression, call)) is not None:
         mapping = mapping or not isinstance(outer, ast.Subscript)
@@ -23,9 +24,17 @@ def _wrapper(node: ast.stmt, expression: ast.expr, call: ast.Call) -> ast.expr |
     for outer in own_nodes(node):
         if isinstance(outer, ast.Subscript) and outer.value is expression and known:
             return outer
-        if isinstance(outer, ast.Call) and dotted(outer.func) in ("vars", "dict") and outer.args == [expression]:
+        if (
+            isinstance(outer, ast.Call)
+            and dotted(outer.func) in ("vars", "dict")
+            and outer.args == [expression]
+        ):
             return outer
-        if isinstance(outer, ast.Attribute) and outer.value is expression and outer.attr == "__dict__":
+        if (
+            isinstance(outer, ast.Attribute)
+            and outer.value is expression
+            and outer.attr == "__dict__"
+        ):
             return outer
     return None
 
@@ -36,7 +45,8 @@ def parses_known(call: ast.Call) -> bool:
 
 
 def target(node: ast.stmt, expression: ast.expr, call: ast.Call) -> str | None:
-    """The name that an assignment gives to `expression`; of `args, rest = parse_known_args()` the first."""
+    """The name that an assignment gives to `expression`; of `args, rest = parse_known_args()` the
+    first."""
     if isinstance(node, ast.Assign) and node.value is expression:
         target = node.targets[0]
         if parses_known(call) and expression is call:

@@ -1,4 +1,5 @@
-"""What becomes of the arguments that a module parses: the name they get, and whether they are passed on as a whole."""
+"""What becomes of the arguments that a module parses: the name they get, and whether they are
+passed on as a whole."""
 
 from __future__ import annotations
 
@@ -9,12 +10,20 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TypeGuard
 
+from flash_integrate.errors import UnreadableSource
 from flash_integrate.facts.argparse_bindings import parses_known, target, unwrap
 from flash_integrate.facts.argparse_inputs import PARSE_METHODS, Input, Inputs, argument, arguments
 from flash_integrate.facts.argparse_options import READ_ONLY_BUILTINS, AddedBy, Options, method
-from flash_integrate.facts.argparse_parsers import Constructor, Lookup, Parser, ParserReader, names_in_argparse
+from flash_integrate.facts.argparse_parsers import (
+    Constructor,
+    Lookup,
+    Parser,
+    ParserReader,
+    names_in_argparse,
+)
 from flash_integrate.syntax import Function, Statement, dotted, is_docstring, own_nodes, walk
 
+_MOST_NAMESPACES = 200
 _Found = tuple[Statement, str, bool, "str | None"]
 """The statement, target, escape and entry of a namespace."""
 
@@ -23,10 +32,11 @@ _Found = tuple[Statement, str, bool, "str | None"]
 class Namespace:
     """A place where the parsed arguments get a name.
 
-    `target` is that name; `mapping` says that it is a dict (`vars(...)`); `escapes` that it is passed on as a whole;
-    `fixed` that it was parsed from a literal list, so it holds defaults and not the user's choice; `leaves_rest` that
-    it was parsed by a method which leaves over what it does not know. `statement` is where it is bound; where `entry`
-    is the name of a function, the statement is the first of it, and the namespace a parameter.
+    `target` is that name; `mapping` says that it is a dict (`vars(...)`); `escapes` that it is
+    passed on as a whole; `fixed` that it was parsed from a literal list, so it holds defaults and
+    not the user's choice; `leaves_rest` that it was parsed by a method which leaves over what it
+    does not know. `statement` is where it is bound; where `entry` is the name of a function, the
+    statement is the first of it, and the namespace a parameter.
     """
 
     parser: Parser
@@ -55,10 +65,11 @@ class Unbound:
 
 @dataclass(frozen=True)
 class ArgparseFacts:
-    """A module's use of argparse. `factories` and `returned` are its functions that return a parser, or a parsed
-    namespace (and whether that is a dict): also for the modules that import them, as `constructors` and `added_by`.
-    `extensions` are the options that it adds to parsers, also to those of other files; `parsed` are the statements in
-    which a namespace comes about, and `prompted` those that parse what is not the program's command line."""
+    """A module's use of argparse. `factories` and `returned` are its functions that return a
+    parser, or a parsed namespace (and whether that is a dict): also for the modules that import
+    them, as `constructors` and `added_by`. `extensions` are the options that it adds to parsers,
+    also to those of other files; `parsed` are the statements in which a namespace comes about, and
+    `prompted` those that parse what is not the program's command line."""
 
     parsers: list[Parser] = field(default_factory=list)
     constructors: dict[str, Constructor] = field(default_factory=dict)
@@ -79,7 +90,9 @@ class ArgparseFacts:
         return list(dict.fromkeys([*parsers, *(parser for _, parser in self.prompted)]))
 
 
-def read_argparse(home: PurePosixPath, tree: ast.Module, found: list[Statement], lookup: Lookup) -> ArgparseFacts:
+def read_argparse(
+    home: PurePosixPath, tree: ast.Module, found: list[Statement], lookup: Lookup
+) -> ArgparseFacts:
     """The parsers and namespaces of the module `home`, `found` being its statements."""
     reader = ParserReader(home, tree, found, lookup)
     facts = ArgparseFacts(
@@ -108,11 +121,16 @@ class _NamespaceReader:
         self.methods = {id(item) for node in classes for item in node.body}
         self.names_read = Counter(node.id for node in nodes if _is_read(node))
         self.names_shared = {
-            name for node in nodes if isinstance(node, ast.Global | ast.Nonlocal) for name in node.names
+            name
+            for node in nodes
+            if isinstance(node, ast.Global | ast.Nonlocal)
+            for name in node.names
         }
 
     def read(self) -> None:
-        for _ in range(3):  # a function may return what another returned; deeper chains are not written
+        for _ in range(
+            3
+        ):  # a function may return what another returned; deeper chains are not written
             self.facts.namespaces.clear()
             self.facts.unbound.clear()
             self.facts.parsed.clear()
@@ -122,6 +140,12 @@ class _NamespaceReader:
                 for call in own_nodes(statement.node):
                     if isinstance(call, ast.Call):
                         self._classify(statement, call)
+                if (
+                    len(self.facts.namespaces) > _MOST_NAMESPACES
+                ):  # each is looked for in the whole file
+                    raise UnreadableSource(
+                        f"parses arguments in more than {_MOST_NAMESPACES} places", statement.line
+                    )
             if len(self.facts.returned) == before:
                 break
 
@@ -153,11 +177,14 @@ class _NamespaceReader:
             self.facts.unbound.append(Unbound(statement, parser, reason))
         else:
             at, name, escapes, entry = found
-            namespace = Namespace(parser, at, name, mapping, escapes, fixed, parses_known(call), entry)
+            namespace = Namespace(
+                parser, at, name, mapping, escapes, fixed, parses_known(call), entry
+            )
             self.facts.namespaces.append(namespace)
 
     def _doubt(self, statement: Statement, call: ast.Call) -> str | None:
-        """Why it is not known which parser a parse call is of, or what kind of namespace it fills."""
+        """Why it is not known which parser a parse call is of, or what kind of namespace it
+        fills."""
         expression = call.func.value if isinstance(call.func, ast.Attribute) else call.func
         if self.reader.is_mistakable(expression, statement):
             return f"{dotted(expression)} may be one of several parsers here"
@@ -170,13 +197,19 @@ class _NamespaceReader:
             and not (into.args or into.keywords)
         ):
             return None
-        return "parses into an object of its own, which may not take other names, or is used elsewhere"
+        return (
+            "parses into an object of its own, which may not take other names, or is used elsewhere"
+        )
 
     def _remember_return(self, statement: Statement, parser: Parser, mapping: bool) -> None:
         function = statement.scope.node
         if id(function) in self.methods:  # who calls it, on which object, is not known
-            self.facts.unbound.append(Unbound(statement, parser, "a method returns the parsed arguments at once"))
-        elif isinstance(function, Function) and function.decorator_list:  # it may return the same twice
+            self.facts.unbound.append(
+                Unbound(statement, parser, "a method returns the parsed arguments at once")
+            )
+        elif (
+            isinstance(function, Function) and function.decorator_list
+        ):  # it may return the same twice
             reason = f"{function.name}, which returns the parsed arguments, is decorated"
             self.facts.unbound.append(Unbound(statement, parser, reason))
         elif isinstance(function, Function):
@@ -188,7 +221,9 @@ class _NamespaceReader:
         if name is None:
             return None
         # An attribute can be reached from anywhere, and so can what has two names.
-        shared = "." in name or (isinstance(statement.node, ast.Assign) and len(statement.node.targets) > 1)
+        shared = "." in name or (
+            isinstance(statement.node, ast.Assign) and len(statement.node.targets) > 1
+        )
         return statement, name, shared or self._escapes(name, statement.scope.node, set()), None
 
     def _passed(self, node: ast.stmt, expression: ast.expr) -> _Found | None:
@@ -217,10 +252,13 @@ class _NamespaceReader:
         pair = expression is call and parses_known(call)
         in_function = isinstance(statement.scope.node, Function)
         node = statement.node
-        return isinstance(node, ast.Return) and node.value is expression and in_function and not pair
+        return (
+            isinstance(node, ast.Return) and node.value is expression and in_function and not pair
+        )
 
     def _parameter(self, node: ast.stmt, expression: ast.expr) -> tuple[Function, str] | None:
-        """The local function and its parameter that receive `expression`, as in `main(parser.parse_args())`."""
+        """The local function and its parameter that receive `expression`, as in
+        `main(parser.parse_args())`."""
         for call in own_nodes(node):
             if not isinstance(call, ast.Call):
                 continue
@@ -233,7 +271,8 @@ class _NamespaceReader:
         return None
 
     def _escapes(self, name: str, within: ast.AST, seen: set[tuple[int, str]]) -> bool:
-        """Whether a namespace is ever used as a whole: passed on, printed, turned into a dict, returned."""
+        """Whether a namespace is ever used as a whole: passed on, printed, turned into a dict,
+        returned."""
         if (id(within), name) in seen:
             return False
         seen.add((id(within), name))
@@ -244,16 +283,24 @@ class _NamespaceReader:
         for node in nodes:
             part = node if isinstance(node, ast.Attribute | ast.Subscript) else None
             # `args.__dict__` and `args._get_kwargs()` are the whole namespace.
-            if part is not None and not getattr(part, "attr", "").startswith("_") and dotted(part.value) == name:
+            if (
+                part is not None
+                and not getattr(part, "attr", "").startswith("_")
+                and dotted(part.value) == name
+            ):
                 harmless.add(id(part.value))
             elif isinstance(node, ast.Call):
                 harmless.update(self._harmless_arguments(node, name, seen))
         return any(
-            isinstance(getattr(node, "ctx", None), ast.Load) and dotted(node) == name and id(node) not in harmless
+            isinstance(getattr(node, "ctx", None), ast.Load)
+            and dotted(node) == name
+            and id(node) not in harmless
             for node in nodes
         )
 
-    def _harmless_arguments(self, call: ast.Call, name: str, seen: set[tuple[int, str]]) -> Iterator[int]:
+    def _harmless_arguments(
+        self, call: ast.Call, name: str, seen: set[tuple[int, str]]
+    ) -> Iterator[int]:
         function = self.functions.get(dotted(call.func) or "")
         if dotted(call.func) in READ_ONLY_BUILTINS:
             yield from (id(argument) for argument in call.args[:1] if dotted(argument) == name)
@@ -268,7 +315,8 @@ def _is_read(node: ast.AST) -> TypeGuard[ast.Name]:
 
 
 def _walk_scope(within: ast.AST, name: str) -> Iterator[ast.AST]:
-    """The nodes below `within` that see its `name`: not those of inner functions with a `name` of their own."""
+    """The nodes below `within` that see its `name`: not those of inner functions with a `name` of
+    their own."""
     todo = [within]
     while todo:
         node = todo.pop()
@@ -280,8 +328,18 @@ def _walk_scope(within: ast.AST, name: str) -> Iterator[ast.AST]:
 
 def _binds(function: Function | ast.Lambda, name: str) -> bool:
     arguments = function.args
-    parameters = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg]
+    parameters = [
+        *arguments.posonlyargs,
+        *arguments.args,
+        *arguments.kwonlyargs,
+        arguments.vararg,
+        arguments.kwarg,
+    ]
     if any(parameter is not None and parameter.arg == name for parameter in parameters):
         return True
-    stored = (node for node in walk(function) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store))
+    stored = (
+        node
+        for node in walk(function)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    )
     return any(node.id == name for node in stored)

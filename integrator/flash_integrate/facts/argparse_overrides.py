@@ -1,4 +1,5 @@
-"""Whether a subclass of `ArgumentParser` takes arguments and gives namespaces as argparse's own class does."""
+"""Whether a subclass of `ArgumentParser` takes arguments and gives namespaces as argparse's own
+class does."""
 
 from __future__ import annotations
 
@@ -15,8 +16,8 @@ Methods = Mapping[str, Function]
 
 
 def behaves_as_its_base(methods: Methods) -> bool:
-    """Whether the class has no method of its own that adds an argument, or that does more with what it parses than read
-    its attributes and return it."""
+    """Whether the class has no method of its own that adds an argument, or that does more with
+    what it parses than read its attributes and return it."""
     overrides = [body for name, body in methods.items() if name in PARSE_METHODS]
     others = [body for name, body in methods.items() if name not in PARSE_METHODS]
     return (
@@ -27,11 +28,14 @@ def behaves_as_its_base(methods: Methods) -> bool:
 
 
 def _parse_calls(body: Function) -> Iterator[ast.Call]:
-    return (node for node in walk(body) if isinstance(node, ast.Call) and method(node) in PARSE_METHODS)
+    return (
+        node for node in walk(body) if isinstance(node, ast.Call) and method(node) in PARSE_METHODS
+    )
 
 
 def _hands_through(override: Function, methods: Methods) -> bool:
-    """Whether a parse method returns what `super()` gave it, and reads but its attributes before."""
+    """Whether a parse method returns what `super()` gave it, and reads but its attributes
+    before."""
     nodes = walk(override)
     parsing = set(map(id, _parse_calls(override)))
     assigned = [(name, value) for node in nodes for name, value in assignments(node)]
@@ -41,14 +45,21 @@ def _hands_through(override: Function, methods: Methods) -> bool:
     return (
         parsing <= placed
         and all(id(value) in parsing or dotted(value) in parsed for value in returned)
-        and all(id(node) in placed for name in parsed for node in _whole_uses(override, name, methods))
+        and all(
+            id(node) in placed for name in parsed for node in _whole_uses(override, name, methods)
+        )
     )
 
 
 def _whole_uses(function: Function, name: str, methods: Methods, depth: int = 3) -> list[ast.expr]:
-    """Where a function uses a namespace not by its attributes. Methods that it hands it to are looked through."""
+    """Where a function uses a namespace not by its attributes. Methods that it hands it to are
+    looked through."""
     nodes = walk(function)
-    harmless = {id(node.value) for node in nodes if isinstance(node, ast.Attribute) and not node.attr.startswith("_")}
+    harmless = {
+        id(node.value)
+        for node in nodes
+        if isinstance(node, ast.Attribute) and not node.attr.startswith("_")
+    }
     for call in (node for node in nodes if isinstance(node, ast.Call)):
         if dotted(call.func) in READ_ONLY_BUILTINS:
             harmless |= set(map(id, call.args[:1]))
@@ -57,9 +68,13 @@ def _whole_uses(function: Function, name: str, methods: Methods, depth: int = 3)
             pairs = zip(_parameters(methods[called]), call.args, strict=False)
             given = [(parameter, value) for parameter, value in pairs if dotted(value) == name]
             harmless |= {
-                id(value) for into, value in given if not _whole_uses(methods[called], into, methods, depth - 1)
+                id(value)
+                for into, value in given
+                if not _whole_uses(methods[called], into, methods, depth - 1)
             }
-    reads = (node for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load))
+    reads = (
+        node for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
+    )
     return [node for node in reads if node.id == name and id(node) not in harmless]
 
 

@@ -1,4 +1,5 @@
-"""The `ArgumentParser`s that a module builds: where their arguments end, and which expressions stand for them."""
+"""The `ArgumentParser`s that a module builds: where their arguments end, and which expressions
+stand for them."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from functools import cached_property, partial
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
+from flash_integrate.errors import UnreadableSource
 from flash_integrate.facts.argparse_inputs import PARSE_METHODS, names_from
 from flash_integrate.facts.argparse_options import (
     Adders,
@@ -25,16 +27,19 @@ from flash_integrate.syntax import Function, Scope, Statement, dotted, walk
 if TYPE_CHECKING:
     from flash_integrate.facts.argparse_namespaces import ArgparseFacts
 
+MOST_PARSERS = 50
 INTERNALS = {"_actions", "_action_groups", "_option_string_actions", "_group_actions"}
 
 Lookup = Callable[[str], "tuple[ArgparseFacts, str] | None"]
-"""From a name that a file imports from the project to the facts of the file that defines it, and its name there."""
+"""From a name that a file imports from the project to the facts of the file that defines it, and
+its name there."""
 
 
 @dataclass(frozen=True)
 class Constructor:
-    """`ArgumentParser` or a subclass of it: the options that making one and parsing with it may add, those that its
-    own methods add, and whether it takes arguments and gives namespaces as argparse's own class does."""
+    """`ArgumentParser` or a subclass of it: the options that making one and parsing with it may
+    add, those that its own methods add, and whether it takes arguments and gives namespaces as
+    argparse's own class does."""
 
     options: Options = field(default_factory=Options)
     methods: dict[str, Options] = field(default_factory=dict)
@@ -43,7 +48,8 @@ class Constructor:
 
 @dataclass(eq=False)
 class Parser:
-    """An `ArgumentParser` of the file `home`: the name it is bound to and the statement after which flags can go.
+    """An `ArgumentParser` of the file `home`: the name it is bound to and the statement after
+    which flags can go.
 
     `parents` are the parsers of the project from which it takes arguments.
     """
@@ -68,32 +74,45 @@ class _Binding(NamedTuple):
 class ParserReader:
     """Finds the parsers of one module, and tells for an expression which parser it stands for."""
 
-    def __init__(self, home: PurePosixPath, tree: ast.Module, found: list[Statement], lookup: Lookup) -> None:
+    def __init__(
+        self, home: PurePosixPath, tree: ast.Module, found: list[Statement], lookup: Lookup
+    ) -> None:
         self.home = home
         self.tree = tree
         self.statements = found
         self.lookup = lookup
         self.by_node = {id(statement.node): statement for statement in found}
         self.added_by = Adders(tree, partial(_added_by_imported, lookup))
-        self.constructors = {name: Constructor() for name in names_in_argparse("ArgumentParser", walk(tree))}
+        self.constructors = {
+            name: Constructor() for name in names_in_argparse("ArgumentParser", walk(tree))
+        }
         self.factories: dict[str, Parser] = {}
         self.parsers: list[Parser] = []
         self.extensions: dict[Parser, Options] = {}
         self._bindings: dict[tuple[int, str], list[_Binding]] = {}
         self._find_subclasses()
         self._find_parsers()
+        if len(self.parsers) > MOST_PARSERS:  # each is looked for in the whole file
+            raise UnreadableSource(
+                f"builds more than {MOST_PARSERS} parsers", self.parsers[-1].created.line
+            )
         self._find_factories()
         for parser in self.parsers:
             self._find_arguments(parser)
         self._find_extensions()
 
     def parser_of(self, expression: ast.expr | None, at: Statement) -> Parser | None:
-        """The parser that an expression in the statement `at` stands for: a name, an attribute, or a call of a function
-        that returns one. Of several that have the name, the last one before."""
+        """The parser that an expression in the statement `at` stands for: a name, an attribute, or
+        a call of a function that returns one. Of several that have the name, the last one
+        before."""
         if isinstance(expression, ast.Call):
             return self._returned_by(dotted(expression.func))
         bound = self._bound_to(dotted(expression), at.scope)
-        return max(bound, key=lambda one: (one.at.line <= at.line, one.at.line)).parser if bound else None
+        return (
+            max(bound, key=lambda one: (one.at.line <= at.line, one.at.line)).parser
+            if bound
+            else None
+        )
 
     def is_mistakable(self, expression: ast.expr, at: Statement) -> bool:
         """Whether the expression may also stand for another parser than `parser_of` says."""
@@ -118,7 +137,8 @@ class ParserReader:
         return found[0].factories.get(found[1]) if found else None
 
     def _constructor(self, name: str | None) -> Constructor | None:
-        """`ArgumentParser` or a subclass of it, here or in another file of the project, by its name."""
+        """`ArgumentParser` or a subclass of it, here or in another file of the project, by its
+        name."""
         if name is None or name in self.constructors:
             return self.constructors.get(name or "")
         found = self.lookup(name) if name.rpartition(".")[2][:1].isupper() else None
@@ -127,7 +147,11 @@ class ParserReader:
     def _find_subclasses(self) -> None:
         for statement in self.statements:
             node = statement.node
-            bases = map(self._constructor, map(dotted, node.bases)) if isinstance(node, ast.ClassDef) else ()
+            bases = (
+                map(self._constructor, map(dotted, node.bases))
+                if isinstance(node, ast.ClassDef)
+                else ()
+            )
             base = next((base for base in bases if base is not None), None)
             if isinstance(node, ast.ClassDef) and base is not None:
                 self.constructors[node.name] = self._subclass(node, base)
@@ -139,7 +163,8 @@ class ParserReader:
         methods = dict(base.methods)
         for _ in range(3):  # a method may call others; deeper chains are not written
             methods |= {
-                name: Adding("self", self.added_by, methods).options_of(item.body) for name, item in bodies.items()
+                name: Adding("self", self.added_by, methods).options_of(item.body)
+                for name, item in bodies.items()
             }
         for name in bodies.keys() & {"__init__", *PARSE_METHODS}:
             options.update(methods[name], certain=False)
@@ -149,7 +174,9 @@ class ParserReader:
     def _find_parsers(self) -> None:
         for statement in self.statements:
             for name, value in assignments(statement.node):
-                constructor = self._constructor(dotted(value.func)) if isinstance(value, ast.Call) else None
+                constructor = (
+                    self._constructor(dotted(value.func)) if isinstance(value, ast.Call) else None
+                )
                 if isinstance(value, ast.Call) and constructor is not None:
                     parser = Parser(self.home, name, statement, value, statement, constructor)
                     self.parsers.append(parser)
@@ -175,18 +202,23 @@ class ParserReader:
         self._bindings.setdefault((id(owner), name), []).append(_Binding(at, parser))
 
     def _find_arguments(self, parser: Parser) -> None:
-        """The last statement of the parser's suite that adds an argument, before the parser is used."""
+        """The last statement of the parser's suite that adds an argument, before the parser is
+        used."""
         parser.options.update(parser.constructor.options)
         for inherited in self._parents(parser):
             if inherited is not None:
                 parser.parents.append(inherited)
-            parser.options.update(Options(has_unknown=True) if inherited is None else inherited.options)
+            parser.options.update(
+                Options(has_unknown=True) if inherited is None else inherited.options
+            )
         adding = Adding(parser.name, self.added_by, parser.constructor.methods)
         bound = self._bound_to(parser.name, parser.created.scope)
         others = [one.at.node for one in bound if one.parser is not parser]
         for node in parser.created.suite[parser.created.index + 1 :]:
             calls = (call for call in walk(node) if isinstance(call, ast.Call))
-            if any(method(call) in PARSE_METHODS and receiver(call) == parser.name for call in calls):
+            if any(
+                method(call) in PARSE_METHODS and receiver(call) == parser.name for call in calls
+            ):
                 break
             if node in others:  # from here on the name is another one's
                 break
@@ -198,13 +230,24 @@ class ParserReader:
         """The parsers from which it takes arguments; None for what is not known."""
         for keyword in parser.call.keywords:
             if keyword.arg == "parents":
-                elements = keyword.value.elts if isinstance(keyword.value, ast.List | ast.Tuple) else [keyword.value]
+                elements = (
+                    keyword.value.elts
+                    if isinstance(keyword.value, ast.List | ast.Tuple)
+                    else [keyword.value]
+                )
                 yield from (self.parser_of(element, parser.created) for element in elements)
 
     def _find_extensions(self) -> None:
-        """What the module adds to each parser, its own and those of other files, wherever it has a name for it."""
-        bodies = {id(statement.scope.node): statement.scope.node.body for statement in self.statements}
-        every = [node.body for node in walk(self.tree) if isinstance(node, Function)] if self._bindings else []
+        """What the module adds to each parser, its own and those of other files, wherever it has a
+        name for it."""
+        bodies = {
+            id(statement.scope.node): statement.scope.node.body for statement in self.statements
+        }
+        every = (
+            [node.body for node in walk(self.tree) if isinstance(node, Function)]
+            if self._bindings
+            else []
+        )
         for (scope, name), bound in self._bindings.items():
             for at, parser in bound:
                 own = self.extensions.setdefault(parser, Options())
@@ -212,7 +255,9 @@ class ParserReader:
                 within = [bodies.get(scope, [])] if len(bound) == 1 else [at.suite[at.index :]]
                 for body in every if "." in name else within:
                     own.update(adding.options_of(body), certain=False)
-        others = bool(self._bindings) and adds_to_strangers(self.statements, {name for _, name in self._bindings})
+        others = bool(self._bindings) and adds_to_strangers(
+            self.statements, {name for _, name in self._bindings}
+        )
         for own in self.extensions.values():
             own.has_unknown |= others
         for parser in self.parsers:
@@ -221,7 +266,9 @@ class ParserReader:
     @cached_property
     def inspects_parsers(self) -> bool:
         """Whether the module looks into argparse's own tables, where it would meet the flags."""
-        return any(isinstance(node, ast.Attribute) and node.attr in INTERNALS for node in walk(self.tree))
+        return any(
+            isinstance(node, ast.Attribute) and node.attr in INTERNALS for node in walk(self.tree)
+        )
 
 
 def _added_by_imported(lookup: Lookup, function: str) -> Options | None:
@@ -230,7 +277,8 @@ def _added_by_imported(lookup: Lookup, function: str) -> Options | None:
 
 
 def names_in_argparse(name: str, nodes: list[ast.AST]) -> set[str]:
-    """The dotted names under which a module, of which these are the nodes, reaches a class of argparse."""
+    """The dotted names under which a module, of which these are the nodes, reaches a class of
+    argparse."""
     imports = (alias for node in nodes if isinstance(node, ast.Import) for alias in node.names)
     modules = {alias.asname or alias.name for alias in imports if alias.name == "argparse"}
     return {*(f"{module}.{name}" for module in modules), *names_from("argparse", name, nodes)}

@@ -1,4 +1,5 @@
-"""Whether a module adds arguments to something that may be any parser, under a name that says nothing."""
+"""Whether a module adds arguments to something that may be any parser, under a name that says
+nothing."""
 
 from __future__ import annotations
 
@@ -11,8 +12,8 @@ from flash_integrate.syntax import Scope, Statement, dotted, own_nodes, paramete
 
 
 def adds_to_strangers(found: Iterable[Statement], parsers: set[str]) -> bool:
-    """Whether there is an `add_argument` on something else than one of the names `parsers`, a group, the parser of a
-    subcommand, or a parameter."""
+    """Whether there is an `add_argument` on something else than one of the names `parsers`, a
+    group, the parser of a subcommand, or a parameter."""
     names = _Names(parsers)
     direct: set[int] = set()
     adders: list[tuple[ast.Attribute, Scope]] = []
@@ -25,13 +26,15 @@ def adds_to_strangers(found: Iterable[Statement], parsers: set[str]) -> bool:
             if isinstance(node, ast.Attribute) and node.attr == "add_argument":
                 adders.append((node, statement.scope))
     return any(
-        id(node) not in direct or not (_makes_adder(node.value) or names.know(dotted(node.value), scope))
+        id(node) not in direct
+        or not (_makes_adder(node.value) or names.know(dotted(node.value), scope))
         for node, scope in adders
     )
 
 
 class _Names:
-    """The names of each scope that stand for nothing but parsers and groups; an attribute's is the module's."""
+    """The names of each scope that stand for nothing but parsers and groups; an attribute's is the
+    module's."""
 
     def __init__(self, parsers: set[str]) -> None:
         self._parsers = parsers
@@ -43,7 +46,10 @@ class _Names:
             if _makes_adder(value) or (name in self._parsers and isinstance(value, ast.Call)):
                 self._known[_key(name, statement.scope)] += 1
         for node in own_nodes(statement.node):
-            if isinstance(getattr(node, "ctx", None), ast.Store) and (stored := dotted(node)) is not None:
+            if (
+                isinstance(getattr(node, "ctx", None), ast.Store)
+                and (stored := dotted(node)) is not None
+            ):
                 self._stored[_key(stored, statement.scope)] += 1
 
     def know(self, name: str | None, scope: Scope | None) -> bool:

@@ -1,13 +1,21 @@
-"""The functions that click and typer run as commands, and what keeps one from taking two more options."""
+"""The functions that click and typer run as commands, and what keeps one from taking two more
+options."""
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
-from flash_integrate.facts.decorators import CLICK, GROUPS, command_role, in_library, unknown_decorator
+from flash_integrate.facts.decorators import (
+    CLICK,
+    GROUPS,
+    command_role,
+    in_library,
+    unknown_decorator,
+)
 from flash_integrate.snippets import BLOCK_SIZE_FLAG, BLOCK_SIZE_TYPE, DISABLE_FLAG, FLAG_NAMES
 from flash_integrate.syntax import Function, Statement, dotted, walk
 
@@ -17,8 +25,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Command:
-    """A function that runs as a command (or group) of `library`: `click` or `typer`. `head` is the index of the
-    decorator that makes it one; None for a function that is handed to `typer.run`."""
+    """A function that runs as a command (or group) of `library`: `click` or `typer`. `head` is the
+    index of the decorator that makes it one; None for a function that is handed to `typer.run`."""
 
     statement: Statement
     node: Function
@@ -49,19 +57,23 @@ def find_commands(facts: FileFacts) -> list[Command]:
 
 
 def runs_the_model(facts: FileFacts, commands: list[Command]) -> list[Command]:
-    """The commands that run attention: a group that does so does it for its commands. A single command is taken to,
-    if the file does; of several that hide it the groups, or all."""
-    running = [item for item in commands if facts.workspace.reach.of_definition(facts.name, item.node)]
+    """The commands that run attention: a group that does so does it for its commands. A single
+    command is taken to, if the file does; of several that hide it the groups, or all."""
+    running = [
+        item for item in commands if facts.workspace.reach.of_definition(facts.name, item.node)
+    ]
     candidates = running or commands
     return [item for item in candidates if item.is_group] or candidates
 
 
 def name_in(facts: FileFacts, packages: set[str], name: str) -> str | None:
-    """How the file can write `name` of one of the packages: `click.option`, or `option` where it is imported so. An
-    import in a function or under a condition may not have run."""
+    """How the file can write `name` of one of the packages: `click.option`, or `option` where it
+    is imported so. An import in a function or under a condition may not have run."""
     for node in facts.tree.body:
         if isinstance(node, ast.ImportFrom) and node.module in packages:
-            bound = next((alias.asname or alias.name for alias in node.names if alias.name == name), None)
+            bound = next(
+                (alias.asname or alias.name for alias in node.names if alias.name == name), None
+            )
             if bound is not None:
                 return bound
     for node in facts.tree.body:
@@ -87,24 +99,37 @@ def refusal_of_options(facts: FileFacts, command: Command) -> str | None:
     names = {item.arg for item in walk(node.args) if isinstance(item, ast.arg)}
     if constants & {DISABLE_FLAG, BLOCK_SIZE_FLAG} or names & set(FLAG_NAMES):
         return f"{name} has such an option already"
-    if (unknown := unknown_decorator(facts, node.decorator_list[(command.head or 0) :])) is not None:
+    if (
+        unknown := unknown_decorator(facts, node.decorator_list[(command.head or 0) :])
+    ) is not None:
         return f"{name} is decorated with {unknown}, which may not hand on other arguments"
-    whole = {item.attr for item in walk(node) if isinstance(item, ast.Attribute)} & {"params", "forward"}
-    if whole or any(isinstance(item, ast.Call) and dotted(item.func) == "locals" for item in walk(node)):
+    whole = {item.attr for item in walk(node) if isinstance(item, ast.Attribute)} & {
+        "params",
+        "forward",
+    }
+    if whole or any(
+        isinstance(item, ast.Call) and dotted(item.func) == "locals" for item in walk(node)
+    ):
         return f"{name} uses its arguments as a whole, where the two would turn up"
     return None
 
 
-def is_used_as_function(facts: FileFacts, command: Command) -> bool:
-    """Whether the command's function is used by its name beyond `typer.run`, here or in another file."""
-    name = command.node.name
+def used_as_functions(facts: FileFacts, commands: list[Command]) -> list[Command]:
+    """The commands whose function is used by its name beyond `typer.run`, here or in another
+    file."""
     handed = {id(function) for function in _handed_to_typer(facts)}
-    reads = (node for node in facts.source.nodes if isinstance(node, ast.Name) and node.id == name)
-    is_read = any(id(node) not in handed for node in reads)
-    return is_read or facts.workspace.project.is_imported_by_name(facts.name, name)
+    read = {
+        node.id
+        for node in facts.source.nodes
+        if isinstance(node, ast.Name) and id(node) not in handed
+    }
+    is_imported = partial(facts.workspace.project.is_imported_by_name, facts.name)
+    return [item for item in commands if item.node.name in read or is_imported(item.node.name)]
 
 
 def _handed_to_typer(facts: FileFacts) -> Iterator[ast.expr]:
     """What `typer.run` is called with."""
     calls = (node for node in facts.source.nodes if isinstance(node, ast.Call) and node.args)
-    return (call.args[0] for call in calls if in_library(facts, dotted(call.func)) == ("typer", "run"))
+    return (
+        call.args[0] for call in calls if in_library(facts, dotted(call.func)) == ("typer", "run")
+    )

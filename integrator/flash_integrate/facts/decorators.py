@@ -1,4 +1,5 @@
-"""What the decorators of commands stand for: those of click and typer, and those that only hand arguments on."""
+"""What the decorators of commands stand for: those of click and typer, and those that only hand
+arguments on."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ _COMMANDS = {"command", *GROUPS}
 
 
 def in_library(facts: FileFacts, name: str | None) -> tuple[str, str] | None:
-    """The library, `click` or `typer`, and the name in it, for which a dotted name of the file stands."""
+    """The library, `click` or `typer`, and the name in it, for which a dotted name of the file
+    stands."""
     for library, bound, attribute in facts.command_imports:
         if attribute and name == bound:
             return library, attribute
@@ -28,14 +30,23 @@ def in_library(facts: FileFacts, name: str | None) -> tuple[str, str] | None:
 
 
 def command_imports(nodes: list[ast.AST]) -> Iterator[tuple[str, str, str]]:
-    """What the imports among a file's nodes bind of click and typer: the library, the name, and what it is of it."""
+    """What the imports among a file's nodes bind of click and typer: the library, the name, and
+    what it is of it."""
     for node in nodes:
         for alias in node.names if isinstance(node, ast.Import | ast.ImportFrom) else ():
-            module = (node.module or "") * (not node.level) if isinstance(node, ast.ImportFrom) else alias.name
+            module = (
+                (node.module or "") * (not node.level)
+                if isinstance(node, ast.ImportFrom)
+                else alias.name
+            )
             package = module.partition(".")[0]
             if package in {*CLICK, "typer"}:
                 attribute = alias.name if isinstance(node, ast.ImportFrom) else ""
-                yield "click" if package in CLICK else "typer", alias.asname or alias.name, attribute
+                yield (
+                    "click" if package in CLICK else "typer",
+                    alias.asname or alias.name,
+                    attribute,
+                )
 
 
 def name_of(decorator: ast.expr) -> str | None:
@@ -44,7 +55,8 @@ def name_of(decorator: ast.expr) -> str | None:
 
 
 def command_role(facts: FileFacts, decorator: ast.expr, depth: int = 4) -> tuple[str, str] | None:
-    """The library of a decorator that makes a command, and whether it says `command`, `group` or `callback`."""
+    """The library of a decorator that makes a command, and whether it says `command`, `group` or
+    `callback`."""
     name = name_of(decorator) or ""
     if (own := in_library(facts, name)) is not None:
         return own if own[1] in _COMMANDS else None
@@ -54,11 +66,12 @@ def command_role(facts: FileFacts, decorator: ast.expr, depth: int = 4) -> tuple
 
 
 def _library_of_object(facts: FileFacts, name: str, depth: int) -> str | None:
-    """The library whose group or application a name is bound to, here or in the file of the project that it is from."""
+    """The library whose group or application a name is bound to, here or in the file of the
+    project that it is from."""
     if not depth:  # a group of a group of a group; it also ends a circle
         return None
-    for node in facts.tree.body:
-        if isinstance(node, Function) and node.name == name:
+    for node in facts.bound.get(name, []):
+        if isinstance(node, Function):
             roles = (command_role(facts, decorator, depth - 1) for decorator in node.decorator_list)
             return next((role[0] for role in roles if role is not None and role[1] in GROUPS), None)
         for bound, value in assignments(node):
@@ -70,16 +83,19 @@ def _library_of_object(facts: FileFacts, name: str, depth: int) -> str | None:
 
 
 def unknown_decorator(facts: FileFacts, decorators: list[ast.expr]) -> str | None:
-    """The first of a function's decorators that may not hand on arguments of which it does not know."""
-    return next((ast.unparse(item) for item in decorators if not _hands_on(facts, item)), None)
+    """The first of a function's decorators that may not hand on arguments of which it does not
+    know."""
+    return next(
+        (name_of(item) or "a call" for item in decorators if not _hands_on(facts, item)), None
+    )
 
 
 def _hands_on(facts: FileFacts, decorator: ast.expr) -> bool:
     name = name_of(decorator)
     if in_library(facts, name) is not None or command_role(facts, decorator) is not None:
         return True
-    for node in facts.tree.body:
-        if isinstance(node, Function) and node.name == name and not isinstance(decorator, ast.Call):
+    for node in facts.bound.get(name or "", []):
+        if isinstance(node, Function) and not isinstance(decorator, ast.Call):
             return _wraps_plainly(node) or _adds_options(facts, node)
         for bound, value in assignments(node):  # model_option = click.option("--model")
             if bound == name and isinstance(value, ast.Call):
@@ -88,10 +104,15 @@ def _hands_on(facts: FileFacts, decorator: ast.expr) -> bool:
 
 
 def _wraps_plainly(decorator: Function) -> bool:
-    """Whether it returns a function that calls the given one with its `*args, **kwargs`, and looks at neither."""
+    """Whether it returns a function that calls the given one with its `*args, **kwargs`, and looks
+    at neither."""
     given = _only_parameter(decorator.args)
     inner = next((node for node in decorator.body if isinstance(node, Function)), None)
-    if given is None or inner is None or any(_last(item) != "wraps" for item in inner.decorator_list):
+    if (
+        given is None
+        or inner is None
+        or any(_last(item) != "wraps" for item in inner.decorator_list)
+    ):
         return False
     rest = [item.arg for item in (inner.args.vararg, inner.args.kwarg) if item is not None]
     if len(rest) < 2 or len([node for node in walk(inner.args) if isinstance(node, ast.arg)]) > 2:
@@ -111,7 +132,8 @@ def _wraps_plainly(decorator: Function) -> bool:
 
 
 def _adds_options(facts: FileFacts, decorator: Function) -> bool:
-    """Whether it only puts options of click above the given function: `return click.option("--model")(function)`."""
+    """Whether it only puts options of click above the given function: `return
+    click.option("--model")(function)`."""
     given = _only_parameter(decorator.args)
     handed: list[ast.expr] = []
     for node in walk(decorator):
@@ -125,7 +147,11 @@ def _adds_options(facts: FileFacts, decorator: Function) -> bool:
 def _reads_only(function: Function, names: set[str], places: list[ast.expr]) -> bool:
     """Whether a function reads these names nowhere else."""
     known = set(map(id, places))
-    reads = (node for node in walk(function) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load))
+    reads = (
+        node
+        for node in walk(function)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
+    )
     return all(id(node) in known for node in reads if node.id in names)
 
 

@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from flash_integrate.facts.argparse_namespaces import ArgparseFacts, read_argparse
+from flash_integrate.facts.argparse_options import assignments
 from flash_integrate.facts.argparse_parsers import Parser
 from flash_integrate.facts.commands import Command, find_commands
 from flash_integrate.facts.decorators import command_imports
@@ -34,7 +35,8 @@ from flash_integrate.syntax import (
 if TYPE_CHECKING:
     from flash_integrate.facts.workspace import Workspace
 
-# The fields in which nodes hold the names that they read or bind: names, definitions, parameters, imports.
+# The fields in which nodes hold the names that they read or bind: names, definitions, parameters,
+# imports.
 _NAMING = ("id", "name", "arg", "asname")
 FAST_ATTENTION = "fast.scaled_dot_product_attention"
 # What scripts call to run a model, as a word of the function's name.
@@ -83,14 +85,17 @@ class FileFacts:
             return ArgparseFacts()
         self.workspace.being_read.add(self.name)
         try:
-            lookup = partial(self.workspace.argparse_definition, self.name)  # not a method: that would hold this file
+            lookup = partial(
+                self.workspace.argparse_definition, self.name
+            )  # not a method: that would hold this file
             return read_argparse(self.name, self.tree, self.statements, lookup)
         finally:
             self.workspace.being_read.discard(self.name)
 
     @property
     def holds_parsers(self) -> bool:
-        """Whether the file is known to build parsers, or to hand on what they parsed: others tell those by identity."""
+        """Whether the file is known to build parsers, or to hand on what they parsed: others tell
+        those by identity."""
         found = self.__dict__.get("argparse")
         return found is not None and bool(found.parsers or found.factories or found.returned)
 
@@ -103,7 +108,11 @@ class FileFacts:
     def console_functions(self) -> list[Statement]:
         """The functions that the project's packaging installs as commands."""
         names = self.workspace.console_scripts.get(self.name, set())
-        return [item for item in self.module_level if isinstance(item.node, Function) and item.node.name in names]
+        return [
+            item
+            for item in self.module_level
+            if isinstance(item.node, Function) and item.node.name in names
+        ]
 
     @cached_property
     def commands(self) -> list[Command]:
@@ -116,7 +125,8 @@ class FileFacts:
 
     @cached_property
     def guard(self) -> Statement | None:
-        """The `if __name__ == "__main__":` of the module; of several the first that a line can be inserted into."""
+        """The `if __name__ == "__main__":` of the module; of several the first that a line can be
+        inserted into."""
         guards = main_guards(self)
         can_take_lines = [guard for guard in guards if self.first_line_of(guard) is not None]
         return next(iter(can_take_lines or guards), None)
@@ -127,49 +137,91 @@ class FileFacts:
 
     @property
     def guard_tries_out_library(self) -> bool:
-        """Whether the guard is in a module of a package which other files import, and starts no function of it: then
-        it shows what the module does, and the program is another."""
+        """Whether the guard is in a module of a package which other files import, and starts no
+        function of it: then it shows what the module does, and the program is another."""
         project = self.workspace.project
         importers = (user for user in project.importers.get(self.name, ()) if not is_test(user))
         in_package = self.name.with_name("__init__.py") in project.scans
         if not in_package or self.name.stem == "__main__" or not any(importers):
             return False
-        functions = {item.node.name for item in self.module_level if isinstance(item.node, Function)}
-        statements = (node for node in self.guard_body if isinstance(node, ast.Expr | ast.Assign | ast.Raise))
-        calls = (node for statement in statements for node in walk(statement) if isinstance(node, ast.Call))
+        functions = {
+            item.node.name for item in self.module_level if isinstance(item.node, Function)
+        }
+        statements = (
+            node for node in self.guard_body if isinstance(node, ast.Expr | ast.Assign | ast.Raise)
+        )
+        calls = (
+            node
+            for statement in statements
+            for node in walk(statement)
+            if isinstance(node, ast.Call)
+        )
         started = {name for call in calls if (name := dotted(call.func)) in functions}
         return all(name.lstrip("_").startswith("test") for name in started)
 
+    @cached_property
+    def _suites(self) -> dict[tuple[Place, str], list[Statement]]:
+        """The statements of each suite, by the place of its header and the suite's field."""
+        found: dict[tuple[Place, str], list[Statement]] = {}
+        for item in self.statements:
+            *header, (suite, _) = item.place
+            found.setdefault((tuple(header), suite), []).append(item)
+        return found
+
     def first_line_of(self, header: Statement) -> Spot | None:
-        """The spot below a header and its docstring, if there is one; None where no line can go there."""
+        """The spot below a header and its docstring, if there is one; None where no line can go
+        there."""
         suite = guarded_suite(header.node) or "body"
-        inner = [item for item in self.statements if item.place[:-1] == header.place and item.place[-1][0] == suite]
+        inner = self._suites[header.place, suite]
         first = inner[0]
         if not is_docstring(first.node) or not isinstance(header.node, Function):
             return Spot(first.place, before=True) if first.starts_its_line else None
         if len(inner) > 1:
             return Spot(inner[1].place, before=True) if inner[1].starts_its_line else None
-        return Spot(first.place, before=False) if first.starts_its_line and first.ends_its_line else None
+        return (
+            Spot(first.place, before=False)
+            if first.starts_its_line and first.ends_its_line
+            else None
+        )
 
     @cached_property
     def first_work(self) -> Statement | None:
         """The first module-level statement that does a program's work."""
-        return next((statement for statement in self.module_level if does_work(self, statement.node)), None)
+        return next(
+            (statement for statement in self.module_level if does_work(self, statement.node)), None
+        )
 
     def defines(self, name: str) -> ast.stmt | None:
         """The function or class of the module that has this name."""
-        named = (node for node in self.tree.body if isinstance(node, Function | ast.ClassDef) and node.name == name)
-        return next(named, None)
+        named = self.bound.get(name, [])
+        return next((node for node in named if isinstance(node, Function | ast.ClassDef)), None)
+
+    @cached_property
+    def bound(self) -> dict[str, list[ast.stmt]]:
+        """The statements at module level that define or assign a dotted name, in their order."""
+        found: dict[str, list[ast.stmt]] = {}
+        for node in self.tree.body:
+            if isinstance(node, Function | ast.ClassDef):
+                names = [node.name]
+            else:
+                names = [name for name, _ in assignments(node)]
+            for name in names:
+                found.setdefault(name, []).append(node)
+        return found
 
     def runs_attention(self, name: str) -> bool:
-        """Whether a call of `name` runs attention: of a function or class of the module, or one that holds a model."""
+        """Whether a call of `name` runs attention: of a function or class of the module, or one
+        that holds a model."""
         node = self.defines(name)
-        reaches = node is not None and self.workspace.reach.of_definition(self.name, node) is not None
+        reaches = (
+            node is not None and self.workspace.reach.of_definition(self.name, node) is not None
+        )
         return reaches or name in self.model_functions
 
     @cached_property
     def names_imported(self) -> set[str]:
-        """The names that imports bind in the module in any case: not in a function, nor under a condition."""
+        """The names that imports bind in the module in any case: not in a function, nor under a
+        condition."""
         imports = (node for node in self.tree.body if isinstance(node, ast.Import | ast.ImportFrom))
         return {alias.asname or alias.name for node in imports for alias in node.names}
 
@@ -180,11 +232,18 @@ class FileFacts:
 
     @cached_property
     def model_functions(self) -> set[str]:
-        """The names under which the module imports functions (not classes) of packages that hold models."""
+        """The names under which the module imports functions (not classes) of packages that hold
+        models."""
         names: set[str] = set()
         for node in self.source.nodes:
-            if isinstance(node, ast.ImportFrom) and node.level == 0 and holds_models(node.module or ""):
-                names.update(alias.asname or alias.name for alias in node.names if alias.name.islower())
+            if (
+                isinstance(node, ast.ImportFrom)
+                and node.level == 0
+                and holds_models(node.module or "")
+            ):
+                names.update(
+                    alias.asname or alias.name for alias in node.names if alias.name.islower()
+                )
         return names
 
     @cached_property
@@ -210,14 +269,18 @@ class FileFacts:
 
     @cached_property
     def runs_models(self) -> bool:
-        """Whether the file calls something that generates, trains or evaluates, by the name of what it calls."""
-        calls = (dotted(node.func) or "" for node in self.source.nodes if isinstance(node, ast.Call))
+        """Whether the file calls something that generates, trains or evaluates, by the name of
+        what it calls."""
+        calls = (
+            dotted(node.func) or "" for node in self.source.nodes if isinstance(node, ast.Call)
+        )
         names = {call.rpartition(".")[2] for call in calls}
         return any(_RUNS.search(name) and not _WRITES.search(name) for name in names)
 
     @cached_property
     def handwritten_attention(self) -> list[int]:
-        """The lines of functions that compute `softmax(q @ k.T) @ v` from its parts: no patch can reach those."""
+        """The lines of functions that compute `softmax(q @ k.T) @ v` from its parts: no patch can
+        reach those."""
         return sorted(set(handwritten_attention(self.source.tree)))
 
     @cached_property
@@ -225,8 +288,17 @@ class FileFacts:
         """Whether the file already uses the name of the patch call for something."""
         if ENABLE.encode() not in self.source.data:
             return False
-        methods = {id(item) for node in self.source.nodes if isinstance(node, ast.ClassDef) for item in node.body}
-        nodes = (node for node in self.source.nodes if not isinstance(node, ast.keyword) and id(node) not in methods)
+        methods = {
+            id(item)
+            for node in self.source.nodes
+            if isinstance(node, ast.ClassDef)
+            for item in node.body
+        }
+        nodes = (
+            node
+            for node in self.source.nodes
+            if not isinstance(node, ast.keyword) and id(node) not in methods
+        )
         return any(ENABLE in (getattr(node, kind, None) for kind in _NAMING) for node in nodes)
 
     @cached_property
@@ -235,16 +307,24 @@ class FileFacts:
         lines = re.split(r"\r\n|\r|\n", self.source.text)
         width, quotes = 88, Counter[str]()
         for call in self.source.nodes:
-            if isinstance(call, ast.Call) and (dotted(call.func) or "").rpartition(".")[2] in _ADDS_OPTION:
+            if (
+                isinstance(call, ast.Call)
+                and (dotted(call.func) or "").rpartition(".")[2] in _ADDS_OPTION
+            ):
                 if call.lineno == call.end_lineno:
                     width = max(width, len(lines[call.lineno - 1]))
-                strings = [node for node in walk(call) if isinstance(node, ast.Constant) and _is_string(node)]
+                strings = [
+                    node
+                    for node in walk(call)
+                    if isinstance(node, ast.Constant) and _is_string(node)
+                ]
                 quotes.update(_source_character(lines, node) for node in strings)
         return Style("'" if quotes["'"] > quotes['"'] else '"', width)
 
     @cached_property
     def import_anchor(self) -> int | None:
-        """The index in the module's body after which the runtime's import goes; None: before everything.
+        """The index in the module's body after which the runtime's import goes; None: before
+        everything.
 
         That is the last import above the first definition, guard or work; else the docstring.
         """
@@ -255,7 +335,9 @@ class FileFacts:
                 break
             if does_work(self, node) or holds_guard(node):
                 break
-            header = isinstance(node, ast.Import | ast.ImportFrom) or (index == 0 and is_docstring(node))
+            header = isinstance(node, ast.Import | ast.ImportFrom) or (
+                index == 0 and is_docstring(node)
+            )
             if header and statement.ends_its_line:
                 anchor = index
         return anchor
@@ -267,4 +349,8 @@ def _is_string(node: ast.Constant) -> bool:
 
 def _source_character(lines: list[str], node: ast.expr) -> str:
     """The character at which an expression starts; `col_offset` counts UTF-8 bytes."""
-    return lines[node.lineno - 1].encode()[node.col_offset : node.col_offset + 1].decode(errors="replace")
+    return (
+        lines[node.lineno - 1]
+        .encode()[node.col_offset : node.col_offset + 1]
+        .decode(errors="replace")
+    )

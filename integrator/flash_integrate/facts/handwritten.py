@@ -1,4 +1,5 @@
-"""Attention written out: what a softmax makes of a product is multiplied again. No patch can route it."""
+"""Attention written out: what a softmax makes of a product is multiplied again. No patch can route
+it."""
 
 from __future__ import annotations
 
@@ -29,9 +30,12 @@ class _Variables:
         """With the line of the softmax."""
 
     def attention(self, function: ast.AST) -> Iterator[int]:
-        """The lines of the softmaxes by which a function multiplies; it is read from above to below."""
+        """The lines of the softmaxes by which a function multiplies; it is read from above to
+        below."""
         for statement in _own_statements(function):
-            for operand in (operand for node in own_nodes(statement) for operand in _operands(node)):
+            for operand in (
+                operand for node in own_nodes(statement) for operand in _operands(node)
+            ):
                 if (line := self._softmax_in(operand)) is not None:
                     yield line
             if isinstance(statement, ast.Assign | ast.AnnAssign) and statement.value is not None:
@@ -46,22 +50,29 @@ class _Variables:
                 self.scores.add(name)
 
     def _softmax_in(self, node: ast.expr) -> int | None:
-        """The line of the softmax whose weights an expression is, also masked, cast or dropped out."""
-        if isinstance(node, ast.Name):
-            return self.weights.get(node.id)
-        parts: list[ast.expr] = []
-        if isinstance(node, ast.Attribute | ast.Subscript):
-            parts = [node.value]
-        elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult | ast.Div):
-            parts = [node.left, node.right]
-        elif isinstance(node, ast.Call):
-            parts = _given(node)
-            if _called(node) == "softmax" and any(map(self._is_made_of_product, parts)):
-                return node.lineno
-        return next((line for part in parts if (line := self._softmax_in(part)) is not None), None)
+        """The line of the softmax whose weights an expression is, also masked, cast or dropped
+        out."""
+        todo = [node]
+        while todo:
+            part = todo.pop()
+            if isinstance(part, ast.Name) and part.id in self.weights:
+                return self.weights[part.id]
+            if isinstance(part, ast.Attribute | ast.Subscript):
+                todo.append(part.value)
+            elif isinstance(part, ast.BinOp) and isinstance(part.op, ast.Mult | ast.Div):
+                todo += [part.right, part.left]
+            elif isinstance(part, ast.Call):
+                given = _given(part)
+                if _called(part) == "softmax" and any(map(self._is_made_of_product, given)):
+                    return part.lineno
+                todo += reversed(given)
+        return None
 
     def _is_made_of_product(self, node: ast.expr) -> bool:
-        return any(_operands(part) or (isinstance(part, ast.Name) and part.id in self.scores) for part in walk(node))
+        return any(
+            _operands(part) or (isinstance(part, ast.Name) and part.id in self.scores)
+            for part in walk(node)
+        )
 
 
 def _own_statements(root: ast.AST) -> list[ast.stmt]:

@@ -5,12 +5,26 @@ from __future__ import annotations
 import re
 from pathlib import PurePosixPath
 
-_TEST_FILE = re.compile(r"(^|/)(tests?/|test_[^/]*\.py$|[^/]*_tests?\.py$|tests?\.py$|conftest\.py$)")
+_TEST_FILE = re.compile(
+    r"(^|/)(tests?/|test_[^/]*\.py$|[^/]*_tests?\.py$|tests?\.py$|conftest\.py$)"
+)
 _TOOL_FILE = re.compile(r"(^|/)(setup|noxfile|fabfile|dodo|__init__)\.py$")
 _CONVERTS = {"convert", "converter", "quantize", "dequantize", "fuse"}
-# What these words are done to may be anything: `export_embeddings` runs a model, `export_gguf` does not.
+# What these words are done to may be anything: `export_embeddings` runs a model, `export_gguf`
+# does not.
 _MOVES = {"merge", "split", "export", "upload", "download"}
-_WEIGHTS = {"weight", "weights", "model", "models", "adapter", "adapters", "lora", "checkpoint", "checkpoints", "hub"}
+_WEIGHTS = {
+    "weight",
+    "weights",
+    "model",
+    "models",
+    "adapter",
+    "adapters",
+    "lora",
+    "checkpoint",
+    "checkpoints",
+    "hub",
+}
 _WEIGHTS |= {"gguf", "safetensors", "onnx", "coreml", "hf", "huggingface", "mlx"}
 
 

@@ -1,4 +1,5 @@
-"""What a module does when it is run, beside defining things: its `__main__` guard, and work at module level."""
+"""What a module does when it is run, beside defining things: its `__main__` guard, and work at
+module level."""
 
 from __future__ import annotations
 
@@ -7,7 +8,15 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from flash_integrate.syntax import Function, Statement, dotted, guarded_suite, is_main_guard, own_nodes, walk
+from flash_integrate.syntax import (
+    Function,
+    Statement,
+    dotted,
+    guarded_suite,
+    is_main_guard,
+    own_nodes,
+    walk,
+)
 
 if TYPE_CHECKING:
     from flash_integrate.facts.file_facts import FileFacts
@@ -21,12 +30,16 @@ _SETUP_CALLS = re.compile(
 
 
 def main_guards(facts: FileFacts) -> list[Statement]:
-    """The `if __name__ == "__main__":` of a module, also in a `try`. One with a further condition counts where it is
-    alone: of several each may be another way to start."""
+    """The `if __name__ == "__main__":` of a module, also in a `try`. One with a further condition
+    counts where it is alone: of several each may be another way to start."""
     tries = [isinstance(node, ast.Try) for node in facts.tree.body]
     at_top = [item for item in facts.statements if len(item.place) == 1 or _is_in_try(item, tries)]
     guards = [item for item in at_top if is_main_guard(item.node)]
-    plain = [item for item in guards if isinstance(item.node, ast.If) and isinstance(item.node.test, ast.Compare)]
+    plain = [
+        item
+        for item in guards
+        if isinstance(item.node, ast.If) and isinstance(item.node.test, ast.Compare)
+    ]
     return plain or (guards if len(guards) == 1 else [])
 
 
@@ -43,11 +56,15 @@ def guard_body(guard: Statement | None) -> list[ast.stmt]:
 
 
 def does_work(facts: FileFacts, node: ast.stmt) -> bool:
-    """Whether a module-level statement does a program's work: a call for its effect, a loop, a `with`, or whatever else
-    starts a function of the project."""
+    """Whether a module-level statement does a program's work: a call for its effect, a loop, a
+    `with`, or whatever else starts a function of the project."""
     if isinstance(node, ast.For | ast.While | ast.With) or _starts_function(facts, node):
         return True
-    value = getattr(node, "value", None) if isinstance(node, ast.Expr | ast.Assign | ast.AnnAssign) else None
+    value = (
+        getattr(node, "value", None)
+        if isinstance(node, ast.Expr | ast.Assign | ast.AnnAssign)
+        else None
+    )
     call = value.value if isinstance(value, ast.Await) else value
     if not isinstance(call, ast.Call):
         return False
@@ -62,15 +79,22 @@ def holds_guard(node: ast.stmt) -> bool:
 
 
 def _starts_function(facts: FileFacts, node: ast.stmt) -> bool:
-    """Whether a statement, or one in its suites, calls a function of the project for what it does."""
+    """Whether a statement, or one in its suites, calls a function of the project for what it
+    does."""
     is_guard = facts.guard is not None and is_main_guard(node)
     if is_guard or isinstance(node, Function | ast.ClassDef) or _prepares(node):
         return False
     if any(_starts_function(facts, inner) for inner in _inner(node)):
         return True
-    names = [name for part in own_nodes(node) if isinstance(part, ast.Call) and (name := dotted(part.func))]
+    names = [
+        name
+        for part in own_nodes(node)
+        if isinstance(part, ast.Call) and (name := dotted(part.func))
+    ]
     if isinstance(node, ast.Expr | ast.Raise):
-        return any(facts.defines(name) or facts.workspace.definition(facts.name, name) for name in names)
+        return any(
+            facts.defines(name) or facts.workspace.definition(facts.name, name) for name in names
+        )
     # `code = main()`, where `config = defaults()` prepares.
     return isinstance(node, ast.Assign) and any(facts.runs_attention(name) for name in names)
 

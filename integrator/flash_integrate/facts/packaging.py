@@ -1,4 +1,5 @@
-"""The commands that a project's packaging installs: which function of which file each one starts."""
+"""The commands that a project's packaging installs: which function of which file each one
+starts."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from typing import Any
 from flash_integrate.errors import FileError
 from flash_integrate.facts.imports import Import, Project
 from flash_integrate.files import SETTINGS_LIMIT
-from flash_integrate.toml import tomllib
+from flash_integrate.toml import NotToml, read_toml
 
 _TABLES = (
     ("project", "scripts"),
@@ -21,13 +22,14 @@ _TABLES = (
 )
 _OPTIONS = ("console_scripts", "gui_scripts")
 # In setup.py, as a list under its name, or as the text of a section.
-_SCRIPTS = re.compile(r"(?:console|gui)_scripts[\"']?\s*[:=]\s*\[([^\]]*)\]|\[(?:console|gui)_scripts\]([^\[\"']*)")
+_LIST = re.compile(r"(?:console|gui)_scripts[\"']?\s*[:=]\s*\[")
+_SECTION = re.compile(r"\[(?:console|gui)_scripts\]([^\[\"']*)")
 _ENTRY_POINT = re.compile(r"=\s*([A-Za-z_][\w.]*):([A-Za-z_]\w*)")
 
 
 def entry_points(project: Project) -> Iterator[tuple[PurePosixPath, str]]:
-    """The files of the project, and the names in them, that its manifests have installed as commands. A manifest that
-    can't be read has none: who builds the package is told."""
+    """The files of the project, and the names in them, that its manifests have installed as
+    commands. A manifest that can't be read has none: who builds the package is told."""
     folders = {folder for path in project.scans for folder in path.parents}
     for folder in sorted(folders):
         for manifest, commands in _READERS.items():
@@ -47,8 +49,8 @@ def _read(project: Project, manifest: PurePosixPath) -> str:
 def _of_pyproject(text: str) -> str:
     """The commands as lines, `= module:function`; so below."""
     try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError:
+        document = read_toml(text)
+    except NotToml:
         return ""
     found = [value for keys in _TABLES for value in _table(document, keys).values()]
     # Poetry also has tables here, for extras.
@@ -65,14 +67,24 @@ def _table(document: Any, keys: tuple[str, ...]) -> dict[str, Any]:
 def _of_setup_cfg(text: str) -> str:
     parser = configparser.ConfigParser(interpolation=None, strict=False)
     try:
-        parser.read_string(text)
+        # The time that the parser takes for a line grows with the square of the blanks in it.
+        parser.read_string(re.sub(r"(?<=\S)[^\S\n]+", " ", text))
     except configparser.Error:
         return ""
     return "\n".join(parser.get("options.entry_points", option, fallback="") for option in _OPTIONS)
 
 
 def _of_setup_py(text: str) -> str:
-    return "\n".join("".join(match) for match in _SCRIPTS.findall(text))
+    return "\n".join([*_lists(text), *_SECTION.findall(text)])
+
+
+def _lists(text: str) -> Iterator[str]:
+    """What stands in the brackets of each list of commands."""
+    end = 0
+    while (opening := _LIST.search(text, end)) is not None and (
+        end := text.find("]", opening.end())
+    ) >= 0:
+        yield text[opening.end() : end]
 
 
 _READERS = {"pyproject.toml": _of_pyproject, "setup.cfg": _of_setup_cfg, "setup.py": _of_setup_py}

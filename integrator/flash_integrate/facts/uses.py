@@ -1,4 +1,5 @@
-"""What a piece of code uses: attention itself, names that lead further, applications that it serves."""
+"""What a piece of code uses: attention itself, names that lead further, applications that it
+serves."""
 
 from __future__ import annotations
 
@@ -24,9 +25,11 @@ _APPLICATION = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)")
 
 @dataclass(frozen=True)
 class Uses:
-    """What a piece of code shows by itself, what it names, and the applications that it serves by their names.
+    """What a piece of code shows by itself, what it names, and the applications that it serves by
+    their names.
 
-    `attention` is what looks like MLX's, or is written by hand: in a file without MLX it is PyTorch's, say.
+    `attention` is what looks like MLX's, or is written by hand: in a file without MLX it is
+    PyTorch's, say.
     """
 
     attention: str | None
@@ -39,9 +42,15 @@ class Uses:
         nodes = walk(node)
         attributes = {child.attr for child in nodes if isinstance(child, ast.Attribute)}
         names = attributes | {child.id for child in nodes if isinstance(child, ast.Name)}
-        # Who loads a module by name and calls its main() hands over to a script that is looked at for itself.
+        # Who loads a module by name and calls its main() hands over to a script that is looked at
+        # for itself.
         loads_by_name = "import_module" in names and "main" not in attributes
-        return cls(_attention(node, names), loads_by_name, tuple(sorted(_names_used(node))), tuple(_served(node)))
+        return cls(
+            _attention(node, names),
+            loads_by_name,
+            tuple(sorted(_names_used(node))),
+            tuple(_served(node)),
+        )
 
 
 def _attention(node: ast.AST, names: set[str]) -> str | None:
@@ -71,7 +80,11 @@ def _names_used(node: ast.AST) -> set[str]:
 def _served(node: ast.AST) -> Iterator[tuple[str, str]]:
     """The modules and names of `uvicorn.run("server.app:app")`."""
     for call in walk(node):
-        if isinstance(call, ast.Call) and call.args and (dotted(call.func) or "").partition(".")[0] == "uvicorn":
+        if (
+            isinstance(call, ast.Call)
+            and call.args
+            and (dotted(call.func) or "").partition(".")[0] == "uvicorn"
+        ):
             value = call.args[0].value if isinstance(call.args[0], ast.Constant) else None
             if isinstance(value, str) and (match := _APPLICATION.fullmatch(value)):
                 yield match[1], match[2]

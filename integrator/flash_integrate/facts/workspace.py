@@ -1,4 +1,5 @@
-"""One scanned base folder: its files, what they define and import, and what is known of each. Parsed at most once."""
+"""One scanned base folder: its files, what they define and import, and what is known of each.
+Parsed at most once."""
 
 from __future__ import annotations
 
@@ -21,9 +22,11 @@ _KEPT = 64
 
 
 class Workspace:
-    """Facts on the files of a project, and the way from a name that one file imports to the file that defines it.
+    """Facts on the files of a project, and the way from a name that one file imports to the file
+    that defines it.
 
-    `wants` says of a codemod's name whether it is asked; `editable` are the files that this run may change.
+    `wants` says of a codemod's name whether it is asked; `editable` are the files that this run
+    may change.
     """
 
     def __init__(self, project: Project, wants: Callable[[str], bool]) -> None:
@@ -38,7 +41,11 @@ class Workspace:
 
     @classmethod
     def alone(
-        cls, name: PurePosixPath, data: bytes, base: Path, wants: Callable[[str], bool] = lambda codemod: True
+        cls,
+        name: PurePosixPath,
+        data: bytes,
+        base: Path,
+        wants: Callable[[str], bool] = lambda codemod: True,
     ) -> Workspace:
         """A workspace of one file whose bytes are at hand; `base` is where it would stand."""
         workspace = cls(Project(base, {name: Scan.of(data)}), wants)
@@ -48,7 +55,8 @@ class Workspace:
 
     @cached_property
     def console_scripts(self) -> dict[PurePosixPath, set[str]]:
-        """For each file of the project the names of its functions that are installed as commands."""
+        """For each file of the project the names of its functions that are installed as
+        commands."""
         found: dict[PurePosixPath, set[str]] = {}
         for named in entry_points(self.project):
             home, function = self._home(*named) or named
@@ -56,7 +64,8 @@ class Workspace:
         return found
 
     def source(self, name: PurePosixPath) -> Source:
-        """A file of the project. The last ones read are kept: with their trees, all would take too much memory."""
+        """A file of the project. The last ones read are kept: with their trees, all would take too
+        much memory."""
         if name in self._given:
             return self._given[name]
         if name not in self._sources:
@@ -74,7 +83,8 @@ class Workspace:
             return Source(path, b"", problem=str(error))
 
     def forget(self, name: PurePosixPath) -> None:
-        """Takes a file whose turn is over out of memory, unless others look up the parsers that it holds."""
+        """Takes a file whose turn is over out of memory, unless others look up the parsers that it
+        holds."""
         self._sources.pop(name, None)
         if name in self._facts and name not in self.project.importers:
             del self._facts[name]
@@ -92,7 +102,8 @@ class Workspace:
         return self._facts[name]
 
     def definition(self, name: PurePosixPath, used: str) -> tuple[FileFacts, str] | None:
-        """The file of the project, and the name in it, that a dotted name used in the file `name` stands for."""
+        """The file of the project, and the name in it, that a dotted name used in the file `name`
+        stands for."""
         found = self._home(name, used)
         return None if found is None else (self.facts(found[0]), found[1])
 
@@ -108,16 +119,19 @@ class Workspace:
                 return target
         return None
 
-    def argparse_definition(self, name: PurePosixPath, used: str) -> tuple[ArgparseFacts, str] | None:
-        """The argparse facts of the project's file that defines a name which the file `name` imports."""
+    def argparse_definition(
+        self, name: PurePosixPath, used: str
+    ) -> tuple[ArgparseFacts, str] | None:
+        """The argparse facts of the project's file that defines a name which the file `name`
+        imports."""
         found = self.definition(name, used)
         if found is None or found[0].name in self.being_read:  # modules that import each other
             return None
         return found[0].argparse, found[1]
 
     def servers(self, name: PurePosixPath, application: str) -> list[FileFacts]:
-        """The other files that run the application which the file `name` binds: by `uvicorn.run("module:app")`, or by
-        its name, imported from there."""
+        """The other files that run the application which the file `name` binds: by
+        `uvicorn.run("module:app")`, or by its name, imported from there."""
         paths = (path for path in self.project.scans if path != name and not is_test(path))
         return [self.facts(path) for path in paths if self._serves(path, name, application)]
 
@@ -127,17 +141,25 @@ class Workspace:
             found = self.definition(path, application)
             if found is not None and found[0].name == name:
                 return True
-        if not any(item.module == "uvicorn" for item in imports) or self.reach.symbols(path) is None:
+        if (
+            not any(item.module == "uvicorn" for item in imports)
+            or self.reach.symbols(path) is None
+        ):
             return False
-        return any(self.reach.application_home(path, *served) == name for served in self.reach.uses(path, WHOLE).served)
+        return any(
+            self.reach.application_home(path, *served) == name
+            for served in self.reach.uses(path, WHOLE).served
+        )
 
     def users(self, parser: Parser) -> list[FileFacts]:
-        """The other files, tests aside, that parse arguments with `parser`, which its file's importers share."""
+        """The other files, tests aside, that parse arguments with `parser`, which its file's
+        importers share."""
         others = (facts for facts in self._importers(parser.home) if not is_test(facts.name))
         return [facts for facts in others if parser in facts.argparse.parsers_used]
 
     def _importers(self, name: PurePosixPath) -> list[FileFacts]:
-        """The files that import the file `name`, themselves or through others, and can be parsed."""
+        """The files that import the file `name`, themselves or through others, and can be
+        parsed."""
         found: dict[PurePosixPath, FileFacts | None] = {}
         todo = [name]
         while todo:

@@ -1,25 +1,33 @@
-"""The code cells of a notebook as its JSON text writes them, and edits of their sources that keep every other byte.
+"""The code cells of a notebook as its JSON text writes them, and edits of their sources that keep
+every other byte.
 
-A notebook is never dumped again: the text is searched for the literals that hold a cell's source, and only those are
-edited. `source` may be one string or a list of strings, whose items need not be lines.
+A notebook is never dumped again: the text is searched for the literals that hold a cell's source,
+and only those are edited. `source` may be one string or a list of strings, whose items need not be
+lines.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from bisect import bisect_right
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from flash_integrate.errors import UnreadableSource
+from flash_integrate.notebook.text import Text
 
 _DECODER = json.JSONDecoder()
 _SPACE = re.compile(r"[ \t\r\n]*")
-# What stands for one character inside a JSON string; two escapes can be the halves of one character.
+# What stands for one character inside a JSON string; two escapes can be the halves of one
+# character.
 _CHARACTER = re.compile(r"\\u[dD][89abAB]\w\w\\u[dD][c-fC-F]\w\w|\\u\w{4}|\\.|.")
+# Python converts no more digits to a number.
+_LONG_NUMBER = re.compile(r"\d{4301}")
 # Lines as Python counts them, with their endings.
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 
@@ -44,10 +52,11 @@ class Edit:
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """A code cell; `number` counts the notebook's cells from 1, `literals` are the strings that make up its source."""
+    """A code cell; `number` counts the notebook's cells from 1, `literals` are the strings that
+    make up its source."""
 
     number: int
-    text: str
+    text: Text
     literals: list[Value]
     is_list: bool
 
@@ -60,24 +69,27 @@ class Cell:
         return _LINE.findall(self.source)
 
     def text_line(self, index: int) -> int:
-        """The line of the notebook's text (from 1) on which the cell's line `index` (from 0) starts."""
-        offset = sum(map(len, self.lines[:index]))
-        for literal, start in self._offsets():
-            if start <= offset < start + len(literal.decoded):
-                return line_of(self.text, literal.start)
-        return line_of(self.text, self.literals[0].start if self.literals else 0)
+        """The line of the notebook's text (from 1) on which the cell's line `index` (from 0)
+        starts."""
+        offset = self._line_offsets[index] if index < len(self._line_offsets) else 0
+        at = bisect_right(self._literal_offsets, offset) - 1
+        return self.text.line_of(self.literals[at].start if self.literals else 0)
 
     def insert(self, index: int, code: str) -> Edit:
         """The edit that puts lines below the first `index` lines, of which there is at least one.
 
-        In a list of lines they become items, set off like the list's own; elsewhere they are written into the literal.
+        In a list of lines they become items, set off like the list's own; elsewhere they are
+        written into the literal.
         """
         above = "".join(self.lines[:index])
         newline = "\r\n" if "\r\n" in self.source else "\n"
         code = code.replace("\n", newline)
         if not above.endswith(("\r", "\n")):
             code = newline + code.removesuffix(newline)
-        literal, start = next((item, at) for item, at in self._offsets() if at + len(item.decoded) >= len(above))
+        starts = zip(self.literals, self._literal_offsets, strict=True)
+        literal, start = next(
+            (item, at) for item, at in starts if at + len(item.decoded) >= len(above)
+        )
         if not self.is_list or start + len(literal.decoded) > len(above):
             position = self._positions(literal)[len(above) - start]
             return Edit(position, position, json.dumps(code)[1:-1])
@@ -102,13 +114,16 @@ class Cell:
         return self._remove_characters(gone)
 
     def _remove_characters(self, gone: set[int]) -> list[Edit]:
-        """Items that lose every character go with the separator before them; the others lose the characters alone."""
-        dropped: list[int] = []
+        """Items that lose every character go with the separator before them; the others lose the
+        characters alone."""
+        dropped: set[int] = set()
         edits: list[Edit] = []
-        for index, (literal, start) in enumerate(self._offsets()):
+        for index, (literal, start) in enumerate(
+            zip(self.literals, self._literal_offsets, strict=True)
+        ):
             mine = [offset for offset in range(len(literal.decoded)) if start + offset in gone]
             if self.is_list and mine and len(mine) == len(literal.decoded):
-                dropped.append(index)
+                dropped.add(index)
             elif mine:
                 positions = self._positions(literal)
                 edits += [Edit(positions[offset], positions[offset + 1]) for offset in mine]
@@ -117,26 +132,30 @@ class Cell:
             return [Edit(self.literals[0].start, self.literals[-1].end)] if dropped else []
         if kept:  # what separates the first item from the next goes with it
             edits.append(Edit(self.literals[0].start, self.literals[kept].start))
-        edits += [Edit(self.literals[index - 1].end, self.literals[index].end) for index in dropped if index > kept]
+        behind = (index for index in sorted(dropped) if index > kept)
+        edits += [Edit(self.literals[index - 1].end, self.literals[index].end) for index in behind]
         return edits
 
-    def _offsets(self) -> Iterator[tuple[Value, int]]:
-        """Each literal with the number of the source's characters before it."""
-        offset = 0
-        for literal in self.literals:
-            yield literal, offset
-            offset += len(literal.decoded)
+    @cached_property
+    def _literal_offsets(self) -> list[int]:
+        """For each literal the number of the source's characters before it."""
+        return _offsets(literal.decoded for literal in self.literals)
+
+    @cached_property
+    def _line_offsets(self) -> list[int]:
+        """For each line the number of the source's characters before it."""
+        return _offsets(self.lines)
 
     def _positions(self, literal: Value) -> list[int]:
         """Where each character of a literal stands in the text, and its closing quote."""
-        inner = _CHARACTER.finditer(self.text, literal.start + 1, literal.end - 1)
+        inner = _CHARACTER.finditer(self.text.text, literal.start + 1, literal.end - 1)
         return [*(match.start() for match in inner), literal.end - 1]
 
     def _separator(self) -> str:
-        first = self.literals[0]
+        first, text = self.literals[0], self.text.text
         if len(self.literals) > 1:
-            return self.text[first.end : self.literals[1].start]
-        return "," + self.text[self.text.rindex("[", 0, first.start) + 1 : first.start]
+            return text[first.end : self.literals[1].start]
+        return "," + text[text.rindex("[", 0, first.start) + 1 : first.start]
 
 
 @dataclass(frozen=True)
@@ -145,6 +164,11 @@ class Notebook:
 
     path: Path
     data: bytes
+
+    @cached_property
+    def lined(self) -> Text:
+        """The text with its lines."""
+        return Text(self.text)
 
     @cached_property
     def text(self) -> str:
@@ -166,7 +190,15 @@ class Notebook:
         except json.JSONDecodeError as error:
             raise UnreadableSource(f"not a notebook: {error.msg}", line=error.lineno) from error
         except RecursionError as error:
-            raise UnreadableSource("not a notebook: nested too deeply to be parsed", line=1) from error
+            raise UnreadableSource(
+                "not a notebook: nested too deeply to be parsed", line=1
+            ) from error
+        except ValueError as error:
+            long = _LONG_NUMBER.search(self.text)
+            line = self.lined.line_of(long.start() if long else 0)
+            raise UnreadableSource(
+                "not a notebook: a number has too many digits", line=line
+            ) from error
         if not isinstance(root.decoded, dict) or not isinstance(root.decoded.get("nbformat"), int):
             raise UnreadableSource("not a notebook: it states no nbformat", line=1)
         return root
@@ -212,10 +244,16 @@ class Notebook:
         source = _members(self.text, cell).get("source")
         is_list = source is not None and isinstance(source.decoded, list)
         literals = _items(self.text, source) if source is not None and is_list else [source]
-        strings = [literal for literal in literals if literal is not None and isinstance(literal.decoded, str)]
+        strings = [
+            literal
+            for literal in literals
+            if literal is not None and isinstance(literal.decoded, str)
+        ]
         if len(strings) < len(literals):
-            raise UnreadableSource(f"cell {number} has no source", line=line_of(self.text, cell.start))
-        return Cell(number, self.text, strings, is_list)
+            raise UnreadableSource(
+                f"cell {number} has no source", line=self.lined.line_of(cell.start)
+            )
+        return Cell(number, self.lined, strings, is_list)
 
     def edited(self, edits: Iterable[Edit]) -> bytes:
         """The notebook's bytes with the edits made, which do not overlap."""
@@ -226,14 +264,9 @@ class Notebook:
         return "".join([*parts, self.text[position:]]).encode()
 
 
-def line_of(text: str, position: int) -> int:
-    """The line (from 1) on which a position of a text stands."""
-    return 1 + text.count("\n", 0, position) + text.count("\r", 0, position) - text.count("\r\n", 0, position)
-
-
-def lines_begun(text: str, start: int, end: int) -> set[int]:
-    """The lines that begin inside a piece of a text: those that it has more than it would have without the piece."""
-    return set(range(line_of(text, start) + 1, line_of(text, end) + 1))
+def _offsets(parts: Iterable[str]) -> list[int]:
+    """For each part of a text the number of characters before it."""
+    return [0, *accumulate(map(len, parts))][:-1]
 
 
 # The text was decoded as a whole before: what follows does not meet an error in it.

@@ -1,7 +1,8 @@
-"""Notebooks: the runtime's import and the call go right below the imports of the first cell that imports MLX.
+"""Notebooks: the runtime's import and the call go right below the imports of the first cell that
+imports MLX.
 
-A notebook is judged as the script that its code cells make, one below the other, without what only IPython
-understands. Edited is that one cell's source, in the notebook's own JSON text.
+A notebook is judged as the script that its code cells make, one below the other, without what only
+IPython understands. Edited is that one cell's source, in the notebook's own JSON text.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from flash_integrate.facts.kinds import skip_by_name
 from flash_integrate.facts.reach import holds_models
 from flash_integrate.facts.workspace import Workspace
 from flash_integrate.integrated import inserted, leftovers
-from flash_integrate.notebook.cells import Cell, Edit, Notebook, lines_begun
+from flash_integrate.notebook.cells import Cell, Edit, Notebook
 from flash_integrate.notebook.magics import as_python
 from flash_integrate.plan import Decision, Status, handwritten, left_alone, spawning
 from flash_integrate.snippets import ENABLE, RUNTIME, enable_call, runtime_import
@@ -34,9 +35,11 @@ _OLDEST_FORMAT = 4
 
 @dataclass(frozen=True)
 class Rewritten:
-    """A file's bytes before and after, and the numbers of the lines that it has more or, after a revert, less.
+    """A file's bytes before and after, and the numbers of the lines that it has more or, after a
+    revert, less.
 
-    There are none where the change is a part of a line: a cell's source that is written as one string.
+    There are none where the change is a part of a line: a cell's source that is written as one
+    string.
     """
 
     before: bytes = field(repr=False)
@@ -49,8 +52,8 @@ class Rewritten:
 class Program:
     """The script that a notebook's code cells make.
 
-    `origins` says for each of its lines the cell and the line in it (from 0); None for the comments above the cells.
-    `broken` are the cells that are no Python. They are left blank.
+    `origins` says for each of its lines the cell and the line in it (from 0); None for the
+    comments above the cells. `broken` are the cells that are no Python. They are left blank.
     """
 
     source: Source
@@ -73,7 +76,9 @@ class Program:
                 line = cell.text_line((error.line or 1) - 1)
                 if "mlx" in cell.source or ENABLE in cell.source:
                     raise UnreadableSource(f"cell {cell.number}: {error}", line=line) from error
-                broken.append(Refusal(f"cell {cell.number} was not looked at, it is no Python: {error}", line))
+                broken.append(
+                    Refusal(f"cell {cell.number} was not looked at, it is no Python: {error}", line)
+                )
                 python = [""] * len(cell.lines)
             lines += [f"# cell {cell.number}", *python]
             origins += [None, *((cell, index) for index in range(len(python)))]
@@ -83,7 +88,9 @@ class Program:
     def only(self, cell: Cell) -> Source:
         """The program with every other cell left blank."""
         lines = zip(self.source.lines(), self.origins, strict=True)
-        mine = (line if origin is not None and origin[0] is cell else b"\n" for line, origin in lines)
+        mine = (
+            line if origin is not None and origin[0] is cell else b"\n" for line, origin in lines
+        )
         return Source(self.source.path, b"".join(mine))
 
     def text_line(self, line: int | None) -> int | None:
@@ -108,7 +115,8 @@ def scan_notebook(notebook: Notebook) -> Scan:
 
 
 def plan_notebook(notebook: Notebook, name: PurePosixPath, workspace: Workspace) -> Decision:
-    """The decision on a notebook that reaches MLX, `name` being its path as shown. Argparse is not looked for.
+    """The decision on a notebook that reaches MLX, `name` being its path as shown. Argparse is not
+    looked for.
 
     Raises:
         UnreadableSource: the file is no notebook, or a cell that names MLX is no Python.
@@ -118,17 +126,22 @@ def plan_notebook(notebook: Notebook, name: PurePosixPath, workspace: Workspace)
     program = Program.of(notebook)
     facts = FileFacts(name, program.source, workspace)
     if facts.integrated_at is not None:
-        return Decision(Status.INTEGRATED, "imports the runtime", program.text_line(facts.integrated_at))
+        return Decision(
+            Status.INTEGRATED, "imports the runtime", program.text_line(facts.integrated_at)
+        )
     if (left := left_alone(facts)) is not None:
         return Decision(Status.SKIPPED, left.reason, program.text_line(left.line))
     if facts.reached is None:
         return Decision(Status.SKIPPED, "no attention is reached from it")
     if not workspace.wants(NAME):
         return Decision(Status.SKIPPED, "a notebook, and those are not asked for")
-    if _import_cell(facts, program) is None:
+    if _import_cell(program) is None:
         return Decision(Status.SKIPPED, "no cell imports anything")
     of_script = (*handwritten(facts), *spawning(facts))
-    notes = (*program.broken, *(dataclasses.replace(note, line=program.text_line(note.line)) for note in of_script))
+    notes = (
+        *program.broken,
+        *(dataclasses.replace(note, line=program.text_line(note.line)) for note in of_script),
+    )
     return Decision(Status.CHANGED, facts.reached, codemod=NAME, review=REVIEW, notes=notes)
 
 
@@ -141,16 +154,18 @@ def rewrite_notebook(notebook: Notebook, name: PurePosixPath, workspace: Workspa
     """
     program = Program.of(notebook)
     facts = FileFacts(name, program.source, workspace)
-    cell = _import_cell(facts, program)
+    cell = _import_cell(program)
     if cell is None:
         raise UnsafeRewrite("no cell imports anything")
     line = _last_import(dataclasses.replace(facts, source=program.only(cell)))
-    above = [origin[1] for origin in program.origins[:line] if origin is not None and origin[0] is cell]
+    above = [
+        origin[1] for origin in program.origins[:line] if origin is not None and origin[0] is cell
+    ]
     code = "\n" + runtime_import(call=True, flags=False) + enable_call()
     edit = cell.insert(len(above), code)
     after = Notebook(notebook.path, notebook.edited([edit]))
     _verify(notebook, after, name, workspace)
-    lines = lines_begun(after.text, edit.start, edit.start + len(edit.replacement))
+    lines = after.lined.lines_begun(edit.start, edit.start + len(edit.replacement))
     return Rewritten(notebook.data, after.data, frozenset(lines))
 
 
@@ -172,57 +187,78 @@ def revert_notebook(notebook: Notebook) -> Rewritten | None:
     try:
         rest = Program.of(result)
     except FileError as error:
-        raise UnsafeRewrite(f"without the inserted lines the notebook would not be valid: {error}") from error
+        raise UnsafeRewrite(
+            f"without the inserted lines the notebook would not be valid: {error}"
+        ) from error
     if len(rest.broken) > len(program.broken):
-        raise UnsafeRewrite(f"without the inserted lines a cell would not be valid: {rest.broken[0].reason}")
-    notes = (Refusal(f"still uses {name}", rest.text_line(line)) for line, name in leftovers(rest.source))
-    lines = frozenset[int]().union(*(lines_begun(notebook.text, edit.start, edit.end) for edit in edits))
+        raise UnsafeRewrite(
+            f"without the inserted lines a cell would not be valid: {rest.broken[0].reason}"
+        )
+    notes = (
+        Refusal(f"still uses {name}", rest.text_line(line)) for line, name in leftovers(rest.source)
+    )
+    lines = frozenset[int]().union(
+        *(notebook.lined.lines_begun(edit.start, edit.end) for edit in edits)
+    )
     return Rewritten(notebook.data, result.data, lines, tuple(notes))
 
 
 def _refusal(notebook: Notebook) -> str | None:
     """Why a notebook's cells are not read."""
     if notebook.format < _OLDEST_FORMAT:
-        return f"a notebook of format {notebook.format}; Jupyter turns it into format {_OLDEST_FORMAT}"
+        return (
+            f"a notebook of format {notebook.format}; Jupyter turns it into format {_OLDEST_FORMAT}"
+        )
     if notebook.language.lower() not in ("python", "ipython"):
         return f"a notebook in {notebook.language}"
     return None
 
 
-def _import_cell(facts: FileFacts, program: Program) -> Cell | None:
-    """The first cell that imports MLX or a package for it; where a local module does that, the first that imports."""
-    importing: list[tuple[Cell, set[str]]] = []
-    for cell in dict.fromkeys(origin[0] for origin in program.origins if origin is not None):
-        packages = _packages(program.only(cell))
-        if packages:
-            importing.append((cell, packages))
-    with_mlx = (cell for cell, packages in importing if "mlx" in packages or any(map(holds_models, packages)))
-    return next(with_mlx, importing[0][0] if importing else None)
+def _import_cell(program: Program) -> Cell | None:
+    """The first cell that imports MLX or a package for it; where a local module does that, the
+    first that imports."""
+    imports = [
+        node for node in program.source.nodes if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
+    imports.sort(key=lambda node: node.lineno)
+    with_mlx = [
+        node
+        for node in imports
+        if any(name == "mlx" or holds_models(name) for name in _packages(node))
+    ]
+    first = next(iter(with_mlx or imports), None)
+    origin = program.origins[first.lineno - 1] if first is not None else None
+    return origin[0] if origin is not None else None
 
 
-def _packages(source: Source) -> set[str]:
-    """The packages that a source imports; a relative import counts as one without a name."""
-    found: set[str] = set()
-    for node in source.nodes:
-        if isinstance(node, ast.Import):
-            found.update(alias.name.partition(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            found.add((node.module or "").partition(".")[0])
-    return found
+def _packages(node: ast.Import | ast.ImportFrom) -> list[str]:
+    """The packages that a statement imports; a relative import counts as one without a name."""
+    names = (
+        [alias.name for alias in node.names]
+        if isinstance(node, ast.Import)
+        else [node.module or ""]
+    )
+    return [name.partition(".")[0] for name in names]
 
 
 def _last_import(facts: FileFacts) -> int:
     """The line that ends the imports at the start of the one cell that `facts` are of.
 
-    Where a cell works before it imports, or imports under `try`, that is the statement which holds the first import.
+    Where a cell works before it imports, or imports under `try`, that is the statement which holds
+    the first import.
     """
     statements = facts.module_level
     anchor = facts.import_anchor
     if anchor is None:
         kinds = ast.Import | ast.ImportFrom
-        holds = (any(isinstance(node, kinds) for node in ast.walk(statement.node)) for statement in statements)
+        holds = (
+            any(isinstance(node, kinds) for node in ast.walk(statement.node))
+            for statement in statements
+        )
         first = next(index for index, imports in enumerate(holds) if imports)
-        anchor = next(index for index in range(first, len(statements)) if statements[index].ends_its_line)
+        anchor = next(
+            index for index in range(first, len(statements)) if statements[index].ends_its_line
+        )
     node = statements[anchor].node
     return node.end_lineno or node.lineno
 
@@ -233,7 +269,9 @@ def _removals(program: Program) -> list[Edit]:
     except CannotRemove as error:
         raise CannotRemove(str(error), line=program.text_line(error.line)) from error
     by_cell: dict[Cell, set[int]] = {}
-    for cell, index in (origin for number in numbers if (origin := program.origins[number - 1]) is not None):
+    for cell, index in (
+        origin for number in numbers if (origin := program.origins[number - 1]) is not None
+    ):
         by_cell.setdefault(cell, set()).add(index)
     return [edit for cell, indices in by_cell.items() for edit in cell.remove(indices)]
 

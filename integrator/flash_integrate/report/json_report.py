@@ -18,7 +18,8 @@ SCHEMA_VERSION = 1
 def as_json(outcomes: Iterable[Outcome], mode: str) -> str:
     """The run as JSON: `files` in the order of the scan, `summary` the number of files by status.
 
-    Pure ASCII, so that a file name which is no valid UTF-8 can be written, and read again, like any other.
+    Pure ASCII, so that a file name which is no valid UTF-8 can be written, and read again, like
+    any other.
     """
     files = [_file_as_dict(outcome) for outcome in outcomes]
     summary = Counter(entry["status"] for entry in files)

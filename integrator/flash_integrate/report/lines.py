@@ -7,7 +7,8 @@ from flash_integrate.run import Outcome
 
 
 def line_on_disk(outcome: Outcome, line: int, *, dry_run: bool) -> int:
-    """The number on disk of a line which is counted, as notes count, in the file without the insertions."""
+    """The number on disk of a line which is counted, as notes count, in the file without the
+    insertions."""
     holds_insertions = outcome.status is (Status.REVERTED if dry_run else Status.CHANGED)
     for inserted in sorted(outcome.lines) if holds_insertions else []:
         line += inserted <= line

@@ -1,4 +1,5 @@
-"""The run as a pull request's body: what changed, what to review, what was left out, and the ways back."""
+"""The run as a pull request's body: what changed, what to review, what was left out, and the ways
+back."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from flash_integrate.run import Outcome
 from flash_integrate.snippets import BLOCK_SIZE_FLAG, DISABLE_FLAG, RUNTIME
 
 NAMED_PER_REASON = 20
-"""Of the files that were skipped for one reason, so many are named: a body has at most 65,536 characters on GitHub."""
+"""Of the files that were skipped for one reason, so many are named: a body has at most 65,536
+characters on GitHub."""
 
 _WAYS_BACK = f"""\
 ### Switching it off
@@ -69,7 +71,9 @@ def _changes(outcomes: Iterable[Outcome]) -> str:
         f"| {_code(quoted(outcome.name))} | {_how(outcome)} | {_text(outcome.review)} |"
         for outcome in _with(outcomes, Status.CHANGED, Status.REVERTED)
     ]
-    return _section("What changed", ["| file | how | what to review |", "|---|---|---|", *rows] if rows else [])
+    return _section(
+        "What changed", ["| file | how | what to review |", "|---|---|---|", *rows] if rows else []
+    )
 
 
 def _how(outcome: Outcome) -> str:
@@ -97,7 +101,8 @@ def _failures(outcomes: Iterable[Outcome]) -> str:
 
 
 def _skipped(outcomes: Iterable[Outcome]) -> str:
-    """The files that stay as they are by reason, the reason with the most files first; folded up."""
+    """The files that stay as they are by reason, the reason with the most files first; folded
+    up."""
     by_reason: dict[str, list[Outcome]] = {}
     for outcome in _with(outcomes, Status.SKIPPED, Status.INTEGRATED):
         reason = "already integrated" if outcome.status is Status.INTEGRATED else outcome.reason
@@ -129,12 +134,14 @@ def _place(outcome: Outcome, line: int | None) -> str:
 
 
 def _code(text: str) -> str:
-    """A code span, in fences that the text does not hold; `|` would end a table's cell even in there."""
+    """A code span, in fences that the text does not hold; `|` would end a table's cell even in
+    there."""
     fence = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
     padding = " " if "`" in text else ""
     return f"{fence}{padding}{text}{padding}{fence}".replace("|", "\\|")
 
 
 def _text(text: str) -> str:
-    """Words as they are: `__init__` is no bold `init`, and `<module>` no HTML. Within a word `_` means nothing."""
+    """Words as they are: `__init__` is no bold `init`, and `<module>` no HTML. Within a word `_`
+    means nothing."""
     return re.sub(r"([\\`*\[\]<>|~#]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", printable(text))

@@ -1,8 +1,9 @@
-"""The run for code scanning: SARIF 2.1.0 with what is still to be done in the tree once the run is over.
+"""The run for code scanning: SARIF 2.1.0 with what is still to be done in the tree once the run is
+over.
 
-A script that lacks the integration is a warning, with the insertions as its fix; a note for the reviewer is a note;
-a file that failed is an error. What has been written, was skipped or is integrated already is no result, so that a
-code scanning service closes its alerts.
+A script that lacks the integration is a warning, with the insertions as its fix; a note for the
+reviewer is a note; a file that failed is an error. What has been written, was skipped or is
+integrated already is no result, so that a code scanning service closes its alerts.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from flash_integrate.report.text import hunks_of
 from flash_integrate.run import Outcome
 from flash_integrate.source import Source
 
-SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+SCHEMA = (
+    "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+)
 NOTE_RULE = "review-note"
 FAILURE_RULE = "failure"
 
@@ -40,7 +43,12 @@ def as_sarif(outcomes: Iterable[Outcome], *, dry_run: bool) -> str:
     rules = list(_rules())
     positions = {rule["id"]: index for index, rule in enumerate(rules)}
     results = [result for outcome in outcomes for result in _results(outcome, dry_run)]
-    driver = {"name": "flash-integrate", "version": __version__, "semanticVersion": __version__, "rules": rules}
+    driver = {
+        "name": "flash-integrate",
+        "version": __version__,
+        "semanticVersion": __version__,
+        "rules": rules,
+    }
     run = {
         "tool": {"driver": driver},
         "originalUriBaseIds": {"%SRCROOT%": {"description": {"text": "The top of the checkout."}}},
@@ -54,12 +62,19 @@ def _rules() -> Iterator[dict[str, Any]]:
     editors = {name_of(codemod): (codemod.SUMMARY, codemod.REVIEW) for codemod in registry()}
     editors[notebook.NAME] = notebook.SUMMARY, notebook.REVIEW
     for name, (summary, review) in editors.items():
-        help_text = f"`flash-integrate` inserts the integration. What to look at in its diff: {review}."
+        help_text = (
+            f"`flash-integrate` inserts the integration. What to look at in its diff: {review}."
+        )
         yield _rule(name, "warning", summary, help_text)
     note = "Something that the tool does not change, and that a person should know of."
     yield _rule(NOTE_RULE, "note", "A note for the reviewer", note)
     failure = "The file was left as it is. The message says why; the other files are not affected."
-    yield _rule(FAILURE_RULE, "error", "A file that could not be read, rewritten safely, or written", failure)
+    yield _rule(
+        FAILURE_RULE,
+        "error",
+        "A file that could not be read, rewritten safely, or written",
+        failure,
+    )
 
 
 def _rule(name: str, level: str, summary: str, help_text: str) -> dict[str, Any]:
@@ -77,16 +92,25 @@ def _results(outcome: Outcome, dry_run: bool) -> Iterator[dict[str, Any]]:
         yield _result(outcome, FAILURE_RULE, "error", outcome.reason, outcome.line)
     elif outcome.status is Status.CHANGED and dry_run:
         replacements = [_replacement(outcome, lines) for lines in _edits(outcome)]
-        message = f"Lacks the Flash Attention runtime: {outcome.reason}. To review: {outcome.review}."
+        message = (
+            f"Lacks the Flash Attention runtime: {outcome.reason}. To review: {outcome.review}."
+        )
         result = _result(outcome, str(outcome.codemod), "warning", message, _first_line(outcome))
         change = {"artifactLocation": _location(outcome), "replacements": replacements}
-        yield {**result, "fixes": [{"description": {"text": "Insert the integration."}, "artifactChanges": [change]}]}
+        yield {
+            **result,
+            "fixes": [
+                {"description": {"text": "Insert the integration."}, "artifactChanges": [change]}
+            ],
+        }
     for note in outcome.notes:
         line = line_on_disk(outcome, note.line or 1, dry_run=dry_run)
         yield _result(outcome, NOTE_RULE, "note", note.reason, line)
 
 
-def _result(outcome: Outcome, rule: str, level: str, message: str, line: int | None) -> dict[str, Any]:
+def _result(
+    outcome: Outcome, rule: str, level: str, message: str, line: int | None
+) -> dict[str, Any]:
     place = {"artifactLocation": _location(outcome), "region": {"startLine": line or 1}}
     return {
         "ruleId": rule,
@@ -109,16 +133,23 @@ def _first_line(outcome: Outcome) -> int:
 def _edits(outcome: Outcome) -> list[list[Line]]:
     """The runs of changed lines."""
     lines = [line for hunk in hunks_of(outcome) for line in hunk.lines]
-    return [list(group) for unchanged, group in groupby(lines, key=lambda line: line.mark == " ") if not unchanged]
+    return [
+        list(group)
+        for unchanged, group in groupby(lines, key=lambda line: line.mark == " ")
+        if not unchanged
+    ]
 
 
 def _replacement(outcome: Outcome, lines: list[Line]) -> dict[str, Any]:
     """A run of changed lines as a replacement: an empty region is a place to insert at.
 
-    A line is replaced only where a part of it changes: the last line of a file gains a newline, a notebook a comma.
+    A line is replaced only where a part of it changes: the last line of a file gains a newline, a
+    notebook a comma.
     """
     encoding = Source(outcome.path, outcome.after).encoding
-    old, new = ([line.data.decode(encoding) for line in lines if line.mark == mark] for mark in "-+")
+    old, new = (
+        [line.data.decode(encoding) for line in lines if line.mark == mark] for mark in "-+"
+    )
     start = lines[0].old + 1
     if old and not old[-1].endswith(("\r", "\n")):
         end = {"endLine": start + len(old) - 1, "endColumn": len(old[-1]) + 1}

@@ -33,7 +33,13 @@ def diff_of(outcome: Outcome) -> list[bytes]:
     """The unified diff of an outcome, line by line."""
     removes = outcome.status is Status.REVERTED
     return list(
-        unified_diff(outcome.name.as_posix(), outcome.before, outcome.after, set(outcome.lines), removes=removes)
+        unified_diff(
+            outcome.name.as_posix(),
+            outcome.before,
+            outcome.after,
+            set(outcome.lines),
+            removes=removes,
+        )
     )
 
 
@@ -55,8 +61,11 @@ def on_terminal(line: bytes, *, colours: bool, encoding: str = "utf-8") -> str:
     return re.sub("(?m)^.+$", lambda part: f"\x1b[{code}m{part[0]}\x1b[0m", text)
 
 
-def print_summary(console: Console, outcomes: Sequence[Outcome], *, dry_run: bool, verbose: bool) -> None:
-    """A table of the files that a person wants to know of (with `verbose` of all) with their notes, then the counts."""
+def print_summary(
+    console: Console, outcomes: Sequence[Outcome], *, dry_run: bool, verbose: bool
+) -> None:
+    """A table of the files that a person wants to know of (with `verbose` of all) with their
+    notes, then the counts."""
     shown = [outcome for outcome in outcomes if verbose or outcome.status is not Status.SKIPPED]
     rows = [_row(outcome, dry_run) for outcome in shown]
     widths = _widths([_HEADINGS, *rows], console.width)
@@ -71,13 +80,19 @@ def print_summary(console: Console, outcomes: Sequence[Outcome], *, dry_run: boo
             say(console, ", ".join(filter(None, row[2:])), indent="  ")
         for note in outcome.notes:
             line = f":{note.line}" if note.line else ""
-            say(console, f"{quoted(outcome.name.name)}{line}: note: {note.reason}", "yellow", indent="  ")
+            say(
+                console,
+                f"{quoted(outcome.name.name)}{line}: note: {note.reason}",
+                "yellow",
+                indent="  ",
+            )
     for text in _counts(outcomes, dry_run).splitlines():
         say(console, text)
 
 
 def say(console: Console, text: str, style: str = "", indent: str = "") -> None:
-    """Prints a text as wide as the console, broken between words alone: a path stays in one piece."""
+    """Prints a text as wide as the console, broken between words alone: a path stays in one
+    piece."""
     lines = textwrap.wrap(
         printable(text), console.width, initial_indent=indent, subsequent_indent=f"{indent}  ", break_long_words=False,
         break_on_hyphens=False,
@@ -87,7 +102,8 @@ def say(console: Console, text: str, style: str = "", indent: str = "") -> None:
 
 
 def _widths(rows: Sequence[_Row], available: int) -> list[int]:
-    """The widths of a table's columns, 0 for one that is left out; none at all where even so it would be too wide."""
+    """The widths of a table's columns, 0 for one that is left out; none at all where even so it
+    would be too wide."""
     widths = [max(cell_len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
     for without in (None, _HEADINGS.index("how")):
         shown = [0 if column == without else width for column, width in enumerate(widths)]
@@ -107,7 +123,12 @@ def _aligned(row: _Row, widths: Sequence[int], style: str, result_style: str) ->
 
 
 def _row(outcome: Outcome, dry_run: bool) -> _Row:
-    return _place(outcome), _result(outcome, dry_run), outcome.codemod or "", printable(outcome.reason)
+    return (
+        _place(outcome),
+        _result(outcome, dry_run),
+        outcome.codemod or "",
+        printable(outcome.reason),
+    )
 
 
 def _place(outcome: Outcome) -> str:

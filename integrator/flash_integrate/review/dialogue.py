@@ -1,4 +1,5 @@
-"""The review before anything is written: a person says of each hunk whether it is wanted, as in `git add -p`."""
+"""The review before anything is written: a person says of each hunk whether it is wanted, as in
+`git add -p`."""
 
 from __future__ import annotations
 
@@ -34,11 +35,13 @@ q - leave this hunk and everything that follows, in this file and in all others
 
 
 def review(outcomes: Iterable[Outcome], console: Console, answers: TextIO) -> list[Outcome]:
-    """The outcomes with what was accepted of them: a file of which nothing is accepted is a skipped one.
+    """The outcomes with what was accepted of them: a file of which nothing is accepted is a
+    skipped one.
 
-    Shows each change's hunks on `console` and reads a line of `answers` for each; the end of `answers` is `q`. Hunks
-    that do not work without others that were left are asked again. A change that another one needs, or that needs
-    another, is left alone unless both are accepted as a whole.
+    Shows each change's hunks on `console` and reads a line of `answers` for each; the end of
+    `answers` is `q`. Hunks that do not work without others that were left are asked again. A
+    change that another one needs, or that needs another, is left alone unless both are accepted as
+    a whole.
     """
     before = list(outcomes)
     reviewer = _Reviewer(console, answers)
@@ -69,7 +72,8 @@ class _Reviewer:
                     self._say(f"{quoted(outcome.name)} is left as it is: {error}", "yellow")
                     return _left(outcome, f"{DECLINED}: {error}")
                 self._say(
-                    f"Not accepted: {error}. Once more, from the first hunk; d leaves the file as it is.", "yellow"
+                    f"Not accepted: {error}. Once more, from the first hunk; d leaves the file as it is.",
+                    "yellow",
                 )
 
     def _ask_file(self, outcome: Outcome, hunks: list[Hunk]) -> list[Hunk]:
@@ -77,7 +81,9 @@ class _Reviewer:
         accepted: list[Hunk] = []
         for number, hunk in enumerate(hunks, start=1):
             self._show_hunk(outcome, hunk)
-            answer = self._ask(f"({number}/{len(hunks)}) {_verb(outcome)} this hunk [y,n,a,d,q,?]? ", outcome)
+            answer = self._ask(
+                f"({number}/{len(hunks)}) {_verb(outcome)} this hunk [y,n,a,d,q,?]? ", outcome
+            )
             self.has_quit = answer == "q"
             if answer == "a":
                 accepted += hunks[number - 1 :]
@@ -105,7 +111,9 @@ class _Reviewer:
         if outcome.review:
             self._say(f"{outcome.codemod}, {outcome.reason}. To review: {outcome.review}", "dim")
         for note in outcome.notes:
-            self._say(f"note{f' on line {note.line}' if note.line else ''}: {note.reason}", "yellow")
+            self._say(
+                f"note{f' on line {note.line}' if note.line else ''}: {note.reason}", "yellow"
+            )
 
     def _show_hunk(self, outcome: Outcome, hunk: Hunk) -> None:
         encoding = Source(outcome.path, outcome.before).encoding
@@ -128,19 +136,33 @@ def _left(outcome: Outcome, reason: str) -> Outcome:
     return Outcome(outcome.base, outcome.name, Status.SKIPPED, reason)
 
 
-def _resolve(console: Console, before: Sequence[Outcome], after: Sequence[Outcome]) -> list[Outcome]:
-    """Takes back what was accepted of a change that belongs to another one which was not accepted as a whole."""
+def _resolve(
+    console: Console, before: Sequence[Outcome], after: Sequence[Outcome]
+) -> list[Outcome]:
+    """Takes back what was accepted of a change that belongs to another one which was not accepted
+    as a whole."""
     result = {(outcome.base, outcome.name): outcome for outcome in after}
     planned = {(outcome.base, outcome.name): outcome for outcome in before if outcome.changes}
-    pairs = [(key, (outcome.base, name)) for key, outcome in planned.items() for name in outcome.needs]
-    pairs = [pair for one, other in pairs if other in planned for pair in ((one, other), (other, one))]
-    while (pair := next((pair for pair in pairs if _unmet(*pair, result, planned)), None)) is not None:
+    pairs = [
+        (key, (outcome.base, name)) for key, outcome in planned.items() for name in outcome.needs
+    ]
+    pairs = [
+        pair for one, other in pairs if other in planned for pair in ((one, other), (other, one))
+    ]
+    while (
+        pair := next((pair for pair in pairs if _unmet(*pair, result, planned)), None)
+    ) is not None:
         one, other = pair
         reason = f"{DECLINED}: {quoted(other[1])}, to which its change belongs, was not accepted as a whole"
-        console.print(Text(printable(f"{quoted(one[1])} is left as it is: {reason}"), "yellow"), soft_wrap=True)
+        console.print(
+            Text(printable(f"{quoted(one[1])} is left as it is: {reason}"), "yellow"),
+            soft_wrap=True,
+        )
         result[one] = _left(result[one], reason)
     return list(result.values())
 
 
-def _unmet(one: _Key, other: _Key, result: dict[_Key, Outcome], planned: dict[_Key, Outcome]) -> bool:
+def _unmet(
+    one: _Key, other: _Key, result: dict[_Key, Outcome], planned: dict[_Key, Outcome]
+) -> bool:
     return result[one].changes and result[other].lines != planned[other].lines

@@ -1,9 +1,10 @@
 """A part of a change: the hunks that a reviewer accepts, if they work without the rest.
 
-What a change inserts into a file holds together in groups. The import belongs to all of them; the flags of a parser
-stand or fall with every place where its namespace is read: a call whose flags are not there would crash, and flags
-that nothing reads would reach functions that don't take them, or do nothing. Lines that belong to no parser (the call
-of a script without flags, a change in a file that is no Python) are needed by all others.
+What a change inserts into a file holds together in groups. The import belongs to all of them; the
+flags of a parser stand or fall with every place where its namespace is read: a call whose flags
+are not there would crash, and flags that nothing reads would reach functions that don't take them,
+or do nothing. Lines that belong to no parser (the call of a script without flags, a change in a
+file that is no Python) are needed by all others.
 """
 
 from __future__ import annotations
@@ -35,24 +36,32 @@ _KINDS = {
 
 
 def select(outcome: Outcome, hunks: Iterable[Hunk]) -> Outcome:
-    """The outcome with some of its hunks alone inserted, or taken out: neither none of them nor all.
+    """The outcome with some of its hunks alone inserted, or taken out: neither none of them nor
+    all.
 
     Raises:
         UnsafeRewrite: with these hunks alone the file would not work; says what is missing.
     """
     chosen = frozenset[int]().union(*(hunk.changed for hunk in hunks))
-    if chosen in (frozenset(), outcome.lines):  # a hunk that changes a part of a line, as in a notebook
+    if chosen in (
+        frozenset(),
+        outcome.lines,
+    ):  # a hunk that changes a part of a line, as in a notebook
         raise UnsafeRewrite("the hunks of this file can be had together alone")
     removes = outcome.status is Status.REVERTED
     longer = Source(outcome.path, outcome.before if removes else outcome.after)
     kept = outcome.lines - chosen if removes else chosen
     if missing := _missing(longer, outcome.lines, kept):
-        raise UnsafeRewrite(f"what would be in the file does not work without {_described(longer, missing)}")
+        raise UnsafeRewrite(
+            f"what would be in the file does not work without {_described(longer, missing)}"
+        )
     result = Source(outcome.path, without_lines(longer, set(outcome.lines - kept)))
     _verify(result, outcome.after if removes else outcome.before)
     if removes:  # the import stays: no name is left over for a note to speak of
         reason = f"{len(chosen)} of {len(outcome.lines)} lines taken out"
-        return dataclasses.replace(outcome, after=result.data, lines=chosen, reason=reason, notes=())
+        return dataclasses.replace(
+            outcome, after=result.data, lines=chosen, reason=reason, notes=()
+        )
     # The lines are counted in the new file, which lacks the others.
     lines = frozenset(number - _below(outcome.lines - kept, number) for number in kept)
     return dataclasses.replace(outcome, after=result.data, lines=lines)
@@ -62,7 +71,9 @@ def _missing(longer: Source, inserted: frozenset[int], kept: frozenset[int]) -> 
     """The inserted lines without which those that are kept do not work."""
     groups = _groups(longer, inserted)
     touched = [group for group in groups if group & kept]
-    if not touched:  # the import alone, say: it would do nothing, and the file would count as integrated
+    if (
+        not touched
+    ):  # the import alone, say: it would do nothing, and the file would count as integrated
         return inserted - kept
     needed_by_all = inserted.difference(*groups)
     return needed_by_all.union(*touched) - kept
@@ -77,7 +88,8 @@ def _groups(source: Source, inserted: frozenset[int]) -> list[frozenset[int]]:
         found = statements(source.tree, source.text)
     except UnreadableSource:
         return []
-    # Other files are not looked into: what belongs to their parsers belongs to none here, and is needed by all.
+    # Other files are not looked into: what belongs to their parsers belongs to none here, and is
+    # needed by all.
     facts = read_argparse(PurePosixPath(source.path), source.tree, found, lambda name: None)
     groups = []
     for parser in facts.parsers:
@@ -102,7 +114,9 @@ def _described(source: Source, numbers: Iterable[int]) -> str:
     """`the flags (line 12) and the call (line 20)`."""
     first: dict[str, int] = {}
     for number, line in zip(sorted(numbers), _lines_of(source, numbers), strict=True):
-        if (kind := next((kind for needle, kind in _KINDS.items() if needle.encode() in line), None)) is not None:
+        if (
+            kind := next((kind for needle, kind in _KINDS.items() if needle.encode() in line), None)
+        ) is not None:
             first.setdefault(kind, number)
     named = [f"{kind} (line {number})" for kind, number in first.items()]
     return " and ".join(named) or f"the lines {min(numbers)} to {max(numbers)}"
@@ -121,7 +135,9 @@ def _verify(result: Source, shorter: bytes) -> None:
     """Whether a file with some of its insertions compiles, and gives back the one without them."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # `"\d"` in a user's file is not this program's to warn about
+            warnings.simplefilter(
+                "ignore"
+            )  # `"\d"` in a user's file is not this program's to warn about
             compile(result.text, str(result.path), "exec", dont_inherit=True)
         restored = without(result, inserted(result))
     except (FileError, SyntaxError, ValueError) as error:

@@ -20,6 +20,7 @@ import mlx.core as mx
 
 from ..problem import Call, Problem
 from ..problem.masks import Causal, Structure, between
+from .written_out import by_key_head, masked, softcapped
 
 # What a masked score becomes, here as in MLX's unfused attention: a query that sees no key gets
 # the mean of all values.
@@ -120,7 +121,7 @@ def _forward_rows(
     for columns in blocks.columns:
         if blocks.skips(rows, columns):
             continue
-        scores = _capped(queries @ _transposed(k, columns), softcap)
+        scores = softcapped(queries @ _transposed(k, columns), softcap)
         scores = _masked(scores, mask, blocks, rows, columns)
         larger = mx.maximum(row_max, mx.max(scores, axis=-1, keepdims=True))
         weights = mx.exp(scores - larger)
@@ -159,12 +160,7 @@ def folded(call: Call) -> tuple[mx.array, mx.array, mx.array, mx.array | None, m
     q = call.scale * mx.unflatten(call.q.astype(mx.float32), 1, (heads, groups))
     mask = None if call.problem.structure is not None else call.mask
     if mask is not None:
-        mask = mx.reshape(mask, (1,) * (4 - mask.ndim) + tuple(mask.shape))
-        mask = (
-            mx.expand_dims(mask, 2)
-            if mask.shape[1] == 1
-            else mx.unflatten(mask, 1, (heads, groups))
-        )
+        mask = by_key_head(mask, heads)
     sinks = (
         None
         if call.sinks is None
@@ -212,10 +208,10 @@ def backward(
             if blocks.skips(rows, columns):
                 continue
             queries, d_rows = after(_fold(q, rows), *done), _fold(d, rows)
-            capped = _capped(queries @ keys, softcap)
-            weights = mx.exp(_masked(capped, mask, blocks, rows, columns) - _fold(row_max, rows))
+            scores = softcapped(queries @ keys, softcap)
+            weights = mx.exp(_masked(scores, mask, blocks, rows, columns) - _fold(row_max, rows))
             dmasked = weights * (d_rows @ values + _fold(shift, rows))
-            dscores = dmasked if softcap is None else dmasked * (1 - mx.square(capped / softcap))
+            dscores = dmasked if softcap is None else dmasked * (1 - mx.square(scores / softcap))
             dq_block = dscores @ k[:, :, columns].astype(mx.float32)
             dq[rows.start] = dq[rows.start] + dq_block if rows.start in dq else dq_block
             dk_block = dk_block + mx.swapaxes(dscores, -1, -2) @ _fold(q_seeing, rows)
@@ -266,10 +262,6 @@ class _MaskGradient:
         return mx.concatenate([mx.concatenate(band, axis=4) for band in bands], axis=3)
 
 
-def _capped(scores: mx.array, softcap: float | None) -> mx.array:
-    return scores if softcap is None else softcap * mx.tanh(scores / softcap)
-
-
 def _masked(
     scores: mx.array, mask: mx.array | None, blocks: Blocks, rows: slice, columns: slice
 ) -> mx.array:
@@ -283,12 +275,7 @@ def _masked(
     if block is None:
         return scores
     scores = _unfold(scores, rows.stop - rows.start)
-    masked = (
-        mx.where(block, scores, MASKED)
-        if block.dtype == mx.bool_
-        else scores + block.astype(mx.float32)
-    )
-    return mx.flatten(masked, 2, 3)
+    return mx.flatten(masked(scores, block), 2, 3)
 
 
 def _cuts(length: int, size: int) -> list[slice]:

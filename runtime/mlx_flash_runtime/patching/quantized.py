@@ -19,6 +19,7 @@ from typing import Any
 import mlx.core as mx
 
 from ..ops.online_softmax import after
+from ..ops.written_out import mask_as_array, masked, weights_of
 from ..planning import layers
 from ..planning.counts import Kind
 from ..planning.machine import current_device
@@ -180,13 +181,9 @@ def _products(
     )
     key_length = scores.shape[-1]
     scores = mx.reshape(scores, (-1, heads, length, key_length))
-    if isinstance(mask, str):
-        mask = mx.arange(key_length - length, key_length)[:, None] >= mx.arange(key_length)
     if mask is not None:
-        hidden = mx.array(mx.finfo(scores.dtype).min, scores.dtype)
-        scores = mx.where(mask, scores, hidden) if mask.dtype == mx.bool_ else scores + mask
-    column = mx.broadcast_to(sinks.astype(scores.dtype)[:, None, None], (*scores.shape[:-1], 1))
-    weights = mx.softmax(mx.concatenate([column, scores], axis=-1), axis=-1, precise=True)[..., 1:]
+        scores = masked(scores, mask_as_array(mask, length, key_length))
+    weights = weights_of(scores, sinks)
     weights = mx.reshape(weights, (-1, key_heads, heads // key_heads * length, key_length))
     out = mx.quantized_matmul(
         weights, v, v_scales, v_biases, transpose=False, group_size=group_size, bits=bits

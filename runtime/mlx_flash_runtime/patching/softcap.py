@@ -10,6 +10,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from ..ops import written_out
 from ..planning import layers
 from ..planning.counts import Decision, Kind
 from . import state
@@ -54,10 +55,10 @@ def gemma2_layer(original: Attention) -> Attention:
 
     @wraps(original)
     def attention(self: Any, x: mx.array, mask: Any = None, cache: Any = None) -> mx.array:
-        # mlx-lm reads a mask of 4 axes along the 5 axes of its scores: as it does so, if it does
-        # so.
+        # mlx-lm reads a mask of more than 2 axes along the 5 axes of its scores: as it does so, if
+        # it does so.
         own_reading = (
-            isinstance(mask, mx.array) and mask.ndim > 3 and getattr(self, "repeats", 1) > 1
+            isinstance(mask, mx.array) and mask.ndim > 2 and getattr(self, "repeats", 1) > 1
         )
         strange = hasattr(cache, "bits") or not all(hasattr(self, name) for name in _GEMMA2)
         if state.planner is None or own_reading or strange:
@@ -79,17 +80,7 @@ def _gemma2(
     q: mx.array, k: mx.array, v: mx.array, scale: float, softcap: float, mask: Any
 ) -> mx.array:
     """Gemma 2's attention with the operations of mlx-lm, in their order."""
-    heads, key_heads = q.shape[1], k.shape[1]
-    q = q * scale
-    if heads > key_heads:
-        q = mx.unflatten(q, 1, (key_heads, -1))
-        k, v = mx.expand_dims(k, 2), mx.expand_dims(v, 2)
-    scores = mx.tanh(q @ mx.swapaxes(k, -1, -2) / softcap) * softcap
-    if mask is not None:
-        hidden = mx.array(mx.finfo(scores.dtype).min, scores.dtype)
-        scores = mx.where(mask, scores, hidden) if mask.dtype == mx.bool_ else scores + mask
-    out = mx.softmax(scores, precise=True, axis=-1) @ v
-    return mx.flatten(out, 1, 2) if heads > key_heads else out
+    return written_out.attention(q, k, v, scale=scale, mask=mask, softcap=softcap)
 
 
 def _heads(x: mx.array, heads: int) -> mx.array:

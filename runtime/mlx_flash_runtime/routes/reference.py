@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import mlx.core as mx
 
+from ..ops.written_out import attention
 from ..problem import Attend, Call, Device, Problem
-from ..problem.masks import as_array
 from .route import Route
 
 
@@ -41,31 +41,11 @@ class Reference(Route):
 
 def _attend(call: Call) -> mx.array:
     """The formula of this module's docstring, in one piece."""
-    problem = call.problem
-    groups = problem.query_heads // problem.key_heads
-    # q: [B, H_kv, G, L, D]; k, v: [B, H_kv, 1, S, D]
-    queries = call.scale * mx.unflatten(call.q.astype(mx.float32), 1, (problem.key_heads, groups))
-    keys = mx.expand_dims(call.k.astype(mx.float32), 2)
-    values = mx.expand_dims(call.v.astype(mx.float32), 2)
-    scores = queries @ mx.swapaxes(keys, -1, -2)
-    if problem.softcap is not None:
-        scores = problem.softcap * mx.tanh(scores / problem.softcap)
-    mask = call.mask
-    if problem.visible is not None:
-        mask = as_array(problem.visible, problem.query_length, problem.key_length)
-    if mask is not None:
-        mask = mask if mask.dtype == mx.bool_ else mask.astype(mx.float32)
-        full = mx.broadcast_to(mask, (*call.q.shape[:3], problem.key_length))
-        full = mx.unflatten(full, 1, (problem.key_heads, groups))
-        hidden = mx.finfo(mx.float32).min
-        scores = mx.where(full, scores, hidden) if mask.dtype == mx.bool_ else scores + full
-    if call.sinks is not None:
-        column = mx.reshape(call.sinks.astype(mx.float32), (1, problem.key_heads, groups, 1, 1))
-        scores = mx.concatenate([mx.broadcast_to(column, (*scores.shape[:-1], 1)), scores], axis=-1)
-    weights = mx.softmax(scores, axis=-1)
-    if call.sinks is not None:
-        weights = weights[..., 1:]
-    return mx.flatten(weights @ values, 1, 2).astype(call.dtype)
+    q, k, v = (x.astype(mx.float32) for x in (call.q, call.k, call.v))
+    visible, softcap = call.problem.visible, call.problem.softcap
+    mask = call.mask if visible is None else visible
+    out = attention(q, k, v, scale=call.scale, mask=mask, sinks=call.sinks, softcap=softcap)
+    return out.astype(call.dtype)
 
 
 reference = Reference()

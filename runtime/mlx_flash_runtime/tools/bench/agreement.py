@@ -50,18 +50,29 @@ class Agreement:
     def __str__(self) -> str:
         if self.agree is None:
             return "the outputs vary from run to run by themselves: nothing to compare"
-        lines = f"{self.compared} line{'s' if self.compared != 1 else ''} compared"
-        if self.left_out or self.numbers_left_out:
-            lines += f"; left out, as they vary from run to run: {self.left_out} lines, {self.numbers_left_out} numbers"
         if not self.agree:
             assert self.first is not None
-            pair = "\n".join(f"  {line}" for line in self.first)
+            ours, stock = self.first
             return (
-                f"the outputs differ ({lines}); first with flash attention, then without:\n{pair}"
+                f"the outputs differ ({self._extent()}); first with flash attention, then without:"
+                f"\n  {ours}\n  {stock}"
             )
         if self.largest == 0:
-            return f"the outputs agree to the letter ({lines})"
-        return f"the outputs agree: same text, numbers within {self.largest:.1e} of each other ({lines})"
+            return f"the outputs agree to the letter ({self._extent()})"
+        return (
+            f"the outputs agree: same text, numbers within {self.largest:.1e} of each other "
+            f"({self._extent()})"
+        )
+
+    def _extent(self) -> str:
+        """How much was compared, and how much was not."""
+        lines = f"{self.compared} line{'s' if self.compared != 1 else ''} compared"
+        if not self.left_out and not self.numbers_left_out:
+            return lines
+        return (
+            f"{lines}; left out, as they vary from run to run: {self.left_out} lines, "
+            f"{self.numbers_left_out} numbers"
+        )
 
 
 @dataclass(frozen=True)
@@ -78,27 +89,27 @@ def compare(ours: Sequence[str], stock: Sequence[str]) -> Agreement:
     differs among runs of the same kind: a line whose text does, a number that does. All other text
     must be equal, and all other numbers within the tolerances of each other.
     """
-    ours_runs, stock_runs = ([_read(output) for output in outputs] for outputs in (ours, stock))
-    first_ours, first_stock = ours_runs[0], stock_runs[0]
-    if any(len({len(lines) for lines in runs}) > 1 for runs in (ours_runs, stock_runs)):
-        return Agreement(None, 0.0, 0, max(len(first_ours), len(first_stock)))
-    if len(first_ours) != len(first_stock):
-        pairs = zip(first_ours, first_stock)  # noqa: B905
-        odd = next(((a.shown, b.shown) for a, b in pairs if a.text != b.text), ("", ""))
-        return Agreement(False, 0.0, min(len(first_ours), len(first_stock)), 0, 0, odd)
+    ours_runs = [_read(output) for output in ours]
+    stock_runs = [_read(output) for output in stock]
+    a, b = ours_runs[0], stock_runs[0]
+    if _vary_in_length(ours_runs) or _vary_in_length(stock_runs):
+        return Agreement(None, 0.0, 0, max(len(a), len(b)))
+    if len(a) != len(b):
+        return Agreement(False, 0.0, min(len(a), len(b)), 0, 0, _first_difference(a, b))
     largest, compared, left_out, numbers_left_out = 0.0, 0, 0, 0
-    for ours_lines, stock_lines in zip(
-        zip(*ours_runs, strict=True), zip(*stock_runs, strict=True), strict=True
-    ):
-        if any(len({line.text for line in lines}) > 1 for lines in (ours_lines, stock_lines)):
+    for number, (ours_line, stock_line) in enumerate(zip(a, b, strict=True)):
+        # The same line of every run of each kind.
+        ours_lines = [run[number] for run in ours_runs]
+        stock_lines = [run[number] for run in stock_runs]
+        if _vary_in_text(ours_lines) or _vary_in_text(stock_lines):
             left_out += 1
             continue
-        a, b = ours_lines[0], stock_lines[0]
         varying = _varying(ours_lines) | _varying(stock_lines)
-        distance = _distance(a, b, varying)
+        distance = _distance(ours_line, stock_line, varying)
         if distance is None or distance > TOLERANCE:
-            return Agreement(False, 0.0, compared, left_out, numbers_left_out, (a.shown, b.shown))
-        if varying and len(varying) == len(a.numbers):
+            pair = (ours_line.shown, stock_line.shown)
+            return Agreement(False, 0.0, compared, left_out, numbers_left_out, pair)
+        if varying and len(varying) == len(ours_line.numbers):
             left_out += 1
             continue
         largest, compared = max(largest, distance), compared + 1
@@ -108,23 +119,43 @@ def compare(ours: Sequence[str], stock: Sequence[str]) -> Agreement:
     return Agreement(True, largest, compared, left_out, numbers_left_out)
 
 
+def _vary_in_length(runs: Sequence[Sequence[_Line]]) -> bool:
+    return len({len(lines) for lines in runs}) > 1
+
+
+def _vary_in_text(lines: Sequence[_Line]) -> bool:
+    return len({line.text for line in lines}) > 1
+
+
+def _first_difference(a: Sequence[_Line], b: Sequence[_Line]) -> tuple[str, str]:
+    """The first lines whose text differs; empty ones where one output has no more lines."""
+    for ours, stock in zip(a, b):  # noqa: B905  # of different lengths
+        if ours.text != stock.text:
+            return ours.shown, stock.shown
+    return "", ""
+
+
 def _distance(a: _Line, b: _Line, without: set[int]) -> float | None:
     """The largest relative difference of two lines' numbers; None where the text between them
     differs."""
     if a.text != b.text:
         return None
-    pairs = zip(a.numbers, b.numbers, strict=True)
-    return max((_relative(*pair) for i, pair in enumerate(pairs) if i not in without), default=0.0)
+    largest = 0.0
+    for position, (ours, stock) in enumerate(zip(a.numbers, b.numbers, strict=True)):
+        if position not in without:
+            largest = max(largest, _relative(ours, stock))
+    return largest
 
 
 def _varying(lines: Sequence[_Line]) -> set[int]:
     """The positions of the numbers that differ among lines of one text."""
-    columns = zip(*(line.numbers for line in lines), strict=True)
-    return {
-        i
-        for i, values in enumerate(columns)
-        if any(_relative(values[0], v) > TOLERANCE for v in values)
-    }
+    first = lines[0].numbers
+    found = set()
+    for line in lines[1:]:
+        for position, (a, b) in enumerate(zip(first, line.numbers, strict=True)):
+            if _relative(a, b) > TOLERANCE:
+                found.add(position)
+    return found
 
 
 def _lines(output: str) -> Iterator[str]:
@@ -139,12 +170,13 @@ def _lines(output: str) -> Iterator[str]:
         if len(cells) > 1 and not re.search(r"\d", line) and any(map(_HEADING_UNIT.search, cells)):
             heading = cells
         elif len(cells) == len(heading):
-            units = (_HEADING_UNIT.search(cell) for cell in heading)
-            line = "  ".join(
-                f"{cell} {unit[1]}" if unit else cell
-                for cell, unit in zip(cells, units, strict=True)
-            )
+            line = "  ".join(map(_with_unit, cells, heading))
         yield line
+
+
+def _with_unit(cell: str, heading: str) -> str:
+    unit = _HEADING_UNIT.search(heading)
+    return f"{cell} {unit[1]}" if unit else cell
 
 
 def _read(output: str) -> list[_Line]:

@@ -4,7 +4,6 @@ that is."""
 from __future__ import annotations
 
 import random
-import re
 import shutil
 import statistics
 from collections.abc import Callable, Iterator, Sequence
@@ -99,8 +98,9 @@ def measure(
             )
         except processes.TimedOut:
             raise ScriptFailed(
-                f"{script.name} did not end within {timeout:g} s and was ended. A server ends after its --client "
-                "COMMAND; --stdin FILE gives an input that ends, --timeout more time"
+                f"{script.name} did not end within {timeout:g} s and was ended. A server ends "
+                "after its --client COMMAND; --stdin FILE gives an input that ends, --timeout more "
+                "time"
             ) from None
         except OSError as error:
             raise ScriptFailed(
@@ -113,26 +113,28 @@ def measure(
 
 def _check(script: Script, mode: str, outcome: Outcome) -> None:
     if outcome.returncode:
-        how = (
-            f"status {outcome.returncode}"
-            if outcome.returncode > 0
-            else f"signal {-outcome.returncode}"
-        )
-        words = outcome.stderr.strip() or outcome.stdout.strip() or "(it printed nothing)"
-        last = "\n".join(f"  {line}" for line in words.splitlines()[-5:])
-        which = "without flash attention" if mode == "stock" else "with flash attention"
-        who = f"the client of {script.name}" if outcome.client_failed else script.name
-        raise ScriptFailed(f"{who} ended with {how}, {which}:\n{last}")
+        raise ScriptFailed(_failure(script, mode, outcome))
     if outcome.report is None:
         advice = f". Patch it: flash-integrate {script.name}" if script.name.endswith(".py") else ""
         raise NotPatched(
-            f"{script.name} did not enable flash attention: it is not patched, or the runtime is not installed for its "
-            f"Python{advice}"
+            f"{script.name} did not enable flash attention: it is not patched, or the runtime is "
+            f"not installed for its Python{advice}"
         )
     if mode != "stock" and not outcome.report["enabled"]:
         raise NotPatched(
             f"{script.name} ran with flash attention off: its command line or this MLX turns it off"
         )
+
+
+def _failure(script: Script, mode: str, outcome: Outcome) -> str:
+    """How a run ended that failed, and its last words."""
+    status = outcome.returncode
+    how = f"status {status}" if status > 0 else f"signal {-status}"
+    words = outcome.stderr.strip() or outcome.stdout.strip() or "(it printed nothing)"
+    last = "\n".join(f"  {line}" for line in words.splitlines()[-5:])
+    which = "without flash attention" if mode == "stock" else "with flash attention"
+    who = f"the client of {script.name}" if outcome.client_failed else script.name
+    return f"{who} ended with {how}, {which}:\n{last}"
 
 
 def timed(outcomes: Outcomes) -> Outcomes:
@@ -145,6 +147,7 @@ def rows_of(outcomes: Outcomes) -> list[Row]:
     rows: list[Row] = []
     for number, (mode, outcome) in enumerate(timed(outcomes)):
         assert outcome.report is not None  # or the run would not have counted
+        routes = [f"{name} {calls}" for name, calls in outcome.report["routes"].items()]
         rows.append(
             {
                 "run": number // len(MODES) + 1,
@@ -152,9 +155,7 @@ def rows_of(outcomes: Outcomes) -> list[Row]:
                 "seconds": significant(outcome.seconds),
                 "peak_mib": significant(outcome.peak_bytes / 2**20),
                 "mlx_peak_mib": significant(_mlx_peak(outcome)),
-                "routes": ", ".join(
-                    f"{name} {calls}" for name, calls in outcome.report["routes"].items()
-                ),
+                "routes": ", ".join(routes),
             }
         )
     return rows
@@ -163,20 +164,33 @@ def rows_of(outcomes: Outcomes) -> list[Row]:
 def summary_of(outcomes: Outcomes) -> list[Row]:
     """One row per measured quantity: seconds, memory, and each line of the output that tells
     tokens per second."""
-    outcomes = timed(outcomes)
-    by_mode = {mode: [outcome for own, outcome in outcomes if own == mode] for mode in MODES}
-    rows = [_quantity("seconds", by_mode, lambda outcome: outcome.seconds)]
-    rows.append(_quantity("peak MiB", by_mode, lambda outcome: outcome.peak_bytes / 2**20))
-    rows.append(_quantity("peak MiB of MLX", by_mode, _mlx_peak))
-    found = {
-        id(outcome): agreement.speeds(outcome.stdout + "\n" + outcome.stderr)
-        for _, outcome in outcomes
-    }
-    for line in found[id(outcomes[0][1])]:
-        if all(line in each for each in found.values()):
-            median = lambda outcome, line=line: statistics.median(found[id(outcome)][line])  # noqa: E731
-            rows.append(_quantity(f"tokens/s: {line}", by_mode, median, more_is_better=True))
+    ours, stock = (_of_mode(mode, timed(outcomes)) for mode in MODES)
+    rows = [
+        _quantity("seconds", _seconds(ours), _seconds(stock)),
+        _quantity("peak MiB", _peaks(ours), _peaks(stock)),
+        _quantity("peak MiB of MLX", list(map(_mlx_peak, ours)), list(map(_mlx_peak, stock))),
+    ]
+    our_speeds, stock_speeds = _speeds(ours), _speeds(stock)
+    for line in our_speeds[0]:
+        if all(line in speeds for speeds in our_speeds + stock_speeds):
+            medians = [
+                [statistics.median(speeds[line]) for speeds in of_mode]
+                for of_mode in (our_speeds, stock_speeds)
+            ]
+            rows.append(_quantity(f"tokens/s: {line}", *medians, more_is_better=True))
     return rows
+
+
+def _of_mode(mode: str, outcomes: Outcomes) -> list[Outcome]:
+    return [outcome for own, outcome in outcomes if own == mode]
+
+
+def _seconds(outcomes: list[Outcome]) -> list[float]:
+    return [outcome.seconds for outcome in outcomes]
+
+
+def _peaks(outcomes: list[Outcome]) -> list[float]:
+    return [outcome.peak_bytes / 2**20 for outcome in outcomes]
 
 
 def _mlx_peak(outcome: Outcome) -> float:
@@ -184,22 +198,23 @@ def _mlx_peak(outcome: Outcome) -> float:
     return float(outcome.report["peak_memory"] / 2**20)
 
 
+def _speeds(outcomes: list[Outcome]) -> list[dict[str, list[float]]]:
+    return [agreement.speeds(f"{outcome.stdout}\n{outcome.stderr}") for outcome in outcomes]
+
+
 def _quantity(
-    name: str,
-    by_mode: dict[str, list[Outcome]],
-    value: Callable[[Outcome], float],
-    *,
-    more_is_better: bool = False,
+    name: str, ours: list[float], stock: list[float], *, more_is_better: bool = False
 ) -> Row:
-    ours, stock = ([value(outcome) for outcome in by_mode[mode]] for mode in MODES)
-    medians = [significant(statistics.median(values)) for values in (ours, stock)]
-    better, worse = (ours, stock) if more_is_better else (stock, ours)
-    low, high = interval(better, worse)
+    our_median, stock_median = (significant(statistics.median(of)) for of in (ours, stock))
+    if more_is_better:
+        gain, (low, high) = ratio(our_median, stock_median), interval(ours, stock)
+    else:
+        gain, (low, high) = ratio(stock_median, our_median), interval(stock, ours)
     return {
         "quantity": name,
-        "ours": medians[0],
-        "stock": medians[1],
-        "gain": ratio(*(medians if more_is_better else reversed(medians))),
+        "ours": our_median,
+        "stock": stock_median,
+        "gain": gain,
         "low": low,
         "high": high,
     }
@@ -225,10 +240,8 @@ def interval(better: Sequence[float], worse: Sequence[float]) -> tuple[float | N
     ratios = []
     for _ in range(_RESAMPLES):
         rounds = draw.choices(range(runs), k=runs)
-        ratios.append(
-            statistics.median(better[i] for i in rounds)
-            / statistics.median(worse[i] for i in rounds)
-        )
+        better_median = statistics.median(better[i] for i in rounds)
+        ratios.append(better_median / statistics.median(worse[i] for i in rounds))
     ratios.sort()
     return round(ratios[int(0.025 * _RESAMPLES)], 3), round(ratios[int(0.975 * _RESAMPLES)], 3)
 
@@ -237,7 +250,10 @@ def verdict(seconds: Row) -> str:
     """What the row of the seconds comes to, in a sentence."""
     gain, low, high = seconds["gain"], seconds["low"], seconds["high"]
     if low is None:
-        return f"{gain:.2f}× as fast with flash attention; how sure that is takes {FEWEST_RUNS} runs or more to say"
+        return (
+            f"{gain:.2f}× as fast with flash attention; how sure that is takes {FEWEST_RUNS} runs "
+            "or more to say"
+        )
     span = f"{gain:.2f}×; with 95 % confidence between {low:.2f}× and {high:.2f}×"
     if low > 1:
         return f"faster with flash attention: {span}"
@@ -249,24 +265,26 @@ def verdict(seconds: Row) -> str:
 def routes_of(outcomes: Outcomes) -> str:
     """What the runtime reports of the last run with flash attention: calls by phase and route, and
     why."""
-    report = [outcome.report for mode, outcome in outcomes if mode == "ours"][-1]
+    report = _of_mode("ours", outcomes)[-1].report
     assert report is not None
-    lines = [
-        f"  {phase}: {one['route']} {one['calls']}: {one['reason']}"
-        for phase, part in report["phases"].items()
-        for one in part["reasons"]
-    ]
+    lines = []
+    for phase, part in report["phases"].items():
+        for one in part["reasons"]:
+            lines.append(f"  {phase}: {one['route']} {one['calls']}: {one['reason']}")
     if not lines:
-        return "no attention call went through MLX's function: there is nothing for flash attention to run"
+        return (
+            "no attention call went through MLX's function: there is nothing for flash attention "
+            "to run"
+        )
     return "\n".join(["its attention calls, by phase and route:", *lines])
 
 
 def agreement_of(outcomes: Outcomes) -> agreement.Agreement:
     """Whether the runs of the two modes printed the same, on stdout; on stderr where stdout stays
     empty."""
-    texts = {mode: [outcome.stdout for own, outcome in outcomes if own == mode] for mode in MODES}
-    if not any(re.search(r"\S", text) for output in texts.values() for text in output):
-        texts = {
-            mode: [outcome.stderr for own, outcome in outcomes if own == mode] for mode in MODES
-        }
-    return agreement.compare(texts["ours"], texts["stock"])
+    ours, stock = (_of_mode(mode, outcomes) for mode in MODES)
+    if any(outcome.stdout.strip() for outcome in ours + stock):
+        texts = [[outcome.stdout for outcome in of_mode] for of_mode in (ours, stock)]
+    else:
+        texts = [[outcome.stderr for outcome in of_mode] for of_mode in (ours, stock)]
+    return agreement.compare(*texts)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -14,15 +14,18 @@ import mlx.core as mx
 from ... import stock
 from ...attention import explain
 from ...control import flash_attention_enabled, mlx_is_known
+from ...ops.written_out import attention
 from ...planning.choice import stock_memory
 from ...planning.machine import current_device
+from ...problem import Problem
 from ...report import report
 from ...settings import resolve
 from ...stock.release import mlx_version
+from .check import Attend, Check, error_budget, make_check, run_phase
+from .inputs import Inputs, inputs_that_fit
 from .machine import free_memory, is_out_of_memory
 from .numbers import ratio, significant
-from .plain import Attend, Check, error_budget, make_check, plain, run_phase
-from .problems import Configuration, Inputs, make_inputs, problem_of
+from .problems import as_planned, words_of
 from .timing import Timing, calibrated, chained, interleaved, peak_memory
 
 CANDIDATES = ("plain", "stock", "ours")
@@ -30,8 +33,6 @@ GAIN = 1.15  # the speedup that the project's first claims counted from
 
 # A timed region is at least so long, and one row takes about so long, in seconds.
 _REGION, _ROW = 0.01, 20.0
-# Temporaries as large as the scores: their softmax; in training also the gradients of both.
-_SCORE_ARRAYS = {"prefill": 2, "decode": 2, "train": 4}
 
 OK, WRONG, TOO_LARGE = "ok", "wrong", "out of memory"
 
@@ -53,52 +54,53 @@ def need_flash_attention() -> None:
         )
 
 
-def measure(configurations: Iterable[Configuration], rounds: int) -> Iterator[Row]:
-    """One row per configuration, as it is done. Ours is whatever the patch does, on the route that
-    it plans.
+def measure(problems: Iterable[Problem], rounds: int) -> Iterator[Row]:
+    """One row per problem, as it is done. Ours is whatever the patch does, on the route that it
+    plans.
 
     Raises FlashIsOff at once.
     """
     need_flash_attention()
-    return _rows(configurations, rounds)
+    return _rows(problems, rounds)
 
 
-def _rows(configurations: Iterable[Configuration], rounds: int) -> Iterator[Row]:
+def _rows(problems: Iterable[Problem], rounds: int) -> Iterator[Row]:
     with flash_attention_enabled():
-        for configuration in configurations:
-            yield measure_row(configuration, rounds)
+        for problem in problems:
+            yield measure_row(problem, rounds)
             mx.clear_cache()
 
 
-def measure_row(c: Configuration, rounds: int) -> Row:
-    """One configuration. A candidate that does not fit into memory has no numbers, the others have
+def measure_row(problem: Problem, rounds: int) -> Row:
+    """One problem. A candidate that does not fit into memory has no numbers, the others have
     theirs."""
-    row: Row = {**asdict(c), "route": None, "calls": None, "rounds": None}
+    row: Row = {**words_of(problem), "route": None, "calls": None, "rounds": None}
     for name in CANDIDATES:
         row |= {f"{name}_{key}": None for key in _NUMBERS} | {f"{name}_status": TOO_LARGE}
     try:
-        inputs = _inputs_that_fit(c)
-        check = make_check(c, inputs)
-        candidates = _that_fit(c, inputs, check, row)
+        inputs = inputs_that_fit(problem)
+        check = make_check(problem, inputs)
+        candidates = _that_fit(problem, inputs, check, row)
         if candidates:
-            calls, rounds = calibrated(
-                {name: partial(one.chained, 1) for name, one in candidates.items()},
-                region=_REGION,
-                limit=_ROW,
-                rounds=rounds,
-            )
-            runs = {name: partial(one.chained, calls) for name, one in candidates.items()}
-            row |= {"calls": calls, "rounds": rounds}
-            if (
-                calls > 1
-            ):  # the chain is new to the allocator and, on a GPU, to the graphs that MLX keeps
-                interleaved(runs, 1)
-            for name, timing in interleaved(runs, rounds, calls).items():
-                row |= timed(c, name, timing)
+            row |= _times(problem, candidates, rounds)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
     return row | speedups(row)
+
+
+def _times(problem: Problem, candidates: dict[str, _Candidate], rounds: int) -> Row:
+    """The numbers of the candidates, timed in turns, and how often: calls and rounds."""
+    single = {name: partial(one.chained, 1) for name, one in candidates.items()}
+    calls, rounds = calibrated(single, region=_REGION, limit=_ROW, rounds=rounds)
+    runs = {name: partial(one.chained, calls) for name, one in candidates.items()}
+    if calls > 1:
+        # The chain is new to the allocator and, on a GPU, to the graphs that MLX keeps.
+        interleaved(runs, 1)
+    row: Row = {"calls": calls, "rounds": rounds}
+    for name, timing in interleaved(runs, rounds, calls).items():
+        row |= timed(problem, name, timing)
+    return row
 
 
 def speedups(row: Row) -> Row:
@@ -112,78 +114,64 @@ def speedups(row: Row) -> Row:
 _NUMBERS = ("ms", "low_ms", "high_ms", "tokens_per_s", "stability", "peak_mib", "error")
 
 
-def timed(c: Configuration, name: str, timing: Timing) -> Row:
+def timed(problem: Problem, name: str, timing: Timing) -> Row:
     """The numbers of one candidate. Rounded before anything is computed from them, so that a
     reader of the table gets the same speedup."""
     ms, low, high = (significant(1e3 * value) for value in (timing.median, *timing.quartiles))
+    tokens = problem.batch * problem.query_length
     return {
         f"{name}_ms": ms,
         f"{name}_low_ms": low,
         f"{name}_high_ms": high,
-        f"{name}_tokens_per_s": round(1e3 * c.tokens / ms),
+        f"{name}_tokens_per_s": round(1e3 * tokens / ms),
         f"{name}_stability": round(1 - (high - low) / ms, 3),
     }
 
 
 @dataclass(frozen=True)
 class _Candidate:
-    configuration: Configuration
+    problem: Problem
     attend: Attend
     inputs: Inputs
 
     def run(self, cotangent: mx.array) -> list[mx.array]:
-        return run_phase(self.configuration, self.attend, self.inputs, cotangent)
+        return run_phase(self.problem, self.attend, self.inputs, cotangent)
 
     def chained(self, calls: int) -> Sequence[mx.array]:
         def run(q: mx.array) -> list[mx.array]:
             inputs = replace(self.inputs, q=q)
-            return run_phase(self.configuration, self.attend, inputs, inputs.cotangent)
+            return run_phase(self.problem, self.attend, inputs, inputs.cotangent)
 
         return chained(run, self.inputs.q, calls)
 
 
 def _attends(inputs: Inputs) -> dict[str, Attend]:
-    scale, mask = inputs.scale, inputs.mask
-    return {
-        "plain": lambda q, k, v: plain(q, k, v, scale=scale, mask=inputs.mask_array),
-        "stock": lambda q, k, v: stock.attention(q, k, v, scale=scale, mask=mask),
-        "ours": lambda q, k, v: mx.fast.scaled_dot_product_attention(
-            q, k, v, scale=scale, mask=mask
-        ),
-    }
+    scale, mask, array = inputs.scale, inputs.mask, inputs.mask_array
+    if array is not None:
+        mx.eval(array)  # by hand it is made once, for all layers
+
+    def plain(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
+        return attention(q, k, v, scale=scale, mask=array)
+
+    def stock_attention(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
+        return stock.attention(q, k, v, scale=scale, mask=mask)
+
+    def ours(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
+        return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
+
+    return {"plain": plain, "stock": stock_attention, "ours": ours}
 
 
-def _inputs_that_fit(c: Configuration) -> Inputs:
-    """Raises MemoryError where the inputs and the check, which holds the keys and values in
-    float64, do not fit."""
-    queries = c.batch * c.heads * c.query_length * c.head_dim
-    keys = c.batch * c.kv_heads * c.length * c.head_dim
-    masked = c.query_length * c.length if c.mask != "none" else 0
-    # Random numbers are made in float32, before they are converted, two arrays at a time.
-    if 4 * (4 * queries + 4 * keys + 2 * masked) + 8 * 6 * keys > free_memory():
-        raise MemoryError
-    return make_inputs(c)
-
-
-def _that_fit(c: Configuration, inputs: Inputs, check: Check, row: Row) -> dict[str, _Candidate]:
+def _that_fit(problem: Problem, inputs: Inputs, check: Check, row: Row) -> dict[str, _Candidate]:
     """The candidates that run, each after its check; fills in what is known of them so far."""
     candidates = {}
     for name, attend in _attends(inputs).items():
-        candidate = _Candidate(c, attend, inputs)
+        candidate = _Candidate(problem, attend, inputs)
         try:
             # Not merely tried: with too large an allocation, MLX's CPU backend ends the process.
-            if _needed(c, name, inputs) > free_memory():
+            if _needed(as_planned(problem), name) > free_memory():
                 raise MemoryError
-            before = report()
-            results = candidate.run(check.cotangent)
-            mx.eval(results)
-            if name == "ours":
-                row["route"] = routes_between(before, report())
-            row[f"{name}_error"] = significant(check.error(results), 2)
-            del results
-            row[f"{name}_peak_mib"] = significant(
-                peak_memory(partial(candidate.chained, 1)) / 2**20
-            )
+            row |= _checked(name, candidate, check)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -191,26 +179,36 @@ def _that_fit(c: Configuration, inputs: Inputs, check: Check, row: Row) -> dict[
         else:
             candidates[name] = candidate
             row[f"{name}_status"] = OK
-    if "ours" in candidates and not row["ours_error"] <= error_budget(c, check, row["stock_error"]):
-        row["ours_status"] = WRONG
+    if "ours" in candidates:
+        budget = error_budget(problem, check, row["stock_error"])
+        if not row["ours_error"] <= budget:  # NaN is not, either
+            row["ours_status"] = WRONG
     return candidates
 
 
-def _needed(c: Configuration, name: str, inputs: Inputs) -> int:
-    """Predicted bytes at the peak, beyond the inputs."""
-    problem = problem_of(c, inputs)
-    arrays = _SCORE_ARRAYS[c.phase]
-    if name == "plain":
-        return arrays * problem.item_bytes * problem.score_count
-    return (
-        arrays
-        // 2
-        * (
-            stock_memory(problem, current_device())
-            if name == "stock"
-            else explain(problem).extra_memory
-        )
-    )
+def _checked(name: str, candidate: _Candidate, check: Check) -> Row:
+    """The error and the peak memory of a candidate; of ours the routes that its calls took."""
+    before = report()
+    results = candidate.run(check.cotangent)
+    mx.eval(results)
+    known: Row = {"route": routes_between(before, report())} if name == "ours" else {}
+    known[f"{name}_error"] = significant(check.error(results), 2)
+    del results
+    peak = peak_memory(partial(candidate.chained, 1))
+    known[f"{name}_peak_mib"] = significant(peak / 2**20)
+    return known
+
+
+def _needed(problem: Problem, name: str) -> int:
+    """Predicted bytes at the peak, beyond the inputs; with gradients twice those of the forward
+    pass, as each temporary has one."""
+    if name == "plain":  # the scores and their softmax
+        forward = 2 * problem.item_bytes * problem.score_count
+    elif name == "stock":
+        forward = stock_memory(problem, current_device())
+    else:
+        forward = explain(problem).extra_memory
+    return 2 * forward if problem.training else forward
 
 
 def routes_between(before: Any, after: Any) -> str:
@@ -228,33 +226,37 @@ def summary(rows: list[Row]) -> list[Row]:
     Means are arithmetic; rows without both times do not count."""
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
-        groups.setdefault(tuple(row[key] for key in SUMMARY_KEYS), []).append(row)
-    return [
-        {**dict(zip(SUMMARY_KEYS, key, strict=True)), **_summary_of(group)}
-        for key, group in groups.items()
-    ]
+        key = tuple(row[name] for name in SUMMARY_KEYS)
+        groups.setdefault(key, []).append(row)
+    summaries = []
+    for key, group in groups.items():
+        named = dict(zip(SUMMARY_KEYS, key, strict=True))
+        summaries.append(named | _summary_of(group))
+    return summaries
 
 
 def _summary_of(rows: list[Row]) -> Row:
-    plain_gains = [row["over_plain"] for row in rows if row["over_plain"] is not None]
-    stock_gains = [row["over_stock"] for row in rows if row["over_stock"] is not None]
-    stabilities = [row["ours_stability"] for row in rows if row["ours_stability"] is not None]
-    most: Callable[[list[float]], float | None] = lambda values: max(values, default=None)  # noqa: E731
+    plain_gains = _known(rows, "over_plain")
+    stock_gains = _known(rows, "over_stock")
+    stabilities = _known(rows, "ours_stability")
     return {
         "configurations": len(rows),
         "wrong": sum(row["ours_status"] == WRONG for row in rows),
         "mean_over_plain": _mean(plain_gains),
-        "best_over_plain": most(plain_gains),
+        "best_over_plain": max(plain_gains, default=None),
         "worst_over_plain": min(plain_gains, default=None),
         "gaining": sum(gain >= GAIN for gain in plain_gains),
         "mean_over_stock": _mean(stock_gains),
         "worst_over_stock": min(stock_gains, default=None),
-        "peak_tokens_per_s": most(
-            [row["ours_tokens_per_s"] for row in rows if row["ours_tokens_per_s"]]
-        ),
+        "peak_tokens_per_s": max(_known(rows, "ours_tokens_per_s"), default=None),
         "median_stability": round(statistics.median(stabilities), 3) if stabilities else None,
         "worst_stability": min(stabilities, default=None),
     }
+
+
+def _known(rows: list[Row], key: str) -> list[float]:
+    """The numbers that there are."""
+    return [row[key] for row in rows if row[key] is not None]
 
 
 def _mean(values: list[float]) -> float | None:

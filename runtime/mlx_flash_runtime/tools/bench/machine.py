@@ -37,7 +37,8 @@ def described(facts: dict[str, str | int | float]) -> str:
     return (
         f"{facts['device'] or 'unknown device'} ({facts['backend']}), {facts['cores']} cores, "
         f"{facts['system']} {facts['release']} {facts['machine']}, MLX {facts['mlx']}, "
-        f"mlx-flash-runtime {facts['runtime']}, Python {facts['python']}, load {facts['load']} at the start"
+        f"mlx-flash-runtime {facts['runtime']}, Python {facts['python']}, load {facts['load']} at "
+        "the start"
     )
 
 

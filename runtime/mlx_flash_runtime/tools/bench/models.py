@@ -58,7 +58,8 @@ _GEMMA: dict[str, dict[str, Any]] = {
         "sliding_window": 64,
         "sliding_window_pattern": 2,
     },
-    "1b": {},  # mlx-lm's own defaults are Gemma 3 1B's: head dim 256, a window of 512 in five layers of six
+    # mlx-lm's own defaults are Gemma 3 1B's: head dim 256, a window of 512 in five layers of six.
+    "1b": {},
 }
 
 SIZES = tuple(_SIZES)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
@@ -16,19 +16,22 @@ _STYLE = """
   color-scheme: light dark;
   --sans: system-ui, -apple-system, "Segoe UI", "Helvetica Neue", Arial, sans-serif;
   --mono: ui-monospace, "SF Mono", Menlo, Consolas, monospace;
-  --paper: #fff; --ink: #1f2328; --soft: #59636e; --faint: #d8dde3; --stripe: #f6f7f9; --bad: #b00020;
+  --paper: #fff; --ink: #1f2328; --soft: #59636e; --faint: #d8dde3; --stripe: #f6f7f9;
+  --bad: #b00020;
   --plain: #9a9a9a; --stock: #3a6ea5; --ours: #d1702d; --without: #6b9e78;
 }
 @media (prefers-color-scheme: dark) {
   :root {
-    --paper: #14171a; --ink: #e4e7ea; --soft: #9aa4ae; --faint: #343b42; --stripe: #1b1f23; --bad: #ff7b86;
+    --paper: #14171a; --ink: #e4e7ea; --soft: #9aa4ae; --faint: #343b42; --stripe: #1b1f23;
+    --bad: #ff7b86;
     --plain: #8b8f94; --stock: #6fa8e0; --ours: #f0955a; --without: #86bf96;
   }
 }
 * { box-sizing: border-box; }
-body { margin: 0 auto; padding: 3rem 1.5rem 4rem; max-width: 78rem; background: var(--paper); color: var(--ink);
-  font: 1rem/1.55 var(--sans); }
-h1 { font-size: 1.75rem; line-height: 1.2; font-weight: 650; letter-spacing: -.01em; margin: 0 0 .35rem; }
+body { margin: 0 auto; padding: 3rem 1.5rem 4rem; max-width: 78rem;
+  background: var(--paper); color: var(--ink); font: 1rem/1.55 var(--sans); }
+h1 { font-size: 1.75rem; line-height: 1.2; font-weight: 650; letter-spacing: -.01em;
+  margin: 0 0 .35rem; }
 h2 { font-size: 1.25rem; font-weight: 650; margin: 3.5rem 0 .25rem; padding-top: 1.5rem;
   border-top: 1px solid var(--faint); }
 p { margin: .25rem 0; max-width: 60rem; }
@@ -36,7 +39,8 @@ nav ol { margin: 1rem 0 0; padding-left: 1.25rem; }
 nav code { color: var(--soft); }
 a { color: var(--stock); }
 .machine { color: var(--soft); font-size: .9rem; }
-.finding { margin: 1rem 0; padding-left: .9rem; border-left: 3px solid var(--ours); white-space: pre-line; }
+.finding { margin: 1rem 0; padding-left: .9rem; border-left: 3px solid var(--ours);
+  white-space: pre-line; }
 code { font: .85em var(--mono); overflow-wrap: anywhere; }
 figure { margin: 1.5rem 0; overflow-x: auto; }
 figure svg { display: block; width: 100%; height: auto; }
@@ -57,6 +61,7 @@ details li { margin: .3rem 0; max-width: 60rem; }
 """
 
 
+_LONG = 40  # characters of a cell that may break its line
 # What reading rows, texts or a machine raises where a file was changed after it was written.
 _DAMAGE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
@@ -85,44 +90,52 @@ def page(documents: Mapping[Path, Document]) -> str:
 
 
 def _entry(document: Document, number: int) -> str:
-    return f'<li><a href="#r{number}">{escape(document.title)}</a> <code>{escape(document.command)}</code></li>'
+    title, command = escape(document.title), escape(document.command)
+    return f'<li><a href="#r{number}">{title}</a> <code>{command}</code></li>'
 
 
 def _section(document: Document, number: int) -> str:
-    picture = plots.inline_svg(plots.figure(document), escape(document.title, quote=True))
-    # Two pictures of one page must not share the names of their parts.
-    picture = picture.replace('id="', f'id="r{number}-').replace("url(#", f"url(#r{number}-")
-    picture = picture.replace('href="#', f'href="#r{number}-')
+    machine, command = escape(described(document.machine)), escape(document.command)
     parts = [
         f'<section>\n<h2 id="r{number}">{escape(document.title)}</h2>',
-        f'<p class="machine">{escape(described(document.machine))}<br><code>{escape(document.command)}</code></p>',
-        *(f'<p class="finding">{escape(finding)}</p>' for finding in document.findings),
-        f"<figure>{picture}</figure>",
-        *map(_table, tables_of(document)),
-        "<details><summary>What the words mean</summary><ul>",
-        *(f"<li>{escape(definition)}</li>" for definition in document.definitions),
-        "</ul></details>\n</section>\n",
+        f'<p class="machine">{machine}<br><code>{command}</code></p>',
     ]
+    for finding in document.findings:
+        parts.append(f'<p class="finding">{escape(finding)}</p>')
+    parts.append(f"<figure>{_picture(document, number)}</figure>")
+    for table in tables_of(document):
+        parts.append(_table(table))
+    parts.append("<details><summary>What the words mean</summary><ul>")
+    for definition in document.definitions:
+        parts.append(f"<li>{escape(definition)}</li>")
+    parts.append("</ul></details>\n</section>\n")
     return "\n".join(parts)
 
 
+def _picture(document: Document, number: int) -> str:
+    svg = plots.inline_svg(plots.figure(document), escape(document.title, quote=True))
+    # Two pictures of one page must not share the names of their parts.
+    svg = svg.replace('id="', f'id="r{number}-').replace("url(#", f"url(#r{number}-")
+    return svg.replace('href="#', f'href="#r{number}-')
+
+
 def _table(table: Table) -> str:
-    kinds = ["word" if words else "" for words in table.words]
     caption = f"<caption>{escape(table.title)}</caption>" if table.title else ""
-    head = "".join(
-        _cell("th", heading, kind) for heading, kind in zip(table.headings, kinds, strict=True)
-    )
-    body = ""
+    head = f"<thead><tr>{_cells('th', table.headings, table.words)}</tr></thead>"
+    rows = []
     for number, cells in enumerate(table.cells):
-        row = "".join(_cell("td", cell, kind) for cell, kind in zip(cells, kinds, strict=True))
-        body += f'<tr class="bad">{row}</tr>' if number in table.bad else f"<tr>{row}</tr>"
-    return f'<div class="scroll"><table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+        start = '<tr class="bad">' if number in table.bad else "<tr>"
+        rows.append(f"{start}{_cells('td', cells, table.words)}</tr>")
+    body = f"<tbody>{''.join(rows)}</tbody>"
+    return f'<div class="scroll"><table>{caption}{head}{body}</table></div>'
 
 
-def _cell(tag: str, cell: str, kind: str) -> str:
-    kind += " long" if len(cell) > 40 else ""
-    return (
-        f'<{tag} class="{kind.strip()}">{escape(cell)}</{tag}>'
-        if kind
-        else f"<{tag}>{escape(cell)}</{tag}>"
-    )
+def _cells(tag: str, cells: Sequence[str], words: Sequence[bool]) -> str:
+    made = ""
+    for cell, holds_words in zip(cells, words, strict=True):
+        kinds = ["word"] if holds_words else []
+        if len(cell) > _LONG:
+            kinds.append("long")
+        kind = f' class="{" ".join(kinds)}"' if kinds else ""
+        made += f"<{tag}{kind}>{escape(cell)}</{tag}>"
+    return made

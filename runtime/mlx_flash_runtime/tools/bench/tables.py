@@ -41,9 +41,10 @@ class Document:
         columns."""
         file = io.StringIO()
         rows = [row | self.machine for row in self.rows]
-        writer = csv.DictWriter(
-            file, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n"
-        )
+        columns: dict[str, None] = {}
+        for row in rows:
+            columns |= dict.fromkeys(row)
+        writer = csv.DictWriter(file, list(columns), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
         return file.getvalue()
@@ -104,8 +105,9 @@ def number(key: str, heading: str, digits: int | None = None) -> Column:
         value = row.get(key)
         if value is None:
             return "-"
-        form = f",.{digits}f" if digits is not None else "," if isinstance(value, int) else ",.10g"
-        return f"{value:{form}}"
+        if digits is not None:
+            return f"{value:,.{digits}f}"
+        return f"{value:,}" if isinstance(value, int) else f"{value:,.10g}"
 
     return Column(heading, cell)
 
@@ -129,10 +131,10 @@ class Table:
 
     def as_markdown(self) -> str:
         rule = "|".join("---" if words else "--:" for words in self.words)
-        lines = ["| " + " | ".join(self.headings) + " |", f"|{rule}|"]
-        lines += [
-            "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in self.cells
-        ]
+        lines = [f"| {' | '.join(self.headings)} |", f"|{rule}|"]
+        for row in self.cells:
+            cells = [cell.replace("|", "\\|") for cell in row]
+            lines.append(f"| {' | '.join(cells)} |")
         return "\n".join(lines)
 
 
@@ -152,13 +154,13 @@ def make_table(
 def varying(columns: dict[str, Column], rows: Sequence[Row]) -> tuple[list[Column], str]:
     """The columns whose values differ between rows, and the others in words, as `heads 8, dtype
     float32`."""
-    kept = [column for key, column in columns.items() if len({str(row[key]) for row in rows}) > 1]
-    others = [column for column in columns.values() if rows and column not in kept]
-    constant = [
-        f"{column.heading} {column.cell(rows[0])}"
-        for column in others
-        if column.cell(rows[0]) != "-"
-    ]
+    kept, constant = [], []
+    for key, column in columns.items():
+        values = {str(row[key]) for row in rows}
+        if len(values) > 1:
+            kept.append(column)
+        elif rows and column.cell(rows[0]) != "-":
+            constant.append(f"{column.heading} {column.cell(rows[0])}")
     return kept, ", ".join(constant)
 
 
@@ -166,7 +168,9 @@ def as_markdown(document: Document, tables: Sequence[Table]) -> str:
     """Title, machine, tables, findings, definitions."""
     parts = [f"## {document.title}", described(document.machine), f"`{document.command}`"]
     for table in tables:
-        parts += [*([f"**{table.title}**"] if table.title else []), table.as_markdown()]
+        if table.title:
+            parts.append(f"**{table.title}**")
+        parts.append(table.as_markdown())
     parts += document.findings
     parts.append("\n".join(f"- {definition}" for definition in document.definitions))
     return "\n\n".join(parts) + "\n"

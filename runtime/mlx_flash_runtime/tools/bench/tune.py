@@ -13,12 +13,11 @@ from ... import stock
 from ...planning.calibration import STOCK, Measured, class_of, phase_of
 from ...planning.choice import candidates, stock_memory
 from ...problem import Attend, Call, Device, Problem
-from ...problem.masks import as_array
 from ...routes import native, reference, unfused
+from .check import Check, error_budget, make_check, run_phase
+from .inputs import Inputs, inputs_that_fit
 from .machine import free_memory, is_out_of_memory
 from .numbers import significant
-from .plain import error_budget, make_check, run_phase
-from .problems import Configuration, Inputs
 from .timing import Timing, calibrated, interleaved
 
 # A route has to gain more than this over MLX's own function: less is what two runs of the same
@@ -48,31 +47,32 @@ class Tuned:
 def interleaving(seconds: float) -> Time:
     """Times candidates in turns, for about so many seconds."""
 
-    def time(runs: Mapping[str, Run]) -> Mapping[str, Timing]:
-        def repeated(run: Run, calls: int) -> list[list[mx.array]]:
-            return [run() for _ in range(calls)]
+    def repeated(run: Run, calls: int) -> list[list[mx.array]]:
+        return [run() for _ in range(calls)]
 
+    def time(runs: Mapping[str, Run]) -> Mapping[str, Timing]:
         calls, rounds = calibrated(runs, region=_REGION, limit=seconds, rounds=_ROUNDS)
-        return interleaved(
-            {name: partial(repeated, run, calls) for name, run in runs.items()}, rounds, calls
-        )
+        several = {name: partial(repeated, run, calls) for name, run in runs.items()}
+        return interleaved(several, rounds, calls)
 
     return time
 
 
 def distinct(problems: Iterable[Problem], device: Device) -> list[Problem]:
-    """One problem of each class, those that can be measured: MLX's own function has them, they
-    have one query or as many as keys, and their mask is no array that is spread over the keys."""
+    """One problem of each class, those that can be measured."""
     found: dict[str, Problem] = {}
     for problem in problems:
-        usual = problem.query_length in (1, problem.key_length)
-        if (
-            problem.softcap is None
-            and usual
-            and problem.mask_shape[-1:] in ((), (problem.key_length,))
-        ):
+        if _can_be_measured(problem):
             found.setdefault(class_of(problem, device), problem)
     return list(found.values())
+
+
+def _can_be_measured(problem: Problem) -> bool:
+    """MLX's own function has it, it has one query or as many as keys, and its mask is no array
+    that is spread over the keys."""
+    usual = problem.query_length in (1, problem.key_length)
+    along_keys = problem.mask_shape[-1:] in ((), (problem.key_length,))
+    return problem.softcap is None and usual and along_keys
 
 
 def tune(problems: Iterable[Problem], device: Device, time: Time) -> Iterator[Tuned]:
@@ -86,22 +86,23 @@ def tune(problems: Iterable[Problem], device: Device, time: Time) -> Iterator[Tu
 def _tuned(problem: Problem, device: Device, time: Time) -> Tuned:
     phase = phase_of(problem, device)
     trainings = (False, True) if phase == "prefill or training" else (problem.training,)
-    timings: dict[str, dict[str, Timing]] = {}
+    timings: dict[str, Mapping[str, Timing]] = {}
     wrong: set[str] = set()
     too_large: set[str] = set()
     for training in trainings:
         one = replace(problem, training=training)
         runs = _checked(one, device, wrong, too_large)
         if runs:
-            timings[one.phase] = dict(time(runs))
-    name = class_of(problem, device)
-    bad = wrong | too_large  # in one phase is enough
-    kept = {
-        phase: {name: t for name, t in of.items() if name not in bad}
-        for phase, of in timings.items()
-    }
+            timings[one.phase] = time(runs)
+    kept = {phase: _without(of, wrong | too_large) for phase, of in timings.items()}
     measured = fastest(kept) if kept and all(kept.values()) else None
+    name = class_of(problem, device)
     return Tuned(problem, name, measured, tuple(sorted(wrong)), tuple(sorted(too_large)))
+
+
+def _without(timings: Mapping[str, Timing], bad: set[str]) -> dict[str, Timing]:
+    """Those of candidates that are not bad: in one phase is enough."""
+    return {name: timing for name, timing in timings.items() if name not in bad}
 
 
 def fastest(timings: Mapping[str, Mapping[str, Timing]]) -> Measured:
@@ -111,30 +112,28 @@ def fastest(timings: Mapping[str, Mapping[str, Timing]]) -> Measured:
     route that is fastest over all phases."""
     phases = list(timings.values())
     names = [name for name in phases[0] if all(name in of for of in phases)]
-    ms = {
-        phase: {name: significant(1e3 * timing.median) for name, timing in of.items()}
-        for phase, of in timings.items()
-    }
+    ms = {phase: _milliseconds(of) for phase, of in timings.items()}
     if STOCK not in names:
-        return Measured(
-            min(names, key=lambda name: sum(of[name].median for of in phases)), None, ms
-        )
-    gains = {
-        name: min(of[STOCK].median / of[name].median for of in phases)
-        for name in names
-        if name != STOCK and all(_beats(of[name], of[STOCK]) for of in phases)
-    }
-    best = max(gains, key=lambda name: gains[name], default=STOCK)
-    return Measured(best, round(gains.get(best, 1.0), 2), ms)
+        total = {name: sum(of[name].median for of in phases) for name in names}
+        return Measured(min(names, key=lambda name: total[name]), None, ms)
+    gains = {STOCK: 1.0}
+    for name in names:
+        if all(_beats(of[name], of[STOCK]) for of in phases):
+            gains[name] = min(of[STOCK].median / of[name].median for of in phases)
+    best = max(gains, key=lambda name: gains[name])
+    return Measured(best, round(gains[best], 2), ms)
+
+
+def _milliseconds(timings: Mapping[str, Timing]) -> dict[str, float]:
+    return {name: significant(1e3 * timing.median) for name, timing in timings.items()}
 
 
 def _beats(ours: Timing, stock: Timing) -> bool:
     """Whether it is faster by more than noise, in the middle and in nearly every round. Rounds are
     compared with each other, as the two were timed one after the other: what slows the machine for
     longer slows both."""
-    gains = Timing(
-        tuple(theirs / own for own, theirs in zip(ours.seconds, stock.seconds, strict=True))
-    )
+    rounds = zip(ours.seconds, stock.seconds, strict=True)
+    gains = Timing(tuple(theirs / own for own, theirs in rounds))
     return ours.median * (1 + NOISE) < stock.median and gains.quartiles[0] > 1
 
 
@@ -143,37 +142,18 @@ def _checked(
 ) -> dict[str, Run]:
     """The candidates that compute what they should, ready to be timed; notes the others. Stock
     comes first."""
-    size = _input_bytes(problem)
-    if 3 * size > free_memory():
+    try:
+        inputs = inputs_that_fit(problem)
+    except MemoryError:
         too_large.add("inputs")
         return {}
-    configuration = _configuration(problem)
-    inputs = _inputs(problem)
-    check = make_check(configuration, inputs)
-    mask = inputs.mask if isinstance(inputs.mask, mx.array) else None
-
-    def run_of(attend: Callable[[Call], mx.array], cotangent: mx.array) -> list[mx.array]:
-        def attention(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
-            return attend(Call(problem, q, k, v, inputs.scale, mask, inputs.sinks))
-
-        return run_phase(configuration, attention, inputs, cotangent)
-
-    attends: dict[str, tuple[Attend, int]] = {STOCK: (stock.call, stock_memory(problem, device))}
-    for route, block_size in candidates(problem, device):
-        if route not in (native, unfused, reference):
-            attend = route.attend(problem, device, block_size)
-            attends[route.name] = attend, route.extra_memory(problem, device, block_size)
+    check = make_check(problem, inputs)
     runs: dict[str, Run] = {}
     stock_error: float | None = None
-    for name, (attend, memory) in attends.items():
+    for name, (attend, memory) in _attends(problem, device).items():
+        run = partial(_run, problem, attend, inputs)
         try:
-            # Not merely tried: with too large an allocation, MLX's CPU backend ends the process.
-            if size + memory * (_TRAINING if problem.training else 1) > free_memory():
-                raise MemoryError
-            results = run_of(attend, check.cotangent)
-            mx.eval(results)
-            error = check.error(results)
-            del results
+            error = _error_if_it_fits(run, check, inputs, memory)
         except (MemoryError, RuntimeError) as failure:
             if not is_out_of_memory(failure):
                 raise
@@ -182,63 +162,41 @@ def _checked(
             continue
         if name == STOCK:
             stock_error = error
-        elif not error <= error_budget(configuration, check, stock_error):
+        elif not error <= error_budget(problem, check, stock_error):  # NaN is not, either
             wrong.add(name)
             continue
-        runs[name] = partial(run_of, attend, inputs.cotangent)
+        runs[name] = partial(run, inputs.cotangent)
     return runs
 
 
-def _configuration(p: Problem) -> Configuration:
-    """What the check needs to know of a problem: lengths, heads, type and phase."""
-    phase = "train" if p.training else "decode" if p.query_length < p.key_length else "prefill"
-    return Configuration(
-        p.batch, p.key_length, p.head_dim, p.query_heads, p.key_heads, p.dtype, p.mask, phase
-    )
+def _attends(problem: Problem, device: Device) -> dict[str, tuple[Attend, int]]:
+    """The candidates by name, each with the memory that its forward pass is predicted to need."""
+    attends: dict[str, tuple[Attend, int]] = {STOCK: (stock.call, stock_memory(problem, device))}
+    for route, block_size in candidates(problem, device):
+        if route not in (native, unfused, reference):
+            attend = route.attend(problem, device, block_size)
+            attends[route.name] = attend, route.extra_memory(problem, device, block_size)
+    return attends
 
 
-def _input_bytes(p: Problem) -> int:
-    """Of q, k, v, mask, output and cotangent."""
-    queries = p.query_heads * p.query_length * (p.head_dim + 2 * p.value_head_dim)
-    keys = p.key_heads * p.key_length * (p.head_dim + p.value_head_dim)
-    return p.item_bytes * (
-        p.batch * (queries + keys) + (p.query_length * p.key_length if p.mask != "none" else 0)
-    )
+def _run(problem: Problem, attend: Attend, inputs: Inputs, cotangent: mx.array) -> list[mx.array]:
+    mask = inputs.mask if isinstance(inputs.mask, mx.array) else None
+
+    def attention(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
+        return attend(Call(problem, q, k, v, inputs.scale, mask, inputs.sinks))
+
+    return run_phase(problem, attention, inputs, cotangent)
 
 
-def _inputs(p: Problem) -> Inputs:
-    """Random inputs of the problem, evaluated. A mask of unknown structure is `[L, S]`, spread to
-    the problem's shape, and hides a tenth of the keys, never a query's own."""
-    mx.random.seed(0)
-    dtype: mx.Dtype = getattr(mx, p.dtype)
-    shapes = (
-        (p.batch, p.query_heads, p.query_length, p.head_dim),
-        (p.batch, p.key_heads, p.key_length, p.head_dim),
-        (p.batch, p.key_heads, p.key_length, p.value_head_dim),
-        (p.batch, p.query_heads, p.query_length, p.value_head_dim),
-    )
-    q, k, v, cotangent = (mx.random.normal(shape).astype(dtype) for shape in shapes)
-    sinks = mx.random.normal((p.query_heads,)).astype(dtype) if p.sinks else None
-    array: mx.array | None = None
-    key, position = (
-        mx.arange(p.key_length),
-        mx.arange(p.key_length - p.query_length, p.key_length)[:, None],
-    )
-    if p.mask == "causal":
-        array = key <= position
-    elif p.structure is not None:
-        array = as_array(p.structure, p.query_length, p.key_length)
-    elif p.mask != "none":
-        rows = p.query_length if len(p.mask_shape) > 1 and p.mask_shape[-2] > 1 else 1
-        seen = (mx.random.uniform(shape=(rows, p.key_length)) < 0.9) | (key == position[-rows:])
-        array = mx.broadcast_to(seen, (p.query_length, p.key_length))
-        if p.mask == "additive":
-            array = mx.where(array, 0.0, -1e4).astype(dtype)
-    mask = "causal" if p.mask == "causal" else array
-    if p.mask in ("bool", "additive") and array is not None:
-        mask = mx.broadcast_to(
-            array[: p.mask_shape[-2] if len(p.mask_shape) > 1 else 1], p.mask_shape
-        )
-    inputs = Inputs(q, k, v, mask, array, cotangent, sinks)
-    mx.eval(*(x for x in vars(inputs).values() if isinstance(x, mx.array)))
-    return inputs
+def _error_if_it_fits(
+    run: Callable[[mx.array], list[mx.array]], check: Check, inputs: Inputs, memory: int
+) -> float:
+    """The error of a candidate's results. Raises MemoryError where they do not fit: not merely
+    tried, as with too large an allocation MLX's CPU backend ends the process."""
+    temporaries = memory * (_TRAINING if len(check.expected) > 1 else 1)
+    results = sum(array.nbytes for array in inputs.arrays)  # at most as much as the inputs
+    if temporaries + results > free_memory():
+        raise MemoryError
+    found = run(check.cotangent)
+    mx.eval(found)
+    return check.error(found)

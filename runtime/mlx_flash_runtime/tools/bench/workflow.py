@@ -56,9 +56,8 @@ def measure(
 def _rows(
     make: Callable[[], Model], workflow: str, sizes: Sequence[Sizes], rounds: int, checkpoint: bool
 ) -> Iterator[Row]:
-    with (
-        flash_attention_enabled()
-    ):  # all along: to patch and to unpatch for each run would take longer than some
+    # All along: to patch and to unpatch for each run would take longer than some.
+    with flash_attention_enabled():
         model = make()
         layer_type: Any = type(model.module.layers[0])
         call = layer_type.__call__
@@ -66,21 +65,19 @@ def _rows(
         try:
             for each in sizes:
                 row = _empty_row(model, workflow, each, checkpoint)
-                variants = [
-                    one
-                    for one in VARIANTS
-                    if _needed(model, workflow, each, one, checkpoint) <= free_memory()
-                ]
-                while (
-                    numbers := _measured_if_they_fit(model, workflow, each, variants, rounds)
-                ) is None:
+                variants = []
+                for one in VARIANTS:
+                    if _needed(model, workflow, each, one, checkpoint) <= free_memory():
+                        variants.append(one)
+                numbers = _measured_if_they_fit(model, workflow, each, variants, rounds)
+                while numbers is None:
                     if workflow in TRAINING:  # the step that failed took the weights with it
                         del model
                         mx.clear_cache()
                         model = make()
-                        adapt(
-                            model, workflow, checkpoint=False
-                        )  # the layers are checkpointed by their class
+                        # The layers are checkpointed by their class.
+                        adapt(model, workflow, checkpoint=False)
+                    numbers = _measured_if_they_fit(model, workflow, each, variants, rounds)
                 yield row | numbers
                 mx.clear_cache()
         finally:
@@ -105,13 +102,13 @@ def stand_in(q: mx.array, k: mx.array, v: mx.array, **_: Any) -> mx.array:
     them is still run, forward and backward; itself it only adds numbers, as many as the output
     has. (With fewer keys than queries, those that the window's cache has kept, their mean.)"""
     groups, length = q.shape[1] // k.shape[1], q.shape[2]
-    k, v = (
-        x[:, :, -length:] if x.shape[2] >= length else x.mean(axis=2, keepdims=True) for x in (k, v)
-    )
-    k, v = (
-        mx.repeat(x, groups, axis=1) if groups > 1 else x
-        for x in (k.mean(axis=-1, keepdims=True), v)
-    )
+    if k.shape[2] >= length:
+        k, v = k[:, :, -length:], v[:, :, -length:]
+    else:
+        k, v = k.mean(axis=2, keepdims=True), v.mean(axis=2, keepdims=True)
+    k = k.mean(axis=-1, keepdims=True)
+    if groups > 1:
+        k, v = mx.repeat(k, groups, axis=1), mx.repeat(v, groups, axis=1)
     return v + k + q.mean(axis=-1, keepdims=True)
 
 
@@ -292,16 +289,10 @@ def _needed(model: Model, workflow: str, sizes: Sizes, variant: str, checkpoint:
     if current_device().backend != "cpu" or variant != "stock":
         return 0
     batch = 1 if workflow == "chat" else sizes.batch
-    shape = (
-        batch,
-        model.heads,
-        model.kv_heads,
-        sizes.length,
-        sizes.length,
-        model.head_dim,
-        model.head_dim,
-    )
-    forward = stock_memory(Problem(*shape, dtype=model.dtype, mask="causal"), current_device())
+    heads = (model.heads, model.kv_heads)
+    lengths, dims = (sizes.length, sizes.length), (model.head_dim, model.head_dim)
+    problem = Problem(batch, *heads, *lengths, *dims, dtype=model.dtype, mask="causal")
+    forward = stock_memory(problem, current_device())
     if workflow not in TRAINING:
         return forward
     return 2 * forward if checkpoint else forward * model.layers

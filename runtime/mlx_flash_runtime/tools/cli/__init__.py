@@ -18,7 +18,8 @@ def main() -> None:
         package = (error.name or "").partition(".")[0]
         failure = loading.failure()
         if package in ("click", "rich"):
-            message = f"mlx-flash needs {package}, which is not installed: pip install 'mlx-flash-runtime[cli]'"
+            install = "pip install 'mlx-flash-runtime[cli]'"
+            message = f"mlx-flash needs {package}, which is not installed: {install}"
         elif failure is not None:
             message = f"error: {failure}; {loading.advice()}"
         else:

@@ -78,7 +78,7 @@ def grid(
     outputs = Outputs(*(files[f"{name}_file"] for name in ("json", "csv", "markdown", "plot")))
     outputs.check()
     try:
-        configurations = problems.cross_product(
+        wanted = problems.cross_product(
             batch,
             length,
             head_dim,
@@ -88,21 +88,27 @@ def grid(
             [part.strip() for part in mask.split(",")],
             phase,
         )
-        measured = measuring.measure(configurations, rounds)
+        measured = measuring.measure(wanted, rounds)
     except (ValueError, measuring.FlashIsOff) as error:
         raise Usage(str(error)) from error
     have_cpu_kernel()
     facts = machine()
     rows: list[dict[str, Any]] = []
     try:
-        for row in tracked(measured, len(configurations), counted(len(configurations), "shape")):
+        for row in tracked(measured, len(wanted), counted(len(wanted), "shape")):
             rows.append(row)
     finally:  # also after an interruption: what was measured is not lost
         if rows:
-            title = "Attention by shape: plain, stock and ours"
-            summary = measuring.summary(rows)
             outputs.write(
-                Document("grid", title, command_line(), facts, show.GRID_DEFINITIONS, rows, summary)
+                Document(
+                    kind="grid",
+                    title="Attention by shape: plain, stock and ours",
+                    command=command_line(),
+                    machine=facts,
+                    definitions=show.GRID_DEFINITIONS,
+                    rows=rows,
+                    summary=measuring.summary(rows),
+                )
             )
     if any(row["ours_status"] == measuring.WRONG for row in rows):
         raise click.exceptions.Exit(1)

@@ -121,7 +121,8 @@ def workflow_command(
             )
             if name == "full" and model.quantized:
                 raise Usage(
-                    f"{folder} is quantized: its weights cannot all be trained; qlora can train on it"
+                    f"{folder} is quantized: its weights cannot all be trained; qlora can train on "
+                    "it"
                 )
             return model
 

@@ -54,7 +54,8 @@ class CommandLine(click.ParamType):  # type: ignore[type-arg]  # generic in newe
     "--client",
     type=CommandLine(),
     metavar="COMMAND",
-    help="For a script that is a server: a command that asks it something. The server is stopped after it.",
+    help="For a script that is a server: a command that asks it something. The server is stopped "
+    "after it.",
 )
 @output_options
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
@@ -70,7 +71,7 @@ def compare(
 
     \b
     mlx-flash compare --runs 5 -- python my_script.py --model ./model
-    mlx-flash compare --client "curl --retry 60 --retry-connrefused localhost:8080/api" -- python my_server.py
+    mlx-flash compare --client "curl --retry 9 --retry-connrefused localhost:8080" -- python app.py
 
     The script is one that flash-integrate has patched. It runs as a process of its own, once more
     of each kind than asked, to fill caches; without flash attention it gets

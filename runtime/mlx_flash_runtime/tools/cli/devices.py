@@ -84,7 +84,8 @@ def device_of(
     if capability is not None:
         if device.backend != "cuda":
             raise Usage(
-                f"--capability is of CUDA GPUs, and the device is {device.backend}: add --device cuda"
+                f"--capability is of CUDA GPUs, and the device is {device.backend}: add --device "
+                "cuda"
             )
         device = replace(device, capability=capability)
     if mlx is not None:
@@ -97,5 +98,8 @@ def device_of(
 
 def described(device: Device) -> str:
     """`metal (MLX 0.32.4, 64 GiB)`, `cuda 9.0 (MLX 0.32.4, 80 GiB)`."""
-    capability = f" {'.'.join(map(str, device.capability))}" if device.backend == "cuda" else ""
-    return f"{device.backend}{capability} (MLX {'.'.join(map(str, device.mlx))}, {device.memory / 2**30:,.0f} GiB)"
+    release = ".".join(map(str, device.mlx))
+    name: str = device.backend
+    if name == "cuda":
+        name += f" {'.'.join(map(str, device.capability))}"
+    return f"{name} (MLX {release}, {device.memory / 2**30:,.0f} GiB)"

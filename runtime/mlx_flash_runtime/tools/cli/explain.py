@@ -135,7 +135,7 @@ def _problem(
         raise Usage("give a --model FOLDER, or --heads and --head-dim")
     phase = "train" if train else "decode" if decode else "prefill"
     try:
-        (c,) = problems.cross_product(
+        (problem,) = problems.cross_product(
             (batch,),
             (length,),
             (head_dim,),
@@ -147,8 +147,8 @@ def _problem(
         )
     except ValueError as error:
         raise Usage(str(error)) from error
-    problem = problems.problem_like(c)
-    return replace(problem, value_head_dim=value_head_dim or head_dim, sinks=bool(sinks))
+    problem = replace(problem, value_head_dim=value_head_dim or head_dim, sinks=bool(sinks))
+    return problems.as_planned(problem)
 
 
 def calls_of(

@@ -84,7 +84,7 @@ def tune(
 
     \b
     mlx-flash tune --model ./my_model --length 512,4096
-    mlx-flash tune --heads 16 --kv-heads 4 --head-dim 128 --dtype bfloat16 --phase prefill,decode,train
+    mlx-flash tune --heads 16 --kv-heads 4 --head-dim 128 --dtype bfloat16 --phase decode,train
     mlx-flash tune --show
 
     Every route that holds is checked against float64 and timed in turns with MLX's own function;
@@ -158,12 +158,10 @@ def _grid(
     masks = [part.strip() for part in (mask or "causal").split(",")]
     shapes = (batch, length, head_dim or (64, 128), heads or (8,), kv_heads or ())
     try:
-        return [
-            problems.problem_like(c)
-            for c in problems.cross_product(*shapes, dtype or ("float32",), masks, phase)
-        ]
+        wanted = problems.cross_product(*shapes, dtype or ("float32",), masks, phase)
     except ValueError as error:
         raise Usage(str(error)) from error
+    return [problems.as_planned(problem) for problem in wanted]
 
 
 def _print_results(results: Sequence[tuning.Tuned]) -> None:

@@ -1,0 +1,78 @@
+"""What stands around MLX: the system, a compiler, packages. Nothing here needs MLX itself, except
+what is known of mlx-lm."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import subprocess
+import sys
+from functools import reduce
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+
+from ...environment.commands import finish, start
+from .finding import Finding
+
+_COMPILER_SECONDS = 60  # for its name and version
+
+
+def system() -> Finding:
+    release = platform.release().partition("-")[0]
+    value = (
+        f"{platform.system()} {release} {platform.machine()}, Python {platform.python_version()}"
+    )
+    if sys.platform == "darwin" and platform.machine() != "arm64":
+        advice = "use a Python for Apple silicon (arm64): MLX needs it for the GPU"
+        return Finding("system", "warning", value, advice)
+    return Finding("system", "ok", value)
+
+
+def compiler() -> Finding:
+    """`mx.compile` on the CPU calls it by the name g++, on every system but Windows."""
+    path = shutil.which("g++")
+    if path is not None:
+        try:
+            process = start([path, "--version"])
+            printed = finish(process, _COMPILER_SECONDS)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return Finding("compiler", "warning", f"{path} cannot be run: {error}")
+        if process.returncode == 0:
+            return Finding("compiler", "ok", (printed.splitlines() or [path])[0])
+    install = "apt install g++, or your system's equivalent"
+    if sys.platform == "darwin":
+        install = "xcode-select --install"
+    return Finding("compiler", "missing", "no g++: mx.compile does nothing on the CPU", install)
+
+
+def mlx_lm() -> Finding:
+    """Whether it is there, with every place in it that is patched."""
+    try:
+        installed = version("mlx-lm")
+    except PackageNotFoundError:
+        advice = "for language models: pip install 'mlx-flash-runtime[lm]'"
+        return Finding("mlx-lm", "missing", "not installed", advice)
+    from ...patching.mlx_lm import POINTS
+
+    gone = []
+    for point in POINTS:
+        try:
+            reduce(getattr, point.path, import_module(point.module))
+        except (ImportError, AttributeError):
+            gone.append(".".join((point.module, *point.path)))
+    if gone:
+        advice = (
+            "calls through them run as mlx-lm has them; a release of mlx-lm that this package "
+            "knows has them all"
+        )
+        return Finding("mlx-lm", "warning", f"{installed}, without {', '.join(gone)}", advice)
+    value = f"{installed}, with all {len(POINTS)} places that are patched"
+    return Finding("mlx-lm", "ok", value)
+
+
+def plots() -> Finding:
+    try:
+        return Finding("matplotlib", "ok", version("matplotlib"))
+    except PackageNotFoundError:
+        advice = "for plots and pages of results: pip install 'mlx-flash-runtime[plot]'"
+        return Finding("matplotlib", "missing", "not installed", advice)
