@@ -63,7 +63,8 @@ try:
     build()
 except BuildError as error:
     print(error)
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * (1 if sys.platform == "darwin" else 1024))
+grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+print(grown * (1 if sys.platform == "darwin" else 1024))
 """
 
 
@@ -199,7 +200,8 @@ def test_of_a_compiler_that_prints_much_the_beginning_and_the_end_are_kept(
     compiler: Callable[[str], None], tmp_path: Path
 ) -> None:
     compiler(
-        "echo first.h:1: error: the first; yes 'error: again' | head -c 100000000; echo; echo the last; exit 1"
+        "echo first.h:1: error: the first; yes 'error: again' | head -c 100000000; "
+        "echo; echo the last; exit 1"
     )
     done = subprocess.run(
         [sys.executable, "-c", BUILD], capture_output=True, text=True, timeout=300, check=True

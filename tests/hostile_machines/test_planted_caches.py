@@ -31,7 +31,9 @@ cpu_only = pytest.mark.skipif(
 PLANTED = """
 #include <fcntl.h>
 #include <stdlib.h>
-__attribute__((constructor)) static void run(void) { open(getenv("RAN"), O_CREAT | O_WRONLY, 0600); }
+__attribute__((constructor)) static void run(void) {
+  open(getenv("RAN"), O_CREAT | O_WRONLY, 0600);
+}
 """
 # With no compiler to be found, any library of the folder would do.
 ATTEND = """
@@ -134,7 +136,8 @@ def test_a_folder_of_others_is_one_warning(
     harm(library.parent)
     (warning,) = attend(**variables)
     assert warning.startswith(
-        f"flash attention: no CPU kernel, so attention is slower: the cache folder is not used ({tmp_path}"
+        "flash attention: no CPU kernel, so attention is slower: "
+        f"the cache folder is not used ({tmp_path}"
     )
     assert warning.endswith("; XDG_CACHE_HOME names another")
     assert not (tmp_path / "ran").exists()

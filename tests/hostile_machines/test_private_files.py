@@ -241,3 +241,22 @@ def test_nothing_is_made_or_opened_through_a_link(flags: int, place: Path, tmp_p
             private_files.open_file(place / "file", flags)
         (place / "file").unlink()
     assert not (tmp_path / "not there").exists()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda path: path.symlink_to("/dev/zero"), lambda path: os.mkfifo(path), _socket, _writable],
+    ids=["link", "fifo", "socket", "writable"],
+)
+def test_whatever_is_in_its_place_is_replaced(make: object, place: Path) -> None:
+    make(place / "file")  # type: ignore[operator]
+    private_files.write(place / "file", b"content")
+    assert private_files.read(place / "file", 7) == b"content"
+    assert [path.name for path in place.iterdir()] == ["file"]
+
+
+def test_nothing_is_written_where_others_can_write(place: Path) -> None:
+    place.chmod(0o777)
+    with pytest.raises(NotPrivate, match="other users can write to it"):
+        private_files.write(place / "file", b"content")
+    assert not list(place.iterdir())

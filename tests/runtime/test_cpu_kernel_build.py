@@ -140,7 +140,8 @@ def test_without_a_compiler_one_warning_says_what_to_install(tmp_path: Path) -> 
 def test_a_failing_build_is_tried_once_and_named_each_time(tmp_path: Path) -> None:
     compiler = tmp_path / "broken"
     compiler.write_text(
-        f"#!/bin/sh\necho run >> {compiler}.log\necho 'sorry.h:1: error: no such header' >&2\nexit 1\n"
+        f"#!/bin/sh\necho run >> {compiler}.log\n"
+        "echo 'sorry.h:1: error: no such header' >&2\nexit 1\n"
     )
     compiler.chmod(0o755)
     first = python(SCRIPT, "wait", cache=tmp_path, CXX=str(compiler))
@@ -210,13 +211,14 @@ def test_a_child_of_a_script_that_is_building_goes_on_without(tmp_path: Path) ->
     [
         (
             {"MLX_FLASH_BUILD": "0"},
-            "the CPU kernel is not built, so attention is slower: mlx-flash doctor --build compiles it",
+            "the CPU kernel is not built, so attention is slower: "
+            "mlx-flash doctor --build compiles it",
         ),
         ({"CXX": "SLOW"}, "the CPU kernel is being built in the background: the next run has it"),
         (
             {"CXX": "/nowhere/c++"},
-            "no CPU kernel, so attention is slower: CXX names /nowhere/c++, which is not there; mlx-flash doctor "
-            "--build tries again",
+            "no CPU kernel, so attention is slower: CXX names /nowhere/c++, which is not there; "
+            "mlx-flash doctor --build tries again",
         ),
         ({"MLX_FLASH_ROUTE": "blockwise"}, None),
         ({"MLX_FLASH_DISABLE": "1"}, None),
@@ -277,7 +279,10 @@ def test_ctrl_c_ends_a_build_and_its_compilers(tmp_path: Path) -> None:
 
 
 def test_doctor_builds_ahead(built: Path, compiler: Path, tmp_path: Path) -> None:
-    doctor = "import sys; sys.argv[1:] = ['doctor', '--build']; from mlx_flash_runtime.tools.cli import main; main()"
+    doctor = (
+        "import sys; sys.argv[1:] = ['doctor', '--build']; "
+        "from mlx_flash_runtime.tools.cli import main; main()"
+    )
     done = python(doctor, cache=built, CXX=str(compiler))
     assert done.returncode == 0, done.stderr
     assert str(built) in next(line for line in done.stdout.splitlines() if "cpu kernel" in line)

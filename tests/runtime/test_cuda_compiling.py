@@ -160,7 +160,8 @@ def test_why_there_is_none(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     folder.parent.parent.mkdir(exist_ok=True)
     folder.parent.write_text("a file in its way")
     assert cache.why_not((9, 0)) == (
-        f"MLX's folder for kernels cannot be written (Not a directory: {folder}); MLX_PTX_CACHE_DIR names one"
+        f"MLX's folder for kernels cannot be written (Not a directory: {folder}); "
+        "MLX_PTX_CACHE_DIR names one"
     )
     cache.why_not.cache_clear()
     monkeypatch.setenv("MLX_FLASH_BUILD", "0")

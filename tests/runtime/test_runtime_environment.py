@@ -191,7 +191,8 @@ def test_unknown_mlx_warns_once_and_leaves_attention_alone(
     )
     assert (done.returncode, done.stdout) == (0, plain)
     assert done.stderr == (
-        f"flash attention: off: mlx {version} is not a version this package knows (0.31 up to, not including, 0.33)\n"
+        f"flash attention: off: mlx {version} is not a version this package knows "
+        "(0.31 up to, not including, 0.33)\n"
     )
 
 
@@ -210,7 +211,10 @@ def test_without_the_runtime_the_script_runs(script: Path, tmp_path: Path, plain
 
 
 def test_an_application_s_logging_decides(script: Path, tmp_path: Path) -> None:
-    configured = "import logging, sys\nlogging.basicConfig(level={}, stream=sys.stdout, format='%(name)s %(message)s')\n"
+    configured = (
+        "import logging, sys\n"
+        "logging.basicConfig(level={}, stream=sys.stdout, format='%(name)s %(message)s')\n"
+    )
     done = run(changed(script, tmp_path, configured.format("'INFO'")))
     assert done.stderr == ""
     assert done.stdout.startswith("mlx_flash_runtime flash attention: on")
@@ -223,7 +227,8 @@ def test_a_forked_child_leaves_the_report_to_its_parent(script: Path, tmp_path: 
     # Some releases of MLX hang in a child's own exit, so the child does of it only what is tested
     # here.
     fork = (
-        "import atexit, os\npid = os.fork()\nif pid == 0:\n    atexit._run_exitfuncs()\n    os._exit(0)\n"
+        "import atexit, os\npid = os.fork()\n"
+        "if pid == 0:\n    atexit._run_exitfuncs()\n    os._exit(0)\n"
         "os.waitpid(pid, 0)\n"
     )
     forking.write_text(forking.read_text(encoding="utf-8") + fork, encoding="utf-8")
@@ -235,7 +240,8 @@ def test_a_forked_child_leaves_the_report_to_its_parent(script: Path, tmp_path: 
 def test_import_patches_nothing_and_needs_mlx_alone(tmp_path: Path) -> None:
     path = tmp_path / "imports.py"
     path.write_text(
-        "import sys\nimport mlx.core as mx\nbefore, stock = set(sys.modules), mx.fast.scaled_dot_product_attention\n"
+        "import sys\nimport mlx.core as mx\n"
+        "before, stock = set(sys.modules), mx.fast.scaled_dot_product_attention\n"
         "import mlx_flash_runtime\nassert mx.fast.scaled_dot_product_attention is stock\n"
         "new = {name.partition('.')[0] for name in set(sys.modules) - before}\n"
         "print(sorted(new - sys.stdlib_module_names), 'mlx.nn' in sys.modules)\n",

@@ -75,7 +75,7 @@ class _Excerpt:
         self._left_out += len(tail) - len(self._tail)
 
     def text(self) -> str:
-        gap = (
-            f"\n... {self._left_out:,} bytes are left out ...\n".encode() if self._left_out else b""
-        )
+        gap = b""
+        if self._left_out:
+            gap = f"\n... {self._left_out:,} bytes are left out ...\n".encode()
         return (self._head + gap + self._tail).decode(errors="replace")

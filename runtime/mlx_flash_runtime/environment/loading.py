@@ -19,15 +19,18 @@ def failure() -> str | None:
 
 def advice() -> str:
     """What to do where it cannot."""
+    on_a_mac = sys.platform == "darwin"
     if find_spec("mlx") is None:
+        return "pip install mlx" if on_a_mac else "pip install 'mlx-flash-runtime[cpu]'"
+    if on_a_mac:
         return (
-            "pip install mlx"
-            if sys.platform == "darwin"
-            else "pip install 'mlx-flash-runtime[cpu]'"
+            "install mlx anew, in a Python for Apple silicon (arm64): "
+            "pip install --force-reinstall mlx"
         )
-    if sys.platform == "darwin":
-        return "install mlx anew, in a Python for Apple silicon (arm64): pip install --force-reinstall mlx"
-    return "MLX needs a backend of its own: pip install 'mlx-flash-runtime[cpu]' (or [cuda12], [cuda13])"
+    return (
+        "MLX needs a backend of its own: "
+        "pip install 'mlx-flash-runtime[cpu]' (or [cuda12], [cuda13])"
+    )
 
 
 def refusing(error: ImportError) -> Callable[[str], Any]:

@@ -16,6 +16,8 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
+from . import whole_files
+
 _MOST_LINKS = 40  # as Linux has it
 
 
@@ -73,31 +75,32 @@ def open_file(path: Path, flags: int = os.O_RDONLY) -> int:
     """
     target = folder(path.parent) / path.name
     try:
-        # Without O_NONBLOCK a named pipe would be waited for.
-        handle = os.open(target, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+        handle = whole_files.open_file(target, flags | os.O_NOFOLLOW, mode=0o600)
+    except whole_files.NotRegular as error:
+        raise NotPrivate(target, error.why) from None
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise NotPrivate(target, "it is a link") from None
         raise
     try:
-        status = os.fstat(handle)
-        if not stat.S_ISREG(status.st_mode):
-            raise NotPrivate(target, "it is no regular file")
-        _need_private(target, status)
+        _need_private(target, os.fstat(handle))
     except BaseException:
         os.close(handle)
         raise
     return handle
 
 
-def read(path: Path, most: int) -> bytes:
+def read(path: Path, at_most: int) -> bytes:
     """The content of a file as `open_file` has it. Raises the same, and OSError where it has more
-    than `most` bytes."""
-    with os.fdopen(open_file(path), "rb") as file:
-        content = file.read(most + 1)
-    if len(content) > most:
-        raise OSError(errno.EFBIG, f"it has more than {most:,} bytes", str(path))
-    return content
+    than `at_most` bytes."""
+    return whole_files.read_open(open_file(path), path, at_most)
+
+
+def write(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """Puts `content` in the place of the file in one step, and in that of a link, a pipe or the
+    like: in a folder that is the user's alone it is nobody else's loss. Raises as `folder`;
+    OSError."""
+    whole_files.replace(folder(path.parent) / path.name, content, mode)
 
 
 def is_private(path: Path) -> bool:
@@ -122,9 +125,8 @@ def _status(entry: Path, make: int | None) -> os.stat_result:
 
 def _need_private(path: Path, status: os.stat_result, sticky_will_do: bool = False) -> None:
     _need_trusted_owner(path, status)
-    if (
-        sticky_will_do and status.st_mode & stat.S_ISVTX
-    ):  # others cannot rename or delete there what is not theirs
+    # In a sticky folder others cannot rename or delete what is not theirs.
+    if sticky_will_do and status.st_mode & stat.S_ISVTX:
         return
     by_group = status.st_mode & stat.S_IWGRP and not _is_of_the_user_alone(status.st_gid)
     if by_group or status.st_mode & stat.S_IWOTH:
@@ -136,15 +138,12 @@ def _need_trusted_owner(path: Path, status: os.stat_result) -> None:
         raise NotPrivate(path, f"it belongs to another user (uid {status.st_uid})")
 
 
-def _is_of_the_user_alone(group: int) -> bool:
-    """Whether a group is the one that many systems give to each user, named alike; there, what a
-    user makes may be written by that group from the start."""
+def _is_of_the_user_alone(gid: int) -> bool:
+    """Whether the Unix group with that number is the one that many systems give to each user,
+    named alike; there, what a user makes may be written by that group from the start."""
     try:
-        user, found = pwd.getpwuid(os.geteuid()), grp.getgrgid(group)
+        user, group = pwd.getpwuid(os.geteuid()), grp.getgrgid(gid)
     except KeyError:
         return False
-    return (
-        user.pw_uid != 0
-        and found.gr_name == user.pw_name
-        and not set(found.gr_mem) - {user.pw_name}
-    )
+    others = set(group.gr_mem) - {user.pw_name}
+    return user.pw_uid != 0 and group.gr_name == user.pw_name and not others

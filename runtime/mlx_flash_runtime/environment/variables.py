@@ -12,25 +12,17 @@ from .log import say
 T = TypeVar("T")
 
 PREFIX = "MLX_FLASH_"
-_WORDS = {
-    "1": True,
-    "true": True,
-    "yes": True,
-    "on": True,
-    "0": False,
-    "false": False,
-    "no": False,
-    "off": False,
-}
+_ON = ("1", "true", "yes", "on")
+_OFF = ("0", "false", "no", "off")
 
 
 def switch(text: str) -> bool:
     """Whether `text` switches something on; raises ValueError unless it is one of the usual
     words."""
-    try:
-        return _WORDS[text.lower()]
-    except KeyError:
-        raise ValueError(f"{text} is neither on (1, true, yes) nor off (0, false, no)") from None
+    word = text.lower()
+    if word not in (*_ON, *_OFF):
+        raise ValueError(f"{text} is neither on (1, true, yes) nor off (0, false, no)")
+    return word in _ON
 
 
 def value_of(name: str, parse: Callable[[str], T], unset: T) -> T:

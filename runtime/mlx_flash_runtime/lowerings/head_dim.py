@@ -56,21 +56,24 @@ def run(call: Call, calls: tuple[Problem, ...], attend: Attend) -> mx.array:
     (padded,) = calls
     missing = padded.head_dim - call.problem.head_dim
     v = pad(call.v, 3, 0, padded.value_head_dim - call.problem.value_head_dim)
-    out = attend(
-        replace(
-            call, problem=padded, q=pad(call.q, 3, 0, missing), k=pad(call.k, 3, 0, missing), v=v
-        )
-    )
+    q, k = pad(call.q, 3, 0, missing), pad(call.k, 3, 0, missing)
+    out = attend(replace(call, problem=padded, q=q, k=k, v=v))
     return out[..., : call.problem.value_head_dim]
 
 
 def _padded(problem: Problem, device: Device) -> tuple[int, int]:
     """The fused head dims for queries and values, 0 where there is none. On Metal the two have to
     be equal."""
-
-    def next_fused(size: int) -> int:
-        return next((fused for fused in fused_head_dims(device) if fused >= size), 0)
-
+    fused = fused_head_dims(device)
     if device.backend == "metal":
-        return (next_fused(max(problem.head_dim, problem.value_head_dim)),) * 2
-    return next_fused(problem.head_dim), next_fused(problem.value_head_dim)
+        both = _next(fused, max(problem.head_dim, problem.value_head_dim))
+        return both, both
+    return _next(fused, problem.head_dim), _next(fused, problem.value_head_dim)
+
+
+def _next(sizes: tuple[int, ...], size: int) -> int:
+    """The first of ascending `sizes` that is not below `size`, or 0."""
+    for one in sizes:
+        if one >= size:
+            return one
+    return 0

@@ -31,14 +31,10 @@ def lower(problem: Problem, device: Device, block_size: int | None) -> tuple[Pro
     shape = problem.mask_shape
     if len(shape) >= 2 and shape[-2] > 1:
         shape = (*shape[:-2], shape[-2] + padding, shape[-1])
-    return (
-        replace(
-            problem,
-            query_length=problem.query_length + padding,
-            key_length=problem.key_length + (padding if problem.mask == "causal" else 0),
-            mask_shape=shape,
-        ),
-    )
+    queries, keys = problem.query_length + padding, problem.key_length
+    if problem.mask == "causal":
+        keys += padding
+    return (replace(problem, query_length=queries, key_length=keys, mask_shape=shape),)
 
 
 def pays(problem: Problem, device: Device) -> bool:
@@ -50,25 +46,19 @@ def extra_memory(problem: Problem, device: Device, block_size: int | None) -> in
     """q and the output as padded, and keys and values if the mask is causal."""
     dims = problem.head_dim + problem.value_head_dim
     rows = problem.query_heads * (problem.query_length + CUDA_BACKWARD_ROWS)
-    rows += (
-        problem.key_heads * (problem.key_length + CUDA_BACKWARD_ROWS)
-        if problem.mask == "causal"
-        else 0
-    )
+    if problem.mask == "causal":
+        rows += problem.key_heads * (problem.key_length + CUDA_BACKWARD_ROWS)
     return problem.item_bytes * problem.batch * rows * dims
 
 
 def run(call: Call, calls: tuple[Problem, ...], attend: Attend) -> mx.array:
     """Pad, attend, cut off what the padding answered."""
     (padded,) = calls
-    queries, keys = (
-        padded.query_length - call.problem.query_length,
-        padded.key_length - call.problem.key_length,
-    )
+    queries = padded.query_length - call.problem.query_length
+    keys = padded.key_length - call.problem.key_length
     q, k, v = pad(call.q, 2, 0, queries), pad(call.k, 2, 0, keys), pad(call.v, 2, 0, keys)
     mask = call.mask
     if mask is not None and mask.ndim >= 2 and mask.shape[-2] > 1:
         mask = pad(mask, -2, 0, queries)
-    return attend(replace(call, problem=padded, q=q, k=k, v=v, mask=mask))[
-        :, :, : call.problem.query_length
-    ]
+    out = attend(replace(call, problem=padded, q=q, k=k, v=v, mask=mask))
+    return out[:, :, : call.problem.query_length]

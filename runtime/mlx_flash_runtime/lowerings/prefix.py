@@ -41,10 +41,10 @@ def extra_memory(problem: Problem, device: Device, block_size: int | None) -> in
 def run(call: Call, calls: tuple[Problem, ...], attend: Attend) -> mx.array:
     """Split, attend, concatenate."""
     prefix = calls[0].query_length
-    queries = mx.split(call.q, [prefix], axis=2) if len(calls) > 1 else [call.q]
-    keys = [(call.k[:, :, :prefix], call.v[:, :, :prefix]), (call.k, call.v)]
-    out = [
-        attend(replace(call, problem=one, q=q, k=k, v=v, mask=None))
-        for one, q, (k, v) in zip(calls, queries, keys, strict=False)
-    ]
-    return mx.concatenate(out, axis=2)
+    q, *rest = mx.split(call.q, [prefix], axis=2) if len(calls) > 1 else [call.q]
+    k, v = call.k[:, :, :prefix], call.v[:, :, :prefix]
+    both_ways = attend(replace(call, problem=calls[0], q=q, k=k, v=v, mask=None))
+    if not rest:
+        return both_ways
+    causal = attend(replace(call, problem=calls[1], q=rest[0], mask=None))
+    return mx.concatenate([both_ways, causal], axis=2)

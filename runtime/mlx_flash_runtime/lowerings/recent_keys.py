@@ -26,17 +26,10 @@ def lower(problem: Problem, device: Device, block_size: int | None) -> tuple[Pro
     keys = _keys(problem)
     if problem.query_length > _QUERIES or keys >= problem.key_length:
         return "its windows take more than a cache's last keys"
-    alone = problem.query_length == 1
-    shape = () if alone else (problem.query_length, keys)
-    return (
-        replace(
-            problem,
-            key_length=keys,
-            mask="none" if alone else "bool",
-            mask_shape=shape,
-            structure=None,
-        ),
-    )
+    recent = replace(problem, key_length=keys, mask="none", mask_shape=(), structure=None)
+    if problem.query_length > 1:
+        recent = replace(recent, mask="bool", mask_shape=(problem.query_length, keys))
+    return (recent,)
 
 
 def pays(problem: Problem, device: Device) -> bool:
@@ -54,15 +47,12 @@ def run(call: Call, calls: tuple[Problem, ...], attend: Attend) -> mx.array:
     (recent,) = calls
     assert call.problem.structure is not None
     start, stop = call.problem.key_length - recent.key_length, call.problem.key_length
-    queries = range(stop - call.problem.query_length, stop)
-    mask = (
-        between(call.problem.structure, queries, range(start, stop))
-        if recent.has_array_mask
-        else None
-    )
-    return attend(
-        replace(call, problem=recent, k=call.k[:, :, start:], v=call.v[:, :, start:], mask=mask)
-    )
+    mask = None
+    if recent.has_array_mask:
+        queries = range(stop - call.problem.query_length, stop)
+        mask = between(call.problem.structure, queries, range(start, stop))
+    k, v = call.k[:, :, start:], call.v[:, :, start:]
+    return attend(replace(call, problem=recent, k=k, v=v, mask=mask))
 
 
 def _keys(problem: Problem) -> int:

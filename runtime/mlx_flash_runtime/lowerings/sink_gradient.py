@@ -18,8 +18,8 @@ from ..problem import Attend, Call, Device, Problem
 
 DOES = "a gradient for its sinks"
 
-# Scores at once. They are described by few operations, since that costs time even where nobody
-# asks for their value.
+# Scores that are computed at once, 1 GiB in float32: more would need more memory, and smaller
+# blocks more operations, whose description costs time even where nobody asks for their value.
 _SCORES = 2**28
 
 
@@ -62,11 +62,10 @@ def _with_gradient(call: Call) -> Callable[..., mx.array]:
         # `out` is that of the identity rather than its input: a second gradient has to know the
         # sinks in it, too.
         _, sinks, q, k = primals
-        towards = mx.sum(
-            out.astype(mx.float32) * cotangent.astype(mx.float32), axis=-1, keepdims=True
-        )
-        d_sinks = -mx.sum(weight(sinks, q, k) * towards, axis=(0, 2, 3)).astype(sinks.dtype)
-        return [cotangent, d_sinks, mx.zeros_like(q), mx.zeros_like(k)]
+        product = out.astype(mx.float32) * cotangent.astype(mx.float32)
+        towards = mx.sum(product, axis=-1, keepdims=True)
+        d_sinks = -mx.sum(weight(sinks, q, k) * towards, axis=(0, 2, 3))
+        return [cotangent, d_sinks.astype(sinks.dtype), mx.zeros_like(q), mx.zeros_like(k)]
 
     def differentiable(out: mx.array, sinks: mx.array, q: mx.array, k: mx.array) -> mx.array:
         """The same in operations whose own derivative is right: sinks minus themselves, as
@@ -76,9 +75,9 @@ def _with_gradient(call: Call) -> Callable[..., mx.array]:
         return (out.astype(mx.float32) * (1 - share * nothing)).astype(out.dtype)
 
     def tangent(primals: Sequence[mx.array], tangents: Sequence[mx.array | None]) -> mx.array:
-        given = [
-            mx.zeros_like(x) if dx is None else dx for x, dx in zip(primals, tangents, strict=True)
-        ]
+        given = []
+        for x, dx in zip(primals, tangents, strict=True):
+            given.append(mx.zeros_like(x) if dx is None else dx)
         return mx.jvp(differentiable, list(primals), given)[1][0]
 
     def batched(inputs: Sequence[mx.array], axes: Sequence[int | None]) -> tuple[mx.array, int]:

@@ -20,7 +20,7 @@ from ..stock.fused import CUDA_BACKWARD_ROWS
 DOES = "its window folded into the batch"
 
 # Queries per chunk: more of them share a copy of the window's keys, and look at more keys outside
-# of it. Half a window was the fastest on an H200, for windows of 1024 and 4096.
+# of it. Half a window was the fastest on an H200, for windows of 1024 and 4096, within these.
 _SMALLEST_CHUNK, _LARGEST_CHUNK = 128, 1024
 # Chunks that a chunk looks back at, at most, whatever block size is asked for: with 32, cuDNN's
 # backward pass asked for more memory than an H200 has.
@@ -38,17 +38,8 @@ def lower(problem: Problem, device: Device, block_size: int | None) -> tuple[Pro
     chunk, chunks, before = _cut(problem, block_size)
     batch, keys = problem.batch * chunks, (before + 1) * chunk
     shape = (batch if _left_padding(problem, chunk, before) else 1, 1, chunk, keys)
-    return (
-        replace(
-            problem,
-            batch=batch,
-            query_length=chunk,
-            key_length=keys,
-            mask="bool",
-            mask_shape=shape,
-            structure=None,
-        ),
-    )
+    folded = replace(problem, batch=batch, query_length=chunk, key_length=keys)
+    return (replace(folded, mask="bool", mask_shape=shape, structure=None),)
 
 
 def block_size(problem: Problem) -> int:
@@ -79,23 +70,20 @@ def run(call: Call, calls: tuple[Problem, ...], attend: Attend) -> mx.array:
     (folded,) = calls
     problem, chunk = call.problem, folded.query_length
     chunks, before = folded.batch // problem.batch, folded.key_length // chunk - 1
-    k, v = (_windows(x, problem, chunk, chunks, before) for x in (call.k, call.v))
+    q = _fold(call.q, 0, chunks, chunk)
+    k = _windows(call.k, problem, chunk, chunks, before)
+    v = _windows(call.v, problem, chunk, chunks, before)
     mask = _mask(problem, chunk, chunks, before)
-    out = attend(
-        replace(call, problem=folded, q=_fold(call.q, 0, chunks, chunk), k=k, v=v, mask=mask)
-    )
-    return mx.flatten(mx.swapaxes(mx.unflatten(out, 0, (-1, chunks)), 1, 2), 2, 3)[
-        :, :, : problem.query_length
-    ]
+    out = attend(replace(call, problem=folded, q=q, k=k, v=v, mask=mask))
+    return _unfold(out, chunks)[:, :, : problem.query_length]
 
 
 def _cut(problem: Problem, size: int | None) -> tuple[int, int, int]:
     """Queries per chunk, chunks, and the chunks before a chunk's own whose keys it looks at."""
     assert problem.window is not None
-    smallest = -(-problem.window // (_MOST_BEFORE * CUDA_BACKWARD_ROWS)) * CUDA_BACKWARD_ROWS
     chunk = block_size(problem) if size is None else size
-    if chunk * _MOST_BEFORE < problem.window:
-        chunk = smallest
+    if chunk * _MOST_BEFORE < problem.window:  # the smallest that does not look further back
+        chunk = -(-problem.window // (_MOST_BEFORE * CUDA_BACKWARD_ROWS)) * CUDA_BACKWARD_ROWS
     return chunk, -(-problem.query_length // chunk), -(-(problem.window - 1) // chunk)
 
 
@@ -123,6 +111,11 @@ def _fold(x: mx.array, left: int, chunks: int, chunk: int) -> mx.array:
     zeros."""
     x = pad(x, 2, left, chunks * chunk - left - x.shape[2])
     return mx.flatten(mx.swapaxes(mx.unflatten(x, 2, (chunks, chunk)), 1, 2), 0, 1)
+
+
+def _unfold(x: mx.array, chunks: int) -> mx.array:
+    """[B * chunks, heads, chunk, dim] to [B, heads, chunks * chunk, dim]."""
+    return mx.flatten(mx.swapaxes(mx.unflatten(x, 0, (-1, chunks)), 1, 2), 2, 3)
 
 
 def _windows(x: mx.array, problem: Problem, chunk: int, chunks: int, before: int) -> mx.array:

@@ -10,10 +10,16 @@ def pad(x: mx.array, axis: int, before: int = 0, after: int = 0) -> mx.array:
 
     That is `mx.pad`, which has no vmap in MLX 0.31, and one whose gradient is an error in 0.32.2.
     """
-    axis %= x.ndim
+    parts = [x]
+    if before:
+        parts.insert(0, _zeros_like(x, axis, before))
+    if after:
+        parts.append(_zeros_like(x, axis, after))
+    return mx.concatenate(parts, axis=axis) if len(parts) > 1 else x
 
-    def zeros(size: int) -> list[mx.array]:
-        return [mx.zeros((*x.shape[:axis], size, *x.shape[axis + 1 :]), x.dtype)] if size else []
 
-    parts = [*zeros(before), x, *zeros(after)]
-    return x if len(parts) == 1 else mx.concatenate(parts, axis=axis)
+def _zeros_like(x: mx.array, axis: int, size: int) -> mx.array:
+    """Zeros of the shape of `x`, but for `size` of them along one axis."""
+    shape = list(x.shape)
+    shape[axis] = size
+    return mx.zeros(shape, x.dtype)

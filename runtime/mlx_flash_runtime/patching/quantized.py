@@ -23,8 +23,7 @@ from ..ops.written_out import mask_as_array, masked, weights_of
 from ..planning import layers
 from ..planning.counts import Kind
 from ..planning.machine import current_device
-from ..problem import phase_of
-from ..routes import as_float
+from ..problem import as_float, phase_of
 from . import state
 
 NAME = "quantized"

@@ -47,6 +47,16 @@ class Plan:
         return self.kind.decision
 
     @property
+    def is_quick(self) -> bool:
+        """Whether it is right whatever the types of keys and values and the device are: its function
+        judges those itself, in a gradient as outside."""
+        return (
+            self.choice is not None
+            and self.choice.route.judges_the_rest
+            and self.in_training is None
+        )
+
+    @property
     def improves(self) -> bool:
         """Whether it is better than MLX's unfused attention, known so rather than for lack of
         anything else."""

@@ -2,7 +2,7 @@
 runs or looks anything up."""
 
 from .arguments import fault, promoted
-from .call import Attend, Call, Launch
+from .call import Attend, Call, Launch, as_float
 from .device import Backend, Device
 from .problem import PHASES, MaskKind, Phase, Problem, phase_of
 
@@ -16,6 +16,7 @@ __all__ = [
     "MaskKind",
     "Phase",
     "Problem",
+    "as_float",
     "fault",
     "phase_of",
     "promoted",

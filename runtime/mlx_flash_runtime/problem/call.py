@@ -35,3 +35,12 @@ Attend = Callable[[Call], mx.array]
 # The same as a function of MLX's own arguments, `(q, k, v, *, scale, mask, sinks)`: what a
 # program's call becomes without a `Call` being made.
 Launch = Callable[..., mx.array]
+
+
+def as_float(scale: object) -> float | None:
+    """A scale as MLX takes it, any number or an array of one; None for what MLX rejects, a traced
+    array included."""
+    try:
+        return float(scale) if hasattr(scale, "__float__") else None
+    except (TypeError, ValueError, OverflowError):
+        return None

@@ -138,9 +138,8 @@ def between(structure: Structure, positions: range, keys: range) -> mx.array:
             return key <= mx.maximum(position, length - 1)
         case Segments():
             ends = [*accumulate(structure.lengths)]
-            document = mx.sum(
-                position >= mx.array(ends[:-1], mx.int32), axis=-1
-            )  # none ends before the first token
+            # A position's document is the number of those that end before it.
+            document = mx.sum(position >= mx.array(ends[:-1], mx.int32), axis=-1)
             first = mx.array([0, *ends[:-1]], mx.int32)[document][:, None]
             return (key >= first) & (key <= position)
 

@@ -17,6 +17,11 @@ PHASES: tuple[Phase, ...] = get_args(Phase)
 # A query or a few, as of speculative decoding, on the keys of a cache.
 _DECODED_QUERIES = 8
 
+_MASK_WORDS: dict[MaskKind, str] = {
+    "none": "no mask",
+    "bool": "bool mask",
+    "additive": "additive mask",
+}
 _ITEM_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
 _KINDS: dict[type, MaskKind] = {
     Causal: "causal",
@@ -83,13 +88,8 @@ class Problem:
     @property
     def output_bytes(self) -> int:
         """Bytes of the output, `[batch, query_heads, query_length, value_head_dim]`."""
-        return (
-            self.item_bytes
-            * self.batch
-            * self.query_heads
-            * self.query_length
-            * self.value_head_dim
-        )
+        rows = self.batch * self.query_heads * self.query_length
+        return self.item_bytes * rows * self.value_head_dim
 
     def skipped_share(self, block_size: int = 128) -> float:
         """The share of the score blocks, `block_size` queries by as many keys, that the mask's
@@ -109,21 +109,24 @@ class Problem:
 
     def __str__(self) -> str:
         """In words, as `32/8 heads, head dim 64, 8,192 queries on 8,192 keys, causal, bfloat16`."""
-        heads, keys, dims = self.query_heads, self.key_heads, (self.head_dim, self.value_head_dim)
-        words = [
-            *([f"batch {self.batch}"] if self.batch > 1 else []),
-            f"{heads} heads" if heads == keys else f"{heads}/{keys} heads",
-            f"head dim {dims[0]}" if dims[0] == dims[1] else f"head dims {dims[0]}/{dims[1]}",
-            f"{_several(self.query_length, 'query', 'queries')} on {_several(self.key_length, 'key', 'keys')}",
-            {"none": "no mask", "bool": "bool mask", "additive": "additive mask"}.get(
-                self.mask, self.mask
-            )
-            + (f" of {self.window:,}" if self.window else ""),
-            *(["sinks"] if self.sinks else []),
-            *([f"softcap {self.softcap:g}"] if self.softcap is not None else []),
-            self.dtype,
-            *(["with its gradient"] if self.training else []),
-        ]
+        words = [f"batch {self.batch}"] if self.batch > 1 else []
+        grouped = self.query_heads != self.key_heads
+        words.append(f"{self.query_heads}{f'/{self.key_heads}' if grouped else ''} heads")
+        if self.head_dim == self.value_head_dim:
+            words.append(f"head dim {self.head_dim}")
+        else:
+            words.append(f"head dims {self.head_dim}/{self.value_head_dim}")
+        queries = _several(self.query_length, "query", "queries")
+        words.append(f"{queries} on {_several(self.key_length, 'key', 'keys')}")
+        mask = _MASK_WORDS.get(self.mask, self.mask)
+        words.append(f"{mask} of {self.window:,}" if self.window else mask)
+        if self.sinks:
+            words.append("sinks")
+        if self.softcap is not None:
+            words.append(f"softcap {self.softcap:g}")
+        words.append(self.dtype)
+        if self.training:
+            words.append("with its gradient")
         return ", ".join(words)
 
     @property
@@ -153,9 +156,9 @@ class Problem:
         batch, query_heads, query_length, head_dim = q.shape
         _, key_heads, key_length, value_head_dim = v.shape
         dtype = promoted(q.dtype, k.dtype, v.dtype)
-        structure = (
-            structure_of(mask, query_length, key_length) if isinstance(mask, mx.array) else None
-        )
+        structure = None
+        if isinstance(mask, mx.array):
+            structure = structure_of(mask, query_length, key_length)
         kind = _KINDS[type(structure)] if structure else _mask_kind(mask)
         return cls(
             batch,

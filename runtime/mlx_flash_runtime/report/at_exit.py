@@ -62,7 +62,7 @@ def _write_file(file: Path, done: Report) -> None:
             return
         taken, file = file, file.with_name(f"{file.stem}.{os.getpid()}{file.suffix}")
         announce(f"flash attention: {taken} is another process's report, this one's is {file.name}")
-    handle = whole_files.opened(file, os.O_WRONLY | os.O_CREAT)
+    handle = whole_files.open_file(file, os.O_WRONLY | os.O_CREAT)
     with os.fdopen(handle, "w", encoding="utf-8") as opened:
         if _is_output(handle):
             raise OSError(errno.EINVAL, "the program's own output goes there", str(file))
@@ -76,7 +76,7 @@ def _is_first(file: Path) -> bool:
     """Whether no other process has the name, which is this one's then: a lock on the file, which
     is made empty if need be, tells the others until this process ends, however it ends. Raises
     OSError where there can be no such file."""
-    handle = whole_files.opened(file, os.O_WRONLY | os.O_CREAT)
+    handle = whole_files.open_file(file, os.O_WRONLY | os.O_CREAT)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -9,7 +9,7 @@ from .cuda_kernel import cuda_kernel
 from .lowered import lowered
 from .query_blocks import query_blocks
 from .reference import reference
-from .route import Route, as_float
+from .route import Route
 from .stock import forced, native, unfused
 
 ROUTES: tuple[Route, ...] = (
@@ -27,7 +27,6 @@ ROUTES: tuple[Route, ...] = (
 __all__ = [
     "ROUTES",
     "Route",
-    "as_float",
     "blockwise",
     "cpu_kernel",
     "cuda_kernel",

@@ -10,9 +10,9 @@ import mlx.core as mx
 
 from .. import stock
 from ..kernels.cpu import library
-from ..problem import Attend, Call, Device, Launch, Problem
+from ..problem import Attend, Call, Device, Launch, Problem, as_float
 from ..problem.masks import Causal, Prefix, Segments, Structure, Window
-from .route import Route, as_float
+from .route import Route
 
 # A window, prefix and starts of documents, as `Structure` in `primitive.h` has them.
 Visible = tuple[int, int, list[int]]
@@ -27,6 +27,7 @@ class CpuKernel(Route):
     """One operation of MLX, with a gradient that recomputes the scores."""
 
     name = "cpu_kernel"
+    judges_the_rest = True  # of types; another device there is none where it is found by less
 
     def holds(self, problem: Problem, device: Device) -> tuple[bool, str]:
         """Any problem, on a CPU that the kernel is built for."""

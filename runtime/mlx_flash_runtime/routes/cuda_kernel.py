@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import mlx.core as mx
 
-from .. import stock
 from ..kernels.cuda import kernel as cuda
 from ..kernels.cuda.launcher import Launcher
 from ..kernels.cuda.tiles import tiles
 from ..problem import Attend, Call, Device, Launch, Problem
 from ..stock.fused import is_fused
-from .route import Route, as_float
+from .route import Route
 
 _CAPABILITY = (8, 0)  # of the first GPUs with these tensor core instructions
 _LARGEST_HEAD_DIM = 256
@@ -61,6 +59,7 @@ class CudaKernel(Route):
 
     name = "cuda_kernel"
     finds_gradients = True
+    judges_the_rest = True
 
     def holds(self, problem: Problem, device: Device) -> tuple[bool, str]:
         """Calls that fit the tensor cores, outside of gradients."""
@@ -123,12 +122,12 @@ class CudaKernel(Route):
 
     def attend(self, problem: Problem, device: Device, block_size: int | None) -> Attend:
         """The kernel; MLX's own attention inside of the user's transformations."""
-        launcher = Launcher(problem, device.capability)
+        launch = Launcher(problem, device.capability).run
         is_causal = problem.mask == "causal"
 
         def attend(call: Call) -> mx.array:
             mask = "causal" if is_causal else call.mask
-            return launcher(call.q, call.k, call.v, call.scale, mask, call.sinks)
+            return launch(call.q, call.k, call.v, scale=call.scale, mask=mask, sinks=call.sinks)
 
         return attend
 
@@ -140,15 +139,7 @@ class CudaKernel(Route):
         in_gradient: Callable[[], None] | None = None,
     ) -> Launch:
         """The same, without a `Call`: here calls are short enough for that to show."""
-        launcher = Launcher(problem, device.capability, in_gradient)
-
-        def run(q: Any, k: Any, v: Any, *, scale: Any, mask: Any, sinks: Any) -> mx.array:
-            factor = scale if scale.__class__ is float else as_float(scale)
-            if factor is None:
-                return stock.attention(q, k, v, scale=scale, mask=mask, sinks=sinks)
-            return launcher(q, k, v, factor, mask, sinks)
-
-        return run
+        return Launcher(problem, device.capability, in_gradient).run
 
 
 def _by_warpgroups(problem: Problem, device: Device) -> bool:
@@ -161,7 +152,7 @@ def _is_short(problem: Problem, device: Device) -> bool:
     assert cut is not None
     if not cut.by_warpgroups:
         return _products(problem) <= _SHORT and problem.key_length <= _SHORT_KEYS
-    alone = cut.groups == 1 and _largest_head_dim(problem) > 64
+    alone = cut.consumers == 1 and _largest_head_dim(problem) > 64
     return _products(problem) <= (_SHORT_BY_ONE if alone else _SHORT_BY_WARPGROUPS)
 
 

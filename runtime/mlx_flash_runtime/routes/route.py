@@ -8,7 +8,7 @@ from typing import Any
 import mlx.core as mx
 
 from .. import stock
-from ..problem import Attend, Call, Device, Launch, Problem
+from ..problem import Attend, Call, Device, Launch, Problem, as_float
 
 
 class Route:
@@ -26,6 +26,9 @@ class Route:
     improves = True
     # Whether it is MLX's own function with the arguments as they are.
     is_stock = False
+    # Whether its function is right for keys and values of other types than the problem's, and where
+    # another device is the default: a call is then found by less, see `Planner.attend`.
+    judges_the_rest = False
     # Whether it has no gradient and finds out in the middle of a call, see `launch`: to ask MLX
     # costs more than such a route gains.
     finds_gradients = False
@@ -87,12 +90,3 @@ class Route:
     def run(self, call: Call, device: Device, block_size: int | None = None) -> mx.array:
         """One call by this route alone."""
         return self.attend(call.problem, device, block_size)(call)
-
-
-def as_float(scale: object) -> float | None:
-    """A scale as MLX takes it, any number or an array of one; None for what MLX rejects, a traced
-    array included."""
-    try:
-        return float(scale) if hasattr(scale, "__float__") else None
-    except (TypeError, ValueError, OverflowError):
-        return None

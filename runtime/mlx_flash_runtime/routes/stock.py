@@ -21,6 +21,7 @@ class _MlxItself(Route):
     """MLX's own function with the arguments of the call."""
 
     is_stock = True
+    judges_the_rest = True
 
     def attend(self, problem: Problem, device: Device, block_size: int | None) -> Attend:
         """MLX's own function."""

@@ -29,13 +29,15 @@ _METAL_VECTOR = (
 _METAL_VECTOR_QUERIES = 8
 _METAL_VECTOR_ROWS = 32  # query length times query heads per key head
 
+# Metal, more than 8 queries: head dims whose kernel runs with `force_fused=True` alone.
 _METAL_FORCED = frozenset({192, 256})
 _FORCE_FUSED = (0, 32, 2)  # the first release with that argument
-_METAL_BACKWARD = (0, 32, 4)
+_METAL_BACKWARD = (0, 32, 4)  # the first release with fused gradients on Metal
 
-_CUDNN_CAPABILITY = (8, 0)
+_CUDNN_CAPABILITY = (8, 0)  # of the first GPUs on which MLX attends through cuDNN
 _CUDA_HEAD_DIM = 128  # cuDNN: at most this, in steps of 8
 CUDA_BACKWARD_ROWS = 128  # the fused backward pass takes query lengths in steps of this
+# CUDA, MLX's own kernel for few queries: head dims, and the most queries.
 _CUDA_VECTOR = frozenset({64, 96, 128})
 _CUDA_VECTOR_QUERIES = 3
 
@@ -53,11 +55,8 @@ def is_fused(problem: Problem, device: Device) -> tuple[bool, str]:
         return False, "MLX has no fused kernel on the CPU"
     if problem.softcap is not None:
         return False, "MLX has no fused kernel for softcapped scores"
-    missing = (
-        _missing_on_metal(problem, device)
-        if device.backend == "metal"
-        else _missing_on_cuda(problem, device)
-    )
+    on_backend = _missing_on_metal if device.backend == "metal" else _missing_on_cuda
+    missing = on_backend(problem, device)
     if missing is None and problem.training:
         missing = _missing_in_training(problem, device)
     if missing:
@@ -118,17 +117,14 @@ def _missing_on_cuda(problem: Problem, device: Device) -> str | None:
         return "more than few queries without cuDNN"
     if problem.query_length == 1:
         # cuDNN decodes only from keys that are slices of a cache, which the shapes do not tell.
-        return (
-            "one query with an array mask"
-            if problem.has_array_mask
-            else "one query of this head dim"
-        )
+        if problem.has_array_mask:
+            return "one query with an array mask"
+        return "one query of this head dim"
     if problem.mask == "causal" and problem.query_length > problem.key_length:
         return "a causal mask over more queries than keys"
-    if any(
-        size % 8 or size > _CUDA_HEAD_DIM for size in (problem.head_dim, problem.value_head_dim)
-    ):
-        return "this head dim"
+    for size in (problem.head_dim, problem.value_head_dim):
+        if size % 8 or size > _CUDA_HEAD_DIM:
+            return "this head dim"
     if problem.dtype not in ("float16", "bfloat16"):
         return problem.dtype
     return None
@@ -151,4 +147,9 @@ def _missing_in_training(problem: Problem, device: Device) -> str | None:
 def _newest(
     table: tuple[tuple[tuple[int, ...], frozenset[_Fact]], ...], release: tuple[int, ...]
 ) -> frozenset[_Fact]:
-    return next((facts for first, facts in table if release >= first), table[-1][1])
+    """What a release has, by a table whose newest row comes first; for one older than all rows,
+    what the oldest says."""
+    for first, facts in table:
+        if release >= first:
+            return facts
+    return table[-1][1]

@@ -10,21 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import mlx.core as mx
 
 from .. import stock
-from ..problem import Device, Problem
+from ..problem import Device, Phase, Problem
 from . import gradient
-from .fused import is_fused, is_fused_if_forced
-
-Phase = Literal["prefill", "decode", "training"]
+from .fused import CUDA_BACKWARD_ROWS, is_fused, is_fused_if_forced
 
 HEAD_DIMS = (32, 40, 48, 64, 72, 80, 96, 112, 128, 160, 192, 256)
 DTYPES = ("float32", "float16", "bfloat16")
-PHASES: tuple[Phase, ...] = ("prefill", "decode", "training")
-_LENGTH = 128  # keys, and the queries of prefill and training: what CUDA's backward pass takes in steps of
+ASKED_PHASES: tuple[Phase, ...] = ("prefill", "decode", "training")
+# Keys, and the queries of prefill and training: the length that CUDA's backward pass takes.
+_LENGTH = CUDA_BACKWARD_ROWS
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ def answers(device: Device) -> Iterator[Answer]:
 
     `device` is the current one. Raises Unanswered on a release of MLX without `force_fused`.
     """
-    for phase in PHASES:
+    for phase in ASKED_PHASES:
         if phase == "training" and not gradient.shows():
             continue
         for dtype in DTYPES:

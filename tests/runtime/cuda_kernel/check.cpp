@@ -23,7 +23,7 @@ struct Sizes {
 };
 
 // One case, for each block of threads; the largest error over the largest value that it may have.
-template <typename T, int D, int DV, int GROUPS, int KEYS, int KIND>
+template <typename T, int D, int DV, int CONSUMERS, int KEYS, int KIND>
 double error(const Sizes& s, int queries_of_block, int threads) {
   using M = std::conditional_t<KIND == flash::ADDITIVE, T, bool>;
   std::mt19937 random(D + s.queries);
@@ -60,7 +60,7 @@ double error(const Sizes& s, int queries_of_block, int threads) {
     for (int block = 0; block < blocks; ++block) {
       std::memset(flash::shared, 0xff, sizeof flash::shared);  // NaN, in any type
       emulated::run_block({block, head, 0}, {blocks, s.heads, 1}, threads, [&] {
-        flash::attention<T, D, DV, GROUPS, KEYS, KIND>(
+        flash::attention<T, D, DV, CONSUMERS, KEYS, KIND>(
             rows(q, head, s.queries, D), rows(k, key_head, s.keys, D), rows(v, key_head, s.keys, DV),
             flash::Mask<M>{s.window, mask.get(), mask_row, 1}, s.sinks ? &sink : nullptr, scale, s.queries, s.keys,
             out.data() + head * s.queries * DV);
@@ -109,22 +109,22 @@ double error(const Sizes& s, int queries_of_block, int threads) {
 int cases = 0, failures = 0;
 bool ends_at_first = false;
 
-template <typename T, int D, int DV, int GROUPS, int KEYS, int KIND>
+template <typename T, int D, int DV, int CONSUMERS, int KEYS, int KIND>
 void check(const Sizes& sizes) {
 #ifdef BY_WARPGROUPS
-  const int queries = 64 * GROUPS, threads = 128 * (1 + GROUPS);
+  const int queries = 64 * CONSUMERS, threads = 128 * (1 + CONSUMERS);
 #else
-  const int queries = 16 * GROUPS, threads = 32 * GROUPS;
+  const int queries = 16 * CONSUMERS, threads = 32 * CONSUMERS;
 #endif
   const double allowed = sizeof(T) == 4 || flash::is_half<T> ? 2e-3 : 1.2e-2;
   for (const emulated::Way way : {emulated::Way{false, false, false}, {false, true, false}, {true, false, true},
                                   {true, true, true}}) {
     emulated::way = way;
-    const double worst = error<T, D, DV, GROUPS, KEYS, KIND>(sizes, queries, threads);
+    const double worst = error<T, D, DV, CONSUMERS, KEYS, KIND>(sizes, queries, threads);
     ++cases;
     if (worst <= allowed) continue;
     ++failures;
-    std::printf("error %g: D %d, %d, groups %d, keys %d, kind %d, %d x %d%s%s%s%s%s\n", worst, D, DV, GROUPS, KEYS, KIND,
+    std::printf("error %g: D %d, %d, consumers %d, keys %d, kind %d, %d x %d%s%s%s%s%s\n", worst, D, DV, CONSUMERS, KEYS, KIND,
                 sizes.queries, sizes.keys, sizes.sinks ? ", sinks" : "", sizes.backwards ? ", rows backwards" : "",
                 way.late_copies ? ", late copies" : "", way.late_products ? ", late products" : "",
                 way.first_warps_behind ? ", first warps behind" : "");
@@ -133,10 +133,10 @@ void check(const Sizes& sizes) {
 }
 
 // Sizes around those of blocks.
-template <typename T, int D, int DV, int GROUPS, int KEYS, int KIND>
+template <typename T, int D, int DV, int CONSUMERS, int KEYS, int KIND>
 void check_edges() {
   for (const auto& [queries, keys] : {std::pair{1, 1}, {9, 9}, {64, 128}, {65, 127}, {128, 128}, {129, 257}}) {
-    check<T, D, DV, GROUPS, KEYS, KIND>({1, 1, queries, keys, 20, false, false});
+    check<T, D, DV, CONSUMERS, KEYS, KIND>({1, 1, queries, keys, 20, false, false});
   }
 }
 

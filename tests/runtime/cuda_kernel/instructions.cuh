@@ -54,9 +54,9 @@ struct Thread {
   ucontext_t context;
   std::unique_ptr<char[]> stack;
   bool done = false;
-  // What it has started and not yet waited for: what is open, and groups.
+  // What it has started and not yet waited for: what is open, and what is committed.
   std::vector<std::function<void()>> copies, products;
-  std::deque<std::vector<std::function<void()>>> groups_of_copies, groups_of_products;
+  std::deque<std::vector<std::function<void()>>> committed_copies, committed_products;
 };
 
 inline constexpr int STACK = 1 << 18;
@@ -152,16 +152,17 @@ inline void start(std::vector<std::function<void()>>& open, bool late, std::func
   }
 }
 
-inline void close(std::vector<std::function<void()>>& open, std::deque<std::vector<std::function<void()>>>& groups) {
-  groups.push_back(std::move(open));
+inline void commit(std::vector<std::function<void()>>& open,
+                   std::deque<std::vector<std::function<void()>>>& commits) {
+  commits.push_back(std::move(open));
   open.clear();
 }
 
-inline void wait_for(std::deque<std::vector<std::function<void()>>>& groups, size_t pending) {
-  while (groups.size() > pending) {
-    const std::vector<std::function<void()>> group = std::move(groups.front());
-    groups.pop_front();
-    for (const auto& work : group) work();
+inline void wait_for(std::deque<std::vector<std::function<void()>>>& commits, size_t pending) {
+  while (commits.size() > pending) {
+    const std::vector<std::function<void()>> first = std::move(commits.front());
+    commits.pop_front();
+    for (const auto& work : first) work();
   }
 }
 
@@ -264,28 +265,28 @@ inline void copy_in_background(void* to, const void* from, bool inside) {
   });
 }
 
-inline void close_copies() { emulated::close(emulated::self->copies, emulated::self->groups_of_copies); }
+inline void commit_copies() { emulated::commit(emulated::self->copies, emulated::self->committed_copies); }
 
 template <int PENDING>
-void wait_for_groups_of_copies() {
-  emulated::wait_for(emulated::self->groups_of_copies, PENDING);
+void wait_for_committed_copies() {
+  emulated::wait_for(emulated::self->committed_copies, PENDING);
 }
 
 inline void wait_for_copies() {
-  close_copies();
-  wait_for_groups_of_copies<0>();
+  commit_copies();
+  wait_for_committed_copies<0>();
 }
 
 template <bool TRANSPOSED = false>
 void load_matrices(uint32_t (&b)[4], const void* row) {
-  const int group = emulated::lane() / 4, pair = emulated::lane() % 4 * 2;
+  const int quad = emulated::lane() / 4, pair = emulated::lane() % 4 * 2;
   emulated::exchange(row, [&](auto of) {
     const auto element = [&](int matrix, int i, int j) {
       return uint32_t(static_cast<const uint16_t*>(of(8 * matrix + i))[j]);
     };
     for (int m = 0; m < 4; ++m) {
-      b[m] = TRANSPOSED ? element(m, pair, group) | element(m, pair + 1, group) << 16
-                        : element(m, group, pair) | element(m, group, pair + 1) << 16;
+      b[m] = TRANSPOSED ? element(m, pair, quad) | element(m, pair + 1, quad) << 16
+                        : element(m, quad, pair) | element(m, quad, pair + 1) << 16;
     }
   });
 }
@@ -322,7 +323,7 @@ void multiply(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
   });
 }
 
-inline uint64_t describe(const uint4* panel) { return 1ull << 62 | 64ull << 32 | shared_address(panel) / 16; }
+inline uint64_t matrix_descriptor(const uint4* panel) { return 1ull << 62 | 64ull << 32 | shared_address(panel) / 16; }
 
 // 16 bits at a row and column of 64 from where a panel's description begins; the swizzle is one of the address.
 inline uint16_t panel_element(uint64_t description, int row, int column) {
@@ -372,12 +373,12 @@ void start_product_of_values(float (&sums)[8][4], const uint32_t (&a)[4], uint64
   start_product<T>(sums, a, true, [b](int k, int column) { return panel_element(b, k, column); });
 }
 
-inline void open_products() {}
-inline void close_products() { emulated::close(emulated::self->products, emulated::self->groups_of_products); }
+inline void fence_products() {}
+inline void commit_products() { emulated::commit(emulated::self->products, emulated::self->committed_products); }
 
 template <int PENDING, int TILES>
 void wait_for_products(float (&)[TILES][4]) {
-  emulated::wait_for(emulated::self->groups_of_products, PENDING);
+  emulated::wait_for(emulated::self->committed_products, PENDING);
   emulated::meet(emulated::warp_meetings[emulated::number() / 32]);  // as all lanes of a warp have them at once
 }
 

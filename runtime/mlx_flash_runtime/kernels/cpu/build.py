@@ -28,11 +28,14 @@ import mlx.core as mx
 mx.set_default_device(mx.cpu)
 from mlx_flash_runtime.kernels.cpu.library import load
 attention = load(sys.argv[1]).attention
-q, k, v = (mx.random.normal((1, 2, 37, 24), key=key) for key in mx.random.split(mx.random.key(0), 3))
+keys = mx.random.split(mx.random.key(0), 3)
+inputs = [mx.random.normal((1, 2, 37, 24), key=key) for key in keys]
 ours = lambda q, k, v: attention(q, k, v, 0.2, None, None, None, None)
 stock = lambda q, k, v: mx.fast.scaled_dot_product_attention(q, k, v, scale=0.2)
-answers = [[*a, *g] for a, g in (mx.vjp(f, [q, k, v], [mx.cos(q)]) for f in (ours, stock))]
-assert all(mx.allclose(x, y, rtol=1e-3, atol=1e-4) for x, y in zip(*answers)), "its answers are wrong"
+answer, gradients = mx.vjp(ours, inputs, [mx.cos(inputs[0])])
+right, right_gradients = mx.vjp(stock, inputs, [mx.cos(inputs[0])])
+for x, y in zip([*answer, *gradients], [*right, *right_gradients]):
+    assert mx.allclose(x, y, rtol=1e-3, atol=1e-4), "its answers are wrong"
 """
 _SECONDS = 600  # for one step, on a slow machine
 
@@ -105,15 +108,14 @@ def _compile(tools: Toolchain, folder: Path, progress: Progress) -> Path:
     # All is run by the pool's threads: none of them is interrupted between starting a process and
     # noting it.
     with ThreadPoolExecutor(os.cpu_count()) as pool, _Commands() as running:
-        jobs = {
-            pool.submit(
-                running.run, tools.compilation(source, target), f"compiling {source.name}"
-            ): source.name
-            for source, target in zip(sources, objects, strict=True)
-        }
-        for done, job in enumerate(as_completed(jobs), start=1):
+        names = {}
+        for source, target in zip(sources, objects, strict=True):
+            compiling = tools.compilation(source, target)
+            job = pool.submit(running.run, compiling, f"compiling {source.name}")
+            names[job] = source.name
+        for done, job in enumerate(as_completed(names), start=1):
             job.result()
-            progress(done, steps, jobs[job])
+            progress(done, steps, names[job])
         library = folder / f"{MODULE}.so"
         pool.submit(running.run, tools.linking(objects, library), "linking").result()
         progress(steps - 1, steps, "linking")
@@ -164,9 +166,13 @@ class _Commands:
 
 def _failed(command: list[str], what: str, output: str, code: int) -> BuildError:
     log = cache.write_log(f"{' '.join(command)}\n{output}")
+    return BuildError(f"{what} failed: {_telling_line(output, code)[:200]}", log)
+
+
+def _telling_line(output: str, code: int) -> str:
+    """The first line about an error; else the last one, or the exit status where there is none."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    telling = next(
-        (line for line in lines if "error" in line.lower()),
-        lines[-1] if lines else f"exit status {code}",
-    )
-    return BuildError(f"{what} failed: {telling[:200]}", log)
+    for line in lines:
+        if "error" in line.lower():
+            return line
+    return lines[-1] if lines else f"exit status {code}"

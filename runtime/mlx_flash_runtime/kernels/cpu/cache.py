@@ -21,11 +21,12 @@ from . import toolchain
 from .toolchain import BuildError, Toolchain, short_hash
 
 UNFINISHED = "build-"  # how the name of a folder starts in which a build is going on
-_MOST_LIBRARY = 2**28  # bytes, of which a library needs a hundredth
+# Bytes that are read at most: a library has a hundredth of that, why a build failed is a line.
+_MOST_LIBRARY = 2**28
 _MOST_WORDS = 2**16
 
 
-class NotPrivate(BuildError):
+class UntrustedFolder(BuildError):
     """The cache folder is one that others own or can write to."""
 
     def __init__(self, error: private_files.NotPrivate) -> None:
@@ -43,14 +44,14 @@ def folder() -> Path:
 
 def find(tools: Toolchain | None) -> Path | None:
     """The library that `tools` made (the newest of any if None), whole and undamaged, or None. One
-    that others own or can write to is left alone, with a warning. Raises NotPrivate where the
-    folder is such a one."""
+    that others own or can write to is left alone, with a warning. Raises UntrustedFolder where
+    the folder is such a one."""
     try:
         place = private_files.folder(folder())
         pattern = f"{tools.identity if tools else '*'}-*.so"
         found = sorted(place.glob(pattern), key=lambda path: path.lstat().st_mtime, reverse=True)
     except private_files.NotPrivate as error:
-        raise NotPrivate(error) from None
+        raise UntrustedFolder(error) from None
     except OSError:
         return None
     return next(filter(_is_whole, found), None)
@@ -89,11 +90,10 @@ def publish(library: Path, tools: Toolchain) -> Path:
 def failure(tools: Toolchain) -> str:
     """Why the last build by `tools` failed; empty where none did."""
     try:
-        lines = (
-            private_files.read(_failure(tools), _MOST_WORDS).decode(errors="replace").splitlines()
-        )
+        kept = private_files.read(_failure(tools), _MOST_WORDS)
     except OSError:
         return ""
+    lines = kept.decode(errors="replace").splitlines()
     return lines[0] if lines else ""
 
 
@@ -101,7 +101,7 @@ def note_failure(tools: Toolchain, error: BuildError) -> None:
     """Keeps `failure`, unless the disk is full or the like: the next process then tries again. In
     `lock` only."""
     with suppress(OSError):
-        whole_files.write(_failure(tools), f"{error}\n".encode(errors="replace"))
+        private_files.write(_failure(tools), f"{error}\n".encode(errors="replace"))
 
 
 def write_log(text: str) -> Path | None:
@@ -109,7 +109,7 @@ def write_log(text: str) -> Path | None:
     only."""
     log = folder() / "build.log"
     try:
-        whole_files.write(log, text.encode(errors="replace"))
+        private_files.write(log, text.encode(errors="replace"))
     except OSError:
         return None
     return log
@@ -137,10 +137,11 @@ def lock() -> Iterator[Path]:
         place = private_files.folder(folder(), make=0o700)
         handle = private_files.open_file(place / "lock", os.O_RDWR | os.O_CREAT)
     except private_files.NotPrivate as error:
-        raise NotPrivate(error) from None
+        raise UntrustedFolder(error) from None
     except OSError as error:
         raise BuildError(
-            f"the cache folder cannot be written ({error.strerror}: {folder()}); XDG_CACHE_HOME names another"
+            f"the cache folder cannot be written ({error.strerror}: {folder()}); "
+            "XDG_CACHE_HOME names another"
         ) from None
     with os.fdopen(handle, "r+b"):
         fcntl.flock(handle, fcntl.LOCK_EX)

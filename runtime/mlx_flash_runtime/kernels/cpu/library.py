@@ -20,13 +20,13 @@ from ...environment.variables import may_build
 from . import cache
 from .toolchain import MODULE, BuildError, Toolchain
 
-State = Literal["ready", "building", "not built", "impossible"]
+LibraryState = Literal["ready", "building", "not built", "impossible"]
 
 _DAY = 24 * 60 * 60  # seconds, for a build in the background that may have to wait for another one
 
 _lock = threading.RLock()
 _module: Any = None
-_state: State | None = None  # None: not looked yet
+_state: LibraryState | None = None  # None: not looked yet
 _reason = ""
 
 # In a process of its own, at the lowest priority: the program goes on meanwhile, and may end
@@ -45,11 +45,11 @@ except BuildError as error:
 
 
 @dataclass(frozen=True)
-class Status:
+class LibraryStatus:
     """How this process stands with the kernel, what stands against it (empty: nothing), and the
     library if it is loaded."""
 
-    state: State
+    state: LibraryState
     reason: str
     library: Path | None
 
@@ -72,11 +72,11 @@ def look_again() -> None:
             _state = None
 
 
-def status() -> Status:
-    """See `Status`; builds nothing."""
+def status() -> LibraryStatus:
+    """See `LibraryStatus`; builds nothing."""
     is_ready()
     assert _state is not None
-    return Status(_state, _reason, Path(_module.__file__) if _module else None)
+    return LibraryStatus(_state, _reason, Path(_module.__file__) if _module else None)
 
 
 def attention(
@@ -129,7 +129,8 @@ def want(then: Callable[[], None]) -> None:
         _give_up("this program has no Python to build with")
         return
     announce(
-        "flash attention: building the CPU kernel in the background, once for this MLX; this takes some 20 s"
+        "flash attention: building the CPU kernel in the background, once for this MLX; "
+        "this takes some 20 s"
     )
     try:
         worker = commands.start([sys.executable, "-I", "-c", _WORKER, *sys.path])
@@ -182,7 +183,7 @@ def _look() -> None:
             return
         if tools is not None:
             _reason = cache.failure(tools)
-    except cache.NotPrivate as error:  # told even where no kernel is wanted
+    except cache.UntrustedFolder as error:  # told even where no kernel is wanted
         _give_up(str(error))
         return
     except (BuildError, OSError, RuntimeError, ValueError) as error:

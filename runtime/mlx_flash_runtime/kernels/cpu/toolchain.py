@@ -17,6 +17,8 @@ from pathlib import Path
 
 import mlx.core as mx
 
+from ...stock.release import mlx_version
+
 MODULE = "mlx_flash_cpu"
 SOURCES = Path(__file__).parent
 
@@ -58,25 +60,16 @@ class Toolchain:
     def find(cls) -> Toolchain:
         """That of this machine; raises BuildError, with the way out, where something is missing or
         does not fit."""
-        spec = importlib.util.find_spec(
-            "nanobind"
-        )  # found, not imported: only its sources are needed
+        # Found, not imported: only its sources are needed.
+        spec = importlib.util.find_spec("nanobind")
         if spec is None or spec.origin is None:
             raise BuildError(f"nanobind is not installed: {_nanobind_advice()}")
         nanobind = Path(spec.origin).parent
         if _nanobind_abi(nanobind) != mlx_abi():
             raise BuildError(
-                f"the installed nanobind does not fit MLX {_mlx_version()}: {_nanobind_advice()}"
+                f"the installed nanobind does not fit MLX {mlx_version()}: {_nanobind_advice()}"
             )
-        command = _named() or [name for name in ("c++", "g++", "clang++") if shutil.which(name)][:1]
-        if not command:
-            raise BuildError(
-                f"no C++ compiler: {_COMPILER_ADVICE.get(platform.system(), 'install one')}"
-            )
-        path = shutil.which(command[0])
-        if path is None:
-            raise BuildError(f"CXX names {command[0]}, which is not there")
-        return cls((path, *command[1:]), nanobind)
+        return cls(_compiler(), nanobind)
 
     @property
     def identity(self) -> str:
@@ -90,11 +83,8 @@ class Toolchain:
 
     def compilation(self, source: Path, target: Path) -> list[str]:
         """The command that compiles one source file."""
-        flags = (
-            _NANOBIND_FLAGS
-            if source.parent == self.nanobind / "src"
-            else (*_FLAGS, *machine_flags())
-        )
+        of_nanobind = source.parent == self.nanobind / "src"
+        flags = _NANOBIND_FLAGS if of_nanobind else (*_FLAGS, *machine_flags())
         includes = [
             mlx_folder() / "include",
             SOURCES,
@@ -103,32 +93,38 @@ class Toolchain:
             Path(sysconfig.get_path("include")),
         ]
         # As those of a system: what a compiler warns about in them is not ours.
-        paths = [part for folder in includes for part in ("-isystem", str(folder))]
+        paths = []
+        for folder in includes:
+            paths += ["-isystem", str(folder)]
         return [*self.compiler, *flags, *paths, "-c", str(source), "-o", str(target)]
 
     def linking(self, objects: list[Path], target: Path) -> list[str]:
         """The command that makes the library. Its need for MLX's own is met by the process, so no
         folder is kept."""
-        how = (
-            ["-bundle", "-undefined", "dynamic_lookup"]
-            if platform.system() == "Darwin"
-            else ["-shared"]
-        )
-        return [
-            *self.compiler,
-            *how,
-            *map(str, objects),
-            "-o",
-            str(target),
-            f"-L{mlx_folder() / 'lib'}",
-            "-lmlx",
-            "-pthread",
-        ]
+        on_a_mac = platform.system() == "Darwin"
+        how = ["-bundle", "-undefined", "dynamic_lookup"] if on_a_mac else ["-shared"]
+        libraries = [f"-L{mlx_folder() / 'lib'}", "-lmlx", "-pthread"]
+        return [*self.compiler, *how, *map(str, objects), "-o", str(target), *libraries]
 
     def sources(self) -> list[Path]:
         """The source files, those that take longest first."""
         own = sorted(SOURCES.glob("*.cpp"), key=lambda path: -path.stat().st_size)
         return [self.nanobind / "src" / "nb_combined.cpp", *own]
+
+
+def _compiler() -> tuple[str, ...]:
+    """The compiler as a command: the one in CXX, else the first of the usual ones."""
+    named = _named()
+    if named:
+        path = shutil.which(named[0])
+        if path is None:
+            raise BuildError(f"CXX names {named[0]}, which is not there")
+        return (path, *named[1:])
+    for name in ("c++", "g++", "clang++"):
+        path = shutil.which(name)
+        if path is not None:
+            return (path,)
+    raise BuildError(f"no C++ compiler: {_COMPILER_ADVICE.get(platform.system(), 'install one')}")
 
 
 def _named() -> list[str]:
@@ -153,27 +149,16 @@ def mlx_folder() -> Path:
     return Path(mx.__file__).parent
 
 
-def _mlx_version() -> str:
-    version: str = mx.__version__  # type: ignore[attr-defined]  # missing in MLX's stubs
-    return version
-
-
 @lru_cache(maxsize=1)
 def key() -> str:
     """A short name of what a built library depends on, but for the compiler: MLX, Python, the
     sources, the CPU."""
     libraries = sorted((mlx_folder() / "lib").glob("libmlx.*"))
-    return short_hash(
-        _mlx_version(),
-        *(path.stat().st_size for path in libraries if path.suffix in (".so", ".dylib")),
-        sysconfig.get_config_var("SOABI"),
-        *(
-            path.read_bytes()
-            for path in sorted(SOURCES.glob("*.cpp")) + sorted(SOURCES.glob("*.h"))
-        ),
-        _FLAGS,
-        cpu(),
-    )
+    sizes = [path.stat().st_size for path in libraries if path.suffix in (".so", ".dylib")]
+    sources = sorted(SOURCES.glob("*.cpp")) + sorted(SOURCES.glob("*.h"))
+    contents = [path.read_bytes() for path in sources]
+    abi = sysconfig.get_config_var("SOABI")
+    return short_hash(mlx_version(), *sizes, abi, *contents, _FLAGS, cpu())
 
 
 def machine_flags() -> tuple[str, ...]:
@@ -204,9 +189,8 @@ def mlx_abi() -> int | None:
     api = ctypes.pythonapi
     api.PyInterpreterState_Get.restype = ctypes.c_void_p
     api.PyInterpreterState_GetDict.argtypes = [ctypes.c_void_p]
-    api.PyInterpreterState_GetDict.restype = (
-        ctypes.c_void_p
-    )  # a borrowed reference, which py_object would give away
+    # A borrowed reference, which py_object would give away.
+    api.PyInterpreterState_GetDict.restype = ctypes.c_void_p
     shared = api.PyInterpreterState_GetDict(api.PyInterpreterState_Get())
     for name in map(str, ctypes.cast(shared, ctypes.py_object).value):
         if found := re.fullmatch(r"__nb_internals_(?:.*_)?v(\d+)_(?:.*_)?mlx__", name):
@@ -217,11 +201,9 @@ def mlx_abi() -> int | None:
 def _nanobind_advice() -> str:
     abi = mlx_abi()
     release = _NANOBIND.get(abi) if abi is not None else None
-    return (
-        f"pip install 'nanobind=={release}'"
-        if release
-        else f"one with version {abi} of its internals would do"
-    )
+    if release is None:
+        return f"one with version {abi} of its internals would do"
+    return f"pip install 'nanobind=={release}'"
 
 
 def _nanobind_abi(folder: Path) -> int | None:

@@ -17,9 +17,10 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from ...environment import private_files, whole_files
+from ...environment import private_files
 from ...environment.log import logger
 from ...environment.variables import may_build
+from ...stock.release import mlx_version
 from . import nvrtc
 from .source import PRELUDE, Input, Source
 
@@ -56,8 +57,8 @@ def put(source: Source) -> None:
     cubin, lowered = nvrtc.compile(source.text, function, headers, source.capability)
     target = private_files.folder(folder(), make=_FOLDER_MODE)
     for name in names:
-        whole_files.write(target / f"{name}.txt", f"{function}\t{lowered}\n".encode(), _MODE)
-        whole_files.write(target / f"{name}.ptx", cubin, _MODE)  # last: MLX looks for this one
+        private_files.write(target / f"{name}.txt", f"{function}\t{lowered}\n".encode(), _MODE)
+        private_files.write(target / f"{name}.ptx", cubin, _MODE)  # last: MLX looks for this one
 
 
 def _has(name: str) -> bool:
@@ -86,7 +87,10 @@ def why_not(capability: tuple[int, int]) -> str:
         logger.warning("flash attention: no CUDA kernel, so attention is slower: %s", reason)
         return reason
     except OSError as error:
-        return f"MLX's folder for kernels cannot be written ({error.strerror}: {folder()}); MLX_PTX_CACHE_DIR names one"
+        return (
+            f"MLX's folder for kernels cannot be written ({error.strerror}: {folder()}); "
+            "MLX_PTX_CACHE_DIR names one"
+        )
     except RuntimeError as error:
         logger.debug("flash attention: the first kernel failed", exc_info=True)
         return f"the first kernel failed: {str(error).splitlines()[0]}"
@@ -104,7 +108,7 @@ def _answer(probe: Source) -> str:
     except OSError:
         pass  # none, or none to be trusted
     answer = "" if _is_taken(probe) else _NOT_TAKEN
-    whole_files.write(file, answer.encode(), _MODE)
+    private_files.write(file, answer.encode(), _MODE)
     return answer
 
 
@@ -124,10 +128,10 @@ def folder() -> Path:
     """Where MLX keeps kernels (`ptx_cache_dir` in its jit_module.cpp); it need not exist."""
     if named := os.environ.get("MLX_PTX_CACHE_DIR"):
         return Path(named)
-    temporary = next(
-        filter(None, map(os.environ.get, ("TMPDIR", "TMP", "TEMP", "TEMPDIR"))), "/tmp"
-    )
-    return Path(temporary, "mlx", mx.__version__, "ptx")  # type: ignore[attr-defined]  # missing in MLX's stubs
+    for name in ("TMPDIR", "TMP", "TEMP", "TEMPDIR"):  # as C++'s temp_directory_path
+        if temporary := os.environ.get(name):
+            return Path(temporary, "mlx", mlx_version(), "ptx")
+    return Path("/tmp", "mlx", mlx_version(), "ptx")
 
 
 def modules(source: Source) -> tuple[str, str]:
@@ -146,9 +150,8 @@ def string_hash(data: bytes, seed: int = 0xC70F6907) -> int:
     value = seed ^ (len(data) * multiplier & _MASK)
     whole = len(data) & ~7
     for start in range(0, whole, 8):
-        value = (
-            value ^ mixed(int.from_bytes(data[start : start + 8], "little"))
-        ) * multiplier & _MASK
+        word = int.from_bytes(data[start : start + 8], "little")
+        value = (value ^ mixed(word)) * multiplier & _MASK
     if len(data) > whole:
         value = (value ^ int.from_bytes(data[whole:], "little")) * multiplier & _MASK
     value = (value ^ value >> 47) * multiplier & _MASK

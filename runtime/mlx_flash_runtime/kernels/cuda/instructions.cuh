@@ -1,7 +1,8 @@
-// The GPU's instructions that C++ has no words for, a function each: this is all the assembly there is.
+// The GPU's instructions that C++ has no words for, a function each: this is all the assembly there
+// is.
 //
-// Nothing of CUDA's or MLX's headers is included, so that it compiles in a fraction of a second: what it needs of them
-// is in prelude.cuh.
+// Nothing of CUDA's or MLX's headers is included, so that it compiles in a fraction of a second:
+// what it needs of them is in prelude.cuh.
 
 #pragma once
 
@@ -43,7 +44,9 @@ __device__ inline float widen_half(uint16_t bits) {
 }
 
 // What instructions take for the address of something in shared memory.
-__device__ inline uint32_t shared_address(const void* at) { return static_cast<uint32_t>(__cvta_generic_to_shared(at)); }
+__device__ inline uint32_t shared_address(const void* at) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(at));
+}
 
 // Copies 16 bytes to shared memory, or zeros, while the thread goes on.
 __device__ inline void copy_in_background(void* to, const void* from, bool inside) {
@@ -55,16 +58,21 @@ __device__ inline void copy_in_background(void* to, const void* from, bool insid
 // Waits for all copies of this thread.
 __device__ inline void wait_for_copies() { asm volatile("cp.async.wait_all;" : : : "memory"); }
 
-// Copies that were started since the last call are a group.
-__device__ inline void close_copies() { asm volatile("cp.async.commit_group;" : : : "memory"); }
+// Copies that this thread started since the last call are committed: they are waited for together.
+__device__ inline void commit_copies() { asm volatile("cp.async.commit_group;" : : : "memory"); }
 
-// Waits until at most PENDING groups of copies are left; products of warpgroups may read the others.
+// Waits until of this thread's commits the last PENDING at most are under way; products of
+// warpgroups may read what the others have copied.
 template <int PENDING>
-__device__ inline void wait_for_groups_of_copies() {
-  asm volatile("cp.async.wait_group %0; fence.proxy.async.shared::cta;" : : "n"(PENDING) : "memory");
+__device__ inline void wait_for_committed_copies() {
+  asm volatile("cp.async.wait_group %0; fence.proxy.async.shared::cta;"
+               :
+               : "n"(PENDING)
+               : "memory");
 }
 
-// Four 8 x 8 matrices of 16 bits, or their transposes; each lane gives the address of one row, and gets a pair of each.
+// Four 8 x 8 matrices of 16 bits, or their transposes; each lane gives the address of one row, and
+// gets a pair of each.
 template <bool TRANSPOSED = false>
 __device__ inline void load_matrices(uint32_t (&b)[4], const void* row) {
 #define LOAD_MATRICES(kind)                                                            \
@@ -82,10 +90,10 @@ __device__ inline void load_matrices(uint32_t (&b)[4], const void* row) {
 // c[16, 8] += a[16, k] b[k, 8] of a warp, with k of 8 TF32 or 16 16-bit elements.
 template <typename T>
 __device__ inline void multiply(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-#define MULTIPLY(shape, type)                                                                          \
-  asm volatile("mma.sync.aligned." shape ".row.col.f32." type "." type ".f32 {%0,%1,%2,%3}, "          \
-               "{%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"                                                \
-               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])                                        \
+#define MULTIPLY(shape, type)                                                                 \
+  asm volatile("mma.sync.aligned." shape ".row.col.f32." type "." type ".f32 {%0,%1,%2,%3}, " \
+               "{%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"                                       \
+               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])                               \
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1))
   if constexpr (sizeof(T) == 4) {
     MULTIPLY("m16n8k8", "tf32");
@@ -97,20 +105,25 @@ __device__ inline void multiply(float (&c)[4], const uint32_t (&a)[4], uint32_t 
 #undef MULTIPLY
 }
 
-// What a product of a warpgroup is told of an operand in shared memory: the first row of a panel, as warpgroup_products.cuh
-// has them, and that eight rows further on it goes on alike.
-__device__ inline uint64_t describe(const uint4* panel) {
+// What a product of a warpgroup is told of an operand in shared memory ("matrix descriptor" in the
+// manual of PTX), in numbers of 16 bytes: from bit 0 on the address of a panel's first row, laid
+// out as in warpgroup_products.cuh; from bit 16 on a stride that this layout has no use for (1 by
+// the manual); from bit 32 on the bytes from eight rows to the next eight; from bit 62 on 1 for the
+// 128-byte swizzle.
+__device__ inline uint64_t matrix_descriptor(const uint4* panel) {
   constexpr uint64_t swizzle = 1ull << 62, eight_rows = 8 * 128;
   return swizzle | eight_rows / 16 << 32 | 1ull << 16 | shared_address(panel) / 16;
 }
 
-// A product of [64, 16] and [16, 64], for which the sums are 8 tiles of 8 columns. What is quoted is how it
-// names its operands.
-#define PRODUCT(type, operands, add, transposed, ...)                                                            \
-  asm volatile("{.reg .pred p; setp.ne.b32 p, " add ", 0; wgmma.mma_async.sync.aligned.m64n64k16.f32." type "."  \
-               type " {%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,"   \
-               "%24,%25,%26,%27,%28,%29,%30,%31}, " operands ", p, 1, 1, " transposed ";}"                       \
-               : TILE(0), TILE(1), TILE(2), TILE(3), TILE(4), TILE(5), TILE(6), TILE(7)                          \
+// A product of [64, 16] and [16, 64], for which the sums are 8 tiles of 8 columns. What is quoted
+// is how it names its operands.
+#define PRODUCT(type, operands, add, transposed, ...)                                            \
+  asm volatile("{.reg .pred p; setp.ne.b32 p, " add ", 0; "                                      \
+               "wgmma.mma_async.sync.aligned.m64n64k16.f32." type "." type                       \
+               " {%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,"    \
+               "%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31}, " operands ", p, 1, 1, " transposed \
+               ";}"                                                                              \
+               : TILE(0), TILE(1), TILE(2), TILE(3), TILE(4), TILE(5), TILE(6), TILE(7)          \
                : __VA_ARGS__)
 #define TILE(n) "+f"(sums[n][0]), "+f"(sums[n][1]), "+f"(sums[n][2]), "+f"(sums[n][3])
 #define TYPED_PRODUCT(...)           \
@@ -120,45 +133,56 @@ __device__ inline uint64_t describe(const uint4* panel) {
     PRODUCT("bf16", __VA_ARGS__);    \
   }
 
-// Starts sums = a b, or += with `add`, of a in registers, 16 rows for each warp; b lies transposed, as keys do.
+// Starts sums = a b, or += with `add`, of a in registers, 16 rows for each warp; b lies transposed,
+// as keys do.
 template <typename T>
-__device__ inline void start_product_of_keys(float (&sums)[8][4], const uint32_t (&a)[4], uint64_t b, bool add) {
-  TYPED_PRODUCT("{%32,%33,%34,%35}, %36", "%37", "0", "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(int(add)))
+__device__ inline void start_product_of_keys(float (&sums)[8][4], const uint32_t (&a)[4],
+                                             uint64_t b, bool add) {
+  TYPED_PRODUCT("{%32,%33,%34,%35}, %36", "%37", "0", "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]),
+                "l"(b), "r"(int(add)))
 }
 
 // The same with a in shared memory.
 template <typename T>
-__device__ inline void start_product_of_keys(float (&sums)[8][4], uint64_t a, uint64_t b, bool add) {
+__device__ inline void start_product_of_keys(float (&sums)[8][4], uint64_t a, uint64_t b,
+                                             bool add) {
   TYPED_PRODUCT("%32, %33", "%34", "0, 0", "l"(a), "l"(b), "r"(int(add)))
 }
 
 // Starts sums += a b; b lies as it is, as values do.
 template <typename T>
-__device__ inline void start_product_of_values(float (&sums)[8][4], const uint32_t (&a)[4], uint64_t b) {
-  TYPED_PRODUCT("{%32,%33,%34,%35}, %36", "1", "1", "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b))
+__device__ inline void start_product_of_values(float (&sums)[8][4], const uint32_t (&a)[4],
+                                               uint64_t b) {
+  TYPED_PRODUCT("{%32,%33,%34,%35}, %36", "1", "1", "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]),
+                "l"(b))
 }
 #undef TYPED_PRODUCT
 #undef TILE
 #undef PRODUCT
 
 // Products that follow may use registers as they are now.
-__device__ inline void open_products() { asm volatile("wgmma.fence.sync.aligned;" : : : "memory"); }
+__device__ inline void fence_products() {
+  asm volatile("wgmma.fence.sync.aligned;" : : : "memory");
+}
 
-// Those that were started since the last call are a group.
-__device__ inline void close_products() { asm volatile("wgmma.commit_group.sync.aligned;" : : : "memory"); }
+// Products that were started since the last call are committed: they are waited for together.
+__device__ inline void commit_products() {
+  asm volatile("wgmma.commit_group.sync.aligned;" : : : "memory");
+}
 
-// Waits until at most PENDING groups are left, and `sums` are of none of them.
+// Waits until at most the last PENDING commits are under way, of which `sums` are none.
 template <int PENDING, int TILES>
 __device__ inline void wait_for_products(float (&sums)[TILES][4]) {
   asm volatile("wgmma.wait_group.sync.aligned %0;" : : "n"(PENDING) : "memory");
 #pragma unroll
   for (int n = 0; n < TILES; ++n) {
 #pragma unroll
-    for (int i = 0; i < 4; ++i) asm volatile("" : "+f"(sums[n][i]) : : "memory");  // not to be read before
+    // Says that `sums` change here, so that the compiler reads none of them before.
+    for (int i = 0; i < 4; ++i) asm volatile("" : "+f"(sums[n][i]) : : "memory");
   }
 }
 
-// Registers for each thread of this warpgroup, less or more than it was started with.
+// Has each thread of this warpgroup have COUNT registers, fewer or more than it was started with.
 template <int COUNT>
 __device__ inline void give_registers() {
   asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" : : "n"(COUNT));
@@ -169,21 +193,27 @@ __device__ inline void take_registers() {
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" : : "n"(COUNT));
 }
 
-// A barrier in shared memory. Its phases end one after the other, each with as many arrivals as it was made for.
+// A barrier in shared memory (mbarrier). Its phases end one after the other, each with as many
+// arrivals as it was made for.
 struct Barrier {
   uint64_t state;
 
   __device__ void make(int arrivals) {
-    asm volatile("mbarrier.init.shared.b64 [%0], %1;" : : "r"(shared_address(this)), "r"(arrivals) : "memory");
+    asm volatile("mbarrier.init.shared.b64 [%0], %1;"
+                 :
+                 : "r"(shared_address(this)), "r"(arrivals)
+                 : "memory");
   }
 
   __device__ void arrive() {
     asm volatile("mbarrier.arrive.shared.b64 _, [%0];" : : "r"(shared_address(this)) : "memory");
   }
 
-  // Until the phase of that number has ended.
+  // Until the phase of that number has ended. The GPU tells only whether the running phase is an
+  // even or an odd one, so nobody may be two phases behind.
   __device__ void wait(int phase) {
-    asm volatile("{.reg .pred done; again: mbarrier.try_wait.parity.shared.b64 done, [%0], %1; @!done bra again;}"
+    asm volatile("{.reg .pred done; "
+                 "again: mbarrier.try_wait.parity.shared.b64 done, [%0], %1; @!done bra again;}"
                  :
                  : "r"(shared_address(this)), "r"(phase % 2)
                  : "memory");

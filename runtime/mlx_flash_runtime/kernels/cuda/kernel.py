@@ -28,10 +28,13 @@ _TYPES = {"float32": "float", "float16": "__half", "bfloat16": "__nv_bfloat16"}
 
 _BODY = """
   const int head = blockIdx.y, batch = blockIdx.z, key_head = head / (q_shape[1] / k_shape[1]);
-  flash::attention<{type}, {head_dim}, {value_head_dim}, {groups}, {keys}, flash::{mask}>(
-      flash::Rows<{type}>{{q + batch * q_strides[0] + head * q_strides[1], q_strides[2], q_strides[3]}},
-      flash::Rows<{type}>{{k + batch * k_strides[0] + key_head * k_strides[1], k_strides[2], k_strides[3]}},
-      flash::Rows<{type}>{{v + batch * v_strides[0] + key_head * v_strides[1], v_strides[2], v_strides[3]}},
+  flash::attention<{type}, {head_dim}, {value_head_dim}, {consumers}, {keys}, flash::{mask}>(
+      flash::Rows<{type}>{{q + batch * q_strides[0] + head * q_strides[1],
+                           q_strides[2], q_strides[3]}},
+      flash::Rows<{type}>{{k + batch * k_strides[0] + key_head * k_strides[1],
+                           k_strides[2], k_strides[3]}},
+      flash::Rows<{type}>{{v + batch * v_strides[0] + key_head * v_strides[1],
+                           v_strides[2], v_strides[3]}},
       flash::Mask<{mask_type}>{{{window}, {mask_array}}}, {sink}, *scale, q_shape[2], k_shape[2],
       out + (int64_t(batch) * q_shape[1] + head) * q_shape[2] * {value_head_dim});
 """
@@ -92,7 +95,7 @@ def source_of(problem: Problem, capability: tuple[int, int]) -> Source:
         type=type,
         head_dim=problem.head_dim,
         value_head_dim=problem.value_head_dim,
-        groups=cut.groups,
+        consumers=cut.consumers,
         keys=cut.keys,
         mask=MASKS[problem.mask],
         mask_type=mask_type,

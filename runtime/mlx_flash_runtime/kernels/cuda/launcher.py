@@ -16,18 +16,24 @@ from typing import Any
 import mlx.core as mx
 
 from ... import stock
-from ...problem import Problem
+from ...problem import Problem, as_float, promoted
 from ...stock import gradient
 from . import kernel
+
+# The attention of q, k, v, then mask and sinks if any; None where it is not for the kernel.
+Replay = Callable[..., "mx.array | None"]
+
+# Scales that a thread has launches for at a time; a model has one or two.
+_MOST_REPLAYS = 16
 
 
 class Launcher:
     """The kernel for calls of `problem` on a GPU of compute capability `capability`, as a function
-    of MLX's own arguments.
+    of MLX's own arguments: `run`.
 
     MLX's own attention runs instead inside the user's transformations, on the CPU where that is the
-    default device, and where the kernel does not compile. `in_gradient` is called when a call turns
-    out to be part of a gradient, which the kernel has none of.
+    default device, for arrays of other types, and where the kernel does not compile. `in_gradient`
+    is called when a call turns out to be part of a gradient, which the kernel has none of.
     """
 
     def __init__(
@@ -39,69 +45,81 @@ class Launcher:
         self._problem = problem
         self._capability = capability
         self._in_gradient = in_gradient
+        self._takes_mask = problem.has_array_mask
         # Of each thread, as compiled functions are.
         self._of_thread = threading.local()
 
-    def __call__(
-        self, q: mx.array, k: mx.array, v: mx.array, scale: float, mask: Any, sinks: Any
-    ) -> mx.array:
+    def run(self, q: Any, k: Any, v: Any, *, scale: Any, mask: Any, sinks: Any) -> mx.array:
         """The attention, `[batch, query_heads, query_length, value_head_dim]`."""
-        replay = self._replay()
+        factor = scale if scale.__class__ is float else as_float(scale)
+        stream = mx.default_stream(mx.default_device())
+        # What is compiled stays on the stream of its first call. This is a list, as streams that
+        # are equal have different hashes; there is hardly ever more than one.
+        replays: list[tuple[mx.Stream, float, Replay | None]]
+        replays = getattr(self._of_thread, "replays", [])
+        for own_stream, own_factor, replay in replays:
+            if own_factor == factor and own_stream == stream:
+                break
+        else:
+            replay = self._new_replay(stream, factor)
         if replay is not None:
-            arrays = [q, k, v, scale_array(scale)]
-            if self._problem.has_array_mask:
-                arrays.append(mask)
-            if sinks is not None:
-                arrays.append(sinks)
-            out = replay(arrays)
+            if self._takes_mask:
+                out = replay(q, k, v, mask) if sinks is None else replay(q, k, v, mask, sinks)
+            else:
+                out = replay(q, k, v) if sinks is None else replay(q, k, v, sinks)
             if out is not None:
                 return out
             if self._in_gradient is not None and gradient.is_traced():
                 self._in_gradient()
         return stock.attention(q, k, v, scale=scale, mask=mask, sinks=sinks)
 
-    def _replay(self) -> _Replay | None:
-        """That of this thread and its default stream: what is compiled stays on the stream of its
-        first call. None where the kernel can't run."""
-        device = mx.default_device()
-        stream = mx.default_stream(device)
-        try:
-            replays: list[tuple[mx.Stream, _Replay | None]] = self._of_thread.replays
-        except AttributeError:
-            replays = self._of_thread.replays = []
-        for own, replay in replays:  # a list, as streams that are equal have different hashes
-            if own == stream:
-                return replay
-        on_gpu = device.type == mx.DeviceType.gpu or not mx.cuda.is_available()
-        found = None
+    def _new_replay(self, stream: mx.Stream, factor: float | None) -> Replay | None:
+        """That of this thread for a stream and a scale; None where the kernel can't run."""
+        if factor is None:
+            return None
+        # Without a GPU this is a test, whose kernel is none.
+        on_gpu = stream.device.type == mx.DeviceType.gpu or not mx.cuda.is_available()
+        replay = None
         if on_gpu and kernel.is_there(self._problem, self._capability):
-            found = _Replay(self._problem, self._capability)
-        replays.append((stream, found))
-        return found
+            replay = _replay(self._problem, self._capability, factor)
+        known = getattr(self._of_thread, "replays", ())
+        self._of_thread.replays = [(stream, factor, replay), *known][:_MOST_REPLAYS]
+        return replay
 
 
-class _Replay:
-    """The kernel through `mx.compile`, on one stream and in one thread."""
+class _OtherTypes(Exception):
+    """The arrays promote to another type than that of the problem."""
 
-    def __init__(self, problem: Problem, capability: tuple[int, int]) -> None:
-        self._was_replayed = False
-        self._ran_python = False
 
-        def described(*arrays: mx.array) -> mx.array:
-            self._ran_python = True
-            return kernel.attention(problem, capability, arrays)
+def _replay(problem: Problem, capability: tuple[int, int], scale: float) -> Replay:
+    """The kernel through `mx.compile`, for one thread, stream and scale."""
+    dtype: mx.Dtype = getattr(mx, problem.dtype)
+    was_replayed = ran_python = False
 
-        self._compiled = mx.compile(described)
+    def described(*arrays: mx.array) -> mx.array:
+        nonlocal ran_python
+        ran_python = True
+        q, k, v, *rest = arrays
+        if promoted(q.dtype, k.dtype, v.dtype) != dtype:
+            raise _OtherTypes
+        return kernel.attention(problem, capability, [q, k, v, scale_array(scale), *rest])
 
-    def __call__(self, arrays: list[mx.array]) -> mx.array | None:
-        """The attention; None inside a transformation of the user's."""
-        for _ in range(1 if self._was_replayed else 2):
-            self._ran_python = False
-            out: mx.array = self._compiled(*arrays)
-            if not self._ran_python:
-                self._was_replayed = True
+    compiled = mx.compile(described)
+
+    def replay(*arrays: mx.array) -> mx.array | None:
+        nonlocal was_replayed, ran_python
+        for _ in range(1 if was_replayed else 2):
+            ran_python = False
+            try:
+                out: mx.array = compiled(*arrays)
+            except _OtherTypes:
+                return None
+            if not ran_python:
+                was_replayed = True
                 return out
         return None
+
+    return replay
 
 
 @lru_cache(maxsize=64)

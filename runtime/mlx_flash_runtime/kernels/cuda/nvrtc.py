@@ -39,9 +39,8 @@ def compile(
         architecture = f"--gpu-architecture=sm_{major}{minor}{'a' if major >= 9 else ''}"
         options = _strings([architecture, "--device-as-default-execution-space"])
         failed = nvrtc.nvrtcCompileProgram(program, len(options), options)
-        log = _bytes(program, nvrtc.nvrtcGetProgramLogSize, nvrtc.nvrtcGetProgramLog).decode(
-            errors="replace"
-        )
+        printed = _bytes(program, nvrtc.nvrtcGetProgramLogSize, nvrtc.nvrtcGetProgramLog)
+        log = printed.decode(errors="replace")
         if failed:
             lines = [line for line in log.splitlines() if "error" in line]
             raise CompileError((lines or ["CUDA's compiler failed"])[0])

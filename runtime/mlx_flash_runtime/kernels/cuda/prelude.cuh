@@ -1,5 +1,5 @@
-// In the place of MLX's header of the same use, whose thousands of lines take a second to compile: the names that MLX's
-// generated kernels and ours have from it, laid out alike.
+// In the place of MLX's header of the same use, whose thousands of lines take a second to compile:
+// the names that MLX's generated kernels and ours have from it, laid out alike.
 
 typedef unsigned char uint8_t;
 typedef unsigned short uint16_t;

@@ -6,6 +6,16 @@
 
 namespace flash {
 
+// What the GPU's instructions set. An enum, as a constexpr here would be stored with the kernel.
+enum : int {
+  // Threads that run in step, each called a lane.
+  WARP = 32,
+  // Rows of a product of one warp: m16n8k8 in TF32, m16n8k16 in 16 bits.
+  WARP_QUERIES = 16,
+  // Rows of a product of a warpgroup, 16 for each of its four warps: m64n64k16.
+  WARPGROUP_QUERIES = 64,
+};
+
 __device__ inline float infinity() { return __uint_as_float(0x7f800000); }
 
 template <typename T>
@@ -32,22 +42,26 @@ __device__ inline float widen(T x) {
   }
 }
 
-// Rows of a matrix in memory; `step` is the stride of its last axis.
+// Rows of a matrix in memory, in elements from one to the next: `stride` for rows, `step` for the
+// elements of a row.
 template <typename T>
 struct Rows {
   const T* data;
   int64_t stride, step;
 
-  // Whether it can be read by 16 bytes.
+  // Whether 16 bytes can be read at once: they lie together, at an address that 16 divides.
   __device__ bool is_whole() const {
-    return step == 1 && stride % (16 / sizeof(T)) == 0 && reinterpret_cast<uintptr_t>(data) % 16 == 0;
+    return step == 1 && stride % (16 / sizeof(T)) == 0 &&
+           reinterpret_cast<uintptr_t>(data) % 16 == 0;
   }
 };
 
-// Copies 16 bytes of a row, from `column` on, or zeros where they are not `inside` or beyond DIM; if all of them are
-// aligned (`whole`) and of 16 bits each, while the thread goes on.
+// Copies 16 bytes of a row, from `column` on, to shared memory. What is not `inside` or beyond DIM
+// becomes zeros. Rows of 16-bit elements that are `whole` are copied while the thread goes on;
+// float32 goes through registers, where it is rounded to TF32.
 template <typename T, int DIM>
-__device__ inline void copy_chunk(void* to, const Rows<T>& rows, int row, int column, bool inside, bool whole) {
+__device__ inline void copy_chunk(void* to, const Rows<T>& rows, int row, int column, bool inside,
+                                  bool whole) {
   constexpr int in_chunk = 16 / sizeof(T);
   const T* from = inside ? rows.data + row * rows.stride + column * rows.step : rows.data;
   if (sizeof(T) == 2 && whole) {
@@ -64,8 +78,8 @@ __device__ inline void copy_chunk(void* to, const Rows<T>& rows, int row, int co
     }
   }
   if constexpr (sizeof(T) == 4) {
-    value = {tf32(__uint_as_float(value.x)), tf32(__uint_as_float(value.y)), tf32(__uint_as_float(value.z)),
-             tf32(__uint_as_float(value.w))};
+    value = {tf32(__uint_as_float(value.x)), tf32(__uint_as_float(value.y)),
+             tf32(__uint_as_float(value.z)), tf32(__uint_as_float(value.w))};
   }
   *reinterpret_cast<uint4*>(to) = value;
 }

@@ -1,5 +1,6 @@
-// Online softmax over blocks of keys, in powers of two, of scores that lie as the results of products do: a warp has 16
-// queries, a lane two rows of them, `group` and `group + 8`, and there every fourth pair of keys.
+// Online softmax over blocks of keys, in powers of two, of scores that lie as the results of
+// products do: a warp has 16 queries. A lane has two rows of them, `lane_row` and `lane_row + 8`,
+// and there of every 8 keys one pair, `lane_pair`; so four lanes share a row.
 
 #pragma once
 
@@ -7,13 +8,16 @@
 
 namespace flash {
 
-constexpr float HIDDEN = -3.4028234663852886e38f;  // a masked score, finite as in MLX: see online_softmax.py
+// A masked score: float32's most negative number, finite as in MLX: see online_softmax.py.
+constexpr float HIDDEN = -3.4028234663852886e38f;
+// exp(x) is 2^(x log2(e)), and the GPU has an instruction for powers of two: scores are scaled by
+// this.
 constexpr float LOG2E = 1.4426950408889634f;
 
-enum Kind { NONE, CAUSAL, WINDOW, BOOLEAN, ADDITIVE };
+enum MaskKind { NONE, CAUSAL, WINDOW, BOOLEAN, ADDITIVE };
 
-// How many of the last keys a query sees (WINDOW), or an array of [batch, heads, queries, keys], each stride 0 where it
-// is spread.
+// How many of the last keys a query sees (WINDOW), or an array of [batch, heads, queries, keys],
+// with stride 0 along the axes over which it is broadcast.
 template <typename M>
 struct Mask {
   int window;
@@ -30,14 +34,16 @@ template <int KIND, typename M>
 struct Softmax {
   const Mask<M> mask;
   const float scale;  // of scores to powers of two
-  const int queries, keys, group, pair, first;  // the warp's first query
+  const int queries, keys, lane_row, lane_pair;
+  const int first;  // the warp's first query
   float row_max[2], row_sum[2];
 
   __device__ Softmax(Mask<M> mask, const float* sink, float scale, int queries, int keys, int first)
-      : mask(mask), scale(scale * LOG2E), queries(queries), keys(keys), group(threadIdx.x % 32 / 4),
-        pair(threadIdx.x % 4), first(first) {
+      : mask(mask), scale(scale * LOG2E), queries(queries), keys(keys),
+        lane_row(threadIdx.x % WARP / 4), lane_pair(threadIdx.x % 4), first(first) {
     row_max[0] = row_max[1] = sink ? *sink * LOG2E : -infinity();
-    row_sum[0] = row_sum[1] = sink && pair == 0 ? 1 : 0;  // each of a row's four lanes sums its own keys
+    // Each of a row's four lanes sums its own keys; one of them has the sink, too.
+    row_sum[0] = row_sum[1] = sink && lane_pair == 0 ? 1 : 0;
   }
 
   // The first key that matters to the queries from `first` on.
@@ -45,21 +51,22 @@ struct Softmax {
     return KIND == WINDOW ? max(0, keys - queries + first - mask.window + 1) : 0;
   }
 
-  // The key behind the last one that matters to the queries up to `last`. A query before the first key sees none, and
-  // gets the mean of all values.
+  // The key behind the last one that matters to the queries up to `last`. A query before the first
+  // key sees none, and gets the mean of all values.
   __device__ static int end(int queries, int keys, int last) {
     const int offset = keys - queries;
     return (KIND == CAUSAL || KIND == WINDOW) && offset >= 0 ? min(keys, offset + last + 1) : keys;
   }
 
-  // How many keys, from the first on, all queries from `first` on see, by scores that need nothing but a scale.
+  // How many keys, from the first on, all queries from `first` on see, by scores that need nothing
+  // but a scale: blocks of keys up to there need no `hide`.
   __device__ static int all_see(int queries, int keys, int first, float scale) {
     if (!(KIND == NONE || KIND == CAUSAL) || !(scale > 0)) return 0;
     return KIND == CAUSAL ? max(0, min(keys, keys - queries + first + 1)) : keys;
   }
 
-  // Scores of the keys from `start`, scaled if they are `hidden` already, become weights; results so far are to be
-  // multiplied with `shrink`.
+  // Scores become weights, relative to each row's largest score so far. They are in powers of two
+  // already where `hide` was called (`hidden`). Results so far are to be multiplied with `shrink`.
   template <int TILES>
   __device__ void weigh(float (&scores)[TILES][4], bool hidden, float (&shrink)[2]) {
     const float factor = hidden ? 1 : scale;
@@ -93,11 +100,13 @@ struct Softmax {
     for (int r = 0; r < 2; ++r) row_sum[r] = row_sum[r] * shrink[r] + sums[2 * r] + sums[2 * r + 1];
   }
 
-  // Scales the scores of the keys from `start`, and applies the mask; keys beyond the last have no weight at all.
+  // Scales the scores of the keys from `start`, and applies the mask; what lies beyond the last key
+  // has no weight at all.
   template <int TILES>
   __device__ void hide(float (&scores)[TILES][4], int start) const {
     const bool in_pairs = mask.column == 1 && mask.row % 2 == 0 &&
-        reinterpret_cast<uintptr_t>(mask.data) % sizeof(Pair<M>) == 0 && start + 8 * TILES <= keys;
+                          reinterpret_cast<uintptr_t>(mask.data) % sizeof(Pair<M>) == 0 &&
+                          start + 8 * TILES <= keys;
     if ((KIND == BOOLEAN || KIND == ADDITIVE) && in_pairs) {
       hide<true>(scores, start);
     } else {
@@ -112,7 +121,8 @@ struct Softmax {
     for (int n = 0; n < TILES; ++n) {
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
-        const int key = start + 8 * n + 2 * pair, query = first + group + 8 * r, own_key = keys - queries + query;
+        const int key = start + 8 * n + 2 * lane_pair, query = first + lane_row + 8 * r,
+                  own_key = keys - queries + query;
         const Pair<M> own = read<IN_PAIRS>(min(query, queries - 1), key);
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
@@ -153,11 +163,11 @@ struct Softmax {
       sum += __shfl_xor_sync(0xffffffff, sum, 1);
       sum += __shfl_xor_sync(0xffffffff, sum, 2);
       const float share = 1 / sum;
-      const int query = first + group + 8 * r;
+      const int query = first + lane_row + 8 * r;
       if (query >= queries) continue;
 #pragma unroll
       for (int m = 0; m < TILES; ++m) {
-        const int column = 8 * m + 2 * pair;
+        const int column = 8 * m + 2 * lane_pair;
         T* to = out + int64_t(query) * DV + column;
         const float low = result[m][2 * r] * share, high = result[m][2 * r + 1] * share;
         if (DV % 2 == 0 && column < DV) {

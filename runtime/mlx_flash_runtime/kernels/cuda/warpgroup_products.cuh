@@ -1,8 +1,10 @@
-// Tiles of 16-bit elements in shared memory for products of a warpgroup, four warps (wgmma, compute capability 9.0): the
-// second operand is read from there, and the threads go on meanwhile.
+// Tiles of 16-bit elements in shared memory for products of a warpgroup, four warps (wgmma, compute
+// capability 9.0): the second operand is read from there, and the threads go on meanwhile.
 //
-// A tile's rows lie in panels of 64 elements, 128 bytes, whose eight chunks are permuted by the row ("128-byte swizzle"
-// in the manual of PTX): rows and columns are then both read without bank conflicts.
+// A tile's rows lie in panels of 64 elements, 128 bytes, whose eight chunks of 16 bytes are
+// permuted by the row ("128-byte swizzle" in the manual of PTX): the same chunk of eight rows then
+// lies in all 32 banks, and rows and columns are both read without bank conflicts. The permutation
+// is one of addresses and repeats after eight rows, so tiles begin at multiples of 1,024 bytes.
 
 #pragma once
 
@@ -10,7 +12,7 @@
 
 namespace flash {
 
-constexpr int PANEL = 64;
+constexpr int PANEL = 64;  // elements: 128 bytes, the widest swizzle that there is
 __host__ __device__ constexpr int panels(int dim) { return (dim + PANEL - 1) / PANEL; }
 
 // Chunks of 16 bytes from the start of a tile of `in_tile` rows to a row's chunk.
@@ -18,11 +20,13 @@ __host__ __device__ constexpr int swizzled(int row, int chunk, int in_tile) {
   return (chunk / 8 * in_tile + row) * 8 + (chunk % 8 ^ row % 8);
 }
 
-// Fills a tile of IN_TILE rows of DIM elements from the first `count` rows, by a warpgroup; what is beyond them or DIM
-// is zeros.
+// Fills a tile of IN_TILE rows of DIM elements from the first `count` rows, by a warpgroup; what is
+// beyond them or DIM is zeros.
 template <typename T, int DIM, int IN_TILE>
 __device__ void load_panels(uint4* tile, const Rows<T>& rows, int count) {
-  constexpr int at_once = 16;  // rows of a panel
+  // Rows of a panel that a warpgroup copies at once: 128 threads of 16 bytes are 16 rows of 128
+  // bytes.
+  constexpr int at_once = 16;
   const int first = threadIdx.x / 8 % at_once, column = threadIdx.x % 8 * 8;
   tile += swizzled(first, threadIdx.x % 8, IN_TILE);
   if (!rows.is_whole()) {
@@ -30,7 +34,8 @@ __device__ void load_panels(uint4* tile, const Rows<T>& rows, int count) {
     for (int i = 0; i < IN_TILE / at_once * panels(DIM); ++i) {
       const int row = i / panels(DIM) * at_once, panel = i % panels(DIM);
       const bool inside = first + row < count && panel * PANEL + column < DIM;
-      copy_chunk<T, DIM>(tile + (panel * IN_TILE + row) * 8, rows, first + row, panel * PANEL + column, inside, false);
+      copy_chunk<T, DIM>(tile + (panel * IN_TILE + row) * 8, rows, first + row,
+                         panel * PANEL + column, inside, false);
     }
     return;
   }
@@ -46,29 +51,35 @@ __device__ void load_panels(uint4* tile, const Rows<T>& rows, int count) {
   }
 }
 
-// Two tiles in turn, one for each block of keys, which a warpgroup fills and others read.
+// Tiles that are filled and read in turn: while the consumers read one, the producer fills the
+// other.
+enum : int { STAGES = 2 };
+
+// The tiles of the blocks of keys, or of values: one warpgroup fills them and others read them.
+// Each has two barriers, where those arrive who have filled it, or have read it.
 struct Ring {
   uint4* tiles;
   int chunks;  // of a tile
-  Barrier *full, *empty;
+  Barrier *full, *empty;  // STAGES of each
 
-  // For so many threads that fill a tile, and warps that read it.
+  // For so many threads that fill a tile, each of which arrives, and warps that read it, of each of
+  // which one lane does.
   __device__ void make(int threads, int warps) {
-    for (int i = 0; i < 2; ++i) full[i].make(threads), empty[i].make(warps);
+    for (int i = 0; i < STAGES; ++i) full[i].make(threads), empty[i].make(warps);
   }
 
-  __device__ uint4* tile(int block) const { return tiles + block % 2 * chunks; }
+  __device__ uint4* tile(int block) const { return tiles + block % STAGES * chunks; }
 
   __device__ void wait_until_empty(int block) {
-    if (block >= 2) empty[block % 2].wait(block / 2 - 1);
+    if (block >= STAGES) empty[block % STAGES].wait(block / STAGES - 1);
   }
 
-  __device__ void wait_until_full(int block) { full[block % 2].wait(block / 2); }
+  __device__ void wait_until_full(int block) { full[block % STAGES].wait(block / STAGES); }
 
-  __device__ void is_full(int block) { full[block % 2].arrive(); }
+  __device__ void arrive_full(int block) { full[block % STAGES].arrive(); }
 
-  __device__ void is_read(int block) {
-    if (threadIdx.x % 32 == 0) empty[block % 2].arrive();
+  __device__ void arrive_empty(int block) {
+    if (threadIdx.x % WARP == 0) empty[block % STAGES].arrive();
   }
 };
 
