@@ -116,7 +116,8 @@ def mlx_is_known() -> bool:
         _warned_versions.add(version)
         first, end = (".".join(map(str, release)) for release in KNOWN)
         logger.warning(
-            "flash attention: off: mlx %s is not a version this package knows (%s up to, not including, %s)",
+            "flash attention: off: mlx %s is not a version this package knows"
+            " (%s up to, not including, %s)",
             version,
             first,
             end,

@@ -6,7 +6,9 @@ it to MLX as an additive mask of H x L x S elements:
 
     pe_scores = (q_pe * self.scale) @ k_pe.swapaxes(-1, -2)
     if mask is not None:
-        pe_scores = mx.where(mask, pe_scores, mx.array(mx.finfo(pe_scores.dtype).min, pe_scores.dtype))
+        pe_scores = mx.where(
+            mask, pe_scores, mx.array(mx.finfo(pe_scores.dtype).min, pe_scores.dtype)
+        )
     ...
     output = scaled_dot_product_attention(q_nope, k, v, ..., scale=self.scale, mask=pe_scores)
 
@@ -48,7 +50,8 @@ class _Names(NamedTuple):
 
 # By the identity of a code object, for as long as that lives.
 _known: dict[int, tuple[weakref.ref[CodeType], _Names | None]] = {}
-_CALLERS = 3  # mlx-lm's own scaled_dot_product_attention, the wrapper around it, and the layer that calls that
+# mlx-lm's own scaled_dot_product_attention, the wrapper around it, and the layer that calls that.
+_CALLERS = 3
 
 
 def has_shape_of_rope_scores(mask: mx.array, q: Any) -> bool:

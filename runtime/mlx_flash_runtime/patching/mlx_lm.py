@@ -120,7 +120,8 @@ class _Finder(MetaPathFinder):
                 break
         for finder in finders:
             if not hasattr(finder, "find_spec"):
-                return None  # the old kind, which the import system asks in its own way, and then the rest
+                # The old kind, which the import system asks in its own way, and then the rest.
+                return None
             found = finder.find_spec(name, path, target)
             if found is not None:
                 return found
