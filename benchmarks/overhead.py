@@ -166,7 +166,8 @@ def least_microseconds(
     least = dict.fromkeys(functions, float("inf"))
     for _ in range(REPEATS):
         for name, function in functions.items():
-            mx.fast.scaled_dot_product_attention = function
+            # Past the patch, which would take the place of MLX's own again.
+            vars(mx.fast)["scaled_dot_product_attention"] = function
             least[name] = min(least[name], microseconds(layer, arguments))
     return least
 

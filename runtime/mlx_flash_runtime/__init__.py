@@ -3,11 +3,30 @@
 `enable_flash_attention()` is all that a script needs; `report()` says afterwards what ran where.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from .environment import loading
 from .version import __version__
 
+if TYPE_CHECKING:
+    from .attention import flash_attention
+
+
+def __getattr__(name: str) -> Any:
+    """`flash_attention`, when it is first asked for: a program that has it may export functions
+    that call it, whether or not it has MLX patched."""
+    if name != "flash_attention":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .attention import flash_attention
+    from .patching import exporting
+
+    exporting.install_for_good()
+    globals()[name] = flash_attention
+    return flash_attention
+
+
 try:
-    from .attention import explain, flash_attention
+    from .attention import explain
     from .control import disable_flash_attention, enable_flash_attention, flash_attention_enabled
     from .report import report
     from .settings import flash_block_size

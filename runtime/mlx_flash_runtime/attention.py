@@ -8,11 +8,11 @@ import mlx.core as mx
 
 from . import stock
 from .control import mlx_is_known
-from .patching import patch
+from .patching import patch, state
 from .planning.choice import Choice, choose, stock_memory
 from .planning.machine import current_device
 from .planning.planner import planner_for
-from .problem import Device, Problem
+from .problem import Device, Problem, fault
 from .settings import Settings, checked_block_size, resolve
 
 
@@ -33,13 +33,13 @@ def flash_attention(
     `mask` is None, `"causal"` (the last query aligned with the last key), or an array that
     broadcasts to `[B, H, L, S]`: bool (True is seen) or added to the scores. `sinks` is `[H]`, one
     more score per head that takes weight and has no value. `block_size` as in
-    `enable_flash_attention`.
+    `enable_flash_attention`. A function that is being exported gets MLX's own operations.
 
     Raises ValueError for a bad `block_size`, and what MLX's own function raises for arguments that
     it rejects.
     """
     settings = _settings(block_size)
-    if not (settings.enabled and mlx_is_known()):
+    if state.is_paused() or not (settings.enabled and mlx_is_known()):
         return stock.attention(q, k, v, scale=scale, mask=mask, sinks=sinks)
     return planner_for(settings).attend(q, k, v, scale, mask, sinks)
 
@@ -87,12 +87,12 @@ def explain(
     peaks in bytes of one forward call, planned and by MLX's own function, beyond its inputs and
     its output.
 
-    Raises ValueError for a bad `block_size` and for arguments that no attention call can have,
-    TypeError for a `device` that is no Device, such as a name.
+    Raises ValueError for a bad `block_size` and for arguments that no attention call can have, and
+    says which and why; TypeError for a `device` that is no Device, such as a name.
     """
     problem = q if isinstance(q, Problem) else Problem.of(q, k, v, mask, sinks)
     if problem is None:
-        raise ValueError("these are not the arguments of an attention call")
+        raise ValueError(fault(q, k, v, mask, sinks))
     device = device or current_device()
     if not isinstance(device, Device):
         raise TypeError(f"device is a mlx_flash_runtime.problem.Device, not {device!r}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from .environment import workers
 from .environment.log import announce, logger
 from .patching import patch
 from .planning.machine import current_device
@@ -32,7 +33,8 @@ def enable_flash_attention(enabled: bool = True, *, block_size: int | None = Non
 
     Replaced are `mx.fast.scaled_dot_product_attention` and every name that a loaded module has
     bound to it; a function kept elsewhere (a default argument, an attribute of a class) stays
-    MLX's own.
+    MLX's own. A function that another package has put in its place stays there, and calls ours
+    where it called MLX's.
 
     Raises ValueError unless `block_size` is None or a positive multiple of 8; a bad environment
     variable ends the program with one line on stderr and exit status 2.
@@ -45,9 +47,30 @@ def enable_flash_attention(enabled: bool = True, *, block_size: int | None = Non
     if after is not None and after is not before:
         size = settings.block_size or "auto"
         device = current_device()
-        announce(f"flash attention: on (mlx {mlx_version()}, {device.backend}; block size {size})")
+        _say(f"on (mlx {mlx_version()}, {device.backend}; block size {size})")
+        _warn_of(patch.in_front())
     elif settings.enabled and (other := patch.other_copy()):
-        announce(f"flash attention: {other}, another copy of this package, has it on already")
+        _say(f"{other}, another copy of this package, has it on already")
+
+
+def _say(words: str) -> None:
+    """Says so once a program: not in each of its workers."""
+    if not workers.is_worker():
+        announce(f"flash attention: {words}")
+        workers.speak_for_workers()
+
+
+def _warn_of(in_front: object) -> None:
+    """Warns of another package's function in the place of MLX's, if there is one that may not call
+    ours."""
+    if in_front is not None:
+        owner = in_front if hasattr(in_front, "__qualname__") else type(in_front)
+        logger.warning(
+            "flash attention: %s.%s has taken the place of mx.fast.scaled_dot_product_attention and"
+            " keeps it: only calls that it passes on are planned",
+            owner.__module__,
+            owner.__qualname__,
+        )
 
 
 def disable_flash_attention() -> None:
@@ -93,7 +116,8 @@ def mlx_is_known() -> bool:
         _warned_versions.add(version)
         first, end = (".".join(map(str, release)) for release in KNOWN)
         logger.warning(
-            "flash attention: off: mlx %s is not a version this package knows (%s up to, not including, %s)",
+            "flash attention: off: mlx %s is not a version this package knows"
+            " (%s up to, not including, %s)",
             version,
             first,
             end,

@@ -10,24 +10,41 @@ from typing import Any
 import mlx.core as mx
 
 from . import state
+from .rebind import Replacements, rebind
 
 # Functions of `mlx.core` that trace the function that is their second argument, `fun`.
 _NAMES = ("export_function", "exporter")
-_originals: dict[str, Callable[..., Any]] = {}
+# Ours by MLX's own.
+_replaced: Replacements = {}
+_stays = False
 
 
-def install() -> None:
-    """Has functions exported with MLX's own attention."""
+def install() -> Replacements:
+    """Has functions exported with MLX's own attention. Returns the functions to replace wherever
+    modules have them, see `rebind`."""
+    if _replaced:
+        return {}
     for name in _NAMES:
-        _originals[name] = getattr(mx, name)
-        setattr(mx, name, _with_stock_attention(_originals[name]))
+        original = getattr(mx, name)
+        _replaced[original] = _with_stock_attention(original)
+    return dict(_replaced)
 
 
-def uninstall() -> None:
-    """Puts MLX's own functions back."""
-    for name, original in _originals.items():
-        setattr(mx, name, original)
-    _originals.clear()
+def uninstall() -> Replacements:
+    """The functions to replace so that MLX's own are back: none where ours are to stay."""
+    if _stays:
+        return {}
+    back = {ours: original for original, ours in _replaced.items()}
+    _replaced.clear()
+    return back
+
+
+def install_for_good() -> None:
+    """Has functions exported with MLX's own attention whether or not MLX is patched: for those
+    that call `flash_attention` themselves."""
+    global _stays
+    _stays = True
+    rebind(install())
 
 
 def _with_stock_attention(original: Callable[..., Any]) -> Callable[..., Any]:

@@ -6,7 +6,9 @@ it to MLX as an additive mask of H x L x S elements:
 
     pe_scores = (q_pe * self.scale) @ k_pe.swapaxes(-1, -2)
     if mask is not None:
-        pe_scores = mx.where(mask, pe_scores, mx.array(mx.finfo(pe_scores.dtype).min, pe_scores.dtype))
+        pe_scores = mx.where(
+            mask, pe_scores, mx.array(mx.finfo(pe_scores.dtype).min, pe_scores.dtype)
+        )
     ...
     output = scaled_dot_product_attention(q_nope, k, v, ..., scale=self.scale, mask=pe_scores)
 
@@ -21,6 +23,7 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
+import weakref
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
@@ -45,9 +48,10 @@ class _Names(NamedTuple):
     mask: str | None
 
 
-# By the identity of a code object, which is kept so that it stays its own.
-_known: dict[int, tuple[CodeType, _Names | None]] = {}
-_CALLERS = 3  # mlx-lm's own scaled_dot_product_attention, the wrapper around it, and the layer that calls that
+# By the identity of a code object, for as long as that lives.
+_known: dict[int, tuple[weakref.ref[CodeType], _Names | None]] = {}
+# mlx-lm's own scaled_dot_product_attention, the wrapper around it, and the layer that calls that.
+_CALLERS = 3
 
 
 def has_shape_of_rope_scores(mask: mx.array, q: Any) -> bool:
@@ -118,7 +122,9 @@ def _folded(q: mx.array, k: mx.array, names: _Names, variables: dict[str, Any]) 
 def _names(code: CodeType) -> _Names | None:
     known = _known.get(id(code))
     if known is None:
-        known = _known[id(code)] = (code, _read(code))
+        key = id(code)
+        going = weakref.ref(code, lambda _: _known.pop(key, None))
+        known = _known[key] = (going, _read(code))
     return known[1]
 
 

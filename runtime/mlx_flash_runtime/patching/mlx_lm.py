@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from . import masks, quantized, softcap
-from .rebind import rebind
+from .rebind import Replacements, rebind
 
 Function = Callable[..., Any]
 
@@ -56,28 +56,33 @@ class _Patched:
 _patched: list[_Patched] = []
 
 
-def install() -> None:
-    """Patches the modules that are loaded, and the others when they will be."""
+def install() -> Replacements:
+    """Patches the modules that are loaded, and the others when they will be. Returns the functions
+    to replace under other names, see `rebind`."""
     global _is_on
     with _lock:
         _is_on = True
         if not any(finder is _finder for finder in sys.meta_path):
             sys.meta_path.insert(0, _finder)
         known = {done.point for done in _patched}
+        replacements: Replacements = {}
         for point in POINTS:
             if point not in known and point.module in sys.modules:
-                _patch(point, sys.modules[point.module])
+                replacements |= _patch(point, sys.modules[point.module])
+        return replacements
 
 
-def uninstall() -> None:
-    """Puts the originals back."""
+def uninstall() -> Replacements:
+    """Puts the originals back. Returns the functions to replace under other names."""
     global _is_on
     with _lock:
         _is_on = False  # whoever has kept the list of finders as it is now may put it back
         sys.meta_path[:] = [finder for finder in sys.meta_path if finder is not _finder]
+        replacements: Replacements = {}
         for done in _patched:
-            _put(done.owner, done.point, done.ours, done.original)
+            replacements |= _put(done.owner, done.point, done.ours, done.original)
         _patched.clear()
+        return replacements
 
 
 class _Finder(MetaPathFinder):
@@ -115,7 +120,8 @@ class _Finder(MetaPathFinder):
                 break
         for finder in finders:
             if not hasattr(finder, "find_spec"):
-                return None  # the old kind, which the import system asks in its own way, and then the rest
+                # The old kind, which the import system asks in its own way, and then the rest.
+                return None
             found = finder.find_spec(name, path, target)
             if found is not None:
                 return found
@@ -138,7 +144,7 @@ class _Loader:
         with _lock:
             for point in POINTS:
                 if _is_on and point.module == module.__name__:
-                    _patch(point, module)
+                    rebind(_patch(point, module))
 
     def __getattr__(self, name: str) -> Any:
         if name == "_theirs":  # not there yet, in a copy that is being made
@@ -150,13 +156,14 @@ _finder = _Finder()
 _is_on = False
 
 
-def _patch(point: Point, module: ModuleType) -> None:
+def _patch(point: Point, module: ModuleType) -> Replacements:
     owner = _owner(module, point)
     original = getattr(owner, point.path[-1], None)
-    if original is not None:  # else another release of mlx-lm, or a module that is being loaded
-        ours = point.wrap(original)
-        _put(owner, point, original, ours)
-        _patched.append(_Patched(point, owner, original, ours))
+    if original is None:  # another release of mlx-lm, or a module that is being loaded
+        return {}
+    ours = point.wrap(original)
+    _patched.append(_Patched(point, owner, original, ours))
+    return _put(owner, point, original, ours)
 
 
 def _owner(module: Any, point: Point) -> Any:
@@ -166,8 +173,8 @@ def _owner(module: Any, point: Point) -> Any:
     return module
 
 
-def _put(owner: Any, point: Point, old: Function, new: Function) -> None:
+def _put(owner: Any, point: Point, old: Function, new: Function) -> Replacements:
     if getattr(owner, point.path[-1]) is old:
         setattr(owner, point.path[-1], new)
-    if len(point.path) == 1:  # a function, which other modules import by name
-        rebind(old, new)
+    # A function is imported by name by other modules, a method is not.
+    return {old: new} if len(point.path) == 1 else {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from types import ModuleType
 from typing import Any
 
 import mlx.core as mx
@@ -12,13 +13,15 @@ import mlx.core as mx
 from .. import stock
 from ..planning import layers
 from ..planning.plan import UNPLANNED
-from ..planning.planner import Planner, forget_plans
+from ..planning.planner import Planner
+from ..stock.wrappers import replace_in
 from . import exporting, mla, mlx_lm, state
-from .rebind import rebind
+from .rebind import Replacements, rebind
+from .spelled_out import are_defaults
 
 _lock = threading.RLock()
-# A function that another package put on top of ours, which may call ours: it stays where it is.
-_above: object = None
+_original = stock.attention
+_NAME = "scaled_dot_product_attention"
 
 
 def active() -> Planner | None:
@@ -34,34 +37,69 @@ def other_copy() -> str | None:
 
 
 def install(planner: Planner) -> None:
-    """Routes every attention call through `planner`; takes the place of the planner before it."""
+    """Routes every attention call through `planner`; takes the place of the planner before it.
+
+    Ours takes the place of MLX's own function and of no other: a function that another package has
+    put there stays in front, and is given ours to call.
+    """
     with _lock:
-        patched = state.installed is not None
+        replacements: Replacements = {}
+        if state.installed is None:
+            replacements[_original] = scaled_dot_product_attention
+            _watch(mx.fast, _Watched)
         state.install(planner)
-        if not patched:
-            current: Any = mx.fast.scaled_dot_product_attention
-            if current is not _above and current is not scaled_dot_product_attention:
-                stock.attention = current
-                forget_plans()  # which run MLX's function as it was
-            rebind(stock.attention, scaled_dot_product_attention)
-            exporting.install()
-        mlx_lm.install()
+        rebind(replacements | exporting.install() | mlx_lm.install())
+        setattr(mx.fast, _NAME, _with_ours(mx.fast.scaled_dot_product_attention))
 
 
 def uninstall() -> None:
     """Puts MLX's own function back, also in modules that bound ours meanwhile."""
-    global _above
     with _lock:
         function: object = mx.fast.scaled_dot_product_attention
         # Unpatched, ours may still be there: a package on top of it that took itself out later put
         # it back.
         if state.installed is not None or function is scaled_dot_product_attention:
             state.install(None)
-            rebind(scaled_dot_product_attention, stock.attention)
-            mlx_lm.uninstall()
-            exporting.uninstall()
-            function = mx.fast.scaled_dot_product_attention
-            _above = None if function is stock.attention else function
+            _watch(mx.fast, ModuleType)
+            ours = {scaled_dot_product_attention: _original}
+            rebind(ours | exporting.uninstall() | mlx_lm.uninstall())
+            if function is not scaled_dot_product_attention:
+                replace_in(function, scaled_dot_product_attention, _original)
+
+
+def in_front() -> object:
+    """The function of another package that has taken the place of MLX's and keeps what it calls out
+    of reach, so that its calls may never come here; else None."""
+    function: object = mx.fast.scaled_dot_product_attention
+    ours = scaled_dot_product_attention
+    return None if function is ours or replace_in(function, ours, ours) else function
+
+
+class _Watched(ModuleType):
+    """`mlx.core.fast` while MLX is patched. A package that takes its own function out puts back
+    what it had found, which may be MLX's from before the patch."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == _NAME:
+            value = _with_ours(value)
+        super().__setattr__(name, value)
+
+
+def _with_ours(function: Any) -> Any:
+    """`function` so that its calls come to ours: itself where it is another package's, which then
+    holds ours in the place of MLX's."""
+    ours = scaled_dot_product_attention
+    if function is _original:
+        return ours
+    if function is not ours:
+        replace_in(function, _original, ours)
+    return function
+
+
+def _watch(module: ModuleType, kind: type[ModuleType]) -> None:
+    """Makes `module` one of that kind, unless somebody else has made it one of theirs."""
+    if type(module) in (ModuleType, _Watched):
+        module.__class__ = kind
 
 
 def scaled_dot_product_attention(
@@ -77,15 +115,17 @@ def scaled_dot_product_attention(
     """Stands in for `mx.fast.scaled_dot_product_attention`: the same arguments, the same result, by
     the planned route.
 
-    A call with `stream=` or `force_fused=`, or with arguments that MLX rejects, goes to MLX as it
-    is.
+    A call on another stream than the default one, with `force_fused=True`, or with arguments that
+    MLX rejects, goes to MLX as it is.
     """
     planner = state.planner
     if planner is None or more or rest:
         # Without a planner: a name bound while the patch was in place, out of reach of `uninstall`.
-        if planner is not None:
-            layers.count(UNPLANNED.kind, sys._getframe(1))
-        return stock.attention(q, k, v, *more, scale=scale, mask=mask, sinks=sinks, **rest)
+        planner = state.of_this_thread()
+        if planner is None or more or not are_defaults(rest):
+            if planner is not None:
+                layers.count(UNPLANNED.kind, sys._getframe(1))
+            return stock.attention(q, k, v, *more, scale=scale, mask=mask, sinks=sinks, **rest)
     if mask.__class__ is mx.array and mla.has_shape_of_rope_scores(mask, q):
         q, k, mask = mla.without_rope_scores(planner, q, k, v, mask, sinks, sys._getframe(1))
     return planner.attend(q, k, v, scale, mask, sinks)

@@ -128,16 +128,23 @@ def read() -> dict[str, Measured]:
         return {}
     try:
         return _classes(json.loads(content))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        logger.warning(
-            "flash attention: %s is ignored, mlx-flash tune writes it anew: %s", file, error
-        )
-        return {}
+    except json.JSONDecodeError as error:
+        words = f"it is no JSON: {error}"
+    except (ValueError, RecursionError) as error:
+        words = str(error)
+    except (KeyError, TypeError, AttributeError):
+        words = "a class in it is not one that mlx-flash tune writes"
+    logger.warning("flash attention: %s is ignored, mlx-flash tune writes it anew: %s", file, words)
+    return {}
 
 
 def _classes(data: Any) -> dict[str, Measured]:
+    if not isinstance(data, dict) or "format" not in data:
+        raise ValueError('it has no "format", so it is no calibration')
     if data["format"] != _FORMAT:
         raise ValueError(f"it is of format {reprlib.repr(data['format'])}, not {_FORMAT}")
+    if not isinstance(data.get("classes"), dict):
+        raise ValueError('it has no "classes"')
     return {name: _measured(entry) for name, entry in data["classes"].items()}
 
 

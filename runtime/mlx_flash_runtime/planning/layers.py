@@ -41,12 +41,14 @@ _lock = threading.Lock()
 _layers: list[Layer] = []
 # By identity, for as long as the module lives.
 _by_module: dict[int, Layer] = {}
-# Two tables by the identity of a code object (hashing one reads all of it), which is held so that
-# the identity stays its own: layers of calls outside any module by instruction, and whether a
-# function is a module's method.
-_by_site: dict[tuple[int, int], Layer] = {}
+# Two tables by the identity of a code object (hashing one reads all of it), for as long as that
+# lives: layers of calls outside any module by instruction, and whether a function is a module's
+# method.
+_by_site: dict[int, dict[int, Layer]] = {}
 _is_method: dict[int, bool] = {}
-_codes: list[CodeType] = []
+# See `_forget_with`.
+_codes: dict[int, weakref.ref[CodeType]] = {}
+_NO_LAYERS: dict[int, Layer] = {}
 
 
 def count(kind: Kind, caller: FrameType) -> None:
@@ -81,7 +83,8 @@ def find(kind: Kind, caller: FrameType) -> None:
                 break
         frame = frame.f_back
     if layer is None:
-        layer = _by_site.get((id(caller.f_code), caller.f_lasti)) or _new_site(caller)
+        sites = _by_site.get(id(caller.f_code), _NO_LAYERS)
+        layer = sites.get(caller.f_lasti) or _new_site(caller)
     try:
         own = layer.calls[get_ident()]
     except KeyError:
@@ -125,11 +128,24 @@ def forget() -> None:
 
 
 def _learn(code: CodeType) -> bool:
-    if id(code) not in _is_method:
-        _codes.append(code)  # first: an identity in the table is one that is held
+    _forget_with(code)  # first: an identity in the table is one that goes with its code
     takes_self = code.co_argcount > 0 and code.co_varnames[0] == "self"
     _is_method[id(code)] = is_method = takes_self and _is_of_a_module(code)
     return is_method
+
+
+def _forget_with(code: CodeType) -> None:
+    """Has what is known of a code object forgotten when it goes, before its identity is another's:
+    one that a program has made, by `exec` or `compile`, is the program's to keep."""
+    key = id(code)
+
+    def forget_it(_: object) -> None:
+        _codes.pop(key, None)
+        _by_site.pop(key, None)
+        _is_method.pop(key, None)
+
+    if key not in _codes:
+        _codes[key] = weakref.ref(code, forget_it)
 
 
 def _is_of_a_module(code: CodeType) -> bool:
@@ -224,8 +240,8 @@ def _new_site(frame: FrameType) -> Layer:
         if layer is None:  # else another call on that line
             layer = Layer(name, "function")
             _layers.append(layer)
-        _codes.append(code)
-        _by_site[id(code), frame.f_lasti] = layer
+        _forget_with(code)
+        _by_site.setdefault(id(code), {})[frame.f_lasti] = layer
     return layer
 
 

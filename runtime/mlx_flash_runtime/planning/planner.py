@@ -202,7 +202,7 @@ def _mask_key(mask: Any) -> Any:
     if not isinstance(mask, mx.array):
         return mask
     if isinstance(mask, StructuredMask):
-        return mask.shape, mask.structure or mask.dtype
+        return mask.shape, mask.structure, mask.dtype
     return mask.shape, mask.dtype
 
 
@@ -211,7 +211,9 @@ def _decode_key(key: Key) -> Key | None:
     further than to a power of two, as calibrations count it. None for other calls: of more than
     one query, with sinks, or with a mask that is no array for all keys."""
     queries, keys, values, *types, mask, sinks, softcap, device = key
-    if len(queries) != 4 or queries[2] != 1 or keys[:3] != values[:3] or sinks or softcap:
+    if not len(queries) == len(keys) == len(values) == 4:
+        return None
+    if queries[2] != 1 or keys[:3] != values[:3] or sinks or softcap:
         return None
     if mask is not None:
         if not isinstance(mask, tuple) or mask[0][-1:] != keys[2:3]:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from .problem import Problem, promoted
+from .arguments import promoted
+from .problem import Problem
 
 
 @dataclass(eq=False, slots=True)  # not frozen, which is slow to make: there is one for every call

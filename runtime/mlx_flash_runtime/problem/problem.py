@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
 from typing import Literal, get_args
 
 import mlx.core as mx
 
+from .arguments import fault, promoted
 from .masks import Causal, Prefix, Segments, Structure, Window, structure_of
 
 MaskKind = Literal["none", "causal", "window", "prefix", "segments", "bool", "additive"]
@@ -147,36 +147,19 @@ class Problem:
         softcap: float | None = None,
         training: bool = False,
     ) -> Problem | None:
-        """The problem of one call, or None where it is for MLX itself to judge: arguments that it
-        may reject, types that no route computes in (float64, integer queries)."""
-        if not (isinstance(q, mx.array) and isinstance(k, mx.array) and isinstance(v, mx.array)):
+        """The problem of one call, or None where it is for MLX itself to judge: see `fault`."""
+        if fault(q, k, v, mask, sinks) is not None:
             return None
-        if not (q.ndim == k.ndim == v.ndim == 4):
-            return None
+        assert isinstance(q, mx.array)
+        assert isinstance(k, mx.array)
+        assert isinstance(v, mx.array)
         batch, query_heads, query_length, head_dim = q.shape
         _, key_heads, key_length, value_head_dim = v.shape
-        if k.shape != (batch, key_heads, key_length, head_dim) or v.shape[0] != batch:
-            return None
-        if prod((*q.shape, *v.shape)) == 0 or query_heads % key_heads:
-            return None
         dtype = promoted(q.dtype, k.dtype, v.dtype)
-        if not mx.issubdtype(q.dtype, mx.floating) or not mx.issubdtype(dtype, mx.floating):
-            return None
-        if dtype == mx.float64:
-            return None
         structure = None
         if isinstance(mask, mx.array):
             structure = structure_of(mask, query_length, key_length)
-        scores = (batch, query_heads, query_length, key_length)
-        kind = _KINDS[type(structure)] if structure else _mask_kind(mask, scores, dtype)
-        if kind is None:
-            return None
-        if sinks is not None and not (
-            isinstance(sinks, mx.array)
-            and sinks.shape == (query_heads,)
-            and promoted(dtype, sinks.dtype) == dtype
-        ):
-            return None
+        kind = _KINDS[type(structure)] if structure else _mask_kind(mask)
         return cls(
             batch,
             query_heads,
@@ -204,27 +187,7 @@ def _several(count: int, one: str, more: str) -> str:
     return f"{count:,} {one if count == 1 else more}"
 
 
-def _mask_kind(mask: object, scores: tuple[int, ...], dtype: mx.Dtype) -> MaskKind | None:
-    if mask is None:
-        return "none"
-    if isinstance(mask, str):
-        return "causal" if mask == "causal" else None
-    if not isinstance(mask, mx.array) or mask.ndim > 4:
-        return None
-    # From the last axis on, as in broadcasting: the mask may have fewer.
-    for own, full in zip(reversed(mask.shape), reversed(scores), strict=False):
-        if own not in (1, full):
-            return None
-    if mask.dtype == mx.bool_:
-        return "bool"
-    return "additive" if promoted(dtype, mask.dtype) == dtype else None
-
-
-def promoted(dtype: mx.Dtype, *others: mx.Dtype) -> mx.Dtype:
-    """The type that MLX's promotion gives `dtype` and `others` (`mx.result_type` is not in every
-    MLX known here)."""
-    total = None
-    for other in others:
-        if other != dtype:
-            total = (mx.zeros((), dtype) if total is None else total) + mx.zeros((), other)
-    return dtype if total is None else total.dtype
+def _mask_kind(mask: object) -> MaskKind:
+    if isinstance(mask, mx.array):
+        return "bool" if mask.dtype == mx.bool_ else "additive"
+    return "none" if mask is None else "causal"

@@ -8,11 +8,12 @@ from collections.abc import Callable
 import mlx.core as mx
 
 from ..problem import Call
+from .wrappers import mlx_function_in
 
 Attention = Callable[..., mx.array]
 
-# The function that the patch replaced, or would.
-attention: Attention = mx.fast.scaled_dot_product_attention
+# The function that the patch replaces: MLX's own, also where another package was there before.
+attention: Attention = mlx_function_in(mx.fast.scaled_dot_product_attention)
 
 
 def call(call: Call, **options: bool) -> mx.array:

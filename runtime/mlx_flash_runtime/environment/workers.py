@@ -1,0 +1,34 @@
+"""Whether this process is one of several of the same program: what concerns the program is said by
+the first of them."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+# What the first process leaves to those that it starts: its number and its program's file.
+_SAID_BY = "MLX_FLASH_SAID_BY"
+
+
+def is_worker() -> bool:
+    """Whether another process of this program speaks for it: in a process that `multiprocessing`
+    has started, by fork or spawn, and in one that was started, whichever way, with the file of a
+    program that has spoken."""
+    process = sys.modules.get("multiprocessing.process")  # loaded in those that it has started
+    if process is not None and process.parent_process() is not None:
+        return True
+    number, _, program = os.environ.get(_SAID_BY, "").partition(" ")
+    return bool(program) and number != str(os.getpid()) and program == _program()
+
+
+def speak_for_workers() -> None:
+    """Has processes that this one starts know that it has spoken."""
+    program = _program()
+    if program:
+        os.environ[_SAID_BY] = f"{os.getpid()} {program}"
+
+
+def _program() -> str:
+    """The file that Python was started with, `""` without one."""
+    file = sys.argv[0] if sys.argv else ""
+    return os.path.abspath(file) if os.path.isfile(file) else ""
