@@ -467,7 +467,8 @@ disable_flash_attention()
 now = [base.create_causal_mask, cache.create_causal_mask, gemma2.Attention.__call__]
 print(*(new is old.__wrapped__ for new, old in zip(now, patched)))
 from mlx_lm.models import gear
-print(not hasattr(gear._softcap_attention, "__wrapped__"), base.__spec__.loader.get_source(base.__name__) != "")
+source = base.__spec__.loader.get_source(base.__name__)
+print(not hasattr(gear._softcap_attention, "__wrapped__"), source != "")
 """
 
 

@@ -4,7 +4,9 @@ A class is everything that the choice may depend on: device, release of MLX, ver
 package, type, head dims, kind of mask, query heads per key head, phase, and lengths, window and
 heads to the power of two below. The file is
 
-    {"format": 1, "classes": {CLASS: {"route": NAME, "gain": NUMBER, "ms": {PHASE: {NAME: NUMBER}}}}}
+    {"format": 1, "classes": {
+        CLASS: {"route": NAME, "gain": NUMBER, "ms": {PHASE: {NAME: NUMBER}}}
+    }}
 
 where NAME is a route's, or `stock` for MLX's own function; `gain` says how many times as fast as
 that the route is (in the phase where it gains least, null where MLX's own did not fit in memory).
@@ -89,12 +91,12 @@ def class_of(problem: Problem, device: Device) -> str:
 
 def machine_of(device: Device) -> str:
     """What all classes of a device and these versions start with."""
-    # Before the kernel was built, other routes were the fastest.
     without = "" if device.tf32 else " without TF32"
-    without += (
-        " without kernel" if device.backend in ("cpu", "cuda") and not device.own_kernel else ""
-    )
-    return f"{device.backend} {device.name}{without}, mlx {'.'.join(map(str, device.mlx))}, runtime {__version__}, "
+    # Before the kernel was built, other routes were the fastest.
+    if device.backend in ("cpu", "cuda") and not device.own_kernel:
+        without += " without kernel"
+    release = ".".join(map(str, device.mlx))
+    return f"{device.backend} {device.name}{without}, mlx {release}, runtime {__version__}, "
 
 
 def phase_of(problem: Problem, device: Device) -> Phase:
