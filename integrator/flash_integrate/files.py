@@ -50,7 +50,8 @@ def inside(path: Path, root: Path, *, missing: bool = False) -> Path:
         real = os.path.realpath(path, strict=not missing)
     except ValueError as error:
         raise FileError(_NO_NAME) from error
-    if os.path.commonpath((real, root)) != str(root):
+    top = str(root)
+    if real != top and not real.startswith(top.rstrip(os.sep) + os.sep):
         raise FileError(f"leads out of the repo by a link, to {real}")
     return Path(real)
 
@@ -84,15 +85,13 @@ def read_if_there(path: Path, root: Path, limit: int = SOURCE_LIMIT) -> bytes | 
 
 def _read(path: Path, root: Path, limit: int) -> bytes:
     try:
-        os.lstat(
-            path
-        )  # mostly there is no such file, which following its links would take long to find
+        # First of all: mostly there is no such file, which following its links would take long to
+        # find, and to open a device may already do something.
+        status = os.lstat(path)
     except ValueError as error:
         raise FileError(_NO_NAME) from error
     real = inside(path, root)
-    _refuse_other_kinds(
-        os.lstat(real)
-    )  # before it is opened, which for a device may already do something
+    _refuse_other_kinds(os.lstat(real) if stat.S_ISLNK(status.st_mode) else status)
     with open(real, "rb", buffering=0, opener=_open) as file:
         status = os.fstat(file.fileno())
         _refuse_other_kinds(status)

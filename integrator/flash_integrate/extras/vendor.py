@@ -37,7 +37,7 @@ from flash_integrate import apply, files
 from flash_integrate.diff import file_diff
 from flash_integrate.discover import IGNORE_FILE, Found, discover
 from flash_integrate.errors import FileError
-from flash_integrate.facts.imports import LINE_START
+from flash_integrate.facts.imports import plain_lines
 from flash_integrate.quoting import quoted
 from flash_integrate.snippets import RUNTIME
 
@@ -48,10 +48,10 @@ _COMMAND = "tools"  # the folder of the command mlx-flash
 MANIFEST = COPY / "VENDORED.json"
 NOTE = "put here by flash-integrate --vendor; the same command updates it, --revert removes it"
 
-_RELATIVE_IMPORT = re.compile(LINE_START + rb"from[ \t]+(\.+)", re.MULTILINE)
+_RELATIVE_IMPORT = re.compile(rb"^[ \t\f]*from[ \t]+(\.+)", re.MULTILINE)
 # In a notebook a line of code starts after a quote, or after an escaped newline.
 _RUNTIME_IMPORT = re.compile(
-    rb"(?:" + LINE_START + rb'|(?:"|\\n)[ \t]*)(?:from|import)[ \t]+' + RUNTIME.encode() + rb"\b",
+    rb'(?:^[ \t\f]*|(?:"|\\n)[ \t]*)(?:from|import)[ \t]+' + RUNTIME.encode() + rb"\b",
     re.MULTILINE,
 )
 
@@ -207,7 +207,7 @@ def _may_import_runtime(found: Found) -> bool:
         data = files.read_if_there(found.path, found.base)
     except FileError:
         return True
-    return data is not None and _RUNTIME_IMPORT.search(data) is not None
+    return data is not None and _RUNTIME_IMPORT.search(plain_lines(data)) is not None
 
 
 def _started_from(top: Path, script: PurePosixPath) -> set[PurePosixPath]:
@@ -216,7 +216,8 @@ def _started_from(top: Path, script: PurePosixPath) -> set[PurePosixPath]:
 
     A file with relative imports is never started by its path.
     """
-    relative = _RELATIVE_IMPORT.findall(files.read_if_there(top / script, top) or b"")
+    data = files.read_if_there(top / script, top) or b""
+    relative = _RELATIVE_IMPORT.findall(plain_lines(data))
     dots = max(map(len, relative), default=0)
     packages = len(
         list(takewhile(lambda folder: (top / folder / "__init__.py").exists(), script.parents))

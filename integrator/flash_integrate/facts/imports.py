@@ -16,14 +16,10 @@ from pathlib import Path, PurePosixPath
 from flash_integrate import files
 from flash_integrate.errors import FileError
 
-LINE_START = rb"(?:^|\r)(?:\xef\xbb\xbf)?[ \t\f]*"
-"""Where a statement may stand: the first line may follow a byte order mark; Python takes a form
-feed for a blank, and a lone return for the end of a line."""
-
 _FROM = re.compile(
-    LINE_START + rb"from[ \t]+(\.*)([\w.]*)[ \t]+import[ \t]*(\([^)]*\)|[^\r\n]*)", re.MULTILINE
+    rb"^[ \t\f]*from[ \t]+(\.*)([\w.]*)[ \t]+import[ \t]*(\([^)]*\)|[^\n]*)", re.MULTILINE
 )
-_IMPORT = re.compile(LINE_START + rb"import[ \t]+([\w., \t]+)", re.MULTILINE)
+_IMPORT = re.compile(rb"^[ \t\f]*import[ \t]+([\w., \t]+)", re.MULTILINE)
 _NAME = re.compile(rb"(\w+)(?:\s+as\s+\w+)?")
 _APPLICATION = re.compile(rb"[\"']([A-Za-z_][\w.]*):([A-Za-z_]\w*)[\"']")
 _ADDS_FOLDER = re.compile(rb"\bsys\.path\.(?:insert|append)\(\s*([^\r\n]*)")
@@ -42,9 +38,17 @@ class Import:
     names: tuple[str, ...] = ()
 
 
+def plain_lines(data: bytes) -> bytes:
+    """`data` without a byte order mark and with line feeds alone between its lines, as Python reads
+    them: a lone return ends a line too. (A form feed is a blank, to be allowed for.)"""
+    data = data.removeprefix(b"\xef\xbb\xbf")
+    return data.replace(b"\r", b"\n") if b"\r" in data else data
+
+
 def scan_imports(data: bytes) -> Iterator[Import]:
     """The imports that a file's bytes show, wherever they stand; also of the application that it
     has uvicorn import."""
+    data = plain_lines(data)
     if b"uvicorn" in data:
         for module, name in _APPLICATION.findall(data):
             yield Import(0, module.decode(), (name.decode(),))
