@@ -140,9 +140,8 @@ def _replace(path: Path, before: bytes | None, after: bytes) -> None:
                 os.chmod(temporary, 0o666 & ~_umask())
             else:
                 _copy_status(path, temporary)
-            _check_unchanged(
-                path, before
-            )  # once more: on a slow disk much can happen while a file is written
+            # Once more: on a slow disk much can happen while a file is written.
+            _check_unchanged(path, before)
             os.replace(temporary, path)
     except BaseException:  # also Ctrl-C, at any point: no temporary file is left behind
         temporary.unlink(missing_ok=True)
@@ -166,9 +165,8 @@ def _remove_leftover(path: Path) -> None:
         return
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
-        fcntl.flock(
-            descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB
-        )  # refused while the run that made it lives
+        # Refused while the run that made it lives.
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.unlink(path)
     finally:
         os.close(descriptor)

@@ -133,9 +133,8 @@ def parse(text: str) -> ast.Module:
 
 def _parse(text: str) -> ast.Module:
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # `"\d"` in a user's file is not this program's to warn about
+        # `"\d"` in a user's file is not this program's to warn about.
+        warnings.simplefilter("ignore")
         return ast.parse(text)
 
 

@@ -23,9 +23,8 @@ def verify(facts: FileFacts, rewritten: bytes) -> set[int]:
     result = Source(facts.source.path, rewritten)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # `1()` in a user's file is not this program's to warn about
+            # `1()` in a user's file is not this program's to warn about.
+            warnings.simplefilter("ignore")
             compile(result.tree, str(facts.name), "exec", dont_inherit=True)
         again = plan(dataclasses.replace(facts, source=result))
         found = inserted(result)

@@ -158,9 +158,8 @@ def _of_spec(spec: ModuleSpec, name: str, folder: str) -> Program:
 def _is_isolated() -> bool:
     """Whether Python was told (-I, -P, PYTHONSAFEPATH) to keep the script's folder off its path:
     then the path starts with another entry."""
-    return bool(
-        sys.flags.isolated or getattr(sys.flags, "safe_path", False)
-    )  # the latter since Python 3.11
+    # The latter since Python 3.11.
+    return bool(sys.flags.isolated or getattr(sys.flags, "safe_path", False))
 
 
 def _need(there: bool, otherwise: str) -> None:

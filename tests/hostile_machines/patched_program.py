@@ -15,9 +15,8 @@ mx.eval(mx.fast.scaled_dot_product_attention(x, x, x, scale=1.0))
 """
 DONE = "print('done')\n"
 PROGRAM = ENABLE + ATTEND + DONE
-MOST_MEMORY = (
-    2 * 2**30
-)  # bytes: a file without an end, read as a whole, ends the process rather than the machine
+# Bytes: a file without an end, read as a whole, ends the process rather than the machine.
+MOST_MEMORY = 2 * 2**30
 
 
 def environment(**variables: str | Path) -> dict[str, str]:

@@ -263,9 +263,8 @@ def test_a_file_that_git_filters_is_uncertain(tmp_path: Path, traps: Traps) -> N
     repo = checkout(tmp_path / "repo", attributes="*.py filter=evil\n")
     traps.set_in(repo)
     assert flash_integrate(repo, "--check").returncode == 1
-    (repo / "run.py").write_text(
-        SCRIPT.replace("tiny", "huge")
-    )  # of the same length: git has to look into it
+    # Of the same length: git has to look into it.
+    (repo / "run.py").write_text(SCRIPT.replace("tiny", "huge"))
     subprocess.run(["git", "status"], cwd=repo, capture_output=True, timeout=60)
     assert "filter.evil.process" in traps.sprung()
     result = flash_integrate(repo)

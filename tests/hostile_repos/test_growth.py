@@ -162,9 +162,8 @@ def test_a_tree_of_files_that_import_each_other(tmp_path: Path) -> None:
 
 def run(*args: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "flash_integrate", *map(str, args)]
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=60
-    )  # each takes a second or two
+    # Each takes a second or two.
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
 
 MANIFESTS: dict[str, tuple[str, str]] = {

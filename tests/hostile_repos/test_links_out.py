@@ -130,6 +130,5 @@ def test_links_in_a_circle_and_to_nothing(repo: Path, target: str) -> None:
         (repo / name).symlink_to(target)
     result = run(repo, "--force")
     assert is_patched(repo / "run.py")
-    assert result.returncode == (
-        2 if target == "loop" else 0
-    )  # a .gitignore was meant to say something
+    # A .gitignore was meant to say something.
+    assert result.returncode == (2 if target == "loop" else 0)

@@ -172,9 +172,8 @@ def test_folders_within_each_other(tmp_path: Path) -> None:
         assert is_patched(tmp_path / "run.py")
         assert is_patched(tmp_path.joinpath(*["d"] * 1200, "deep.py"))
     finally:
-        subprocess.run(
-            ["rm", "-r", tmp_path / "d"], check=True
-        )  # deeper than Python's own way to remove it reaches
+        # Deeper than Python's own way to remove it reaches.
+        subprocess.run(["rm", "-r", tmp_path / "d"], check=True)
 
 
 def test_a_chain_of_imports(tmp_path: Path) -> None:

@@ -240,9 +240,8 @@ def many(tmp_path: Path) -> Path:
 def test_a_run_that_is_ended_between_two_files(many: Path, number: signal.Signals) -> None:
     run_ends = started(many, "-j1")
     wait_until(lambda: is_patched(many / "run_000.py"), run_ends)
-    run_ends.send_signal(
-        signal.SIGSTOP
-    )  # so that it does not get further while the signal is on its way
+    # So that it does not get further while the signal is on its way.
+    run_ends.send_signal(signal.SIGSTOP)
     run_ends.send_signal(number)
     run_ends.send_signal(signal.SIGCONT)
     _, stderr = run_ends.communicate()

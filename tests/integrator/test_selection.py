@@ -183,9 +183,8 @@ def test_a_notebook_is_had_as_a_whole_or_not_at_all(flash_integrate: Run, tmp_pa
     for path in NOTEBOOKS.glob("*.before.ipynb"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     outcomes = scanned(tmp_path)
-    assert any(
-        outcome.changes and not outcome.lines for outcome in outcomes
-    )  # a cell that is one string
+    # A cell that is one string.
+    assert any(outcome.changes and not outcome.lines for outcome in outcomes)
     assert list(reviewed(outcomes, "y" * 9)[0].values()) == outcomes
     assert not any(outcome.changes for outcome in reviewed(outcomes, "n" * 9)[0].values())
     flash_integrate(tmp_path)

@@ -147,9 +147,8 @@ def test_the_interval_of_five_runs_holds_the_true_ratio_19_times_in_20(
         )
     bounds = [(low, high) for low, high in intervals if low is not None and high is not None]
     assert sum(low <= 1.3 <= high for low, high in bounds) >= 92
-    assert (
-        statistics.median(high - low for low, high in bounds) < 0.2
-    )  # also where the machine drifts by a third
+    # Also where the machine drifts by a third.
+    assert statistics.median(high - low for low, high in bounds) < 0.2
 
 
 def test_four_runs_are_too_few_for_an_interval() -> None:

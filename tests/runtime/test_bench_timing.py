@@ -37,9 +37,8 @@ def test_each_candidate_runs_once_a_round_and_follows_every_other_one_alike(name
     assert all(
         set(order[start : start + count]) == set(names) for start in range(0, rounds * count, count)
     )
-    pairs = Counter(
-        pairwise(order)
-    )  # across rounds too: nobody runs more often than others in the wake of a certain one
+    # Across rounds too: nobody runs more often than others in the wake of a certain one.
+    pairs = Counter(pairwise(order))
     often = rounds / (count - 1)
     assert all(abs(pairs[pair] - often) <= 2 for pair in permutations(names, 2))
     assert not any(pairs[name, name] for name in names)

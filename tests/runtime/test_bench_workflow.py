@@ -75,9 +75,8 @@ def test_a_wrong_route_is_printed_as_wrong_and_fails(monkeypatch: pytest.MonkeyP
 
 def test_a_length_that_does_not_fit_is_reported_and_the_others_go_on() -> None:
     model = models.make("tiny", "llama")
-    before = mx.set_memory_limit(
-        mx.get_active_memory() + 8 * 2**20
-    )  # the scores of 600 tokens take 11 MiB
+    # The scores of 600 tokens take 11 MiB.
+    before = mx.set_memory_limit(mx.get_active_memory() + 8 * 2**20)
     try:
         sizes = [workloads.Sizes(length, 1, 2) for length in (32, 600)]
         first, second = workflow.measure(lambda: model, "chat", sizes, 3)
@@ -130,9 +129,8 @@ def test_a_training_step_that_does_not_fit_costs_its_own_numbers_alone(
 @pytest.mark.parametrize("name", ["chat", "batch"])
 def test_windows_and_wide_heads(shape: str, name: str) -> None:
     model = models.make("tiny", shape)
-    (row,) = workflow.measure(
-        lambda: model, name, [workloads.Sizes(90, 2, 3)], 3
-    )  # longer than the window of 64
+    # Longer than the window of 64.
+    (row,) = workflow.measure(lambda: model, name, [workloads.Sizes(90, 2, 3)], 3)
     assert row["stock_tokens_per_s"] > 0
     assert row["difference"] <= 10 * row["rounding"]
 
@@ -196,9 +194,8 @@ def test_the_command_on_a_folder(folder: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.stderr
     document = load(path)
     assert [row["model"] for row in document.rows] == ["gemma", "gemma"]
-    assert (
-        result.stderr == "measuring chat at 2 lengths ...\n"
-    )  # where there is no terminal for a bar
+    # Where there is no terminal for a bar.
+    assert result.stderr == "measuring chat at 2 lengths ...\n"
     assert "Amdahl" in result.stdout
     assert "first token ms" in result.stdout
 

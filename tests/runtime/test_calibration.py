@@ -210,9 +210,8 @@ def test_problems_that_cannot_be_measured_are_left_out() -> None:
 @cpu_only
 def test_what_does_not_fit_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = replace(SMALL, query_length=2048, key_length=2048, mask="none")
-    free = (
-        100 * 2**20
-    )  # MLX's own scores and their softmax take 128 MiB forward, those of 1,024 queries half of it
+    # MLX's own scores and their softmax take 128 MiB forward, those of 1,024 queries half of it.
+    free = 100 * 2**20
     monkeypatch.setattr(tune, "free_memory", lambda: free)
     (found,) = tune.tune(
         [problem], here(), told({"query_blocks": 2.0, "blockwise": 1.0}, {"blockwise": 1.0})
@@ -249,9 +248,8 @@ def test_classes_differ_by_what_the_choice_depends_on() -> None:
     assert len(set(names)) == len(names)
     decoded = replace(SMALL, query_length=1)
     assert class_of(decoded, MACHINE) == class_of(replace(decoded, mask="none"), MACHINE)
-    assert class_of(replace(SMALL, training=True), MACHINE) == class_of(
-        SMALL, MACHINE
-    )  # a CPU does not tell
+    # A CPU does not tell.
+    assert class_of(replace(SMALL, training=True), MACHINE) == class_of(SMALL, MACHINE)
 
 
 def test_what_was_measured_holds_for_that_device_alone() -> None:

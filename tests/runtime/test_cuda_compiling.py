@@ -176,9 +176,8 @@ def test_the_first_kernel_is_asked_once(
     taken: bool, answer: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Source] = []
-    monkeypatch.setattr(
-        cache, "_is_taken", lambda probe: asked.append(probe) or taken
-    )  # which needs a GPU
+    # Which needs a GPU.
+    monkeypatch.setattr(cache, "_is_taken", lambda probe: asked.append(probe) or taken)
     for _ in range(2):
         assert cache.why_not((9, 0)) == answer
         cache.why_not.cache_clear()

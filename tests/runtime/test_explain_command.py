@@ -86,9 +86,8 @@ def test_the_same_as_text(window_model: Path) -> None:
 
 def test_phases_of_a_model(window_model: Path) -> None:
     model = ("--model", window_model, "--length", 1000, "--device", "cuda", "--batch", 3)
-    (decoded,) = calls(
-        *model, "--decode", "--dtype", "float16"
-    )  # the window's keys alone are in its cache
+    # The window's keys alone are in its cache.
+    (decoded,) = calls(*model, "--decode", "--dtype", "float16")
     assert decoded["phase"] == "decode"
     assert {decoded["problem"][key] for key in ("batch", "query_length", "key_length")} == {
         3,

@@ -172,9 +172,8 @@ def test_quantized_calls_that_no_route_takes_are_mlx_lm_s(
             q + 0, q_keys, q_values, kept, scale=scale, mask=mask
         )
 
-    wider = mx.random.normal(
-        (40, 40), key=mx.random.key(1)
-    )  # a float32 mask, which MLX's attention would refuse
+    # A float32 mask, which MLX's attention would refuse.
+    wider = mx.random.normal((40, 40), key=mx.random.key(1))
     wanted = attend(0.125, wider)
     monkeypatch.setenv("MLX_FLASH_ROUTE", "blockwise")
     enable_flash_attention()

@@ -75,9 +75,8 @@ def test_a_gradient_at_a_new_shape_is_mlx_s(kernel_calls: list[Problem]) -> None
 
     wanted = mx.grad(loss)(q)
     patch.install(Planner(Settings(True)))
-    assert mx.allclose(
-        mx.grad(loss)(q), wanted, rtol=2e-2, atol=2e-2
-    )  # on a GPU its sums vary from run to run
+    # On a GPU its sums vary from run to run.
+    assert mx.allclose(mx.grad(loss)(q), wanted, rtol=2e-2, atol=2e-2)
 
 
 def arrays(length: int, dtype: mx.Dtype = mx.float32) -> list[mx.array]:
@@ -282,9 +281,8 @@ def test_in_a_compiled_pipeline_of_async_evals(route: str, monkeypatch: pytest.M
         return x
 
     wanted = pipeline(step)
-    tolerance = (
-        1e-5 if mx.default_device() == mx.Device(mx.cpu) else 2e-3
-    )  # a GPU's products are TF32
+    # A GPU's products are TF32.
+    tolerance = 1e-5 if mx.default_device() == mx.Device(mx.cpu) else 2e-3
     with flash_attention_enabled():
         assert mx.allclose(pipeline(step), wanted, atol=tolerance)
         assert mx.allclose(pipeline(mx.compile(step)), wanted, atol=tolerance)

@@ -114,9 +114,8 @@ def function(way: Way, case: Case, call: Call) -> Any | None:
     )
     problem = Problem.of(q, k, v, mask, sinks, softcap=case.softcap, training=way.training)
     assert problem is not None
-    said = (
-        "float16" if way.device is CUDA else None
-    )  # where fused kernels are those of half precision
+    # Where fused kernels are those of half precision.
+    said = "float16" if way.device is CUDA else None
     problem = problem if said is None else replace(problem, dtype=said)
     if not way.route.holds(problem, way.device or current_device())[0]:
         return None

@@ -39,9 +39,8 @@ class Manifest:
 
     @property
     def is_pyproject(self) -> bool:
-        return (
-            self.name.suffix == ".toml"
-        )  # also under the name that a link called pyproject.toml leads to
+        # Also under the name that a link called pyproject.toml leads to.
+        return self.name.suffix == ".toml"
 
 
 @dataclass(frozen=True)

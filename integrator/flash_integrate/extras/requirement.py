@@ -46,9 +46,8 @@ def is_mlx(name: str | None) -> bool:
 def marker_of(requirement: str) -> str:
     """The environment marker: `sys_platform == "darwin"` of `mlx; sys_platform == "darwin"`, or
     nothing."""
-    separator = (
-        r"\s;" if _URL.match(requirement) or "@" in requirement else ";"
-    )  # a URL may hold a semicolon
+    # A URL may hold a semicolon.
+    separator = r"\s;" if _URL.match(requirement) or "@" in requirement else ";"
     parts = re.split(separator, requirement, maxsplit=1)
     return parts[1].strip() if len(parts) == 2 else ""
 

@@ -85,9 +85,8 @@ class FileFacts:
             return ArgparseFacts()
         self.workspace.being_read.add(self.name)
         try:
-            lookup = partial(
-                self.workspace.argparse_definition, self.name
-            )  # not a method: that would hold this file
+            # Not a method: that would hold this file.
+            lookup = partial(self.workspace.argparse_definition, self.name)
             return read_argparse(self.name, self.tree, self.statements, lookup)
         finally:
             self.workspace.being_read.discard(self.name)

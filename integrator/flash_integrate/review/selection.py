@@ -135,9 +135,8 @@ def _verify(result: Source, shorter: bytes) -> None:
     """Whether a file with some of its insertions compiles, and gives back the one without them."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # `"\d"` in a user's file is not this program's to warn about
+            # `"\d"` in a user's file is not this program's to warn about.
+            warnings.simplefilter("ignore")
             compile(result.text, str(result.path), "exec", dont_inherit=True)
         restored = without(result, inserted(result))
     except (FileError, SyntaxError, ValueError) as error:

@@ -134,9 +134,8 @@ def tune(
         for tuned in tracked(measuring, len(todo), counted(len(todo), "kind") + " of call"):
             results.append(tuned)
             if tuned.measured is not None:
-                calibration.save(
-                    {tuned.name: tuned.measured}
-                )  # at once: an interruption loses nothing
+                # At once: an interruption loses nothing.
+                calibration.save({tuned.name: tuned.measured})
     except OSError as error:
         raise Failure(f"{calibration.path()} cannot be written: {error.strerror}") from error
     finally:
