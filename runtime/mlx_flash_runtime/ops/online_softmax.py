@@ -4,7 +4,8 @@ The forward pass is the online softmax (Milakov and Gimelshein, "Online normaliz
 softmax", 2018). The backward pass recomputes each block's weights (Dao et al., "FlashAttention",
 2022, algorithm 4) from two numbers per query: its largest score `row_max` and `row_sum =
 sum(exp(score - row_max))`. The pair is kept rather than the logsumexp `row_max + log(row_sum)`,
-which would lose the second term for a query whose keys are all masked.
+which would lose the second term for a query whose keys are all masked. row_max cancels from the
+output, so every derivative takes it as a constant, here and in the gradient alike.
 
 Shapes: q [B, H_kv, G, L, D], k [B, H_kv, S, D], v [B, H_kv, S, D_v]: the G query heads that share
 a key head are folded into the rows of one product, so that keys and values are never repeated.
@@ -111,18 +112,18 @@ def _forward_rows(
         row_max = mx.full((batch, heads, folded, 1), MASKED, mx.float32)
         row_sum = mx.zeros((batch, heads, folded, 1), mx.float32)
     else:
-        row_max = _fold(
-            mx.broadcast_to(sinks[None, :, :, None, None], (batch, *sinks.shape, length, 1)),
-            slice(None),
-        )
-        row_sum = mx.ones_like(row_max)
+        column = mx.broadcast_to(sinks[None, :, :, None, None], (batch, *sinks.shape, length, 1))
+        column = _fold(column, slice(None))
+        row_max = mx.maximum(mx.stop_gradient(column), MASKED)
+        row_sum = mx.exp(column - row_max)
     out = mx.zeros((batch, heads, folded, v.shape[-1]), mx.float32)
     for columns in blocks.columns:
         if blocks.skips(rows, columns):
             continue
         scores = _capped(queries @ _transposed(k, columns), softcap)
         scores = _masked(scores, mask, blocks, rows, columns)
-        larger = mx.maximum(row_max, mx.max(scores, axis=-1, keepdims=True))
+        largest = mx.max(mx.stop_gradient(scores), axis=-1, keepdims=True)
+        larger = mx.maximum(row_max, largest)
         weights = mx.exp(scores - larger)
         shrink = mx.exp(row_max - larger)
         row_max = larger
