@@ -14,6 +14,7 @@ import pytest
 from attention_cases import Case, make, runner
 from backends import cpu_only
 
+from mlx_flash_runtime.problem.masks import window_mask
 from mlx_flash_runtime.routes import cpu_kernel, reference
 
 pytestmark = cpu_only
@@ -190,6 +191,29 @@ def test_compiled_calls_that_differ_are_not_one() -> None:
     assert mx.array_equal(causal, again)
     assert close(dense, wanted(Q, K, V))
     assert close(causal, wanted(Q, K, V, mask="causal"))
+
+
+@pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16], ids=str)
+@pytest.mark.parametrize("mask", [None, "causal", "window", "bool"])
+@pytest.mark.parametrize("groups", [1, 4])
+def test_a_reply_is_the_same_in_every_batch(groups: int, mask: Any, dtype: mx.Dtype) -> None:
+    """To the last bit, as MLX's is, and for a head alone as among others: keys are cut by the
+    lengths."""
+    for queries, keys in ((1, 300), (1, 1000), (3, 2500), (70, 900), (300, 300), (400, 1100)):
+        call = make(
+            Case(queries, keys, heads=2 * groups, head_dim=32, value_head_dim=24, batch=5), dtype
+        )
+        q, k, v = call.primals
+        given = mask
+        if mask == "window":
+            given = window_mask(queries, 130, keys)
+        elif mask == "bool":
+            given = mx.random.uniform(shape=(queries, keys), key=mx.random.key(1)) < 0.5
+        batched = attend(q, k, v, mask=given)
+        single = [attend(q[i : i + 1], k[i : i + 1], v[i : i + 1], mask=given) for i in range(5)]
+        assert mx.array_equal(batched, mx.concatenate(single))
+        head = attend(q[:1, :groups], k[:1, :1], v[:1, :1], mask=given)
+        assert mx.array_equal(batched[:1, :groups], head)
 
 
 SHORT = """

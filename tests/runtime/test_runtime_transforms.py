@@ -135,10 +135,6 @@ def test_transform_agrees_with_the_reference(
 ) -> None:
     if transform is tangent and case.mask and mlx_release(mlx_version()) < (0, 32):
         pytest.skip("the jvp of mx.where with a constant is wrong in this MLX")
-    if transform is second_gradient and way.device is CUDA and way.training and case.sinks:
-        pytest.skip(
-            "a second gradient takes the sinks as constants in the first ones of q, k and v"
-        )
     if way.device:
         pretend(monkeypatch, way.device)
     attend, primals = attention(way, case)

@@ -2,14 +2,15 @@
 
 A sink takes part of a query's weight and has no value: with p its weight, out = N / (Z +
 exp(sink)) gives d out / d sink = -p out. The forward pass is MLX's, left as it is; the gradient of
-the sinks is computed only where someone wants it, as MLX is lazy. A second gradient has it, too,
-but takes the sinks as constants in the gradients of q, k and v.
+the sinks is computed only where someone wants it, as MLX is lazy; so are gradients of gradients,
+by a formula that costs as much from the start.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import mlx.core as mx
 
@@ -18,8 +19,8 @@ from ..problem import Attend, Call, Device, Problem
 
 DOES = "a gradient for its sinks"
 
-# Scores that are computed at once, 1 GiB in float32: more would need more memory, and smaller
-# blocks more operations, whose description costs time even where nobody asks for their value.
+# Scores at once. They are described by few operations, since that costs time even where nobody
+# asks for their value.
 _SCORES = 2**28
 
 
@@ -49,42 +50,66 @@ def run(call: Call, calls: tuple[Problem, ...], attend: Attend) -> mx.array:
 
 
 def _with_gradient(call: Call) -> Callable[..., mx.array]:
-    def output(out: mx.array, sinks: mx.array, q: mx.array, k: mx.array) -> mx.array:
-        return out
-
+    """The identity of the first of `out, sinks, q, k`, with the gradients that `out` lacks."""
     rows = max(1, _SCORES * call.problem.query_length // call.problem.score_count)
 
     def weight(sinks: mx.array, q: mx.array, k: mx.array) -> mx.array:
         """The sinks' share, [B, H, L, 1]."""
         return sink_weight(replace(call, q=q, k=k, sinks=sinks), rows)[..., None]
 
-    def gradient(primals: Sequence[mx.array], cotangent: mx.array, out: mx.array) -> list[mx.array]:
-        # `out` is that of the identity rather than its input: a second gradient has to know the
-        # sinks in it, too.
-        _, sinks, q, k = primals
-        product = out.astype(mx.float32) * cotangent.astype(mx.float32)
-        towards = mx.sum(product, axis=-1, keepdims=True)
-        d_sinks = -mx.sum(weight(sinks, q, k) * towards, axis=(0, 2, 3))
-        return [cotangent, d_sinks.astype(sinks.dtype), mx.zeros_like(q), mx.zeros_like(k)]
+    def output(out: mx.array, sinks: mx.array, q: mx.array, k: mx.array) -> mx.array:
+        return out
 
-    def differentiable(out: mx.array, sinks: mx.array, q: mx.array, k: mx.array) -> mx.array:
-        """The same in operations whose own derivative is right: sinks minus themselves, as
-        constants, is zero."""
-        share = mx.stop_gradient(weight(sinks, q, k))
-        nothing = (sinks - mx.stop_gradient(sinks)).astype(mx.float32)[:, None, None]
-        return (out.astype(mx.float32) * (1 - share * nothing)).astype(out.dtype)
+    def exact_output(out: mx.array, sinks: mx.array, q: mx.array, k: mx.array) -> mx.array:
+        """The same in operations whose derivatives of any order are right: sinks that grow by x
+        make N / (Z + exp(sink)) of `out / (1 + p (exp(x) - 1))`, and x is zero here."""
+        constant = mx.stop_gradient(sinks)
+        grown = mx.expm1((sinks - constant).astype(mx.float32))[:, None, None]
+        return (out.astype(mx.float32) / (1 + weight(constant, q, k) * grown)).astype(out.dtype)
 
-    def tangent(primals: Sequence[mx.array], tangents: Sequence[mx.array | None]) -> mx.array:
-        given = []
-        for x, dx in zip(primals, tangents, strict=True):
-            given.append(mx.zeros_like(x) if dx is None else dx)
-        return mx.jvp(differentiable, list(primals), given)[1][0]
+    def gradients(
+        out: mx.array, sinks: mx.array, q: mx.array, k: mx.array, cotangent: mx.array
+    ) -> list[mx.array]:
+        """Of `exact_output`: only that of the sinks costs anything."""
+        towards = mx.sum(
+            out.astype(mx.float32) * cotangent.astype(mx.float32), axis=-1, keepdims=True
+        )
+        d_sinks = -mx.sum(weight(sinks, q, k) * towards, axis=(0, 2, 3)).astype(sinks.dtype)
+        return [cotangent, d_sinks, mx.zeros_like(q), mx.zeros_like(k)]
 
-    def batched(inputs: Sequence[mx.array], axes: Sequence[int | None]) -> tuple[mx.array, int]:
-        return mx.vmap(differentiable, in_axes=tuple(axes))(*inputs), 0
+    def exact_gradients(*primals_and_cotangent: mx.array) -> list[mx.array]:
+        *primals, cotangent = primals_and_cotangent
+        return mx.vjp(exact_output, primals, [cotangent])[1]
 
-    function = mx.custom_function(output)
-    function.vjp(gradient)
-    function.jvp(tangent)
-    function.vmap(batched)
-    return function  # type: ignore[return-value]  # typed in MLX's stubs as returning object
+    first = _with_derivatives_of(exact_gradients, gradients)
+    function = _with_derivatives_of(exact_output, output)
+    function.vjp(lambda primals, cotangent, _: first(*primals, cotangent))
+    return function  # type: ignore[no-any-return]  # MLX's stubs have no type for it
+
+
+def _with_derivatives_of(exact: Callable[..., Any], function: Callable[..., Any]) -> Any:
+    """`function`, which gives the same numbers as `exact` for less, differentiated and mapped as
+    `exact` is."""
+
+    def listed(outputs: Any) -> list[mx.array]:
+        return [outputs] if isinstance(outputs, mx.array) else list(outputs)
+
+    def vjp(primals: Sequence[mx.array], cotangents: Any, _: Any) -> list[mx.array]:
+        return mx.vjp(exact, list(primals), listed(cotangents))[1]
+
+    def jvp(primals: Sequence[mx.array], tangents: Sequence[mx.array | None]) -> Any:
+        given = [
+            mx.zeros_like(x) if dx is None else dx for x, dx in zip(primals, tangents, strict=True)
+        ]
+        outputs = mx.jvp(exact, list(primals), given)[1]
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    def vmap(inputs: Sequence[mx.array], axes: Sequence[int | None]) -> tuple[Any, Any]:
+        outputs = mx.vmap(exact, in_axes=tuple(axes))(*inputs)
+        return outputs, 0 if isinstance(outputs, mx.array) else [0] * len(outputs)
+
+    custom = mx.custom_function(function)
+    custom.vjp(vjp)
+    custom.jvp(jvp)
+    custom.vmap(vmap)
+    return custom

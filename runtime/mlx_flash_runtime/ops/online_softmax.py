@@ -4,7 +4,8 @@ The forward pass is the online softmax (Milakov and Gimelshein, "Online normaliz
 softmax", 2018). The backward pass recomputes each block's weights (Dao et al., "FlashAttention",
 2022, algorithm 4) from two numbers per query: its largest score `row_max` and `row_sum =
 sum(exp(score - row_max))`. The pair is kept rather than the logsumexp `row_max + log(row_sum)`,
-which would lose the second term for a query whose keys are all masked.
+which would lose the second term for a query whose keys are all masked. row_max cancels from the
+output, so every derivative takes it as a constant, here and in the gradient alike.
 
 Shapes: q [B, H_kv, G, L, D], k [B, H_kv, S, D], v [B, H_kv, S, D_v]: the G query heads that share
 a key head are folded into the rows of one product, so that keys and values are never repeated.
@@ -14,65 +15,15 @@ None or [H_kv, G]. q is float32 and carries the scale already.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import mlx.core as mx
 
-from ..problem import Call, Problem
-from ..problem.masks import Causal, Structure, between
+from ..problem import Call
+from .blocks import Blocks, Skipped, blocks_of, cuts
 from .written_out import by_key_head, masked, softcapped
 
 # What a masked score becomes, here as in MLX's unfused attention: a query that sees no key gets
 # the mean of all values.
 MASKED = mx.finfo(mx.float32).min
-
-
-@dataclass(frozen=True)
-class Blocks:
-    """How the scores are cut, by `size` along both lengths, and which keys a query sees by the
-    mask's structure."""
-
-    query_length: int
-    key_length: int
-    size: int
-    structure: Structure | None = None
-
-    @property
-    def rows(self) -> list[slice]:
-        """The queries of each block."""
-        return _cuts(self.query_length, self.size)
-
-    @property
-    def columns(self) -> list[slice]:
-        """The keys of each block."""
-        return _cuts(self.key_length, self.size)
-
-    def skips(self, rows: slice, columns: slice) -> bool:
-        """No query of the block sees any of its keys. (A query that sees no key at all needs every
-        one: see MASKED.)"""
-        at = self._positions(rows)
-        if self.structure is None or at[0] < 0:
-            return False
-        return bool(
-            columns.start > self.structure.last(at[-1])
-            or columns.stop <= self.structure.first(at[0])
-        )
-
-    def visible(self, rows: slice, columns: slice) -> mx.array | None:
-        """The mask [rows, columns] of one block, or None where every query sees every key."""
-        at = self._positions(rows)
-        if self.structure is None or (
-            columns.stop - 1 <= self.structure.last(at[0])
-            and columns.start >= self.structure.first(at[-1])
-        ):
-            return None
-        return between(self.structure, at, range(columns.start, columns.stop))
-
-    def _positions(self, rows: slice) -> range:
-        """Where the queries of the block stand among the keys; before the first key they are
-        negative."""
-        offset = self.key_length - self.query_length
-        return range(rows.start + offset, rows.stop + offset)
 
 
 def forward(
@@ -87,9 +38,11 @@ def forward(
     """The output [B, H_kv, G, L, D_v] and each query's row_max and row_sum, [B, H_kv, G, L, 1],
     all in float32."""
     parts: list[tuple[mx.array, mx.array, mx.array]] = []
+    skipped = Skipped([v[:, :, columns] for columns in blocks.columns])
     for rows in blocks.rows:
         queries = after(_fold(q, rows), *(parts[-1] if parts else ()))
-        parts.append(_forward_rows(queries, k, v, mask, sinks, blocks, softcap, rows))
+        nothing = skipped.times_zero([blocks.skips(rows, columns) for columns in blocks.columns])
+        parts.append(_forward_rows(queries, k, v, mask, sinks, blocks, softcap, rows, nothing))
     out, row_max, row_sum = (
         mx.concatenate(list(part), axis=3) for part in zip(*parts, strict=True)
     )
@@ -105,6 +58,7 @@ def _forward_rows(
     blocks: Blocks,
     softcap: float | None,
     rows: slice,
+    nothing: mx.array,
 ) -> tuple[mx.array, mx.array, mx.array]:
     batch, heads, folded, _ = queries.shape
     length = rows.stop - rows.start
@@ -112,18 +66,18 @@ def _forward_rows(
         row_max = mx.full((batch, heads, folded, 1), MASKED, mx.float32)
         row_sum = mx.zeros((batch, heads, folded, 1), mx.float32)
     else:
-        row_max = _fold(
-            mx.broadcast_to(sinks[None, :, :, None, None], (batch, *sinks.shape, length, 1)),
-            slice(None),
-        )
-        row_sum = mx.ones_like(row_max)
-    out = mx.zeros((batch, heads, folded, v.shape[-1]), mx.float32)
+        column = mx.broadcast_to(sinks[None, :, :, None, None], (batch, *sinks.shape, length, 1))
+        column = _fold(column, slice(None))
+        row_max = mx.maximum(mx.stop_gradient(column), MASKED)
+        row_sum = mx.exp(column - row_max)
+    out = mx.zeros((batch, heads, folded, v.shape[-1]), mx.float32) + nothing
     for columns in blocks.columns:
         if blocks.skips(rows, columns):
             continue
         scores = softcapped(queries @ _transposed(k, columns), softcap)
         scores = _masked(scores, mask, blocks, rows, columns)
-        larger = mx.maximum(row_max, mx.max(scores, axis=-1, keepdims=True))
+        largest = mx.max(mx.stop_gradient(scores), axis=-1, keepdims=True)
+        larger = mx.maximum(row_max, largest)
         weights = mx.exp(scores - larger)
         shrink = mx.exp(row_max - larger)
         row_max = larger
@@ -140,17 +94,11 @@ def sink_weight(call: Call, rows_at_once: int) -> mx.array:
     blocks = blocks_of(call.problem, call.problem.key_length)
     columns = slice(0, call.problem.key_length)
     weights = []
-    for rows in _cuts(call.problem.query_length, rows_at_once):
+    for rows in cuts(call.problem.query_length, rows_at_once):
         scores = _masked(_fold(q, rows) @ _transposed(k, columns), mask, blocks, rows, columns)
         others = mx.unflatten(mx.logsumexp(scores, axis=-1), 2, (-1, rows.stop - rows.start))
         weights.append(mx.sigmoid(sinks[None, :, :, None] - others))
     return mx.flatten(mx.concatenate(weights, axis=3), 1, 2)
-
-
-def blocks_of(problem: Problem, block_size: int) -> Blocks:
-    """How a call's scores are cut."""
-    structure = Causal() if problem.mask == "causal" else problem.structure
-    return Blocks(problem.query_length, problem.key_length, block_size, structure)
 
 
 def folded(call: Call) -> tuple[mx.array, mx.array, mx.array, mx.array | None, mx.array | None]:
@@ -190,20 +138,31 @@ def backward(
     out, row_max, row_sum = outputs
     row_max = mx.stop_gradient(row_max)
     d = cotangents[0] / row_sum
-    shift = cotangents[2] - mx.sum(d * out, axis=-1, keepdims=True)
-    # The scores of a query without keys are constants: its weights reach v, but nothing reaches q
-    # and k.
-    q_seeing = mx.where(row_max > MASKED, q, 0)
+    # NaN for an infinite d: over the values its terms have both signs.
+    shift = cotangents[2] - mx.sum(d * out + 0 * d, axis=-1, keepdims=True)
+    # The scores of a query without keys are constants: its weights reach v, but what reaches q and
+    # k is times zero.
+    sees = (row_max > MASKED).astype(mx.float32)
+    q_seeing = q * sees
+    skipped_keys = Skipped([k[:, :, columns] for columns in blocks.columns])
+    skipped_queries = Skipped([_fold(0 * shift * q, rows) for rows in blocks.rows])
+    skipped_d = Skipped([_fold(d, rows) for rows in blocks.rows])
 
     dq: dict[int, mx.array] = {}
+    for rows in blocks.rows:
+        skipped = [blocks.skips(rows, columns) for columns in blocks.columns]
+        dq[rows.start] = skipped_keys.times_zero(skipped)
     dk: list[mx.array] = []
     dv: list[mx.array] = []
     dmask = _MaskGradient(mask)
     done: list[mx.array] = []
     for columns in blocks.columns:
         keys, values = _transposed(k, columns), _transposed(v, columns)
+        skipped = [blocks.skips(rows, columns) for rows in blocks.rows]
         dk_block = mx.zeros((*k.shape[:2], columns.stop - columns.start, k.shape[-1]), mx.float32)
         dv_block = mx.zeros((*v.shape[:2], columns.stop - columns.start, v.shape[-1]), mx.float32)
+        dk_block = dk_block + skipped_queries.times_zero(skipped)
+        dv_block = dv_block + skipped_d.times_zero(skipped)
         for rows in blocks.rows:
             if blocks.skips(rows, columns):
                 continue
@@ -213,7 +172,7 @@ def backward(
             dmasked = weights * (d_rows @ values + _fold(shift, rows))
             dscores = dmasked if softcap is None else dmasked * (1 - mx.square(scores / softcap))
             dq_block = dscores @ k[:, :, columns].astype(mx.float32)
-            dq[rows.start] = dq[rows.start] + dq_block if rows.start in dq else dq_block
+            dq[rows.start] = dq[rows.start] + dq_block
             dk_block = dk_block + mx.swapaxes(dscores, -1, -2) @ _fold(q_seeing, rows)
             dv_block = dv_block + mx.swapaxes(weights, -1, -2) @ d_rows
             done = [dq[rows.start], dk_block, dv_block]
@@ -224,7 +183,7 @@ def backward(
     dq_all = mx.concatenate(
         [_unfold(dq[rows.start], rows.stop - rows.start) for rows in blocks.rows], axis=3
     )
-    dq_all = mx.where(row_max > MASKED, dq_all, 0)
+    dq_all = dq_all * sees
     dsinks = None
     if sinks is not None:
         dsinks = mx.sum(mx.exp(sinks[None, :, :, None, None] - row_max) * shift, axis=(0, 3, 4))
@@ -276,10 +235,6 @@ def _masked(
         return scores
     scores = _unfold(scores, rows.stop - rows.start)
     return mx.flatten(masked(scores, block), 2, 3)
-
-
-def _cuts(length: int, size: int) -> list[slice]:
-    return [slice(start, min(start + size, length)) for start in range(0, length, size)]
 
 
 def _fold(x: mx.array, rows: slice) -> mx.array:

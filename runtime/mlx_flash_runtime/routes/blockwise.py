@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 
 import mlx.core as mx
 
+from ..ops.blocks import Blocks, blocks_of
 from ..ops.crossover import blocks_pay
-from ..ops.online_softmax import Blocks, backward, blocks_of, folded, forward
+from ..ops.online_softmax import backward, folded, forward
 from ..problem import Attend, Call, Device, Problem
 from .route import Route
 

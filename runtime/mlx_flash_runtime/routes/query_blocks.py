@@ -111,7 +111,11 @@ def _forward(call: Call, blocks: list[slice]) -> mx.array:
     parts: list[mx.array] = []
     for rows in blocks:
         part = _part(call, rows)
-        parts.append(stock.call(replace(part, q=after(part.q, *parts[-1:]))))
+        out = stock.call(replace(part, q=after(part.q, *parts[-1:])))
+        keys = _keys(call.problem, rows)
+        if keys != _all_keys(call.problem):
+            out = out + _per_query_head(_outside(call.v, keys), call.problem)
+        parts.append(out)
     return parts[0] if len(parts) == 1 else mx.concatenate(parts, axis=2)
 
 
@@ -127,8 +131,8 @@ def _gradient(call: Call, blocks: list[slice], cotangent: mx.array) -> list[mx.a
         part = replace(part, q=after(part.q, towards, *by_query["q"][-1:], *sums.values()))
         own = _own_gradient(part, towards)
         keys = _keys(call.problem, rows)
-        for name in ("k", "v"):
-            own[name] = pad(own[name], 2, keys.start, call.problem.key_length - keys.stop)
+        if keys != _all_keys(call.problem):
+            own = _with_hidden_keys(own, call, keys)
         for name, gradient in own.items():
             if name == "q" or (name == "mask" and _has_rows(call.mask)):
                 by_query.setdefault(name, []).append(gradient)
@@ -141,6 +145,43 @@ def _gradient(call: Call, blocks: list[slice], cotangent: mx.array) -> list[mx.a
         whole[name].astype(x.dtype) if name in whole else mx.zeros_like(x)
         for name, x in _arrays(call).items()
     ]
+
+
+def _with_hidden_keys(own: dict[str, mx.array], call: Call, keys: slice) -> dict[str, mx.array]:
+    """The gradients of one block's call, which looked at `keys` alone, as those of a call with all
+    keys: theirs are zeros, but for what is infinite or NaN."""
+    problem = call.problem
+    nothing_of_k, nothing_of_v = _outside(call.k, keys), _outside(call.v, keys)
+    # A weight's gradient is a difference from a sum over all values: each gets their NaN.
+    of_scores = mx.sum(nothing_of_v, axis=3, keepdims=True)
+    whole = dict(own)
+    whole["q"] = own["q"] + _per_query_head(nothing_of_k + of_scores, problem)
+    whole["k"] = own["k"] + of_scores
+    if "sinks" in own:
+        whole["sinks"] = own["sinks"] + mx.sum(_per_query_head(of_scores, problem), axis=(0, 2, 3))
+    for name in ("k", "v"):
+        nothing = mx.sum(0 * whole[name], axis=2, keepdims=True)
+        padded = pad(whole[name], 2, keys.start, problem.key_length - keys.stop)
+        is_own = mx.arange(problem.key_length)[:, None]
+        is_own = (is_own >= keys.start) & (is_own < keys.stop)
+        whole[name] = mx.where(is_own, padded, nothing)
+    return whole
+
+
+def _outside(x: mx.array, keys: slice) -> mx.array:
+    """What keys or values outside of `keys` add to a sum, times weights of zero, [B, H_kv, 1, D]:
+    NaN for a number that is infinite or NaN, as in MLX."""
+    before, after_them = x[:, :, : keys.start], x[:, :, keys.stop :]
+    return mx.sum(0 * mx.concatenate([before, after_them], axis=2), axis=2, keepdims=True)
+
+
+def _per_query_head(x: mx.array, problem: Problem) -> mx.array:
+    """Of each key head, for each of its query heads."""
+    return mx.repeat(x, problem.query_heads // problem.key_heads, axis=1)
+
+
+def _all_keys(problem: Problem) -> slice:
+    return slice(0, problem.key_length)
 
 
 def _own_gradient(part: Call, cotangent: mx.array) -> dict[str, mx.array]:
@@ -202,7 +243,7 @@ def _keys(problem: Problem, rows: slice) -> slice:
     structure = problem.visible
     offset = problem.key_length - problem.query_length
     if structure is None or rows.start + offset < 0:
-        return slice(0, problem.key_length)
+        return _all_keys(problem)
     return slice(structure.first(rows.start + offset), structure.last(rows.stop - 1 + offset) + 1)
 
 

@@ -4,6 +4,8 @@
 // With d = dout / row_sum and w = exp(score - row_max): dv = w^T d and dscore = w (d v^T + shift), where
 // shift = -sum(d * out). A piece of work owns a part of the keys of one key head, and so the gradients of these. The
 // gradient of the queries it has in a buffer of its own; where a head is in several parts, these are added up at the end.
+#include <vector>
+
 #include "blocks.h"
 #include "few_queries.h"
 #include "scores.h"
@@ -11,6 +13,11 @@
 
 namespace flash {
 namespace {
+
+// Times zero: zeros, but for what is infinite or NaN.
+void clear(float* row, int count) {
+  for (int i = 0; i < count; ++i) row[i] *= 0.0f;
+}
 
 template <class T>
 class Backward {
@@ -31,6 +38,10 @@ class Backward {
   }
 
   void run(Pool& pool) {
+    if (skips_keys(call_) || call_.mask.kind == Mask::Kind::boolean) {
+      whole_ = std::vector<uint8_t>(heads_);
+      pool.run(heads_, [this](int head, int) { whole_[head] = !is_finite_head(head); });
+    }
     pool.run(items(), [this](int index, int) { work(index); });
     if (parts_ > 1) pool.run(heads_ * tiles_, [this](int index, int) { add_parts(index / tiles_, index % tiles_); });
     if (gradients_.sinks != nullptr) add_sinks();
@@ -56,6 +67,27 @@ class Backward {
   struct Memory {
     float *weights, *dscores, *capped, *masks;
   };
+
+  bool is_finite_head(int index) const {
+    const int batch = index / shape_.key_heads, head = index % shape_.key_heads, group = group_of(shape_);
+    const int first = head * group, length = shape_.query_length, value_dim = shape_.value_head_dim;
+    return are_finite<T>(call_.k, batch, head, 1, shape_.key_length, shape_.head_dim) &&
+           are_finite<T>(call_.q, batch, first, group, length, shape_.head_dim) &&
+           are_finite<T>(cotangent_, batch, first, group, length, value_dim) &&
+           are_finite<T>(out_, batch, first, group, length, value_dim);
+  }
+
+  Tile tile_of(int head, int index) const {
+    Tile tile = make_tile(call_, head / shape_.key_heads, head % shape_.key_heads, index * tile_queries);
+    if (is_whole(head)) tile.needed = {0, shape_.key_length};
+    return tile;
+  }
+
+  bool is_whole(int head) const { return !whole_.empty() && whole_[head]; }
+
+  // Whether the scores of a query at that place are constants, as it sees no key: its weights reach v, but what reaches q
+  // and k is times zero.
+  bool sees_nothing(int64_t place) const { return sums_.row_max[place] <= masked; }
 
   int items() const { return heads_ * parts_; }
   // Of the gradient of queries: a tile's (the last one's may be fewer) and a head's.
@@ -94,13 +126,13 @@ class Backward {
       chunk.range = {key, std::min(key + chunk_keys_, range.end)};
       start(head, chunk);
       for (int i = 0; i < tiles_; ++i) {
-        state.tile = make_tile(call_, head / shape_.key_heads, head % shape_.key_heads, i * tile_queries);
+        state.tile = tile_of(head, i);
         const Keys seen = chunk.range.and_(state.tile.needed);
         if (seen.empty()) continue;
         state.dq = dq + i * tile_floats();
         read(state, by_query);
         for (int begin = seen.begin; begin < seen.end; begin += block_keys) {
-          differentiate(state, chunk, {begin, std::min(begin + block_keys, seen.end)}, memory);
+          differentiate(state, chunk, {begin, std::min(begin + block_keys, seen.end)}, memory, is_whole(head));
         }
       }
       write(head, chunk);
@@ -139,9 +171,8 @@ class Backward {
     for (int lane = 0; lane < width; ++lane) {
       const int64_t place = lane < tile.count ? place_of(shape_, tile, lane) : 0;
       state.row_max[lane] = lane < tile.count ? sums_.row_max[place] : 0;
-      // The scores of a query without keys are constants: its weights reach v, but nothing reaches q and k.
-      if (lane < tile.count && state.row_max[lane] <= masked) {
-        std::fill_n(state.queries_by_row + lane * sizes_.head_dim, sizes_.head_dim, 0.0f);
+      if (lane < tile.count && sees_nothing(place)) {
+        clear(state.queries_by_row + lane * sizes_.head_dim, sizes_.head_dim);
       }
     }
   }
@@ -152,20 +183,21 @@ class Backward {
     read_queries<T>(cotangent_, shape_, tile, shape_.value_head_dim, inverse_sum, d);
     read_queries<T>(out_, shape_, tile, shape_.value_head_dim, [](int) { return 1.0f; }, memory);
     for (int lane = 0; lane < tile.width(); ++lane) {
-      Vec dot{};
+      Vec dot{}, nothing{};
       for (int i = lane * sizes_.value_dim; i < (lane + 1) * sizes_.value_dim; i += lanes) {
         dot += load(d + i) * load(memory + i);
+        nothing += load(d + i) * 0.0f;
       }
-      shift[lane] = -sum(dot);
+      shift[lane] = sum(nothing) - sum(dot);  // NaN for an infinite d: over the values its terms have both signs
     }
   }
 
-  void differentiate(const State& state, const Chunk& chunk, Keys block, const Memory& memory) const {
+  void differentiate(const State& state, const Chunk& chunk, Keys block, const Memory& memory, bool whole) const {
     const Tile& tile = state.tile;
     const int width = tile.width(), keys = block.count();
     const int64_t skipped = block.begin - chunk.range.begin, count = static_cast<int64_t>(keys) * width;
     const MaskBlock mask = read_mask(call_, tile, block, memory.masks);
-    if (mask.hides_all && all_see(tile, state.row_max)) return;
+    if (mask.hides_all && !whole && all_see(tile, state.row_max)) return;
     const float* k = chunk.keys + skipped * sizes_.head_dim;
     const float* v = chunk.values + skipped * sizes_.value_dim;
     // As in the forward pass, rounding included: row_sum is that of these scores.
@@ -219,7 +251,7 @@ class Backward {
 
   // The gradient of a tile of queries, of which `total` lacks the scale, and what its sinks need. The rest is memory.
   void finish(int head, int index, float* total, float* by_query, float* cotangent) {
-    const Tile tile = make_tile(call_, head / shape_.key_heads, head % shape_.key_heads, index * tile_queries);
+    const Tile tile = tile_of(head, index);
     const int width = tile.width();
     for (int64_t i = 0; i < static_cast<int64_t>(sizes_.head_dim) * width; i += lanes) {
       store(total + i, load(total + i) * call_.scale);
@@ -228,7 +260,7 @@ class Backward {
     for (int lane = 0; lane < tile.count; ++lane) {
       const int64_t place = place_of(shape_, tile, lane);
       float* row = by_query + lane * sizes_.head_dim;
-      if (sums_.row_max[place] <= masked) std::fill_n(row, sizes_.head_dim, 0.0f);
+      if (sees_nothing(place)) clear(row, sizes_.head_dim);
       write_row(row, shape_.head_dim, static_cast<T*>(gradients_.q) + place * shape_.head_dim);
     }
     if (gradients_.sinks == nullptr) return;
@@ -259,6 +291,9 @@ class Backward {
   int heads_, tiles_, parts_, chunk_keys_;
   Floats dq_;      // [parts][batch, key_heads][tiles][head_dim][width], where there are several parts
   Floats shifts_;  // [batch, query_heads, query_length]
+  // [batch, key_heads]: whether all queries meet all keys, as a NaN or an infinity spreads by way of weights that are
+  // zero. Empty where the masks skip nothing.
+  std::vector<uint8_t> whole_;
 };
 
 }  // namespace

@@ -59,4 +59,35 @@ void read_keys(const Rows& rows, const Tile& tile, Keys block, int dim, float* t
   }
 }
 
+// Whether all rows of some heads are finite.
+template <class T>
+bool are_finite(const Rows& rows, int batch, int head, int heads, int length, int dim) {
+  for (int i = 0; i < heads; ++i) {
+    for (int row = 0; row < length; ++row) {
+      if (!is_finite(row_at<T>(rows, batch, head + i, row), dim)) return false;
+    }
+  }
+  return true;
+}
+
+// The keys that any of the call's queries needs by its intervals.
+inline Keys needed_by_any(const Call& call) {
+  Keys needed = {0, call.shape.key_length};
+  if (call.first == nullptr) return needed;
+  needed = {call.shape.key_length, 0};
+  for (int row = 0; row < rows_of(call.shape); row += tile_queries) {
+    needed = needed.with(make_tile(call, 0, 0, row).needed);
+  }
+  return needed;
+}
+
+// Whether there are keys that a tile of queries does not need by the intervals of the call.
+inline bool skips_keys(const Call& call) {
+  if (call.first == nullptr) return false;
+  for (int row = 0; row < rows_of(call.shape); row += tile_queries) {
+    if (make_tile(call, 0, 0, row).needed != Keys{0, call.shape.key_length}) return true;
+  }
+  return false;
+}
+
 }  // namespace flash

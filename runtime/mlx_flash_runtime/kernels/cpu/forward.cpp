@@ -1,4 +1,7 @@
 // The forward pass: online softmax over blocks of keys, for blocks of queries that share the keys and values read.
+#include <cmath>
+#include <vector>
+
 #include "blocks.h"
 #include "few_queries.h"
 #include "scores.h"
@@ -8,15 +11,24 @@
 namespace flash {
 namespace {
 
-// A piece of work: a block of rows of one batch and key head, with one of `splits` parts of its keys.
+// A piece of work: a block of rows of one batch and key head, with its keys in `splits` parts, all of them or, where
+// there would be too few pieces for the threads, one (`apart`).
+//
+// The parts, whose sums are added up, follow from the lengths alone: a query's answer is the same to the last bit in
+// every batch and on any number of threads.
 struct Plan {
   int block_rows, blocks, splits;
+  bool apart;
 
-  int items(const Shape& shape) const { return shape.batch * shape.key_heads * blocks * splits; }
+  int items(const Shape& shape) const { return shape.batch * shape.key_heads * blocks * (apart ? splits : 1); }
 };
 
 constexpr int most_rows = 256;
 constexpr int least_split_keys = 256;
+constexpr int most_splits = 16;
+constexpr int most_split_rows = 1024;  // times splits: more rows are pieces enough by themselves
+// Up to so many queries do not ask what the values are that they do not see: to read them would be most of the work.
+constexpr int decoded_queries = 8;
 constexpr int most_tiles = most_rows / tile_queries;
 
 Plan plan_of(const Shape& shape, int threads) {
@@ -27,23 +39,27 @@ Plan plan_of(const Shape& shape, int threads) {
   Plan plan;
   plan.block_rows = static_cast<int>(std::max<int64_t>(wanted / tile_queries, 1) * tile_queries);
   plan.blocks = static_cast<int>((rows + plan.block_rows - 1) / plan.block_rows);
-  const int64_t items = heads * plan.blocks;
-  plan.splits = 1;
-  if (threads > 1 && items > 0 && items < 2 * threads) {
-    plan.splits = static_cast<int>(std::clamp<int64_t>(shape.key_length / least_split_keys, 1, 2 * threads / items));
-  }
+  const int64_t splits = std::min<int64_t>(most_splits, most_split_rows / std::max<int64_t>(rows, 1));
+  plan.splits = static_cast<int>(std::clamp<int64_t>(shape.key_length / least_split_keys, 1, std::max<int64_t>(splits, 1)));
+  plan.apart = plan.splits > 1 && threads > 1 && heads * plan.blocks < 2 * threads;
   return plan;
+}
+
+// How many sums a tile has, of those that `softmax.h` lays out.
+int64_t sums_of(const Sizes& sizes, const Tile& tile) {
+  return static_cast<int64_t>(sizes.value_dim) * (is_few(tile) ? tile.count : tile.width());
 }
 
 void start(const Call& call, const Sizes& sizes, const State& state, bool with_sinks) {
   const Tile& tile = state.tile;
-  std::fill_n(state.sums, static_cast<int64_t>(sizes.value_dim) * tile.width(), 0.0f);
+  std::fill_n(state.sums, sums_of(sizes, tile), 0.0f);
   std::fill_n(state.row_max, tile.width(), masked);
   std::fill_n(state.row_sum, tile.width(), 0.0f);
   if (!with_sinks) return;
   for (int lane = 0; lane < tile.count; ++lane) {
-    state.row_max[lane] = call.sinks[query_at(call.shape, tile, lane).head];
-    state.row_sum[lane] = 1;
+    const float sink = call.sinks[query_at(call.shape, tile, lane).head];
+    state.row_max[lane] = std::max(sink, masked);
+    state.row_sum[lane] = std::exp(sink - state.row_max[lane]);  // 1, but for a sink that is infinite
   }
 }
 
@@ -95,17 +111,31 @@ class Forward {
  public:
   Forward(const Call& call, T* out, Sums sums, int threads)
       : call_(call), out_(out), sums_(sums), sizes_(call.shape), plan_(plan_of(call.shape, threads)) {
-    if (plan_.splits > 1) partial_ = allocate(plan_.items(call.shape) * item_result());
+    if (plan_.splits > 1) needed_ = needed_by_any(call);
+    if (plan_.apart) partial_ = allocate(plan_.items(call.shape) * item_result());
   }
 
   void run(Pool& pool) {
+    if (call_.shape.query_length > decoded_queries && skips_keys(call_)) {
+      const int heads = call_.shape.key_heads;
+      whole_ = std::vector<uint8_t>(call_.shape.batch * heads);
+      pool.run(static_cast<int>(whole_.size()), [this, heads](int index, int) {
+        const Shape& shape = call_.shape;
+        whole_[index] = !are_finite<T>(call_.v, index / heads, index % heads, 1, shape.key_length, shape.value_head_dim);
+      });
+    }
     pool.run(plan_.items(call_.shape), [this](int index, int) { work(index); });
-    if (plan_.splits == 1) return;
+    if (!plan_.apart) return;
     pool.run(plan_.items(call_.shape) / plan_.splits, [this](int index, int) { merge(index); });
   }
 
  private:
   int64_t item_result() const { return plan_.block_rows / tile_queries * sizes_.tile_result(); }
+
+  // The memory of one block of keys: [block_keys][dim] of keys and values, [block_keys][tile_queries], read_mask's.
+  struct Memory {
+    float *keys, *values, *scores, *masks;
+  };
 
   // The tiles of a block of rows. The last blocks come first: with causal masks they take the longest.
   int tiles_of(int index, State (&states)[most_tiles]) const {
@@ -114,7 +144,9 @@ class Forward {
     const int begin = block * plan_.block_rows, end = std::min(begin + plan_.block_rows, rows_of(call_.shape));
     int count = 0;
     for (int row = begin; row < end; row += tile_queries) {
-      states[count++].tile = make_tile(call_, head / call_.shape.key_heads, head % call_.shape.key_heads, row);
+      Tile& tile = states[count++].tile;
+      tile = make_tile(call_, head / call_.shape.key_heads, head % call_.shape.key_heads, row);
+      if (!whole_.empty() && whole_[head]) tile.needed = {0, call_.shape.key_length};
     }
     return count;
   }
@@ -125,39 +157,61 @@ class Forward {
     state.row_sum = state.row_max + tile_queries;
   }
 
+  // The keys of a part: as many as of the other parts of those that any query of the call needs.
+  Keys part_of(int split) const {
+    const int64_t length = needed_.count();
+    const auto cut = [&](int at) { return needed_.begin + static_cast<int>(length * at / plan_.splits); };
+    return {split == 0 ? 0 : cut(split), split + 1 == plan_.splits ? call_.shape.key_length : cut(split + 1)};
+  }
+
   void work(int index) {
-    const int split = index % plan_.splits;
-    State states[most_tiles];
-    const int tiles = tiles_of(index / plan_.splits, states);
+    const int first = plan_.apart ? index % plan_.splits : 0, last = plan_.apart ? first + 1 : plan_.splits;
+    State states[most_tiles], others[most_tiles];
+    const int tiles = tiles_of(plan_.apart ? index / plan_.splits : index, states);
     const int64_t queries_floats = static_cast<int64_t>(sizes_.head_dim) * tile_queries;
-    Scratch scratch(tiles * (queries_floats + sizes_.tile_result()) + sizes_.keys() + sizes_.values() +
+    const int results = partial_ ? 0 : plan_.splits == 1 ? 1 : 2;
+    Scratch scratch(tiles * (queries_floats + results * sizes_.tile_result()) + sizes_.keys() + sizes_.values() +
                     sizes_.by_query() + block_keys * tile_queries + mask_floats);
-    float* keys = scratch.take(sizes_.keys());
-    float* values = scratch.take(sizes_.values());
-    float* scores = scratch.take(block_keys * tile_queries);
-    float* masks = scratch.take(mask_floats);
+    const Memory memory{scratch.take(sizes_.keys()), scratch.take(sizes_.values()),
+                        scratch.take(block_keys * tile_queries), scratch.take(mask_floats)};
     float* by_query = scratch.take(sizes_.by_query());
-    Keys needed{call_.shape.key_length, 0};
     for (int i = 0; i < tiles; ++i) {
       states[i].queries = scratch.take(queries_floats);
       lay_out(states[i], partial_ ? partial_.get() + index * item_result() + i * sizes_.tile_result()
                                   : scratch.take(sizes_.tile_result()));
       read(states[i], by_query);
-      start(call_, sizes_, states[i], call_.sinks != nullptr && split == 0);
-      needed = needed.with(states[i].tile.needed);
+      start(call_, sizes_, states[i], call_.sinks != nullptr && first == 0);
     }
-    const int64_t length = needed.count();
-    const Keys part{needed.begin + static_cast<int>(length * split / plan_.splits),
-                    needed.begin + static_cast<int>(length * (split + 1) / plan_.splits)};
-    const int step = is_few(states[0].tile) ? few_block_keys : block_keys;
-    for (int key = part.begin; key < part.end; key += step) {
-      const Keys block{key, std::min(key + step, part.end)};
-      read_keys<T>(call_.k, states[0].tile, block, call_.shape.head_dim, keys);
-      read_keys<T>(call_.v, states[0].tile, block, call_.shape.value_head_dim, values);
-      for (int i = 0; i < tiles; ++i) attend(states[i], block, keys, values, scores, masks);
+    attend(states, tiles, part_of(first), memory);
+    for (int split = first + 1; split < last; ++split) {
+      for (int i = 0; i < tiles; ++i) {
+        if (split == first + 1) {
+          others[i] = states[i];
+          lay_out(others[i], scratch.take(sizes_.tile_result()));
+        }
+        start(call_, sizes_, others[i], false);
+      }
+      attend(others, tiles, part_of(split), memory);
+      for (int i = 0; i < tiles; ++i) add(states[i], others[i]);
     }
     if (partial_) return;
     for (int i = 0; i < tiles; ++i) finish(call_, sizes_, states[i], out_, sums_, by_query);
+  }
+
+  // Has the tiles of a block meet some keys.
+  void attend(const State* states, int tiles, Keys part, const Memory& memory) const {
+    Keys needed{call_.shape.key_length, 0};
+    for (int i = 0; i < tiles; ++i) needed = needed.with(states[i].tile.needed);
+    const Keys keys = part.and_(needed);
+    const int step = rows_of(call_.shape) <= few_queries ? few_block_keys : block_keys;
+    for (int key = keys.begin; key < keys.end;) {
+      // Cut at the same keys for every tile, whatever the others of its block need.
+      const Keys block{key, std::min((key / step + 1) * step, keys.end)};
+      read_keys<T>(call_.k, states[0].tile, block, call_.shape.head_dim, memory.keys);
+      read_keys<T>(call_.v, states[0].tile, block, call_.shape.value_head_dim, memory.values);
+      for (int i = 0; i < tiles; ++i) attend(states[i], block, memory);
+      key = block.end;
+    }
   }
 
   void read(const State& state, float* by_query) const {
@@ -168,17 +222,17 @@ class Forward {
     if (!few) transpose(rows, sizes_.head_dim, tile.width(), sizes_.head_dim, state.queries, tile.width());
   }
 
-  void attend(const State& state, Keys block, const float* keys, const float* values, float* scores,
-              float* masks) const {
+  void attend(const State& state, Keys block, const Memory& memory) const {
     const Tile& tile = state.tile;
     const int width = tile.width();
     const Keys seen = block.and_(tile.needed);
     if (seen.empty()) return;
-    const MaskBlock mask = read_mask(call_, tile, seen, masks);
-    if (mask.hides_all && all_see(tile, state.row_max)) return;
+    const MaskBlock mask = read_mask(call_, tile, seen, memory.masks);
     const int skipped = seen.begin - block.begin, count = seen.count();
-    keys += skipped * sizes_.head_dim;
-    values += skipped * sizes_.value_dim;
+    const float* keys = memory.keys + skipped * sizes_.head_dim;
+    const float* values = memory.values + skipped * sizes_.value_dim;
+    float* scores = memory.scores;
+    if (mask.hides_all && all_see(tile, state.row_max) && is_finite(values, count * sizes_.value_dim)) return;
     if (is_few(tile)) {
       score_few(tile, count, sizes_.head_dim, keys, state.queries, scores);
     } else {
@@ -230,7 +284,7 @@ class Forward {
     }
     scale_sums(sizes_, state, shrink);
     scale_sums(sizes_, other, shrink_other);
-    const int64_t count = static_cast<int64_t>(sizes_.value_dim) * state.tile.width();
+    const int64_t count = sums_of(sizes_, state.tile);
     for (int64_t i = 0; i < count; i += lanes) store(state.sums + i, load(state.sums + i) + load(other.sums + i));
   }
 
@@ -239,7 +293,11 @@ class Forward {
   Sums sums_;
   Sizes sizes_;
   Plan plan_;
+  Keys needed_{0, 0};  // by any query; where there are several parts
   Floats partial_;
+  // [batch, key_heads]: whether its tiles meet all keys, as in MLX: a value that is infinite or NaN, times a weight of
+  // zero, reaches queries that do not see it. Empty where no key is skipped, and in decode.
+  std::vector<uint8_t> whole_;
 };
 
 }  // namespace

@@ -27,13 +27,14 @@ struct Keys {
   int count() const { return end - begin; }
   Keys and_(Keys other) const { return {std::max(begin, other.begin), std::min(end, other.end)}; }
   Keys with(Keys other) const { return {std::min(begin, other.begin), std::max(end, other.end)}; }
+  bool operator==(const Keys&) const = default;
 };
 
 struct Tile {
   int batch, key_head;
   int row, count;  // its first row and how many it has
   int vectors;
-  Keys needed;                                      // of no other key depends anything
+  Keys needed;                                      // of no other key depends anything, if all numbers are finite
   Keys seen_by_all;                                 // by the intervals alone
   int32_t first[tile_queries], last[tile_queries];  // of each lane's query, where there are intervals
 

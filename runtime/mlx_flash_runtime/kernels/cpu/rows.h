@@ -86,6 +86,20 @@ inline void read_row(const T* from, int count, float scale, float* to) {
   }
 }
 
+// Whether none of the elements is infinite or NaN.
+template <class T>
+inline bool is_finite(const T* from, int count) {
+  Vec nothing{};
+  int i = 0;
+  for (; i + lanes <= count; i += lanes) nothing += load_as_float(from + i) * 0.0f;
+  if (i < count) {
+    T last[lanes] = {};
+    std::memcpy(last, from + i, (count - i) * sizeof(T));
+    nothing += load_as_float(last) * 0.0f;
+  }
+  return sum(nothing) == 0;
+}
+
 template <class T>
 inline void write_row(const float* from, int count, T* to) {
   int i = 0;
