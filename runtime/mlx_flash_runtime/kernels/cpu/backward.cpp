@@ -10,6 +10,7 @@
 #include "few_queries.h"
 #include "scores.h"
 #include "scratch.h"
+#include "workers.h"
 
 namespace flash {
 namespace {
@@ -37,13 +38,13 @@ class Backward {
     shifts_ = allocate(static_cast<int64_t>(heads_) * tiles_ * tile_queries);
   }
 
-  void run(Pool& pool) {
+  void run(Workers& workers) {
     if (skips_keys(call_) || call_.mask.kind == Mask::Kind::boolean) {
       whole_ = std::vector<uint8_t>(heads_);
-      pool.run(heads_, [this](int head, int) { whole_[head] = !is_finite_head(head); });
+      workers.run(heads_, [this](int head) { whole_[head] = !is_finite_head(head); });
     }
-    pool.run(items(), [this](int index, int) { work(index); });
-    if (parts_ > 1) pool.run(heads_ * tiles_, [this](int index, int) { add_parts(index / tiles_, index % tiles_); });
+    workers.run(items(), [this](int index) { work(index); });
+    if (parts_ > 1) workers.run(heads_ * tiles_, [this](int index) { add_parts(index / tiles_, index % tiles_); });
     if (gradients_.sinks != nullptr) add_sinks();
   }
 
@@ -301,7 +302,8 @@ class Backward {
 void backward(const Call& call, const void* out, Rows cotangent, Sums sums, Gradients gradients, Pool& pool) {
   with_type(call.type, [&](auto type) {
     using T = decltype(type);
-    Backward<T>(call, static_cast<const T*>(out), cotangent, sums, gradients, pool.threads()).run(pool);
+    Workers workers(call.shape, pool);
+    Backward<T>(call, static_cast<const T*>(out), cotangent, sums, gradients, workers.threads()).run(workers);
   });
 }
 

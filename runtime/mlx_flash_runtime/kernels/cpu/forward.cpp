@@ -7,6 +7,7 @@
 #include "scores.h"
 #include "scratch.h"
 #include "softmax.h"
+#include "workers.h"
 
 namespace flash {
 namespace {
@@ -115,18 +116,18 @@ class Forward {
     if (plan_.apart) partial_ = allocate(plan_.items(call.shape) * item_result());
   }
 
-  void run(Pool& pool) {
+  void run(Workers& workers) {
     if (call_.shape.query_length > decoded_queries && skips_keys(call_)) {
       const int heads = call_.shape.key_heads;
       whole_ = std::vector<uint8_t>(call_.shape.batch * heads);
-      pool.run(static_cast<int>(whole_.size()), [this, heads](int index, int) {
+      workers.run(static_cast<int>(whole_.size()), [this, heads](int index) {
         const Shape& shape = call_.shape;
         whole_[index] = !are_finite<T>(call_.v, index / heads, index % heads, 1, shape.key_length, shape.value_head_dim);
       });
     }
-    pool.run(plan_.items(call_.shape), [this](int index, int) { work(index); });
+    workers.run(plan_.items(call_.shape), [this](int index) { work(index); });
     if (!plan_.apart) return;
-    pool.run(plan_.items(call_.shape) / plan_.splits, [this](int index, int) { merge(index); });
+    workers.run(plan_.items(call_.shape) / plan_.splits, [this](int index) { merge(index); });
   }
 
  private:
@@ -305,7 +306,8 @@ class Forward {
 void forward(const Call& call, void* out, Sums sums, Pool& pool) {
   with_type(call.type, [&](auto type) {
     using T = decltype(type);
-    Forward<T>(call, static_cast<T*>(out), sums, pool.threads()).run(pool);
+    Workers workers(call.shape, pool);
+    Forward<T>(call, static_cast<T*>(out), sums, workers.threads()).run(workers);
   });
 }
 
