@@ -40,7 +40,8 @@ TITLE = "What the patch adds to a call"
 DEFINITION = (
     "Microseconds of processor time to make a call in Python (MLX computes later), the least of "
     "many repeats: on MLX's own function, on a Python function in its place that does nothing, and "
-    "patched, by the route unfused, which is MLX's own function again. Next token, new plan: the "
+    "patched, by the route unfused, which is MLX's own function again, and by cpu_kernel, which a "
+    "CPU takes by default and whose own call is shorter than MLX's. Next token, new plan: the "
     "planner's part where it sees one more key than before, or a prompt of a new length."
 )
 
