@@ -136,14 +136,16 @@ def test_streams_wait_for_each_other() -> None:
     assert close(out, other)
 
 
-def test_threads_at_once() -> None:
-    expected = wanted(Q, K, V, mask="causal")
+@pytest.mark.parametrize("length", [40, 100], ids=["alone", "by the pool"])
+def test_threads_at_once(length: int) -> None:
+    q, k, v = make(Case(length, length, heads=4, batch=2), mx.float32).primals
+    expected = wanted(q, k, v, mask="causal")
     mx.eval(expected)
     right: list[bool] = []
 
     def work() -> None:
         with mx.stream(mx.new_stream(mx.cpu)):
-            right.extend(close(attend(Q, K, V, mask="causal"), expected) for _ in range(20))
+            right.extend(close(attend(q, k, v, mask="causal"), expected) for _ in range(20))
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:

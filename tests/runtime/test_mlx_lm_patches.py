@@ -17,7 +17,7 @@ import mlx_lm
 import numpy as np
 import pytest
 from attention_cases import wide
-from backends import pretend
+from backends import cpu_only, pretend
 from mlx_lm.models import base, cache, deepseek_v3, gemma2
 from mlx_lm.models.cache import KVCache, QuantizedKVCache, RotatingKVCache
 
@@ -158,6 +158,35 @@ def test_quantized_keys_and_values(length: int, mask: Any, sinks: bool, bits: in
     by_route = report().as_dict()["routes"]
     if sinks:
         assert by_route == {"quantized": 1}
+
+
+@cpu_only
+@pytest.mark.parametrize(
+    ("dtype", "length", "bits", "keys", "is_dequantized"),
+    [
+        (mx.bfloat16, 1, 8, 320, True),
+        (mx.float16, 8, 4, 320, True),
+        (mx.bfloat16, 8, 6, 320, True),
+        (mx.float32, 1, 8, 320, False),  # 3 rows of queries a key head
+        (mx.float32, 3, 8, 320, True),
+        (mx.float32, 3, 6, 320, False),
+        (mx.float32, 8, 6, 320, True),
+        (mx.bfloat16, 1, 8, 32, False),
+    ],
+)
+def test_few_queries_on_a_cpu_are_dequantized_where_it_pays(
+    dtype: mx.Dtype, length: int, bits: int, keys: int, is_dequantized: bool
+) -> None:
+    key = iter(mx.random.split(mx.random.key(bits), 3))
+    q = mx.random.normal((1, 6, length, 64), dtype, key=next(key))
+    k, v = (mx.random.normal((1, 2, keys, 64), dtype, key=next(key)) for _ in range(2))
+    kept, q_keys, q_values = quantized_cache(k, v, bits)
+    arguments = q_keys, q_values, kept
+    wanted = base.scaled_dot_product_attention(q + 0, *arguments, scale=0.125, mask="causal")
+    enable_flash_attention()
+    out = base.scaled_dot_product_attention(q + 0, *arguments, scale=0.125, mask="causal")
+    assert report().as_dict()["routes"] == ({"quantized": 1} if is_dequantized else {})
+    assert mx.allclose(out, wanted, rtol=2e-2, atol=2e-2)
 
 
 @pytest.mark.parametrize("backend", ["cpu", "cuda"])

@@ -1,9 +1,9 @@
 """Attention over keys and values that mlx-lm keeps quantized.
 
 Stock mlx-lm multiplies with the quantized arrays themselves, which leaves scores of H x L x S
-elements. For one or a few queries that is best, as nothing but the quantized bytes is read. For
-many queries the keys and values are dequantized here, some heads at a time (heads are independent
-of each other), and go where any attention call goes.
+elements. For one or a few queries that is best on a GPU, as nothing but the quantized bytes is
+read. For many queries, and on the CPU for most calls, the keys and values are dequantized here,
+some heads at a time (heads are independent of each other), and go where any attention call goes.
 
 On CUDA they always are: that backend's quantized_matmul (MLX 0.32.4) takes no slice of a cache,
 and where keys are broadcast over groups of query heads, it takes the first head's keys for all.
@@ -30,6 +30,15 @@ NAME = "quantized"
 
 # Few queries read the keys and values once: dequantized ones are more bytes to read.
 _FEW_QUERIES = 8
+# On the CPU MLX dequantizes anew for each row of queries, and in 16 bits converts each product: a
+# cache of 4,096 tokens (32/8 heads, head dim 128) takes one query 160 ms in bfloat16, 50 ms
+# dequantized, and 8 queries 1,150 and 55 ms; in float32, with 8 bits, 37 and 44 ms, and 168 and 49
+# ms. So many rows of queries a key head pay there for dequantizing (MLX 0.32.4, 2 cores), by the
+# type of the queries; those of 3, 5 or 6 bits, which lie across bytes, take twice as long.
+_FEWEST_ROWS = {mx.float32: (8, 16), mx.float16: (1, 2), mx.bfloat16: (1, 2)}
+_ACROSS_BYTES = (3, 5, 6)
+# Numbers of the keys below which describing the dequantized call takes longer than either way.
+_FEW_NUMBERS = 2**14
 # Bytes of keys and values that are dequantized at once.
 _BYTES_AT_ONCE = 2**27
 
@@ -118,7 +127,7 @@ def _attention(
     assert planner is not None
     products_work = current_device().backend != "cuda"
     factor = as_float(scale)
-    if factor is None or (products_work and queries.shape[2] <= _FEW_QUERIES):
+    if factor is None or (products_work and _products_pay(queries, q_keys, bits)):
         return None
     heads, key_heads = queries.shape[1], q_keys[0].shape[1]
     groups = heads // key_heads
@@ -151,6 +160,19 @@ def _attention(
     phase, route, reason = plan.kind
     out = parts[0] if len(parts) == 1 else mx.concatenate(parts, axis=1)
     return out, Kind(phase, NAME, f"dequantized some heads at a time, then {route}: {reason}")
+
+
+def _products_pay(queries: mx.array, q_keys: Quantized, bits: int) -> bool:
+    """Whether products with the quantized arrays, where they work, are the faster way."""
+    if queries.shape[2] > _FEW_QUERIES:
+        return False
+    if current_device().backend != "cpu" or queries.dtype not in _FEWEST_ROWS:
+        return True
+    rows = queries.shape[2] * queries.shape[1] // q_keys[0].shape[1]
+    numbers = q_keys[0].size * 32 // bits
+    within_bytes, across_bytes = _FEWEST_ROWS[queries.dtype]
+    fewest = across_bytes if bits in _ACROSS_BYTES else within_bytes
+    return rows < fewest or numbers < _FEW_NUMBERS
 
 
 def _heads_at_once(q_keys: Quantized, q_values: Quantized, bits: int) -> int:

@@ -1,4 +1,8 @@
-"""MLX's fused kernel, reached by rewriting the call: see `lowerings`."""
+"""MLX's fused kernel, reached by rewriting the call: see `lowerings`.
+
+What is infinite or NaN spreads as that kernel lets it; where a rewriting leaves keys out, such as
+those of another document, what is in them does not spread at all.
+"""
 
 from __future__ import annotations
 
