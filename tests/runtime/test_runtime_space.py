@@ -9,13 +9,20 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 import pytest
 from attention_cases import Call, Case, answers, assert_within, budgets, make, runner
-from backends import pretend
+from backends import on_cpu, pretend
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from mlx_flash_runtime.planning.machine import current_device
 from mlx_flash_runtime.problem import Device, Problem
-from mlx_flash_runtime.routes import blockwise, lowered, query_blocks, reference, unfused
+from mlx_flash_runtime.routes import (
+    blockwise,
+    cpu_kernel,
+    lowered,
+    query_blocks,
+    reference,
+    unfused,
+)
 
 CUDA = Device("cuda", (0, 32, 4), 80 * 2**30)
 METAL = Device("metal", (0, 32, 4), 32 * 2**30)
@@ -43,6 +50,7 @@ WAYS = {
     "reference": Way(reference),
     "blockwise": Way(blockwise),
     "query_blocks": Way(query_blocks),
+    **({"cpu_kernel": Way(cpu_kernel)} if on_cpu else {}),
     "lowered on Metal": Way(lowered, METAL),
     "lowered on CUDA": Way(lowered, CUDA),
     "lowered on CUDA in training": Way(lowered, CUDA, training=True),
