@@ -140,3 +140,5 @@ _PACKAGE = __name__.rsplit(".", 2)[0]
 # What a copy of this package asks the function that it finds, see `other_copy`.
 _PATCHED_BY = "flash_attention_patched_by"
 setattr(scaled_dot_product_attention, _PATCHED_BY, _patched_by)
+# MLX's own, for whoever finds ours in its place: another copy of this package that is imported now.
+setattr(scaled_dot_product_attention, "__wrapped__", _original)  # noqa: B010  # not a function's own
