@@ -57,12 +57,11 @@ class CpuKernel(Route):
 
     def attend(self, problem: Problem, device: Device, block_size: int | None) -> Attend:
         """The kernel."""
-        visible = _visible(problem.visible)
+        launch = self.launch(problem, device, block_size)
 
         def attend(call: Call) -> mx.array:
-            mask = None if visible else call.mask
-            return library.attention(
-                call.q, call.k, call.v, call.scale, problem.softcap, mask, call.sinks, visible
+            return launch(
+                call.q, call.k, call.v, scale=call.scale, mask=call.mask, sinks=call.sinks
             )
 
         return attend

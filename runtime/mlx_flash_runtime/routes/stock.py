@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import mlx.core as mx
+
 from .. import stock
 from ..ops.crossover import blocks_pay
 from ..problem import Attend, Call, Device, Launch, Problem
@@ -101,7 +103,7 @@ class Forced(Route):
     def attend(self, problem: Problem, device: Device, block_size: int | None) -> Attend:
         """MLX's own function, told to."""
 
-        def forced(call: Call):  # type: ignore[no-untyped-def]  # as Attend says
+        def forced(call: Call) -> mx.array:
             return stock.call(call, force_fused=True)
 
         return forced
