@@ -8,7 +8,7 @@ _looks_here = not (sys.flags.isolated or getattr(sys.flags, "safe_path", False))
 if _looks_here and sys.path[0] != os.path.dirname(os.path.dirname(os.path.abspath(__file__))):
     del sys.path[0]
 
-from flash_integrate.cli import main  # noqa: E402  # only now
+from flash_integrate.cli.command_line import main  # noqa: E402  # only now
 
 if __name__ == "__main__":
     main()

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
-from flash_integrate.facts.file_facts import FileFacts
-from flash_integrate.facts.workspace import Workspace
-from flash_integrate.plan import Decision, plan
+from flash_integrate.planning.plan import Decision, plan
+from flash_integrate.project.file_facts import FileFacts
+from flash_integrate.project.workspace import Workspace
 
 CASES = Path(__file__).parents[2] / "fixtures" / "codemods"
 BEFORE = sorted(CASES.glob("*/*.before.py"))

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from cases import BEFORE, CASES, NOOP, decide, facts_of, name_of
 
-from flash_integrate.codemod import name_of as codemod_name
-from flash_integrate.codemod import registry
-from flash_integrate.integrated import inserted, without
-from flash_integrate.plan import Status, plan
-from flash_integrate.rewrite import rewrite
-from flash_integrate.source import Source
+from flash_integrate.inserted.removal import inserted, without
+from flash_integrate.planning.codemod import name_of as codemod_name
+from flash_integrate.planning.codemod import registry
+from flash_integrate.planning.plan import Status, plan
+from flash_integrate.python.rewrite import rewrite
+from flash_integrate.python.source import Source
 
 README = Path(__file__).parents[2] / "README.md"
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from flash_integrate import committed
-from flash_integrate.committed import uncommitted
+from flash_integrate.disk import committed
+from flash_integrate.disk.committed import uncommitted
 from flash_integrate.errors import FileError
 
 SCRIPT = "from mlx_lm import load\n\nload('tiny')\n"

@@ -12,10 +12,10 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from flash_integrate.extras.dependency import ManifestEdit
-from flash_integrate.extras.requirement import name_of
-from flash_integrate.plan import Status
-from flash_integrate.run import Outcome, integrate
+from flash_integrate.planning.plan import Status
+from flash_integrate.planning.run import Outcome, integrate
+from flash_integrate.vendor.dependency import ManifestEdit
+from flash_integrate.vendor.requirement import name_of
 
 SCRIPT = "from mlx_lm import generate, load\n\nprint(generate(*load('tiny'), 'hello'))\n"
 PARSES = """\

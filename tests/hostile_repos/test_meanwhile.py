@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from hostile_run import ENOUGH_SECONDS, SCRIPT, contents, is_patched, run
 
-from flash_integrate import apply
+from flash_integrate.disk import writing
+from flash_integrate.disk.reading import CHANGED
 from flash_integrate.errors import FileError
-from flash_integrate.files import CHANGED
-from flash_integrate.run import integrate
+from flash_integrate.planning.run import integrate
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_lines_appended_while_the_new_file_is_written_stay(
     path = repo / "one.py"
     put_off(monkeypatch, lambda: path.open("a").write("# a line of the user's\n") and None)
     with pytest.raises(FileError, match=CHANGED):
-        apply.write(path, repo, SCRIPT.encode(), b"patched\n")
+        writing.write(path, repo, SCRIPT.encode(), b"patched\n")
     assert path.read_text() == SCRIPT + "# a line of the user's\n"
     assert temporary_files(repo) == []
 
@@ -60,7 +60,7 @@ def test_a_file_made_while_the_new_one_is_written_stays(
     path = repo / "new.py"
     put_off(monkeypatch, lambda: path.write_text("the user's") and None)
     with pytest.raises(FileError, match="is there already"):
-        apply.create(path, repo, b"ours\n")
+        writing.create(path, repo, b"ours\n")
     assert path.read_text() == "the user's"
     assert temporary_files(repo) == []
 
@@ -72,12 +72,12 @@ def test_a_folder_that_becomes_a_link_is_not_written_through(repo: Path) -> None
     (outside / "run.py").write_text(SCRIPT)
     (repo / "sub").symlink_to(outside)
     writes: list[Callable[[], None]] = [
-        lambda: apply.write(repo / "sub" / "run.py", repo, SCRIPT.encode(), b"patched\n"),
-        lambda: apply.create(repo / "sub" / "new.py", repo, b"new\n"),
-        lambda: apply.create(repo / "sub" / "deeper" / "new.py", repo, b"new\n"),
-        lambda: apply.delete(repo / "sub" / "run.py", repo, SCRIPT.encode()),
-        lambda: apply.delete_compiled(repo / "sub" / "run.py", repo),
-        lambda: apply.delete_empty_folder(repo / "sub", repo),
+        lambda: writing.write(repo / "sub" / "run.py", repo, SCRIPT.encode(), b"patched\n"),
+        lambda: writing.create(repo / "sub" / "new.py", repo, b"new\n"),
+        lambda: writing.create(repo / "sub" / "deeper" / "new.py", repo, b"new\n"),
+        lambda: writing.delete(repo / "sub" / "run.py", repo, SCRIPT.encode()),
+        lambda: writing.delete_compiled(repo / "sub" / "run.py", repo),
+        lambda: writing.delete_empty_folder(repo / "sub", repo),
     ]
     before = contents(outside)
     for write in writes:
@@ -132,10 +132,10 @@ def killed_while_writing(folder: Path) -> None:
     in a process."""
     code = (
         "import os, signal, sys, pathlib\n"
-        "from flash_integrate import apply\n"
+        "from flash_integrate.disk import writing\n"
         "os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)\n"
         "path = pathlib.Path(sys.argv[1])\n"
-        "apply.write(path, path.parent, path.read_bytes(), b'patched')\n"
+        "writing.write(path, path.parent, path.read_bytes(), b'patched')\n"
     )
     killed = subprocess.run([sys.executable, "-c", code, str(folder / "one.py")])
     assert killed.returncode == -signal.SIGKILL
@@ -170,8 +170,8 @@ def test_only_ones_own_leftovers_are_removed(repo: Path) -> None:
 
 
 def test_a_file_being_written_is_no_leftover(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    put_off(monkeypatch, lambda: apply.remove_leftovers([repo]))
-    apply.write(repo / "one.py", repo, SCRIPT.encode(), b"patched\n")
+    put_off(monkeypatch, lambda: writing.remove_leftovers([repo]))
+    writing.write(repo / "one.py", repo, SCRIPT.encode(), b"patched\n")
     assert (repo / "one.py").read_text() == "patched\n"
 
 

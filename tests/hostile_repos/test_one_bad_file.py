@@ -264,7 +264,7 @@ def test_an_error_outside_of_any_file_is_no_work_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_main: Callable[[list[str]], int]
 ) -> None:
     """Exit status 1 says to CI that `--check` found work."""
-    from flash_integrate import command
+    from flash_integrate.cli import command
 
     def fails(*_: object) -> None:
         raise KeyError("a table")
@@ -277,6 +277,6 @@ def test_an_error_outside_of_any_file_is_no_work_to_do(
 def run_main() -> Callable[[list[str]], int]:
     from click.testing import CliRunner
 
-    from flash_integrate.cli import main
+    from flash_integrate.cli.command_line import main
 
     return lambda args: CliRunner().invoke(main, args).exit_code

@@ -11,7 +11,7 @@ import pytest
 from hostile_run import SCRIPT, contents, is_patched, run
 
 from flash_integrate.errors import FileError
-from flash_integrate.extras.vendor import apply_plan, plan_removal, plan_vendor
+from flash_integrate.vendor.runtime_copy import apply_plan, plan_removal, plan_vendor
 
 VICTIM = b"precious\n"
 DIGEST = hashlib.sha256(VICTIM).hexdigest()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flash_integrate.run import Outcome, integrate
+from flash_integrate.planning.run import Outcome, integrate
 
 
 def run(repo: Path, files: dict[str, str]) -> dict[str, Outcome]:

@@ -8,10 +8,10 @@ from typing import Any
 
 from rich.console import Console
 
-from flash_integrate.diff import Hunk
+from flash_integrate.planning.run import Outcome, integrate
+from flash_integrate.report.diff import Hunk
 from flash_integrate.report.text import hunks_of
 from flash_integrate.review.dialogue import review
-from flash_integrate.run import Outcome, integrate
 
 FILLER = "".join(f"VALUE_{number} = {number}\n" for number in range(8))
 

@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from program_runner import Runner
 
-from flash_integrate.cli import main
+from flash_integrate.cli.command_line import main
 
 EXAMPLES = int(os.environ.get("ARGPARSE_PROGRAMS", "120"))
 FLAGS = ["--disable-flash-attention", "--flash-block-size", "64"]

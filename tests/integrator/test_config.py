@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from conftest import Run
 
-from flash_integrate.codemod import name_of, registry
-from flash_integrate.config import Config, ConfigError, load, merge, offered
+from flash_integrate.planning.codemod import name_of, registry
+from flash_integrate.project.config import Config, ConfigError, load, merge, offered
 
 CODEMODS = [name_of(codemod) for codemod in registry()]
 

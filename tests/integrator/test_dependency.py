@@ -11,7 +11,7 @@ import pytest
 from conftest import commit_all, git
 
 from flash_integrate.errors import FileError
-from flash_integrate.extras.dependency import (
+from flash_integrate.vendor.dependency import (
     Manifest,
     added,
     find_manifests,
@@ -19,13 +19,13 @@ from flash_integrate.extras.dependency import (
     removed,
     suggestion,
 )
-from flash_integrate.extras.pyproject_toml import (
+from flash_integrate.vendor.pyproject_toml import (
     add_to_pyproject,
     pyproject_lists_mlx,
     remove_from_pyproject,
 )
-from flash_integrate.extras.requirement import CannotAdd, is_mlx, marker_of, name_of
-from flash_integrate.extras.requirements_txt import (
+from flash_integrate.vendor.requirement import CannotAdd, is_mlx, marker_of, name_of
+from flash_integrate.vendor.requirements_txt import (
     add_to_requirements,
     remove_from_requirements,
     requirements_list_mlx,

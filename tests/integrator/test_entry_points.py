@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from outcomes import changed, run
 
-from flash_integrate.plan import Status
-from flash_integrate.run import integrate
+from flash_integrate.planning.plan import Status
+from flash_integrate.planning.run import integrate
 
 MODEL = """\
 from mlx_lm import load

@@ -7,7 +7,7 @@ import tokenize
 import pytest
 
 from flash_integrate.errors import UnreadableSource
-from flash_integrate.marker import skip_marker_line
+from flash_integrate.inserted.marker import skip_marker_line
 
 MARKER = b"# flash-integrate: skip"
 

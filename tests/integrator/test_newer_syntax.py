@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import Run
 
-from flash_integrate.newer_syntax import in_older_syntax
+from flash_integrate.python.newer_syntax import in_older_syntax
 
 NEWER = '''\
 from mlx_lm import generate, load

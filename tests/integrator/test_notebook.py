@@ -20,9 +20,9 @@ from nbclient import NotebookClient
 from nbformat import v4
 
 from flash_integrate.errors import UnreadableSource
+from flash_integrate.inserted.snippets import enable_call, runtime_import
 from flash_integrate.notebook.cells import Notebook
 from flash_integrate.notebook.magics import as_python
-from flash_integrate.snippets import enable_call, runtime_import
 
 ROOT = Path(__file__).parents[2]
 CASES = ROOT / "fixtures" / "notebooks"

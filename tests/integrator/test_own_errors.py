@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from outcomes import run
 
-from flash_codemods import flat_script
-from flash_integrate import revert as way_back
+from flash_codemods.entry_points import flat_script
 from flash_integrate.errors import FileError, own_errors
-from flash_integrate.integrated import Inserted
-from flash_integrate.plan import Status
-from flash_integrate.run import revert
-from flash_integrate.source import Source
+from flash_integrate.inserted import revert as way_back
+from flash_integrate.inserted.removal import Inserted
+from flash_integrate.planning.plan import Status
+from flash_integrate.planning.run import revert
+from flash_integrate.python.source import Source
 
 
 def test_a_codemod_that_fails_takes_no_other_file_with_it(

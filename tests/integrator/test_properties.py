@@ -19,11 +19,11 @@ from pathlib import Path, PurePosixPath
 import pytest
 from conftest import Run, commit_all, git
 
-from flash_integrate.codemod import Insertion
 from flash_integrate.errors import FileError
-from flash_integrate.facts.workspace import Workspace
-from flash_integrate.rewrite import rewrite
-from flash_integrate.source import split_lines
+from flash_integrate.planning.codemod import Insertion
+from flash_integrate.project.workspace import Workspace
+from flash_integrate.python.rewrite import rewrite
+from flash_integrate.python.source import split_lines
 
 STDLIB = Path(sysconfig.get_paths()["stdlib"])
 MLX_LM = Path(importlib.util.find_spec("mlx_lm").origin).parent  # type: ignore[union-attr,arg-type]

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from outcomes import changed, run
 
-from flash_integrate.facts.handwritten import handwritten_attention
-from flash_integrate.facts.reach import holds_models
-from flash_integrate.plan import Status
+from flash_integrate.attention.handwritten import handwritten_attention
+from flash_integrate.attention.reach import holds_models
+from flash_integrate.planning.plan import Status
 
 NO_ATTENTION = "no attention is reached from it"
 TORCH = """\

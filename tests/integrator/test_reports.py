@@ -16,13 +16,13 @@ import pytest
 from conftest import SCRIPT, Run
 from pydantic_sarif.model import StaticAnalysisResultsFormatSarifVersion210JsonSchema as SarifLog
 
-from flash_integrate.codemod import name_of, registry
-from flash_integrate.plan import Status
+from flash_integrate.planning.codemod import name_of, registry
+from flash_integrate.planning.plan import Status
+from flash_integrate.planning.run import Outcome, integrate, revert
 from flash_integrate.report.json_report import as_json
 from flash_integrate.report.markdown import as_markdown
 from flash_integrate.report.sarif import as_sarif
 from flash_integrate.report.text import diff_of
-from flash_integrate.run import Outcome, integrate, revert
 
 CASES = Path(__file__).parents[2] / "fixtures" / "codemods"
 NOTEBOOKS = Path(__file__).parents[2] / "fixtures" / "notebooks"

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from conftest import SCRIPT, Run
 
-from flash_integrate.forms import is_inserted
-from flash_integrate.integrated import inserted, without
-from flash_integrate.source import Source
+from flash_integrate.inserted.forms import is_inserted
+from flash_integrate.inserted.removal import inserted, without
+from flash_integrate.python.source import Source
 
 IMPORT = """\
 try:

@@ -13,11 +13,11 @@ from conftest import SCRIPT, commit_all, git
 from reviewing import SPREAD, TWO_PARSERS, only, reviewed, scanned
 from rich.console import Console
 
-from flash_integrate.diff import unified_diff
-from flash_integrate.plan import Status
+from flash_integrate.planning.plan import Status
+from flash_integrate.planning.run import Outcome
+from flash_integrate.report.diff import unified_diff
 from flash_integrate.report.text import hunks_of
 from flash_integrate.review.dialogue import review
-from flash_integrate.run import Outcome
 
 
 def test_hunks_hold_each_changed_line_once(tmp_path: Path) -> None:

@@ -20,9 +20,9 @@ from pathlib import Path
 import pytest
 from conftest import SCRIPT, Run
 
-from flash_integrate.apply import write
+from flash_integrate.disk.writing import write
 from flash_integrate.errors import FileError
-from flash_integrate.run import integrate
+from flash_integrate.planning.run import integrate
 
 FLAT = "from mlx_lm import load\n\nload('tiny')\n"
 OPTIONS = """\

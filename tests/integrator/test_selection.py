@@ -23,13 +23,13 @@ from reviewing import (
     scanned,
 )
 
-from flash_integrate.diff import unified_diff
 from flash_integrate.errors import UnsafeRewrite
-from flash_integrate.integrated import inserted, without_lines
-from flash_integrate.plan import Status
+from flash_integrate.inserted.removal import inserted, without_lines
+from flash_integrate.planning.plan import Status
+from flash_integrate.planning.run import revert
+from flash_integrate.python.source import Source
+from flash_integrate.report.diff import unified_diff
 from flash_integrate.review.selection import select
-from flash_integrate.run import revert
-from flash_integrate.source import Source
 
 NOTEBOOKS = Path(__file__).parents[2] / "fixtures" / "notebooks"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import SCRIPT, Run
 
-from flash_integrate.discover import discover
+from flash_integrate.project.discover import discover
 
 USES_PARENT = "from helpers import load\n\nload('model')\n"
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flash_integrate.signature import Position, Signature
+from flash_integrate.python.signature import Position, Signature
 
 ADDED = ["disable_flash_attention=False", "flash_block_size=None"]
 PARAMETERS = [

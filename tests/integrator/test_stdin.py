@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from conftest import SCRIPT, Run
 
-from flash_codemods import argparse_script
+from flash_codemods.argparse import argparse_script
+from flash_integrate.cli.stdin import revert_stdin, rewrite_stdin
 from flash_integrate.errors import FileError, UnreadableSource
-from flash_integrate.plan import Status
-from flash_integrate.stdin import revert_stdin, rewrite_stdin
+from flash_integrate.planning.plan import Status
 
 GUARD_BELOW_MODEL = (
     b"import model\n\nif __name__ == '__main__':\n    print(model.attention(64, 4))\n"

@@ -12,7 +12,13 @@ import pytest
 from conftest import commit_all, git
 
 from flash_integrate.errors import FileError
-from flash_integrate.extras.vendor import MANIFEST, apply_plan, needed_by, plan_removal, plan_vendor
+from flash_integrate.vendor.runtime_copy import (
+    MANIFEST,
+    apply_plan,
+    needed_by,
+    plan_removal,
+    plan_vendor,
+)
 
 PATCHED = """\
 try:
@@ -270,7 +276,7 @@ def test_the_runtime_is_found_without_being_imported(installed: Path, repo: Path
 def test_without_the_runtime_the_error_says_how_to_install_it(repo: Path) -> None:
     code = (
         "import pathlib, sys\n"
-        "from flash_integrate.extras.vendor import plan_vendor\n"
+        "from flash_integrate.vendor.runtime_copy import plan_vendor\n"
         "sys.path[:] = [path for path in sys.path "
         "if not (pathlib.Path(path) / 'mlx_flash_runtime').exists()]\n"
         "plan_vendor(pathlib.Path('.'), [])\n"

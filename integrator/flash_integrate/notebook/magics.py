@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flash_integrate.errors import UnreadableSource
-from flash_integrate.source import Source, parse
+from flash_integrate.python.source import Source, parse
 
 _CELL_MAGIC = re.compile(r"\s*%%(\S+)")
 # Cell magics below which stands Python that runs once, in the notebook's own namespace.

@@ -12,19 +12,19 @@ import dataclasses
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from flash_integrate.codemod import Refusal
+from flash_integrate.attention.reach import holds_models
 from flash_integrate.errors import CannotRemove, FileError, UnreadableSource, UnsafeRewrite
-from flash_integrate.facts.file_facts import FileFacts
-from flash_integrate.facts.imports import Scan
-from flash_integrate.facts.kinds import skip_by_name
-from flash_integrate.facts.reach import holds_models
-from flash_integrate.facts.workspace import Workspace
-from flash_integrate.integrated import inserted, leftovers
+from flash_integrate.inserted.removal import inserted, leftovers
+from flash_integrate.inserted.snippets import ENABLE, RUNTIME, enable_call, runtime_import
 from flash_integrate.notebook.cells import Cell, Edit, Notebook
 from flash_integrate.notebook.magics import as_python
-from flash_integrate.plan import Decision, Status, handwritten, left_alone, spawning
-from flash_integrate.snippets import ENABLE, RUNTIME, enable_call, runtime_import
-from flash_integrate.source import Source
+from flash_integrate.planning.codemod import Refusal
+from flash_integrate.planning.plan import Decision, Status, handwritten, left_alone, spawning
+from flash_integrate.project.file_facts import FileFacts
+from flash_integrate.project.imports import Scan
+from flash_integrate.project.kinds import skip_by_name
+from flash_integrate.project.workspace import Workspace
+from flash_integrate.python.source import Source
 
 SUFFIX = ".ipynb"
 NAME = "notebook"

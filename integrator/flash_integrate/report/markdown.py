@@ -7,11 +7,11 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from flash_integrate import __version__
-from flash_integrate.plan import Status
+from flash_integrate.inserted.snippets import BLOCK_SIZE_FLAG, DISABLE_FLAG, RUNTIME
+from flash_integrate.planning.plan import Status
+from flash_integrate.planning.run import Outcome
 from flash_integrate.quoting import printable, quoted
 from flash_integrate.report.lines import line_on_disk
-from flash_integrate.run import Outcome
-from flash_integrate.snippets import BLOCK_SIZE_FLAG, DISABLE_FLAG, RUNTIME
 
 NAMED_PER_REASON = 20
 """Of the files that were skipped for one reason, so many are named: a body has at most 65,536

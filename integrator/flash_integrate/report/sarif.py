@@ -16,15 +16,15 @@ from typing import Any
 from urllib.parse import quote
 
 from flash_integrate import __version__
-from flash_integrate.codemod import name_of, registry
-from flash_integrate.diff import Line
 from flash_integrate.notebook import rewriting as notebook
-from flash_integrate.plan import Status
+from flash_integrate.planning.codemod import name_of, registry
+from flash_integrate.planning.plan import Status
+from flash_integrate.planning.run import Outcome
+from flash_integrate.python.source import Source
 from flash_integrate.quoting import printable
+from flash_integrate.report.diff import Line
 from flash_integrate.report.lines import line_on_disk
 from flash_integrate.report.text import hunks_of
-from flash_integrate.run import Outcome
-from flash_integrate.source import Source
 
 SCHEMA = (
     "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"

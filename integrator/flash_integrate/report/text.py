@@ -11,10 +11,10 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from flash_integrate.diff import Hunk, hunks, unified_diff
-from flash_integrate.plan import Status
+from flash_integrate.planning.plan import Status
+from flash_integrate.planning.run import Outcome
 from flash_integrate.quoting import printable, quoted, visible
-from flash_integrate.run import Outcome
+from flash_integrate.report.diff import Hunk, hunks, unified_diff
 
 _STYLES = {
     Status.CHANGED: "green",

@@ -11,14 +11,14 @@ from typing import TextIO
 from rich.console import Console
 from rich.text import Text
 
-from flash_integrate.diff import Hunk, diff_header
 from flash_integrate.errors import UnsafeRewrite
-from flash_integrate.plan import Status
+from flash_integrate.planning.plan import Status
+from flash_integrate.planning.run import Outcome
+from flash_integrate.python.source import Source
 from flash_integrate.quoting import printable, quoted
+from flash_integrate.report.diff import Hunk, diff_header
 from flash_integrate.report.text import hunks_of, on_terminal
 from flash_integrate.review.selection import select
-from flash_integrate.run import Outcome
-from flash_integrate.source import Source
 
 DECLINED = "declined in the review"
 NOT_REVIEWED = "the review ended before it"

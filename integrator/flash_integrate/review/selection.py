@@ -15,15 +15,21 @@ import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 
-from flash_integrate.diff import Hunk
+from flash_codemods.argparse.namespaces import read_argparse
 from flash_integrate.errors import FileError, UnreadableSource, UnsafeRewrite
-from flash_integrate.facts.argparse_namespaces import read_argparse
-from flash_integrate.integrated import inserted, without, without_lines
-from flash_integrate.plan import Status
-from flash_integrate.run import Outcome
-from flash_integrate.snippets import BLOCK_SIZE_FLAG, DISABLE_FLAG, ENABLE, FLAG_NAMES, RUNTIME
-from flash_integrate.source import Source
-from flash_integrate.syntax import dotted, statements
+from flash_integrate.inserted.removal import inserted, without, without_lines
+from flash_integrate.inserted.snippets import (
+    BLOCK_SIZE_FLAG,
+    DISABLE_FLAG,
+    ENABLE,
+    FLAG_NAMES,
+    RUNTIME,
+)
+from flash_integrate.planning.plan import Status
+from flash_integrate.planning.run import Outcome
+from flash_integrate.python.source import Source
+from flash_integrate.python.syntax import dotted, statements
+from flash_integrate.report.diff import Hunk
 
 # How an inserted line is called in a message, by the first of these that stands in it.
 _KINDS = {

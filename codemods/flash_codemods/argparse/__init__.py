@@ -1,0 +1,1 @@
+"""Scripts with an `argparse.ArgumentParser`."""

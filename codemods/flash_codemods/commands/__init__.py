@@ -1,0 +1,1 @@
+"""Commands of click and typer."""

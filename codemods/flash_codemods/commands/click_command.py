@@ -1,0 +1,77 @@
+"""Commands of click. Two options on each command that runs the model, which reads them in its
+first statement.
+
+Inserts: the import; `@click.option("--disable-flash-attention")` and
+`@click.option("--flash-block-size")` below the command's last own option; two parameters with
+defaults, so that who calls the function need not know of them; the call.
+
+Refuses: commands that have such an option, use their arguments as a whole or stand below a
+decorator that may not hand them on, and files in which `click.option` has no name. Those get the
+call alone.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Sequence
+
+from flash_codemods.commands.flags import edit_commands, optional_int
+from flash_codemods.commands.functions import (
+    Command,
+    click_option,
+    refusal_of_options,
+    runs_the_model,
+)
+from flash_integrate.inserted.snippets import FLAG_NAMES, click_options
+from flash_integrate.planning.codemod import Edit, Refusal, Splice
+from flash_integrate.project.file_facts import FileFacts
+from flash_integrate.python.syntax import dotted
+
+ORDER = 14
+SUMMARY = (
+    "click commands: two options on the command that runs the model, "
+    "the call as its first statement"
+)
+REVIEW = "the options stand on the command that runs the model"
+
+
+def match(facts: FileFacts) -> list[Command] | Refusal | None:
+    commands = runs_the_model(facts, facts.commands)
+    if not commands or any(command.library != "click" for command in commands):
+        return None
+    if click_option(facts) is None:
+        return Refusal("click.option has no name in this file")
+    for command in commands:
+        if reason := refusal_of_options(facts, command):
+            return Refusal(reason, command.statement.line)
+    return commands
+
+
+def edit(facts: FileFacts, match: Sequence[Command]) -> list[Edit]:
+    edits = edit_commands(facts, match, lambda command: _parameters(facts, command))
+    return [*edits, *(_options(facts, command) for command in match)]
+
+
+def _parameters(facts: FileFacts, command: Command) -> list[str]:
+    """The parameters, annotated where the function's author annotates others."""
+    disable, block_size = FLAG_NAMES
+    arguments = command.node.args
+    if any(
+        item.annotation for item in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+    ):
+        return [f"{disable}: bool = False", f"{block_size}: {optional_int(facts)} = None"]
+    return [f"{disable}=False", f"{block_size}=None"]
+
+
+def _options(facts: FileFacts, command: Command) -> Splice:
+    """The options, below the last option that stands above the function, or below the command's
+    own decorator."""
+    option = click_option(facts) or ""
+    decorators = command.node.decorator_list
+    names = [dotted(item.func if isinstance(item, ast.Call) else item) or "" for item in decorators]
+    own = [index for index, name in enumerate(names) if name == option]
+    last = decorators[max([*own, command.head or 0])]
+    indent = command.node.col_offset
+    return Splice(
+        ((last.end_lineno or last.lineno) + 1, 0), click_options(option, facts.style, indent)
+    )

@@ -1,0 +1,38 @@
+"""Commands of click and typer that can't take the flags. The call is the first statement of the
+command.
+
+Inserts: the import and the call, without flags: `MLX_FLASH_DISABLE` and `MLX_FLASH_BLOCK_SIZE` do
+what flags would.
+
+Refuses: commands whose body shares its line with the `def`.
+"""
+
+from __future__ import annotations
+
+from flash_codemods.commands.functions import runs_the_model
+from flash_codemods.runtime_import import call_at
+from flash_integrate.planning.codemod import Insertion, Refusal
+from flash_integrate.project.file_facts import FileFacts, Spot
+
+ORDER = 16
+SUMMARY = (
+    "click and typer commands that can't take the flags: the call as first statement of the command"
+)
+REVIEW = "the environment variables are enough: the command gets no options of its own"
+
+
+def match(facts: FileFacts) -> list[Spot] | Refusal | None:
+    commands = runs_the_model(facts, facts.commands)
+    if not commands:
+        return None
+    spots = [facts.first_line_of(command.statement) for command in commands]
+    if None in spots:
+        return Refusal(
+            "the command's body shares its line with the def",
+            commands[spots.index(None)].statement.line,
+        )
+    return [spot for spot in spots if spot is not None]
+
+
+def edit(facts: FileFacts, match: list[Spot]) -> list[Insertion]:
+    return call_at(facts, match)

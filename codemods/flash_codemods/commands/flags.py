@@ -1,0 +1,38 @@
+"""What the codemods of click and typer share: the parameters of a command, and the call that reads
+them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from flash_codemods.commands.functions import Command
+from flash_codemods.runtime_import import import_runtime
+from flash_integrate.inserted.snippets import enable_call_from_parameters
+from flash_integrate.planning.codemod import Edit, Insertion, Splice
+from flash_integrate.project.file_facts import FileFacts
+from flash_integrate.python.signature import Signature
+
+
+def edit_commands(
+    facts: FileFacts, commands: Iterable[Command], parameters: Callable[[Command], Sequence[str]]
+) -> list[Edit]:
+    """The import, two `parameters` in each command's signature, and the call as its first
+    statement."""
+    edits: list[Edit] = [import_runtime(facts, flags=True)]
+    lines = facts.source.text_lines()
+    for command in commands:
+        addition = Signature.of(command.node, lines).addition(
+            parameters(command), facts.style.width
+        )
+        edits += [Splice(at, text) for at, text in addition]
+        place = facts.first_line_of(command.statement)
+        if place is not None:  # `match` has refused the others
+            edits.append(
+                Insertion(place.anchor, enable_call_from_parameters(), before=place.before)
+            )
+    return edits
+
+
+def optional_int(facts: FileFacts) -> str:
+    """The annotation of a block size that may be left out."""
+    return "Optional[int]" if "Optional" in facts.names_imported else "int | None"

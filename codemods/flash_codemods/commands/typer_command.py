@@ -1,0 +1,57 @@
+"""Commands of typer. Two annotated parameters on each command that runs the model, which it reads
+first of all.
+
+Inserts: the import; the parameters `disable_flash_attention` and `flash_block_size`, as
+`Annotated[...]` where the file imports that, else with a `typer.Option` as default; the call.
+
+Refuses: commands that have such an option, use their arguments as a whole or have a decorator that
+may not hand them on; functions with `typer.Option` defaults that other code calls, which would be
+handed those defaults; files in which `typer.Option` has no name. Those get the call alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from flash_codemods.commands.flags import edit_commands, optional_int
+from flash_codemods.commands.functions import (
+    Command,
+    name_in,
+    refusal_of_options,
+    runs_the_model,
+    used_as_functions,
+)
+from flash_integrate.inserted.snippets import typer_parameters
+from flash_integrate.planning.codemod import Edit, Refusal
+from flash_integrate.project.file_facts import FileFacts
+
+ORDER = 15
+SUMMARY = (
+    "typer commands: two parameters on the command that runs the model, "
+    "the call as its first statement"
+)
+REVIEW = "the parameters stand on the command that runs the model"
+
+
+def match(facts: FileFacts) -> list[Command] | Refusal | None:
+    commands = runs_the_model(facts, facts.commands)
+    if not commands or any(command.library != "typer" for command in commands):
+        return None
+    if name_in(facts, {"typer"}, "Option") is None:
+        return Refusal("typer.Option has no name in this file")
+    called = [] if "Annotated" in facts.names_imported else used_as_functions(facts, commands)
+    for command in commands:
+        if reason := refusal_of_options(facts, command):
+            return Refusal(reason, command.statement.line)
+        if command in called:
+            return Refusal(
+                f"{command.node.name} is also called as a function", command.statement.line
+            )
+    return commands
+
+
+def edit(facts: FileFacts, match: Sequence[Command]) -> list[Edit]:
+    annotated = "Annotated" in facts.names_imported
+    option = name_in(facts, {"typer"}, "Option") or ""
+    parameters = typer_parameters(option, facts.style, optional_int(facts), annotated=annotated)
+    return edit_commands(facts, match, lambda command: parameters)

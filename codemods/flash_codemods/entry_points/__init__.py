@@ -1,0 +1,1 @@
+"""Ways to start a program that has no command line of its own."""

@@ -1,0 +1,54 @@
+"""Functions that the project's packaging installs as commands. The call is the function's first
+statement.
+
+Inserts: the import and the call, without flags: `MLX_FLASH_DISABLE` and `MLX_FLASH_BLOCK_SIZE` do
+what flags would. A `__main__` guard that does not call such a function gets a call too, unless it
+is written on one line.
+
+Refuses: a function whose body shares its line with the `def`.
+"""
+
+from __future__ import annotations
+
+import ast
+
+from flash_codemods.runtime_import import call_at
+from flash_integrate.planning.codemod import Insertion, Refusal
+from flash_integrate.project.file_facts import FileFacts, Spot
+from flash_integrate.python.syntax import Statement, dotted, walk
+
+ORDER = 19
+SUMMARY = (
+    "console scripts without a command line of their own: "
+    "the call as first statement of the installed function"
+)
+REVIEW = "the function is the command's entry point in pyproject.toml, setup.cfg or setup.py"
+
+
+def match(facts: FileFacts) -> list[Spot] | Refusal | None:
+    if not facts.console_functions:
+        return None
+    places = [facts.first_line_of(function) for function in facts.console_functions]
+    if None in places:
+        return Refusal(
+            "the function's body shares its line with the def", facts.console_functions[0].line
+        )
+    places += [facts.first_line_of(guard) for guard in _guards_beside(facts)]
+    return [place for place in places if place is not None]
+
+
+def _guards_beside(facts: FileFacts) -> list[Statement]:
+    """The guard, unless it starts an installed function."""
+    calls = [
+        node
+        for statement in facts.guard_body
+        for node in walk(statement)
+        if isinstance(node, ast.Call)
+    ]
+    installed = facts.workspace.console_scripts.get(facts.name, set())
+    starts_one = any(dotted(call.func) in installed for call in calls)
+    return [] if facts.guard is None or starts_one else [facts.guard]
+
+
+def edit(facts: FileFacts, match: list[Spot]) -> list[Insertion]:
+    return call_at(facts, match)

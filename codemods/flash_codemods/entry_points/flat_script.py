@@ -1,0 +1,33 @@
+"""Scripts that do their work at module level. The call comes right below the imports, before the
+work.
+
+Inserts: the import and the call, without flags: `MLX_FLASH_DISABLE` and `MLX_FLASH_BLOCK_SIZE` do
+what flags would.
+
+Refuses: modules that other files import, where a call would run on import; scripts that only start
+a file which turns the runtime on itself.
+"""
+
+from __future__ import annotations
+
+from flash_codemods.entry_points.started_elsewhere import handed_over
+from flash_codemods.runtime_import import import_runtime
+from flash_integrate.inserted.snippets import enable_call
+from flash_integrate.planning.codemod import Insertion, Refusal
+from flash_integrate.project.file_facts import FileFacts
+
+ORDER = 30
+SUMMARY = "scripts that work at module level: the call right below the imports"
+REVIEW = "the file is started as a script, and never imported"
+
+
+def match(facts: FileFacts) -> bool | Refusal | None:
+    if facts.first_work is None or facts.guard is not None:
+        return None
+    if facts.is_imported:
+        return Refusal("works at module level, but other files import it", facts.first_work.line)
+    return handed_over(facts, facts.tree.body) or True
+
+
+def edit(facts: FileFacts, match: bool) -> list[Insertion]:
+    return [import_runtime(facts, then=enable_call())]

@@ -1,0 +1,37 @@
+"""Scripts without a command line, with `if __name__ == "__main__":`. The call is the guard's first
+statement.
+
+Inserts: the import and the call, without flags: `MLX_FLASH_DISABLE` and `MLX_FLASH_BLOCK_SIZE` do
+what flags would.
+
+Refuses: a guard on one line, into which no line can be inserted; a guard that only starts a file
+which turns the runtime on itself; a guard in which a module of a package, imported by others, is
+tried out.
+"""
+
+from __future__ import annotations
+
+from flash_codemods.entry_points.started_elsewhere import handed_over
+from flash_codemods.runtime_import import call_at
+from flash_integrate.planning.codemod import Insertion, Refusal
+from flash_integrate.project.file_facts import FileFacts, Spot
+
+ORDER = 20
+SUMMARY = "scripts without a command line: the call as first statement under the __main__ guard"
+REVIEW = "the guard is the way the script is started"
+
+
+def match(facts: FileFacts) -> Spot | Refusal | None:
+    if facts.guard is None:
+        return None
+    if refusal := handed_over(facts, facts.guard_body):
+        return refusal
+    if facts.guard_tries_out_library:
+        return Refusal("a library module: its guard only tries it out", facts.guard.line)
+    return facts.first_line_of(facts.guard) or Refusal(
+        "no line can be inserted into a guard that is written on one line", facts.guard.line
+    )
+
+
+def edit(facts: FileFacts, match: Spot) -> list[Insertion]:
+    return call_at(facts, [match])

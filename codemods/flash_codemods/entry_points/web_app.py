@@ -1,0 +1,33 @@
+"""Modules that hold a web application and are started by a server (`uvicorn module:app`, `flask
+run`).
+
+Inserts: the import and the call right below the imports, without flags: `MLX_FLASH_DISABLE` and
+`MLX_FLASH_BLOCK_SIZE` do what flags would. The call runs when the server imports the module.
+
+Refuses: applications that a script with flags serves, which a call on import would override.
+"""
+
+from __future__ import annotations
+
+from flash_codemods.argparse.options import assignments
+from flash_codemods.entry_points.started_elsewhere import served_by_another
+from flash_codemods.runtime_import import import_runtime
+from flash_integrate.attention.reach import makes_application
+from flash_integrate.inserted.snippets import enable_call
+from flash_integrate.planning.codemod import Insertion, Refusal
+from flash_integrate.project.file_facts import FileFacts
+
+ORDER = 18
+SUMMARY = "web applications that a server imports: the call right below the imports"
+REVIEW = "the server imports this module before it answers the first request"
+
+
+def match(facts: FileFacts) -> bool | Refusal | None:
+    """True for a module that binds an application at module level."""
+    made = (item.node for item in facts.module_level if makes_application(item.node))
+    names = [name for node in made for name, _ in assignments(node)]
+    return served_by_another(facts, names[0]) or True if names else None
+
+
+def edit(facts: FileFacts, match: bool) -> list[Insertion]:
+    return [import_runtime(facts, then=enable_call())]

@@ -1,0 +1,266 @@
+"""The files of a tree as a graph of local imports.
+
+Imports are read from the bytes by regular expressions: it has to be cheap enough for every file of
+a tree, and a file that does not parse still takes part.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+from flash_integrate.disk import reading
+from flash_integrate.errors import FileError
+
+_FROM = re.compile(
+    rb"^[ \t\f]*from[ \t]+(\.*)([\w.]*)[ \t]+import[ \t]*(\([^)]*\)|[^\n]*)", re.MULTILINE
+)
+_IMPORT = re.compile(rb"^[ \t\f]*import[ \t]+([\w., \t]+)", re.MULTILINE)
+_NAME = re.compile(rb"(\w+)(?:\s+as\s+\w+)?")
+_APPLICATION = re.compile(rb"[\"']([A-Za-z_][\w.]*):([A-Za-z_]\w*)[\"']")
+_ADDS_FOLDER = re.compile(rb"\bsys\.path\.(?:insert|append)\(\s*([^\r\n]*)")
+_FOLDER = re.compile(rb"[\"']/?((?:[\w.-]+/)*[\w.-]+)/?[\"']")
+# A package of models for MLX whose name does not say so is named too.
+_MLX = re.compile(rb"mlx|mflux")
+_COMMENT = re.compile(rb"#[^\r\n]*")
+
+
+@dataclass(frozen=True)
+class Import:
+    """`from {dots}{module} import {names}`, or `import {module}` without names."""
+
+    dots: int
+    module: str
+    names: tuple[str, ...] = ()
+
+
+def plain_lines(data: bytes) -> bytes:
+    """`data` without a byte order mark and with line feeds alone between its lines, as Python reads
+    them: a lone return ends a line too. (A form feed is a blank, to be allowed for.)"""
+    data = data.removeprefix(b"\xef\xbb\xbf")
+    return data.replace(b"\r", b"\n") if b"\r" in data else data
+
+
+def scan_imports(data: bytes) -> Iterator[Import]:
+    """The imports that a file's bytes show, wherever they stand; also of the application that it
+    has uvicorn import."""
+    data = plain_lines(data)
+    if b"uvicorn" in data:
+        for module, name in _APPLICATION.findall(data):
+            yield Import(0, module.decode(), (name.decode(),))
+    for match in _FROM.finditer(data):
+        dots, module, names = match.groups()
+        bare = _COMMENT.sub(b"", names).strip(b"()")
+        yield Import(
+            len(dots), module.decode(), tuple(name.decode() for name in _NAME.findall(bare))
+        )
+    for match in _IMPORT.finditer(data):
+        for part in match.group(1).split(b","):
+            if words := part.split():
+                yield Import(0, words[0].decode())
+
+
+def scan_folders(data: bytes) -> Iterator[str]:
+    """The folders that a file adds to `sys.path`, as far as its text says: `sys.path.insert(0,
+    str(HERE / "lib"))` gives lib. Where that stands is left open."""
+    for match in _ADDS_FOLDER.finditer(data) if b"sys.path" in data else ():
+        parts = [
+            part.decode()
+            for folder in _FOLDER.findall(match.group(1))
+            for part in folder.split(b"/")
+        ]
+        if named := [part for part in parts if part not in (".", "..")]:
+            yield "/".join(named)
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What the first look at a file's bytes gives: whether they name MLX and argparse, the
+    imports, and the folders besides its own in which those are looked for."""
+
+    names_mlx: bool
+    names_argparse: bool
+    imports: tuple[Import, ...]
+    folders: tuple[str, ...]
+
+    @staticmethod
+    def of(data: bytes) -> Scan:
+        adds_arguments = b"argparse" in data or b".add_argument(" in data
+        return Scan(
+            _MLX.search(data) is not None,
+            adds_arguments,
+            tuple(scan_imports(data)),
+            tuple(scan_folders(data)),
+        )
+
+
+class Project:
+    """The files below a base folder; paths are relative to it.
+
+    `scans` are the files that were looked at. With `look_further` an import that leads to none of
+    them is looked for on disk: who names a single script still has its local modules seen through.
+    """
+
+    def __init__(
+        self, base: Path, scans: dict[PurePosixPath, Scan], look_further: bool = False
+    ) -> None:
+        self.base = base
+        self.scans = scans
+        self.look_further = look_further
+        self._reaches_mlx: dict[PurePosixPath, bool] = {}
+        self._resolved: dict[
+            tuple[Import, PurePosixPath, tuple[str, ...]], list[PurePosixPath]
+        ] = {}
+
+    @cached_property
+    def importers(self) -> dict[PurePosixPath, set[PurePosixPath]]:
+        """For each file that other files of the tree import, those files."""
+        found: dict[PurePosixPath, set[PurePosixPath]] = {}
+        for path in list(self.scans):
+            for item in self.scans[path].imports:
+                for target in self.resolve(item, path):
+                    if target != path:
+                        found.setdefault(target, set()).add(path)
+        return found
+
+    def is_imported_by_name(self, path: PurePosixPath, name: str) -> bool:
+        """Whether another file of the tree imports `name` from the file `path`, or the file as a
+        whole."""
+        for user in self.importers.get(path, ()):
+            for item in self.scans[user].imports:
+                whole = not item.names or {"*", path.stem} & set(item.names)
+                if path in self.resolve(item, user) and (whole or name in item.names):
+                    return True
+        return False
+
+    @cached_property
+    def _names_mlx(self) -> bool:
+        """Whether any file of the tree names MLX: in a tree without it no import has to be
+        followed."""
+        return self.look_further or any(scan.names_mlx for scan in self.scans.values())
+
+    @cached_property
+    def _first_names(self) -> set[str]:
+        """What the name of a module of the tree can begin with: most imports are of other
+        packages."""
+        folders = {folder for path in self.scans for folder in path.parents}
+        return {path.stem for path in self.scans} | {folder.name for folder in folders}
+
+    def resolve(self, item: Import, path: PurePosixPath) -> list[PurePosixPath]:
+        """The files of the tree that an import in `path` reads: the module, and those of its names
+        that are modules."""
+        if (
+            item.module
+            and not self.look_further
+            and item.module.partition(".")[0] not in self._first_names
+        ):
+            return []
+        scan = self.scans.get(path)
+        key = (item, path.parent, scan.folders if scan is not None else ())
+        if key not in self._resolved:
+            self._resolved[key] = self._resolve(*key)
+        return self._resolved[key]
+
+    def _resolve(
+        self, item: Import, folder: PurePosixPath, added: tuple[str, ...]
+    ) -> list[PurePosixPath]:
+        above = [folder, *folder.parents]
+        roots = [base / sub for base in above for sub in ("", "src", *added)]
+        bases = above[item.dots - 1 : item.dots] if item.dots else roots
+        for base in bases:
+            stem = base.joinpath(*item.module.split(".")) if item.module else base
+            candidates = [stem.with_name(stem.name + ".py")] if stem.name else []
+            candidates += [stem / "__init__.py", *(stem / f"{name}.py" for name in item.names)]
+            candidates += [stem / name / "__init__.py" for name in item.names]
+            if hits := [candidate for candidate in candidates if self._exists(candidate)]:
+                return hits
+        return []
+
+    def reaches_mlx(self, path: PurePosixPath) -> bool:
+        """Whether `path` names MLX, or imports a file of the tree that reaches it."""
+        if path not in self._reaches_mlx:
+            self._reaches_mlx |= self.reaching(
+                path, self._reaches_mlx, lambda file: self.scans[file].names_mlx
+            )
+        return self._reaches_mlx[path]
+
+    def reaching(
+        self,
+        path: PurePosixPath,
+        known: Mapping[PurePosixPath, bool],
+        holds: Callable[[PurePosixPath], bool],
+    ) -> dict[PurePosixPath, bool]:
+        """Whether something holds for a file or for one that it imports, itself or through others.
+        The answer is given for every file on the way whose answer is not `known`; what such a file
+        imports is looked at once."""
+        importers: dict[PurePosixPath, list[PurePosixPath]] = {path: []}
+        reaching: list[PurePosixPath] = []
+        todo = [path]
+        while todo:  # not by recursion: a chain of imports may be longer than one of calls
+            file = todo.pop()
+            if known.get(file, False) or holds(file):
+                reaching.append(file)
+            elif file not in known:
+                for target in (
+                    target
+                    for item in self.scans[file].imports
+                    for target in self.resolve(item, file)
+                ):
+                    if target not in importers:
+                        importers[target] = []
+                        todo.append(target)
+                    importers[target].append(file)
+        found = dict.fromkeys(importers, False)
+        while reaching:
+            file = reaching.pop()
+            if not found[file]:
+                found[file] = True
+                reaching += importers[file]
+        return found
+
+    def concerns(self, path: PurePosixPath) -> bool:
+        """Whether a file may have to be edited: it reaches MLX, or builds parsers for one that
+        does."""
+        if not self._names_mlx:
+            return False
+        if self.reaches_mlx(path):
+            return True
+        return self.scans[path].names_argparse and any(
+            map(self.reaches_mlx, self.importers.get(path, ()))
+        )
+
+    def may_parse_arguments(self, path: PurePosixPath) -> bool:
+        """Whether a file names argparse, or imports a file that does, directly or through a
+        package's `__init__`."""
+        scan = self.scans.get(path)
+        if scan is None or scan.names_argparse:
+            return True
+        for target in (target for item in scan.imports for target in self.resolve(item, path)):
+            through = target.name == "__init__.py" and target != path
+            if self.scans[target].names_argparse or (through and self._reexports_argparse(target)):
+                return True
+        return False
+
+    def _reexports_argparse(self, package: PurePosixPath) -> bool:
+        targets = (
+            target for item in self.scans[package].imports for target in self.resolve(item, package)
+        )
+        return any(self.scans[target].names_argparse for target in targets)
+
+    def read(self, path: PurePosixPath, limit: int = reading.SOURCE_LIMIT) -> bytes:
+        """The bytes of a file of the tree.
+
+        Raises:
+            FileError: it can't be read.
+        """
+        return reading.read(self.base / path, self.base, limit)
+
+    def _exists(self, path: PurePosixPath) -> bool:
+        if path not in self.scans and self.look_further and (self.base / path).is_file():
+            with suppress(FileError):  # then it is as if it were not there
+                self.scans[path] = Scan.of(self.read(path))
+        return path in self.scans

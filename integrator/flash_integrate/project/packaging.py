@@ -1,0 +1,90 @@
+"""The commands that a project's packaging installs: which function of which file each one
+starts."""
+
+from __future__ import annotations
+
+import configparser
+import re
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import Any
+
+from flash_integrate.disk.reading import SETTINGS_LIMIT
+from flash_integrate.errors import FileError
+from flash_integrate.project.imports import Import, Project
+from flash_integrate.project.toml import NotToml, read_toml
+
+_TABLES = (
+    ("project", "scripts"),
+    ("project", "gui-scripts"),
+    ("tool", "poetry", "scripts"),
+    ("tool", "flit", "scripts"),
+)
+_OPTIONS = ("console_scripts", "gui_scripts")
+# In setup.py, as a list under its name, or as the text of a section.
+_LIST = re.compile(r"(?:console|gui)_scripts[\"']?\s*[:=]\s*\[")
+_SECTION = re.compile(r"\[(?:console|gui)_scripts\]([^\[\"']*)")
+_ENTRY_POINT = re.compile(r"=\s*([A-Za-z_][\w.]*):([A-Za-z_]\w*)")
+
+
+def entry_points(project: Project) -> Iterator[tuple[PurePosixPath, str]]:
+    """The files of the project, and the names in them, that its manifests have installed as
+    commands. A manifest that can't be read has none: who builds the package is told."""
+    folders = {folder for path in project.scans for folder in path.parents}
+    for folder in sorted(folders):
+        for manifest, commands in _READERS.items():
+            text = _read(project, folder / manifest)
+            for module, function in _ENTRY_POINT.findall(commands(text)) if text else ():
+                for target in project.resolve(Import(0, module), folder / manifest):
+                    yield target, function
+
+
+def _read(project: Project, manifest: PurePosixPath) -> str:
+    try:
+        return project.read(manifest, SETTINGS_LIMIT).decode(errors="replace")
+    except FileError:
+        return ""
+
+
+def _of_pyproject(text: str) -> str:
+    """The commands as lines, `= module:function`; so below."""
+    try:
+        document = read_toml(text)
+    except NotToml:
+        return ""
+    found = [value for keys in _TABLES for value in _table(document, keys).values()]
+    # Poetry also has tables here, for extras.
+    references = [value.get("reference") if isinstance(value, dict) else value for value in found]
+    return "\n".join(f"= {reference}" for reference in references)
+
+
+def _table(document: Any, keys: tuple[str, ...]) -> dict[str, Any]:
+    for key in keys:
+        document = document.get(key) if isinstance(document, dict) else None
+    return document if isinstance(document, dict) else {}
+
+
+def _of_setup_cfg(text: str) -> str:
+    parser = configparser.ConfigParser(interpolation=None, strict=False)
+    try:
+        # The time that the parser takes for a line grows with the square of the blanks in it.
+        parser.read_string(re.sub(r"(?<=\S)[^\S\n]+", " ", text))
+    except configparser.Error:
+        return ""
+    return "\n".join(parser.get("options.entry_points", option, fallback="") for option in _OPTIONS)
+
+
+def _of_setup_py(text: str) -> str:
+    return "\n".join([*_lists(text), *_SECTION.findall(text)])
+
+
+def _lists(text: str) -> Iterator[str]:
+    """What stands in the brackets of each list of commands."""
+    end = 0
+    while (opening := _LIST.search(text, end)) is not None and (
+        end := text.find("]", opening.end())
+    ) >= 0:
+        yield text[opening.end() : end]
+
+
+_READERS = {"pyproject.toml": _of_pyproject, "setup.cfg": _of_setup_cfg, "setup.py": _of_setup_py}

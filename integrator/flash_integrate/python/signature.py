@@ -1,0 +1,144 @@
+"""The parameter list of a function as it is written: where parameters can be added, and how they
+come out again."""
+
+from __future__ import annotations
+
+import tokenize
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from flash_integrate.python.syntax import Function
+
+Position = tuple[int, int]
+"""A line, counted from 1, and a column in characters."""
+
+_SKIPPED = {tokenize.NL, tokenize.NEWLINE, tokenize.COMMENT, tokenize.INDENT, tokenize.DEDENT}
+
+
+@dataclass
+class Element:
+    """A parameter with its annotation and default, or a bare `*` or `/`; `comma` is the end of the
+    comma behind it."""
+
+    first: str
+    start: Position
+    end: Position
+    comma: Position | None = None
+
+
+@dataclass
+class Signature:
+    """What stands between the parentheses, which are at `opening` (its end) and `closing` (its
+    start)."""
+
+    lines: Sequence[str] = field(repr=False)
+    opening: Position = (0, 0)
+    closing: Position = (0, 0)
+    elements: list[Element] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, node: Function, lines: Sequence[str]) -> Signature:
+        """The signature of a function of a file with these lines, which have their endings."""
+        found = cls(lines)
+        rest = (
+            lines[number].rstrip("\r\n") + "\n" for number in range(node.lineno - 1, len(lines))
+        )
+        depth = 0
+        brackets = 0  # those of type parameters, before the parentheses
+        is_new = True
+        for token in tokenize.generate_tokens(lambda: next(rest, "")):
+            start = (token.start[0] + node.lineno - 1, token.start[1])
+            end = (token.end[0] + node.lineno - 1, token.end[1])
+            if token.type in _SKIPPED:
+                continue
+            if depth == 0:
+                brackets += {"[": 1, "]": -1}.get(token.string, 0)
+                if token.string == "(" and not brackets:
+                    depth, found.opening = 1, end
+                continue
+            if depth == 1 and token.string == ")":
+                found.closing = start
+                break
+            if depth == 1 and token.string == ",":
+                found.elements[-1].comma = end
+                is_new = True
+                continue
+            depth += {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}.get(token.string, 0)
+            if is_new:
+                found.elements.append(Element(token.string, start, end))
+                is_new = False
+            found.elements[-1].end = end
+        return found
+
+    def addition(self, parameters: Sequence[str], width: int) -> list[tuple[Position, str]]:
+        """Where `parameters` go, and the text to insert there: on lines of their own in a
+        signature that is written so, else behind the last one, on its line where the signature has
+        no other and that fits `width`. A `**` parameter stays the last, and a comment beside its
+        parameter."""
+        last = self.elements[-1] if self.elements else None
+        if last is not None and last.first == "**":
+            if self._starts_its_line(last.start):
+                return [((last.start[0], 0), self._own_lines(parameters, last.start))]
+            return [(last.start, "".join(f"{parameter}, " for parameter in parameters))]
+        if last is not None and last.comma and self._starts_its_line(self.closing):
+            return [((self.closing[0], 0), self._own_lines(parameters, last.start))]
+        at = self.opening if last is None else last.comma or last.end
+        end = "," if last is not None and last.comma else ""
+        inline = ("" if last is None else " " if last.comma else ", ") + ", ".join(parameters) + end
+        fits = len(self._line(at).rstrip("\r\n")) + len(inline) <= width and "\n" not in inline
+        if fits and at[0] == self.opening[0]:
+            return [(at, inline)]
+        indent = (
+            self._indent(last.start)
+            if last is not None and self._starts_its_line(last.start)
+            else None
+        )
+        margin = indent if indent is not None else " " * self.opening[1]
+        broken = [parameter.replace("\n", "\n" + margin) for parameter in parameters]
+        lead = "" if last is None or last.comma else ","
+        text = "".join(f"\n{margin}{item}," for item in broken)[: None if end else -1]
+        if lead and self._is_commented(at):
+            return [(at, lead), (self._end_of_line(at), text)]
+        return [(at, lead + text)]
+
+    def removal(self, first: int, last: int) -> list[tuple[Position, Position]]:
+        """From where to where the elements `first` to `last` are cut out, with the commas that
+        came with them."""
+        start, end = self.elements[first], self.elements[last]
+        if (
+            end.comma
+            and self._starts_its_line(start.start)
+            and not self._line(end.comma)[end.comma[1] :].strip()
+        ):
+            return [((start.start[0], 0), (end.comma[0] + 1, 0))]
+        if last + 1 < len(self.elements):
+            return [(start.start, self.elements[last + 1].start)]
+        before = self.elements[first - 1] if first else None
+        if end.comma:
+            return [((before.comma or before.end) if before else self.opening, end.comma)]
+        if before is not None and before.comma and self._is_commented(before.comma):
+            return [(before.end, before.comma), (self._end_of_line(before.comma), end.end)]
+        return [(before.end if before else self.opening, end.end)]
+
+    def _own_lines(self, parameters: Sequence[str], beside: Position) -> str:
+        margin = self._indent(beside)
+        return "".join(
+            f"{margin}{item},\n"
+            for item in (text.replace("\n", "\n" + margin) for text in parameters)
+        )
+
+    def _is_commented(self, at: Position) -> bool:
+        return self._line(at)[at[1] :].lstrip().startswith("#")
+
+    def _end_of_line(self, at: Position) -> Position:
+        return at[0], len(self._line(at).rstrip("\r\n"))
+
+    def _line(self, at: Position) -> str:
+        return self.lines[at[0] - 1]
+
+    def _indent(self, at: Position) -> str:
+        line = self._line(at)
+        return line[: len(line) - len(line.lstrip())]
+
+    def _starts_its_line(self, at: Position) -> bool:
+        return not self._line(at)[: at[1]].strip()

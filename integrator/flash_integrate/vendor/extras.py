@@ -1,0 +1,174 @@
+"""What goes with the patched scripts where it is asked for: a copy of the runtime, the entry in
+the requirements."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from flash_integrate.disk import reading, writing
+from flash_integrate.errors import FileError
+from flash_integrate.planning.plan import Status
+from flash_integrate.planning.run import Outcome
+from flash_integrate.quoting import quoted
+from flash_integrate.vendor.dependency import (
+    ManifestEdit,
+    added,
+    find_manifests,
+    lock_commands,
+    removed,
+    suggestion,
+)
+from flash_integrate.vendor.requirement import PACKAGE, CannotAdd
+from flash_integrate.vendor.runtime_copy import (
+    COPY,
+    Change,
+    VendorPlan,
+    apply_plan,
+    needed_by,
+    plan_removal,
+    plan_vendor,
+)
+from flash_integrate.vendor.script_metadata import Block, read_block
+
+
+@dataclass(frozen=True)
+class Extras:
+    """Changes of files that are not scripts, what the user should know or do about them, and what
+    was asked for and can't be done."""
+
+    vendor: tuple[VendorPlan, ...] = ()
+    manifests: tuple[ManifestEdit, ...] = ()
+    notes: tuple[str, ...] = ()
+    failures: tuple[str, ...] = ()
+
+    @property
+    def changes(self) -> list[Change | ManifestEdit]:
+        """Every file that is to be written or removed."""
+        copies = [change for plan in self.vendor for change in plan.changes]
+        return [*copies, *(edit for edit in self.manifests if edit.changes)]
+
+    def described(self, *, dry_run: bool) -> list[str]:
+        """What is done, a line for each file outside the copy; the files of the copy are
+        counted."""
+        counts = Counter(_described(change, dry_run) for change in self.changes)
+        inside = {
+            line: f" ({count} file{'s' if count != 1 else ''})" for line, count in counts.items()
+        }
+        return [line + (inside[line] if line.endswith("/") else "") for line in counts]
+
+    @property
+    def overwritten(self) -> list[Path]:
+        """The files that exist already and would be written over."""
+        return [change.path for change in self.changes if change.before is not None]
+
+    def apply(self) -> Extras:
+        """Writes the changes. What is returned lists also what could not be written."""
+        failures = list(self.failures)
+        for plan in self.vendor:
+            try:
+                apply_plan(plan)
+            except FileError as error:
+                failures.append(str(error))
+        for edit in self.manifests:
+            try:
+                if edit.changes:
+                    writing.write(edit.path, edit.top, edit.before, edit.after)
+            except FileError as error:
+                failures.append(f"{quoted(edit.name)}: {error}")
+        return dataclasses.replace(self, failures=tuple(failures))
+
+
+def plan_extras(
+    outcomes: Iterable[Outcome], *, vendor: bool, dependency: bool, force: bool
+) -> Extras:
+    """What the scripts of a run need beside themselves. Writes nothing.
+
+    Raises:
+        FileError: the runtime to copy is not installed, or was modified in the target.
+    """
+    scripts = _by_base(outcomes, Status.CHANGED, Status.INTEGRATED)
+    copies, edits = [], []
+    notes: list[str] = []
+    failures: list[str] = []
+    for base, names in scripts.items():
+        if vendor:
+            copies.append(plan_vendor(base, names, force=force))
+            continue
+        blocks = {name: block for name in names if (block := _block_of(base, name)) is not None}
+        notes += [
+            f"{quoted(name)} lists its own dependencies: add {missing!r} there."
+            for name, block in blocks.items()
+            if (missing := block.lacking) is not None
+        ]
+        others = [name for name in names if name not in blocks]
+        manifests = find_manifests(base, others)
+        (failures if dependency else notes).extend(manifests.problems)
+        if others and not dependency:
+            notes.append(suggestion(manifests.found))
+        for manifest in manifests.found if dependency else ():
+            try:
+                edits.append(added(manifest))
+            except CannotAdd as error:
+                notes.append(f"{quoted(manifest.name)} {error}.")
+    notes += [f"Run `{command}`." for command in lock_commands(edits)]
+    return Extras(
+        tuple(copies), tuple(edits), tuple(note for note in notes if note), tuple(failures)
+    )
+
+
+def plan_removal_of_extras(outcomes: Iterable[Outcome], *, dependency: bool, force: bool) -> Extras:
+    """What a revert takes out beside the scripts' own lines, of what no other script needs: the
+    copy of the runtime, and the requirement in the form in which `plan_extras` adds it.
+
+    The requirement is looked for where scripts are reverted, and with `dependency` wherever the
+    run looked: whoever lists the runtime without a patched script has written that line by hand.
+    """
+    outcomes = list(outcomes)
+    copies, edits, notes, failures = [], [], [], []
+    reverted = _by_base(outcomes, Status.REVERTED)
+    for base, names in _by_base(outcomes, *Status).items():
+        gone = set(reverted.get(base, ()))
+        try:
+            copies.append(plan_removal(base, gone, force=force))
+        except FileError as error:
+            failures.append(str(error))
+        still = [name for name in needed_by(base) if name not in gone]
+        kept = {manifest.name for manifest in find_manifests(base, still).found}
+        manifests = find_manifests(base, names if dependency else gone)
+        problems = list(manifests.problems)
+        for manifest in manifests.found:
+            try:
+                if manifest.name not in kept:
+                    edits.append(removed(manifest))
+            except FileError as error:
+                problems.append(f"{manifest.name}: {error}")
+        notes += [
+            f"{problem}; if it lists {PACKAGE}, take that out by hand." for problem in problems
+        ]
+    notes += [f"Run `{command}`." for command in lock_commands(edits)]
+    return Extras(tuple(copies), tuple(edits), tuple(notes), tuple(failures))
+
+
+def _block_of(base: Path, name: PurePosixPath) -> Block | None:
+    try:
+        return read_block(reading.read(base / name, base))
+    except FileError:  # it was read before; whoever writes it reports that it can't be any more
+        return None
+
+
+def _by_base(outcomes: Iterable[Outcome], *statuses: Status) -> dict[Path, list[PurePosixPath]]:
+    names: dict[Path, list[PurePosixPath]] = {}
+    for outcome in outcomes:
+        if outcome.status in statuses:
+            names.setdefault(outcome.base, []).append(outcome.name)
+    return names
+
+
+def _described(change: Change | ManifestEdit, dry_run: bool) -> str:
+    verb, done = ("remove", "removed") if change.after is None else ("write", "wrote")
+    name = f"{COPY}/" if COPY in change.name.parents else quoted(change.name)
+    return f"would {verb} {name}" if dry_run else f"{done} {name}"
