@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from operator import attrgetter
 from typing import Any
 
 import mlx.core as mx
@@ -27,8 +28,7 @@ from mlx_flash_runtime import (
     flash_attention_enabled,
     report,
 )
-from mlx_flash_runtime.patching import mla, patch, quantized
-from mlx_flash_runtime.patching.mlx_lm import POINTS, Point, _owner
+from mlx_flash_runtime.patching import mla, patch, quantized, state
 from mlx_flash_runtime.planning import layers
 from mlx_flash_runtime.planning.machine import current_device
 from mlx_flash_runtime.planning.planner import Planner
@@ -38,21 +38,36 @@ from mlx_flash_runtime.settings import Settings
 from mlx_flash_runtime.stock import gradient
 from mlx_flash_runtime.tools.bench.timing import peak_memory
 
-# Not every release of mlx-lm has every module.
-THERE = [point for point in POINTS if importlib.util.find_spec(point.module)]
+# Where mlx-lm has the functions that are patched; not every release has every module.
+PLACES = {
+    "mlx_lm.models.base": (
+        "create_causal_mask",
+        "quantized_scaled_dot_product_attention",
+        "scaled_dot_product_attention",
+    ),
+    "mlx_lm.models.gemma2": ("Attention.__call__",),
+    "mlx_lm.models.gear": ("_softcap_attention",),
+}
+THERE = [
+    (module, name)
+    for module, names in PLACES.items()
+    for name in names
+    if importlib.util.find_spec(module)
+]
 
 
-def function(point: Point) -> Any:
-    """What is at that point now."""
-    return getattr(_owner(importlib.import_module(point.module), point), point.path[-1])
+def function(place: tuple[str, str]) -> Any:
+    """What is at that place now."""
+    module, name = place
+    return attrgetter(name)(importlib.import_module(module))
 
 
-STOCK = {point: function(point) for point in THERE}
+STOCK = {place: function(place) for place in THERE}
 
 
 def in_place() -> list[bool]:
-    """For each point, whether mlx-lm's own function is there."""
-    return [function(point) is STOCK[point] for point in THERE]
+    """For each place, whether mlx-lm's own function is there."""
+    return [function(place) is STOCK[place] for place in THERE]
 
 
 def test_every_point_is_patched_and_put_back() -> None:
@@ -238,7 +253,13 @@ def test_on_cuda_a_decode_has_no_quantized_products(
 ) -> None:
     device = replace(current_device(), backend="cuda", own_kernel=False)
     pretend(monkeypatch, device)
-    monkeypatch.setattr(mx, "quantized_matmul", None)
+    products = mx.quantized_matmul
+
+    def refuse(*arguments: Any, **named: Any) -> mx.array:
+        assert state.is_paused()  # mlx-lm's function, held against the formula on the CPU
+        return products(*arguments, **named)
+
+    monkeypatch.setattr(mx, "quantized_matmul", refuse)
     test_quantized_keys_and_values(length, None, sinks, bits)
     assert report().as_dict()["routes"] == {"quantized": 1}
 

@@ -102,6 +102,7 @@ SCHEMA = record(
     enabled={"type": "boolean"},
     block_size={"type": ["integer", "null"]},
     peak_memory=NUMBER,
+    unrecognised={"type": "array", "items": TEXT},
     calls=NUMBER,
     routes=ROUTES,
     reasons=REASONS,

@@ -1,4 +1,4 @@
-"""The masks that mlx-lm makes, remembering what they say."""
+"""The masks that mlx-lm, or a copy of its function, makes, remembering what they say."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import mlx.core as mx
 from ..problem.masks import Causal, Window, remember
 
 
-def remembering(original: Callable[..., mx.array]) -> Callable[..., mx.array]:
+def remembering(
+    original: Callable[..., mx.array], is_same: Callable[[], bool]
+) -> Callable[..., mx.array]:
     """mlx-lm's `create_causal_mask`, remembering what its masks say; those with padding are arrays
     like any other."""
 
@@ -29,6 +31,7 @@ def remembering(original: Callable[..., mx.array]) -> Callable[..., mx.array]:
             or not numbers
             or mask.shape != (N, offset + N)
             or (window_size is not None and window_size < 1)
+            or not is_same()
         ):
             return mask
         return remember(mask, Causal() if window_size is None else Window(window_size))

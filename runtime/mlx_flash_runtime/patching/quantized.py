@@ -46,7 +46,9 @@ Quantized = Sequence[mx.array]
 _SINKS = "on the quantized keys and values, with sinks"
 
 
-def by_blocks(original: Callable[..., mx.array]) -> Callable[..., mx.array]:
+def by_blocks(
+    original: Callable[..., mx.array], is_same: Callable[[], bool]
+) -> Callable[..., mx.array]:
     """mlx-lm's `quantized_scaled_dot_product_attention`, which for many queries goes by way of
     dequantized heads."""
 
@@ -61,7 +63,7 @@ def by_blocks(original: Callable[..., mx.array]) -> Callable[..., mx.array]:
         bits: int = 8,
         **more: Any,  # of another release
     ) -> mx.array:
-        if state.planner is not None and not more:
+        if state.planner is not None and not more and is_same():
             done = _attention(queries, q_keys, q_values, scale, mask, None, group_size, bits)
             if done is not None:
                 layers.count(done[1], sys._getframe(1))
@@ -80,7 +82,9 @@ def by_blocks(original: Callable[..., mx.array]) -> Callable[..., mx.array]:
     return quantized_scaled_dot_product_attention
 
 
-def with_sinks(original: Callable[..., mx.array]) -> Callable[..., mx.array]:
+def with_sinks(
+    original: Callable[..., mx.array], is_same: Callable[[], bool]
+) -> Callable[..., mx.array]:
     """mlx-lm's `scaled_dot_product_attention`, which refuses sinks over a quantized cache, with
     them."""
 
@@ -95,7 +99,9 @@ def with_sinks(original: Callable[..., mx.array]) -> Callable[..., mx.array]:
         sinks: mx.array | None = None,
         **more: Any,  # of another release
     ) -> mx.array:
-        if sinks is None or state.planner is None or more or not hasattr(cache, "bits"):
+        # A cache of mlx-vlm's own kind (TurboQuant) has bits, and no groups.
+        is_quantized = hasattr(cache, "bits") and hasattr(cache, "group_size")
+        if sinks is None or state.planner is None or more or not is_quantized or not is_same():
             return original(
                 queries, keys, values, cache, scale=scale, mask=mask, sinks=sinks, **more
             )

@@ -20,6 +20,7 @@ HAND_WRITTEN = Decision(
 )
 
 Attention = Callable[..., mx.array]
+IsSame = Callable[[], bool]
 
 # Attributes of mlx-lm's Gemma 2 attention that are used here; with others, it is another release's.
 _GEMMA2 = (
@@ -28,7 +29,7 @@ _GEMMA2 = (
 )
 
 
-def of_arrays(original: Attention) -> Attention:
+def of_arrays(original: Attention, is_same: IsSame) -> Attention:
     """`_softcap_attention` of mlx-lm's gear module, by the planned route where there is one for
     its scores."""
 
@@ -37,7 +38,7 @@ def of_arrays(original: Attention) -> Attention:
         queries: mx.array, keys: mx.array, values: mx.array, scale: float, softcap: float, mask: Any
     ) -> mx.array:
         planner = state.planner
-        if planner is None:
+        if planner is None or not is_same():
             return original(queries, keys, values, scale, softcap, mask)
         plan = planner.lookup(queries, keys, values, mask, None, softcap)
         layers.count(
@@ -50,7 +51,7 @@ def of_arrays(original: Attention) -> Attention:
     return softcap_attention
 
 
-def gemma2_layer(original: Attention) -> Attention:
+def gemma2_layer(original: Attention, is_same: IsSame) -> Attention:
     """`Attention.__call__` of mlx-lm's gemma2 module, with its scores by `of_arrays`."""
 
     @wraps(original)
@@ -61,7 +62,7 @@ def gemma2_layer(original: Attention) -> Attention:
             isinstance(mask, mx.array) and mask.ndim > 2 and getattr(self, "repeats", 1) > 1
         )
         strange = hasattr(cache, "bits") or not all(hasattr(self, name) for name in _GEMMA2)
-        if state.planner is None or own_reading or strange:
+        if state.planner is None or own_reading or strange or not is_same():
             return original(self, x, mask, cache)
         offset = 0 if cache is None else cache.offset
         q = self.rope(_heads(self.q_proj(x), self.n_heads), offset=offset)
@@ -69,18 +70,20 @@ def gemma2_layer(original: Attention) -> Attention:
         v = _heads(self.v_proj(x), self.n_kv_heads)
         if cache is not None:
             k, v = cache.update_and_fetch(k, v)
-        out = _gemma2(q, k, v, self.scale, self.attn_logit_softcapping, mask)
+        out = _of_gemma2(q, k, v, self.scale, self.attn_logit_softcapping, mask)
         return self.o_proj(mx.flatten(mx.swapaxes(out, 1, 2), 2, 3))  # type: ignore[no-any-return]  # an nn.Module
 
     return attention
 
 
-@of_arrays
-def _gemma2(
+def _written_out(
     q: mx.array, k: mx.array, v: mx.array, scale: float, softcap: float, mask: Any
 ) -> mx.array:
     """Gemma 2's attention with the operations of mlx-lm, in their order."""
     return written_out.attention(q, k, v, scale=scale, mask=mask, softcap=softcap)
+
+
+_of_gemma2 = of_arrays(_written_out, lambda: True)
 
 
 def _heads(x: mx.array, heads: int) -> mx.array:

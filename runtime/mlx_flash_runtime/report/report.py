@@ -9,7 +9,7 @@ from typing import Any
 import mlx.core as mx
 
 from ..kernels.cpu import library
-from ..patching import patch
+from ..patching import originals, patch
 from ..planning import counts, layers
 from ..planning.counts import Decision, Kind
 from ..planning.layers import Counted
@@ -30,6 +30,7 @@ class Report:
     block_size: int | None
     peak_memory: int  # bytes, by MLX's own count, on a GPU those of the GPU
     layers: tuple[Counted, ...]
+    unrecognised: tuple[str, ...] = ()  # as `module.function`, see `patching.originals`
     advice: str = ""  # the text's last line, see `_advice`
     kinds: Counter[Kind] | None = None  # all calls, where those of the layers are not all
 
@@ -39,6 +40,8 @@ class Report:
         - `version`, `mlx`: of this package and of MLX; `device`: its backend (cpu, metal, cuda);
         - `enabled`: whether MLX is patched now; `block_size`: the one asked for, or null;
         - `peak_memory`: bytes, by MLX's own count; on a GPU those of the GPU;
+        - `unrecognised`: functions, as `module.function`, that look like one of mlx-lm's that is
+          patched and do something else: they were left as they are;
         - `calls`: their number; `routes`: calls by route, most used first;
         - `reasons`: a list of `route`, `reason` and `calls`, most frequent first;
         - `phases`: by phase, in the order of PHASES, the `calls`, `routes` and `reasons` of that
@@ -62,6 +65,7 @@ class Report:
             "enabled": self.enabled,
             "block_size": self.block_size,
             "peak_memory": self.peak_memory,
+            "unrecognised": list(self.unrecognised),
             "layers": [_layer_as_dict(layer) for layer in self.layers],
             "routes": _routes(calls),
             "reasons": _reasons(calls),
@@ -104,6 +108,8 @@ class Report:
             lines.append(f"  {phase}: {layer_count}, {counted(own.total(), 'call')}")
             for one in _reasons(own):
                 lines.append(f"    {one['route']} {one['calls']}: {one['reason']}")
+        for name in self.unrecognised:
+            lines.append(f"left as it is: {name}, which does not do what mlx-lm's function does")
         if self.advice:
             lines.append(self.advice)
         return "\n".join(lines)
@@ -131,6 +137,7 @@ def report() -> Report:
         block_size=planner.settings.block_size if planner else None,
         peak_memory=mx.get_peak_memory(),
         layers=tuple(layers.snapshot()),
+        unrecognised=tuple(originals.unrecognised),
         advice=_advice(device, planner.settings.route if planner else None),
         kinds=counts.totals(),
     )

@@ -76,7 +76,8 @@ def examine() -> Examination:
         surroundings.compiler(),
         *attention.cpu_kernel(device),
         *attention.cuda_kernel(device),
-        surroundings.mlx_lm(),
+        surroundings.library("mlx-lm", "for language models: pip install 'mlx-flash-runtime[lm]'"),
+        surroundings.library("mlx-vlm"),
         surroundings.plots(),
     )
-    return Examination(findings, kernels)
+    return Examination(tuple(finding for finding in findings if finding), kernels)

@@ -1,5 +1,6 @@
 """What stands around MLX: the system, a compiler, packages. Nothing here needs MLX itself, except
-what is known of mlx-lm."""
+what is known of
+libraries of models."""
 
 from __future__ import annotations
 
@@ -7,8 +8,6 @@ import platform
 import shutil
 import subprocess
 import sys
-from functools import reduce
-from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
 from ...environment.commands import finish, start
@@ -45,29 +44,25 @@ def compiler() -> Finding:
     return Finding("compiler", "missing", "no g++: mx.compile does nothing on the CPU", install)
 
 
-def mlx_lm() -> Finding:
-    """Whether it is there, with every place in it that is patched."""
+def library(name: str, advice: str = "") -> Finding | None:
+    """Whether a library of models is there, with every place in it that is patched; without it,
+    `advice`, or nothing to say."""
     try:
-        installed = version("mlx-lm")
+        installed = version(name)
     except PackageNotFoundError:
-        advice = "for language models: pip install 'mlx-flash-runtime[lm]'"
-        return Finding("mlx-lm", "missing", "not installed", advice)
-    from ...patching.mlx_lm import POINTS
+        return Finding(name, "missing", "not installed", advice) if advice else None
+    from ..libraries import LIBRARIES, state_of
 
-    gone = []
-    for point in POINTS:
-        try:
-            reduce(getattr, point.path, import_module(point.module))
-        except (ImportError, AttributeError):
-            gone.append(".".join((point.module, *point.path)))
+    places = LIBRARIES[name]
+    states = {".".join(place): state_of(place) for place in places}
+    gone = [place for place, state in states.items() if state != "patched"]
     if gone:
-        advice = (
-            "calls through them run as mlx-lm has them; a release of mlx-lm that this package "
-            "knows has them all"
+        told = (
+            f"calls through them run as {name} has them; a release of it that this package knows "
+            "has them all"
         )
-        return Finding("mlx-lm", "warning", f"{installed}, without {', '.join(gone)}", advice)
-    value = f"{installed}, with all {len(POINTS)} places that are patched"
-    return Finding("mlx-lm", "ok", value)
+        return Finding(name, "warning", f"{installed}, without {', '.join(gone)}", told)
+    return Finding(name, "ok", f"{installed}, with all {len(places)} places that are patched")
 
 
 def plots() -> Finding:

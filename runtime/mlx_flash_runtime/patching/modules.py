@@ -1,5 +1,4 @@
-"""What is patched in mlx-lm besides MLX's attention function: where masks are made, and the
-attention that it has of its own (quantized keys and values, softcapped scores).
+"""Puts ours in the place of the functions that `originals` knows, in every module that has one.
 
 A module that is imported while the patch is in place is patched as soon as it is loaded: a finder
 of ours sees to it.
@@ -9,47 +8,23 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ExtensionFileLoader, ModuleSpec
+from importlib.util import LazyLoader
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
-from . import masks, quantized, softcap
+from .originals import Found, Function, found_in, ours_for
 from .rebind import Replacements, rebind
-
-Function = Callable[..., Any]
-
-
-@dataclass(frozen=True)
-class Point:
-    """One function of a module, or method of a class in it, and what to put in its place."""
-
-    module: str
-    path: tuple[str, ...]
-    wrap: Callable[[Function], Function]
-
-
-_BASE = "mlx_lm.models.base"
-POINTS = (
-    Point(_BASE, ("create_causal_mask",), masks.remembering),
-    Point(_BASE, ("quantized_scaled_dot_product_attention",), quantized.by_blocks),
-    Point(_BASE, ("scaled_dot_product_attention",), quantized.with_sinks),
-    Point("mlx_lm.models.gemma2", ("Attention", "__call__"), softcap.gemma2_layer),
-    Point("mlx_lm.models.gear", ("_softcap_attention",), softcap.of_arrays),
-)
 
 _lock = threading.RLock()
 
 
-@dataclass(frozen=True)
-class _Patched:
+class _Patched(NamedTuple):
     """A function that was replaced, where it is looked up."""
 
-    point: Point
-    owner: Any
-    original: Function
+    found: Found
     ours: Function
 
 
@@ -64,11 +39,9 @@ def install() -> Replacements:
         _is_on = True
         if not any(finder is _finder for finder in sys.meta_path):
             sys.meta_path.insert(0, _finder)
-        known = {done.point for done in _patched}
         replacements: Replacements = {}
-        for point in POINTS:
-            if point not in known and point.module in sys.modules:
-                replacements |= _patch(point, sys.modules[point.module])
+        for module in list(sys.modules.values()):
+            replacements |= _patch(module)
         return replacements
 
 
@@ -80,14 +53,13 @@ def uninstall() -> Replacements:
         sys.meta_path[:] = [finder for finder in sys.meta_path if finder is not _finder]
         replacements: Replacements = {}
         for done in _patched:
-            replacements |= _put(done.owner, done.point, done.ours, done.original)
+            replacements |= _put(done.found, done.ours, done.found.function)
         _patched.clear()
         return replacements
 
 
 class _Finder(MetaPathFinder):
-    """Leaves it to the other finders to find the modules that have points, and has them patched
-    once loaded."""
+    """Leaves it to the other finders to find a module, and has it patched once loaded."""
 
     def __init__(self) -> None:
         self._searches: set[tuple[int, str]] = set()
@@ -98,7 +70,7 @@ class _Finder(MetaPathFinder):
         search = threading.get_ident(), name
         # One of the others may ask all finders in its turn, this one among them. Those before it
         # have been asked.
-        if not _is_on or search in self._searches or all(point.module != name for point in POINTS):
+        if not _is_on or search in self._searches or _is_of_python(name):
             return None
         self._searches.add(search)
         try:
@@ -108,7 +80,11 @@ class _Finder(MetaPathFinder):
         # Loaders of the old kind (`load_module`) and specs that are none load what they load,
         # unpatched.
         if isinstance(found, ModuleSpec) and hasattr(found.loader, "exec_module"):
-            found.loader = _Loader(found.loader)  # type: ignore[assignment]
+            loader: Any = found.loader
+            if isinstance(loader, LazyLoader):  # executes nothing before the first look into it
+                loader.loader = _Loader(loader.loader)  # type: ignore[attr-defined]
+            elif not isinstance(loader, ExtensionFileLoader):
+                found.loader = _Loader(loader)  # type: ignore[assignment]
         return found
 
     def _ask_those_after(
@@ -142,9 +118,8 @@ class _Loader:
                 setattr(owner, name, self._theirs)
         self._theirs.exec_module(module)
         with _lock:
-            for point in POINTS:
-                if _is_on and point.module == module.__name__:
-                    rebind(_patch(point, module))
+            if _is_on:
+                rebind(_patch(module))
 
     def __getattr__(self, name: str) -> Any:
         if name == "_theirs":  # not there yet, in a copy that is being made
@@ -156,25 +131,24 @@ _finder = _Finder()
 _is_on = False
 
 
-def _patch(point: Point, module: ModuleType) -> Replacements:
-    owner = _owner(module, point)
-    original = getattr(owner, point.path[-1], None)
-    if original is None:  # another release of mlx-lm, or a module that is being loaded
-        return {}
-    ours = point.wrap(original)
-    _patched.append(_Patched(point, owner, original, ours))
-    return _put(owner, point, original, ours)
+def _patch(module: Any) -> Replacements:
+    replacements: Replacements = {}
+    if isinstance(module, ModuleType):
+        for found in found_in(module):
+            ours = ours_for(found)
+            _patched.append(_Patched(found, ours))
+            replacements |= _put(found, found.function, ours)
+    return replacements
 
 
-def _owner(module: Any, point: Point) -> Any:
-    """The module, or the class in it, that has the function."""
-    for name in point.path[:-1]:
-        module = getattr(module, name, None)
-    return module
-
-
-def _put(owner: Any, point: Point, old: Function, new: Function) -> Replacements:
-    if getattr(owner, point.path[-1]) is old:
-        setattr(owner, point.path[-1], new)
+def _put(found: Found, old: Function, new: Function) -> Replacements:
+    *classes, name = found.original.path
+    if getattr(found.owner, name, None) is old:
+        setattr(found.owner, name, new)
     # A function is imported by name by other modules, a method is not.
-    return {old: new} if len(point.path) == 1 else {}
+    return {} if classes else {old: new}
+
+
+def _is_of_python(name: str) -> bool:
+    """Whether a module comes with Python itself."""
+    return name.partition(".")[0] in sys.stdlib_module_names
