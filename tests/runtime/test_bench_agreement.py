@@ -156,11 +156,34 @@ def test_four_runs_are_too_few_for_an_interval() -> None:
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "words"),
-    [(1.1, 1.3, "faster"), (0.7, 0.9, "slower"), (0.9, 1.2, "no difference shown")],
+    ("gain", "low", "high", "words"),
+    [
+        (1.2, 1.1, 1.3, "1.20× faster with flash attention; with 95 % confidence between 1.10×"),
+        (0.8, 0.7, 0.9, "1.25× slower with flash attention; with 95 % confidence between 1.11×"),
+        (1.1, 0.8, 1.2, "no difference shown: with 95 % confidence between 1.25× slower and"),
+        (0.92, None, None, "1.09× slower with flash attention; how sure that is takes 5 runs"),
+        (1.001, None, None, "as fast with flash attention; how sure"),
+    ],
 )
-def test_the_verdict_says_no_more_than_the_interval(low: float, high: float, words: str) -> None:
-    assert compare.verdict({"gain": 1.0, "low": low, "high": high}).startswith(words)
+def test_the_verdict_says_no_more_than_the_interval(
+    gain: float, low: float | None, high: float | None, words: str
+) -> None:
+    assert compare.verdict({"gain": gain, "low": low, "high": high}).startswith(words)
+
+
+def test_a_row_of_numbers_alone_is_known_by_those_that_are_whole() -> None:
+    table = "Length  Batch  Time s  Tokens/s\n512  8  0.53  1,429\n1024  8  1.1  1,300\n"
+    assert agreement.speeds(table) == {"512 8": [1429.0], "1024 8": [1300.0]}
+    assert agreement.speeds("123.4 tokens/s") == {"": [123.4]}
+
+
+def test_advice_names_the_script_as_it_was_given(tmp_path: Path) -> None:
+    script = tmp_path / "my scripts" / "plain.py"
+    script.parent.mkdir()
+    script.write_text("print(1)\n")
+    found = compare.find_script([sys.executable, str(script)])
+    with pytest.raises(compare.NotPatched, match=f"flash-integrate '{script}'"):
+        list(compare.measure(found, 1, stdin=None, timeout=60))
 
 
 def test_the_flag_goes_straight_after_the_script_that_has_it(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
@@ -76,6 +78,20 @@ def test_the_page_needs_nothing_else(page: str) -> None:
     assert all(reference.startswith("#") for reference in elements.references)
     assert not {"script", "link", "iframe", "img"} & set(elements.tags)
     assert re.findall(r"@import|url\((?!#)", page) == []
+
+
+def test_without_matplotlib_the_page_has_no_plots(tmp_path: Path) -> None:
+    target = tmp_path / "page.html"
+    code = (
+        "import sys; sys.modules['matplotlib'] = None; "
+        "from mlx_flash_runtime.tools.cli import main; main()"
+    )
+    command = [sys.executable, "-c", code, "report", *SOME, "--html", target]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "pip install 'mlx-flash-runtime[plot]'" in done.stderr
+    elements = Elements(target.read_text(encoding="utf-8"))
+    assert elements.tags["svg"] == 0
+    assert elements.tags["table"] >= len(SOME)
 
 
 def test_what_a_page_refers_to_is_there_once(page: str) -> None:

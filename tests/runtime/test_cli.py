@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ from mlx_flash_runtime import __version__
 from mlx_flash_runtime.tools.cli.bench import BENCHES
 from mlx_flash_runtime.tools.cli.group import COMMANDS, mlx_flash
 
+SHAPE = ["--heads", "8", "--head-dim", "64"]
 HEAVY = ("rich", "matplotlib", "mlx_lm", "transformers", "numpy", "mlx_flash_runtime.tools.bench")
 
 
@@ -50,7 +52,6 @@ def test_without_its_packages_it_says_what_to_install(package: str) -> None:
 @pytest.mark.parametrize(
     ("package", "command", "extra"),
     [
-        ("matplotlib", ["report", "x.json", "--html", "x.html"], "plot"),
         ("matplotlib", ["bench", "grid", "--plot", "x.png"], "plot"),
         ("mlx_lm", ["bench", "workflow", "chat"], "lm"),
     ],
@@ -66,6 +67,20 @@ def test_without_an_extra_the_subcommand_says_what_to_install(
     assert done.returncode == 2
     assert f"pip install 'mlx-flash-runtime[{extra}]'" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "iso-8859-1", "cp437"])
+@pytest.mark.parametrize("command", [["explain", *SHAPE], ["compare", "--", "x×.py"], ["--help"]])
+def test_it_prints_in_any_encoding(command: list[str], encoding: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "mlx_flash_runtime.tools.cli", *command],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+        check=False,
+    )
+    said = (done.stdout + done.stderr).decode(encoding, "replace")
+    assert said
+    assert "Traceback" not in said
 
 
 @pytest.mark.parametrize(

@@ -24,14 +24,27 @@ _OWN = re.compile(r"\bflash attention: (?:on|off|no|\d+)\b")
 
 
 def speeds(output: str) -> dict[str, list[float]]:
-    """Tokens per second by line, which is written with `#` in the place of its numbers and without
-    symbols."""
+    """Tokens per second by line. A line is known by its words, with `#` in the place of its numbers
+    and without symbols; a row of a table that has no words, by its whole numbers (`512 8`)."""
     found: dict[str, list[float]] = {}
     for line in _lines(output):
         for match in _SPEED.finditer(line):
-            name = " ".join(re.sub(r"[^\w\s.,:;/%#()=-]", "", re.sub(_NUMBER, "#", line)).split())
-            found.setdefault(name, []).append(_value(match[1] or match[2]))
+            found.setdefault(_name_of(line), []).append(_value(match[1] or match[2]))
     return found
+
+
+def _name_of(line: str) -> str:
+    if _has_words(line):
+        return " ".join(re.sub(r"[^\w\s.,:;/%#()=-]", "", re.sub(_NUMBER, "#", line)).split())
+    others = _TIME_OR_SIZE.sub(" ", _SPEED.sub(" ", line))
+    return " ".join(number for number in re.findall(_NUMBER, others) if number.isdecimal())
+
+
+def _has_words(line: str) -> bool:
+    """Whether a line says more than numbers and units: `generation_tps: 5` does, `8  5 tok/s` does
+    not."""
+    units_gone = re.sub(_TOKENS, " ", _TIME_OR_SIZE.sub(" ", line), flags=re.I)
+    return re.search(r"[^\W\d_]", re.sub(_NUMBER, " ", units_gone)) is not None
 
 
 @dataclass(frozen=True)

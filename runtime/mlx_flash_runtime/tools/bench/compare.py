@@ -4,6 +4,7 @@ that is."""
 from __future__ import annotations
 
 import random
+import shlex
 import shutil
 import statistics
 from collections.abc import Callable, Iterator, Sequence
@@ -35,8 +36,9 @@ class NotPatched(Exception):
 
 @dataclass(frozen=True)
 class Script:
-    """A command line that runs a Python script. `switch` is where the flag goes, None where the
-    environment alone switches: the script's text does not have the flag."""
+    """A command line that runs a Python script. `name` is the script's as it was given. `switch` is
+    where the flag goes, None where the environment alone switches: the script's text does not have
+    the flag."""
 
     command: tuple[str, ...]
     name: str
@@ -64,7 +66,7 @@ def find_script(command: Sequence[str]) -> Script:
                 raise FileNotFoundError(f"{word}: no such file")
             has_flag = FLAG in path.read_text(encoding="utf-8", errors="replace")
             # Straight after the script: in front of a subcommand of its own.
-            return Script(tuple(command), path.name, index + 1 if has_flag else None)
+            return Script(tuple(command), word, index + 1 if has_flag else None)
     return Script(tuple(command), command[0], None)
 
 
@@ -115,7 +117,8 @@ def _check(script: Script, mode: str, outcome: Outcome) -> None:
     if outcome.returncode:
         raise ScriptFailed(_failure(script, mode, outcome))
     if outcome.report is None:
-        advice = f". Patch it: flash-integrate {script.name}" if script.name.endswith(".py") else ""
+        patch_it = f". Patch it: flash-integrate {shlex.quote(script.name)}"
+        advice = patch_it if script.name.endswith(".py") else ""
         raise NotPatched(
             f"{script.name} did not enable flash attention: it is not patched, or the runtime is "
             f"not installed for its Python{advice}"
@@ -177,7 +180,8 @@ def summary_of(outcomes: Outcomes) -> list[Row]:
                 [statistics.median(speeds[line]) for speeds in of_mode]
                 for of_mode in (our_speeds, stock_speeds)
             ]
-            rows.append(_quantity(f"tokens/s: {line}", *medians, more_is_better=True))
+            name = f"tokens/s: {line}" if line else "tokens/s"
+            rows.append(_quantity(name, *medians, more_is_better=True))
     return rows
 
 
@@ -251,15 +255,22 @@ def verdict(seconds: Row) -> str:
     gain, low, high = seconds["gain"], seconds["low"], seconds["high"]
     if low is None:
         return (
-            f"{gain:.2f}× as fast with flash attention; how sure that is takes {FEWEST_RUNS} runs "
-            "or more to say"
+            f"{_in_words(gain)} with flash attention; how sure that is takes {FEWEST_RUNS} runs or "
+            "more to say"
         )
-    span = f"{gain:.2f}×; with 95 % confidence between {low:.2f}× and {high:.2f}×"
-    if low > 1:
-        return f"faster with flash attention: {span}"
-    if high < 1:
-        return f"slower with flash attention: {span}"
-    return f"no difference shown: {span}"
+    sure = "with 95 % confidence between"
+    if low <= 1 <= high:
+        return f"no difference shown: {sure} {_in_words(low)} and {_in_words(high)}"
+    least, most = (low, high) if low > 1 else (1 / high, 1 / low)
+    return f"{_in_words(gain)} with flash attention; {sure} {least:.2f}× and {most:.2f}×"
+
+
+def _in_words(gain: float) -> str:
+    """`1.25× faster`; of a gain below 1 its inverse, `1.09× slower`."""
+    faster, slower = f"{gain:.2f}", f"{1 / gain:.2f}"
+    if faster == "1.00" or slower == "1.00":
+        return "as fast"
+    return f"{faster}× faster" if gain > 1 else f"{slower}× slower"
 
 
 def routes_of(outcomes: Outcomes) -> str:

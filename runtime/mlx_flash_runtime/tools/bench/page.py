@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from . import plots
 from .machine import described
 from .show import tables_of
 from .tables import Document, NotAResult, Table
@@ -66,13 +65,14 @@ _LONG = 40  # characters of a cell that may break its line
 _DAMAGE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
-def page(documents: Mapping[Path, Document]) -> str:
-    """The page: each result with its picture, its tables and what the words in them mean. Raises
-    NotAResult, which names the file, where its rows or texts are not those of a result."""
+def page(documents: Mapping[Path, Document], *, pictures: bool = True) -> str:
+    """The page: each result with its picture (for which this needs matplotlib), its tables and what
+    the words in them mean. Raises NotAResult, which names the file, where its rows or texts are not
+    those of a result."""
     contents, sections = "", ""
     for number, (path, document) in enumerate(documents.items()):
         try:
-            sections += _section(document, number)
+            sections += _section(document, number, pictures)
             contents += _entry(document, number)
         except _DAMAGE as error:
             raise NotAResult(
@@ -94,7 +94,7 @@ def _entry(document: Document, number: int) -> str:
     return f'<li><a href="#r{number}">{title}</a> <code>{command}</code></li>'
 
 
-def _section(document: Document, number: int) -> str:
+def _section(document: Document, number: int, pictures: bool) -> str:
     machine, command = escape(described(document.machine)), escape(document.command)
     parts = [
         f'<section>\n<h2 id="r{number}">{escape(document.title)}</h2>',
@@ -102,7 +102,8 @@ def _section(document: Document, number: int) -> str:
     ]
     for finding in document.findings:
         parts.append(f'<p class="finding">{escape(finding)}</p>')
-    parts.append(f"<figure>{_picture(document, number)}</figure>")
+    if pictures:
+        parts.append(f"<figure>{_picture(document, number)}</figure>")
     for table in tables_of(document):
         parts.append(_table(table))
     parts.append("<details><summary>What the words mean</summary><ul>")
@@ -113,6 +114,8 @@ def _section(document: Document, number: int) -> str:
 
 
 def _picture(document: Document, number: int) -> str:
+    from . import plots  # needs matplotlib, which who wants no picture need not have
+
     svg = plots.inline_svg(plots.figure(document), escape(document.title, quote=True))
     # Two pictures of one page must not share the names of their parts.
     svg = svg.replace('id="', f'id="r{number}-').replace("url(#", f"url(#r{number}-")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 
 from ...environment import loading
+from .plain_text import print_in_any_encoding
 
 
 def main() -> None:
     """Runs the command. Without the packages of the extra `cli`, or an MLX that can be loaded, one
     line says what to install, exit status 2; `mlx-flash doctor` needs no MLX."""
+    print_in_any_encoding()
     try:
         from .group import mlx_flash
 

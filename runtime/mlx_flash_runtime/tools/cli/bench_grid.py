@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -63,7 +62,7 @@ def grid(
     mask: str,
     phase: tuple[str, ...],
     rounds: int,
-    **files: Path | None,
+    outputs: Outputs,
 ) -> None:
     """Attention by shape: by hand, MLX's own, ours.
 
@@ -75,8 +74,6 @@ def grid(
     (as many queries as keys), decode (one query), train (with the gradients). Exits with 1 if a
     row is wrong.
     """
-    outputs = Outputs(*(files[f"{name}_file"] for name in ("json", "csv", "markdown", "plot")))
-    outputs.check()
     try:
         wanted = problems.cross_product(
             batch,

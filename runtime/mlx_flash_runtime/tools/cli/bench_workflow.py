@@ -97,7 +97,7 @@ def workflow_command(
     new_tokens: int,
     checkpoint: bool,
     rounds: int,
-    **files: Path | None,
+    outputs: Outputs,
 ) -> None:
     """Training, chat, batches, evaluation: MLX's own attention and ours.
 
@@ -108,8 +108,6 @@ def workflow_command(
     On the model of a folder, or on one with random weights that is made for it. Exits with 1 if a
     row is wrong. Needs the extra `lm`.
     """
-    outputs = Outputs(*(files[f"{kind}_file"] for kind in ("json", "csv", "markdown", "plot")))
-    outputs.check()
     _refuse_unheeded(name, folder)
     need_mlx_lm("workflows need")
     rows: list[dict[str, Any]] = []

@@ -65,7 +65,7 @@ def compare(
     stdin: Path | None,
     client: tuple[str, ...] | None,
     command: tuple[str, ...],
-    **files: Path | None,
+    outputs: Outputs,
 ) -> None:
     """Run a script with and without flash attention, in turns.
 
@@ -78,8 +78,6 @@ def compare(
     --disable-flash-attention where it has that flag, and MLX_FLASH_DISABLE=1. Exits with 1 if it
     fails.
     """
-    outputs = Outputs(*(files[f"{kind}_file"] for kind in ("json", "csv", "markdown", "plot")))
-    outputs.check()
     facts = machine()
     try:
         script = comparing.find_script(command)

@@ -6,9 +6,10 @@ import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 from click.core import ParameterSource
@@ -75,6 +76,7 @@ class Outputs:
     csv: Path | None
     markdown: Path | None
     plot: Path | None
+    verbose: bool
 
     def check(self) -> None:
         """Before anything is measured: plots can be made, and every folder is there. Raises
@@ -82,7 +84,8 @@ class Outputs:
         if self.plot is not None:
             if self.plot.suffix not in (".png", ".svg"):
                 raise Usage(f"--plot {self.plot}: the file's name must end in .png or .svg")
-            need_matplotlib()
+            if not has_matplotlib():
+                raise Usage(WITHOUT_MATPLOTLIB)
         for path in (self.json, self.csv, self.markdown, self.plot):
             if path is not None:
                 need_folder_of(path)
@@ -95,7 +98,7 @@ class Outputs:
         except OSError as error:
             raise Failure(f"{error.filename}: {error.strerror}") from error
         finally:
-            print_tables(document, found)
+            print_tables(document, found, self.verbose)
 
     def _write_files(self, document: Document, found: Sequence[tables.Table]) -> None:
         texts = {self.json: document.as_json, self.csv: document.as_csv}
@@ -111,8 +114,25 @@ class Outputs:
 
 
 def output_options(command: F) -> F:
-    """--json, --csv, --markdown and --plot, as parameters of those names with `_file` after
-    them."""
+    """Adds --json, --csv, --markdown, --plot and --verbose, and hands them to the command as
+    `outputs`, checked."""
+
+    @wraps(command)
+    def with_outputs(
+        json_file: Path | None,
+        csv_file: Path | None,
+        markdown_file: Path | None,
+        plot_file: Path | None,
+        verbose: bool,
+        **options: Any,
+    ) -> Any:
+        outputs = Outputs(json_file, csv_file, markdown_file, plot_file, verbose)
+        outputs.check()
+        return command(outputs=outputs, **options)
+
+    with_outputs = click.option(
+        "-v", "--verbose", is_flag=True, help="Say what the words mean and how it was measured."
+    )(with_outputs)
     path = click.Path(dir_okay=False, path_type=Path)
     for name, text in (
         ("plot", "Draw it, as .png or .svg (needs the extra `plot`)."),
@@ -120,10 +140,10 @@ def output_options(command: F) -> F:
         ("csv", "Write the rows as CSV."),
         ("json", "Write everything as JSON, for `mlx-flash report`."),
     ):
-        command = click.option(f"--{name}", f"{name}_file", type=path, metavar="FILE", help=text)(
-            command
-        )
-    return command
+        with_outputs = click.option(
+            f"--{name}", f"{name}_file", type=path, metavar="FILE", help=text
+        )(with_outputs)
+    return cast(F, with_outputs)
 
 
 def need_folder_of(path: Path) -> None:
@@ -132,12 +152,12 @@ def need_folder_of(path: Path) -> None:
         raise Usage(f"{path}: there is no folder {path.absolute().parent}")
 
 
-def need_matplotlib() -> None:
-    """Raises Usage where it is not installed."""
-    try:
-        import matplotlib  # noqa: F401
-    except ModuleNotFoundError:
-        raise Usage("plots need matplotlib: pip install 'mlx-flash-runtime[plot]'") from None
+WITHOUT_MATPLOTLIB = "plots need matplotlib: pip install 'mlx-flash-runtime[plot]'"
+
+
+def has_matplotlib() -> bool:
+    """Whether plots can be made."""
+    return find_spec("matplotlib") is not None
 
 
 def need_mlx_lm(what: str) -> None:

@@ -20,8 +20,8 @@ def console_of_stdout() -> Console:
     return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
 
 
-def print_tables(document: Document, tables: Sequence[Table]) -> None:
-    """Title, machine, tables, findings and definitions on stdout."""
+def print_tables(document: Document, tables: Sequence[Table], verbose: bool) -> None:
+    """Title, machine, tables and findings on stdout; if `verbose`, what the words in them mean."""
     console = console_of_stdout()
     width = console.width if sys.stdout.isatty() else None
     console.print(Text(document.title, "bold"))
@@ -37,8 +37,11 @@ def print_tables(document: Document, tables: Sequence[Table]) -> None:
     console.print()
     for finding in document.findings:
         console.print(Text(finding, "bold"))
-    for definition in document.definitions:
-        console.print(Text(definition, "dim"))
+    if verbose:
+        for definition in document.definitions:
+            console.print(Text(definition, "dim"))
+    else:
+        console.print(Text("-v says what the words mean and how it was measured", "dim"))
 
 
 def parts_of(table: Table, width: int | None) -> Iterator[list[Text]]:

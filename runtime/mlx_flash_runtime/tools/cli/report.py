@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ..bench.tables import NotAResult, load
-from .options import Failure, Usage, need_folder_of, need_matplotlib
+from .options import WITHOUT_MATPLOTLIB, Failure, Usage, has_matplotlib, need_folder_of
 
 
 @click.command()
@@ -29,10 +29,12 @@ def report(results: tuple[Path, ...], target: Path) -> None:
     mlx-flash bench grid --json grid.json
     mlx-flash report grid.json --html page.html
 
-    Of files that `mlx-flash bench` or `mlx-flash compare` wrote with --json. The page has plots,
-    for which this needs the extra `plot`; who reads it needs nothing, nor a network.
+    Of files that `mlx-flash bench` or `mlx-flash compare` wrote with --json. The page has plots
+    where the extra `plot` is installed; who reads it needs nothing, nor a network.
     """
-    need_matplotlib()
+    pictures = has_matplotlib()
+    if not pictures:
+        click.echo(f"no plots in the page: {WITHOUT_MATPLOTLIB}", err=True)
     need_folder_of(target)
     if target.exists() and any(path.exists() and target.samefile(path) for path in results):
         raise Usage(
@@ -41,7 +43,7 @@ def report(results: tuple[Path, ...], target: Path) -> None:
     from ..bench.page import page
 
     try:
-        text = page({path: load(path) for path in results})
+        text = page({path: load(path) for path in results}, pictures=pictures)
     except NotAResult as error:
         raise Usage(str(error)) from error
     try:
