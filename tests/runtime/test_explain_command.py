@@ -154,6 +154,15 @@ def test_a_call_by_its_shape_elsewhere(options: tuple[object, ...], route: str) 
     assert call["route"] == route
 
 
+def test_a_mac_by_its_chip() -> None:
+    arguments = ("--heads", 16, "--head-dim", 256, "--length", 1024, "--mask", "causal")
+    for chip, fused in (("m3", False), ("m5", True), ("M5", True)):
+        (call,) = calls(*arguments, "--chip", chip, "--mlx", "0.32.4")
+        assert (call["route"] == "native") == fused
+    first = explain(*arguments, "--chip", "m5").stdout.splitlines()[0]
+    assert "on metal M5 (MLX " in first
+
+
 def test_a_capability_that_is_none_is_told() -> None:
     for value in ("8", "².1"):
         result = explain(*SHAPE, "--device", "cuda", "--capability", value)
@@ -235,6 +244,10 @@ def test_a_model_that_does_not_run_or_would_have_to_is_one_line(tmp_path: Path) 
         (
             ("--heads", 4, "--head-dim", 64, "--device", "metal", "--capability", "8.0"),
             "--capability is of CUDA GPUs, and the device is metal: add --device cuda",
+        ),
+        (
+            ("--heads", 4, "--head-dim", 64, "--device", "cuda", "--chip", "m5"),
+            "--chip is of Macs, and the device is cuda",
         ),
         (
             ("--heads", 4, "--head-dim", 64, "--train", "--decode"),

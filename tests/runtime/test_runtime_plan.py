@@ -49,7 +49,7 @@ FUSED = "MLX has a fused kernel"
         (
             METAL_31,
             problem(1, 4096, head_dim=192, value_head_dim=128),
-            "this head dim with few queries",
+            "values of another head dim with few queries",
         ),
         (METAL, problem(head_dim=192, value_head_dim=128), "values of another head dim"),
         (METAL, problem(1024, 512), "a causal mask over more queries than keys"),
@@ -64,8 +64,12 @@ FUSED = "MLX has a fused kernel"
         (replace(CUDA, tf32=False), problem(mask="none", dtype="float32"), "float32"),
         (CUDA, problem(1, 4096), FUSED),
         (CUDA, problem(1, 4096, dtype="float32"), FUSED),
-        (CUDA, problem(1, 4096, head_dim=80), "one query of this head dim"),
-        (CUDA, problem(1, 4096, mask="bool", mask_shape=(1, 4096)), "one query with an array mask"),
+        (CUDA, problem(1, 4096, head_dim=80), "this head dim with few queries"),
+        (
+            CUDA,
+            problem(1, 4096, mask="bool", mask_shape=(1, 4096)),
+            "an array mask with few queries",
+        ),
         (CUDA, problem(1024, 512, training=True), "a causal mask over more queries than keys"),
     ],
 )
@@ -122,9 +126,10 @@ def test_our_kernel_for_the_cpu_is_left_where_there_are_hardly_any_keys() -> Non
 
 
 def test_a_kernel_that_metal_avoids_is_taken_where_scores_do_not_fit() -> None:
-    assert route(METAL, problem(32768, head_dim=256))[0] == "forced"
-    assert route(METAL, problem(2048, head_dim=256))[0] == "unfused"
-    assert route(METAL, problem(32768, head_dim=256, training=True))[0] == "query_blocks"
+    assert route(METAL, problem(32768, head_dim=192))[0] == "forced"
+    assert route(METAL, problem(2048, head_dim=192))[0] == "unfused"
+    assert route(METAL, problem(32768, head_dim=192, training=True))[0] == "native"
+    assert route(METAL, problem(32768, head_dim=256))[0] == "native"
     assert route(METAL_31, problem(32768, head_dim=256))[0] == "query_blocks"
 
 

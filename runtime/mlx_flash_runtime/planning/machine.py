@@ -33,8 +33,10 @@ def _on_cpu(own_kernel: bool) -> Device:
 def _on_gpu() -> Device:
     info, release = mx.device_info(), mlx_release(mlx_version())
     name = str(info.get("device_name", "GPU"))
+    tf32 = os.environ.get("MLX_ENABLE_TF32", "1") != "0"
     if mx.metal.is_available():
-        return Device("metal", release, int(info["memory_size"]), platform.system(), name=name)
+        memory, nax = int(info["memory_size"]), has_nax(str(info.get("architecture", "")))
+        return Device("metal", release, memory, platform.system(), tf32=tf32, name=name, nax=nax)
     major, minor = (info.get(f"compute_capability_{part}", 0) for part in ("major", "minor"))
     capability = int(major), int(minor)
     return Device(
@@ -43,8 +45,19 @@ def _on_gpu() -> Device:
         int(info["total_memory"]),
         platform.system(),
         capability,
-        tf32=os.environ.get("MLX_ENABLE_TF32", "1") != "0",
+        tf32=tf32,
         name=name,
         cudnn=os.environ.get("MLX_CUDA_USE_CUDNN_SDPA", "1") != "0",
         own_kernel=kernels.is_there("cuda", capability),
     )
+
+
+def has_nax(architecture: str, macos: str | None = None) -> bool:
+    """Whether MLX uses the matrix units (NAX) of an Apple GPU of that name, such as
+    `applegpu_g17s`, on that version of macOS, this one's by default: as its `is_nax_available`
+    decides, from the 17th generation on (M5; of phones the 18th) and from macOS 26.2 on."""
+    generation, kind = architecture[-3:-1], architecture[-1:]
+    if not generation.isdecimal() or int(generation) < (18 if kind == "p" else 17):
+        return False
+    version = mlx_release(platform.mac_ver()[0] if macos is None else macos)
+    return version >= (26, 2)

@@ -7,14 +7,18 @@ from typing import Literal
 
 Backend = Literal["cpu", "metal", "cuda"]
 
+_CUDNN_CAPABILITY = (8, 0)  # of the first GPUs on which MLX attends through cuDNN
+
 
 @dataclass(frozen=True)
 class Device:
     """The machine as the planner sees it. `memory` is in bytes, `mlx` the release as `(0, 32, 4)`,
     `system` as `platform.system()` says it; on CUDA `capability` is the GPU's compute capability,
     `tf32` says whether MLX multiplies float32 matrices as TF32, and `cudnn` whether the
-    environment lets it attend through cuDNN. `name` is MLX's for the device, empty for one that
-    was made up. `own_kernel` says that our kernel for the backend is there."""
+    environment lets it attend through cuDNN. On Metal `nax` says whether MLX uses the matrix units
+    that GPUs have from M5 on, and `tf32` whether it multiplies float32 with them. `name` is MLX's
+    for the device, empty for one that was made up. `own_kernel` says that our kernel for the
+    backend is there."""
 
     backend: Backend
     mlx: tuple[int, ...]
@@ -25,3 +29,9 @@ class Device:
     name: str = ""
     cudnn: bool = True
     own_kernel: bool = False
+    nax: bool = False
+
+    @property
+    def has_cudnn(self) -> bool:
+        """Whether MLX attends through cuDNN, on CUDA."""
+        return self.cudnn and self.capability >= _CUDNN_CAPABILITY

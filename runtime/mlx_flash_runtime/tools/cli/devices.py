@@ -36,11 +36,13 @@ class Capability(click.ParamType):  # type: ignore[type-arg]  # generic in newer
 
 # Machines as they are common: backend, memory in GiB, system.
 _TYPICAL = {"metal": (64, "Darwin"), "cuda": (80, "Linux"), "cpu": (64, "Linux")}
+_CHIPS = ("m1", "m2", "m3", "m4", "m5")
+_WITH_NAX = ("m5",)
 
 
 def device_options(command: F) -> F:
-    """--device, --memory, --capability and --mlx, as parameters `backend`, `memory`, `capability`
-    and `mlx`."""
+    """--device, --chip, --memory, --capability and --mlx, as parameters `backend`, `chip`,
+    `memory`, `capability` and `mlx`."""
     for option in (
         click.option("--mlx", metavar="VERSION", help="As on that release of MLX, such as 0.31.0."),
         click.option(
@@ -48,6 +50,11 @@ def device_options(command: F) -> F:
         ),
         click.option(
             "--memory", type=click.IntRange(1), metavar="GIB", help="As with so much memory."
+        ),
+        click.option(
+            "--chip",
+            type=click.Choice(_CHIPS, case_sensitive=False),
+            help="As on a Mac with that chip, a Pro, Max or Ultra included.",
         ),
         click.option(
             "--device",
@@ -65,11 +72,16 @@ def device_of(
     memory: int | None,
     mlx: str | None,
     capability: tuple[int, int] | None = None,
+    chip: str | None = None,
 ) -> Device:
-    """This machine's device, or a typical one of another backend, with memory, release and a GPU's
-    compute capability as asked for. Raises Usage for a release that this package does not know,
-    and for a capability of another device."""
+    """This machine's device, or a typical one of another backend, with memory, release, a GPU's
+    compute capability and a Mac's chip as asked for. Raises Usage for a release that this package
+    does not know, and for a capability or a chip of another device."""
     device = current_device()
+    if chip is not None:
+        if backend not in (None, "metal"):
+            raise Usage(f"--chip is of Macs, and the device is {backend}")
+        backend = "metal"
     if backend is not None and backend != device.backend:
         gibibytes, system = _TYPICAL[backend]
         device = Device(
@@ -79,6 +91,8 @@ def device_of(
             system,
             own_kernel=True,  # as after the first run
         )
+    if chip is not None:
+        device = replace(device, nax=chip.lower() in _WITH_NAX)
     if memory is not None:
         device = replace(device, memory=memory * 2**30)
     if capability is not None:
@@ -97,9 +111,11 @@ def device_of(
 
 
 def described(device: Device) -> str:
-    """`metal (MLX 0.32.4, 64 GiB)`, `cuda 9.0 (MLX 0.32.4, 80 GiB)`."""
+    """`metal (MLX 0.32.4, 64 GiB)`, `metal M5 (...)`, `cuda 9.0 (MLX 0.32.4, 80 GiB)`."""
     release = ".".join(map(str, device.mlx))
     name: str = device.backend
+    if device.nax:
+        name += " M5"
     if name == "cuda":
         name += f" {'.'.join(map(str, device.capability))}"
     return f"{name} (MLX {release}, {device.memory / 2**30:,.0f} GiB)"

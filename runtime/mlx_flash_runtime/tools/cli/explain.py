@@ -66,6 +66,7 @@ def explain(
     train: bool,
     dtype: str | None,
     backend: str | None,
+    chip: str | None,
     memory: int | None,
     capability: tuple[int, int] | None,
     mlx: str | None,
@@ -89,7 +90,7 @@ def explain(
         raise Usage(
             "--decode and --train exclude each other: nothing is trained one token at a time"
         )
-    device = device_of(backend, memory, mlx, capability)
+    device = device_of(backend, memory, mlx, capability, chip)
     settings = resolve(True, None)
     if model is None:
         problem = _problem(batch, length, dtype or "bfloat16", decode, train, **shape)
