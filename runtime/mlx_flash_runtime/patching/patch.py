@@ -126,7 +126,19 @@ def scaled_dot_product_attention(
             if planner is not None:
                 layers.count(UNPLANNED.kind, sys._getframe(1))
             return stock.attention(q, k, v, *more, scale=scale, mask=mask, sinks=sinks, **rest)
-    if mask.__class__ is mx.array and mla.has_shape_of_rope_scores(mask, q):
+    if sinks is None and (mask is None or mask.__class__ is str):
+        # Every tenth of a microsecond shows where a call takes a GPU ten: a plan that is right
+        # whatever else a call may be (see `Plan.is_quick`) is found by less than all of it.
+        try:
+            plan = planner.plans.get((q.shape, k.shape, v.nbytes, mask))
+        except (AttributeError, TypeError):  # no arrays: MLX says so best
+            plan = None
+        if plan is not None and (plan.dtype_to_check is None or plan.dtype_to_check == q.dtype):
+            next(plan.numbers)
+            if plan.to_learn or layers.in_every_call:
+                plan.learn(sys._getframe(1))
+            return plan.run(q, k, v, scale=scale, mask=mask, sinks=None)
+    elif mask.__class__ is mx.array and mla.has_shape_of_rope_scores(mask, q):
         q, k, mask = mla.without_rope_scores(planner, q, k, v, mask, sinks, sys._getframe(1))
     return planner.attend(q, k, v, scale, mask, sinks)
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from types import FrameType
+
+import mlx.core as mx
 
 from .. import stock
 from ..problem import Launch, Problem
 from ..routes import native
+from . import layers
 from .choice import Choice
 from .counts import Decision, Kind, calls_of
-from .layers import LEARNED_CALLS
 
 
 @dataclass(eq=False, slots=True)
@@ -22,19 +25,32 @@ class Plan:
     gradient is traced, where that is another one. `kind` is what a call counts as, `numbers`
     counts it; in the next `to_learn` of them the layer is looked for, see `layers`.
     `keeps_rope_scores` is for multi-head latent attention: it was tried without such scores, and
-    is no better then.
+    is no better then. `dtype_to_check` is the type that it is for where the size of an array does
+    not tell it from another: float16 or bfloat16.
     """
 
     kind: Kind
     run: Launch
     choice: Choice | None = None
     in_training: Plan | None = None
-    to_learn: int = LEARNED_CALLS
+    to_learn: int = layers.LEARNED_CALLS
     keeps_rope_scores: bool = False
+    dtype_to_check: mx.Dtype | None = field(init=False)
     numbers: Iterator[int] = field(init=False)
 
     def __post_init__(self) -> None:
         self.numbers = calls_of(self.kind).numbers
+        problem = self.problem
+        if problem is None or problem.item_bytes != 2:
+            self.dtype_to_check = None
+        else:
+            self.dtype_to_check = getattr(mx, problem.dtype)
+
+    def learn(self, caller: FrameType) -> None:
+        """Counts a call for the layer that made it from the frame `caller`."""
+        if self.to_learn:
+            self.to_learn -= 1
+        layers.find(self.kind, caller)
 
     @property
     def problem(self) -> Problem | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from sys import _getframe
 from typing import Any
 
@@ -48,20 +50,10 @@ class Planner:
     def attend(self, q: Any, k: Any, v: Any, scale: Any, mask: Any, sinks: Any) -> mx.array:
         """One call of the program: planned, counted for the layer that the caller's caller is, and
         run. The arguments are those of `mx.fast.scaled_dot_product_attention`, of any type."""
-        plan = None
-        # Every tenth of a microsecond shows where a call takes a GPU ten: a plan that is right
-        # whatever else a call may be (see `Plan.is_quick`) is found by less than all of it.
-        if sinks is None and (mask is None or mask.__class__ is str):
-            try:
-                plan = self.plans.get((q.shape, k.shape, v.shape, q.dtype, mask))
-            except (AttributeError, TypeError):  # no arrays: MLX says so best
-                plan = UNPLANNED
-        if plan is None:
-            plan = self.lookup(q, k, v, mask, sinks)
+        plan = self.lookup(q, k, v, mask, sinks)
         next(plan.numbers)
         if plan.to_learn or layers.in_every_call:
-            plan.to_learn -= plan.to_learn > 0
-            layers.find(plan.kind, _getframe(2))
+            plan.learn(_getframe(2))
         return plan.run(q, k, v, scale=scale, mask=mask, sinks=sinks)
 
     def lookup(
@@ -115,14 +107,16 @@ class Planner:
         if len(self.plans) > _MOST_PLANS - 3:
             self.plans.clear()
         self.plans[key] = plan
-        *shapes, dtype, k_dtype, v_dtype, mask, sinks, softcap, on_cpu = key
+        queries, keys, values, dtype, k_dtype, v_dtype, mask, sinks, softcap, on_cpu = key
         is_plain = sinks is None and softcap is None and (mask is None or isinstance(mask, str))
-        if is_plain and dtype == k_dtype == v_dtype and not on_cpu:
-            quick = *shapes, dtype, mask
-            if plan.is_quick:
-                self.plans[quick] = plan
-            else:
-                self.plans.pop(quick, None)
+        if not is_plain or not dtype == k_dtype == v_dtype or on_cpu:
+            return
+        quick = queries, keys, math.prod(values) * dtype.size, mask
+        before = self.plans.get(quick)
+        if plan.is_quick:
+            self.plans[quick] = plan
+        elif before is not None and before.dtype_to_check == plan.dtype_to_check:
+            del self.plans[quick]
 
     def _planned(self, key: Key, problem: Problem, mask: Any) -> Plan:
         """The plan of a problem that is new."""
@@ -235,16 +229,22 @@ def _in_a_word(launch: Launch) -> Launch:
     return run
 
 
-_planners: dict[Settings, Planner] = {}
+# Settings that a program uses at a time; each block size that `flash_attention` is given is one.
+_MOST_SETTINGS = 64
+_planners: set[weakref.ref[Planner]] = set()
 
 
+@lru_cache(maxsize=_MOST_SETTINGS)
 def planner_for(settings: Settings) -> Planner:
     """The planner of these settings, with the plans it has made so far."""
-    found = _planners.get(settings)
-    return found if found is not None else _planners.setdefault(settings, Planner(settings))
+    planner = Planner(settings)
+    _planners.add(weakref.ref(planner, _planners.discard))
+    return planner
 
 
 def forget_plans() -> None:
     """Has every such planner plan anew."""
-    for planner in list(_planners.values()):
-        planner.forget()
+    for reference in list(_planners):
+        planner = reference()
+        if planner is not None:
+            planner.forget()

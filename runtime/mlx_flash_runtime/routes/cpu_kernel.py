@@ -10,7 +10,7 @@ import mlx.core as mx
 
 from .. import stock
 from ..kernels.cpu import library
-from ..problem import Attend, Call, Device, Launch, Problem, as_float
+from ..problem import Attend, Call, Device, Launch, Problem
 from ..problem.masks import Causal, Prefix, Segments, Structure, Window
 from .route import Route
 
@@ -73,16 +73,17 @@ class CpuKernel(Route):
         block_size: int | None,
         in_gradient: Callable[[], None] | None = None,
     ) -> Launch:
-        """The kernel, without a `Call`: short calls on a CPU take microseconds."""
+        """The kernel, without a `Call`: short calls on a CPU take microseconds. What it is not for
+        (other types, a scale that is no number) goes to MLX, which words the error."""
         visible, softcap = _visible(problem.visible), problem.softcap
         takes_mask = problem.has_array_mask and visible is None
 
         def run(q: Any, k: Any, v: Any, *, scale: Any, mask: Any, sinks: Any) -> mx.array:
-            factor = as_float(scale)
-            if factor is None:
-                return stock.attention(q, k, v, scale=scale, mask=mask, sinks=sinks)
             array = mask if takes_mask else None
-            return library.attention(q, k, v, factor, softcap, array, sinks, visible)
+            try:
+                return library.attention(q, k, v, scale, softcap, array, sinks, visible)
+            except (TypeError, ValueError):
+                return stock.attention(q, k, v, scale=scale, mask=mask, sinks=sinks)
 
         return run
 

@@ -26,8 +26,9 @@ class Route:
     improves = True
     # Whether it is MLX's own function with the arguments as they are.
     is_stock = False
-    # Whether its function is right for keys and values of other types than the problem's, and where
-    # another device is the default: a call is then found by less, see `Planner.attend`.
+    # Whether its function is right, or finds that it is not and calls MLX's, for keys and values of
+    # other types than the problem's, for values that do not match the keys, and where another
+    # device is the default: a call is then found by less, see `patching/patch.py`.
     judges_the_rest = False
     # Whether it has no gradient and finds out in the middle of a call, see `launch`: to ask MLX
     # costs more than such a route gains.

@@ -17,6 +17,9 @@ namespace {
 using Arrays = std::vector<mx::array>;
 using Function = std::function<Arrays(const Arrays&)>;
 
+// Whether an array can be read by the kernel, and its output written.
+bool is_known(mx::Dtype dtype) { return dtype == mx::float32 || dtype == mx::float16 || dtype == mx::bfloat16; }
+
 // `function` as one of the inputs at `argnums` alone.
 Function of_some(Function function, const Arrays& inputs, const std::vector<int>& argnums) {
   return [function = std::move(function), inputs, argnums](const Arrays& some) {
@@ -174,6 +177,10 @@ mx::array attention(mx::array q, mx::array k, mx::array v, float scale, std::opt
                     std::optional<mx::array> mask, std::optional<mx::array> sinks, std::optional<Structure> structure) {
   const mx::Stream stream = mx::to_stream({});
   const mx::Dtype dtype = mx::promote_types(mx::promote_types(q.dtype(), k.dtype()), v.dtype());
+  if (!is_known(q.dtype()) || !is_known(dtype)) throw std::invalid_argument("[FlashAttention] types of no attention");
+  mx::Shape values = k.shape();
+  if (v.ndim() == 4) values.back() = v.shape(3);
+  if (v.shape() != values) throw std::invalid_argument("[FlashAttention] values that do not match the keys");
   Arrays inputs = {mx::astype(q, dtype, stream), mx::astype(k, dtype, stream), mx::astype(v, dtype, stream)};
   if (mask) {
     std::vector<int> missing(4 - mask->ndim());

@@ -101,7 +101,8 @@ class AttentionGradient : public AttentionPrimitive {
 };
 
 // softmax(scale * q k^T + mask, with sinks) v on the default stream. Types of q, k and v are promoted; `mask` broadcasts
-// to [batch, query_heads, query_length, key_length].
+// to [batch, query_heads, query_length, key_length]. Throws std::invalid_argument for types and values that are not for
+// this kernel: a plan is found by less than all of a call. The rest is looked at where it is planned.
 mx::array attention(mx::array q, mx::array k, mx::array v, float scale, std::optional<float> softcap,
                     std::optional<mx::array> mask, std::optional<mx::array> sinks, std::optional<Structure> structure);
 

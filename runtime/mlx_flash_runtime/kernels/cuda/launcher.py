@@ -96,21 +96,23 @@ class Launcher:
         return replay
 
 
-class _OtherTypes(Exception):
-    """The arrays promote to another type than that of the problem."""
+class _NotTheProblem(Exception):
+    """The arrays promote to another type than that of the problem, or the values do not match the
+    keys."""
 
 
 def _replay(problem: Problem, capability: tuple[int, int], scale: float) -> Replay:
     """The kernel through `mx.compile`, for one thread, stream and scale."""
     dtype: mx.Dtype = getattr(mx, problem.dtype)
+    values = problem.batch, problem.key_heads, problem.key_length, problem.value_head_dim
     was_replayed = ran_python = False
 
     def described(*arrays: mx.array) -> mx.array:
         nonlocal ran_python
         ran_python = True
         q, k, v, *rest = arrays
-        if promoted(q.dtype, k.dtype, v.dtype) != dtype:
-            raise _OtherTypes
+        if promoted(q.dtype, k.dtype, v.dtype) != dtype or v.shape != values:
+            raise _NotTheProblem
         return kernel.attention(problem, capability, [q, k, v, scale_array(scale), *rest])
 
     compiled = mx.compile(described)
@@ -121,7 +123,7 @@ def _replay(problem: Problem, capability: tuple[int, int], scale: float) -> Repl
             ran_python = False
             try:
                 out: mx.array = compiled(*arrays)
-            except _OtherTypes:
+            except _NotTheProblem:
                 return None
             if not ran_python:
                 was_replayed = True
