@@ -1,0 +1,254 @@
+"""Arrays, numbers and choices on which both versions run, found by trying."""
+
+from __future__ import annotations
+
+import ast
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from flash_codemods.handwritten.proving.evaluator import Missing, NotEvaluable
+
+# Batch, heads, key heads, queries, keys, head_dim: different from each other wherever they can
+# be, so that an axis in the wrong place is seen.
+_SIZES = (
+    (2, 6, 6, 5, 7, 8),
+    (2, 6, 6, 5, 5, 8),
+    (2, 6, 3, 5, 5, 8),
+    (2, 6, 3, 5, 7, 8),
+    (1, 4, 4, 1, 7, 8),
+    (1, 4, 2, 9, 9, 16),
+    (3, 1, 1, 5, 5, 8),
+)
+_TRIALS = 900
+
+
+@dataclass(frozen=True)
+class Sizes:
+    batch: int
+    heads: int
+    key_heads: int
+    queries: int
+    keys: int
+    features: int
+
+    def shape(self, role: str, rank: int) -> tuple[int, ...]:
+        """The shape of queries, keys or values as the call takes them."""
+        heads = self.heads if role == "query" else self.key_heads
+        length = self.queries if role == "query" else self.keys
+        whole = (self.batch, heads, length, self.features)
+        return whole[4 - rank :]
+
+    def numbers(self) -> list[int]:
+        found = [
+            self.queries,
+            self.keys,
+            self.heads,
+            self.key_heads,
+            self.heads // self.key_heads,
+            self.features,
+            self.batch,
+        ]
+        return list(dict.fromkeys(found))
+
+
+ALL_SIZES = tuple(Sizes(*values) for values in _SIZES)
+
+
+@dataclass(frozen=True)
+class Made:
+    """How an input is made in any type: `kind` is array, bias, hides, seen, marks, number or
+    choice."""
+
+    kind: str
+    value: Any = None
+    """The values in float64 NumPy-like lists, or the number or choice itself."""
+
+
+Run = Callable[[dict[str, Made]], Any]
+
+
+def mask_shapes(sizes: Sizes, rank: int) -> list[tuple[int, ...]]:
+    """Shapes that a mask may have before it is brought to that of the scores."""
+    batch, heads, rows, columns = sizes.batch, sizes.heads, sizes.queries, sizes.keys
+    shapes = [
+        (batch, 1, rows, columns),
+        (rows, columns),
+        (batch, columns),
+        (batch, rows, columns),
+        (batch, 1, 1, columns),
+        (batch, heads, rows, columns),
+        (1, 1, rows, columns),
+        (1, heads, rows, columns),
+        (heads, rows, columns),
+        (columns,),
+        (1, rows, columns),
+        (rows, rows),
+    ]
+    return list(dict.fromkeys(shapes))
+
+
+class Search:
+    """Assigns inputs, one after the other as they are asked for, until both versions run."""
+
+    def __init__(
+        self, sizes: Sizes, rank: int, kinds: dict[str, set[str]], run: Run, chance: random.Random
+    ) -> None:
+        self.sizes = sizes
+        self.rank = rank
+        self.kinds = kinds
+        self.run = run
+        self.chance = chance
+        self.trials = 0
+
+    def cases(self, given: dict[str, Made]) -> Iterator[dict[str, Made]]:
+        """Inputs on which both versions run; `given` are queries, keys and values."""
+        if self.trials >= _TRIALS:
+            return
+        self.trials += 1
+        try:
+            self.run(given)
+        except Missing as missing:
+            for made in self._candidates(missing.key):
+                yield from self.cases({**given, missing.key: made})
+        except (NotEvaluable, *UNFIT):
+            return
+        else:
+            yield given
+
+    def _candidates(self, key: str) -> list[Made]:
+        kinds = self.kinds.get(key, set())
+        found: list[Made] = []
+        if "none" in kinds:
+            found.append(Made("choice", None))
+        if "test" in kinds:
+            found += [Made("choice", True), Made("choice", False)]
+        numbers = [Made("number", value) for value in (0.37, *self.sizes.numbers())]
+        if "array" in kinds or kinds & {"added", "condition"}:
+            found += self._masks(kinds)
+            found += numbers if "number" in kinds else []
+        elif "number" in kinds:
+            found += numbers
+        elif "test" not in kinds:
+            found += numbers + self._masks(kinds)
+        return found
+
+    def _masks(self, kinds: set[str]) -> list[Made]:
+        made_as = []
+        if "condition" not in kinds or "added" in kinds:
+            made_as += ["bias", "hides"]
+        if "added" not in kinds or "condition" in kinds:
+            made_as += ["seen", "marks"]
+        shapes = mask_shapes(self.sizes, self.rank)
+        found = [Made(kind, shape) for shape in shapes for kind in made_as]
+        self.chance.shuffle(found)
+        return found
+
+
+# What MLX and Python say of inputs that do not fit.
+UNFIT = (
+    ValueError,
+    TypeError,
+    IndexError,
+    ZeroDivisionError,
+    KeyError,
+    AttributeError,
+    OverflowError,
+    RuntimeError,
+)
+
+
+def kinds_of_inputs(statements: list[ast.stmt]) -> dict[str, set[str]]:
+    """What each name and attribute is used as: an array that is added, a condition, None, a
+    number, the word of a test."""
+    found: dict[str, set[str]] = {}
+
+    def note(node: ast.AST, kind: str) -> None:
+        if isinstance(node, ast.Name | ast.Attribute | ast.Subscript | ast.Call):
+            found.setdefault(ast.unparse(node), set()).add(kind)
+        inner = _of_view(node)
+        if inner is not None:
+            note(inner, kind)
+
+    for statement in statements:
+        for node in ast.walk(statement):
+            _note_node(node, note)
+    return found
+
+
+def _of_view(node: ast.AST) -> ast.AST | None:
+    """The array of which another is a view, or a cast."""
+    if isinstance(node, ast.Subscript):
+        return node.value
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        return node.func.value if node.func.attr == "astype" else None
+    return None
+
+
+_Note = Callable[[ast.AST, str], None]
+
+
+def _note_node(node: ast.AST, note: _Note) -> None:
+    if isinstance(node, ast.Compare):
+        _note_comparison(node, note)
+    elif isinstance(node, ast.If | ast.IfExp):
+        _note_test(node.test, note)
+    elif isinstance(node, ast.Subscript):
+        note(node.value, "array")
+    elif isinstance(node, ast.Attribute) and node.attr in ("ndim", "dtype", "shape"):
+        note(node.value, "array")
+        if node.attr == "dtype":
+            note(node.value, "condition")  # it is looked at, and may be either
+            note(node.value, "added")
+    elif isinstance(node, ast.Call):
+        _note_call(node, note)
+    elif isinstance(node, ast.BinOp):
+        kind = "added" if isinstance(node.op, ast.Add) else "number"
+        note(node.left, kind)
+        note(node.right, kind)
+    elif isinstance(node, ast.AugAssign) and isinstance(node.op, ast.Add):
+        note(node.value, "added")
+    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Invert):
+        note(node.operand, "condition")
+
+
+def _note_comparison(node: ast.Compare, note: _Note) -> None:
+    values = [part.value for part in node.comparators if isinstance(part, ast.Constant)]
+    if None in values:
+        note(node.left, "none")
+    elif 0 in values or (1 in values and isinstance(node.ops[0], ast.Eq | ast.NotEq)):
+        note(node.left, "condition")
+        note(node.left, "number")
+    else:
+        for part in (node.left, *node.comparators):
+            note(part, "number")
+
+
+def _note_test(test: ast.expr, note: _Note) -> None:
+    if isinstance(test, ast.BoolOp):
+        for part in test.values:
+            _note_test(part, note)
+    elif isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
+        _note_test(test.operand, note)
+    else:
+        note(test, "test")
+
+
+def _note_call(node: ast.Call, note: _Note) -> None:
+    if not isinstance(node.func, ast.Attribute):
+        return
+    if node.func.attr == "astype":
+        whole = ast.unparse(node)
+        note(node.func.value, "condition" if "bool_" in whole else "array")
+    elif node.func.attr == "where" and len(node.args) == 3:
+        note(node.args[0], "condition")
+    elif node.func.attr == "logical_not" and node.args:
+        note(node.args[0], "condition")
+    elif node.func.attr in ("expand_dims", "broadcast_to") and node.args:
+        note(node.args[0], "array")
+    elif node.func.attr in ("full", "arange", "ones", "zeros", "repeat"):
+        sizes = [*node.args, *(item.value for item in node.keywords)]
+        for part in sizes[1:] if node.func.attr == "repeat" else sizes:
+            for inner in ast.walk(part):
+                note(inner, "number")

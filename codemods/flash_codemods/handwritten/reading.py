@@ -1,0 +1,348 @@
+"""Reads a function statement by statement: which names are bound to what, in every branch."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+from collections.abc import Iterable, Sequence
+
+from flash_codemods.handwritten.classes import ClassFacts, is_number_parameter
+from flash_codemods.handwritten.expressions import Expressions
+from flash_codemods.handwritten.operations import Names
+from flash_codemods.handwritten.values import (
+    Array,
+    Binding,
+    Found,
+    Items,
+    Number,
+    Other,
+    Refused,
+    Shape,
+    Value,
+)
+
+_Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+class Reader(Expressions):
+    """One function as it runs from above to below; where branches meet, what both know is kept."""
+
+    def __init__(
+        self,
+        names: Names,
+        owner: ClassFacts,
+        constants: dict[str, ast.expr],
+        functions: dict[str, ast.FunctionDef],
+        depth: int = 0,
+    ) -> None:
+        super().__init__(names, owner, constants, depth)
+        self.functions = dict(functions)
+        self.bound: list[Binding] = []
+        self.results: list[Value] = []
+
+    def read(self, function: ast.FunctionDef, given: Sequence[Value] = ()) -> None:
+        """Reads the body; `given` are the values of the parameters, where a call gives them."""
+        arguments = function.args
+        positional = [*arguments.posonlyargs, *arguments.args]
+        defaults: dict[str, ast.expr | None] = {}
+        for item, default in zip(
+            reversed(positional), reversed(arguments.defaults), strict=False
+        ):
+            defaults[item.arg] = default
+        for item, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
+            defaults[item.arg] = default
+        for index, item in enumerate([*positional, *arguments.kwonlyargs]):
+            value: Value = Array()
+            if is_number_parameter(item, defaults.get(item.arg)):
+                value = Number()
+            if index < len(given):
+                value = given[index]
+            self._bind(item.arg, value, None)
+        for rest in (arguments.vararg, arguments.kwarg):
+            if rest is not None:
+                self._bind(rest.arg, Other(), None)
+        self.suite(function.body)
+
+    def suite(self, body: Iterable[ast.stmt]) -> None:
+        for statement in body:
+            self.statement = statement
+            method = getattr(self, f"_{type(statement).__name__.lower()}", self._plain)
+            method(statement)
+
+    def returned(self, function: ast.FunctionDef, given: list[Value]) -> Value:
+        """What a function of the file gives, of which the axes are asked."""
+        inner = Reader(
+            self.names, self.owner, self.constants, self.functions, depth=self.depth + 1
+        )
+        inner.read(function, given)
+        results = inner.results
+        if not results:
+            return Other()
+        if all(isinstance(result, Items) for result in results):
+            return results[0]
+        ranks = {result.rank for result in results if isinstance(result, Array)}
+        arrays = [result for result in results if isinstance(result, Array)]
+        if len(ranks) != 1 or len(arrays) != len(results):
+            return Array()
+        return Array(ranks.pop(), any(result.transposed for result in arrays))
+
+    # Bindings
+
+    def _bind(
+        self,
+        name: str,
+        value: Value,
+        statement: ast.stmt | None,
+        parents: tuple[Binding, ...] = (),
+    ) -> None:
+        made = getattr(statement, "value", None)
+        seen = self.bindings(made) if isinstance(made, ast.expr) else {}
+        binding = Binding(name, statement, value, parents, seen=seen)
+        self.env[name] = binding
+        self.bound.append(binding)
+
+    def _assign_to(self, target: ast.expr, value: Value, statement: ast.stmt) -> None:
+        if isinstance(target, ast.Name):
+            self._bind(target.id, value, statement)
+        elif isinstance(target, ast.Tuple | ast.List):
+            self._unpack(target, value, statement)
+        elif isinstance(target, ast.Starred):
+            self._assign_to(target.value, Other(), statement)
+        else:
+            self._children(target)
+
+    def _unpack(
+        self, target: ast.Tuple | ast.List, value: Value, statement: ast.stmt
+    ) -> None:
+        count = len(target.elts)
+        starred = any(isinstance(item, ast.Starred) for item in target.elts)
+        values: Sequence[Value] = [Other()] * count
+        if isinstance(value, Items) and len(value.values) >= count and not starred:
+            values = value.values[:count]  # `q, k = rope(q, k, cos)` gives back the first ones
+        elif isinstance(value, Shape) or (isinstance(value, Items) and starred):
+            values = [Number()] * count
+        elif isinstance(value, Array):
+            values = [self._part(value, statement)] * count
+        for item, part in zip(target.elts, values, strict=True):
+            self._assign_to(item, part, statement)
+
+    def _part(self, value: Array, statement: ast.stmt) -> Value:
+        """One of the arrays into which another is cut: by `mx.split` along an axis, or by going
+        over its first one."""
+        given = getattr(statement, "value", None)
+        operation = self.names.operation(given) if given is not None else None
+        if operation is not None and operation.name == "split":
+            return dataclasses.replace(value, single=False)
+        if isinstance(given, ast.Call):
+            return Array()
+        return Array(value.rank - 1 if value.rank else None)
+
+    # Statements
+
+    def _assign(self, statement: ast.Assign) -> None:
+        value = self.value(statement.value)
+        for target in statement.targets:
+            self._learn_rank(target, statement.value, value)
+            self._assign_to(target, value, statement)
+
+    def _learn_rank(self, target: ast.expr, node: ast.expr, value: Value) -> None:
+        """`B, H, L, D = q.shape` says how many axes q has."""
+        if not isinstance(value, Shape) or not isinstance(target, ast.Tuple):
+            return
+        of = node.value if isinstance(node, ast.Attribute) else None
+        plain = not any(isinstance(item, ast.Starred) for item in target.elts)
+        if isinstance(of, ast.Name) and of.id in self.env and plain:
+            known = self.env[of.id].value
+            if isinstance(known, Array):
+                self.env[of.id].value = dataclasses.replace(known, rank=len(target.elts))
+
+    def _annassign(self, statement: ast.AnnAssign) -> None:
+        if statement.value is not None:
+            self._assign_to(statement.target, self.value(statement.value), statement)
+
+    def _augassign(self, statement: ast.AugAssign) -> None:
+        if not isinstance(statement.target, ast.Name):
+            self._children(statement)
+            return
+        before = ast.copy_location(
+            ast.Name(statement.target.id, ast.Load()), statement.target
+        )
+        whole = ast.copy_location(ast.BinOp(before, statement.op, statement.value), statement)
+        self._bind(statement.target.id, self.value(whole), statement)
+
+    def _return(self, statement: ast.Return) -> None:
+        if statement.value is not None:
+            self.results.append(self.value(statement.value))
+
+    def _plain(self, statement: ast.stmt) -> None:
+        self._children(statement)
+
+    def _functiondef(self, statement: ast.FunctionDef) -> None:
+        self.functions[statement.name] = statement
+        for node in ast.walk(statement):
+            if isinstance(node, ast.Name) and node.id in self.env:
+                self.env[node.id].used(node)
+
+    def _classdef(self, statement: ast.ClassDef) -> None:
+        for node in ast.walk(statement):
+            if isinstance(node, ast.Name) and node.id in self.env:
+                self.env[node.id].used(node)
+
+    def _if(self, statement: ast.If) -> None:
+        self._children(statement.test)
+        before = dict(self.env)
+        self.suite(statement.body)
+        after_body = self.env
+        self.env = dict(before)
+        self.suite(statement.orelse)
+        self.statement = statement
+        if _ends(statement.body):
+            return
+        if _ends(statement.orelse):
+            self.env = after_body
+            return
+        self._merge(after_body, self.env, statement)
+
+    def _merge(
+        self, one: dict[str, Binding], other: dict[str, Binding], node: ast.If
+    ) -> None:
+        self.env = {}
+        for name in one.keys() | other.keys():
+            first, second = one.get(name), other.get(name)
+            if first is second and first is not None:
+                self.env[name] = first
+                continue
+            parents = tuple(item for item in (first, second) if item is not None)
+            value: Value = Other()
+            if first is not None and second is not None:
+                value = self.meet(first.value, second.value, node)
+            elif isinstance(parents[0].value, Array):
+                value = parents[0].value
+            self._bind(name, value, None, parents)
+
+    def _for(self, statement: ast.For) -> None:
+        self._children(statement.iter)
+        self._loop(statement, statement.target)
+
+    def _while(self, statement: ast.While) -> None:
+        self._loop(statement, None)
+        self._children(statement.test)
+
+    def _loop(self, statement: ast.For | ast.While, target: ast.expr | None) -> None:
+        before = dict(self.env)
+        self._forget(statement)
+        outer, self.loop = self.loop, self.loop or statement
+        if target is not None:
+            self._assign_to(target, Number() if _counts(statement) else Other(), statement)
+        self.suite(statement.body)
+        self.suite(statement.orelse)
+        self.loop = outer
+        for name, binding in before.items():
+            if self.env.get(name) is not binding:
+                parents = (binding, self.env[name]) if name in self.env else (binding,)
+                self._bind(name, Array(), None, parents)
+
+    def _forget(self, statement: ast.stmt) -> None:
+        """Before a loop, or where it is not known how far a block ran: the names that it binds may
+        be bound to anything."""
+        for node in ast.walk(statement):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                old = self.env.get(node.id)
+                if old is not None:
+                    self._bind(node.id, Array(), None, (old,))
+
+    def _with(self, statement: ast.With) -> None:
+        for item in statement.items:
+            self._children(item.context_expr)
+            if item.optional_vars is not None:
+                self._assign_to(item.optional_vars, Other(), statement)
+        self.suite(statement.body)
+
+    def _try(self, statement: ast.Try) -> None:
+        self.suite(statement.body)
+        after = self.env
+        for handler in statement.handlers:
+            self.env = dict(after)
+            for part in statement.body:
+                self._forget(part)
+            self.suite(handler.body)
+        self.env = after
+        self._forget(statement)
+        self.suite(statement.orelse)
+        self.suite(statement.finalbody)
+
+    def _match(self, statement: ast.Match) -> None:
+        self._children(statement.subject)
+        before = dict(self.env)
+        for case in statement.cases:
+            self.env = dict(before)
+            self.suite(case.body)
+        self.env = before
+        self._forget(statement)
+
+
+def _ends(body: list[ast.stmt]) -> bool:
+    return bool(body) and isinstance(body[-1], ast.Return | ast.Raise | ast.Continue | ast.Break)
+
+
+def _counts(statement: ast.stmt) -> bool:
+    """Whether a loop goes over `range(...)`."""
+    of = getattr(statement, "iter", None)
+    return isinstance(of, ast.Call) and getattr(of.func, "id", "") == "range"
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """What a function was read to hold."""
+
+    function: ast.FunctionDef
+    owner: ClassFacts
+    reader: Reader
+
+    @property
+    def found(self) -> list[Found]:
+        return self.reader.found
+
+    @property
+    def refused(self) -> list[Refused]:
+        return self.reader.refused
+
+
+def read_functions(tree: ast.Module) -> list[Reading]:
+    """Every function of a module that holds attention, or something near it."""
+    names = Names(tree)
+    constants = {
+        target.id: node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    readings = []
+    for function, owner in _functions(tree):
+        if "softmax" not in {getattr(node, "attr", getattr(node, "id", "")) for node in ast.walk(function)}:
+            continue
+        facts = ClassFacts(owner, names)
+        reader = Reader(names, facts, constants, functions)
+        reader.read(function)
+        if reader.found or reader.refused:
+            readings.append(Reading(function, facts, reader))
+    return readings
+
+
+def _functions(tree: ast.Module) -> list[tuple[ast.FunctionDef, ast.ClassDef | None]]:
+    """Every function with the class of which it is a method, in document order."""
+    found: list[tuple[ast.FunctionDef, ast.ClassDef | None]] = []
+    todo: list[tuple[ast.AST, ast.ClassDef | None]] = [(tree, None)]
+    while todo:
+        node, owner = todo.pop()
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.ClassDef):
+                todo.append((child, child))
+            elif isinstance(child, ast.FunctionDef):
+                found.append((child, owner))
+                todo.append((child, owner))
+            elif isinstance(child, ast.stmt | ast.ExceptHandler):
+                todo.append((child, owner))
+    return sorted(found, key=lambda item: item[0].lineno)
