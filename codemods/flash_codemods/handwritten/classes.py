@@ -41,7 +41,8 @@ class ClassFacts:
     def _read(self, method: ast.FunctionDef) -> None:
         for node in ast.walk(method):
             if isinstance(node, ast.Assign):
-                targets, value = node.targets, node.value
+                targets: list[ast.expr] = node.targets
+                value: ast.expr | None = node.value
             elif isinstance(node, ast.AnnAssign | ast.AugAssign):
                 targets, value = [node.target], node.value
             else:
@@ -93,9 +94,7 @@ class ClassFacts:
         plain = isinstance(node.func, ast.Name) and node.func.id in ("int", "float", "len")
         return plain or full.startswith("math.")
 
-    def _is_argument(
-        self, node: ast.expr, method: ast.FunctionDef, asked: frozenset[str]
-    ) -> bool:
+    def _is_argument(self, node: ast.expr, method: ast.FunctionDef, asked: frozenset[str]) -> bool:
         """Whether it is what a module is made with: a parameter of `__init__`, a setting of a
         configuration, or a variable that one of those was given to."""
         while isinstance(node, ast.Attribute):

@@ -6,12 +6,12 @@ import ast
 import dataclasses
 import re
 
+from flash_codemods.handwritten.axes import indexed, shaped
 from flash_codemods.handwritten.classes import ClassFacts, self_attribute
 from flash_codemods.handwritten.operations import (
     Names,
     Operation,
     integer,
-    integers,
     permutation,
     swaps_last_two,
 )
@@ -41,12 +41,6 @@ _KEEPS_AXES = re.compile(
     r"rope|rot|norm|(^|_)ln|proj|linear|query|key|value|cache|update|fetch|repeat|quant|dropout|"
     r"(^|_)pos|embed|^w?_?[qkvo]w?s?$|^to_[qkv]|^w[qkvo]$|^[qkv]_"
 )
-_SAME_AXES = {
-    "astype", "abs", "clip", "contiguous", "cos", "exp", "maximum", "minimum", "multiply", "pad",
-    "repeat", "rope", "sigmoid", "sin", "split", "sqrt", "stop_gradient", "tanh", "tile", "where",
-    "concatenate", "array", "rms_norm", "layer_norm", "logical_not", "logical_and", "softmax",
-    "zeros_like", "ones_like", "triu", "tril", "add", "subtract",
-}  # fmt: skip
 _LARGE = 1e3
 
 
@@ -67,6 +61,8 @@ class Expressions:
         self.refused: list[Refused] = []
         self.statement: ast.stmt = ast.Pass(lineno=0, col_offset=0)
         self.loop: ast.stmt | None = None
+        self.no_keys: dict[ast.expr, Lost] = {}
+        """Products of which a softmax makes no weights that are known, and why."""
 
     def value(self, node: ast.expr) -> Value:
         """What an expression is."""
@@ -124,7 +120,7 @@ class Expressions:
             return of.values[index] if -len(of.values) <= index < len(of.values) else Other()
         if not isinstance(of, Array):
             return Array()
-        return _indexed(of, node.slice)
+        return indexed(of, node.slice)
 
     # Arithmetic
 
@@ -144,6 +140,9 @@ class Expressions:
         if isinstance(left, Number) and isinstance(right, Number):
             return Number()
         arrays = [side for side in sides if isinstance(side, Array)]
+        made = [side for side in arrays if side.product is not None]
+        if made:
+            return made[0]
         ranks = [side.rank for side in arrays]
         known = [rank for rank in ranks if rank is not None]
         if arrays and len(known) == len(ranks):
@@ -171,15 +170,19 @@ class Expressions:
             return of
         if isinstance(of, Weights):
             return self._lose(of, node, f"are multiplied or shifted by `{_short(other)}`")
+        if isinstance(value, Array) and value.product is not None:
+            return self._lose(of, node, "are combined with another product of the queries")
         if isinstance(operator, ast.Add):
             return self._step(of, Mask(node, self.statement, self.bindings(other), bias=other))
         divides = isinstance(operator, ast.Div)
         if not isinstance(operator, ast.Mult | ast.Div) or (divides and of is right):
             return self._lose(of, node, f"meet `{_short(other)}` in a way that no mask does")
         if not isinstance(value, Number) and not self._is_root_of_number(other):
-            return self._lose(of, node, f"are scaled by `{_short(other)}`, not known to be a number")
+            return self._lose(
+                of, node, f"are scaled by `{_short(other)}`, not known to be a number"
+            )
         if of.steps:
-            return self._lose(of, node, "are scaled after it was masked")
+            return self._lose(of, node, "are scaled after they were masked")
         factor = Factor(other, divides, self.bindings(other))
         return dataclasses.replace(of, factors=(*of.factors, factor))
 
@@ -244,7 +247,10 @@ class Expressions:
                 tainted += [it for it in of.values if isinstance(it, Scores | Weights | Lost)]
         if tainted:
             return self._operation_on_scores(node, operation, values, tainted)
-        return self._shaped(operation, values)
+        first = values[0] if values else None
+        if operation.name == "softmax" and isinstance(first, Array) and first.product is not None:
+            return self.no_keys[first.product]
+        return shaped(operation, values)
 
     def _product_call(self, node: ast.Call, operation: Operation) -> Value:
         arguments = operation.arguments
@@ -315,9 +321,8 @@ class Expressions:
         condition, one, other = operation.arguments
         inverted = values[2] is of
         fill = one if inverted else other
-        if isinstance(values[1], Scores | Weights | Lost) and values[2] is not values[1]:
-            if isinstance(values[2], Scores | Weights | Lost):
-                return self._lose(of, node, "are chosen from in a way that no mask does")
+        if all(isinstance(value, Scores | Weights | Lost) for value in values[1:]):
+            return self._lose(of, node, "are chosen from in a way that no mask does")
         if not self._hides(fill):
             reason = f"are set to `{_short(fill)}`, not minus infinity, where the mask hides it"
             return self._lose(of, node, reason)
@@ -338,7 +343,7 @@ class Expressions:
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
             inner = node.operand
             if isinstance(inner, ast.Constant) and _is_number(inner):
-                return abs(inner.value) >= _LARGE
+                return abs(float(str(inner.value))) >= _LARGE
             return self._is_infinity(inner, "inf")
         if isinstance(node, ast.Attribute) and node.attr == "min":
             called = node.value.func if isinstance(node.value, ast.Call) else None
@@ -347,8 +352,8 @@ class Expressions:
             binding = self.env.get(node.id)
             made = getattr(binding.statement, "value", None) if binding else None
             made = made or self.constants.get(node.id)
-            return isinstance(made, ast.expr) and not isinstance(made, ast.Name) and self._hides(
-                made
+            return (
+                isinstance(made, ast.expr) and not isinstance(made, ast.Name) and self._hides(made)
             )
         if isinstance(node, ast.Call):
             operation = self.names.operation(node)
@@ -449,13 +454,14 @@ class Expressions:
         if isinstance(one, Weights) and not isinstance(other, Scores | Weights | Lost):
             return self._weighted(node, one, right, other, einsum)
         for of in (one, other):
-            if isinstance(of, Scores | Weights | Lost):
-                if isinstance(of, Lost) and of.is_weights:
-                    self.refuse(of)
+            if isinstance(of, Lost) and of.is_weights:
+                self.refuse(of)
+                return of
+            if isinstance(of, Weights):
                 return self._lose(of, node, "are multiplied by another array")
-        if not isinstance(one, Array) or not isinstance(other, Array):
-            one = one if isinstance(one, Array) else Array()
-            other = other if isinstance(other, Array) else Array()
+        # A product that no softmax has gone over may be a projection: `x @ w.T`.
+        one = one if isinstance(one, Array) else Array()
+        other = other if isinstance(other, Array) else Array()
         names = self.bindings(left, right)
         if einsum is not None:
             layout = attention_layout(einsum)
@@ -466,8 +472,9 @@ class Expressions:
             return Scores(node, left, right, names)
         return self._no_keys(node, "has a second factor that is not known to be transposed keys")
 
-    def _no_keys(self, node: ast.expr, reason: str) -> Lost:
-        return Lost(node, f"the product `{_short(node)}` {reason}", node.lineno)
+    def _no_keys(self, node: ast.expr, reason: str) -> Array:
+        self.no_keys[node] = Lost(node, f"the product `{_short(node)}` {reason}", node.lineno, True)
+        return Array(product=node)
 
     def _is_transposed(self, node: ast.expr, value: Array) -> bool:
         return value.transposed or self.swapped(node) is not None
@@ -525,7 +532,10 @@ class Expressions:
         if operation is not None and operation.name == "transpose":
             return len(operation.axes("axes")) or None
         if operation is not None and operation.name == "swapaxes":
-            pair = (integer(operation.argument(1, "axis1")), integer(operation.argument(2, "axis2")))
+            pair = (
+                integer(operation.argument(1, "axis1")),
+                integer(operation.argument(2, "axis2")),
+            )
             return 4 if set(pair) == {2, 3} else None
         return 2 if isinstance(node, ast.Attribute) and node.attr == "T" else None
 
@@ -586,40 +596,6 @@ class Expressions:
             steps = (*steps, choice)
         return dataclasses.replace(one, steps=steps, widened=widened)
 
-    # Axes
-
-    def _shaped(self, operation: Operation, values: list[Value]) -> Value:
-        """The axes of what an operation gives."""
-        of = next((value for value in values if isinstance(value, Array)), Array())
-        rank, name = of.rank, operation.name
-        if name in ("reshape", "broadcast_to", "full", "zeros", "ones"):
-            sizes = operation.axes("shape")
-            if name in ("full", "zeros", "ones") and operation.arguments:
-                first = operation.arguments[0]
-                sizes = list(first.elts) if isinstance(first, ast.Tuple | ast.List) else [first]
-            return _of_sizes(sizes)
-        if name in ("transpose", "swapaxes", "moveaxis"):
-            return _transposed(of, operation)
-        if name == "expand_dims":
-            axes = operation.argument(1, "axis")
-            count = len(axes.elts) if isinstance(axes, ast.Tuple | ast.List) else 1
-            single = integer(axes) == 0
-            return Array(rank + count if rank is not None else None, single=single)
-        if name == "concatenate" and values and isinstance(values[0], Items):
-            return _joined(values[0])
-        if name == "stack" and values and isinstance(values[0], Items):
-            joined = _joined(values[0])
-            return Array(joined.rank + 1 if joined.rank is not None else None)
-        if name == "arange":
-            return Array(1)
-        if name in _SAME_AXES:
-            known = [value.rank for value in values if isinstance(value, Array)]
-            if name in ("where", "maximum", "minimum", "multiply", "add", "subtract"):
-                ranks = [rank for rank in known if rank is not None]
-                return Array(max(ranks, default=None))
-            return of
-        return Array()
-
 
 def _is_number(node: ast.Constant) -> bool:
     return type(node.value) in (int, float)
@@ -644,63 +620,3 @@ def _is_static(function: ast.FunctionDef) -> bool:
 def _is_plain(layout: tuple[str, str, str]) -> bool:
     query, key, result = layout
     return result == query[:-1] + key[-2]
-
-
-def _of_sizes(sizes: list[ast.expr]) -> Array:
-    count = 0
-    for size in sizes:
-        if not isinstance(size, ast.Starred):
-            count += 1
-        elif isinstance(size.value, ast.Subscript) and isinstance(size.value.slice, ast.Slice):
-            part = size.value.slice
-            stop = integer(part.upper)
-            if part.lower is not None or part.step is not None or stop is None or stop < 0:
-                return Array()
-            count += stop
-        else:
-            return Array()
-    # One that is not written out may be a tuple: `reshape(shape)`.
-    plain = len(sizes) > 1 or (len(sizes) == 1 and integer(sizes[0]) is not None)
-    single = bool(sizes) and integer(sizes[0]) == 1
-    return Array(count if plain else None, single=single)
-
-
-def _transposed(of: Array, operation: Operation) -> Array:
-    order = permutation(operation, of.rank)
-    if order is None:
-        return Array(of.rank)
-    rank = of.rank
-    if operation.name == "transpose":
-        rank = len(order)
-    features_first = len(order) > 1 and order[-2] == len(order) - 1
-    single = of.single and order[0] == 0
-    if of.transposed and swaps_last_two(order):
-        features_first = False
-    return Array(rank, features_first, single)
-
-
-def _joined(items: Items) -> Array:
-    """Arrays that are concatenated: what is known of one of them holds of all."""
-    arrays = [item for item in items.values if isinstance(item, Array)]
-    ranks = {item.rank for item in arrays if item.rank is not None}
-    transposed = any(item.transposed for item in arrays)
-    return Array(ranks.pop() if len(ranks) == 1 else None, transposed)
-
-
-def _indexed(of: Array, index: ast.expr) -> Array:
-    parts = list(index.elts) if isinstance(index, ast.Tuple) else [index]
-    if of.rank is None:
-        return Array()
-    rank = of.rank
-    for part in parts:
-        if isinstance(part, ast.Constant) and part.value is None:
-            rank += 1
-        elif integer(part) is not None:
-            rank -= 1
-        elif not isinstance(part, ast.Slice) and not (
-            isinstance(part, ast.Constant) and part.value is Ellipsis
-        ):
-            return Array()
-    single = isinstance(parts[0], ast.Constant) and parts[0].value is None
-    whole = all(isinstance(part, ast.Slice) for part in parts)
-    return Array(rank, of.transposed and whole, single or (of.single and whole))

@@ -52,7 +52,7 @@ class MaskWriter:
 
     def cast(self, text: str) -> str:
         """An additive mask in the type of the queries: MLX refuses a wider one."""
-        return f"{_atom(text)}.astype({self.kind})"
+        return f"{atom(text)}.astype({self.kind})"
 
     def seen(self, step: Mask) -> str:
         """Where a step lets keys be seen, as a bool array: MLX adds any other."""
@@ -63,7 +63,7 @@ class MaskWriter:
         text = self._own(node)
         if self.is_bool(node, step.names):
             return text
-        return f"{_atom(text)}.astype({self.names.core()}.bool_)"
+        return f"{atom(text)}.astype({self.names.core()}.bool_)"
 
     def combined(self, step: Mask, before: str) -> str:
         """A sum of masks with one more."""
@@ -89,7 +89,9 @@ class MaskWriter:
 
     def _own(self, node: ast.expr) -> str:
         """The file's own text, the type of the scores said by the queries."""
-        parents = {child: parent for parent in ast.walk(node) for child in ast.iter_child_nodes(parent)}
+        parents = {
+            child: parent for parent in ast.walk(node) for child in ast.iter_child_nodes(parent)
+        }
         read = [
             part for part in ast.walk(node) if isinstance(part, ast.Name) and part.id in self.scores
         ]
@@ -106,18 +108,29 @@ class MaskWriter:
         if operation is not None and operation.name == "logical_not":
             inner = operation.arguments[0]
             text = self._own(inner)
-            return text if self.is_bool(inner, step.names) else f"{_atom(text)}.astype({self.names.core()}.bool_)"
-        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Invert):
-            if self.is_bool(node.operand, step.names):
-                return self._own(node.operand)
+            return (
+                text
+                if self.is_bool(inner, step.names)
+                else f"{atom(text)}.astype({self.names.core()}.bool_)"
+            )
+        inverts = isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Invert)
+        if inverts and self.is_bool(node.operand, step.names):  # type: ignore[attr-defined]
+            return self._own(node.operand)  # type: ignore[attr-defined]
         if isinstance(node, ast.Compare) and len(node.ops) == 1:
-            opposite = {ast.Eq: "!=", ast.NotEq: "==", ast.Gt: "<=", ast.Lt: ">=", ast.GtE: "<", ast.LtE: ">"}
+            opposite = {
+                ast.Eq: "!=",
+                ast.NotEq: "==",
+                ast.Gt: "<=",
+                ast.Lt: ">=",
+                ast.GtE: "<",
+                ast.LtE: ">",
+            }
             sign = opposite.get(type(node.ops[0]))
             if sign is not None:
                 return f"{self._own(node.left)} {sign} {self._own(node.comparators[0])}"
         text = self._own(node)
         if self.is_bool(node, step.names):
-            return f"~{_atom(text)}"
+            return f"~{atom(text)}"
         return f"{self.names.core()}.logical_not({text})"
 
     # What masks are
@@ -143,7 +156,9 @@ class MaskWriter:
         if operation.name in ("expand_dims", "reshape", "broadcast_to", "transpose", "tril"):
             return self.is_bool(operation.arguments[0], names)
         kind = operation.keywords.get("dtype") or (
-            operation.argument(1, "dtype") if operation.name in ("astype", "ones", "zeros") else None
+            operation.argument(1, "dtype")
+            if operation.name in ("astype", "ones", "zeros")
+            else None
         )
         return kind is not None and self.names.full(kind) == "mlx.core.bool_"
 
@@ -240,9 +255,7 @@ class MaskWriter:
             return "before"
         return "after" if strict.get(kind) == one[0] else None
 
-    def _positions(
-        self, node: ast.expr, names: dict[str, Binding]
-    ) -> tuple[str, list[str]] | None:
+    def _positions(self, node: ast.expr, names: dict[str, Binding]) -> tuple[str, list[str]] | None:
         """`arange(L)[:, None]` are positions of queries, `arange(L)[None]` those of keys, with the
         texts between which they run."""
         side = None
@@ -359,7 +372,7 @@ def _is_zero(node: ast.expr) -> bool:
     return isinstance(node, ast.Constant) and type(node.value) in (int, float) and node.value == 0
 
 
-def _atom(text: str) -> str:
+def atom(text: str) -> str:
     """A text after which a dot may follow."""
     node = ast.parse(text, mode="eval").body
     plain = isinstance(node, ast.Name | ast.Attribute | ast.Call | ast.Subscript)

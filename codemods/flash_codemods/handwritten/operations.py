@@ -92,7 +92,8 @@ class Names:
             if module in (CORE, LAYERS, f"{CORE}.linalg", f"{CORE}.fast"):
                 return Operation(name, tuple(node.args), keywords)
             return None
-        if isinstance(node.func, ast.Attribute) and node.func.attr in ARRAY_METHODS:
+        own = isinstance(node.func, ast.Attribute) and ast.unparse(node.func.value) == "self"
+        if isinstance(node.func, ast.Attribute) and node.func.attr in ARRAY_METHODS and not own:
             return Operation(node.func.attr, (node.func.value, *node.args), keywords)
         return None
 

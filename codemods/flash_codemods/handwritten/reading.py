@@ -45,19 +45,17 @@ class Reader(Expressions):
         arguments = function.args
         positional = [*arguments.posonlyargs, *arguments.args]
         defaults: dict[str, ast.expr | None] = {}
-        for item, default in zip(
-            reversed(positional), reversed(arguments.defaults), strict=False
-        ):
+        for item, default in zip(reversed(positional), reversed(arguments.defaults), strict=False):
             defaults[item.arg] = default
-        for item, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
-            defaults[item.arg] = default
+        for keyword, value in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
+            defaults[keyword.arg] = value
         for index, item in enumerate([*positional, *arguments.kwonlyargs]):
-            value: Value = Array()
+            known: Value = Array()
             if is_number_parameter(item, defaults.get(item.arg)):
-                value = Number()
+                known = Number()
             if index < len(given):
-                value = given[index]
-            self._bind(item.arg, value, None)
+                known = given[index]
+            self._bind(item.arg, known, None)
         for rest in (arguments.vararg, arguments.kwarg):
             if rest is not None:
                 self._bind(rest.arg, Other(), None)
@@ -71,9 +69,7 @@ class Reader(Expressions):
 
     def returned(self, function: ast.FunctionDef, given: list[Value]) -> Value:
         """What a function of the file gives, of which the axes are asked."""
-        inner = Reader(
-            self.names, self.owner, self.constants, self.functions, depth=self.depth + 1
-        )
+        inner = Reader(self.names, self.owner, self.constants, self.functions, depth=self.depth + 1)
         inner.read(function, given)
         results = inner.results
         if not results:
@@ -111,9 +107,7 @@ class Reader(Expressions):
         else:
             self._children(target)
 
-    def _unpack(
-        self, target: ast.Tuple | ast.List, value: Value, statement: ast.stmt
-    ) -> None:
+    def _unpack(self, target: ast.Tuple | ast.List, value: Value, statement: ast.stmt) -> None:
         count = len(target.elts)
         starred = any(isinstance(item, ast.Starred) for item in target.elts)
         values: Sequence[Value] = [Other()] * count
@@ -164,9 +158,7 @@ class Reader(Expressions):
         if not isinstance(statement.target, ast.Name):
             self._children(statement)
             return
-        before = ast.copy_location(
-            ast.Name(statement.target.id, ast.Load()), statement.target
-        )
+        before = ast.copy_location(ast.Name(statement.target.id, ast.Load()), statement.target)
         whole = ast.copy_location(ast.BinOp(before, statement.op, statement.value), statement)
         self._bind(statement.target.id, self.value(whole), statement)
 
@@ -203,9 +195,7 @@ class Reader(Expressions):
             return
         self._merge(after_body, self.env, statement)
 
-    def _merge(
-        self, one: dict[str, Binding], other: dict[str, Binding], node: ast.If
-    ) -> None:
+    def _merge(self, one: dict[str, Binding], other: dict[str, Binding], node: ast.If) -> None:
         self.env = {}
         for name in one.keys() | other.keys():
             first, second = one.get(name), other.get(name)
@@ -321,7 +311,9 @@ def read_functions(tree: ast.Module) -> list[Reading]:
     functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
     readings = []
     for function, owner in _functions(tree):
-        if "softmax" not in {getattr(node, "attr", getattr(node, "id", "")) for node in ast.walk(function)}:
+        if "softmax" not in {
+            getattr(node, "attr", getattr(node, "id", "")) for node in ast.walk(function)
+        }:
             continue
         facts = ClassFacts(owner, names)
         reader = Reader(names, facts, constants, functions)

@@ -115,7 +115,10 @@ class Text:
         more: set[int] = set()
         for first, last in _runs(sorted(removed)):
             more |= self._needless_around(first, last, bool(alone & set(range(first, last + 1))))
-        lines = [Edit(self._starts[n - 1], self._starts[n - 1] + len(self._lines[n - 1]), "") for n in more]
+        lines = [
+            Edit(self._starts[n - 1], self._starts[n - 1] + len(self._lines[n - 1]), "")
+            for n in more
+        ]
         return [*edits, *lines]
 
     def _is_whole_lines(self, edit: Edit) -> bool:

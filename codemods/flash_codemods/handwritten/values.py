@@ -56,6 +56,8 @@ class Array:
     rank: int | None = None
     transposed: bool = False
     single: bool = False
+    product: ast.expr | None = None
+    """Where it is a product of two arrays, but not of queries and keys."""
 
 
 @dataclass(frozen=True)

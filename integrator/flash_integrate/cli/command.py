@@ -78,6 +78,7 @@ def _run(paths: list[Path], options: Options) -> int:
         if options.reverting
         else merge(load_for(paths), only=options.only, skip=options.skip)
     )
+    config = dataclasses.replace(config, unproven=options.unproven)
     if options.explain:
         for line in explain_files(paths, options.exclude, config):
             click.echo(printable(line))
@@ -155,7 +156,7 @@ def _written(outcome: Outcome) -> Outcome:
     if not outcome.changes:
         return outcome
     try:
-        write(outcome.path, outcome.base, outcome.before, outcome.after)
+        write(outcome.path, outcome.base, outcome.before, outcome.result)
     except FileError as error:
         return dataclasses.replace(
             outcome, status=Status.FAILED, reason=str(error), line=error.line

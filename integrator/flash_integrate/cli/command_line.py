@@ -25,6 +25,7 @@ Examples:
   flash-integrate ./my_repo --interactive         ask before each hunk
   flash-integrate ./my_repo --check               for CI: exit 1 if a script lacks the integration
   flash-integrate ./my_repo --revert              take everything out again, byte for byte
+  flash-integrate ./my_repo --only handwritten-attention   rewrite attention by hand alone
   flash-integrate --explain ./my_repo/chat.py     say what the tool sees in a file
   cd my_repo && flash-integrate . --dry-run | git apply
   flash-integrate - < chat.py > patched.py
@@ -65,7 +66,7 @@ def _list_codemods(context: click.Context, _: click.Parameter, wanted: bool) -> 
         from flash_integrate.project.config import offered
 
         for name, summary in offered().items():
-            click.echo(f"{name:<16} {summary}")
+            click.echo(f"{name:<22} {summary}")
         context.exit()
 
 
@@ -131,6 +132,11 @@ class _Command(click.Command):
     expose_value=False,
     callback=_list_codemods,
     help="List the codemods and exit.",
+)
+@click.option(
+    "--unproven",
+    is_flag=True,
+    help="Offer rewrites of attention by hand also where the proof could not be made.",
 )
 @click.option(
     "--force", is_flag=True, help="Write also over changes that are not committed to git."

@@ -12,8 +12,13 @@ STDIN = Path("-")
 
 # With these modes goes nothing but what is named: an option that would do nothing is refused.
 _WITH_STDIN = {"check", "reverting", "only", "skip", "color"}
-_WITH_EXPLAIN = {"explain", "exclude", "only", "skip", "color"}
-_CLASHES = (("vendor", "dependency"), ("reverting", "only"), ("reverting", "skip"))
+_WITH_EXPLAIN = {"explain", "exclude", "only", "skip", "unproven", "color"}
+_CLASHES = (
+    ("vendor", "dependency"),
+    ("reverting", "only"),
+    ("reverting", "skip"),
+    ("reverting", "unproven"),
+)
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,7 @@ class Options:
     exclude: tuple[str, ...]
     only: tuple[str, ...]
     skip: tuple[str, ...]
+    unproven: bool
     force: bool
     vendor: bool
     dependency: bool

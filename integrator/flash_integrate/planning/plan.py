@@ -59,6 +59,13 @@ def plan(facts: FileFacts) -> Decision:
     return _choose(facts)
 
 
+def stays_as_it_is(facts: FileFacts) -> Refusal | None:
+    """Why a file is never edited, by its name or by what it says of itself."""
+    if reason := skip_by_name(facts.name):
+        return Refusal(reason)
+    return left_alone(facts)
+
+
 def left_alone(facts: FileFacts) -> Refusal | None:
     """Why a file that holds this is never edited, whatever it reaches."""
     if (line := skip_marker_line(facts.source.data)) is not None:

@@ -12,10 +12,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
 
+from flash_codemods.handwritten import handwritten_attention
+from flash_integrate.attention.record import read_record
+from flash_integrate.attention.rewrites import Kept, Rewrite, applied, taken_back
 from flash_integrate.disk.reading import read
 from flash_integrate.errors import FileError, own_errors
 from flash_integrate.inserted.revert import revert_script
-from flash_integrate.inserted.verify import verify
+from flash_integrate.inserted.verify import verify, verify_rewrites
 from flash_integrate.notebook.cells import Notebook
 from flash_integrate.notebook.rewriting import (
     SUFFIX,
@@ -26,7 +29,7 @@ from flash_integrate.notebook.rewriting import (
     scan_notebook,
 )
 from flash_integrate.planning.codemod import Insertion, Refusal
-from flash_integrate.planning.plan import Decision, Status, plan
+from flash_integrate.planning.plan import Decision, Status, plan, stays_as_it_is
 from flash_integrate.project.config import Config
 from flash_integrate.project.discover import NAMED_SUFFIXES, Found, discover
 from flash_integrate.project.file_facts import FileFacts
@@ -38,6 +41,7 @@ from flash_integrate.report.explain import explain
 
 NO_MLX = "no MLX"
 NOT_INTEGRATED = "not integrated by this tool"
+EDITED_SINCE = "edited since it was rewritten"
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,22 @@ class Outcome:
     after: bytes = field(default=b"", repr=False)
     lines: frozenset[int] = frozenset()
     needs: frozenset[PurePosixPath] = frozenset()
+    rewrites: tuple[Rewrite, ...] = ()
+    """Attention by hand that becomes a fused call, on top of what is inserted."""
+    taken_back: tuple[Kept, ...] = ()
+    """For a reverted file: the rewrites that `before` still has, and `after` has not."""
+    left: tuple[Kept, ...] = ()
+    """For a reverted file: the rewrites whose lines have changed since."""
+
+    @property
+    def result(self) -> bytes:
+        """What is to be written: `after` with the rewrites made."""
+        return applied(self.after, self.rewrites) if self.rewrites else self.after
+
+    @property
+    def replaces(self) -> bool:
+        """Whether lines of the file's own are replaced, not only others inserted."""
+        return bool(self.rewrites or self.taken_back)
 
     @property
     def path(self) -> Path:
@@ -165,7 +185,8 @@ def explain_files(paths: list[Path], exclude: Iterable[str], config: Config) -> 
         try:
             if outcome.reason != NO_MLX and outcome.status is not Status.FAILED:
                 with own_errors():
-                    yield "\n".join(explain(run.workspaces[found.base].facts(found.name)))
+                    facts = run.workspaces[found.base].facts(found.name)
+                    yield "\n".join(explain(facts, unproven=config.unproven))
                 continue
         except FileError as error:
             outcome = _failed(found, error)
@@ -210,7 +231,7 @@ class _Run:
             return self.failed[found.path]
         if reason := self.config.leaves_out(found.path):
             return Outcome(found.base, found.name, Status.SKIPPED, reason)
-        outcome = _integrate_file(found, self.workspaces[found.base])
+        outcome = _integrate_file(found, self.workspaces[found.base], self.config)
         self.workspaces[found.base].forget(found.name)
         return outcome
 
@@ -249,21 +270,25 @@ def revert(paths: list[Path], exclude: Iterable[str], progress: Progress) -> lis
     """The outcome of each Python file below `paths`, its insertions taken out."""
     outcomes = []
     files = list(discover(paths, exclude))
+    records = {base: read_record(base)[1] for base in {found.base for found in files}}
     for found in progress(files, "reading"):
         try:
             with own_errors():
-                outcomes.append(_revert_file(found))
+                outcomes.append(_revert_file(found, records[found.base].get(found.name, [])))
         except FileError as error:
             outcomes.append(_failed(found, error))
     return outcomes
 
 
-def _integrate_file(found: Found, workspace: Workspace) -> Outcome:
+def _integrate_file(found: Found, workspace: Workspace, config: Config) -> Outcome:
     try:
         with own_errors():
             if not workspace.project.concerns(found.name):
                 return Outcome(found.base, found.name, Status.SKIPPED, NO_MLX)
-            return _planned(found, workspace)
+            outcome = _planned(found, workspace)
+            if found.path.suffix == SUFFIX or not config.wants(handwritten_attention.NAME):
+                return outcome
+            return _with_rewrites(outcome, workspace.facts(found.name), config.unproven)
     except FileError as error:
         return _failed(found, error)
 
@@ -280,6 +305,31 @@ def _planned(found: Found, workspace: Workspace) -> Outcome:
     if decision.status is not Status.CHANGED:
         return Outcome(found.base, found.name, decision.status, decision.reason, decision.line)
     return _changed(found, decision, rewrite())
+
+
+def _with_rewrites(outcome: Outcome, facts: FileFacts, unproven: bool) -> Outcome:
+    """An outcome with the attention by hand that becomes a fused call."""
+    if outcome.status is Status.FAILED or stays_as_it_is(facts) is not None:
+        return outcome
+    rewrites, _ = handwritten_attention.rewrites_of(facts.source, unproven=unproven)
+    if not rewrites:
+        return outcome
+    changed = {rewrite.line for rewrite in rewrites}
+    notes = tuple(note for note in outcome.notes if note.line not in changed)
+    if not outcome.changes:
+        outcome = dataclasses.replace(
+            outcome,
+            status=Status.CHANGED,
+            reason="its attention by hand can be a fused call",
+            line=None,
+            codemod=handwritten_attention.NAME,
+            review=handwritten_attention.REVIEW,
+            before=facts.source.data,
+            after=facts.source.data,
+        )
+    outcome = dataclasses.replace(outcome, notes=notes, rewrites=tuple(rewrites))
+    verify_rewrites(facts.source, outcome.after, outcome.result, rewrites)
+    return outcome
 
 
 def _rewrite_script(facts: FileFacts, decision: Decision) -> Rewritten:
@@ -309,14 +359,47 @@ def _changed(found: Found, decision: Decision, rewritten: Rewritten) -> Outcome:
     )
 
 
-def _revert_file(found: Found) -> Outcome:
-    data = _read(found)
-    is_notebook = found.path.suffix == SUFFIX
-    result = (
-        revert_notebook(Notebook(found.path, data))
-        if is_notebook
-        else revert_script(Source(found.path, data))
+def _take_back(found: Found, data: bytes, kept: list[Kept]) -> Outcome:
+    """A file with its own lines in the place of the rewrites, and without what was inserted."""
+    own, left = taken_back(data, kept)
+    inserted = revert_script(Source(found.path, own))
+    after = own if inserted is None else inserted.after
+    notes = () if inserted is None else inserted.notes
+    notes += tuple(
+        Refusal(
+            f"the attention of {item.function} was edited since it was rewritten: it stays; "
+            "what stood there is in .flash-integrate/rewritten.json"
+        )
+        for item in left
     )
+    gone = tuple(item for item in kept if item not in left)
+    if after == data:
+        return Outcome(
+            found.base, found.name, Status.SKIPPED, EDITED_SINCE, notes=notes, left=tuple(left)
+        )
+    count = len(gone)
+    reason = f"{count} rewrite{'s' if count != 1 else ''} taken back"
+    return Outcome(
+        found.base,
+        found.name,
+        Status.REVERTED,
+        reason,
+        notes=notes,
+        before=data,
+        after=after,
+        taken_back=gone,
+        left=tuple(left),
+    )
+
+
+def _revert_file(found: Found, kept: list[Kept]) -> Outcome:
+    data = _read(found)
+    if found.path.suffix == SUFFIX:
+        result = revert_notebook(Notebook(found.path, data))
+    elif kept:
+        return _take_back(found, data, kept)
+    else:
+        result = revert_script(Source(found.path, data))
     if result is None:
         return Outcome(found.base, found.name, Status.SKIPPED, NOT_INTEGRATED)
     return Outcome(

@@ -13,6 +13,7 @@ from typing import Any
 
 import pathspec
 
+from flash_codemods.handwritten import handwritten_attention
 from flash_integrate.disk.reading import SETTINGS_LIMIT, read_if_there
 from flash_integrate.errors import FileError
 from flash_integrate.notebook import rewriting as notebook
@@ -44,6 +45,8 @@ class Config:
     exclude: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
+    unproven: bool = False
+    """Whether rewrites are offered that could not be proved; the command line alone says so."""
 
     def wants(self, codemod: str) -> bool:
         """Whether the codemod of this name is asked."""
@@ -114,7 +117,8 @@ def offered() -> dict[str, str]:
     """What `only` and `skip` can name, and what each inserts: the codemods of scripts, and that of
     notebooks."""
     return {name_of(codemod): codemod.SUMMARY for codemod in registry()} | {
-        notebook.NAME: notebook.SUMMARY
+        notebook.NAME: notebook.SUMMARY,
+        handwritten_attention.NAME: handwritten_attention.SUMMARY,
     }
 
 
@@ -184,7 +188,7 @@ def _checked(file: Path, table: dict[str, Any]) -> Config:
     for key, value in table.items():
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             raise ConfigError(f"{quoted(file)}: {TABLE} {key} must be a list of strings")
-    values = {key: tuple(value) for key, value in table.items()}
+    values: dict[str, Any] = {key: tuple(value) for key, value in table.items()}
     for key in ("include", "exclude"):
         check_patterns(f"{quoted(file)}: {TABLE} {key}", values.get(key, ()))
     for key in ("only", "skip"):

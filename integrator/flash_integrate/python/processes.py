@@ -5,6 +5,7 @@ from __future__ import annotations
 import faulthandler
 import multiprocessing
 import signal
+import sys
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
@@ -17,8 +18,10 @@ def in_its_own_process(
 ) -> Result | None:
     """What a function returns; None if its process ends without an answer, or gives none in so
     many seconds."""
-    receiver, sender = multiprocessing.Pipe(duplex=False)
-    process = multiprocessing.Process(target=_answer, args=(sender, function, args))
+    # A process that has MLX loaded can't be forked: the threads of MLX would not be there.
+    context = multiprocessing.get_context("spawn" if "mlx" in sys.modules else None)
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_answer, args=(sender, function, args))
     # Ctrl-C at a terminal goes to every process: the other starts with it blocked, and leaves it
     # to this one.
     own = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

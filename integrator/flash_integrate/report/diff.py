@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 
 from flash_integrate.python.source import split_lines
-from flash_integrate.quoting import quoted
+from flash_integrate.quoting import printable, quoted
 
 CONTEXT = 3
 _NO_NEWLINE = b"\n\\ No newline at end of file\n"
@@ -36,12 +36,15 @@ class Hunk:
 
     lines: tuple[Line, ...]
     changed: frozenset[int]
+    heading: str = ""
+    """What stands behind the header: of what kind the change is."""
 
     def text(self) -> Iterator[bytes]:
         """The hunk as a diff has it, its header first."""
         old, new = (sum(line.mark != mark for line in self.lines) for mark in "+-")
         first = self.lines[0]
-        yield f"@@ -{_range(first.old, old)} +{_range(first.new, new)} @@\n".encode()
+        heading = f" {printable(self.heading)}" if self.heading else ""
+        yield f"@@ -{_range(first.old, old)} +{_range(first.new, new)} @@{heading}\n".encode()
         for line in self.lines:
             ending = (
                 b""
@@ -74,6 +77,27 @@ def hunks(
             if line.mark == ("-" if removes else "+")
         }
         yield Hunk(hunk, frozenset(numbers & changed))
+
+
+def replaced_hunks(before: bytes, after: bytes, headings: Mapping[int, str]) -> Iterator[Hunk]:
+    """The hunks of a diff in which lines are replaced too; `headings` are the words for changes
+    by the line of `before` at which they start."""
+    old, new = split_lines(before), split_lines(after)
+    matcher = difflib.SequenceMatcher(None, old, new, autojunk=False)
+    for group in matcher.get_grouped_opcodes(CONTEXT):
+        lines: list[Line] = []
+        for tag, old_start, old_end, new_start, new_end in group:
+            for index in range(old_start, old_end):
+                mark = " " if tag == "equal" else "-"
+                number = new_start + index - old_start if tag == "equal" else new_start
+                lines.append(Line(mark, old[index], index, number))
+            if tag != "equal":
+                lines += [
+                    Line("+", new[index], old_end, index) for index in range(new_start, new_end)
+                ]
+        first, last = group[0][1], group[-1][2]
+        words = [text for line, text in headings.items() if first < line <= last + 1]
+        yield Hunk(tuple(lines), frozenset(), "; ".join(words))
 
 
 def diff_header(name: str) -> bytes:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from flash_codemods.handwritten import handwritten_attention
+from flash_codemods.handwritten.handwritten_attention import rewrites_of
 from flash_integrate.planning.codemod import Edit, Refusal, Splice, name_of, registry
-from flash_integrate.planning.plan import Status, plan
+from flash_integrate.planning.plan import Status, plan, stays_as_it_is
 from flash_integrate.project.file_facts import FileFacts
 from flash_integrate.quoting import quoted
 
 
-def explain(facts: FileFacts) -> Iterator[str]:
+def explain(facts: FileFacts, *, unproven: bool = False) -> Iterator[str]:
     """Lines of text on one file.
 
     Raises:
@@ -40,12 +42,25 @@ def explain(facts: FileFacts) -> Iterator[str]:
         yield f"  arguments: the {kind} {namespace.target}, line {namespace.statement.line}, {use}"
     for codemod in registry():
         yield f"  {name_of(codemod)}: {_verdict(codemod.match(facts))}"
+    yield from _handwritten(facts, unproven)
     for edit in decision.edits:
         yield f"  inserts {_place(facts, edit)}:"
         text = edit.text if isinstance(edit, Splice) else edit.code
         yield from (f"    | {line}" for line in text.strip("\n").splitlines())
     for note in decision.notes:
         yield f"  note: {note.reason}" + (f" (line {note.line})" if note.line else "")
+
+
+def _handwritten(facts: FileFacts, unproven: bool) -> Iterator[str]:
+    """What becomes of each attention that the file writes out by hand."""
+    if stays_as_it_is(facts) is not None:
+        return
+    rewrites, refusals = rewrites_of(facts.source, unproven=unproven)
+    name = handwritten_attention.NAME
+    for rewrite in rewrites:
+        yield f"  {name}: line {rewrite.line}: {rewrite.described}"
+    for refusal in refusals:
+        yield f"  {name}: {_verdict(refusal)}"
 
 
 def _entries(facts: FileFacts) -> Iterator[str]:

@@ -41,6 +41,16 @@ def _file_as_dict(outcome: Outcome) -> dict[str, Any]:
         "reason": outcome.reason,
         "line": outcome.line,
         "codemod": outcome.codemod,
+        "rewrites": [
+            {
+                "function": rewrite.function,
+                "line": rewrite.line,
+                "proved": rewrite.proved,
+                "verdict": rewrite.verdict,
+                "unseen_row": rewrite.unseen or None,
+            }
+            for rewrite in outcome.rewrites
+        ],
         "review": outcome.review or None,
         # A change that could not be written failed: its lines are in no file.
         "changed_lines": sorted(outcome.lines) if outcome.changes else [],

@@ -39,6 +39,7 @@ def as_markdown(outcomes: Sequence[Outcome], *, dry_run: bool) -> str:
     sections = [
         _head(outcomes, dry_run),
         _changes(outcomes),
+        _rewrites(outcomes),
         _notes(outcomes, dry_run),
         _failures(outcomes),
         _skipped(outcomes),
@@ -55,10 +56,19 @@ def _head(outcomes: Sequence[Outcome], dry_run: bool) -> str:
     changed, reverted = _with(outcomes, Status.CHANGED), _with(outcomes, Status.REVERTED)
     if changed:
         verb = "Would put" if dry_run else "Puts"
-        what = (
-            f"{verb} the Flash Attention runtime into {_files(changed)}. "
-            "Insertions only: what was there stays."
-        )
+        inserted = [outcome for outcome in changed if outcome.after != outcome.before]
+        rewritten = [outcome for outcome in changed if outcome.rewrites]
+        what = ""
+        if inserted:
+            what = (
+                f"{verb} the Flash Attention runtime into {_files(inserted)}. "
+                "Insertions only: what was there stays."
+            )
+        if rewritten:
+            verb = "Would turn" if dry_run else "Turns"
+            count = sum(len(outcome.rewrites) for outcome in rewritten)
+            what += f" {verb} attention written by hand into a fused call: {count} in "
+            what = f"{what.strip()} {_files(rewritten)}, a change of the model's own code."
     elif reverted:
         verb = "Would take" if dry_run else "Takes"
         what = f"{verb} the Flash Attention runtime out of {_files(reverted)}."
@@ -81,9 +91,24 @@ def _changes(outcomes: Iterable[Outcome]) -> str:
     )
 
 
+def _rewrites(outcomes: Iterable[Outcome]) -> str:
+    """Each rewrite of a model's own code, with how it was checked."""
+    rows = [
+        f"| {_place(outcome, rewrite.line)} | {_code(rewrite.function)} | {_text(rewrite.verdict)} "
+        f"| {_text(rewrite.unseen)} |"
+        for outcome in _with(outcomes, Status.CHANGED)
+        for rewrite in outcome.rewrites
+    ]
+    head = ["| where | function | checked | rows without a key |", "|---|---|---|---|"]
+    title = "Attention by hand, now a fused call"
+    return _section(title, [*head, *rows] if rows else [])
+
+
 def _how(outcome: Outcome) -> str:
     if outcome.status is Status.REVERTED:
         return _text(outcome.reason)
+    if outcome.after == outcome.before:
+        return f"{_text(outcome.codemod or '')}: {_text(outcome.reason)}"
     size = f"{len(outcome.lines)} lines" if outcome.lines else "a part of a line"
     return f"{_text(outcome.codemod or '')}: {size}, as it {_text(outcome.reason)}"
 

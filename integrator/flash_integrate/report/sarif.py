@@ -15,12 +15,14 @@ from itertools import groupby
 from typing import Any
 from urllib.parse import quote
 
+from flash_codemods.handwritten import handwritten_attention
 from flash_integrate import __version__
+from flash_integrate.attention.rewrites import Rewrite
 from flash_integrate.notebook import rewriting as notebook
 from flash_integrate.planning.codemod import name_of, registry
 from flash_integrate.planning.plan import Status
 from flash_integrate.planning.run import Outcome
-from flash_integrate.python.source import Source
+from flash_integrate.python.source import Source, split_lines
 from flash_integrate.quoting import printable
 from flash_integrate.report.diff import Line
 from flash_integrate.report.lines import line_on_disk
@@ -61,6 +63,10 @@ def as_sarif(outcomes: Iterable[Outcome], *, dry_run: bool) -> str:
 def _rules() -> Iterator[dict[str, Any]]:
     editors = {name_of(codemod): (codemod.SUMMARY, codemod.REVIEW) for codemod in registry()}
     editors[notebook.NAME] = notebook.SUMMARY, notebook.REVIEW
+    editors[handwritten_attention.NAME] = (
+        handwritten_attention.SUMMARY,
+        handwritten_attention.REVIEW,
+    )
     for name, (summary, review) in editors.items():
         help_text = (
             f"`flash-integrate` inserts the integration. What to look at in its diff: {review}."
@@ -91,6 +97,8 @@ def _results(outcome: Outcome, dry_run: bool) -> Iterator[dict[str, Any]]:
     if outcome.status is Status.FAILED:
         yield _result(outcome, FAILURE_RULE, "error", outcome.reason, outcome.line)
     elif outcome.status is Status.CHANGED and dry_run:
+        yield from (_rewrite_result(outcome, rewrite) for rewrite in outcome.rewrites)
+    if outcome.status is Status.CHANGED and dry_run and outcome.after != outcome.before:
         replacements = [_replacement(outcome, lines) for lines in _edits(outcome)]
         message = (
             f"Lacks the Flash Attention runtime: {outcome.reason}. To review: {outcome.review}."
@@ -106,6 +114,28 @@ def _results(outcome: Outcome, dry_run: bool) -> Iterator[dict[str, Any]]:
     for note in outcome.notes:
         line = line_on_disk(outcome, note.line or 1, dry_run=dry_run)
         yield _result(outcome, NOTE_RULE, "note", note.reason, line)
+
+
+def _rewrite_result(outcome: Outcome, rewrite: Rewrite) -> dict[str, Any]:
+    """Attention by hand, with the fused call as its fix."""
+    message = f"By hand: {rewrite.described}. To review: {handwritten_attention.REVIEW}."
+    result = _result(outcome, handwritten_attention.NAME, "warning", message, rewrite.line)
+    source = Source(outcome.path, outcome.before)
+    encoding = source.encoding.removesuffix("-sig")
+    count = len(split_lines(rewrite.before))
+    region = {
+        "startLine": rewrite.first_line,
+        "startColumn": 1,
+        "endLine": rewrite.first_line + count,
+        "endColumn": 1,
+    }
+    replacement = {
+        "deletedRegion": region,
+        "insertedContent": {"text": rewrite.after.decode(encoding)},
+    }
+    change = {"artifactLocation": _location(outcome), "replacements": [replacement]}
+    fix = {"description": {"text": "Make it a fused call."}, "artifactChanges": [change]}
+    return {**result, "fixes": [fix]}
 
 
 def _result(

@@ -11,10 +11,11 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
+from flash_integrate.attention.rewrites import Rewrite
 from flash_integrate.planning.plan import Status
 from flash_integrate.planning.run import Outcome
 from flash_integrate.quoting import printable, quoted, visible
-from flash_integrate.report.diff import Hunk, hunks, unified_diff
+from flash_integrate.report.diff import Hunk, diff_header, hunks, replaced_hunks, unified_diff
 
 _STYLES = {
     Status.CHANGED: "green",
@@ -31,6 +32,9 @@ _DIFF_COLOURS = (("diff ", 1), ("--- ", 1), ("+++ ", 1), ("@@", 36), ("+", 32), 
 
 def diff_of(outcome: Outcome) -> list[bytes]:
     """The unified diff of an outcome, line by line."""
+    if outcome.replaces:
+        header = diff_header(outcome.name.as_posix())
+        return [header, *(line for hunk in replacing_hunks(outcome) for line in hunk.text())]
     removes = outcome.status is Status.REVERTED
     return list(
         unified_diff(
@@ -47,6 +51,18 @@ def hunks_of(outcome: Outcome) -> list[Hunk]:
     """The hunks of that diff."""
     removes = outcome.status is Status.REVERTED
     return list(hunks(outcome.before, outcome.after, set(outcome.lines), removes=removes))
+
+
+def replacing_hunks(outcome: Outcome) -> list[Hunk]:
+    """The hunks of an outcome that replaces lines of the file's own, what is inserted among
+    them; those of rewrites say of what kind they are."""
+    headings = {rewrite.first_line: heading_of(rewrite) for rewrite in outcome.rewrites}
+    return list(replaced_hunks(outcome.before, outcome.result, headings))
+
+
+def heading_of(rewrite: Rewrite) -> str:
+    """What stands above a hunk that changes a model's code."""
+    return f"{rewrite.function}, the model's code: {rewrite.verdict}"
 
 
 def on_terminal(line: bytes, *, colours: bool, encoding: str = "utf-8") -> str:
@@ -78,6 +94,9 @@ def print_summary(
         else:
             console.print(Text.assemble(row[0], ": ", (row[1], style)), soft_wrap=True)
             say(console, ", ".join(filter(None, row[2:])), indent="  ")
+        for rewrite in outcome.rewrites:
+            place = f"{quoted(outcome.name.name)}:{rewrite.line}"
+            say(console, f"{place}: {rewrite.described}", "cyan", indent="  ")
         for note in outcome.notes:
             line = f":{note.line}" if note.line else ""
             say(

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -11,13 +12,14 @@ from typing import TextIO
 from rich.console import Console
 from rich.text import Text
 
+from flash_integrate.attention.rewrites import Rewrite, applied
 from flash_integrate.errors import UnsafeRewrite
 from flash_integrate.planning.plan import Status
 from flash_integrate.planning.run import Outcome
 from flash_integrate.python.source import Source
 from flash_integrate.quoting import printable, quoted
-from flash_integrate.report.diff import Hunk, diff_header
-from flash_integrate.report.text import hunks_of, on_terminal
+from flash_integrate.report.diff import Hunk, diff_header, replaced_hunks
+from flash_integrate.report.text import heading_of, hunks_of, on_terminal, replacing_hunks
 from flash_integrate.review.selection import select
 
 DECLINED = "declined in the review"
@@ -59,8 +61,32 @@ class _Reviewer:
             return outcome
         if self.has_quit:
             return _left(outcome, NOT_REVIEWED)
-        hunks = hunks_of(outcome)
         self._show_file(outcome)
+        if outcome.rewrites:
+            return self._review_rewrites(outcome)
+        return self._review_hunks(outcome)
+
+    def _review_rewrites(self, outcome: Outcome) -> Outcome:
+        """What is inserted, and then each rewrite of the model's own code."""
+        plain = dataclasses.replace(outcome, rewrites=())
+        inserted = plain if plain.after == plain.before else self._review_hunks(plain)
+        kept = inserted if inserted.changes else plain
+        after = inserted.after if inserted.changes else outcome.before
+        hunks = [_hunk_of(after, rewrite) for rewrite in outcome.rewrites]
+        accepted = [] if self.has_quit else self._ask_file(outcome, hunks, "make")
+        rewrites = tuple(
+            rewrite
+            for rewrite, hunk in zip(outcome.rewrites, hunks, strict=True)
+            if any(hunk is one for one in accepted)
+        )
+        if not rewrites:
+            unchanged = plain.after == plain.before
+            return _left(outcome, DECLINED) if unchanged else inserted
+        lines = inserted.lines if inserted.changes else frozenset[int]()
+        return dataclasses.replace(kept, after=after, lines=lines, rewrites=rewrites)
+
+    def _review_hunks(self, outcome: Outcome) -> Outcome:
+        hunks = replacing_hunks(outcome) if outcome.taken_back else hunks_of(outcome)
         while True:
             accepted = self._ask_file(outcome, hunks)
             if not accepted:
@@ -77,13 +103,14 @@ class _Reviewer:
                     "yellow",
                 )
 
-    def _ask_file(self, outcome: Outcome, hunks: list[Hunk]) -> list[Hunk]:
+    def _ask_file(self, outcome: Outcome, hunks: list[Hunk], verb: str = "") -> list[Hunk]:
         """The hunks that are accepted."""
         accepted: list[Hunk] = []
         for number, hunk in enumerate(hunks, start=1):
             self._show_hunk(outcome, hunk)
             answer = self._ask(
-                f"({number}/{len(hunks)}) {_verb(outcome)} this hunk [y,n,a,d,q,?]? ", outcome
+                f"({number}/{len(hunks)}) {verb or _verb(outcome)} this hunk [y,n,a,d,q,?]? ",
+                outcome,
             )
             self.has_quit = answer == "q"
             if answer == "a":
@@ -127,6 +154,13 @@ class _Reviewer:
 
     def _say(self, text: str, style: str) -> None:
         self.console.print(Text(printable(text), style), soft_wrap=True)
+
+
+def _hunk_of(data: bytes, rewrite: Rewrite) -> Hunk:
+    """A rewrite as one hunk, whose heading says of what kind it is."""
+    found = list(replaced_hunks(data, applied(data, [rewrite]), {}))
+    lines = tuple(line for hunk in found for line in hunk.lines)
+    return Hunk(lines, frozenset(), heading_of(rewrite))
 
 
 def _verb(outcome: Outcome) -> str:

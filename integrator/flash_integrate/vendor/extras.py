@@ -7,8 +7,11 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path, PurePosixPath
 
+from flash_integrate.attention.record import RecordChange, with_files
+from flash_integrate.attention.rewrites import Kept, kept_of
 from flash_integrate.disk import reading, writing
 from flash_integrate.errors import FileError
 from flash_integrate.planning.plan import Status
@@ -42,14 +45,15 @@ class Extras:
 
     vendor: tuple[VendorPlan, ...] = ()
     manifests: tuple[ManifestEdit, ...] = ()
+    records: tuple[RecordChange, ...] = ()
     notes: tuple[str, ...] = ()
     failures: tuple[str, ...] = ()
 
     @property
-    def changes(self) -> list[Change | ManifestEdit]:
+    def changes(self) -> list[Change | ManifestEdit | RecordChange]:
         """Every file that is to be written or removed."""
         copies = [change for plan in self.vendor for change in plan.changes]
-        return [*copies, *(edit for edit in self.manifests if edit.changes)]
+        return [*copies, *(edit for edit in self.manifests if edit.changes), *self.records]
 
     def described(self, *, dry_run: bool) -> list[str]:
         """What is done, a line for each file outside the copy; the files of the copy are
@@ -79,6 +83,11 @@ class Extras:
                     writing.write(edit.path, edit.top, edit.before, edit.after)
             except FileError as error:
                 failures.append(f"{quoted(edit.name)}: {error}")
+        for record in self.records:
+            try:
+                record.apply()
+            except FileError as error:
+                failures.append(f"{quoted(record.name)}: {error}")
         return dataclasses.replace(self, failures=tuple(failures))
 
 
@@ -90,7 +99,12 @@ def plan_extras(
     Raises:
         FileError: the runtime to copy is not installed, or was modified in the target.
     """
-    scripts = _by_base(outcomes, Status.CHANGED, Status.INTEGRATED)
+    outcomes = list(outcomes)
+    scripts = _by_base(
+        (outcome for outcome in outcomes if not _is_rewrite_alone(outcome)),
+        Status.CHANGED,
+        Status.INTEGRATED,
+    )
     copies, edits = [], []
     notes: list[str] = []
     failures: list[str] = []
@@ -116,8 +130,38 @@ def plan_extras(
                 notes.append(f"{quoted(manifest.name)} {error}.")
     notes += [f"Run `{command}`." for command in lock_commands(edits)]
     return Extras(
-        tuple(copies), tuple(edits), tuple(note for note in notes if note), tuple(failures)
+        tuple(copies),
+        tuple(edits),
+        _records(outcomes),
+        tuple(note for note in notes if note),
+        tuple(failures),
     )
+
+
+def _is_rewrite_alone(outcome: Outcome) -> bool:
+    """Whether nothing is inserted into a file: it needs no runtime."""
+    return bool(outcome.rewrites) and outcome.after == outcome.before
+
+
+def _records(outcomes: Iterable[Outcome]) -> tuple[RecordChange, ...]:
+    """For each repo the record of what is rewritten in this run, or taken back."""
+    found = []
+    for base, items in groupby(sorted(outcomes, key=_base_of), key=_base_of):
+        rewritten: dict[PurePosixPath, list[Kept]] = {}
+        gone: dict[PurePosixPath, list[Kept]] = {}
+        for outcome in items:
+            if outcome.status is Status.CHANGED and outcome.rewrites:
+                rewritten[outcome.name] = kept_of(outcome.result, outcome.after, outcome.rewrites)
+            elif outcome.status is Status.REVERTED and outcome.taken_back:
+                gone[outcome.name] = list(outcome.left)
+        change = with_files(base, rewritten, gone) if rewritten or gone else None
+        if change is not None:
+            found.append(change)
+    return tuple(found)
+
+
+def _base_of(outcome: Outcome) -> Path:
+    return outcome.base
 
 
 def plan_removal_of_extras(outcomes: Iterable[Outcome], *, dependency: bool, force: bool) -> Extras:
@@ -150,7 +194,7 @@ def plan_removal_of_extras(outcomes: Iterable[Outcome], *, dependency: bool, for
             f"{problem}; if it lists {PACKAGE}, take that out by hand." for problem in problems
         ]
     notes += [f"Run `{command}`." for command in lock_commands(edits)]
-    return Extras(tuple(copies), tuple(edits), tuple(notes), tuple(failures))
+    return Extras(tuple(copies), tuple(edits), _records(outcomes), tuple(notes), tuple(failures))
 
 
 def _block_of(base: Path, name: PurePosixPath) -> Block | None:
@@ -168,7 +212,7 @@ def _by_base(outcomes: Iterable[Outcome], *statuses: Status) -> dict[Path, list[
     return names
 
 
-def _described(change: Change | ManifestEdit, dry_run: bool) -> str:
+def _described(change: Change | ManifestEdit | RecordChange, dry_run: bool) -> str:
     verb, done = ("remove", "removed") if change.after is None else ("write", "wrote")
     name = f"{COPY}/" if COPY in change.name.parents else quoted(change.name)
     return f"would {verb} {name}" if dry_run else f"{done} {name}"

@@ -120,6 +120,10 @@ class Search:
     def _candidates(self, key: str) -> list[Made]:
         kinds = self.kinds.get(key, set())
         found: list[Made] = []
+        if "size" in kinds:  # of a mask
+            return [Made("number", size) for size in {self.sizes.queries, self.sizes.keys}]
+        if kinds == {"typed"}:
+            return [Made("bias", (2, 2))]
         if "none" in kinds:
             found.append(Made("choice", None))
         if "test" in kinds:
@@ -197,10 +201,7 @@ def _note_node(node: ast.AST, note: _Note) -> None:
     elif isinstance(node, ast.Subscript):
         note(node.value, "array")
     elif isinstance(node, ast.Attribute) and node.attr in ("ndim", "dtype", "shape"):
-        note(node.value, "array")
-        if node.attr == "dtype":
-            note(node.value, "condition")  # it is looked at, and may be either
-            note(node.value, "added")
+        note(node.value, "typed" if node.attr == "dtype" else "array")
     elif isinstance(node, ast.Call):
         _note_call(node, note)
     elif isinstance(node, ast.BinOp):
@@ -215,6 +216,9 @@ def _note_node(node: ast.AST, note: _Note) -> None:
 
 def _note_comparison(node: ast.Compare, note: _Note) -> None:
     values = [part.value for part in node.comparators if isinstance(part, ast.Constant)]
+    if isinstance(node.left, ast.Attribute) and node.left.attr == "dtype":
+        note(node.left.value, "condition")  # it may be either
+        note(node.left.value, "added")
     if None in values:
         note(node.left, "none")
     elif 0 in values or (1 in values and isinstance(node.ops[0], ast.Eq | ast.NotEq)):
@@ -241,14 +245,15 @@ def _note_call(node: ast.Call, note: _Note) -> None:
     if node.func.attr == "astype":
         whole = ast.unparse(node)
         note(node.func.value, "condition" if "bool_" in whole else "array")
-    elif node.func.attr == "where" and len(node.args) == 3:
-        note(node.args[0], "condition")
-    elif node.func.attr == "logical_not" and node.args:
+    elif (node.func.attr == "where" and len(node.args) == 3) or (
+        node.func.attr == "logical_not" and node.args
+    ):
         note(node.args[0], "condition")
     elif node.func.attr in ("expand_dims", "broadcast_to") and node.args:
         note(node.args[0], "array")
-    elif node.func.attr in ("full", "arange", "ones", "zeros", "repeat"):
-        sizes = [*node.args, *(item.value for item in node.keywords)]
-        for part in sizes[1:] if node.func.attr == "repeat" else sizes:
-            for inner in ast.walk(part):
-                note(inner, "number")
+    elif node.func.attr in ("full", "arange", "ones", "zeros", "create_additive_causal_mask"):
+        for inner in (inner for part in node.args for inner in ast.walk(part)):
+            note(inner, "size")
+    elif node.func.attr == "repeat":
+        for inner in (inner for part in node.args[1:] for inner in ast.walk(part)):
+            note(inner, "number")

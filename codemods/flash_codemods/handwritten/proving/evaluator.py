@@ -20,8 +20,9 @@ _OPERATIONS = {
     "divide", "einsum", "equal", "exp", "expand_dims", "eye", "flatten", "full", "greater",
     "greater_equal", "isnan", "less", "less_equal", "linspace", "logical_and", "logical_not",
     "logical_or", "matmul", "maximum", "minimum", "moveaxis", "multiply", "negative", "not_equal",
-    "ones", "ones_like", "outer", "repeat", "reshape", "rsqrt", "softmax", "split", "sqrt", "squeeze",
-    "stack", "stop_gradient", "subtract", "swapaxes", "tanh", "tile", "transpose", "tril", "triu",
+    "ones", "ones_like", "outer", "repeat", "reshape", "rsqrt", "softmax", "split", "sqrt",
+    "squeeze", "stack", "stop_gradient", "subtract", "swapaxes", "tanh", "tile", "transpose",
+    "tril", "triu",
     "unflatten", "where", "zeros", "zeros_like",
 }  # fmt: skip
 _TYPES = {"float16", "bfloat16", "float32", "bool_", "int8", "int32", "int64", "uint8", "uint32"}
@@ -218,9 +219,8 @@ class Evaluator:
     def _checked(self, value: Any) -> Any:
         if isinstance(value, self.mx.array) and value.size > _LARGEST_ARRAY:
             raise NotEvaluable("an array is too large")
-        if type(value) in (int, float) and abs(value) > _LARGEST_NUMBER and math.isfinite(value):
-            if type(value) is int:
-                raise NotEvaluable("a number is too large")
+        if type(value) is int and abs(value) > _LARGEST_NUMBER:
+            raise NotEvaluable("a number is too large")
         if isinstance(value, list | tuple) and len(value) > 64:
             raise NotEvaluable("a list is too long")
         return value
@@ -235,24 +235,22 @@ class Evaluator:
         full = self.names.full(node)
         if full is not None:
             return self._of_module(full)
-        if isinstance(node.value, ast.Name) and node.value.id not in self.env:
-            if node.value.id == "self" or ast.unparse(node) in self.inputs:
-                return self._input(ast.unparse(node))
+        text = ast.unparse(node)
+        if text.startswith("self.") or text in self.inputs:
+            return self._input(text)
+        is_of_array = node.attr in ("shape", "dtype", "ndim", "size", "T")
         try:
             of = self.value(node.value)
         except Missing as missing:
-            # `cache.offset`: it is the attribute that is asked for, unless it is an array's.
-            if node.attr in ("shape", "dtype", "ndim", "size", "T"):
+            if is_of_array or missing.key != ast.unparse(node.value):
                 raise
-            if missing.key in ast.unparse(node):
-                return self._input(ast.unparse(node))
-            raise
-        if isinstance(of, self.mx.array) and node.attr in ("shape", "dtype", "ndim", "size", "T"):
+            return self._input(text)  # `cache.offset`: what is asked for is the attribute
+        if isinstance(of, self.mx.array) and is_of_array:
             value = getattr(of, node.attr)
             return tuple(value) if node.attr == "shape" else value
         if isinstance(of, _Finfo) and node.attr in ("min", "max", "eps"):
             return getattr(of, node.attr)
-        return self._input(ast.unparse(node))
+        return self._input(text)
 
     def _of_module(self, full: str) -> Any:
         module, _, name = full.rpartition(".")
