@@ -25,6 +25,13 @@ from flash_integrate.report.sarif import as_sarif
 from flash_integrate.report.text import diff_of
 
 CASES = Path(__file__).parents[2] / "fixtures" / "codemods"
+# Of attention by hand two: one that ends its file, and one with lines of its own in between.
+BY_HAND = {"local_function.before.py", "keys_made_transposed.before.py"}
+SHOWN = [
+    path
+    for path in CASES.glob("*/*.before.py")
+    if path.parent.name != "handwritten-attention" or path.name in BY_HAND
+]
 NOTEBOOKS = Path(__file__).parents[2] / "fixtures" / "notebooks"
 HANDWRITTEN = (
     "\n\ndef attend(q, k, v):\n    import mlx.core as mx\n\n"
@@ -177,6 +184,7 @@ def test_sarif_has_a_rule_for_each_codemod_and_for_notes_and_failures(mixed: Pat
     assert [rule["id"] for rule in rules] == [
         *map(name_of, registry()),
         "notebook",
+        "handwritten-attention",
         "review-note",
         "failure",
     ]
@@ -255,7 +263,7 @@ def apply_fix(text: str, fix: Any) -> str:
     ids=["lf", "crlf", "eof"],
 )
 def test_a_sarif_fix_does_what_the_tool_does(tmp_path: Path, mutation: Any) -> None:
-    for path in CASES.glob("*/*.before.py"):
+    for path in SHOWN:
         name = f"{path.parent.name}_{path.name.removesuffix('.before.py')}.py"
         (tmp_path / name).write_bytes(mutation(path.read_bytes().decode()).encode())
     for path in NOTEBOOKS.glob("*.before.ipynb"):
@@ -271,7 +279,7 @@ def test_a_sarif_fix_does_what_the_tool_does(tmp_path: Path, mutation: Any) -> N
     assert {"last.py", "string_source.before.ipynb"} <= set(fixes)
     for outcome in changed:
         [fix] = fixes[outcome.name.as_posix()]
-        assert apply_fix(outcome.before.decode(), fix) == outcome.after.decode(), outcome.name
+        assert apply_fix(outcome.before.decode(), fix) == outcome.result.decode(), outcome.name
 
 
 # Markdown

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from flash_codemods.handwritten import handwritten_attention
-from flash_integrate.attention.record import read_record
+from flash_integrate.attention.record import RECORD, read_record
 from flash_integrate.attention.rewrites import Kept, Rewrite, applied, taken_back
 from flash_integrate.disk.reading import read
 from flash_integrate.errors import FileError, own_errors
@@ -41,7 +41,6 @@ from flash_integrate.report.explain import explain
 
 NO_MLX = "no MLX"
 NOT_INTEGRATED = "not integrated by this tool"
-EDITED_SINCE = "edited since it was rewritten"
 
 
 @dataclass(frozen=True)
@@ -359,24 +358,23 @@ def _changed(found: Found, decision: Decision, rewritten: Rewritten) -> Outcome:
     )
 
 
+def _edited_since(kept: Kept) -> str:
+    return (
+        f"the attention of {kept.function} was edited since it was rewritten: it stays; "
+        f"what stood there is in {RECORD}"
+    )
+
+
 def _take_back(found: Found, data: bytes, kept: list[Kept]) -> Outcome:
     """A file with its own lines in the place of the rewrites, and without what was inserted."""
     own, left = taken_back(data, kept)
     inserted = revert_script(Source(found.path, own))
     after = own if inserted is None else inserted.after
     notes = () if inserted is None else inserted.notes
-    notes += tuple(
-        Refusal(
-            f"the attention of {item.function} was edited since it was rewritten: it stays; "
-            "what stood there is in .flash-integrate/rewritten.json"
-        )
-        for item in left
-    )
+    notes += tuple(Refusal(_edited_since(item)) for item in left)
     gone = tuple(item for item in kept if item not in left)
     if after == data:
-        return Outcome(
-            found.base, found.name, Status.SKIPPED, EDITED_SINCE, notes=notes, left=tuple(left)
-        )
+        return Outcome(found.base, found.name, Status.FAILED, notes[0].reason)
     count = len(gone)
     reason = f"{count} rewrite{'s' if count != 1 else ''} taken back"
     return Outcome(

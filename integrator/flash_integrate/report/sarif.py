@@ -122,13 +122,12 @@ def _rewrite_result(outcome: Outcome, rewrite: Rewrite) -> dict[str, Any]:
     result = _result(outcome, handwritten_attention.NAME, "warning", message, rewrite.line)
     source = Source(outcome.path, outcome.before)
     encoding = source.encoding.removesuffix("-sig")
-    count = len(split_lines(rewrite.before))
-    region = {
-        "startLine": rewrite.first_line,
-        "startColumn": 1,
-        "endLine": rewrite.first_line + count,
-        "endColumn": 1,
-    }
+    lines = split_lines(rewrite.before)
+    end = {"endLine": rewrite.first_line + len(lines), "endColumn": 1}
+    if not lines[-1].endswith((b"\n", b"\r")):
+        last = lines[-1].decode(encoding)
+        end = {"endLine": rewrite.first_line + len(lines) - 1, "endColumn": len(last) + 1}
+    region = {"startLine": rewrite.first_line, "startColumn": 1, **end}
     replacement = {
         "deletedRegion": region,
         "insertedContent": {"text": rewrite.after.decode(encoding)},

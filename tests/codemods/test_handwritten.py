@@ -1,0 +1,188 @@
+"""Attention written by hand: each form becomes the call that the files show, each refusal has its
+reason, and what is offered is proved."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+from cases import CASES
+
+from flash_codemods.handwritten.handwritten_attention import (
+    examine,
+    prove_all,
+    rewrites_of,
+    verdicts,
+)
+from flash_codemods.handwritten.proving.evaluator import Evaluator, NotEvaluable
+from flash_integrate.attention.rewrites import applied, kept_of, taken_back
+from flash_integrate.python.processes import in_its_own_process
+from flash_integrate.python.source import Source
+
+FOLDER = CASES / "handwritten-attention"
+FORMS = sorted(FOLDER.glob("*.before.py"))
+REFUSALS = sorted(FOLDER.glob("*.noop.py"))
+
+
+def name_of(path: Path) -> str:
+    return path.name.partition(".")[0]
+
+
+@pytest.mark.parametrize("path", FORMS, ids=name_of)
+def test_form_becomes_a_proved_call(path: Path) -> None:
+    source = Source(path, path.read_bytes())
+    rewrites, refusals = rewrites_of(source, unproven=False)
+    assert [refusal.reason for refusal in refusals] == []
+    result = applied(source.data, rewrites)
+    after = path.with_name(path.name.replace(".before.", ".after."))
+    assert result.decode() == after.read_text()
+    assert all(rewrite.verdict.startswith("proved on ") for rewrite in rewrites)
+    # A second look finds nothing, and the way back gives every byte.
+    assert examine(Source(path, result)) == ([], [])
+    assert taken_back(result, kept_of(result, source.data, rewrites)) == (source.data, [])
+
+
+@pytest.mark.parametrize("path", REFUSALS, ids=name_of)
+def test_refusal_has_its_reason(path: Path) -> None:
+    expected = path.read_text().splitlines()[0].removeprefix("# expect: ")
+    matches, refusals = examine(Source(path, path.read_bytes()))
+    assert matches == []
+    reasons = [refusal.reason for refusal in refusals]
+    assert reasons == ([] if expected == "nothing" else [expected])
+
+
+def test_newlines_and_encoding_stay() -> None:
+    before = (FOLDER / "mask_added.before.py").read_text()
+    text = "# -*- coding: latin-1 -*-\n# é\n" + before
+    data = text.replace("\n", "\r\n").encode("latin-1")
+    source = Source(Path("model.py"), data)
+    rewrites, _ = rewrites_of(source, unproven=True)
+    result = applied(data, rewrites)
+    assert b"scaled_dot_product_attention" in result
+    assert result.count(b"\n") == result.count(b"\r\n")
+    assert taken_back(result, kept_of(result, data, rewrites)) == (data, [])
+
+
+def test_same_lines_twice_are_told_apart() -> None:
+    """Of two equal functions one is kept by a comment: the other is rewritten, and taken back."""
+    one = (FOLDER / "local_function.before.py").read_text()
+    body = one[one.index("def ") :]
+    kept = body.replace("scaled_dot", "kept_dot", 1).replace(
+        "keys and", "keys  # flash-integrate: keep\n    and", 1
+    )
+    for text in (one + "\n\n" + kept, one[: one.index("def ")] + kept + "\n\n" + body):
+        source = Source(Path("model.py"), text.encode())
+        rewrites, _ = rewrites_of(source, unproven=True)
+        result = applied(source.data, rewrites)
+        assert [rewrite.function for rewrite in rewrites] == ["scaled_dot_product_attention"]
+        assert "kept_dot" in result.decode()
+        assert ast.parse(result)
+        assert taken_back(result, kept_of(result, source.data, rewrites)) == (source.data, [])
+
+
+def test_lines_that_changed_since_are_left() -> None:
+    source = Source(FORMS[0], FORMS[0].read_bytes())
+    rewrites, _ = rewrites_of(source, unproven=True)
+    result = applied(source.data, rewrites)
+    kept = kept_of(result, source.data, rewrites)
+    edited = result.replace(b"scale=self.scale", b"scale=2 * self.scale")
+    assert edited != result
+    assert taken_back(edited, kept) == (edited, kept)
+    # A change elsewhere does not matter.
+    longer = b"# more\n" + result
+    assert taken_back(longer, kept) == (b"# more\n" + source.data, [])
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("scale=self.scale", "scale=2 * self.scale"),
+        ("(q, k, v", "(q, v, k"),
+        ("mask=mask", "mask=None"),
+        ("mask.astype(q.dtype)", "(-mask).astype(q.dtype)"),
+    ],
+)
+def test_proof_sees_a_wrong_call(old: str, new: str) -> None:
+    """The proof does not believe the writer: a planted fault is found."""
+    path = FOLDER / "mask_added.before.py"
+    source = Source(path, path.read_bytes())
+    (match,) = examine(source)[0]
+    question = match.question
+    assert old in question.new
+    wrong = question.__class__(
+        question.old,
+        question.new.replace(old, new),
+        question.function,
+        question.index,
+        question.product,
+        question.call.replace(old, new),
+        question.rank,
+    )
+    found = in_its_own_process(60, prove_all, [wrong], ())
+    assert found is not None
+    assert not found[0].proved
+
+
+def test_proof_runs_nothing_of_the_file(tmp_path: Path) -> None:
+    """What the file does when it is imported, and what its functions call, does not happen."""
+    touched = tmp_path / "touched"
+    before = (FOLDER / "mask_added.before.py").read_text()
+    evil = f"open({str(touched)!r}, 'w')\n"
+    body = before.replace("        scores = (q", f"        {evil}        scores = (q")
+    hidden = body.replace("(q * self.scale)", f"(q * self.scale * len({evil.strip()}.name))")
+    for text in (evil + body, evil + hidden):
+        source = Source(tmp_path / "model.py", text.encode())
+        verdicts(source, examine(source)[0])
+        assert not touched.exists()
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "__import__('os').system('true')",
+        "open('x')",
+        "mx.load('x')",
+        "mx.save('x', mx.zeros((2,)))",
+        "mx.array([1]).__class__",
+        "(lambda: 1)()",
+        "[x for x in (1, 2)]",
+        "mx.fast.metal_kernel('x')",
+        "mx.zeros((1 << 20, 1 << 20))",
+        "2 ** 100000",
+        "[1] * 10**9",
+        "eval('1')",
+        "mx.random.normal((2,))",
+        "'{0.__class__}'.format(1)",
+    ],
+)
+def test_evaluator_knows_array_expressions_alone(expression: str) -> None:
+    import mlx.core as mx
+
+    from flash_codemods.handwritten.operations import Names
+    from flash_codemods.handwritten.proving.evaluator import Missing
+
+    names = Names(ast.parse("import mlx.core as mx"))
+    with pytest.raises((NotEvaluable, Missing)):
+        Evaluator(mx, names, {}).value(ast.parse(expression, mode="eval").body)
+
+
+def test_without_mlx_the_form_alone_is_known(tmp_path: Path) -> None:
+    """A folder that is not to be imported from is not: MLX in the repo itself does not count."""
+    (tmp_path / "mlx").mkdir()
+    (tmp_path / "mlx" / "core.py").write_text("raise SystemExit('imported from the repo')")
+    path = FORMS[0]
+    source = Source(tmp_path / "model.py", path.read_bytes())
+    found = in_its_own_process(60, _prove_here, str(tmp_path), source)
+    assert found == "proved"
+
+
+def _prove_here(folder: str, source: Source) -> str:
+    import os
+    import sys
+
+    os.chdir(folder)
+    sys.path.insert(0, folder)
+    sys.path.insert(0, "")
+    verdict = prove_all([examine(source)[0][0].question], (folder,))[0]
+    return "proved" if verdict.proved else verdict.reason

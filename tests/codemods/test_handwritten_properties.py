@@ -1,0 +1,164 @@
+"""Attention functions put together at random: all forms are taken, and none with one thing wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flash_codemods.handwritten.handwritten_attention import Match, examine, prove_all
+from flash_integrate.attention.rewrites import applied
+from flash_integrate.python.processes import in_its_own_process
+from flash_integrate.python.source import Source
+
+HEAD = """\
+import math
+
+import mlx.core as mx
+import mlx.nn as nn
+
+
+def attend(x, heads: int, scale: float, mask=None, bias=None, causal: bool = False):
+    B, L, _ = x.shape
+    q, k, v = mx.split(x, 3, axis=-1)
+    q = q.reshape(B, L, heads, -1).transpose(0, 2, 1, 3)
+"""
+PARTS: dict[str, list[Any]] = {
+    # How keys come, and what their transposition is called.
+    "keys": [
+        ("k = k.reshape(B, L, heads, -1).transpose(0, 2, 1, 3)", "k.transpose(0, 1, 3, 2)"),
+        ("k = k.reshape(B, L, heads, -1).transpose(0, 2, 1, 3)", "k.swapaxes(-1, -2)"),
+        ("k = k.reshape(B, L, heads, -1).transpose(0, 2, 1, 3)", "mx.swapaxes(k, 2, 3)"),
+        ("k = mx.transpose(k.reshape(B, L, heads, -1), (0, 2, 3, 1))", "k"),
+    ],
+    "repeat": ["", "k = mx.repeat(k, 1, axis=1)\nv = mx.repeat(v, 1, axis=1)"],
+    "product": [
+        "scores = (q * scale) @ {k}",
+        "scores = mx.matmul(q, {k}) * scale",
+        "scores = scale * (q @ {k})",
+        "scores = q @ {k}\nscores = scores / math.sqrt(q.shape[-1])",
+        "q = q * scale\nscores = q @ {k}",
+        "scores = q @ {k}",
+    ],
+    "mask": [
+        "",
+        "if mask is not None:\n    scores = scores + mask",
+        "if mask is not None:\n    scores += mask.astype(scores.dtype)",
+        "scores = scores + mask",
+        "scores = mx.where(mask, scores, -1e9)",
+        "if mask is not None:\n    scores = mx.where(mask == 0, mx.array(float('-inf')), scores)",
+        "scores = scores + bias\nif mask is not None:\n    scores = scores + mask",
+        "if causal:\n    scores += mx.triu(mx.full((L, L), -mx.inf), k=1)",
+        "seen = mx.arange(L)[:, None] >= mx.arange(L)[None]\n"
+        "scores = mx.where(seen, scores, mx.finfo(scores.dtype).min)",
+    ],
+    "softmax": [
+        "weights = mx.softmax(scores, axis=-1)",
+        "weights = mx.softmax(scores, axis=-1, precise=True)",
+        "weights = nn.softmax(scores.astype(mx.float32), axis=-1).astype(scores.dtype)",
+        "scores = mx.softmax(scores, -1)\nweights = scores",
+    ],
+    "result": [
+        "out = weights @ v\nout = out.transpose(0, 2, 1, 3).reshape(B, L, -1)",
+        "out = mx.matmul(weights, v).transpose(0, 2, 1, 3).reshape(B, L, -1)",
+        "out = (weights @ v).transpose(0, 2, 1, 3).reshape(B, L, -1)",
+    ],
+    "end": ["return out"],
+}
+# One thing wrong each: the part that it is, and what stands there.
+NEAR_MISSES: list[tuple[str, str]] = [
+    ("softmax", "weights = mx.softmax(scores, axis=1)"),
+    ("softmax", "weights = mx.softmax(scores)"),
+    ("softmax", "weights = mx.sigmoid(scores)"),
+    ("softmax", "weights = mx.softmax(scores, axis=-1) * 2"),
+    ("softmax", "weights = mx.softmax(mx.tril(scores), axis=-1)"),
+    ("softmax", "weights = mx.softmax(scores.transpose(0, 1, 3, 2), axis=-1)"),
+    ("softmax", "weights = mx.softmax(scores - 1.0, axis=-1)"),
+    ("softmax", "weights = nn.Dropout(0.1)(mx.softmax(scores, axis=-1))"),
+    ("softmax", "weights = 1 - mx.softmax(scores, axis=-1)"),
+    ("softmax", "weights = mx.softmax(scores, axis=-1)[:, :, :1]"),
+    ("mask", "scores = scores * mask"),
+    ("mask", "scores = mx.where(mask, scores, 0.0)"),
+    ("mask", "scores = mx.where(mask, -1e9, 0.0) * scores"),
+    ("mask", "scores = mx.maximum(scores, mask)"),
+    ("mask", "scores = scores + scores.mean()"),
+    ("mask", "scores = scores + q @ bias.T"),
+    ("mask", "scores = mx.where(scores > 0, scores, -1e9)"),
+    ("mask", "scores[:, :, 0] = -1e9"),
+    ("product", "scores = q @ k"),
+    ("product", "scores = q * {k}.swapaxes(-1, -2)"),
+    ("product", "scores = (q @ {k}) * mask"),
+    ("product", "scores = (q @ {k}) ** 2"),
+    ("result", "out = v @ weights"),
+    ("result", "out = (weights * v)"),
+    ("result", "out = weights.transpose(0, 1, 3, 2) @ v"),
+    ("result", "out = (weights + weights) @ v"),
+    ("result", "out = weights @ v\nweights = weights.sum()"),
+    ("end", "return out, weights"),
+    ("end", "return out, scores"),
+    ("end", "print(scores)\nreturn out"),
+    ("end", "del weights\nreturn out"),
+    ("end", "return (lambda: (out, weights))()"),
+]
+
+
+def function(parts: dict[str, Any]) -> str:
+    made, name = parts["keys"]
+    lines = [made, "v = v.reshape(B, L, heads, -1).transpose(0, 2, 1, 3)"]
+    if name != "k":  # keys that are transposed already have their heads elsewhere
+        lines.append(parts["repeat"])
+    lines.append(parts["product"].replace("{k}", name))
+    lines += [parts[part] for part in ("mask", "softmax", "result", "end")]
+    body = "\n".join(line for line in lines if line)
+    return HEAD + "".join(f"    {line}\n" for line in body.split("\n"))
+
+
+combined = st.fixed_dictionaries({part: st.sampled_from(forms) for part, forms in PARTS.items()})
+
+
+def matches_of(text: str) -> list[Match]:
+    return examine(Source(Path("model.py"), text.encode()))[0]
+
+
+@settings(max_examples=250, deadline=None)
+@given(combined)
+def test_every_combination_of_forms_is_taken(parts: dict[str, Any]) -> None:
+    text = function(parts)
+    matches = matches_of(text)
+    assert len(matches) == 1, text
+    rewritten = matches[0].question.new
+    assert "softmax" not in rewritten
+    assert "scores" not in rewritten, rewritten
+    assert matches_of(rewritten) == []
+
+
+@settings(max_examples=300, deadline=None)
+@given(combined, st.sampled_from(NEAR_MISSES))
+def test_no_near_miss_is_taken(parts: dict[str, Any], wrong: tuple[str, str]) -> None:
+    part, form = wrong
+    if form == "scores = q @ k":
+        parts = {**parts, "keys": PARTS["keys"][0]}
+    text = function({**parts, part: form})
+    assert matches_of(text) == [], text
+
+
+@settings(max_examples=1, deadline=None)
+@given(st.lists(combined, min_size=12, max_size=12))
+def test_combinations_are_proved(several: list[dict[str, Any]]) -> None:
+    """In one process, which has to be started only once."""
+    matches = [matches_of(function(parts))[0] for parts in several]
+    found = in_its_own_process(120, prove_all, [match.question for match in matches], ())
+    assert found is not None
+    for verdict, match in zip(found, matches, strict=True):
+        assert verdict.proved, (verdict.reason, match.question.new)
+
+
+def test_rewrites_are_whole_lines() -> None:
+    text = function({part: forms[0] for part, forms in PARTS.items()})
+    (match,) = matches_of(text)
+    lines = text.encode().splitlines(keepends=True)
+    whole = [*lines[: match.first - 1], match.lines, *lines[match.last :]]
+    assert b"".join(whole) == match.question.new.encode()
+    assert applied(text.encode(), []) == text.encode()
