@@ -1,4 +1,4 @@
-"""Attention functions put together at random: all forms are taken, and none with one thing wrong."""
+"""Attention functions put together at random: all forms are taken, none with one thing wrong."""
 
 from __future__ import annotations
 

@@ -98,6 +98,8 @@ class ClassFacts:
         """Whether it is what a module is made with: a parameter of `__init__`, a setting of a
         configuration, or a variable that one of those was given to."""
         while isinstance(node, ast.Attribute):
+            if (kept := self_attribute(node)) is not None:
+                return self._is_kept_argument(kept)
             node = node.value
         if not isinstance(node, ast.Name):
             return False
@@ -116,6 +118,16 @@ class ClassFacts:
             given = "array" not in ast.unparse(arguments[node.id].annotation)  # type: ignore[arg-type]
         return (given or bool(values)) and all(
             self._number(value, method, asked | {key}) for value in values
+        )
+
+    def _is_kept_argument(self, attribute: str) -> bool:
+        """Whether `self.args` is a parameter of `__init__`, as it came."""
+        found = self._assigned.get(attribute, [])
+        return bool(found) and all(
+            isinstance(value, ast.Name)
+            and method.name == "__init__"
+            and value.id in {item.arg for item in method.args.args}
+            for value, method in found
         )
 
     def drops_nothing(self, attribute: str) -> bool:

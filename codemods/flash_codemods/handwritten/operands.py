@@ -49,10 +49,26 @@ class Operands(Draft):
             if binding is not None and (bare := self._unrepeated(node, binding)) is not None:
                 return self._ordered(bare, layout)
             return self._ordered(Operand(node.id, f"{node.id}.dtype"), layout)
+        if role == "query" and isinstance(node, ast.BinOp) and self._is_scaled_name(node):
+            # By something that may be an array: the queries stay scaled by it.
+            text = (
+                self.text.of(node)
+                if layout is None and self.rank == 4
+                else atom(self.text.of(node))
+            )
+            return self._ordered(Operand(text, self._kind_of(node.left)), layout)
         if not self._is_movable(node):
             raise CannotSay(f"the {_PLURALS[role]} have no name", node)
         text = self.text.of(node)
         return self._ordered(Operand(atom(text), f"{self._kind_of(node)}"), layout)
+
+    def _is_scaled_name(self, node: ast.BinOp) -> bool:
+        """`queries * self.scale`."""
+        return (
+            isinstance(node.op, ast.Mult)
+            and isinstance(node.left, ast.Name)
+            and isinstance(node.right, ast.Name | ast.Attribute)
+        )
 
     def _layout(self, role: str) -> list[int] | None:
         """How an einsum's operand is transposed to what the call takes."""
