@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from .environment import workers
-from .environment.log import announce, logger
+from .environment.announcement import announce, say_when_it_runs
+from .environment.log import logger
 from .patching import patch
 from .planning.machine import current_device
 from .planning.planner import planner_for
-from .report.at_exit import write_at_exit
+from .report.at_exit import speak_at_exit, write_at_exit
 from .settings import Settings, resolve
 from .stock.fused import KNOWN, is_known
 from .stock.release import mlx_release, mlx_version
@@ -44,20 +44,19 @@ def enable_flash_attention(enabled: bool = True, *, block_size: int | None = Non
     before = patch.active()
     _apply(settings)
     after = patch.active()
+    if after is None:
+        say_when_it_runs(None)
     if after is not None and after is not before:
         size = settings.block_size or "auto"
         device = current_device()
-        _say(f"on (mlx {mlx_version()}, {device.backend}; block size {size})")
+        after.forget()  # so that the first call is planned, and says so
+        say_when_it_runs(
+            f"flash attention: on (mlx {mlx_version()}, {device.backend}; block size {size})"
+        )
+        speak_at_exit()
         _warn_of(patch.in_front())
     elif settings.enabled and (other := patch.other_copy()):
-        _say(f"{other}, another copy of this package, has it on already")
-
-
-def _say(words: str) -> None:
-    """Says so once a program: not in each of its workers."""
-    if not workers.is_worker():
-        announce(f"flash attention: {words}")
-        workers.speak_for_workers()
+        announce(f"flash attention: {other}, another copy of this package, has it on already")
 
 
 def _warn_of(in_front: object) -> None:
@@ -75,6 +74,7 @@ def _warn_of(in_front: object) -> None:
 
 def disable_flash_attention() -> None:
     """Puts MLX's own attention back everywhere; does nothing where it is in place."""
+    say_when_it_runs(None)
     patch.uninstall()
 
 

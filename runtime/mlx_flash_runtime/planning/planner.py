@@ -12,6 +12,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from ..environment import announcement
 from ..problem import Device, Launch, Problem
 from ..problem.masks import StructuredMask
 from ..routes import ROUTES, native
@@ -129,11 +130,14 @@ class Planner:
             if self.settings.route in (None, route.name):
                 route.prepare(problem, device, forget_plans)
         choice = choose(problem, device, self.settings)
+        if not choice.route.is_stock:
+            announcement.it_runs()
         plan = self._with_gradient(key, choice, mask)
         if choice.route is native and self.settings.route is None:
             for route in ROUTES:
                 calls, why = route.first_calls(problem, device)
                 if calls:
+                    announcement.it_runs()
                     return self._first_calls(
                         key, calls, replace(choice, route=route, reason=why), plan
                     )
