@@ -1,5 +1,5 @@
-"""What is patched in mlx-lm: the makers of masks, quantized keys and values, Gemma 2, the rope
-scores of MLA."""
+"""What is patched besides MLX's attention: the makers of masks, quantized keys and values, Gemma 2,
+the rope scores of MLA."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from mlx_flash_runtime import (
     enable_flash_attention,
     flash_attention_enabled,
     report,
+    stock,
 )
 from mlx_flash_runtime.patching import mla, patch, quantized, state
 from mlx_flash_runtime.planning import layers
@@ -113,6 +114,54 @@ def test_masks_made_by_mlx_lm_keep_their_structure() -> None:
     assert structure_of(padded, 20, 23) is None
     # What a configuration may say of a window, JSON having one kind of number.
     assert type(base.create_causal_mask(20, window_size=7.0)) is mx.array
+
+
+def of_clip(length: int) -> mx.array:
+    return nn.MultiHeadAttention.create_additive_causal_mask(length, mx.float16)
+
+
+def of_llama(length: int) -> mx.array:
+    return nn.MultiHeadAttention.create_additive_causal_mask(length).astype(mx.bfloat16)
+
+
+def of_a_layer(length: int) -> mx.array:
+    return nn.MultiHeadAttention(8, 2).create_additive_causal_mask(length)
+
+
+@pytest.mark.parametrize("make_mask", [of_clip, of_llama, of_a_layer])
+def test_additive_causal_masks_of_mlx_become_the_word(
+    make_mask: Callable[[int], mx.array], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, masks = make_mask(20), []
+    q, k, v = (
+        mx.random.normal((1, 2, 20, 16), plain.dtype, key=mx.random.key(i)) for i in (1, 2, 3)
+    )
+    wanted = mx.fast.scaled_dot_product_attention(q, k, v, scale=0.3, mask=plain)
+    stock_attention = stock.attention
+
+    def spy(*arrays: mx.array, mask: Any, **rest: Any) -> mx.array:
+        masks.append(mask)
+        return stock_attention(*arrays, mask=mask, **rest)
+
+    monkeypatch.setattr(stock, "attention", spy)
+    monkeypatch.setenv("MLX_FLASH_ROUTE", "unfused")
+    enable_flash_attention()
+    made = make_mask(20)
+    assert mx.array_equal(made, plain)
+    out = mx.fast.scaled_dot_product_attention(q, k, v, scale=0.3, mask=made)
+    assert mx.allclose(out, wanted, rtol=2e-2, atol=2e-2)
+    padded = made + mx.where(mx.arange(20) < 2, -100.0, 0.0).astype(made.dtype)
+    mx.fast.scaled_dot_product_attention(q, k, v, scale=0.3, mask=padded)
+    assert [mask if isinstance(mask, str) else type(mask) for mask in masks] == ["causal", mx.array]
+    for changed in (made[:10, :10], made.astype(mx.int32), plain):
+        assert structure_of(changed, *changed.shape) is None
+
+
+def test_a_mask_of_a_wider_type_is_still_for_mlx_to_reject() -> None:
+    enable_flash_attention()
+    q, mask = mx.zeros((1, 2, 20, 16), mx.float16), of_a_layer(20)
+    with pytest.raises(ValueError, match="promote"):
+        mx.fast.scaled_dot_product_attention(q, q, q, scale=0.3, mask=mask)
 
 
 @pytest.mark.parametrize("window", [None, 7])

@@ -4,6 +4,7 @@ formula."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from inspect import signature
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +18,8 @@ Function = Callable[..., Any]
 _HEADS, _KEY_HEADS, _LENGTH, _KEYS, _DIM = 4, 2, 3, 5, 32
 _SCALE, _SOFTCAP = 0.2, 2.0
 _BITS, _GROUP = 8, 32
+# What is added to a hidden score is below this.
+_HIDDEN = -1e8
 # Queries, keys before them, window.
 _MASKS = ((3, 0, None), (2, 3, None), (4, 1, 2), (1, 4, 3))
 
@@ -28,6 +31,19 @@ def is_causal_mask(function: Function) -> bool:
         structure = Causal() if window is None else Window(window)
         wanted = as_array(structure, length, offset + length)
         if mask.dtype != mx.bool_ or not mx.array_equal(mask, wanted):
+            return False
+    return True
+
+
+def is_additive_causal_mask(function: Function) -> bool:
+    """Whether it makes causal masks that are added to scores, for as many keys as queries unless
+    it is told of keys before them."""
+    takes_offset = "offset" in signature(function).parameters
+    for arguments in ((4,), (3, 2)) if takes_offset else ((4,),):
+        length, keys = arguments[0], sum(arguments)
+        seen = as_array(Causal(), length, keys)
+        mask = function(*arguments)
+        if mask.shape != (length, keys) or not mx.all(mx.where(seen, mask == 0, mask < _HIDDEN)):
             return False
     return True
 
