@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready
 comma  := ,
 EXTRAS := $(if $(filter Darwin,$(shell uname -s)),,cpu$(comma))lm$(comma)plot
 
-.PHONY: demo test check format clean
+.PHONY: demo test check format measure clean
 
 demo: $(READY)  ## the dry-run diff of the ten example scripts, and a summary
 	@$(BIN)/flash-integrate fixtures/mlx_scripts --dry-run
@@ -16,14 +16,18 @@ demo: $(READY)  ## the dry-run diff of the ten example scripts, and a summary
 test: $(READY)  ## every test
 	$(BIN)/python -m pytest -n auto --dist loadgroup
 
-check: $(READY)  ## formatting, lint, types
+check: $(READY)  ## formatting, lint, types, workflows
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 format: $(READY)  ## formats and fixes what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+measure: $(READY)  ## of a Mac, once: the rows of docs/performance.md for its chip, in ten minutes
+	$(BIN)/python benchmarks/measure.py
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
