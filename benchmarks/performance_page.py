@@ -9,6 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
+import macs
 import page_claims
 import page_headlines
 import page_sections
@@ -40,14 +41,17 @@ page with plots of
 what they wrote.
 """
 
-METAL = """\
-## Not measured here: Metal
+NO_ROW = """\
+## Macs without a row
 
-Nobody who works on this has a Mac. Whoever has one fills in its column with
+Nobody who works on this has a Mac. There is no row yet for {chips}. Whoever has one of them fills \
+in its rows with
 
 ```
-python benchmarks/suite.py metal && python benchmarks/performance_page.py
+make measure
 ```
+
+which takes about ten minutes, and sends the one file that it names.
 """
 
 
@@ -74,8 +78,9 @@ def pages(folder: Path) -> dict[Path, str]:
     results = page_sections.read(folder)
     parts = [INTRODUCTION, page_claims.section(results)]
     parts += page_sections.sections(results, folder)
-    if not results["metal"]:
-        parts.append(METAL)
+    chips = macs.unmeasured(macs.read(folder))
+    if chips:
+        parts.append(NO_ROW.format(chips=", ".join(chips)))
     readme = README.read_text(encoding="utf-8")
     before, _, rest = readme.partition(START + "\n")
     _, _, after = rest.partition(END)
