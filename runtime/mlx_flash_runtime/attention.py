@@ -11,11 +11,13 @@ from . import stock
 from .control import mlx_is_known
 from .ops.alignment import CAUSAL_UPPER_LEFT, upper_left, with_rows_shown
 from .ops.padding import pad
+from .ops.work import Work, of_stock
 from .patching import patch, state
 from .planning.choice import Choice, choose, stock_memory
 from .planning.machine import current_device
 from .planning.planner import planner_for
 from .problem import Device, Problem, fault
+from .routes import lowered
 from .routes.reference import attend_with_weights, reference
 from .settings import Settings, checked_block_size, resolve
 
@@ -143,6 +145,8 @@ class Explanation:
     block_size: int | None
     extra_memory: int
     stock_memory: int
+    stock_work: Work
+    lowered_work: Work | None  # of the call as `lowered` rewrites it, where it does
 
     def __str__(self) -> str:
         lines = [f"route {self.route}: {self.reason}"]
@@ -153,6 +157,9 @@ class Explanation:
         lines.append(
             f"  predicted peak memory of the forward pass {ours}, of MLX's own function {stock}"
         )
+        if self.lowered_work is not None:
+            lines.append(f"  counted, rewritten: {self.lowered_work}")
+            lines.append(f"  counted, MLX's own function: {self.stock_work}")
         return "\n".join(lines)
 
 
@@ -172,7 +179,8 @@ def explain(
     Takes the arguments of the call (`scale` changes nothing), or a `Problem` alone; `device` is
     the current one unless given. `extra_memory` and `stock_memory` of the answer are the predicted
     peaks in bytes of one forward call, planned and by MLX's own function, beyond its inputs and
-    its output.
+    its output; `lowered_work` and `stock_work` the products and bytes by which it is decided
+    whether to rewrite the call.
 
     Raises ValueError for a bad `block_size` and for arguments that no attention call can have, and
     says which and why; TypeError for a `device` that is no Device, such as a name.
@@ -188,14 +196,18 @@ def explain(
 
 def explanation_of(choice: Choice) -> Explanation:
     """A choice in words."""
+    problem, device = choice.problem, choice.device
+    can_rewrite = lowered.holds(problem, device)[0]
     return Explanation(
-        choice.problem,
-        choice.device,
+        problem,
+        device,
         *choice.decision,
         choice.refused,
         choice.block_size,
         choice.extra_memory,
-        stock_memory(choice.problem, choice.device),
+        stock_memory(problem, device),
+        of_stock(problem, device),
+        lowered.work(problem, device, choice.block_size) if can_rewrite else None,
     )
 
 

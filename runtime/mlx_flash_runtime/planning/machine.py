@@ -35,8 +35,16 @@ def _on_gpu() -> Device:
     name = str(info.get("device_name", "GPU"))
     tf32 = os.environ.get("MLX_ENABLE_TF32", "1") != "0"
     if mx.metal.is_available():
-        memory, nax = int(info["memory_size"]), has_nax(str(info.get("architecture", "")))
-        return Device("metal", release, memory, platform.system(), tf32=tf32, name=name, nax=nax)
+        return Device(
+            "metal",
+            release,
+            int(info["memory_size"]),
+            platform.system(),
+            tf32=tf32,
+            name=name,
+            nax=has_nax(str(info.get("architecture", ""))),
+            largest_array=int(info["max_buffer_length"]),
+        )
     major, minor = (info.get(f"compute_capability_{part}", 0) for part in ("major", "minor"))
     capability = int(major), int(minor)
     return Device(

@@ -18,6 +18,7 @@ from ..problem.masks import StructuredMask
 from ..routes import ROUTES, native
 from ..settings import Settings
 from ..stock import gradient
+from ..stock.fused import error_of
 from . import layers
 from .choice import Choice, choose
 from .counts import Kind
@@ -146,11 +147,16 @@ class Planner:
     def _with_gradient(self, key: Key, choice: Choice, mask: Any) -> Plan:
         """The plan of a choice, with another one for gradients where that makes a difference."""
         problem, device = choice.problem, choice.device
+        training_problem = replace(problem, training=True)
         # Asking MLX whether a gradient is traced costs more than planning: it is left where the
-        # answer changes nothing, as in decode, of which nobody takes a gradient.
-        if not gradient.shows() or device.backend == "cpu" or problem.phase == "decode":
+        # answer changes nothing, as in decode, of which nobody takes a gradient. But several
+        # queries may be latents that are trained, for which MLX may have an error.
+        decodes = problem.phase == "decode" and (
+            problem.query_length == 1 or error_of(training_problem, device) is None
+        )
+        if not gradient.shows() or device.backend == "cpu" or decodes:
             return _plan(choice, mask, unsure=True)
-        training = choose(replace(problem, training=True), device, self.settings)
+        training = choose(training_problem, device, self.settings)
         if not training.route.is_stock:
             return _plan(choice, mask, in_training=_plan(training, mask))
         if choice.route.is_stock:

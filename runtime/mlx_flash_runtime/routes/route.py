@@ -8,6 +8,7 @@ from typing import Any
 import mlx.core as mx
 
 from .. import stock
+from ..ops.work import Work
 from ..problem import Attend, Call, Device, Launch, Problem, as_float
 
 
@@ -52,6 +53,10 @@ class Route:
     def extra_memory(self, problem: Problem, device: Device, block_size: int | None) -> int:
         """Predicted bytes at the peak of one forward call, beyond its inputs and its output."""
         return 0
+
+    def work(self, problem: Problem, device: Device, block_size: int | None) -> Work | None:
+        """What a call costs by counting, for a route that is chosen by that; None for others."""
+        return None
 
     def attend(self, problem: Problem, device: Device, block_size: int | None) -> Attend:
         """The attention itself for calls of `problem`; whatever depends on the problem alone is

@@ -14,7 +14,7 @@ import mlx.core as mx
 from .. import stock
 from ..ops.crossover import blocks_pay
 from ..problem import Attend, Call, Device, Launch, Problem
-from ..stock.fused import is_fused, is_fused_if_forced
+from ..stock.fused import error_of, is_fused, is_fused_if_forced
 from ..stock.memory import scores_fit, unfused_memory
 from .route import Route
 
@@ -67,10 +67,12 @@ class Unfused(_MlxItself):
     improves = False
 
     def holds(self, problem: Problem, device: Device) -> tuple[bool, str]:
-        """Any call that MLX knows."""
+        """Any call that MLX knows and has no error for."""
         if problem.softcap is not None:
             return False, "MLX has no softcapped attention"
         _, reason = is_fused(problem, device)
+        if error_of(problem, device) is not None:
+            return False, reason
         return True, f"{reason}, and {blocks_pay(problem, device)[1]}"
 
     def pays(self, problem: Problem, device: Device) -> tuple[bool, str]:
