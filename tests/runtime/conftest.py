@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -52,3 +53,12 @@ def calls_of_mlx(monkeypatch: pytest.MonkeyPatch) -> list[Problem]:
 
     monkeypatch.setattr(stock, "attention", spy)
     return seen
+
+
+@pytest.fixture
+def calibration_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where this test's calibration is kept; there is none yet."""
+    path = tmp_path / "cache" / "calibration.json"
+    monkeypatch.setenv("MLX_FLASH_CALIBRATION", str(path))
+    calibration._read_once.cache_clear()
+    return path
