@@ -21,6 +21,7 @@ check: $(READY)  ## formatting, lint, types, workflows
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-actions action.yml
 
 format: $(READY)  ## formats and fixes what can be fixed
 	$(BIN)/ruff format .

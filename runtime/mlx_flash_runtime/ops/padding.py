@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 
 import mlx.core as mx
 
@@ -33,6 +34,7 @@ def _zeros_like(x: mx.array, axis: int, size: int) -> mx.array:
     return mx.zeros(shape, x.dtype)
 
 
+@lru_cache(maxsize=256)  # planning asks several times for each problem
 def next_fused(problem: Problem, device: Device) -> tuple[int, int]:
     """The smallest head dims of queries and of values, none smaller than the problem's, that MLX
     has a fused kernel for; 0 where there is none. On Metal the two have to be equal."""
