@@ -263,10 +263,10 @@ def test_bad_options_are_refused_before_anything_is_measured(
 
 
 def test_it_says_so_where_flash_attention_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mx, "__version__", "0.99.0")
+    monkeypatch.setattr(mx, "__version__", "0.30.0")
     result = run(*SMALL)
     assert (result.exit_code, result.stdout) == (2, "")
     off = "error: flash attention is off here: "
-    assert result.stderr == f"{off}MLX 0.99.0 is not a version this package knows\n"
+    assert result.stderr == f"{off}MLX 0.30.0 is not a version this package knows\n"
     monkeypatch.setenv("MLX_FLASH_DISABLE", "1")
     assert run(*SMALL).stderr == f"{off}MLX_FLASH_DISABLE is set\n"
