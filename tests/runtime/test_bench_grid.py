@@ -216,7 +216,8 @@ def test_every_file_holds_the_same_rows(tmp_path: Path) -> None:
     options = [
         word for kind in ("json", "csv", "markdown") for word in (f"--{kind}", str(files[kind]))
     ]
-    result = run(*SMALL, "--length", "16,24,32", *options, "--plot", str(files["svg"]))
+    options += ["--plot", str(files["svg"]), "--verbose"]
+    result = run(*SMALL, "--length", "16,24,32", *options)
     assert result.exit_code == 0, result.stderr
     loaded = tables.load(files["json"])
     with open(files["csv"], newline="") as file:
