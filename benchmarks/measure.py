@@ -3,7 +3,8 @@
     make measure, or python benchmarks/measure.py [--quick] [--into FOLDER]
 
 Takes about ten minutes, in which nothing else should run. Everything is in one file, to be sent
-with a pull request: which Mac, macOS and versions, the commit, and the results with their checks.
+with a pull request: which Mac, macOS and versions, the commit, what MLX fuses there, and the
+results with their checks.
 With --quick there are but a few rows, to see that it works. Exits with 1 if a result
 is wrong; a measurement whose time is up has the rows that it got to.
 """
@@ -54,7 +55,8 @@ def main() -> int:
     facts = machine()
     path = args.into / f"measured_{slug(str(facts['device']))}.json"
     args.into.mkdir(parents=True, exist_ok=True)
-    whole = {"machine": facts, "commit": commit(), **measured(QUICK_STEPS if args.quick else STEPS)}
+    steps = QUICK_STEPS if args.quick else STEPS
+    whole = {"machine": facts, "commit": commit(), "fused": fused(), **measured(steps)}
     path.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
     print(f"wrote {path}")
     for name, last_line in whole["unfinished"].items():
@@ -110,6 +112,15 @@ def commit() -> str | None:
             return None
         found.append(done.stdout.strip())
     return found[0] + ("+" if found[1] else "")
+
+
+def fused() -> dict[str, Any] | None:
+    """What MLX fuses here, as `mlx-flash doctor --record` says; None where it can't be asked."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "fused.json")
+        command = [sys.executable, "-m", "mlx_flash_runtime.tools.cli", "doctor", "--record", path]
+        done = subprocess.run(command, capture_output=True, check=False)
+        return json.loads(path.read_text(encoding="utf-8")) if done.returncode == 0 else None
 
 
 def wrong_rows(results: dict[str, Any]) -> list[str]:

@@ -27,9 +27,10 @@ from mlx_flash_runtime.stock.table import tables
 GIB = 2**30
 METAL = Device("metal", (0, 32, 4), 64 * GIB, "Darwin")
 RECORDED = [
-    replace(METAL, mlx=table.release, nax=family == "metal_nax")
+    replace(METAL, mlx=release, nax=family == "metal_nax")
     for table in tables()
     for family in table.families
+    for release in table.releases
     if family.startswith("metal")
 ]
 HALF = {"head_dim": 64, "value_head_dim": 64}

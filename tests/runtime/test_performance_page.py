@@ -15,6 +15,7 @@ from types import ModuleType
 import click
 import mlx.core as mx
 import pytest
+import yaml
 from backends import cpu_only
 
 from mlx_flash_runtime.tools.bench.show import CHAOTIC
@@ -118,6 +119,7 @@ def test_a_measured_mac_has_its_own_section_and_column(page: ModuleType, tmp_pat
     assert measured["unfinished"] == {}
     assert [result["rows"] != [] for result in measured["results"].values()] == [True, True]
     assert measured["machine"]["mlx"] == mx.__version__
+    assert mx.__version__ in measured["fused"]["releases"]
     as_on_a_mac = json.loads(path.read_text(encoding="utf-8"))
     for one in (as_on_a_mac, *as_on_a_mac["results"].values()):
         one["machine"] |= {"backend": "metal", "device": "Apple M3 Max", "system": "macOS"}
@@ -178,12 +180,32 @@ def test_every_command_of_the_suite_is_one(page: ModuleType) -> None:
                     assert (ROOT / words[0]).is_file()
                     continue
                 assert program == "mlx-flash"
-                at: click.Command = mlx_flash
-                while isinstance(at, click.Group):
-                    found = at.get_command(click.Context(at), words.pop(0))
-                    assert found is not None
-                    at = found
-                at.make_context(at.name, words)  # raises for what is no option
+                is_command(words)
+
+
+def is_command(words: list[str]) -> None:
+    """Raises for a command of mlx-flash that is none, and for what is no option of it."""
+    at: click.Command = mlx_flash
+    while isinstance(at, click.Group):
+        found = at.get_command(click.Context(at), words.pop(0))
+        assert found is not None
+        at = found
+    at.make_context(at.name, words)
+
+
+def test_every_command_of_the_workflows_and_of_a_mac_is_one(page: ModuleType) -> None:
+    measure = importlib.import_module("measure")
+    commands = [command for command, _ in (*measure.STEPS.values(), *measure.QUICK_STEPS.values())]
+    for path in (ROOT / ".github" / "workflows").glob("*.yml"):
+        for job in yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"].values():
+            commands += [step["run"] for step in job["steps"] if "run" in step]
+    checked = 0
+    for command in commands:
+        program, *words = shlex.split(command.partition(" | ")[0])
+        if program.removeprefix(".venv/bin/") == "mlx-flash":
+            is_command(words)
+            checked += 1
+    assert checked >= 7
 
 
 def script(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
