@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+# Dependency groups of pyproject.toml; `dev vision` for the tests of mlx-vlm too.
+GROUPS ?= dev
 # On Linux bare `mlx` has no backend: the runtime's cpu extra brings MLX's own.
 comma  := ,
 EXTRAS := $(if $(filter Darwin,$(shell uname -s)),,cpu$(comma))lm$(comma)plot
@@ -38,5 +40,5 @@ $(READY): pyproject.toml runtime/pyproject.toml
 	@echo "installing into $(VENV), once: a minute or so ..." >&2
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	@$(BIN)/python -m pip install --quiet --editable 'runtime[$(EXTRAS)]' --editable . --group dev
+	@$(BIN)/python -m pip install --quiet --editable 'runtime[$(EXTRAS)]' --editable . $(addprefix --group ,$(GROUPS))
 	@touch $@
