@@ -78,3 +78,11 @@ def test_a_program_that_gains_nothing_is_told_so(tmp_path: Path) -> None:
     told = run(ENABLE + ATTEND + ATTEND, tmp_path, MLX_FLASH_ROUTE="unfused")
     assert told.stderr.startswith(ON)
     assert told.stderr.endswith("); MLX's own function was best for 2 calls\n")
+
+
+def test_of_processes_that_were_launched_together_the_first_speaks(tmp_path: Path) -> None:
+    for rank, said in (("0", 1), ("1", 0)):
+        done = run(ENABLE + ATTEND, tmp_path, MLX_RANK=rank, MLX_FLASH_REPORT="1", **OURS)
+        assert (done.stderr.count(ON), done.stderr.count("attention layer")) == (said, said)
+        run(ENABLE + ATTEND, tmp_path, MLX_RANK=rank, MLX_FLASH_REPORT="report.json", **OURS)
+    assert sorted(path.name for path in tmp_path.glob("*.json")) == ["report.1.json", "report.json"]

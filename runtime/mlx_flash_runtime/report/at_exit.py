@@ -1,6 +1,9 @@
 """What is said when this process ends: the report that `MLX_FLASH_REPORT` asks for, and a word
 where flash attention was asked for and no route of ours was taken.
 
+Of processes that a launcher has started together, as `mlx.launch` does, the first, rank 0, has the
+terminal and `report.json`; the others write `report.RANK.json` beside it.
+
 A name belongs to the first of the processes that run at a time and want it, a program rather than
 what it starts, from `enable_flash_attention` until it ends. The others, `report.json` being taken,
 write `report.PID.json` beside it; those without a call of attention (helpers that import the
@@ -38,11 +41,17 @@ def write_at_exit() -> None:
         return
     _asked = True
     layers.in_every_call = True
-    file = None if target == "-" else file_named(target)
+    file = None if target == "-" else _of_rank(file_named(target))
     if file is not None:
         with suppress(OSError):  # told at exit: a folder that is missing now may be there by then
             _is_first(file)
     atexit.register(_write, file, os.getpid())
+
+
+def _of_rank(file: Path) -> Path:
+    """The name for this process among those that were launched together."""
+    rank = workers.rank()
+    return file.with_name(f"{file.stem}.{rank}{file.suffix}") if rank else file
 
 
 @lru_cache(maxsize=1)
@@ -73,7 +82,8 @@ def _write(file: Path | None, process: int) -> None:
         return
     done = report()
     if file is None:
-        say(str(done))
+        if workers.rank() == 0:
+            say(str(done))
         return
     try:
         _write_file(file, done)
