@@ -102,15 +102,31 @@ def test_a_call_that_mlx_has_an_error_for_goes_elsewhere() -> None:
         assert not query_blocks.holds(case, METAL)[0]
 
 
-def test_few_queries_that_are_trained_have_a_plan_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("queries", "first_is_traced"), [(4, False), (4, True), (1, True)])
+def test_few_queries_that_are_trained_have_a_plan_for_it(
+    queries: int, first_is_traced: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pretend(monkeypatch, METAL)
     monkeypatch.setattr(gradient, "shows", lambda: True)
-    monkeypatch.setattr(gradient, "is_traced", lambda: True)
+    traced = [first_is_traced, True, False]
+    monkeypatch.setattr(gradient, "is_traced", lambda: traced[0])
     planner = Planner(Settings(True))
-    latents, keys = mx.zeros((1, 8, 4, 64)), mx.zeros((1, 8, 512, 64))
-    assert planner.lookup(latents, keys, keys, None, None).decision.route == "blockwise"
-    token = latents[:, :, :1]
-    assert planner.lookup(token, keys, keys, None, None).decision.route == "native"
+    latents, keys = mx.zeros((1, 8, queries, 64)), mx.zeros((1, 8, 512, 64))
+    while traced:
+        route = planner.lookup(latents, keys, keys, None, None).decision.route
+        assert route == ("blockwise" if traced.pop(0) else "native")
+
+
+def test_a_step_of_decoding_is_not_asked_whether_it_is_trained(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pretend(monkeypatch, METAL)
+    monkeypatch.setattr(gradient, "shows", lambda: True)
+    monkeypatch.setattr(gradient, "is_traced", lambda: False)
+    planner = Planner(Settings(True))
+    token, keys = mx.zeros((1, 8, 1, 64)), mx.zeros((1, 8, 512, 64))
+    plan = planner.lookup(token, keys, keys, None, None)
+    assert plan.in_training is None
 
 
 def test_scores_larger_than_one_array_may_be_are_not_made() -> None:

@@ -13,8 +13,9 @@ from ..stock.fused import is_fused
 _PRODUCTS_PER_BYTE = {"metal": 16, "cuda": 100, "cpu": 8}
 # The matrix units of M5 multiply about four times as fast.
 _NAX = 4
-# Bytes that are read in the time that starting one kernel takes.
-_BYTES_PER_LAUNCH = {"metal": 2**21, "cuda": 2**23, "cpu": 2**16}
+# Bytes that are read in the time that starting one kernel takes; on CUDA the limits that were
+# measured count them in.
+_BYTES_PER_LAUNCH = {"metal": 2**21, "cuda": 0, "cpu": 0}
 # MLX's fused kernels for large head dims multiply at half the speed: it takes them for causal masks
 # alone, of which they skip half.
 _LARGE_HEAD_DIM = 128

@@ -149,12 +149,10 @@ class Planner:
         problem, device = choice.problem, choice.device
         training_problem = replace(problem, training=True)
         # Asking MLX whether a gradient is traced costs more than planning: it is left where the
-        # answer changes nothing, as in decode, of which nobody takes a gradient. But several
-        # queries may be latents that are trained, for which MLX may have an error.
-        decodes = problem.phase == "decode" and (
-            problem.query_length == 1 or error_of(training_problem, device) is None
-        )
-        if not gradient.shows() or device.backend == "cpu" or decodes:
+        # answer changes nothing, as in decode, of which nobody takes a gradient.
+        if not gradient.shows() or device.backend == "cpu":
+            return _plan(choice, mask, unsure=True)
+        if problem.phase == "decode" and not _may_be_trained(training_problem, device):
             return _plan(choice, mask, unsure=True)
         training = choose(training_problem, device, self.settings)
         if not training.route.is_stock:
@@ -180,6 +178,15 @@ class Planner:
 
         kind = Kind(then.kind.phase, *choice.decision)
         return Plan(kind, run, choice, then.in_training)
+
+
+def _may_be_trained(problem: Problem, device: Device) -> bool:
+    """Whether few queries on more keys may be other than a step of decoding, where MLX has an error
+    for their gradient: several, as latents that read a sequence; one, as that which pools a
+    sequence, where it is new in the middle of a gradient."""
+    if error_of(problem, device) is None:
+        return False
+    return problem.query_length > 1 or gradient.is_traced()
 
 
 def _plan(

@@ -20,9 +20,10 @@ from ..stock.fused import error_of, is_fused
 from ..stock.memory import scores_fit
 from .route import Route
 
-# A rewriting may cost so much of MLX's own way by counting: what is closer than that the count does
-# not tell apart.
-_MOST = 0.9
+# A rewriting may cost so much of MLX's own way by counting. On Metal, where nothing was measured:
+# what is closer than that the count does not tell apart. On CUDA limits that were measured decide,
+# but they are those of one rewriting, and several together may come to many times the work.
+_MOST = {"metal": 0.9, "cuda": 2.0, "cpu": 0.0}
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,8 +71,8 @@ class Lowered(Route):
         return True, "MLX has a fused kernel for it with " + " and ".join(done)
 
     def pays(self, problem: Problem, device: Device) -> tuple[bool, str]:
-        """Where all of it, counted, costs less than MLX's own way; on CUDA, where the rewritings
-        were measured, if one of them was worth it besides."""
+        """Where all of it, counted, costs less than MLX's own way; on CUDA where one of the
+        rewritings was measured to be worth it, unless all together cost far more."""
         too_much = False, "the rewriting costs more than it saves"
         rewritings = _rewritings(problem, device, None)
         is_large = any(lowering.pays(at, device) for lowering, at in rewritings)
@@ -82,7 +83,7 @@ class Lowered(Route):
         if not (is_fused(problem, device)[0] or scores_fit(problem, device)):
             return True, "its scores would not fit in memory"
         own, lowered = of_stock(problem, device), self.work(problem, device, None)
-        if lowered is None or lowered.cost(device) > _MOST * own.cost(device):
+        if lowered is None or lowered.cost(device) > _MOST[device.backend] * own.cost(device):
             return too_much
         return True, "the rewriting saves more than it costs"
 
