@@ -10,7 +10,7 @@ import click
 
 from ...planning.machine import current_device
 from ...problem import Device
-from ...stock.release import mlx_release, mlx_version
+from ...stock.release import mlx_release
 from ...stock.table import known_releases
 from .options import Usage
 
@@ -105,11 +105,20 @@ def device_of(
         here = device.here and capability == device.capability
         device = replace(device, capability=capability, here=here)
     if mlx is not None:
-        device = replace(device, mlx=mlx_release(mlx), here=device.here and mlx == mlx_version())
-        if device.mlx not in known_releases():
-            known = ", ".join(".".join(map(str, release)) for release in known_releases())
-            raise Usage(f"--mlx {mlx}: the versions that were looked at are {known}")
+        release = _looked_at(mlx)
+        device = replace(device, mlx=release, here=device.here and release == device.mlx)
     return device
+
+
+def _looked_at(version: str) -> tuple[int, ...]:
+    """The release of that version, of `0.31` the last one. Raises Usage for one that nobody looked
+    at."""
+    asked, known = mlx_release(version), known_releases()
+    of_it = [release for release in known if asked and release[: len(asked)] == asked]
+    if not of_it:
+        names = ", ".join(".".join(map(str, release)) for release in known)
+        raise Usage(f"--mlx {version}: the versions that were looked at are {names}")
+    return of_it[-1]
 
 
 def described(device: Device) -> str:
