@@ -25,10 +25,6 @@ class _MlxItself(Route):
     is_stock = True
     judges_the_rest = True
 
-    def attend(self, problem: Problem, device: Device, block_size: int | None) -> Attend:
-        """MLX's own function."""
-        return stock.call
-
     def launch(
         self,
         problem: Problem,
@@ -36,7 +32,7 @@ class _MlxItself(Route):
         block_size: int | None,
         in_gradient: Callable[[], None] | None = None,
     ) -> Launch:
-        """The same, without a `Call`: right for whatever arguments, as MLX judges them."""
+        """MLX's own function: right for whatever arguments, as MLX judges them."""
         return stock.attention
 
 
