@@ -71,12 +71,30 @@ def test_the_answer_is_the_same_where_a_gradient_is_traced(training: bool) -> No
     assert inside == [outside] * 3
 
 
+def test_asking_leaves_no_streams_behind() -> None:
+    def number_of_a_new_one() -> int:
+        device = mx.default_device()
+        return int(repr(mx.new_stream(device)).rstrip(")").rpartition(", ")[2])
+
+    asked.is_fused(PROBLEM)
+    before = number_of_a_new_one()
+    for length in range(100, 110):
+        for training in (False, True):
+            asked.is_fused(replace(PROBLEM, query_length=length, training=training))
+    assert number_of_a_new_one() == before + 1
+
+
 def traced_here(monkeypatch: pytest.MonkeyPatch, everywhere: bool = False) -> None:
     """As on a GPU while this thread traces a gradient, or, before MLX 0.32, any thread does."""
     own = threading.get_ident()
     monkeypatch.setattr(gradient, "shows", lambda: True)
-    traced = lambda: everywhere or threading.get_ident() == own  # noqa: E731
-    monkeypatch.setattr(gradient, "is_traced", traced)
+
+    def is_traced(stream: mx.Stream | None = None) -> bool:
+        # A thread that asks without a stream would be given one for good.
+        assert stream is not None or threading.get_ident() == own
+        return everywhere or threading.get_ident() == own
+
+    monkeypatch.setattr(gradient, "is_traced", is_traced)
 
 
 def test_a_question_about_the_outside_of_a_gradient_is_asked_outside(
@@ -86,7 +104,7 @@ def test_a_question_about_the_outside_of_a_gradient_is_asked_outside(
     seen = []
 
     def attention(*arrays: mx.array, **options: Any) -> mx.array:
-        seen.append(gradient.is_traced())
+        seen.append(gradient.is_traced(options["stream"]))
         return original(*arrays, **options)
 
     original = stock.attention
@@ -269,7 +287,7 @@ def test_what_was_asked_is_what_ran() -> None:
         fused = asked.is_fused(problem)
         scores = problem.item_bytes * problem.score_count
         found = memory_of(problem)
-        assert (found < scores / 2) if fused else (found >= scores), (problem, fused, found)
+        assert fused == (found < scores), (problem, found)
         kind = (bool(fused), problem.training)
         seen[kind] = seen.get(kind, 0) + 1
         assert sum(seen.values()) < 1000, f"the problems are too much alike: {seen}"
@@ -286,7 +304,7 @@ def a_large_problem(rng: random.Random, device: Device) -> Problem:
         heads, key_heads, queries, keys = 32, 8, rng.randint(1, 8), 2**17
     else:
         heads, key_heads = 4, rng.choice((1, 2, 4))
-        queries = rng.choice((1000, 1024, 2048, 8192) if training else (9, 130, 1024, 2048, 8192))
+        queries = rng.choice((2000, 2048, 8192) if training else (9, 130, 1024, 2048, 8192))
         keys = rng.choice((queries if queries == 8192 else 16384, 16384))
     size = rng.choice(sizes)
     return Problem(

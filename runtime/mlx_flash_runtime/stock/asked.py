@@ -25,6 +25,7 @@ from . import gradient
 _FUSED, _FUSED_BACKWARD = "ScaledDotProductAttention", "ScaledDotProductAttentionVJP"
 _UNFUSED = "Softmax"
 _Answer = TypeVar("_Answer")
+_CPU = mx.Device(mx.cpu)
 _LABEL = re.compile(r'label ="(\w+)"')  # of an operation, in a graph that MLX has drawn
 
 
@@ -32,13 +33,13 @@ def is_fused(problem: Problem) -> bool | None:
     """Whether MLX takes a fused kernel for `problem` on the default device by itself, backward too
     if it is `training`; whether or not a gradient is traced now. None where its graph can't be
     read."""
-    return _is_fused(_as_asked(problem))
+    return _is_fused(_as_asked(problem), mx.default_device() == _CPU)
 
 
 def is_fused_if_forced(problem: Problem) -> bool:
     """Whether MLX has a fused kernel for `problem`, outside of a gradient, that it runs with
     `force_fused=True`. False before that argument came."""
-    return _is_fused_if_forced(_as_asked(problem))
+    return _is_fused_if_forced(_as_asked(problem), mx.default_device() == _CPU)
 
 
 @lru_cache(maxsize=1)
@@ -62,13 +63,13 @@ def _as_asked(problem: Problem) -> Problem:
 
 
 @lru_cache(maxsize=4096)
-def _is_fused(problem: Problem) -> bool | None:
+def _is_fused(problem: Problem, on_cpu: bool) -> bool | None:
     stream = mx.default_stream(mx.default_device())
     try:
         if problem.training:
             names = _names_in_gradient(problem, stream)
         else:
-            names = _outside_of_gradients(_names, problem, stream) or set()
+            names = _outside_of_gradients(stream, _names, problem) or set()
     except ValueError:  # MLX refuses the call
         return False
     if not names & {_FUSED, _UNFUSED}:
@@ -77,12 +78,13 @@ def _is_fused(problem: Problem) -> bool | None:
 
 
 @lru_cache(maxsize=1024)
-def _is_fused_if_forced(problem: Problem) -> bool:
+def _is_fused_if_forced(problem: Problem, on_cpu: bool) -> bool:
     stream = mx.default_stream(mx.default_device())
     try:
-        return _outside_of_gradients(_attention, problem, stream, force_fused=True) is not None
+        found = _outside_of_gradients(stream, _attention, problem, force_fused=True)
     except (TypeError, ValueError):  # no such argument, no such kernel
         return False
+    return found is not None
 
 
 def _names(problem: Problem, stream: mx.Stream) -> set[str]:
@@ -101,15 +103,17 @@ def _names_in_gradient(problem: Problem, stream: mx.Stream) -> set[str]:
     return _drawn(*outputs, *gradients)
 
 
-def _outside_of_gradients(ask: Callable[..., _Answer], *of: Any, **more: Any) -> _Answer | None:
+def _outside_of_gradients(
+    stream: mx.Stream, ask: Callable[..., _Answer], problem: Problem, **more: Any
+) -> _Answer | None:
     """The answer of a function that is called outside of the gradient that may be traced now: in a
     thread of its own, since tracing belongs to a thread. None where a gradient is traced even
     there: before 0.32, it belongs to all of them."""
     if gradient.shows() and not gradient.is_traced():
-        return ask(*of, **more)
+        return ask(problem, stream, **more)
 
     def ask_in_thread() -> _Answer | None:
-        return None if gradient.is_traced() else ask(*of, **more)
+        return None if gradient.is_traced(stream) else ask(problem, stream, **more)
 
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(ask_in_thread).result()

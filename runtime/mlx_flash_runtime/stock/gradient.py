@@ -11,17 +11,18 @@ import mlx.core as mx
 from .. import stock
 
 
-def is_traced() -> bool:
+def is_traced(stream: mx.Stream | None = None) -> bool:
     """Whether this thread is inside `mx.grad`, `mx.vjp` or the like, as far as the default device
     shows it.
 
     MLX itself knows, and acts on it: there are calls that it has a fused kernel for outside of a
     gradient and none inside. A call over no queries at all, which costs nothing, is made such that
     it is refused without a fused kernel (see `_PROBES`). Always False where no such call shows it,
-    as on the CPU.
+    as on the CPU. A thread that has used no stream yet is given one of another thread's to ask on:
+    MLX keeps every stream that it makes.
     """
     probe = _probe()
-    return probe is not None and _is_refused(probe)
+    return probe is not None and _is_refused(probe, stream)
 
 
 def shows() -> bool:
@@ -31,7 +32,7 @@ def shows() -> bool:
 
 
 @lru_cache(maxsize=1)
-def _probe() -> Callable[[], mx.array] | None:
+def _probe() -> Callable[..., mx.array] | None:
     """The first call that this MLX refuses inside of a gradient and takes outside, tried once on
     both."""
     if not (mx.metal.is_available() or mx.cuda.is_available()):
@@ -43,7 +44,7 @@ def _probe() -> Callable[[], mx.array] | None:
     return None
 
 
-def _tells_apart(probe: Callable[[], mx.array]) -> bool:
+def _tells_apart(probe: Callable[..., mx.array]) -> bool:
     answers = [_is_refused(probe)]
 
     def inside(x: mx.array) -> mx.array:
@@ -54,15 +55,15 @@ def _tells_apart(probe: Callable[[], mx.array]) -> bool:
     return answers == [False, True]
 
 
-def _is_refused(probe: Callable[[], mx.array]) -> bool:
+def _is_refused(probe: Callable[..., mx.array], stream: mx.Stream | None = None) -> bool:
     try:
-        probe()
+        probe(stream=stream)
     except (TypeError, ValueError):  # no argument of that name, no fused kernel
         return True
     return False
 
 
-def _call(values: int, masked: bool, **options: Any) -> Callable[[], mx.array]:
+def _call(values: int, masked: bool, **options: Any) -> Callable[..., mx.array]:
     """A call of no queries on one key and so many values."""
     q, k, v = mx.zeros((1, 1, 0, 64)), mx.zeros((1, 1, 1, 64)), mx.zeros((1, 1, values, 64))
     mask = mx.zeros((1, 1), mx.bool_) if masked else None
@@ -73,7 +74,7 @@ def _call(values: int, masked: bool, **options: Any) -> Callable[[], mx.array]:
 # kernel for few queries cannot. Metal from 0.32.4 on: the fused backward pass takes no array mask.
 # Metal before, where nothing is fused inside of a gradient, and any release without `force_fused`:
 # only the unfused way looks at the number of values, when it multiplies with them.
-_PROBES: tuple[Callable[[], Callable[[], mx.array]], ...] = (
+_PROBES: tuple[Callable[[], Callable[..., mx.array]], ...] = (
     partial(_call, 1, masked=False, force_fused=True),
     partial(_call, 1, masked=True, force_fused=True),
     partial(_call, 2, masked=False),
