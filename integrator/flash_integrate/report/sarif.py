@@ -16,10 +16,9 @@ from typing import Any
 from urllib.parse import quote
 
 from flash_integrate import __version__
-from flash_integrate.notebook import rewriting as notebook
 from flash_integrate.planning.codemod import name_of, registry
+from flash_integrate.planning.outcome import Outcome
 from flash_integrate.planning.plan import Status
-from flash_integrate.planning.run import Outcome
 from flash_integrate.python.source import Source
 from flash_integrate.quoting import printable
 from flash_integrate.report.diff import Line
@@ -60,7 +59,6 @@ def as_sarif(outcomes: Iterable[Outcome], *, dry_run: bool) -> str:
 
 def _rules() -> Iterator[dict[str, Any]]:
     editors = {name_of(codemod): (codemod.SUMMARY, codemod.REVIEW) for codemod in registry()}
-    editors[notebook.NAME] = notebook.SUMMARY, notebook.REVIEW
     for name, (summary, review) in editors.items():
         help_text = (
             f"`flash-integrate` inserts the integration. What to look at in its diff: {review}."
