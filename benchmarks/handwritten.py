@@ -2,7 +2,7 @@
 that says what came of each function.
 
     git clone https://github.com/ml-explore/mlx-examples checkouts/mlx-examples
-    python benchmarks/handwritten.py checkouts --page docs/handwritten.md --importer .venv/bin/python
+    python benchmarks/handwritten.py checkouts --page docs/handwritten.md --importer python3
 
 Writes nothing into the checkouts. Each rewritten file compiles, and is imported by `--importer` in
 a copy of its repo, where the original can be: not where packages are missing that it needs. Exits

@@ -1,4 +1,4 @@
-"""Public models with attention written by hand, before and after it is rewritten: whether they agree,
+"""Public models with attention written by hand, before and after a rewrite: whether they agree, and
 and what the rewrite gains.
 
     git clone https://github.com/ml-explore/mlx-examples checkouts/mlx-examples
@@ -387,9 +387,11 @@ def agreement(case: Case, pair: tuple[Any, Any]) -> tuple[float, float]:
         names, weights = zip(*tree_flatten(model.parameters()), strict=True)
 
         # Not nn.value_and_grad: some of these models do not initialise nn.Module.
-        def loss(weights: list[mx.array], model: nn.Module = model, names: Any = names) -> mx.array:
+        def loss(
+            weights: Any, model: Any = model, names: Any = names, given: Any = inputs
+        ) -> mx.array:
             model.update(tree_unflatten(list(zip(names, weights, strict=True))))
-            out = result_of(case, model, inputs).astype(mx.float32)
+            out = result_of(case, model, given).astype(mx.float32)
             return (out * mx.sin(mx.arange(out.size).reshape(out.shape))).sum()
 
         gradients = mx.grad(loss)(list(weights))

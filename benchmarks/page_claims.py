@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from page_sections import NAMES, Results
+from page_sections import Results, name_of
 
 from mlx_flash_runtime.tools.bench.tables import Document
 
@@ -26,9 +26,10 @@ Judge = Callable[[dict[str, Document]], str]
 
 def section(results: Results) -> str:
     """One row a claim, one column a machine."""
-    lines = ["| claim | " + " | ".join(NAMES.values()) + " |", "|---" * (1 + len(NAMES)) + "|"]
+    names = [name_of(machine) for machine in results]
+    lines = ["| claim | " + " | ".join(names) + " |", "|---" * (1 + len(names)) + "|"]
     for claim, judge in CLAIMS:
-        verdicts = [judge(results[machine]) for machine in NAMES]
+        verdicts = [judge(documents) for documents in results.values()]
         lines.append(f"| {' | '.join([claim, *verdicts])} |")
     return f"{INTRODUCTION}\n" + "\n".join(lines) + "\n"
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
-from page_sections import NAMES, Results, Rows, machine_of
+from page_sections import Results, Rows, machine_of, name_of
 
 from mlx_flash_runtime.tools.bench.machine import described
 from mlx_flash_runtime.tools.bench.show import tables_of
@@ -56,10 +56,10 @@ def figures(results: Results, others: list[Rows]) -> str:
     attention, workflows, comparisons, machines, missing = [], [], [], [], []
     for machine, documents in results.items():
         if not documents:
-            missing.append(NAMES[machine])
+            missing.append(name_of(machine))
             continue
         first = next(iter(documents.values()))
-        machines.append(f"- {NAMES[machine]}: {described(first.machine)}")
+        machines.append(f"- {name_of(machine)}: {described(first.machine)}")
         if f"grid_{machine}" in documents:
             attention += _named(machine, documents[f"grid_{machine}"].summary)
         for document in documents.values():
@@ -93,7 +93,7 @@ def figures(results: Results, others: list[Rows]) -> str:
 
 def _named(machine: str, rows: Sequence[Row]) -> list[Row]:
     """The rows with their machine's name."""
-    return [{"machine": NAMES[machine], **row} for row in rows]
+    return [{"machine": name_of(machine), **row} for row in rows]
 
 
 def _routes(others: list[Rows]) -> list[Row]:

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import macs
 from suite import MACHINES, commands
 
 from mlx_flash_runtime.tools.bench.machine import described
@@ -18,19 +19,21 @@ from mlx_flash_runtime.tools.bench.tables import (
     Document,
     NotAResult,
     Row,
+    document_of,
     load,
     make_table,
     number,
     text,
 )
 
-NAMES = {"cpu": "CPU", "h200": "NVIDIA H200", "metal": "Mac (Metal)"}
+NAMES = {"cpu": "CPU", "h200": "NVIDIA H200"}
+NO_MAC = "Mac (Metal)"  # while there is no result of one
 # Measurements that the code's constants come from, too long for a page.
 UNSHOWN = ("crossover",)
 # By the last part of a key, as `forward_mib`.
 UNITS = {"us": "µs", "ms": "ms", "s": "s", "mib": "MiB", "mb": "MB"}
 
-# By machine, then by the name of the file without .json.
+# By machine, one of MACHINES or a Mac's chip, then by the name of the file without .json.
 Results = dict[str, dict[str, Document]]
 
 
@@ -47,7 +50,8 @@ class Rows:
 
 
 def read(folder: Path) -> Results:
-    """The results of the suite that there are. A file of another form counts as none."""
+    """The results of the suite and of Macs that there are. A file of another form counts as
+    none."""
     found: Results = {machine: {} for machine in MACHINES}
     for machine in MACHINES:
         for name in commands(machine):
@@ -55,7 +59,19 @@ def read(folder: Path) -> Results:
                 found[machine][name] = load(folder / f"{name}.json")
             except NotAResult:
                 continue
-    return found
+    found_macs = macs.read(folder)
+    for mac in found_macs:
+        found[mac.chip] = {
+            f"{name}_{mac.chip}": document_of(data, folder)
+            for name, data in mac.results.items()
+            if "kind" in data
+        }
+    return found if found_macs else found | {NO_MAC: {}}
+
+
+def name_of(machine: str) -> str:
+    """The machine as readers see it."""
+    return NAMES.get(machine, machine)
 
 
 def read_rows(folder: Path) -> list[Rows]:
@@ -63,43 +79,51 @@ def read_rows(folder: Path) -> list[Rows]:
     found = []
     for path in sorted(folder.glob("*.json")):
         data = json.loads(path.read_text(encoding="utf-8"))
-        if "kind" not in data and path.stem not in UNSHOWN:
-            found.append(
-                Rows(
-                    name=path.stem,
-                    title=data.get("title") or path.stem.replace("_", " "),
-                    command=data.get("command", ""),
-                    machine=data["machine"],
-                    definitions=data.get("definitions", []),
-                    rows=data["rows"],
-                )
-            )
+        if "rows" in data and "kind" not in data and path.stem not in UNSHOWN:
+            found.append(_rows(path.stem, data))
+    for mac in macs.read(folder):
+        for name, data in mac.results.items():
+            if "kind" not in data:
+                found.append(_rows(f"{name}_{mac.chip}", data))
     return found
 
 
+def _rows(name: str, data: dict[str, Any]) -> Rows:
+    return Rows(
+        name=name,
+        title=data.get("title") or name.replace("_", " "),
+        command=data.get("command", ""),
+        machine=data["machine"],
+        definitions=data.get("definitions", []),
+        rows=data["rows"],
+    )
+
+
 def sections(results: Results, folder: Path) -> list[str]:
-    """One section a machine; none for a Mac while nothing was measured on one."""
+    """One section a machine."""
     others = read_rows(folder)
     found = []
     for machine, documents in results.items():
         own = [each for each in others if machine_of(each) == machine]
-        if machine != "metal" or documents or own:
+        if machine != NO_MAC:
             found.append(_section(machine, documents, own))
     return found
 
 
 def machine_of(measured: Rows) -> str:
-    """Which of MACHINES it ran on; the CPU for what has no GPU in it."""
-    if "H200" in measured.machine["device"]:
+    """Which of MACHINES or which Mac it ran on; the CPU for what has no GPU in it."""
+    device = str(measured.machine["device"])
+    if "H200" in device:
         return "h200"
-    return "cpu" if measured.machine["backend"] == "cpu" else "metal"
+    return "cpu" if measured.machine["backend"] == "cpu" else device
 
 
 def _section(machine: str, documents: dict[str, Document], others: list[Rows]) -> str:
-    parts = [f"## {NAMES[machine]}"]
+    parts = [f"## {name_of(machine)}"]
     definitions: dict[str, None] = {}
+    wanted = commands(machine) if machine in MACHINES else {}
     for name, document in documents.items():
-        whole = commands(machine)[name]  # with what it has run before
+        whole = wanted.get(name, "")  # with what it has run before
         command = whole if whole.endswith(f"&& {document.command}") else document.command
         parts.append(_headed(document.title, command, document.machine))
         tables = tables_of(document)
@@ -118,12 +142,12 @@ def _section(machine: str, documents: dict[str, Document], others: list[Rows]) -
         if measured.definitions:
             parts.append("\n".join(f"- {definition}" for definition in measured.definitions))
     there = {*documents, *(measured.name for measured in others)}
-    missing = [command for name, command in commands(machine).items() if name not in there]
+    missing = [command for name, command in wanted.items() if name not in there]
     if missing:
-        wanted = "\n".join(missing)
+        listed = "\n".join(missing)
         parts.append(
             f"Not measured yet (`python benchmarks/suite.py {machine}` runs them "
-            f"all):\n\n```\n{wanted}\n```"
+            f"all):\n\n```\n{listed}\n```"
         )
     return "\n\n".join(parts) + "\n"
 

@@ -1,4 +1,5 @@
-"""Makes docs/performance.md, and the figures in README.md, of the results under benchmarks/results.
+"""Makes docs/performance.md, and the figures in README.md, of the results under benchmarks/results;
+and what README.md says of Macs, of the planner's rules.
 
 python benchmarks/performance_page.py [--check]
 """
@@ -9,6 +10,8 @@ import argparse
 import sys
 from pathlib import Path
 
+import mac_gains
+import macs
 import page_claims
 import page_headlines
 import page_sections
@@ -17,7 +20,13 @@ from store import RESULTS
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "performance.md"
 README = ROOT / "README.md"
-# The figures of README.md stand between these two lines.
+# The table of what a Mac gains stands in README.md between these two lines, and the figures between
+# those after them.
+MAC_START = (
+    "<!-- For Macs: made by `python benchmarks/performance_page.py`; a test holds it against the "
+    "planner. -->"
+)
+MAC_END = "<!-- End of what is for Macs. -->"
 START = (
     "<!-- Figures: made by `python benchmarks/performance_page.py`; a test holds them against "
     "benchmarks/results. -->"
@@ -40,14 +49,17 @@ page with plots of
 what they wrote.
 """
 
-METAL = """\
-## Not measured here: Metal
+NO_ROW = """\
+## Macs without a row
 
-Nobody who works on this has a Mac. Whoever has one fills in its column with
+Nobody who works on this has a Mac. There is no row yet for {chips}. Whoever has one of them fills \
+in its rows with
 
 ```
-python benchmarks/suite.py metal && python benchmarks/performance_page.py
+make measure
 ```
+
+which takes about ten minutes, and sends the one file that it names.
 """
 
 
@@ -74,13 +86,20 @@ def pages(folder: Path) -> dict[Path, str]:
     results = page_sections.read(folder)
     parts = [INTRODUCTION, page_claims.section(results)]
     parts += page_sections.sections(results, folder)
-    if not results["metal"]:
-        parts.append(METAL)
-    readme = README.read_text(encoding="utf-8")
-    before, _, rest = readme.partition(START + "\n")
-    _, _, after = rest.partition(END)
+    chips = macs.unmeasured(macs.read(folder))
+    if chips:
+        parts.append(NO_ROW.format(chips=", ".join(chips)))
     figures = page_headlines.figures(results, page_sections.read_rows(folder))
-    return {PAGE: "\n".join(parts), README: f"{before}{START}\n\n{figures}\n{END}{after}"}
+    readme = README.read_text(encoding="utf-8")
+    readme = _between(readme, MAC_START, f"{mac_gains.table()}\n", MAC_END)
+    return {PAGE: "\n".join(parts), README: _between(readme, START, figures, END)}
+
+
+def _between(text: str, start: str, inserted: str, end: str) -> str:
+    """The text with other lines between two of its lines."""
+    before, _, rest = text.partition(f"{start}\n")
+    _, _, after = rest.partition(end)
+    return f"{before}{start}\n\n{inserted}\n{end}{after}"
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 from mlx_lm.models import base, deepseek_v3
 
 from mlx_flash_runtime.ops import written_out
@@ -76,17 +77,36 @@ def qkv(
     return [made.q, made.k, made.v]
 
 
+def chunk() -> list[mx.array]:
+    """Of a prompt's chunk of 2,048 tokens on a rotating cache that keeps 1,024."""
+    q, _, _ = qkv(2048, 128)
+    _, k, v = qkv(3071, 128)
+    return [q, k, v]
+
+
+def token() -> list[mx.array]:
+    """Of one token after 8,191."""
+    q, _, _ = qkv(1, 80)
+    _, k, v = qkv(8192, 80)
+    return [q, k, v]
+
+
+def numbers() -> mx.array:
+    """The causal mask that MLX's own layers are given."""
+    return nn.MultiHeadAttention.create_additive_causal_mask(4096, mx.bfloat16)
+
+
 def masked(
     name: str,
     arrays: list[mx.array],
     make: Callable[[], Any],
     training: bool = False,
-    array: bool = True,
 ) -> Case:
     """Stock with the mask as an array, ours with the same array where it is made by someone who
     knows what it says."""
-    stock = make() & True if array else make()  # the same elements, of unknown origin
-    if array:
+    stock = make()
+    if isinstance(stock, mx.array):
+        stock = mx.array(stock)  # the same elements, of unknown origin
         mx.eval(stock)
     return Case(name, attention, arrays, plain, training, {"mask": stock}, lambda: {"mask": make()})
 
@@ -109,6 +129,14 @@ def cases() -> Iterator[tuple[str, Make]]:
             yield name, causal(length, 128, training=training)
     window = structured(partial(qkv, 8192, 256, 8, 4), partial(window_mask, 8192, 512))
     yield "window 512 of 8192, D 256", window
+    yield (
+        "2048 queries on a window of 1024, D 128",
+        structured(chunk, partial(window_mask, 2048, 1024, 3071)),
+    )
+    yield (
+        "1 query on a window of 1024 of 8192, D 80",
+        structured(token, partial(window_mask, 1, 1024, 8192)),
+    )
     yield "sinks that are trained, length 2048", sinks
     for bits in (4, 8):
         name = f"quantized keys, {bits} bits, 2048 queries on 32768 keys"
@@ -131,7 +159,7 @@ def causal(
 
     def make(name: str, training: bool = training) -> Case:
         arrays = qkv(length, dim, heads, key_heads, dtype)
-        return masked(name, arrays, lambda: "causal", training, array=False)
+        return masked(name, arrays, lambda: "causal", training)
 
     return make
 
@@ -156,6 +184,7 @@ def in_both_phases() -> Iterator[tuple[str, Callable[..., Case]]]:
         ("prefix 1024 of 8192, D 128", partial(qkv, 8192, 128), partial(prefix_mask, 8192, 1024)),
     ):
         yield name, structured(arrays, mask)
+    yield "causal mask as numbers, D 128, length 4096", structured(partial(qkv, 4096, 128), numbers)
     yield (
         "bool mask, length 8192, D 128",
         lambda name, training: unknown(name, qkv(8192, 128), training),

@@ -1,9 +1,9 @@
 """Every measurement behind docs/performance.md, on one machine: a command each, a file each.
 
-    python benchmarks/suite.py cpu|h200|metal [--only TEXT] [--into FOLDER] [--seconds N] [--list]
+    python benchmarks/suite.py cpu|h200 [--only TEXT] [--into FOLDER] [--seconds N] [--list]
 
 Writes NAME_MACHINE.json into benchmarks/results, each as soon as it is measured. After that,
-`python benchmarks/performance_page.py` makes the page anew.
+`python benchmarks/performance_page.py` makes the page anew. On a Mac, `measure.py` is what to run.
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 from store import RESULTS
 
+_POLL = 0.2  # seconds
 _LENGTHS = "512,2000,8100,16200"  # all but the first are no multiples of 128
 _BENCH = "mlx-flash bench"
 _GRID = f"{_BENCH} grid --dtype float32,bfloat16"
@@ -59,16 +62,6 @@ _SUITES = {
         "workflow_chat": _workflow("chat", f"--length {_LENGTHS}"),
         "workflow_evaluate": _workflow("evaluate", f"--batch 1 --length {_LENGTHS}"),
         "workflow_qlora": _workflow("qlora", "--batch 1 --length 2000"),
-    },
-    "metal": {
-        "grid": _GRID,
-        "routes": "python benchmarks/routes.py metal",
-        **{
-            f"workflow_{name}": _workflow(name, "--batch 1 --length 512,2000")
-            for name in ("lora", "qlora", "full", "evaluate")
-        },
-        "workflow_chat": _workflow("chat", "--length 512,2000,8100"),
-        "workflow_batch": _workflow("batch", "--batch 4 --length 512,2000"),
     },
 }
 MACHINES = tuple(_SUITES)
@@ -120,23 +113,36 @@ def main() -> int:
     return 1 if unfinished else 0
 
 
-def run(command: str, path: Path, end: float) -> bool:
+def run(
+    command: str,
+    path: Path,
+    end: float,
+    meanwhile: Callable[[], None] = lambda: None,
+    output: IO[bytes] | None = None,
+) -> bool:
     """Whether the command ended well, and before `end`. When the time is up it is interrupted: the
-    rows that it has by then are in its file. What was tuned on this machine does not count."""
+    rows that it has by then are in its file. What was tuned on this machine does not count.
+    `meanwhile` is called while it runs, and `output` gets what it prints."""
     program, *arguments = shlex.split(f"{command} --json {shlex.quote(str(path))}")
     own = ["-m", "mlx_flash_runtime.tools.cli"] if program == "mlx-flash" else []
-    left = end - time.monotonic()
-    if left <= 0:
+    if time.monotonic() >= end:
         return False
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "MLX_FLASH_CALIBRATION": str(Path(folder, "calibration.json"))}
-        process = subprocess.Popen([sys.executable, *own, *arguments], env=environment)
-        try:
-            return process.wait(None if left == float("inf") else left) == 0
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGINT)
-            process.wait()
-            return False
+        process = subprocess.Popen(
+            [sys.executable, *own, *arguments],
+            env=environment,
+            stdout=output,
+            stderr=None if output is None else subprocess.STDOUT,
+        )
+        while process.poll() is None:
+            if time.monotonic() >= end:
+                process.send_signal(signal.SIGINT)
+                process.wait()
+                return False
+            meanwhile()
+            time.sleep(_POLL)
+        return process.returncode == 0
 
 
 if __name__ == "__main__":

@@ -6,8 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from flash_integrate.inserted.snippets import enable_call, runtime_import
-from flash_integrate.planning.codemod import Insertion
-from flash_integrate.project.file_facts import FileFacts, Spot
+from flash_integrate.planning.starts import Starts
+from flash_integrate.project.workspace import FileFacts, Spot
+from flash_integrate.python.edits import Insertion
 
 
 def import_runtime(
@@ -16,9 +17,10 @@ def import_runtime(
     """Below the script's last import, a blank line above; `then` is code that follows the import
     at once."""
     code = runtime_import(call=call, flags=flags) + then
-    if facts.import_anchor is None:
+    anchor = facts.get(Starts).import_anchor
+    if anchor is None:
         return Insertion(None, code, before=True)
-    return Insertion((("body", facts.import_anchor),), "\n" + code)
+    return Insertion(anchor.place, "\n" + code)
 
 
 def call_at(facts: FileFacts, spots: Iterable[Spot]) -> list[Insertion]:

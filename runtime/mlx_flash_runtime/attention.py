@@ -3,17 +3,55 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal, overload
 
 import mlx.core as mx
 
 from . import stock
 from .control import mlx_is_known
+from .ops.alignment import CAUSAL_UPPER_LEFT, upper_left, with_rows_shown
+from .ops.padding import pad
+from .ops.work import Work, of_stock
 from .patching import patch, state
 from .planning.choice import Choice, choose, stock_memory
 from .planning.machine import current_device
 from .planning.planner import planner_for
 from .problem import Device, Problem, fault
+from .routes import lowered
+from .routes.reference import attend_with_weights, reference
 from .settings import Settings, checked_block_size, resolve
+
+HiddenRows = Literal["zeros"]
+
+
+@overload
+def flash_attention(
+    q: mx.array,
+    k: mx.array,
+    v: mx.array,
+    *,
+    scale: float,
+    mask: mx.array | str | None = None,
+    sinks: mx.array | None = None,
+    block_size: int | None = None,
+    hidden_rows: HiddenRows | None = None,
+    return_weights: Literal[True],
+) -> tuple[mx.array, mx.array]: ...
+
+
+@overload
+def flash_attention(
+    q: mx.array,
+    k: mx.array,
+    v: mx.array,
+    *,
+    scale: float,
+    mask: mx.array | str | None = None,
+    sinks: mx.array | None = None,
+    block_size: int | None = None,
+    hidden_rows: HiddenRows | None = None,
+    return_weights: Literal[False] = False,
+) -> mx.array: ...
 
 
 def flash_attention(
@@ -25,23 +63,74 @@ def flash_attention(
     mask: mx.array | str | None = None,
     sinks: mx.array | None = None,
     block_size: int | None = None,
-) -> mx.array:
+    hidden_rows: HiddenRows | None = None,
+    return_weights: bool = False,
+) -> mx.array | tuple[mx.array, mx.array]:
     """`softmax(scale * q @ k.T + mask) @ v` on the planned route, whether or not MLX is patched.
 
     q is `[B, H, L, D]`, k `[B, H_kv, S, D]`, v `[B, H_kv, S, D_v]` with H a multiple of H_kv, all
     of one floating type (else of the type that they promote to); the result is `[B, H, L, D_v]`.
-    `mask` is None, `"causal"` (the last query aligned with the last key), or an array that
-    broadcasts to `[B, H, L, S]`: bool (True is seen) or added to the scores. `sinks` is `[H]`, one
-    more score per head that takes weight and has no value. `block_size` as in
-    `enable_flash_attention`. A function that is being exported gets MLX's own operations.
+    `mask` is None, `"causal"` (the last query aligned with the last key), `"causal_upper_left"`
+    (the first query aligned with the first key), or an array that broadcasts to `[B, H, L, S]`:
+    bool (True is seen) or added to the scores. `sinks` is `[H]`, one more score per head that
+    takes weight and has no value. `block_size` as in `enable_flash_attention`. A function that is
+    being exported gets MLX's own operations.
 
-    Raises ValueError for a bad `block_size`, and what MLX's own function raises for arguments that
-    it rejects.
+    With `hidden_rows="zeros"` a query that sees no key gets zeros, and its gradients are zeros: its
+    row of a bool mask is all False, that of an additive one all minus infinity, or there are more
+    queries than keys under `"causal"`. Without, it gets what MLX gives it: the mean of all values,
+    or NaN.
+
+    With `return_weights=True` the result is a pair, the attention and the weights of all keys,
+    `[B, H, L, S]`, both computed by the route `reference`, with all scores in memory.
+
+    Raises ValueError for a bad `block_size` or `hidden_rows`; for weights where another route was
+    asked for by name (`MLX_FLASH_ROUTE`); and what MLX's own function raises for arguments that it
+    rejects, or, with one of these three choices, ValueError for those that no route describes.
     """
     settings = _settings(block_size)
-    if state.is_paused() or not (settings.enabled and mlx_is_known()):
-        return stock.attention(q, k, v, scale=scale, mask=mask, sinks=sinks)
-    return planner_for(settings).attend(q, k, v, scale, mask, sinks)
+    planner = planner_for(settings) if settings.enabled and mlx_is_known() else None
+    rows = None
+    if hidden_rows is not None or return_weights or _is(mask, CAUSAL_UPPER_LEFT):
+        _check(q, k, v, mask, sinks, hidden_rows)
+        if return_weights and settings.route not in (None, reference.name):
+            raise ValueError(
+                f"route {settings.route} has no weights to return: only {reference.name} has"
+            )
+        key_length = k.shape[2]
+        if _is(mask, CAUSAL_UPPER_LEFT):
+            k, v, mask = upper_left(q, k, v)
+        if hidden_rows is not None:
+            mask, rows = with_rows_shown(mask, q.shape[2], k.shape[2])
+        if return_weights:
+            out, weights = attend_with_weights(q, k, v, scale=scale, mask=mask, sinks=sinks)
+            weights = pad(weights, 3, 0, key_length - k.shape[2])
+            return _zeros_at(rows, out), _zeros_at(rows, weights)
+    if planner is None or state.is_paused():
+        out = stock.attention(q, k, v, scale=scale, mask=mask, sinks=sinks)
+    else:
+        out = planner.attend(q, k, v, scale, mask, sinks)
+    return _zeros_at(rows, out)
+
+
+def _is(mask: mx.array | str | None, word: str) -> bool:
+    return isinstance(mask, str) and mask == word
+
+
+def _check(
+    q: object, k: object, v: object, mask: mx.array | str | None, sinks: object, hidden_rows: object
+) -> None:
+    """Raises ValueError for arguments that MLX will not see as they are."""
+    if hidden_rows not in (None, "zeros"):
+        raise ValueError(f'hidden_rows is {hidden_rows!r}: it must be None or "zeros"')
+    known_mask = "causal" if _is(mask, CAUSAL_UPPER_LEFT) else mask
+    wrong = fault(q, k, v, known_mask, sinks)
+    if wrong is not None:
+        raise ValueError(wrong)
+
+
+def _zeros_at(rows: mx.array | None, out: mx.array) -> mx.array:
+    return out if rows is None else mx.where(rows, mx.zeros((), out.dtype), out)
 
 
 @dataclass(frozen=True)
@@ -56,6 +145,8 @@ class Explanation:
     block_size: int | None
     extra_memory: int
     stock_memory: int
+    stock_work: Work
+    lowered_work: Work | None  # of the call as `lowered` rewrites it, where it does
 
     def __str__(self) -> str:
         lines = [f"route {self.route}: {self.reason}"]
@@ -66,6 +157,9 @@ class Explanation:
         lines.append(
             f"  predicted peak memory of the forward pass {ours}, of MLX's own function {stock}"
         )
+        if self.lowered_work is not None:
+            lines.append(f"  counted, rewritten: {self.lowered_work}")
+            lines.append(f"  counted, MLX's own function: {self.stock_work}")
         return "\n".join(lines)
 
 
@@ -85,7 +179,8 @@ def explain(
     Takes the arguments of the call (`scale` changes nothing), or a `Problem` alone; `device` is
     the current one unless given. `extra_memory` and `stock_memory` of the answer are the predicted
     peaks in bytes of one forward call, planned and by MLX's own function, beyond its inputs and
-    its output.
+    its output; `lowered_work` and `stock_work` the products and bytes by which it is decided
+    whether to rewrite the call.
 
     Raises ValueError for a bad `block_size` and for arguments that no attention call can have, and
     says which and why; TypeError for a `device` that is no Device, such as a name.
@@ -101,14 +196,18 @@ def explain(
 
 def explanation_of(choice: Choice) -> Explanation:
     """A choice in words."""
+    problem, device = choice.problem, choice.device
+    can_rewrite = lowered.holds(problem, device)[0]
     return Explanation(
-        choice.problem,
-        choice.device,
+        problem,
+        device,
         *choice.decision,
         choice.refused,
         choice.block_size,
         choice.extra_memory,
-        stock_memory(choice.problem, choice.device),
+        stock_memory(problem, device),
+        of_stock(problem, device),
+        lowered.work(problem, device, choice.block_size) if can_rewrite else None,
     )
 
 

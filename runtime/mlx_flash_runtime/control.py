@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 
-from .environment import workers
-from .environment.log import announce, logger
+from .environment.announcement import announce, say_when_it_runs
+from .environment.log import logger
 from .patching import patch
 from .planning.machine import current_device
 from .planning.planner import planner_for
-from .report.at_exit import write_at_exit
+from .report.at_exit import speak_at_exit, write_at_exit
 from .settings import Settings, resolve
-from .stock.fused import KNOWN, is_known
+from .stock import asked
 from .stock.release import mlx_release, mlx_version
-
-_warned_versions: set[str] = set()
+from .stock.table import known_range, known_releases
 
 
 def enable_flash_attention(enabled: bool = True, *, block_size: int | None = None) -> None:
@@ -27,7 +27,8 @@ def enable_flash_attention(enabled: bool = True, *, block_size: int | None = Non
     again changes the settings. In the environment, `MLX_FLASH_DISABLE=1` wins over `enabled`;
     `MLX_FLASH_BLOCK_SIZE` counts where `block_size` is None; `MLX_FLASH_ROUTE` names a route to
     prefer; `MLX_FLASH_REPORT` asks for a report at exit. On a release of MLX that this package
-    does not know, it warns once and leaves MLX's own attention in place. Where another copy of
+    was not checked with, it says so once and asks MLX what it fuses; on one that is older, or that
+    can't be asked, it leaves MLX's own attention in place. Where another copy of
     this package (a vendored one) has patched MLX, that patch stays the only one, with its
     settings.
 
@@ -44,20 +45,19 @@ def enable_flash_attention(enabled: bool = True, *, block_size: int | None = Non
     before = patch.active()
     _apply(settings)
     after = patch.active()
+    if after is None:
+        say_when_it_runs(None)
     if after is not None and after is not before:
         size = settings.block_size or "auto"
         device = current_device()
-        _say(f"on (mlx {mlx_version()}, {device.backend}; block size {size})")
+        after.forget()  # so that the first call is planned, and says so
+        say_when_it_runs(
+            f"flash attention: on (mlx {mlx_version()}, {device.backend}; block size {size})"
+        )
+        speak_at_exit()
         _warn_of(patch.in_front())
     elif settings.enabled and (other := patch.other_copy()):
-        _say(f"{other}, another copy of this package, has it on already")
-
-
-def _say(words: str) -> None:
-    """Says so once a program: not in each of its workers."""
-    if not workers.is_worker():
-        announce(f"flash attention: {words}")
-        workers.speak_for_workers()
+        announce(f"flash attention: {other}, another copy of this package, has it on already")
 
 
 def _warn_of(in_front: object) -> None:
@@ -75,6 +75,7 @@ def _warn_of(in_front: object) -> None:
 
 def disable_flash_attention() -> None:
     """Puts MLX's own attention back everywhere; does nothing where it is in place."""
+    say_when_it_runs(None)
     patch.uninstall()
 
 
@@ -108,18 +109,28 @@ def _apply(settings: Settings) -> None:
 
 
 def mlx_is_known() -> bool:
-    """Whether this release of MLX was checked; warns the first time that it was not."""
-    version = mlx_version()
-    if is_known(mlx_release(version)):
+    """Whether calls can be planned for this MLX: it was checked, or it is newer and can be asked.
+    Warns the first time that it was not checked."""
+    return _is_known(mlx_version())
+
+
+@lru_cache
+def _is_known(version: str) -> bool:
+    release, known = mlx_release(version), known_range()
+    if release in known_releases():
         return True
-    if version not in _warned_versions:
-        _warned_versions.add(version)
-        first, end = (".".join(map(str, release)) for release in KNOWN)
+    if release < known_releases()[0] or not asked.can_be_read():
         logger.warning(
-            "flash attention: off: mlx %s is not a version this package knows"
-            " (%s up to, not including, %s)",
+            "flash attention: off: mlx %s is not a version this package knows (%s, and newer ones"
+            " that tell what they fuse)",
             version,
-            first,
-            end,
+            known,
         )
-    return False
+        return False
+    logger.warning(
+        "flash attention: mlx %s is none of the versions this package was checked with (%s): it is"
+        " asked what it fuses",
+        version,
+        known,
+    )
+    return True

@@ -75,6 +75,7 @@ VARIABLES: dict[str, Callable[[str], Any]] = {
     "MLX_FLASH_ROUTE": _route,
     "MLX_FLASH_CALIBRATION": str,
     "MLX_FLASH_BUILD": switch,
+    "MLX_FLASH_QUIET": switch,
     "MLX_FLASH_REPORT": _report_target,
 }
 

@@ -1,18 +1,19 @@
 """The cases under `fixtures/codemods`: NAME.before.py becomes NAME.after.py, NAME.noop.py stays as
-it is."""
+it is. In a
+folder `refused` another codemod edits the file."""
 
 from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
 from flash_integrate.planning.plan import Decision, plan
-from flash_integrate.project.file_facts import FileFacts
-from flash_integrate.project.workspace import Workspace
+from flash_integrate.project.workspace import FileFacts, Workspace
 
 CASES = Path(__file__).parents[2] / "fixtures" / "codemods"
 # Attention by hand has tests of its own.
 _OTHERS = [path for path in CASES.glob("*/*.py") if path.parent.name != "handwritten-attention"]
 BEFORE = sorted(path for path in _OTHERS if path.name.endswith(".before.py"))
+REFUSED = sorted(CASES.glob("*/refused/*.before.py"))
 NOOP = sorted(path for path in _OTHERS if path.name.endswith(".noop.py"))
 
 

@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from cases import BEFORE, CASES, NOOP, decide, facts_of, name_of
+from cases import BEFORE, CASES, NOOP, REFUSED, decide, facts_of, name_of
 
 from flash_integrate.inserted.removal import inserted, without
+from flash_integrate.notes import Refusal
 from flash_integrate.planning.codemod import name_of as codemod_name
 from flash_integrate.planning.codemod import registry
 from flash_integrate.planning.plan import Status, plan
@@ -19,11 +20,12 @@ from flash_integrate.python.source import Source
 README = Path(__file__).parents[2] / "README.md"
 
 
-@pytest.mark.parametrize("path", BEFORE, ids=name_of)
+@pytest.mark.parametrize("path", [*BEFORE, *REFUSED], ids=name_of)
 def test_before_becomes_after(path: Path) -> None:
     before = path.read_bytes()
     decision = decide(path)
-    assert decision.codemod == path.parent.name.replace("_", "-"), decision.reason
+    if path not in REFUSED:
+        assert decision.codemod == path.parent.name.replace("_", "-"), decision.reason
     first = before.decode().splitlines()[0]
     if first.startswith("# note: "):  # why a codemod that is asked earlier refuses the file
         assert first.removeprefix("# note: ") in [note.reason for note in decision.notes]
@@ -38,6 +40,16 @@ def test_before_becomes_after(path: Path) -> None:
     assert without(result, inserted(result)) == before
 
 
+@pytest.mark.parametrize("path", REFUSED, ids=name_of)
+def test_refused_with_a_reason(path: Path) -> None:
+    name = path.parents[1].name.replace("_", "-")
+    codemod = next(item for item in registry() if codemod_name(item) == name)
+    data = path.read_bytes()
+    refusal = codemod.match(facts_of(path, data))
+    assert isinstance(refusal, Refusal)
+    assert data.decode().startswith(f"# note: {refusal.reason}\n")
+
+
 @pytest.mark.parametrize("path", NOOP, ids=name_of)
 def test_noop_is_left_alone_with_a_reason(path: Path) -> None:
     expected = path.read_text().splitlines()[0].removeprefix("# expect: ")
@@ -49,7 +61,8 @@ def test_noop_is_left_alone_with_a_reason(path: Path) -> None:
 def test_every_codemod_has_cases_and_says_what_it_does() -> None:
     for codemod in registry():
         folder = CASES / codemod_name(codemod).replace("-", "_")
-        assert list(folder.glob("*.before.py")), folder
+        if getattr(codemod, "SUFFIX", ".py") == ".py":  # notebooks have tests of their own
+            assert list(folder.glob("*.before.py")), folder
         assert codemod.SUMMARY
         assert codemod.REVIEW
         assert f"| `{codemod_name(codemod)}` | " in README.read_text(encoding="utf-8")

@@ -83,7 +83,7 @@ def library(planted: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def attend(**variables: str) -> list[str]:
-    """Has a program of one call run, which is right; what it says on stderr, but for that flash
+    """Has a program of one call run, which is right; what it says on stderr, but for whether flash
     attention is on."""
     done = subprocess.run(
         [sys.executable, "-c", ATTEND],
@@ -93,9 +93,7 @@ def attend(**variables: str) -> list[str]:
         timeout=300,
     )
     assert (done.returncode, done.stdout) == (0, "right\n"), done.stderr
-    return [
-        line for line in done.stderr.splitlines() if not line.startswith("flash attention: on ")
-    ]
+    return [line for line in done.stderr.splitlines() if not line.startswith("flash attention: on")]
 
 
 def writable(path: Path) -> None:

@@ -12,8 +12,9 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
+from flash_integrate.planning.outcome import Outcome
 from flash_integrate.planning.plan import Status
-from flash_integrate.planning.run import Outcome, integrate
+from flash_integrate.planning.run import integrate
 from flash_integrate.vendor.dependency import ManifestEdit
 from flash_integrate.vendor.requirement import name_of
 

@@ -201,6 +201,18 @@ def test_a_chain_of_functions(tmp_path: Path) -> None:
     assert is_patched(tmp_path / "run.py")
 
 
+def test_chains_of_functions_and_classes_of_parsers(tmp_path: Path) -> None:
+    functions = "".join(f"def f{n}():\n    return f{n + 1}()\n\n\n" for n in range(1200))
+    classes = "".join(f"class C{n}(C{n + 1}):\n    pass\n\n\n" for n in reversed(range(1200)))
+    (tmp_path / "run.py").write_text(
+        f"import argparse\n\n{OF_MLX}{functions}"
+        f"def f1200():\n    return argparse.ArgumentParser()\n\n\n{classes}"
+        "args = f0().parse_args()\nother = C0().parse_args()\nload(args.model)\n"
+    )
+    assert run(tmp_path).returncode == 0
+    assert is_patched(tmp_path / "run.py")
+
+
 def test_modules_that_take_everything_of_each_other(tmp_path: Path) -> None:
     (tmp_path / "one.py").write_text("import mlx.core as mx\nfrom two import *\n")
     (tmp_path / "two.py").write_text("import mlx.core as mx\nfrom one import *\n")

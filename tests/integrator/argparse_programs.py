@@ -28,6 +28,7 @@ class Option:
         return self.spelling.lstrip("-").replace("-", "_")
 
 
+FLAGS = ("--disable-flash-attention", "--flash-block-size")
 # Many share a beginning with the flags of the tool, or with each other.
 OPTIONS = [
     Option("--data", ('default="here"',)),
@@ -324,6 +325,8 @@ def argvs(draw: st.DrawFn, options: list[Option], with_commands: bool) -> list[s
         value = draw(st.sampled_from(option.values)).split() if option.values else []
         if option.spelling.startswith("--"):
             written = option.spelling[: draw(st.integers(3, len(option.spelling)))]
+            if any(flag.startswith(written) for flag in FLAGS):  # ambiguous with them
+                written = option.spelling
             joined = len(value) == 1 and draw(st.booleans())
             words += [f"{written}={value[0]}"] if joined else [written, *value]
         elif not with_commands:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flash_integrate.planning.run import Outcome, integrate
+from flash_integrate.planning.outcome import Outcome
+from flash_integrate.planning.run import integrate
 
 
 def run(repo: Path, files: dict[str, str]) -> dict[str, Outcome]:

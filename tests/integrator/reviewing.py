@@ -8,7 +8,8 @@ from typing import Any
 
 from rich.console import Console
 
-from flash_integrate.planning.run import Outcome, integrate
+from flash_integrate.planning.outcome import Outcome
+from flash_integrate.planning.run import integrate
 from flash_integrate.report.diff import Hunk
 from flash_integrate.report.text import hunks_of
 from flash_integrate.review.dialogue import review

@@ -1,8 +1,7 @@
 """Argparse scripts whose behaviour two more flags could change: each does after the rewrite what
 it did before.
 
-Where the flags would show, or turn an abbreviation into something else, they have none, or the
-script gets the call alone.
+Where the flags would show, the script gets the call alone.
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ def enable_flash_attention(enabled=True, *, block_size=None):
     print("enabled", enabled, block_size, file=sys.stderr)
 """,
 }
+ON_SPELLING = ("abbreviations that argparse now refuses", "unknown arguments are left to others")
 FLAGS = ["--disable-flash-attention", "--flash-block-size", "64"]
 
 
@@ -46,7 +46,8 @@ def test_a_patched_script_does_what_it_did(name: str, tmp_path: Path, runner: Ru
     outcome = run(tmp_path / "repo", {"script.py": case.text})["script.py"]
     assert outcome.changes, outcome.reason
     assert ("--flash-block-size" in outcome.after.decode()) == (case.note is None)
-    assert [note.reason for note in outcome.notes] == ([] if case.note is None else [case.note])
+    notes = [note.reason for note in outcome.notes if not note.reason.startswith(ON_SPELLING)]
+    assert notes == ([] if case.note is None else [case.note])
     before, after = tmp_path / "repo" / "script.py", tmp_path / "repo" / "patched.py"
     after.write_bytes(outcome.after)
     for argv in case.argvs:
@@ -63,3 +64,38 @@ def test_a_patched_script_does_what_it_did(name: str, tmp_path: Path, runner: Ru
             == runner.run(before, case.argvs[0].split(), tmp_path / "packages").stdout
         )
         assert steered.stderr.splitlines() == ["enabled False 64"]
+
+
+ABBREVIATED = """\
+import argparse
+
+from mlx_lm import load
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--data")
+    parser.add_argument("--model")
+    args = parser.parse_args()
+    load(args.model)
+"""
+
+
+def test_an_abbreviation_that_becomes_ambiguous_fails_and_is_named(
+    tmp_path: Path, runner: Runner
+) -> None:
+    (tmp_path / "mlx_lm.py").write_text(STAND_INS["mlx_lm.py"])
+    texts = {"run.sh": "# trains\npython script.py --m tiny --d here\n", "other.sh": "tool --d 1\n"}
+    outcome = run(tmp_path / "repo", {"script.py": ABBREVIATED, **texts})["script.py"]
+    assert [(note.reason, note.line) for note in outcome.notes] == [
+        (
+            "abbreviations that argparse now refuses as ambiguous: --d (of --data); "
+            "used in run.sh:2",
+            6,
+        )
+    ]
+    patched = tmp_path / "repo" / "patched.py"
+    patched.write_bytes(outcome.after)
+    failed = runner.run(patched, ["--d", "here"], tmp_path)
+    assert failed.code == 2
+    assert "ambiguous option: --d could match --data, --disable-flash-attention" in failed.stderr
+    assert runner.run(patched, ["--m", "tiny", "--da", "here"], tmp_path).code == 0

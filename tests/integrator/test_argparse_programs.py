@@ -12,7 +12,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from argparse_places import PLACES, Line, Parts, called_from_two_places, under_a_walrus
+from argparse_places import (
+    PLACES,
+    Line,
+    Parts,
+    after_a_config_parser,
+    after_one_of_its_name,
+    called_from_two_places,
+    under_a_walrus,
+)
 from argparse_programs import Layout, Program, programs
 from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
@@ -91,7 +99,12 @@ def test_a_patched_program_does_what_it_did(program: Program, runner: Runner, fo
     ) == has_flags
 
 
-FALL_BACK = {called_from_two_places, under_a_walrus}
+FALL_BACK = {
+    after_a_config_parser,
+    after_one_of_its_name,
+    called_from_two_places,
+    under_a_walrus,
+}
 
 
 @pytest.mark.parametrize("place", PLACES)

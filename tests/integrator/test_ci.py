@@ -1,14 +1,17 @@
-"""The pre-commit hook and the shell completion, as `.pre-commit-hooks.yaml` and `docs/ci.md` give
-them."""
+"""The pre-commit hook, the action and the shell completion, as `.pre-commit-hooks.yaml`,
+`action.yml` and `docs/ci.md` give them."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import yaml
@@ -16,6 +19,13 @@ from conftest import Run, commit_all
 
 ROOT = Path(__file__).parents[2]
 COMMAND = Path(sys.executable).parent / "flash-integrate"
+
+
+class Summary(NamedTuple):
+    """What a run of the action left: its exit status and the job's summary."""
+
+    status: int
+    text: str
 
 
 def test_the_hook_fails_until_the_scripts_are_integrated(flash_integrate: Run, repo: Path) -> None:
@@ -43,6 +53,49 @@ def test_a_single_file_can_be_judged_otherwise_than_in_its_repo(
     (tmp_path / "user.py").write_text("import work\n")
     assert flash_integrate("--check", "work.py", cwd=tmp_path).returncode == 1
     assert flash_integrate("--check", ".", cwd=tmp_path).returncode == 0
+
+
+@pytest.fixture(scope="module")
+def action(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path, str], Summary]:
+    """The action, installed as a runner would, run on a repo's paths."""
+    temp = tmp_path_factory.mktemp("runner")
+    definition = yaml.safe_load((ROOT / "action.yml").read_text())
+    install, check = definition["runs"]["steps"]
+    own = {**os.environ, "RUNNER_TEMP": str(temp), "GITHUB_ACTION_PATH": str(ROOT)}
+    shell = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c"]
+    subprocess.run([*shell, install["run"]], env=own, check=True)
+
+    def run(repo: Path, paths: str) -> Summary:
+        summary = temp / "summary.md"
+        summary.write_text("# of another step\n")
+        given = {name: each["default"] for name, each in definition["inputs"].items()}
+        given["paths"] = paths
+        inputs = {
+            variable: given[re.fullmatch(r"\$\{\{ inputs\.(\w+) \}\}", value)[1]]  # type: ignore[index]
+            for variable, value in check["env"].items()
+        }
+        environment = {**own, **inputs, "GITHUB_STEP_SUMMARY": str(summary)}
+        done = subprocess.run([*shell, check["run"]], cwd=repo, env=environment)
+        return Summary(done.returncode, summary.read_text())
+
+    return run
+
+
+def test_the_action_fails_with_a_summary_until_the_scripts_are_integrated(
+    action: Callable[[Path, str], Summary], flash_integrate: Run, repo: Path
+) -> None:
+    commit_all(repo)
+    found = action(repo, ".")
+    assert found.status == 1
+    assert found.text.startswith("# of another step\n")
+    assert "run.py" in found.text
+    sarif = json.loads((repo / "flash-integrate.sarif").read_text())
+    assert sarif["runs"][0]["results"]
+    (repo / "flash-integrate.sarif").unlink()
+    flash_integrate(repo)
+    assert action(repo, ".").status == 0
+    assert action(repo, "; touch broken").status == 2
+    assert not (repo / "broken").exists()
 
 
 def completion(shell: str) -> str:

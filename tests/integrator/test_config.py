@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from conftest import Run
 
-from flash_integrate.planning.codemod import name_of, registry
-from flash_integrate.project.config import Config, ConfigError, load, merge, offered
+from flash_integrate.planning.codemod import name_of, offered, registry
+from flash_integrate.project.config import Config, ConfigError, load, merge
 
 CODEMODS = [name_of(codemod) for codemod in registry()]
 
@@ -23,7 +23,7 @@ def write(folder: Path, table: str) -> Path:
 
 def test_without_a_file_everything_is_taken(tmp_path: Path) -> None:
     (tmp_path / ".git").mkdir()
-    config = load(tmp_path)
+    config = load(tmp_path, offered())
     assert config == Config()
     assert config.leaves_out(tmp_path / "run.py") is None
     assert all(map(config.wants, CODEMODS))
@@ -34,19 +34,19 @@ def test_the_nearest_file_with_the_table_is_found_from_a_folder_or_a_script(tmp_
     file = write(tmp_path, '[tool.flash-integrate]\nexclude = ["old/"]\n')
     write(tmp_path / "pack", '[project]\nname = "pack"\n')  # has no table: it hides nothing
     (tmp_path / "pack" / "run.py").touch()
-    assert load(tmp_path).file == file
-    assert load(tmp_path / "pack").file == file
-    assert load(tmp_path / "pack" / "run.py").file == file
+    assert load(tmp_path, offered()).file == file
+    assert load(tmp_path / "pack", offered()).file == file
+    assert load(tmp_path / "pack" / "run.py", offered()).file == file
     nested = write(tmp_path / "pack", "[tool.flash-integrate]\n")
-    assert load(tmp_path / "pack" / "run.py").file == nested
+    assert load(tmp_path / "pack" / "run.py", offered()).file == nested
 
 
 def test_the_search_ends_at_the_top_of_the_checkout(tmp_path: Path) -> None:
     write(tmp_path, '[tool.flash-integrate]\nexclude = ["old/"]\n')
     (tmp_path / "checkout" / ".git").mkdir(parents=True)
-    assert load(tmp_path / "checkout").file is None
+    assert load(tmp_path / "checkout", offered()).file is None
     (tmp_path / "folder").mkdir()
-    assert load(tmp_path / "folder").file == tmp_path / "pyproject.toml"
+    assert load(tmp_path / "folder", offered()).file == tmp_path / "pyproject.toml"
 
 
 def test_patterns_are_relative_to_the_file(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_patterns_are_relative_to_the_file(tmp_path: Path) -> None:
         '[tool.flash-integrate]\nexclude = ["old/", "/sub/one.py", "*_test.py", "!keep_test.py"]\n',
     )
     (tmp_path / "sub").mkdir()
-    config = load(tmp_path / "sub")
+    config = load(tmp_path / "sub", offered())
     out = ["old/run.py", "sub/old/run.py", "sub/one.py", "sub/a_test.py"]
     kept = ["run.py", "one.py", "deep/sub/one.py", "keep_test.py"]
     assert {name: config.leaves_out(tmp_path / name) for name in out} == dict.fromkeys(
@@ -73,7 +73,7 @@ def test_include_names_all_that_is_taken_and_exclude_takes_from_it(tmp_path: Pat
         'include = ["scripts/", "/train.py"]\n'
         'exclude = ["scripts/old.py"]\n',
     )
-    config = load(tmp_path)
+    config = load(tmp_path, offered())
     assert config.leaves_out(tmp_path / "scripts" / "run.py") is None
     assert config.leaves_out(tmp_path / "train.py") is None
     assert config.leaves_out(tmp_path / "other.py") == "[tool.flash-integrate] does not include it"
@@ -88,30 +88,32 @@ def test_include_names_all_that_is_taken_and_exclude_takes_from_it(tmp_path: Pat
 def test_only_and_skip_choose_codemods(tmp_path: Path) -> None:
     first, second = CODEMODS[:2]
     write(tmp_path, f'[tool.flash-integrate]\nskip = ["{first}"]\n')
-    config = load(tmp_path)
+    config = load(tmp_path, offered())
     assert [config.wants(first), config.wants(second)] == [False, True]
     write(tmp_path, f'[tool.flash-integrate]\nonly = ["{first}"]\n')
-    config = load(tmp_path)
+    config = load(tmp_path, offered())
     assert [config.wants(first), config.wants(second)] == [True, False]
 
 
 def test_the_command_line_takes_the_place_of_only_and_adds_to_skip() -> None:
     first, second, third = CODEMODS[:3]
     config = Config(only=(first, second), skip=(third,))
-    assert merge(config) == config
-    assert merge(config, only=[third]) == Config(only=(third,))
-    assert merge(config, skip=[second]) == Config(only=(first, second), skip=(third, second))
+    assert merge(config, offered()) == config
+    assert merge(config, offered(), only=[third]) == Config(only=(third,))
+    assert merge(config, offered(), skip=[second]) == Config(
+        only=(first, second), skip=(third, second)
+    )
 
 
 def test_the_command_line_is_checked() -> None:
     with pytest.raises(
         ConfigError, match=rf"^--only: no codemod is called 'argparse'; there are .*{CODEMODS[0]}"
     ):
-        merge(Config(), only=["argparse"])
+        merge(Config(), offered(), only=["argparse"])
     with pytest.raises(ConfigError, match=r"^--skip: no codemod"):
-        merge(Config(), skip=["argparse"])
+        merge(Config(), offered(), skip=["argparse"])
     with pytest.raises(ConfigError, match=rf"^--only and --skip both name {CODEMODS[0]}"):
-        merge(Config(), only=CODEMODS[:1], skip=CODEMODS[:1])
+        merge(Config(), offered(), only=CODEMODS[:1], skip=CODEMODS[:1])
 
 
 @pytest.mark.parametrize(
@@ -141,7 +143,7 @@ def test_what_can_not_be_used_is_said_with_file_and_key(
 ) -> None:
     file = write(tmp_path, text)
     with pytest.raises(ConfigError) as caught:
-        load(tmp_path)
+        load(tmp_path, offered())
     assert str(caught.value).startswith(f"{file}: ")
     assert message in str(caught.value)
 
@@ -149,7 +151,7 @@ def test_what_can_not_be_used_is_said_with_file_and_key(
 def test_a_file_that_is_not_utf8_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_bytes(b"# caf\xe9\n")
     with pytest.raises(ConfigError, match="not valid TOML"):
-        load(tmp_path)
+        load(tmp_path, offered())
 
 
 def test_what_can_be_named_is_listed_by_the_command_and_the_readme(flash_integrate: Run) -> None:

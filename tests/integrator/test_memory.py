@@ -6,7 +6,8 @@ import ast
 import gc
 from pathlib import Path
 
-from flash_integrate.planning.run import EVERYTHING, Outcome, integrate
+from flash_integrate.planning.outcome import Outcome
+from flash_integrate.planning.run import EVERYTHING, integrate
 
 CASES = Path(__file__).parents[2] / "fixtures" / "codemods"
 

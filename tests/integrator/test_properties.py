@@ -20,8 +20,8 @@ import pytest
 from conftest import Run, commit_all, git
 
 from flash_integrate.errors import FileError
-from flash_integrate.planning.codemod import Insertion
 from flash_integrate.project.workspace import Workspace
+from flash_integrate.python.edits import Insertion
 from flash_integrate.python.rewrite import rewrite
 from flash_integrate.python.source import split_lines
 

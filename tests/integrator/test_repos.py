@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Run
+from outcomes import changed, run
 
 SHARED_PARSER = """\
 import argparse
@@ -315,28 +316,23 @@ def test_a_folder_that_a_script_adds_to_the_path(
     assert run_script(repo / "tools" / "chat.py") == before == "hello\n"
 
 
-def test_an_option_that_another_module_adds_keeps_its_abbreviation(
-    flash_integrate: Run, tmp_path: Path
-) -> None:
+def test_an_option_that_another_module_adds(flash_integrate: Run, tmp_path: Path) -> None:
     files = {"common.py": ADDS_OPTIONS, "run.py": HANDS_OVER_PARSER}
     repo = make(tmp_path / "repo", files)
-    before = run_script(repo / "run.py", "--d", "here")
+    before = run_script(repo / "run.py", "--data", "here")
     assert flash_integrate(repo).returncode == 0
     assert (repo / "common.py").read_text() == ADDS_OPTIONS
-    assert run_script(repo / "run.py", "--d", "here") == before == "here\n"
-    assert run_script(repo / "run.py", "--d", "here", "--disable-flash-attention") == before
+    assert run_script(repo / "run.py", "--data", "here", "--disable-flash-attention") == before
 
 
-def test_a_script_that_adds_to_a_shared_parser_loses_no_abbreviation(
-    flash_integrate: Run, tmp_path: Path
-) -> None:
-    """The flags come first there, when its option is not known yet."""
+def test_a_script_that_adds_to_a_shared_parser(flash_integrate: Run, tmp_path: Path) -> None:
+    """The flags come first there, when its option is not known yet; its abbreviation is named."""
     script = USES_PARSER.replace('"--steps", type=int, default=3', '"--data"')
     repo = make(tmp_path / "repo", {"options.py": SHARED_PARSER, "run.py": script})
-    before = run_script(repo / "run.py", "--d", "here")
-    assert flash_integrate(repo).returncode == 0
-    assert run_script(repo / "run.py", "--d", "here") == before
-    assert run_script(repo / "run.py", "--d", "here", "--disable-flash-attention") == before
+    before = run_script(repo / "run.py", "--data", "here")
+    said = flash_integrate(repo).stderr.decode()
+    assert "options.py:5: note: abbreviations that argparse now refuses as ambiguous" in said
+    assert run_script(repo / "run.py", "--data", "here", "--disable-flash-attention") == before
 
 
 def test_a_function_that_another_file_calls_gets_no_call_for_flags(
@@ -360,3 +356,19 @@ def test_modules_that_import_each_other(flash_integrate: Run, tmp_path: Path) ->
     result = flash_integrate(repo)
     assert result.returncode == 0, result.stderr
     assert "enable_flash_attention()" in (repo / "run.py").read_text()
+
+
+def test_modules_that_parse_and_import_each_other_s_functions(tmp_path: Path) -> None:
+    """What a function of the other file returns is asked while that file asks the same."""
+    parses = "parser = argparse.ArgumentParser()\n    args = parser.parse_args()\n"
+    text = (
+        "import argparse\n\nfrom mlx_lm import load\n\nfrom {other} import {other}_value\n\n\n"
+        "def {own}_value():\n    return 1\n\n\n"
+        'if __name__ == "__main__":\n    ' + parses + "    load({other}_value())\n"
+    )
+    files = {
+        "one.py": text.format(own="one", other="two"),
+        "two.py": text.format(own="two", other="one"),
+    }
+    outcomes = run(tmp_path, files)
+    assert changed(outcomes) == {"one.py": "argparse-script", "two.py": "argparse-script"}

@@ -13,8 +13,8 @@ from conftest import SCRIPT, commit_all, git
 from reviewing import SPREAD, TWO_PARSERS, only, reviewed, scanned
 from rich.console import Console
 
+from flash_integrate.planning.outcome import Outcome
 from flash_integrate.planning.plan import Status
-from flash_integrate.planning.run import Outcome
 from flash_integrate.report.diff import unified_diff
 from flash_integrate.report.text import hunks_of
 from flash_integrate.review.dialogue import review

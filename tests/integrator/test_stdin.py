@@ -81,7 +81,7 @@ def test_what_is_skipped_comes_back_as_it_is_with_the_reason(
     "data", [b"from mlx_lm import load\nx = = 1\n", b"from mlx_lm import load\nx = '\xe9'\n"]
 )
 def test_what_can_not_be_read_is_an_error_with_its_line(data: bytes) -> None:
-    with pytest.raises(UnreadableSource) as caught:
+    with pytest.raises(FileError) as caught:
         rewrite_stdin(data)
     assert caught.value.line == 2
 

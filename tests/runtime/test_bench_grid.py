@@ -9,10 +9,12 @@ import math
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import mlx.core as mx
 import pytest
+from backends import METAL, pretend
 from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
@@ -144,6 +146,34 @@ def test_the_check_sees_a_wrong_element(phase: str) -> None:
     assert not error(math.nan) <= budget
 
 
+def in_ten_bits(x: mx.array) -> mx.array:
+    """Rounded to 10 bits after the leading one, as TF32 has."""
+    step = mx.power(2.0, mx.floor(mx.log2(mx.abs(x))) - 10)
+    return x + mx.stop_gradient(mx.round(x / step) * step - x)
+
+
+@pytest.mark.parametrize("phase", problems.PHASES)
+def test_float32_may_be_tf32_where_the_device_multiplies_so(
+    phase: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (problem,) = problems.cross_product((1,), (48,), (16,), (2,), phases=(phase,))
+    made = inputs.make_inputs(problem)
+
+    def attend(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
+        # Rounded after the scale, unlike in the check's own run.
+        narrow = (in_ten_bits(x) for x in (q * made.scale, k, v))
+        return mx.fast.scaled_dot_product_attention(*narrow, scale=1.0)
+
+    m5 = replace(METAL, nax=True)
+    for device, right in ((METAL, False), (m5, True), (replace(m5, tf32=False), False)):
+        pretend(monkeypatch, device)
+        truth = check.make_check(problem, made)
+        error = truth.error(check.run_phase(problem, attend, made, truth.cotangent))
+        assert (error <= check.error_budget(problem, truth, None)) == right
+    sixteen_bits = replace(problem, dtype="bfloat16")
+    assert check.make_check(sixteen_bits, inputs.make_inputs(sixteen_bits)).rounding < 2**-5
+
+
 def test_a_long_configuration_is_checked_by_some_of_its_queries() -> None:
     problem = Problem(1, 1, 1, 3000, 3000, 16, 16, mask="causal", training=True)
     made = inputs.make_inputs(problem)
@@ -216,7 +246,8 @@ def test_every_file_holds_the_same_rows(tmp_path: Path) -> None:
     options = [
         word for kind in ("json", "csv", "markdown") for word in (f"--{kind}", str(files[kind]))
     ]
-    result = run(*SMALL, "--length", "16,24,32", *options, "--plot", str(files["svg"]))
+    options += ["--plot", str(files["svg"]), "--verbose"]
+    result = run(*SMALL, "--length", "16,24,32", *options)
     assert result.exit_code == 0, result.stderr
     loaded = tables.load(files["json"])
     with open(files["csv"], newline="") as file:
@@ -263,10 +294,10 @@ def test_bad_options_are_refused_before_anything_is_measured(
 
 
 def test_it_says_so_where_flash_attention_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mx, "__version__", "0.99.0")
+    monkeypatch.setattr(mx, "__version__", "0.30.0")
     result = run(*SMALL)
     assert (result.exit_code, result.stdout) == (2, "")
     off = "error: flash attention is off here: "
-    assert result.stderr == f"{off}MLX 0.99.0 is not a version this package knows\n"
+    assert result.stderr == f"{off}MLX 0.30.0 is not a version this package knows\n"
     monkeypatch.setenv("MLX_FLASH_DISABLE", "1")
     assert run(*SMALL).stderr == f"{off}MLX_FLASH_DISABLE is set\n"

@@ -190,6 +190,7 @@ def test_the_command_on_a_folder(folder: Path, tmp_path: Path) -> None:
         *REPLY,
         "--json",
         str(path),
+        "--verbose",
     )
     assert result.exit_code == 0, result.stderr
     document = load(path)

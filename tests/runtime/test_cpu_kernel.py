@@ -163,6 +163,33 @@ def test_compiled_for_any_shape(mask: Any) -> None:
         assert close(compiled(*inputs), wanted(*inputs, mask=mask))
 
 
+def other_shapes() -> list[tuple[int, tuple[int, ...]]]:
+    """Which of q, k, v, mask and sinks has a shape that does not fit the others, and that shape."""
+    fitting = [Q.shape, K.shape, V.shape, (2, 4, 40, 40), (4,)]
+    found = []
+    for index, shape in enumerate(fitting):
+        for axis, size in enumerate(shape):
+            is_free = index == 2 and axis == 3  # the head dim of the values
+            changes = () if is_free else (size + 3, size - 1)
+            found += [(index, (*shape[:axis], to, *shape[axis + 1 :])) for to in changes if to > 1]
+    return found
+
+
+@pytest.mark.parametrize("with_gradient", [False, True])
+def test_compiled_for_any_shape_it_takes_none_that_does_not_fit(with_gradient: bool) -> None:
+    def loss(q: mx.array, k: mx.array, v: mx.array, mask: mx.array, sinks: mx.array) -> mx.array:
+        run = runner(cpu_kernel, None)
+        return run(q, k, v, scale=0.25, mask=mask, sinks=sinks).sum()
+
+    right = [Q, K, V, mx.zeros((2, 4, 40, 40)), mx.zeros((4,))]
+    for index, shape in other_shapes():
+        compiled = mx.compile(mx.grad(loss) if with_gradient else loss, shapeless=True)
+        mx.eval(compiled(*right))
+        wrong = [*right[:index], mx.zeros(shape), *right[index + 1 :]]
+        with pytest.raises(ValueError, match="FlashAttention"):
+            mx.eval(compiled(*wrong))
+
+
 @pytest.mark.parametrize("axes", [1, 2, 3, 4])
 @pytest.mark.parametrize("additive", [False, True])
 def test_compiled_for_a_mask_of_any_shape(additive: bool, axes: int) -> None:

@@ -13,15 +13,17 @@ from typing import Any
 import mlx.core as mx
 import pytest
 from backends import cpu_only
+from click.testing import CliRunner
 from rich.console import Console
 
 from mlx_flash_runtime.planning.machine import current_device
 from mlx_flash_runtime.problem import Device
-from mlx_flash_runtime.stock import probe
-from mlx_flash_runtime.stock.probe import Answer
+from mlx_flash_runtime.stock.table import Table, family_of
 from mlx_flash_runtime.tools.cli import doctor as command
-from mlx_flash_runtime.tools.doctor import Examination, Finding
+from mlx_flash_runtime.tools.cli.group import mlx_flash as mlx_flash_group
+from mlx_flash_runtime.tools.doctor import Examination, Finding, kernels, record
 from mlx_flash_runtime.tools.doctor.attention import fused_kernels
+from mlx_flash_runtime.tools.doctor.kernels import Answer
 
 
 def mlx_flash(
@@ -72,12 +74,10 @@ def test_this_machine_is_not_broken_and_text_says_what_json_says() -> None:
 
 @cpu_only
 def test_on_the_cpu_mlx_answers_no_as_the_table_says() -> None:
-    answers = list(probe.answers(current_device()))
-    assert {answer.phase for answer in answers} == {
-        "prefill",
-        "decode",
-    }  # the CPU does not tell training apart
-    assert len(answers) == 2 * len(probe.DTYPES) * len(probe.HEAD_DIMS)
+    answers = list(kernels.answers(current_device()))
+    assert {answer.phase for answer in answers} == set(kernels.PHASES)
+    kinds = len(kernels.PHASES) * len(kernels.MASKS) * len(kernels.DTYPES)
+    assert len(answers) == kinds * len(kernels.HEAD_DIMS)
     assert not any(answer.fused or answer.expected for answer in answers)
 
 
@@ -131,12 +131,23 @@ def test_a_name_that_nothing_reads_is_a_warning() -> None:
     )
 
 
-def test_an_unknown_mlx_is_broken() -> None:
-    done = doctor("--json", before="import mlx.core; mlx.core.__version__ = '0.99.0'")
+def test_an_mlx_that_is_too_old_is_broken() -> None:
+    done = doctor("--json", before="import mlx.core; mlx.core.__version__ = '0.30.6'")
     found = findings(done)["mlx"]
     assert (done.returncode, found["status"]) == (1, "broken")
-    assert "0.99.0" in found["value"]
-    assert "pip install 'mlx>=0.31,<0.33'" in found["advice"]
+    assert "0.30.6" in found["value"]
+    assert "pip install 'mlx>=0.31.0'" in found["advice"]
+
+
+def test_an_mlx_that_is_newer_is_asked() -> None:
+    newer = "import mlx.core; mlx.core.__version__ = '0.99.0'"
+    found = findings(doctor("--json", before=newer))["mlx"]
+    assert found["status"] == "warning"
+    assert found["value"].startswith("0.99.0, newer than what was checked (0.31.0 to ")
+    mute = f"{newer}; mlx.core.export_to_dot = lambda file, *arrays: None"
+    done = doctor("--json", before=mute)
+    assert (done.returncode, findings(done)["mlx"]["status"]) == (1, "broken")
+    assert findings(done)["fused kernels"]["status"] == "missing"
 
 
 NO_MLX = "sys.modules['mlx.core'] = None"
@@ -164,11 +175,27 @@ def test_without_mlx_other_commands_and_scripts_say_why() -> None:
     assert (done.stdout, done.stderr) == ("True\n", "")
 
 
+def test_what_mlx_fuses_here_is_written_as_a_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record, "_HEAD_DIMS", ((64, 64), (192, 128)))
+    monkeypatch.setattr(record, "_MANY", (9, 128))
+    path = tmp_path / "fused.json"
+    result = CliRunner().invoke(mlx_flash_group, ["doctor", "--record", str(path)])
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith(f"{path}: what MLX fuses on ")
+    table = Table.of(json.loads(path.read_text(encoding="utf-8")))
+    assert table.families == (family_of(current_device()),)
+    assert bool(table.fused) == (current_device().backend != "cpu")
+    missing = ["doctor", "--record", str(tmp_path / "there" / "fused.json")]
+    assert "there is no folder" in CliRunner().invoke(mlx_flash_group, missing).stderr
+
+
 ANSWERS = (
-    Answer("prefill", "float16", 64, True, True),
-    Answer("prefill", "float16", 96, True, False),
-    Answer("decode", "float16", 64, False, False),
-    Answer("decode", "float16", 96, False, True),
+    Answer("prefill", "causal", "float16", 64, True, True),
+    Answer("prefill", "causal", "float16", 96, True, False),
+    Answer("decode", "none", "float16", 64, False, False),
+    Answer("decode", "none", "float16", 96, False, True),
 )
 
 
@@ -177,7 +204,7 @@ def test_answers_that_differ_from_the_table_are_named() -> None:
     found = fused_kernels(ANSWERS, device)
     assert (found.status, found.value.partition(": ")[2]) == (
         "warning",
-        "prefill float16 96, decode float16 96",
+        "prefill causal float16 96, decode none float16 96",
     )
     agreeing = tuple(answer for answer in ANSWERS if answer.fused == answer.expected)
     assert fused_kernels(agreeing, device).value.startswith("1 of 2 kinds of call")
@@ -192,4 +219,7 @@ def test_the_table_of_kernels_marks_what_differs() -> None:
         for line in capture.get().splitlines()
         if line[:1] == "│"
     ]
-    assert cells == [["prefill", "float16", "fused", "fused !"], ["decode", "float16", "-", "- !"]]
+    assert cells == [
+        ["prefill", "causal", "float16", "yes", "yes !"],
+        ["decode", "none", "float16", "-", "- !"],
+    ]

@@ -22,8 +22,14 @@ from mlx_flash_runtime.problem.masks import Causal, Window, structure_of
 HEAD = "from typing import Any, Optional, Union\nimport mlx.core as mx\nimport mlx.nn as nn\n"
 HEAD += "from mlx.utils import tree_map\n"
 MASKS = inspect.getsource(base.create_causal_mask)
+ADDITIVE = """
+def create_additive_causal_mask(N: int, offset: int = 0):
+    queries, keys = mx.arange(offset, offset + N), mx.arange(offset + N)
+    return (queries[:, None] < keys[None]) * -1e9
+"""
 COPIES = {
     "masks": MASKS,
+    "additive masks": ADDITIVE,
     "masks written otherwise": """
 def create_causal_mask(N, offset=0, window_size=None):
     queries, keys = mx.arange(offset, offset + N)[:, None], mx.arange(offset + N)[None]
@@ -37,6 +43,8 @@ def create_causal_mask(N, offset=0, window_size=None):
 OTHERS = {
     "one key more in the window": MASKS.replace("linds < rinds", "linds <= rinds"),
     "an additive mask": MASKS.replace("    return mask\n", "    return mask * 1e9\n"),
+    "additive masks of the future": ADDITIVE.replace("<", ">"),
+    "additive masks that hide little": ADDITIVE.replace("-1e9", "-1.0"),
     "another shape": MASKS.replace("linds[:, None]", "linds[None]"),
     "no scale": COPIES["quantized"].replace("queries *= scale", "pass"),
     "no tanh": COPIES["softcap"].replace("mx.tanh(scores / softcap) * softcap", "scores"),

@@ -13,7 +13,9 @@ from pathlib import Path
 from types import ModuleType
 
 import click
+import mlx.core as mx
 import pytest
+import yaml
 from backends import cpu_only
 
 from mlx_flash_runtime.tools.bench.show import CHAOTIC
@@ -38,7 +40,8 @@ def test_the_pages_are_what_the_results_say(page: ModuleType) -> None:
 def test_nothing_measured_is_said_with_the_commands(page: ModuleType, tmp_path: Path) -> None:
     text, readme = page.pages(tmp_path).values()
     assert "| LoRA 15-35 % faster | not measured | not measured | not measured |" in text
-    assert "python benchmarks/suite.py metal && python benchmarks/performance_page.py" in text
+    assert "There is no row yet for M1, M1 Pro, " in text
+    assert "make measure" in text
     assert "mlx-flash bench grid --dtype float32,bfloat16\n" in text
     assert "not measured yet on: CPU, NVIDIA H200, Mac (Metal)." in readme
 
@@ -107,6 +110,30 @@ def test_routes_have_a_section_on_their_machine(page: ModuleType, tmp_path: Path
     assert "| NVIDIA H200 | window 1024 of 16384, D 128 | lowered | - | 2 | - | - / 4 |" in readme
 
 
+def test_a_measured_mac_has_its_own_section_and_column(page: ModuleType, tmp_path: Path) -> None:
+    done = script("measure.py", "--quick", "--into", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    [path] = tmp_path.iterdir()
+    assert f"wrote {path}" in done.stdout
+    measured = json.loads(path.read_text(encoding="utf-8"))
+    assert measured["unfinished"] == {}
+    assert [result["rows"] != [] for result in measured["results"].values()] == [True, True]
+    assert measured["machine"]["mlx"] == mx.__version__
+    assert mx.__version__ in measured["fused"]["releases"]
+    as_on_a_mac = json.loads(path.read_text(encoding="utf-8"))
+    for one in (as_on_a_mac, *as_on_a_mac["results"].values()):
+        one["machine"] |= {"backend": "metal", "device": "Apple M3 Max", "system": "macOS"}
+    text, readme = page.pages(tmp_path).values()
+    assert "Apple M3 Max" not in text  # this machine is no Mac
+    path.write_text(json.dumps(as_on_a_mac), encoding="utf-8")
+    text, readme = page.pages(tmp_path).values()
+    assert "| claim | CPU | NVIDIA H200 | Apple M3 Max |" in text
+    section = text.partition("## Apple M3 Max")[2]
+    assert "length 100, D 64, training | " in section
+    assert "M3, M3 Pro, M3 Ultra, M4" in section.partition("## Macs without a row")[2]
+    assert "| Apple M3 Max | float32 |" in readme
+
+
 @pytest.mark.parametrize("rounding", [0.4, 0.01])
 def test_a_difference_as_large_as_the_logits_is_explained(
     page: ModuleType, tmp_path: Path, rounding: float
@@ -153,12 +180,32 @@ def test_every_command_of_the_suite_is_one(page: ModuleType) -> None:
                     assert (ROOT / words[0]).is_file()
                     continue
                 assert program == "mlx-flash"
-                at: click.Command = mlx_flash
-                while isinstance(at, click.Group):
-                    found = at.get_command(click.Context(at), words.pop(0))
-                    assert found is not None
-                    at = found
-                at.make_context(at.name, words)  # raises for what is no option
+                is_command(words)
+
+
+def is_command(words: list[str]) -> None:
+    """Raises for a command of mlx-flash that is none, and for what is no option of it."""
+    at: click.Command = mlx_flash
+    while isinstance(at, click.Group):
+        found = at.get_command(click.Context(at), words.pop(0))
+        assert found is not None
+        at = found
+    at.make_context(at.name, words)
+
+
+def test_every_command_of_the_workflows_and_of_a_mac_is_one(page: ModuleType) -> None:
+    measure = importlib.import_module("measure")
+    commands = [command for command, _ in (*measure.STEPS.values(), *measure.QUICK_STEPS.values())]
+    for path in (ROOT / ".github" / "workflows").glob("*.yml"):
+        for job in yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"].values():
+            commands += [step["run"] for step in job["steps"] if "run" in step]
+    checked = 0
+    for command in commands:
+        program, *words = shlex.split(command.partition(" | ")[0])
+        if program.removeprefix(".venv/bin/") == "mlx-flash":
+            is_command(words)
+            checked += 1
+    assert checked >= 7
 
 
 def script(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -198,7 +245,7 @@ def test_stock_is_not_measured_against_itself() -> None:
     assert "it measures a kernel for CUDA, and the device is cpu" in done.stderr
 
 
-@pytest.mark.parametrize(("name", "machine"), [("suite.py", "metal"), ("routes.py", "cpu")])
+@pytest.mark.parametrize(("name", "machine"), [("suite.py", "h200"), ("routes.py", "cpu")])
 def test_a_name_that_no_measurement_has_is_told_with_those_there_are(
     name: str, machine: str
 ) -> None:

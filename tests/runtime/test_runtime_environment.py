@@ -12,6 +12,7 @@ import mlx.core as mx
 import pytest
 
 from mlx_flash_runtime.planning.machine import current_device
+from mlx_flash_runtime.stock.table import known_range
 
 SCRIPT = """
 import argparse
@@ -179,7 +180,7 @@ def changed(script: Path, tmp_path: Path, first_lines: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("version", ["0.30.6", "0.33.0", "1.0.0", "unknown"])
+@pytest.mark.parametrize("version", ["0.30.6", "unknown"])
 def test_unknown_mlx_warns_once_and_leaves_attention_alone(
     script: Path, tmp_path: Path, plain: str, version: str
 ) -> None:
@@ -192,17 +193,44 @@ def test_unknown_mlx_warns_once_and_leaves_attention_alone(
     assert (done.returncode, done.stdout) == (0, plain)
     assert done.stderr == (
         f"flash attention: off: mlx {version} is not a version this package knows "
-        "(0.31 up to, not including, 0.33)\n"
+        f"({known_range()}, and newer ones that tell what they fuse)\n"
     )
+
+
+@pytest.mark.parametrize("version", ["0.32.99", "0.33.0", "1.0.0.dev20270101+abc"])
+def test_a_newer_mlx_is_asked_and_said_so_once(
+    script: Path, tmp_path: Path, plain: str, version: str
+) -> None:
+    newer = f"import mlx.core\nmlx.core.__version__ = {version!r}\n"
+    twice = "import atexit\natexit.register(lambda: enable_flash_attention())\n"
+    done = run(changed(script, tmp_path, newer + twice))
+    assert (done.returncode, done.stdout) == (0, plain)
+    first, second = done.stderr.splitlines()
+    assert first == (
+        f"flash attention: mlx {version} is none of the versions this package was checked with "
+        f"({known_range()}): it is asked what it fuses"
+    )
+    assert second.startswith(f"flash attention: on (mlx {version}")
+
+
+def test_a_newer_mlx_whose_graphs_tell_nothing_is_left_alone(
+    script: Path, tmp_path: Path, plain: str
+) -> None:
+    mute = "mlx.core.export_to_dot = lambda file, *arrays: None\n"
+    newer = "import mlx.core\nmlx.core.__version__ = '0.99.0'\n"
+    done = run(changed(script, tmp_path, newer + mute))
+    assert (done.returncode, done.stdout) == (0, plain)
+    assert done.stderr.startswith("flash attention: off: mlx 0.99.0 is not a version")
 
 
 def test_a_known_development_version_is_on(script: Path, tmp_path: Path) -> None:
     done = run(
         changed(
-            script, tmp_path, "import mlx.core\nmlx.core.__version__ = '0.32.5.dev20260101+abc'\n"
-        )
+            script, tmp_path, "import mlx.core\nmlx.core.__version__ = '0.32.4.dev20260101+abc'\n"
+        ),
+        MLX_FLASH_ROUTE="blockwise",
     )
-    assert done.stderr.startswith("flash attention: on (mlx 0.32.5.dev20260101+abc")
+    assert "flash attention: on (mlx 0.32.4.dev20260101+abc" in done.stderr
 
 
 def test_without_the_runtime_the_script_runs(script: Path, tmp_path: Path, plain: str) -> None:

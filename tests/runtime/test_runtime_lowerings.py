@@ -15,7 +15,6 @@ from backends import on_cpu, pretend
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlx_flash_runtime import stock
 from mlx_flash_runtime.problem import Device, Problem
 from mlx_flash_runtime.problem.masks import (
     Prefix,
@@ -32,25 +31,8 @@ from mlx_flash_runtime.stock.fused import is_fused
 GIB = 2**30
 CUDA = Device("cuda", (0, 32, 4), 80 * GIB)
 METAL = Device("metal", (0, 32, 4), 32 * GIB)
+METAL_32_2 = replace(METAL, mlx=(0, 32, 2))
 HALF = {"head_dim": 64, "value_head_dim": 64}
-
-
-@pytest.fixture(autouse=True)
-def calls_of_mlx(monkeypatch: pytest.MonkeyPatch) -> list[Problem]:
-    """The problems of the calls that reach MLX."""
-    seen: list[Problem] = []
-    original = stock.attention
-
-    def spy(
-        q: mx.array, k: mx.array, v: mx.array, *, mask: Any, sinks: Any, **rest: Any
-    ) -> mx.array:
-        problem = Problem.of(q, k, v, mask, sinks)
-        assert problem is not None
-        seen.append(problem)
-        return original(q, k, v, mask=mask, sinks=sinks, **rest)
-
-    monkeypatch.setattr(stock, "attention", spy)
-    return seen
 
 
 def on(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,6 +160,18 @@ def problem(length: int = 8192, **changes: Any) -> Problem:
     )
 
 
+def decode(head_dim: int) -> Problem:
+    """One query with a window of 1,024 of the 8,192 keys."""
+    return problem(
+        1,
+        key_length=8192,
+        head_dim=head_dim,
+        value_head_dim=head_dim,
+        mask="window",
+        structure=Window(1024),
+    )
+
+
 @pytest.mark.parametrize(
     ("device", "case", "does"),
     [
@@ -186,10 +180,30 @@ def problem(length: int = 8192, **changes: Any) -> Problem:
         (CUDA, problem(8100), None),
         (CUDA, problem(head_dim=36, value_head_dim=36), "its head dim padded"),
         (METAL, problem(head_dim=112, value_head_dim=112), "its head dim padded"),
-        (METAL, problem(head_dim=36, value_head_dim=36), None),  # 64: too many more products
+        (METAL, problem(head_dim=36, value_head_dim=36), "its head dim padded"),
+        (METAL, problem(48, head_dim=112, value_head_dim=112), None),  # too short for the copies
+        (METAL, problem(head_dim=112, value_head_dim=112, training=True), "its head dim padded"),
+        # Its gradient is unfused there, padded or not.
+        (METAL_32_2, problem(head_dim=112, value_head_dim=112, training=True), None),
         (METAL, problem(head_dim=160, value_head_dim=160), None),
         (METAL, problem(mask="window", structure=Window(1024)), "its window folded into the batch"),
-        (METAL, problem(mask="window", structure=Window(4097)), None),  # more than half of the keys
+        (METAL, problem(mask="window", structure=Window(7000)), None),  # most of the keys
+        (METAL, problem(64, mask="window", structure=Window(16)), None),
+        # A prompt's chunks on a rotating cache.
+        (
+            METAL,
+            problem(2048, key_length=3071, mask="window", structure=Window(1024)),
+            "its window folded into the batch",
+        ),
+        (
+            METAL,
+            problem(2048, key_length=6143, mask="window", structure=Window(4096)),
+            "its window folded into the batch",
+        ),
+        (METAL, problem(512, key_length=4607, mask="window", structure=Window(4096)), None),
+        # One query would become a chunk of 512.
+        (METAL, decode(80), None),
+        (METAL, decode(112), None),
         (
             METAL,
             problem(1, key_length=8192, mask="window", structure=Window(1024)),

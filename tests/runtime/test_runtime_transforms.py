@@ -3,71 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from typing import Any
 
 import mlx.core as mx
 import pytest
 from attention_cases import Case, make, runner
-from backends import on_cpu, pretend
+from backends import on_cpu
+from ways import MORE, WAYS, Way, each, skip_where_jvp_is_wrong
 
 from mlx_flash_runtime.planning.machine import current_device
-from mlx_flash_runtime.problem import Device, Problem
-from mlx_flash_runtime.routes import blockwise, cpu_kernel, lowered, query_blocks, reference
-from mlx_flash_runtime.stock.release import mlx_release, mlx_version
+from mlx_flash_runtime.problem import Problem
+from mlx_flash_runtime.routes import blockwise, cpu_kernel, query_blocks, reference
 
-CUDA = Device("cuda", (0, 32, 4), 80 * 2**30)
-METAL = Device("metal", (0, 32, 4), 32 * 2**30)
 Attention = Callable[..., mx.array]  # of q, k, v, then sinks if any
 
 
-@dataclass(frozen=True)
-class Way:
-    """A route, on a faked device where it rewrites calls for one."""
-
-    route: Any
-    device: Device | None = None
-    training: bool = False
-
-    def __str__(self) -> str:
-        place = f" on {self.device.backend}" if self.device else ""
-        return f"{self.route.name}{place}{' in training' if self.training else ''}"
-
-
-ANY = Case(20, 28, heads=4, batch=2, block_size=8)
-CASES = [
-    ANY,
-    replace(ANY, query_length=28, mask="causal"),
-    replace(ANY, mask=("rows hidden", (2, 1, 20, 28))),
-    replace(ANY, mask=("additive", (4, 20, 28)), sinks=True),
-    replace(ANY, mask=("window", (9,))),
-]
-FUSED = replace(ANY, head_dim=64, value_head_dim=64)
-STRUCTURED = [
-    replace(FUSED, mask=("window", (9,)), sinks=True),
-    replace(FUSED, query_length=28, mask=("prefix", (11,))),
-    replace(FUSED, query_length=28, mask=("segments", (5, 20, 3))),
-    replace(FUSED, head_dim=60, value_head_dim=60, mask="causal"),
-]
-ON_CUDA = [*STRUCTURED, replace(FUSED, mask=("bool", (2, 1, 20, 28)), sinks=True)]
-WAYS = {
-    Way(blockwise): CASES,
-    Way(query_blocks): CASES,
-    **({Way(cpu_kernel): [*CASES, *STRUCTURED]} if on_cpu else {}),
-    Way(lowered, METAL): STRUCTURED,
-    Way(lowered, CUDA): ON_CUDA,
-    Way(lowered, CUDA, training=True): [*ON_CUDA, replace(FUSED, mask="causal", sinks=True)],
-}
-
-
-def attention(way: Way, case: Case) -> tuple[Attention, list[mx.array]]:
+def attention(
+    way: Way, case: Case, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Attention, list[mx.array]]:
     """The case by that way as a function of q, k, v and sinks, and these."""
     call = make(case, mx.float32)
     mask = call.primals.pop(3) if call.additive else call.mask
-    # On CUDA the fused kernels are those of half precision.
-    function = runner(
-        way.route, case.block_size, training=way.training, dtype="float16" if way.device else None
-    )
+    function = way.attention(case, monkeypatch)
 
     def attend(q: mx.array, k: mx.array, v: mx.array, *sinks: mx.array) -> mx.array:
         return function(q, k, v, scale=call.scale, mask=mask, sinks=sinks[0] if sinks else None)
@@ -125,20 +82,15 @@ TRANSFORMS: dict[str, Callable[[Attention], Callable[..., Any]]] = {
 }
 
 
-@pytest.mark.parametrize(
-    ("way", "case"),
-    [pytest.param(way, case, id=f"{way}-{case}") for way, cases in WAYS.items() for case in cases],
-)
+@pytest.mark.parametrize(("way", "case"), each(WAYS, MORE))
 @pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=TRANSFORMS)
 def test_transform_agrees_with_the_reference(
     transform: Callable[[Attention], Any], way: Way, case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if transform is tangent and case.mask and mlx_release(mlx_version()) < (0, 32):
-        pytest.skip("the jvp of mx.where with a constant is wrong in this MLX")
-    if way.device:
-        pretend(monkeypatch, way.device)
-    attend, primals = attention(way, case)
-    defined, _ = attention(Way(reference), case)
+    if transform is tangent:
+        skip_where_jvp_is_wrong(case)
+    attend, primals = attention(way, case, monkeypatch)
+    defined, _ = attention(Way(reference), case, monkeypatch)
     wanted, own = transform(defined)(*primals), transform(attend)(*primals)
     as_list = [wanted], [own]
     for x, y in zip(*(as_list if isinstance(wanted, mx.array) else (wanted, own)), strict=True):

@@ -2,40 +2,42 @@
 below each parse.
 
 Inserts: the import, `--disable-flash-attention` and `--flash-block-size` after the parser's last
-own argument, and the call right after the namespace has a name. Where the namespace is passed on
-as a whole, the two names are taken out of it again. A parser that another file builds gets its
-flags there, once, if every script that uses it is integrated. An abbreviation that would become
-ambiguous (`--d` for `--data`) is kept; where it can't be told what it stands for, the flags have
-no abbreviations. Where one parser leaves the rest of the command line to another, the flags are
-the other's.
+own argument, and the call right after the namespace has a name. Where the namespace is used as a
+whole, the two names are taken out of it again. A parser that another file builds gets its flags
+there, once, if every script that uses it is integrated.
 
-Refuses: parsers that can't take the flags (an option of that name, a class that parses in its own
-way), and parse calls whose namespace gets no name that is this program's alone.
+Known are the shapes that public repos use: a parser, or one of a subclass, that has a name; parsed
+by `parse_args` or `parse_known_args`, where it is built or in another function or file; arguments
+that get a name, are returned, or are handed to a function. Anything else is refused with its
+reason, and gets the call alone.
 """
 
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from flash_codemods.argparse.namespaces import Namespace
-from flash_codemods.argparse.parsers import Parser
+from flash_codemods.argparse.abbreviations import abbreviation_notes
+from flash_codemods.argparse.namespaces import Namespace, Namespaces, may_parse
+from flash_codemods.argparse.parsers import Parser, Parsers
+from flash_codemods.argparse.sharing import Sharing, shared_parsers
 from flash_codemods.runtime_import import import_runtime
+from flash_integrate.attention.reach import reached
+from flash_integrate.inserted.presence import integrated_at
 from flash_integrate.inserted.snippets import (
     BLOCK_SIZE_FLAG,
-    BLOCK_SIZE_TYPE,
     DISABLE_FLAG,
     FLAG_NAMES,
     enable_call_from,
     flags,
-    keep_abbreviation,
     remove_names,
-    without_abbreviations,
 )
-from flash_integrate.planning.codemod import Insertion, Refusal
+from flash_integrate.notes import Note, Refusal
 from flash_integrate.planning.plan import left_alone
-from flash_integrate.project.file_facts import FileFacts
-from flash_integrate.python.syntax import Function, Place
+from flash_integrate.project.workspace import FileFacts
+from flash_integrate.python.edits import Insertion
+from flash_integrate.python.syntax import Function, Place, Statement, dotted
 from flash_integrate.quoting import quoted
 
 ORDER = 10
@@ -44,6 +46,10 @@ SUMMARY = (
     "the call after the arguments are parsed"
 )
 REVIEW = "the flags stand on the parser that users call, and the call stands before the model runs"
+SHARED_BY = (b"argparse", b".add_argument(")
+"""A file with one of these words may build the parser of another file."""
+
+_OWN_TABLES = {"_actions", "_action_groups", "_option_string_actions", "_group_actions"}
 
 
 @dataclass(frozen=True)
@@ -56,16 +62,16 @@ class Match:
 
 
 def match(facts: FileFacts) -> Match | Refusal | None:
-    shared = [parser for parser in facts.shared_parsers if _refuse_parser(facts, parser) is None]
+    if not may_parse(facts):
+        return None
+    shared = [parser for parser in shared_parsers(facts) if _refuse_parser(facts, parser) is None]
+    namespaces = facts.get(Namespaces).found
     refusal = _refuse_script(facts)
-    namespaces = [
-        namespace for namespace in facts.argparse.namespaces if not _hands_over(facts, namespace)
-    ]
-    if refusal is None and (namespaces or shared):
-        used = dict.fromkeys(namespace.parser for namespace in namespaces)
-        own = [parser for parser in used if parser.home == facts.name]
-        return Match([*own, *(parser for parser in shared if parser not in own)], namespaces)
-    return Match(shared, []) if shared else refusal
+    if refusal is not None or not (namespaces or shared):
+        return Match(shared, []) if shared else refusal
+    used = dict.fromkeys(namespace.parser for namespace in namespaces)
+    own = [parser for parser in used if parser.home == facts.name]
+    return Match([*own, *(parser for parser in shared if parser not in own)], namespaces)
 
 
 def edit(facts: FileFacts, match: Match) -> list[Insertion]:
@@ -75,22 +81,77 @@ def edit(facts: FileFacts, match: Match) -> list[Insertion]:
     return insertions
 
 
+def notes(facts: FileFacts, match: Match) -> Iterator[Note]:
+    yield from abbreviation_notes(facts, match.parsers)
+    for namespace in match.namespaces:
+        if namespace.leaves_rest and _binds_rest(namespace.statement.node):
+            reason = (
+                "unknown arguments are left to others: "
+                "--disable or --flash among them is now taken for a flag"
+            )
+            yield Note(reason, namespace.statement.line)
+
+
+def serves(facts: FileFacts, match: Match) -> str | None:
+    """What a file is changed for whose own way to attention does not matter."""
+    shared = shared_parsers(facts)
+    if not shared:
+        return None
+    user = facts.workspace.get(Sharing).users(shared[0])[0]
+    return f"builds the parser of {quoted(user.name)}"
+
+
+def explain(facts: FileFacts) -> Iterator[str]:
+    """What is seen of argparse in a file, in lines."""
+    if not may_parse(facts):
+        return
+    for parser in facts.get(Namespaces).used:
+        home = "" if parser.home == facts.name else f" of {quoted(parser.home)}"
+        created, last = parser.created.line, parser.last_argument.line
+        yield f"parser: {parser.name}{home}, line {created}, last argument line {last}"
+    for one in facts.get(Namespaces).found:
+        kind = "dict" if one.mapping else "namespace"
+        whole = one.escapes or one.mapping
+        use = "passed on as a whole" if whole else "used by its attributes alone"
+        yield f"arguments: the {kind} {one.target}, line {one.statement.line}, {use}"
+
+
+def together(facts: FileFacts, found: list[Statement]) -> list[list[Statement]]:
+    """Which of the inserted statements `found` belong together: those of each parser, which stand
+    or fall with whatever reads its namespaces."""
+    groups = []
+    for parser in facts.get(Parsers).made:
+        own = [item for item in facts.get(Namespaces).found if item.parser == parser]
+        names = {(parser.created.scope, parser.name)}
+        names |= {(item.statement.scope, item.target) for item in own}
+        mine = [item for item in found if any(_mentions(item, *name) for name in names)]
+        if mine:
+            groups.append(mine)
+    return groups
+
+
+def _mentions(statement: Statement, scope: object, name: str) -> bool:
+    return statement.scope is scope and any(
+        dotted(part) == name for part in ast.walk(statement.node)
+    )
+
+
 def _flags(facts: FileFacts, parser: Parser) -> Insertion:
-    own_default = any(keyword.arg == "argument_default" for keyword in parser.call.keywords)
+    own_default = parser.keyword("argument_default") is not None
     indent = parser.last_argument.node.col_offset
     code = flags(parser.name, facts.style, indent, own_default=own_default)
-    code += _abbreviations(facts, parser)
     return Insertion(parser.last_argument.place, code)
 
 
 def _call(facts: FileFacts, namespace: Namespace) -> Insertion:
-    if namespace.fixed and _holds_no_choice(facts, namespace):
-        code = remove_names(namespace.target, facts.style, mapping=namespace.mapping)
+    mapping = namespace.mapping
+    function = namespace.statement.scope.node
+    if namespace.fixed and isinstance(function, Function) and function.args.args:
+        # Defaults beside what the function's caller has read: the choice is the caller's.
+        code = remove_names(namespace.target, facts.style, mapping=mapping)
     else:
-        remove = namespace.escapes or namespace.mapping
-        code = enable_call_from(
-            namespace.target, facts.style, mapping=namespace.mapping, remove=remove
-        )
+        remove = namespace.escapes or mapping
+        code = enable_call_from(namespace.target, facts.style, mapping=mapping, remove=remove)
     home = namespace.parser.home
     needs = home if home != facts.name else None
     return Insertion(
@@ -98,130 +159,105 @@ def _call(facts: FileFacts, namespace: Namespace) -> Insertion:
     )
 
 
-def _hands_over(facts: FileFacts, namespace: Namespace) -> bool:
-    """Whether its parser leaves the rest of the command line to another one, which comes next in
-    the same suite: then the flags are the other's."""
-    place = namespace.statement.place
-    return any(len(next_place) == len(place) for next_place in _parsed_next(facts, namespace))
-
-
-def _parsed_next(facts: FileFacts, namespace: Namespace) -> list[Place]:
-    """Where other parsers parse what this one may leave: below it, in its suite or in a statement
-    of that."""
-    if namespace.entry is not None or not namespace.leaves_rest:
-        return []
-    *suite, (field, index) = namespace.statement.place
-    others = [
-        item.place for item, parser in facts.argparse.parsed if parser is not namespace.parser
-    ]
-    in_suite = [
-        place for place in others if list(place[: len(suite)]) == suite and len(place) > len(suite)
-    ]
-    return [
-        place
-        for place in in_suite
-        if place[len(suite)][0] == field and place[len(suite)][1] > index
-    ]
-
-
-def _holds_no_choice(facts: FileFacts, namespace: Namespace) -> bool:
-    """Whether defaults say nothing on attention: where the same parser reads the user's command
-    line too, and not in another branch of the program, or a caller passes in what it has read."""
-    function = namespace.statement.scope.node
-    if isinstance(function, Function) and function.args.args:
-        return True
-    others = (
-        other
-        for other in facts.argparse.namespaces
-        if other.parser is namespace.parser and not other.fixed
-    )
-    return any(
-        not _are_branches(namespace.statement.place, other.statement.place) for other in others
-    )
-
-
-def _are_branches(one: Place, two: Place) -> bool:
-    """Whether two places are in different suites of one statement, which do not both run to their
-    end."""
-    pairs = zip(one, two, strict=False)
-    fields = next(((step[0], other[0]) for step, other in pairs if step != other), ("", ""))
-    return fields[0] != fields[1] and "finalbody" not in fields
+def _binds_rest(node: ast.stmt) -> bool:
+    """Whether `args, rest = ...` keeps what is left over."""
+    target = node.targets[0] if isinstance(node, ast.Assign) else None
+    names = [dotted(item) or "" for item in target.elts] if isinstance(target, ast.Tuple) else []
+    return len(names) == 2 and not names[1].startswith("_")
 
 
 def _refuse_script(facts: FileFacts) -> Refusal | None:
     """Why the places at which a script parses its arguments can't be edited; None also where it
     parses none."""
-    found = facts.argparse
-    if found.unbound:
-        return Refusal(found.unbound[0].reason, found.unbound[0].statement.line)
-    for namespace in found.namespaces:
-        if not namespace.can_be_followed:
+    found = facts.get(Namespaces)
+    if (steps := _in_steps(found)) is not None:
+        return Refusal("parses its arguments in steps, with several parsers", steps)
+    if found.unsuited:
+        return Refusal(found.unsuited[0].reason, found.unsuited[0].line)
+    project = facts.workspace.project
+    for one in found.found:
+        if not one.can_be_followed:
             return Refusal(
-                "its parse call shares its line with another statement", namespace.statement.line
+                "its parse call shares its line with another statement", one.statement.line
             )
-        if namespace.entry is not None and facts.workspace.project.is_imported_by_name(
-            facts.name, namespace.entry
-        ):
-            return Refusal(
-                f"other files import {namespace.entry}, to which it passes its arguments"
-            )
-    prompted = {parser: statement for statement, parser in found.prompted}
-    used = [namespace.parser for namespace in found.namespaces]
-    if shared := next(
-        (statement for parser, statement in prompted.items() if parser in used or not used), None
-    ):
-        return Refusal("parses text that is not its command line", shared.line)
-    if found.namespaces and all(namespace.fixed for namespace in found.namespaces):
-        return Refusal("parses a fixed list of arguments", found.namespaces[0].statement.line)
-    namespaces = [namespace for namespace in found.namespaces if not _hands_over(facts, namespace)]
-    for namespace in namespaces:
-        if _parsed_next(facts, namespace):
-            return Refusal(
-                "parses its arguments in steps, with several parsers", namespace.statement.line
-            )
-    parsers = dict.fromkeys(namespace.parser for namespace in namespaces)
-    if child := next(
-        (parser for parser in parsers if not parsers.keys().isdisjoint(parser.parents)), None
-    ):
-        return Refusal("parses with a parser and with one that is built on it", child.created.line)
-    refusals = (_refuse_parser(facts, parser) for parser in parsers)
+        if one.entry is not None and project.is_imported_by_name(facts.name, one.entry):
+            return Refusal(f"other files import {one.entry}, to which it passes its arguments")
+    if (fixed := _fixed(found)) is not None:
+        return Refusal("parses a fixed list of arguments", fixed.statement.line)
+    refusals = (_refuse_parser(facts, one.parser) for one in found.found)
     return next((refusal for refusal in refusals if refusal is not None), None)
+
+
+def _in_steps(found: Namespaces) -> int | None:
+    """The line on which one parser leaves the rest of the command line to another one."""
+    for one in found.found:
+        others = [item for item in found.found if item.parser != one.parser]
+        lines = [item.statement.line for item in others if _after(one.statement, item.statement)]
+        lines += [item.line for item in found.unsuited if item.parser != one.parser]
+        if one.leaves_rest and lines:
+            return one.statement.line
+    return None
+
+
+def _after(one: Statement, other: Statement) -> bool:
+    return one.scope is other.scope and one.precedes(other)
+
+
+def _fixed(found: Namespaces) -> Namespace | None:
+    """A namespace of a literal list beside which nothing is the user's choice, or which comes after
+    that and would take its place."""
+    users = [one for one in found.found if not one.fixed]
+    for one in found.found:
+        same = [user for user in users if user.parser == one.parser]
+        together = [user for user in same if not _are_branches(one, user)]
+        if one.fixed and (together or not users):
+            return one
+    return None
+
+
+def _are_branches(one: Namespace, other: Namespace) -> bool:
+    """Whether two namespaces are of different suites of one statement, which do not both run to
+    their end."""
+    fields = _parting(one.statement.place, other.statement.place)
+    return fields[0] != fields[1] and "finalbody" not in fields
+
+
+def _parting(one: Place, two: Place) -> tuple[str, str]:
+    """The fields at which the ways to two statements part."""
+    for step, other in zip(one, two, strict=False):
+        if step != other:
+            return step[0], other[0]
+    return "", ""
 
 
 def _refuse_parser(facts: FileFacts, parser: Parser) -> Refusal | None:
     """Why a parser can't get the flags: for what it is, or for who else uses it."""
     home = facts.workspace.facts(parser.home)
-    if home.integrated_at is not None and {DISABLE_FLAG, BLOCK_SIZE_FLAG} <= parser.options.names:
+    data = home.source.data
+    if integrated_at(home.module) is not None and DISABLE_FLAG.encode() in data:
         return None  # a parser of another file, which an earlier run has given the flags
-    where = f" of {quoted(parser.home)}" if home is not facts else ""
-    line = parser.created.line if home is facts else None
-    if home is not facts and (
-        parser.home not in facts.workspace.editable or left_alone(home) is not None
-    ):
+    is_own = home.name == facts.name
+    where = "" if is_own else f" of {quoted(parser.home)}"
+    line = parser.created.line if is_own else None
+    editable = parser.home in facts.workspace.editable and left_alone(home) is None
+    if not is_own and not editable:
         return Refusal(f"its parser is built in {quoted(parser.home)}, which is not edited")
-    if any(keyword.arg == "prefix_chars" for keyword in parser.call.keywords):
-        return Refusal(
-            f"the parser{where} sets prefix_chars: flags that start with -- may not fit it", line
-        )
-    if clash := parser.options.dests & set(FLAG_NAMES):
-        return Refusal(f"the parser{where} has an argument {min(clash)} already", line)
-    if BLOCK_SIZE_TYPE.encode() in home.source.data:
-        return Refusal(f"the file of the parser{where} has a {BLOCK_SIZE_TYPE} of its own", line)
-    if not parser.constructor.is_plain:
+    files = [home, *(facts.workspace.facts(name) for name in parser.kind.homes)]
+    for word in (DISABLE_FLAG, BLOCK_SIZE_FLAG, *FLAG_NAMES):
+        if any(word.encode() in file.source.data for file in files):
+            return Refusal(f"the file of the parser{where} has a {word} of its own", line)
+    for keyword in ("prefix_chars", "parents"):
+        if parser.keyword(keyword) is not None:
+            return Refusal(f"the parser{where} is made with {keyword}", line)
+    if not parser.kind.is_plain:
         return Refusal(
             f"the class of the parser{where} adds or parses arguments in its own way", line
         )
-    if home.argparse.inspects_parsers:
+    if any(node.attr in _OWN_TABLES for node in home.module.of_kind(ast.Attribute)):
         return Refusal(f"the file of the parser{where} looks into argparse's own tables", line)
     if not parser.last_argument.ends_its_line:
         return Refusal(
             f"the last argument of the parser{where} shares its line with another statement", line
-        )
-    if longer := [
-        name for name in parser.options.names if name.startswith((DISABLE_FLAG, BLOCK_SIZE_FLAG))
-    ]:
-        return Refusal(
-            f"the parser{where} has an option {min(longer)}, of which a flag is the beginning", line
         )
     return _refuse_sharing(facts, parser)
 
@@ -229,49 +265,11 @@ def _refuse_parser(facts: FileFacts, parser: Parser) -> Refusal | None:
 def _refuse_sharing(facts: FileFacts, parser: Parser) -> Refusal | None:
     """A user of the parser that is not integrated would be handed two names that it does not
     know."""
-    for user in facts.workspace.users(parser):
-        own = [use for use in user.argparse.namespaces if use.parser is parser]
-        fits = own and all(use.can_be_followed for use in own) and not user.argparse.unbound
-        if not fits or left_alone(user) is not None or user.reached is None:
+    for user in facts.workspace.get(Sharing).users(parser):
+        found = user.get(Namespaces)
+        own = [use for use in found.found if use.parser == parser]
+        fits = own and all(use.can_be_followed for use in own) and not found.unsuited
+        if not fits or left_alone(user) is not None or user.get(reached) is None:
             shared = f"its parser is built in {quoted(parser.home)}"
             return Refusal(f"{shared}, which {quoted(user.name)} uses without the integration")
     return None
-
-
-def _abbreviations(facts: FileFacts, parser: Parser) -> str:
-    """What keeps the meaning of all abbreviations that are beginnings of the flags: of another
-    option, or of what is left for other parsers."""
-    if any(
-        keyword.arg == "allow_abbrev" and _is_false(keyword.value)
-        for keyword in parser.call.keywords
-    ):
-        return ""
-    known = [facts.argparse, *(user.argparse for user in facts.workspace.users(parser))]
-    options = [
-        parser.options,
-        *(use.extensions[parser] for use in known if parser in use.extensions),
-    ]
-    names = {name for found in options for name in found.names}
-    shorts = (
-        flag[:length] for flag in (DISABLE_FLAG, BLOCK_SIZE_FLAG) for length in range(3, len(flag))
-    )
-    owners = {
-        short: [name for name in names if name.startswith(short)]
-        for short in shorts
-        if short not in names
-    }
-    kept = {short: of_short[0] for short, of_short in owners.items() if len(of_short) == 1}
-    leaves_rest = any(
-        use.parser is parser and use.leaves_rest for item in known for use in item.namespaces
-    )
-    if (
-        leaves_rest
-        or any(found.has_unknown for found in options)
-        or not parser.options.plain.issuperset(kept.values())
-    ):
-        return without_abbreviations(parser.name, facts.style)
-    return "".join(keep_abbreviation(parser.name, *pair, facts.style) for pair in kept.items())
-
-
-def _is_false(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and node.value is False

@@ -1,277 +1,240 @@
-"""The `ArgumentParser`s that a module builds: where their arguments end, and which expressions
-stand for them."""
+"""The `ArgumentParser`s of a file: where they are made, where their arguments end, and which
+expressions stand for them."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, NamedTuple
 
-from flash_codemods.argparse.inputs import PARSE_METHODS, names_from
-from flash_codemods.argparse.options import Adders, Adding, Options, assignments, method, receiver
-from flash_codemods.argparse.overrides import behaves_as_its_base
-from flash_codemods.argparse.strangers import adds_to_strangers
+from flash_codemods.argparse.uses import parses_as_its_base
 from flash_integrate.errors import UnreadableSource
-from flash_integrate.python.syntax import Function, Scope, Statement, dotted, walk
+from flash_integrate.project.workspace import FileFacts
+from flash_integrate.python.syntax import (
+    Place,
+    Scope,
+    Statement,
+    assignments,
+    dotted,
+    method,
+    walk,
+)
 
-if TYPE_CHECKING:
-    from flash_codemods.argparse.namespaces import ArgparseFacts
-
-MOST_PARSERS = 50
-INTERNALS = {"_actions", "_action_groups", "_option_string_actions", "_group_actions"}
-
-Lookup = Callable[[str], "tuple[ArgparseFacts, str] | None"]
-"""From a name that a file imports from the project to the facts of the file that defines it, and
-its name there."""
+PARSE_METHODS = {"parse_args", "parse_known_args"}
+_GROUPS = {"add_argument_group", "add_mutually_exclusive_group"}
+_MOST_PARSERS = 50
+DEEPEST = 5
+"""A function may return what another returned, and a class inherit from another: longer chains are
+not written."""
 
 
 @dataclass(frozen=True)
-class Constructor:
-    """`ArgumentParser` or a subclass of it: the options that making one and parsing with it may
-    add, those that its own methods add, and whether it takes arguments and gives namespaces as
-    argparse's own class does."""
+class ParserClass:
+    """`ArgumentParser` or a subclass of it; `is_plain`: one that takes arguments and gives
+    namespaces as argparse's own does. `homes` are the files of the subclasses."""
 
-    options: Options = field(default_factory=Options)
-    methods: dict[str, Options] = field(default_factory=dict)
     is_plain: bool = True
+    homes: tuple[PurePosixPath, ...] = ()
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True)
 class Parser:
-    """An `ArgumentParser` of the file `home`: the name it is bound to and the statement after
-    which flags can go.
-
-    `parents` are the parsers of the project from which it takes arguments.
-    """
+    """A parser, told from others by the file and the statement that make it, and its name there.
+    The flags go after `last_argument`."""
 
     home: PurePosixPath
+    place: Place
     name: str
-    created: Statement
-    call: ast.Call
-    last_argument: Statement
-    constructor: Constructor
-    options: Options = field(default_factory=Options)
-    parents: list[Parser] = field(default_factory=list)
+    created: Statement = field(compare=False, repr=False)
+    call: ast.Call = field(compare=False, repr=False)
+    kind: ParserClass = field(compare=False)
+    last_argument: Statement = field(compare=False, repr=False)
+
+    def keyword(self, name: str) -> ast.expr | None:
+        """The value that it is made with for a parameter, if it is given."""
+        return next((item.value for item in self.call.keywords if item.arg == name), None)
 
 
-class _Binding(NamedTuple):
-    """A statement that gives a parser a name."""
+class Parsers:
+    """The parsers of one file. What other files define is asked of them by its name, so that files
+    may import each other."""
 
-    at: Statement
-    parser: Parser
+    def __init__(self, facts: FileFacts) -> None:
+        self.home = facts.name
+        self.module = facts.module
+        self._workspace = facts.workspace
+        self._classes: dict[str, ParserClass | None] = {}
+        self._factories: dict[str, Parser | None] = {}
+        self._made: dict[tuple[Place, str], Parser | None] = {}
 
+    @cached_property
+    def made(self) -> list[Parser]:
+        """The parsers that the file makes and names.
 
-class ParserReader:
-    """Finds the parsers of one module, and tells for an expression which parser it stands for."""
-
-    def __init__(
-        self, home: PurePosixPath, tree: ast.Module, found: list[Statement], lookup: Lookup
-    ) -> None:
-        self.home = home
-        self.tree = tree
-        self.statements = found
-        self.lookup = lookup
-        self.by_node = {id(statement.node): statement for statement in found}
-        self.added_by = Adders(tree, partial(_added_by_imported, lookup))
-        self.constructors = {
-            name: Constructor() for name in names_in_argparse("ArgumentParser", walk(tree))
-        }
-        self.factories: dict[str, Parser] = {}
-        self.parsers: list[Parser] = []
-        self.extensions: dict[Parser, Options] = {}
-        self._bindings: dict[tuple[int, str], list[_Binding]] = {}
-        self._find_subclasses()
-        self._find_parsers()
-        if len(self.parsers) > MOST_PARSERS:  # each is looked for in the whole file
+        Raises:
+            UnreadableSource: there are too many.
+        """
+        found = []
+        for statement in self.module.statements:
+            for name, value in assignments(statement.node):
+                if (parser := self._made_by(statement, name, value)) is not None:
+                    found.append(parser)
+        if len(found) > _MOST_PARSERS:  # each is looked for in the whole file
             raise UnreadableSource(
-                f"builds more than {MOST_PARSERS} parsers", self.parsers[-1].created.line
+                f"builds more than {_MOST_PARSERS} parsers", found[-1].created.line
             )
-        self._find_factories()
-        for parser in self.parsers:
-            self._find_arguments(parser)
-        self._find_extensions()
+        return found
 
-    def parser_of(self, expression: ast.expr | None, at: Statement) -> Parser | None:
+    def parser_of(
+        self, expression: ast.expr | None, at: Statement, depth: int = DEEPEST
+    ) -> Parser | None:
         """The parser that an expression in the statement `at` stands for: a name, an attribute, or
         a call of a function that returns one. Of several that have the name, the last one
         before."""
         if isinstance(expression, ast.Call):
-            return self._returned_by(dotted(expression.func))
-        bound = self._bound_to(dotted(expression), at.scope)
-        return (
-            max(bound, key=lambda one: (one.at.line <= at.line, one.at.line)).parser
-            if bound
-            else None
-        )
+            return self.returned_by(dotted(expression.func), depth)
+        bound = self._bound_to(dotted(expression), at.scope, depth)
+        if not bound:
+            return None
+        return max(bound, key=lambda pair: (pair[0].line <= at.line, pair[0].line))[1]
 
-    def is_mistakable(self, expression: ast.expr, at: Statement) -> bool:
+    def is_mistakable(self, expression: ast.expr, at: Statement, depth: int = DEEPEST) -> bool:
         """Whether the expression may also stand for another parser than `parser_of` says."""
-        parser, bound = self.parser_of(expression, at), self._bound_to(dotted(expression), at.scope)
-        own = next((one.at for one in bound if one.parser is parser), at)
-        others = [one.at for one in bound if one.parser is not parser]
+        parser = self.parser_of(expression, at, depth)
+        bound = self._bound_to(dotted(expression), at.scope, depth)
+        own = next((statement for statement, other in bound if other == parser), at)
+        others = [statement for statement, other in bound if other != parser]
         between = any(own.line < other.line <= at.line for other in others)
         return bool(others) and (between or own.scope is not at.scope or not own.precedes(at))
 
-    def _bound_to(self, name: str | None, scope: Scope) -> list[_Binding]:
-        at: Scope | None = scope
-        while at is not None and name is not None:
-            if (id(at.node), name) in self._bindings:
-                return self._bindings[id(at.node), name]
-            at = at.parent
-        return []
+    def returned_by(self, function: str | None, depth: int = DEEPEST) -> Parser | None:
+        """The parser that a function returns, of this file or imported."""
+        if function is None or not depth:
+            return None
+        if function not in self._factories:
+            self._factories[function] = None  # ends a circle
+            self._factories[function] = self._returned_by(function, depth - 1)
+        return self._factories[function]
 
-    def _returned_by(self, function: str | None) -> Parser | None:
-        if function is None or function in self.factories:
-            return self.factories.get(function or "")
-        found = self.lookup(function)
-        return found[0].factories.get(found[1]) if found else None
-
-    def _constructor(self, name: str | None) -> Constructor | None:
-        """`ArgumentParser` or a subclass of it, here or in another file of the project, by its
-        name."""
-        if name is None or name in self.constructors:
-            return self.constructors.get(name or "")
-        found = self.lookup(name) if name.rpartition(".")[2][:1].isupper() else None
-        return found[0].constructors.get(found[1]) if found else None
-
-    def _find_subclasses(self) -> None:
-        for statement in self.statements:
-            node = statement.node
-            bases = (
-                map(self._constructor, map(dotted, node.bases))
-                if isinstance(node, ast.ClassDef)
-                else ()
-            )
-            base = next((base for base in bases if base is not None), None)
-            if isinstance(node, ast.ClassDef) and base is not None:
-                self.constructors[node.name] = self._subclass(node, base)
-
-    def _subclass(self, node: ast.ClassDef, base: Constructor) -> Constructor:
-        options = Options()
-        options.update(base.options)
-        bodies = {item.name: item for item in node.body if isinstance(item, Function)}
-        methods = dict(base.methods)
-        for _ in range(3):  # a method may call others; deeper chains are not written
-            methods |= {
-                name: Adding("self", self.added_by, methods).options_of(item.body)
-                for name, item in bodies.items()
-            }
-        for name in bodies.keys() & {"__init__", *PARSE_METHODS}:
-            options.update(methods[name], certain=False)
-        is_plain = base.is_plain and len(node.bases) == 1 and behaves_as_its_base(bodies)
-        return Constructor(options, methods, is_plain)
-
-    def _find_parsers(self) -> None:
-        for statement in self.statements:
-            for name, value in assignments(statement.node):
-                constructor = (
-                    self._constructor(dotted(value.func)) if isinstance(value, ast.Call) else None
-                )
-                if isinstance(value, ast.Call) and constructor is not None:
-                    parser = Parser(self.home, name, statement, value, statement, constructor)
-                    self.parsers.append(parser)
-                    self._bind(statement, name, parser)
-
-    def _find_factories(self) -> None:
-        """Functions that return a parser, and the names that calls of them are bound to."""
-        for statement in self.statements:
+    def _returned_by(self, function: str, depth: int) -> Parser | None:
+        node = self.module.defines(function)
+        if node is None:
+            there = self._elsewhere(function)
+            return there[0].returned_by(there[1], depth) if there else None
+        for statement in self.module.inside(node):
             value = statement.node.value if isinstance(statement.node, ast.Return) else None
-            if value is not None and isinstance(statement.scope.node, Function):
-                parser = self.parser_of(value, statement)
-                if parser is not None and not self.is_mistakable(value, statement):
-                    self.factories.setdefault(statement.scope.node.name, parser)
-        for statement in self.statements:
-            for name, value in assignments(statement.node):
-                parser = self.parser_of(value, statement) if isinstance(value, ast.Call) else None
-                if parser is not None:
-                    self._bind(statement, name, parser)
+            parser = self.parser_of(value, statement, depth)
+            if (
+                value is not None
+                and parser is not None
+                and not self.is_mistakable(value, statement, depth)
+            ):
+                return parser
+        return None
 
-    def _bind(self, at: Statement, name: str, parser: Parser) -> None:
-        # `self.parser` is reached from every method: it is looked up in the module.
-        owner = self.tree if "." in name else at.scope.node
-        self._bindings.setdefault((id(owner), name), []).append(_Binding(at, parser))
+    def _kind(self, name: str | None, depth: int = DEEPEST) -> ParserClass | None:
+        """`ArgumentParser` or a subclass of it, of this file or imported, by its name."""
+        if name is None or not depth or not name.rpartition(".")[2].lstrip("_")[:1].isupper():
+            return None
+        if name not in self._classes:
+            self._classes[name] = None  # ends a circle
+            self._classes[name] = self._find_kind(name, depth - 1)
+        return self._classes[name]
 
-    def _find_arguments(self, parser: Parser) -> None:
-        """The last statement of the parser's suite that adds an argument, before the parser is
-        used."""
-        parser.options.update(parser.constructor.options)
-        for inherited in self._parents(parser):
-            if inherited is not None:
-                parser.parents.append(inherited)
-            parser.options.update(
-                Options(has_unknown=True) if inherited is None else inherited.options
+    def _find_kind(self, name: str, depth: int) -> ParserClass | None:
+        if self.module.qualified(name) == "argparse.ArgumentParser":
+            return ParserClass()
+        node = self.module.defines(name)
+        if isinstance(node, ast.ClassDef):
+            kinds = [self._kind(dotted(base), depth) for base in node.bases]
+            base = next((kind for kind in kinds if kind is not None), None)
+            if base is None:
+                return None
+            is_plain = base.is_plain and len(kinds) == 1 and parses_as_its_base(node)
+            return ParserClass(is_plain, (self.home, *base.homes))
+        there = self._elsewhere(name) if node is None else None
+        return there[0]._kind(there[1], depth) if there else None
+
+    def _elsewhere(self, name: str) -> tuple[Parsers, str] | None:
+        """The parsers of the file that defines an imported name, and that name there."""
+        found = self._workspace.definition(self.home, name)
+        return (found[0].get(Parsers), found[1]) if found else None
+
+    def _made_by(self, statement: Statement, name: str, value: ast.expr) -> Parser | None:
+        key = statement.place, name
+        if key not in self._made:
+            self._made[key] = self._make(statement, name, value)
+        return self._made[key]
+
+    def _make(self, statement: Statement, name: str, value: ast.expr) -> Parser | None:
+        kind = self._kind(dotted(value.func)) if isinstance(value, ast.Call) else None
+        if kind is None or not isinstance(value, ast.Call):
+            return None
+        last = self._last_argument(statement, name)
+        return Parser(self.home, statement.place, name, statement, value, kind, last)
+
+    def _bound_to(
+        self, name: str | None, scope: Scope, depth: int
+    ) -> list[tuple[Statement, Parser]]:
+        """The statements that give a parser this name."""
+        found = []
+        for statement, value in self.module.assigned(name, scope) if name else ():
+            function = dotted(value.func) if isinstance(value, ast.Call) else None
+            parser = self._made_by(statement, name or "", value) or self.returned_by(
+                function, depth
             )
-        adding = Adding(parser.name, self.added_by, parser.constructor.methods)
-        bound = self._bound_to(parser.name, parser.created.scope)
-        others = [one.at.node for one in bound if one.parser is not parser]
-        for node in parser.created.suite[parser.created.index + 1 :]:
-            calls = (call for call in walk(node) if isinstance(call, ast.Call))
-            if any(
-                method(call) in PARSE_METHODS and receiver(call) == parser.name for call in calls
+            if parser is not None:
+                found.append((statement, parser))
+        return found
+
+    def _last_argument(self, created: Statement, name: str) -> Statement:
+        """The last statement of the parser's suite that prepares it, before it is used, or the name
+        is another one's."""
+        last, owners = created, {name}
+        for node in created.suite[created.index + 1 :]:
+            bound = list(assignments(node))
+            if _parses(node, name) or any(
+                target == name and not _hands_on(value, name) for target, value in bound
             ):
                 break
-            if node in others:  # from here on the name is another one's
-                break
-            parser.options.update(adding.options_in(node))
-            if adding.adds_in(node):
-                parser.last_argument = self.by_node[id(node)]
-
-    def _parents(self, parser: Parser) -> Iterator[Parser | None]:
-        """The parsers from which it takes arguments; None for what is not known."""
-        for keyword in parser.call.keywords:
-            if keyword.arg == "parents":
-                elements = (
-                    keyword.value.elts
-                    if isinstance(keyword.value, ast.List | ast.Tuple)
-                    else [keyword.value]
-                )
-                yield from (self.parser_of(element, parser.created) for element in elements)
-
-    def _find_extensions(self) -> None:
-        """What the module adds to each parser, its own and those of other files, wherever it has a
-        name for it."""
-        bodies = {
-            id(statement.scope.node): statement.scope.node.body for statement in self.statements
-        }
-        every = (
-            [node.body for node in walk(self.tree) if isinstance(node, Function)]
-            if self._bindings
-            else []
-        )
-        for (scope, name), bound in self._bindings.items():
-            for at, parser in bound:
-                own = self.extensions.setdefault(parser, Options())
-                adding = Adding(name, self.added_by, parser.constructor.methods)
-                within = [bodies.get(scope, [])] if len(bound) == 1 else [at.suite[at.index :]]
-                for body in every if "." in name else within:
-                    own.update(adding.options_of(body), certain=False)
-        others = bool(self._bindings) and adds_to_strangers(
-            self.statements, {name for _, name in self._bindings}
-        )
-        for own in self.extensions.values():
-            own.has_unknown |= others
-        for parser in self.parsers:
-            parser.options.update(self.extensions[parser])
-
-    @cached_property
-    def inspects_parsers(self) -> bool:
-        """Whether the module looks into argparse's own tables, where it would meet the flags."""
-        return any(
-            isinstance(node, ast.Attribute) and node.attr in INTERNALS for node in walk(self.tree)
-        )
+            for target, value in bound:
+                if isinstance(value, ast.Call) and method(value) in _GROUPS:
+                    owners.add(target)
+            if _prepares(node, owners):
+                last = self.module.statement(node)
+        return last
 
 
-def _added_by_imported(lookup: Lookup, function: str) -> Options | None:
-    found = lookup(function) if function else None
-    return found[0].added_by(found[1]) if found else None
+def _hands_on(value: ast.expr, parser: str) -> bool:
+    """Whether a value is what a function makes of the parser: `parser = with_model(parser)`."""
+    return isinstance(value, ast.Call) and any(dotted(item) == parser for item in value.args)
 
 
-def names_in_argparse(name: str, nodes: list[ast.AST]) -> set[str]:
-    """The dotted names under which a module, of which these are the nodes, reaches a class of
-    argparse."""
-    imports = (alias for node in nodes if isinstance(node, ast.Import) for alias in node.names)
-    modules = {alias.asname or alias.name for alias in imports if alias.name == "argparse"}
-    return {*(f"{module}.{name}" for module in modules), *names_from("argparse", name, nodes)}
+def _parses(node: ast.stmt, parser: str) -> bool:
+    calls = (call for call in walk(node) if isinstance(call, ast.Call))
+    return any(method(call) in PARSE_METHODS and receiver(call) == parser for call in calls)
+
+
+def _prepares(node: ast.stmt, owners: set[str]) -> bool:
+    """Whether a statement adds something to a parser or its groups (but subcommands), or hands one
+    of them to a function."""
+    for call in walk(node):
+        if not isinstance(call, ast.Call):
+            continue
+        name = method(call) or ""
+        adds = name.startswith("add_") and name not in ("add_subparsers", "add_parser")
+        if receiver(call) in owners and (adds or name == "set_defaults"):
+            return True
+        if any(dotted(value) in owners for value in call.args):
+            return True
+    return False
+
+
+def receiver(call: ast.Call) -> str | None:
+    """`x` of a call `x.f()`, also where a group is made in between:
+    `x.add_argument_group().f()`."""
+    value = call.func.value if isinstance(call.func, ast.Attribute) else None
+    if isinstance(value, ast.Call) and method(value) in _GROUPS:
+        return receiver(value)
+    return dotted(value)

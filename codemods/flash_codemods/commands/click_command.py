@@ -19,12 +19,14 @@ from flash_codemods.commands.flags import edit_commands, optional_int
 from flash_codemods.commands.functions import (
     Command,
     click_option,
+    find_commands,
     refusal_of_options,
     runs_the_model,
 )
 from flash_integrate.inserted.snippets import FLAG_NAMES, click_options
-from flash_integrate.planning.codemod import Edit, Refusal, Splice
-from flash_integrate.project.file_facts import FileFacts
+from flash_integrate.notes import Refusal
+from flash_integrate.project.workspace import FileFacts
+from flash_integrate.python.edits import Edit, Splice
 from flash_integrate.python.syntax import dotted
 
 ORDER = 14
@@ -36,7 +38,7 @@ REVIEW = "the options stand on the command that runs the model"
 
 
 def match(facts: FileFacts) -> list[Command] | Refusal | None:
-    commands = runs_the_model(facts, facts.commands)
+    commands = runs_the_model(facts, facts.get(find_commands))
     if not commands or any(command.library != "click" for command in commands):
         return None
     if click_option(facts) is None:

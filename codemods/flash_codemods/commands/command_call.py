@@ -9,10 +9,11 @@ Refuses: commands whose body shares its line with the `def`.
 
 from __future__ import annotations
 
-from flash_codemods.commands.functions import runs_the_model
+from flash_codemods.commands.functions import find_commands, runs_the_model
 from flash_codemods.runtime_import import call_at
-from flash_integrate.planning.codemod import Insertion, Refusal
-from flash_integrate.project.file_facts import FileFacts, Spot
+from flash_integrate.notes import Refusal
+from flash_integrate.project.workspace import FileFacts, Spot
+from flash_integrate.python.edits import Insertion
 
 ORDER = 16
 SUMMARY = (
@@ -22,7 +23,7 @@ REVIEW = "the environment variables are enough: the command gets no options of i
 
 
 def match(facts: FileFacts) -> list[Spot] | Refusal | None:
-    commands = runs_the_model(facts, facts.commands)
+    commands = runs_the_model(facts, facts.get(find_commands))
     if not commands:
         return None
     spots = [facts.first_line_of(command.statement) for command in commands]

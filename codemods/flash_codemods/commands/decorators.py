@@ -4,14 +4,9 @@ arguments on."""
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
-from flash_codemods.argparse.options import assignments
-from flash_integrate.python.syntax import Function, dotted, walk
-
-if TYPE_CHECKING:
-    from flash_integrate.project.file_facts import FileFacts
+from flash_integrate.project.workspace import FileFacts
+from flash_integrate.python.syntax import Function, assignments, dotted, walk
 
 CLICK = {"click", "rich_click", "asyncclick"}
 GROUPS = {"group", "callback"}
@@ -21,32 +16,14 @@ _COMMANDS = {"command", *GROUPS}
 def in_library(facts: FileFacts, name: str | None) -> tuple[str, str] | None:
     """The library, `click` or `typer`, and the name in it, for which a dotted name of the file
     stands."""
-    for library, bound, attribute in facts.command_imports:
-        if attribute and name == bound:
-            return library, attribute
-        if not attribute and name is not None and name.startswith(f"{bound}."):
-            return library, name.removeprefix(f"{bound}.")
-    return None
+    package, _, inner = (facts.module.qualified(name) or "").partition(".")
+    if not inner or package not in {*CLICK, "typer"}:
+        return None
+    return "click" if package in CLICK else "typer", inner
 
 
-def command_imports(nodes: list[ast.AST]) -> Iterator[tuple[str, str, str]]:
-    """What the imports among a file's nodes bind of click and typer: the library, the name, and
-    what it is of it."""
-    for node in nodes:
-        for alias in node.names if isinstance(node, ast.Import | ast.ImportFrom) else ():
-            module = (
-                (node.module or "") * (not node.level)
-                if isinstance(node, ast.ImportFrom)
-                else alias.name
-            )
-            package = module.partition(".")[0]
-            if package in {*CLICK, "typer"}:
-                attribute = alias.name if isinstance(node, ast.ImportFrom) else ""
-                yield (
-                    "click" if package in CLICK else "typer",
-                    alias.asname or alias.name,
-                    attribute,
-                )
+def imports_library(facts: FileFacts) -> bool:
+    return any(item.package in {*CLICK, "typer"} for item in facts.module.imports)
 
 
 def name_of(decorator: ast.expr) -> str | None:
@@ -70,7 +47,7 @@ def _library_of_object(facts: FileFacts, name: str, depth: int) -> str | None:
     project that it is from."""
     if not depth:  # a group of a group of a group; it also ends a circle
         return None
-    for node in facts.bound.get(name, []):
+    for node in facts.module.bound.get(name, []):
         if isinstance(node, Function):
             roles = (command_role(facts, decorator, depth - 1) for decorator in node.decorator_list)
             return next((role[0] for role in roles if role is not None and role[1] in GROUPS), None)
@@ -94,7 +71,7 @@ def _hands_on(facts: FileFacts, decorator: ast.expr) -> bool:
     name = name_of(decorator)
     if in_library(facts, name) is not None or command_role(facts, decorator) is not None:
         return True
-    for node in facts.bound.get(name or "", []):
+    for node in facts.module.bound.get(name or "", []):
         if isinstance(node, Function) and not isinstance(decorator, ast.Call):
             return _wraps_plainly(node) or _adds_options(facts, node)
         for bound, value in assignments(node):  # model_option = click.option("--model")

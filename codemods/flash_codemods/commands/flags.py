@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from flash_codemods.commands.functions import Command
 from flash_codemods.runtime_import import import_runtime
 from flash_integrate.inserted.snippets import enable_call_from_parameters
-from flash_integrate.planning.codemod import Edit, Insertion, Splice
-from flash_integrate.project.file_facts import FileFacts
+from flash_integrate.project.workspace import FileFacts
+from flash_integrate.python.edits import Edit, Insertion, Splice
 from flash_integrate.python.signature import Signature
 
 
@@ -33,6 +33,11 @@ def edit_commands(
     return edits
 
 
+def imports_name(facts: FileFacts, name: str) -> bool:
+    """Whether an import binds a name in any case: not in a function, nor under a condition."""
+    return any(item.bound == name and item.always for item in facts.module.imports)
+
+
 def optional_int(facts: FileFacts) -> str:
     """The annotation of a block size that may be left out."""
-    return "Optional[int]" if "Optional" in facts.names_imported else "int | None"
+    return "Optional[int]" if imports_name(facts, "Optional") else "int | None"

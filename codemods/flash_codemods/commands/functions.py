@@ -7,25 +7,24 @@ import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 from flash_codemods.commands.decorators import (
     CLICK,
     GROUPS,
     command_role,
+    imports_library,
     in_library,
     unknown_decorator,
 )
+from flash_integrate.attention.reach import AttentionReach
 from flash_integrate.inserted.snippets import (
     BLOCK_SIZE_FLAG,
     BLOCK_SIZE_TYPE,
     DISABLE_FLAG,
     FLAG_NAMES,
 )
+from flash_integrate.project.workspace import FileFacts
 from flash_integrate.python.syntax import Function, Statement, dotted, walk
-
-if TYPE_CHECKING:
-    from flash_integrate.project.file_facts import FileFacts
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class Command:
 
 def find_commands(facts: FileFacts) -> list[Command]:
     """The module's functions that are decorated as commands, or handed to `typer.run`."""
-    if not facts.command_imports:
+    if not imports_library(facts):
         return []
     run = {dotted(function) for function in _handed_to_typer(facts)}
     found = []
@@ -65,7 +64,9 @@ def runs_the_model(facts: FileFacts, commands: list[Command]) -> list[Command]:
     """The commands that run attention: a group that does so does it for its commands. A single
     command is taken to, if the file does; of several that hide it the groups, or all."""
     running = [
-        item for item in commands if facts.workspace.reach.of_definition(facts.name, item.node)
+        item
+        for item in commands
+        if facts.workspace.get(AttentionReach).of_definition(facts.name, item.node)
     ]
     candidates = running or commands
     return [item for item in candidates if item.is_group] or candidates
@@ -74,17 +75,13 @@ def runs_the_model(facts: FileFacts, commands: list[Command]) -> list[Command]:
 def name_in(facts: FileFacts, packages: set[str], name: str) -> str | None:
     """How the file can write `name` of one of the packages: `click.option`, or `option` where it
     is imported so. An import in a function or under a condition may not have run."""
-    for node in facts.tree.body:
-        if isinstance(node, ast.ImportFrom) and node.module in packages:
-            bound = next(
-                (alias.asname or alias.name for alias in node.names if alias.name == name), None
-            )
-            if bound is not None:
-                return bound
-    for node in facts.tree.body:
-        for alias in node.names if isinstance(node, ast.Import) else []:
-            if alias.name in packages:
-                return f"{alias.asname or alias.name}.{name}"
+    always = [item for item in facts.module.imports if item.always and not item.dots]
+    for item in always:
+        if item.module in packages and item.name == name:
+            return item.bound
+    for item in always:
+        if item.module in packages and item.name is None:
+            return f"{item.bound}.{name}"
     return None
 
 
@@ -123,18 +120,14 @@ def used_as_functions(facts: FileFacts, commands: list[Command]) -> list[Command
     """The commands whose function is used by its name beyond `typer.run`, here or in another
     file."""
     handed = {id(function) for function in _handed_to_typer(facts)}
-    read = {
-        node.id
-        for node in facts.source.nodes
-        if isinstance(node, ast.Name) and id(node) not in handed
-    }
+    read = {node.id for node in facts.module.of_kind(ast.Name) if id(node) not in handed}
     is_imported = partial(facts.workspace.project.is_imported_by_name, facts.name)
     return [item for item in commands if item.node.name in read or is_imported(item.node.name)]
 
 
 def _handed_to_typer(facts: FileFacts) -> Iterator[ast.expr]:
     """What `typer.run` is called with."""
-    calls = (node for node in facts.source.nodes if isinstance(node, ast.Call) and node.args)
+    calls = (node for node in facts.module.of_kind(ast.Call) if node.args)
     return (
         call.args[0] for call in calls if in_library(facts, dotted(call.func)) == ("typer", "run")
     )

@@ -13,17 +13,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from flash_codemods.commands.flags import edit_commands, optional_int
+from flash_codemods.commands.flags import edit_commands, imports_name, optional_int
 from flash_codemods.commands.functions import (
     Command,
+    find_commands,
     name_in,
     refusal_of_options,
     runs_the_model,
     used_as_functions,
 )
 from flash_integrate.inserted.snippets import typer_parameters
-from flash_integrate.planning.codemod import Edit, Refusal
-from flash_integrate.project.file_facts import FileFacts
+from flash_integrate.notes import Refusal
+from flash_integrate.project.workspace import FileFacts
+from flash_integrate.python.edits import Edit
 
 ORDER = 15
 SUMMARY = (
@@ -34,12 +36,12 @@ REVIEW = "the parameters stand on the command that runs the model"
 
 
 def match(facts: FileFacts) -> list[Command] | Refusal | None:
-    commands = runs_the_model(facts, facts.commands)
+    commands = runs_the_model(facts, facts.get(find_commands))
     if not commands or any(command.library != "typer" for command in commands):
         return None
     if name_in(facts, {"typer"}, "Option") is None:
         return Refusal("typer.Option has no name in this file")
-    called = [] if "Annotated" in facts.names_imported else used_as_functions(facts, commands)
+    called = [] if imports_name(facts, "Annotated") else used_as_functions(facts, commands)
     for command in commands:
         if reason := refusal_of_options(facts, command):
             return Refusal(reason, command.statement.line)
@@ -51,7 +53,7 @@ def match(facts: FileFacts) -> list[Command] | Refusal | None:
 
 
 def edit(facts: FileFacts, match: Sequence[Command]) -> list[Edit]:
-    annotated = "Annotated" in facts.names_imported
+    annotated = imports_name(facts, "Annotated")
     option = name_in(facts, {"typer"}, "Option") or ""
     parameters = typer_parameters(option, facts.style, optional_int(facts), annotated=annotated)
     return edit_commands(facts, match, lambda command: parameters)

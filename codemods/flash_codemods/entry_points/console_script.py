@@ -13,8 +13,11 @@ from __future__ import annotations
 import ast
 
 from flash_codemods.runtime_import import call_at
-from flash_integrate.planning.codemod import Insertion, Refusal
-from flash_integrate.project.file_facts import FileFacts, Spot
+from flash_integrate.notes import Refusal
+from flash_integrate.planning.installed import console_functions, console_scripts
+from flash_integrate.planning.starts import Starts
+from flash_integrate.project.workspace import FileFacts, Spot
+from flash_integrate.python.edits import Insertion
 from flash_integrate.python.syntax import Statement, dotted, walk
 
 ORDER = 19
@@ -26,28 +29,28 @@ REVIEW = "the function is the command's entry point in pyproject.toml, setup.cfg
 
 
 def match(facts: FileFacts) -> list[Spot] | Refusal | None:
-    if not facts.console_functions:
+    functions = facts.get(console_functions)
+    if not functions:
         return None
-    places = [facts.first_line_of(function) for function in facts.console_functions]
+    places = [facts.first_line_of(function) for function in functions]
     if None in places:
-        return Refusal(
-            "the function's body shares its line with the def", facts.console_functions[0].line
-        )
+        return Refusal("the function's body shares its line with the def", functions[0].line)
     places += [facts.first_line_of(guard) for guard in _guards_beside(facts)]
     return [place for place in places if place is not None]
 
 
 def _guards_beside(facts: FileFacts) -> list[Statement]:
     """The guard, unless it starts an installed function."""
+    starts = facts.get(Starts)
     calls = [
         node
-        for statement in facts.guard_body
+        for statement in starts.guard_body
         for node in walk(statement)
         if isinstance(node, ast.Call)
     ]
-    installed = facts.workspace.console_scripts.get(facts.name, set())
+    installed = facts.workspace.get(console_scripts).get(facts.name, set())
     starts_one = any(dotted(call.func) in installed for call in calls)
-    return [] if facts.guard is None or starts_one else [facts.guard]
+    return [] if starts.guard is None or starts_one else [starts.guard]
 
 
 def edit(facts: FileFacts, match: list[Spot]) -> list[Insertion]:

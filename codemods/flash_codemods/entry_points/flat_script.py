@@ -13,8 +13,10 @@ from __future__ import annotations
 from flash_codemods.entry_points.started_elsewhere import handed_over
 from flash_codemods.runtime_import import import_runtime
 from flash_integrate.inserted.snippets import enable_call
-from flash_integrate.planning.codemod import Insertion, Refusal
-from flash_integrate.project.file_facts import FileFacts
+from flash_integrate.notes import Refusal
+from flash_integrate.planning.starts import Starts
+from flash_integrate.project.workspace import FileFacts
+from flash_integrate.python.edits import Insertion
 
 ORDER = 30
 SUMMARY = "scripts that work at module level: the call right below the imports"
@@ -22,10 +24,11 @@ REVIEW = "the file is started as a script, and never imported"
 
 
 def match(facts: FileFacts) -> bool | Refusal | None:
-    if facts.first_work is None or facts.guard is not None:
+    starts = facts.get(Starts)
+    if starts.first_work is None or starts.guard is not None:
         return None
     if facts.is_imported:
-        return Refusal("works at module level, but other files import it", facts.first_work.line)
+        return Refusal("works at module level, but other files import it", starts.first_work.line)
     return handed_over(facts, facts.tree.body) or True
 
 

@@ -13,8 +13,10 @@ from __future__ import annotations
 
 from flash_codemods.entry_points.started_elsewhere import handed_over
 from flash_codemods.runtime_import import call_at
-from flash_integrate.planning.codemod import Insertion, Refusal
-from flash_integrate.project.file_facts import FileFacts, Spot
+from flash_integrate.notes import Refusal
+from flash_integrate.planning.starts import Starts
+from flash_integrate.project.workspace import FileFacts, Spot
+from flash_integrate.python.edits import Insertion
 
 ORDER = 20
 SUMMARY = "scripts without a command line: the call as first statement under the __main__ guard"
@@ -22,14 +24,15 @@ REVIEW = "the guard is the way the script is started"
 
 
 def match(facts: FileFacts) -> Spot | Refusal | None:
-    if facts.guard is None:
+    starts = facts.get(Starts)
+    if starts.guard is None:
         return None
-    if refusal := handed_over(facts, facts.guard_body):
+    if refusal := handed_over(facts, starts.guard_body):
         return refusal
-    if facts.guard_tries_out_library:
-        return Refusal("a library module: its guard only tries it out", facts.guard.line)
-    return facts.first_line_of(facts.guard) or Refusal(
-        "no line can be inserted into a guard that is written on one line", facts.guard.line
+    if starts.tries_out_library:
+        return Refusal("a library module: its guard only tries it out", starts.guard.line)
+    return facts.first_line_of(starts.guard) or Refusal(
+        "no line can be inserted into a guard that is written on one line", starts.guard.line
     )
 
 

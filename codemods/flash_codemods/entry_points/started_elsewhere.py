@@ -5,12 +5,19 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Sequence
+from pathlib import PurePosixPath
 
 from flash_codemods.argparse import argparse_script
+from flash_codemods.argparse.namespaces import Namespaces
 from flash_codemods.commands import click_command, typer_command
-from flash_integrate.planning.codemod import Codemod, Refusal
+from flash_codemods.commands.functions import find_commands
+from flash_integrate.attention.reach import WHOLE, AttentionReach, reached, runs_attention
+from flash_integrate.inserted.presence import integrated_at
+from flash_integrate.notes import Refusal
+from flash_integrate.planning.codemod import Codemod
 from flash_integrate.planning.plan import left_alone
-from flash_integrate.project.file_facts import FileFacts
+from flash_integrate.project.kinds import is_test
+from flash_integrate.project.workspace import FileFacts, Workspace
 from flash_integrate.python.syntax import Function, dotted, walk
 from flash_integrate.quoting import quoted
 
@@ -25,7 +32,7 @@ def handed_over(facts: FileFacts, body: Sequence[ast.stmt]) -> Refusal | None:
         node for statement in statements for node in walk(statement) if isinstance(node, ast.Call)
     ]
     names = [name for call in calls if (name := dotted(call.func))]
-    if any(facts.runs_attention(name) for name in names):
+    if any(runs_attention(facts, name) for name in names):
         return None
     found = [facts.workspace.definition(facts.name, name) for name in names]
     for target, _ in (item for item in found if item is not None):
@@ -39,7 +46,7 @@ def handed_over(facts: FileFacts, body: Sequence[ast.stmt]) -> Refusal | None:
 def served_by_another(facts: FileFacts, application: str) -> Refusal | None:
     """Why an application needs no call: the script that serves it has flags, which a call here
     would override."""
-    for server in facts.workspace.servers(facts.name, application):
+    for server in servers(facts, application):
         if _turns_it_on(server):
             return Refusal(f"{quoted(server.name)} serves it, and turns the runtime on")
     return None
@@ -47,12 +54,37 @@ def served_by_another(facts: FileFacts, application: str) -> Refusal | None:
 
 def _turns_it_on(facts: FileFacts) -> bool:
     """Whether a file has flags for the runtime, from this run or an earlier one."""
-    if facts.integrated_at is not None:
-        return bool(facts.argparse.namespaces or facts.commands)
-    if left_alone(facts) is not None or facts.reached is None:
+    if integrated_at(facts.module) is not None:
+        return bool(facts.get(Namespaces).found or facts.get(find_commands))
+    if left_alone(facts) is not None or facts.get(reached) is None:
         return False
     matches = (codemod.match(facts) for codemod in _WITH_FLAGS)
     fitting = [match for match in matches if match is not None and not isinstance(match, Refusal)]
     return any(
         not isinstance(match, argparse_script.Match) or match.namespaces for match in fitting
     )
+
+
+def servers(facts: FileFacts, application: str) -> list[FileFacts]:
+    """The other files that run the application which a file binds: by `uvicorn.run("module:app")`,
+    or by its name, imported from there."""
+    workspace = facts.workspace
+    paths = (path for path in workspace.project.scans if path != facts.name and not is_test(path))
+    return [
+        workspace.facts(path) for path in paths if _serves(workspace, path, facts.name, application)
+    ]
+
+
+def _serves(
+    workspace: Workspace, path: PurePosixPath, name: PurePosixPath, application: str
+) -> bool:
+    imports = workspace.project.scans[path].imports
+    if any(application in item.names for item in imports):
+        found = workspace.names.home(path, application)
+        if found is not None and found[0] == name:
+            return True
+    runs_server = any(item.module == "uvicorn" for item in imports)
+    if not runs_server or workspace.names.symbols(path) is None:
+        return False
+    served = workspace.get(AttentionReach).uses(path, WHOLE).served
+    return any(workspace.names.application_home(path, *item) == name for item in served)

@@ -9,13 +9,14 @@ Refuses: applications that a script with flags serves, which a call on import wo
 
 from __future__ import annotations
 
-from flash_codemods.argparse.options import assignments
 from flash_codemods.entry_points.started_elsewhere import served_by_another
 from flash_codemods.runtime_import import import_runtime
-from flash_integrate.attention.reach import makes_application
 from flash_integrate.inserted.snippets import enable_call
-from flash_integrate.planning.codemod import Insertion, Refusal
-from flash_integrate.project.file_facts import FileFacts
+from flash_integrate.notes import Refusal
+from flash_integrate.project.names import makes_application
+from flash_integrate.project.workspace import FileFacts
+from flash_integrate.python.edits import Insertion
+from flash_integrate.python.syntax import assignments
 
 ORDER = 18
 SUMMARY = "web applications that a server imports: the call right below the imports"

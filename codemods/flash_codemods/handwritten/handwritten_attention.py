@@ -20,7 +20,7 @@ from flash_codemods.handwritten.rewriting import Rewriting
 from flash_codemods.handwritten.text import Text, apply
 from flash_codemods.handwritten.values import Found
 from flash_integrate.attention.rewrites import Rewrite, occurrences
-from flash_integrate.planning.codemod import Refusal
+from flash_integrate.notes import Refusal
 from flash_integrate.python.processes import in_its_own_process
 from flash_integrate.python.source import Source
 

@@ -10,16 +10,14 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePosixPath
 from typing import TypeAlias
 
 from flash_integrate.attention.uses import Uses
-from flash_integrate.errors import FileError
-from flash_integrate.project.imports import Import, Project, Scan
-from flash_integrate.python.source import Source
-from flash_integrate.python.syntax import dotted
+from flash_integrate.project.imports import Import, Scan
+from flash_integrate.project.names import Symbols, wanted
+from flash_integrate.project.workspace import FileFacts, Workspace
 
 # A word of the package's name: `mlxtend` and the driver `mlx90614` have nothing to do with MLX.
 _MLX = re.compile(r"(^|_)mlx(_|$)")
@@ -35,7 +33,6 @@ _RUNS_NOTHING = {
     "load_tokenizer", "TokenizerWrapper", "compute_bits_per_weight", "get_total_parameters",
     "__version__", "version", "load_audio", "load_dataset", "download", "tokenizer_utils",
 }  # fmt: skip
-_FRAMEWORKS = {"FastAPI", "Flask", "Quart", "Starlette", "Litestar", "Sanic"}
 _Seen: TypeAlias = set[tuple[PurePosixPath, str]]
 _Steps: TypeAlias = "Iterator[str | _Steps]"
 WHOLE = ""
@@ -48,76 +45,19 @@ def holds_models(module: str) -> bool:
     return package in _NAMED_OTHERWISE or (bool(_MLX.search(package)) and package not in _NO_MODELS)
 
 
-@dataclass(frozen=True)
-class Definition:
-    """A function, class or variable of a module: whether it is a web application, and of what it
-    is another name."""
-
-    is_application: bool = False
-    alias: str | None = None
-
-
-@dataclass(frozen=True)
-class Symbols:
-    """A module's top-level definitions and the names that its imports bind. It holds no tree:
-    those are large."""
-
-    imported: dict[str, tuple[Import, str | None]]
-    stars: list[Import]
-    definitions: dict[str, Definition]
-
-    @classmethod
-    def of(cls, source: Source) -> Symbols:
-        found = cls({}, [], {})
-        for node in source.nodes:
-            if isinstance(node, ast.ImportFrom):
-                for alias in node.names:
-                    item = Import(node.level, node.module or "", (alias.name,))
-                    if alias.name == "*":
-                        found.stars.append(item)
-                    else:
-                        found.imported[alias.asname or alias.name] = (item, alias.name)
-            elif isinstance(node, ast.Import):
-                for alias in node.names:
-                    found.imported[alias.asname or alias.name] = (Import(0, alias.name), None)
-        for name, node in source.definitions.items():
-            alias_of = dotted(node.value) if isinstance(node, ast.Assign) else None
-            found.definitions[name] = Definition(makes_application(node), alias_of)
-        return found
-
-    def binds(self, name: str) -> bool:
-        return name in self.definitions or name in self.imported
-
-    def binding(self, name: str) -> tuple[Import, str, str] | None:
-        """What an import binds of a dotted name: the import, the name that it takes, the attribute
-        that follows."""
-        for tail in _tails(name):
-            bound = name[: len(name) - len(tail)].rstrip(".")
-            if bound in self.imported:
-                item, original = self.imported[bound]
-                attribute = tail.partition(".")[0]
-                return item, original or attribute, attribute
-        return None
-
-
 class AttentionReach:
-    """Answers for the files of one project, which `source` gives; every definition is read at most
-    once."""
+    """Answers for the files of one project; every definition is read at most once."""
 
-    def __init__(self, project: Project, source: Callable[[PurePosixPath], Source]) -> None:
-        self.project = project
-        self.source = source
-        self._script: tuple[PurePosixPath, Source] | None = None
-        self._symbols: dict[PurePosixPath, Symbols | None] = {}
+    def __init__(self, workspace: Workspace) -> None:
+        self.project = workspace.project
+        self.names = workspace.names
+        self._module = workspace.module
         self._uses: dict[tuple[PurePosixPath, str], Uses] = {}
         self._imports_mlx: dict[PurePosixPath, bool] = {}
         self._leads_nowhere: _Seen = set()
 
-    def of_script(self, path: PurePosixPath, source: Source) -> str | None:
+    def of_script(self, path: PurePosixPath) -> str | None:
         """How the script at `path` comes to attention, in words; None if it does not."""
-        self._script = path, source
-        if path not in self._symbols:
-            self._symbols[path] = Symbols.of(source)
         return self._first(lambda seen: self._search(path, WHOLE, "", seen))
 
     def of_definition(self, path: PurePosixPath, node: ast.stmt) -> str | None:
@@ -127,9 +67,8 @@ class AttentionReach:
     def uses(self, path: PurePosixPath, name: str) -> Uses:
         """What a definition of the file at `path` uses, or with the name `WHOLE` the file."""
         if (path, name) not in self._uses:
-            own = self._script is not None and self._script[0] == path
-            source = self._script[1] if own and self._script else self.source(path)
-            node = source.tree if name == WHOLE else source.definitions[name]
+            module = self._module(path)
+            node = module.tree if name == WHOLE else module.definitions[name]
             self._uses[path, name] = Uses.of(node)
         return self._uses[path, name]
 
@@ -141,77 +80,6 @@ class AttentionReach:
             holds = partial(_imports_mlx, scans)
             self._imports_mlx |= self.project.reaching(path, self._imports_mlx, holds)
         return self._imports_mlx[path]
-
-    def symbols(self, path: PurePosixPath) -> Symbols | None:
-        """The symbols of a file of the project; None if it can't be parsed."""
-        if path not in self._symbols:
-            try:
-                self._symbols[path] = Symbols.of(self.source(path))
-            except FileError:  # reported when the file's own turn comes
-                self._symbols[path] = None
-        return self._symbols[path]
-
-    def imported_definition(
-        self, path: PurePosixPath, used: str
-    ) -> tuple[PurePosixPath, str] | None:
-        """The file, and the name in it, from which the file `path` imports a dotted name, one
-        import further."""
-        symbols = self.symbols(path)
-        binding = symbols.binding(used) if symbols is not None else None
-        if binding is None:
-            return None
-        item, name, attribute = binding
-        for target in self.project.resolve(item, path):
-            wanted, found = _wanted(target, item, name, attribute), self.symbols(target)
-            if found is not None and (found.binds(wanted)):
-                return target, wanted
-        return None
-
-    def application_home(
-        self, path: PurePosixPath, module: str, application: str
-    ) -> PurePosixPath | None:
-        """The file that makes the application which `path` names as `module:application`,
-        re-exports seen through."""
-        item, name, home = Import(0, module), application, None
-        for _ in range(4):
-            others = (target for target in self.project.resolve(item, path) if target != path)
-            targets = ((target, self.symbols(target)) for target in others)
-            found = next(
-                (
-                    (target, symbols)
-                    for target, symbols in targets
-                    if symbols and symbols.binds(name)
-                ),
-                None,
-            )
-            if found is None:
-                return home or self._handed_on(path, item, name)
-            home, symbols = found
-            definition = symbols.definitions.get(name)
-            binding = symbols.binding(name if definition is None else definition.alias or "")
-            if binding is None:
-                return home
-            path, item = home, binding[0]
-            name = binding[2] or binding[1]
-        return home
-
-    def _handed_on(self, path: PurePosixPath, item: Import, name: str) -> PurePosixPath | None:
-        """The module that defines a name which a package takes over from it without naming it: by
-        `*`, say."""
-        for package in self.project.resolve(item, path):
-            symbols = self.symbols(package)
-            inner = (
-                [*(found for found, _ in symbols.imported.values()), *symbols.stars]
-                if symbols
-                else []
-            )
-            for target in (
-                target for found in inner for target in self.project.resolve(found, package)
-            ):
-                defines = self.symbols(target)
-                if defines is not None and name in defines.definitions:
-                    return target
-        return None
 
     def _first(self, start: Callable[[_Seen], _Steps]) -> str | None:
         """The first answer of a step or of those that it leads to, in their order. Not by
@@ -244,7 +112,7 @@ class AttentionReach:
         if name == WHOLE and not self._is_new(path, name, seen):
             return
         yield self._follow_uses(path, self.uses(path, name), way, seen)
-        symbols = self.symbols(path) if name == WHOLE else None
+        symbols = self.names.symbols(path) if name == WHOLE else None
         for item in symbols.stars if symbols is not None else ():
             yield self._follow_import(path, item, "*", "", seen)
 
@@ -253,14 +121,14 @@ class AttentionReach:
             yield way or uses.attention
         if uses.loads_by_name:
             yield way or "loads modules by name"
-        symbols = self.symbols(path)
+        symbols = self.names.symbols(path)
         if symbols is None:
             return
         for name in uses.names:
             yield self._follow(path, symbols, name, way, seen)
         for module, app in uses.served:
-            home = self.application_home(path, module, app)
-            target = self.symbols(home) if home is not None else None
+            home = self.names.application_home(path, module, app)
+            target = self.names.symbols(home) if home is not None else None
             if home is not None and target is not None:
                 yield self._follow(home, target, app, f"serves {home}", seen)
 
@@ -288,7 +156,7 @@ class AttentionReach:
                 yield f"imports {package}"
             return
         for target in self.project.resolve(item, path):
-            symbols = self.symbols(target)
+            symbols = self.names.symbols(target)
             if symbols is None:
                 continue
             way = f"imports {target}"
@@ -299,7 +167,7 @@ class AttentionReach:
                 yield self._search(target, WHOLE, way, seen)
             else:
                 yield self._follow(
-                    target, symbols, _wanted(target, item, name, attribute), way, seen
+                    target, symbols, wanted(target, item, name, attribute), way, seen
                 )
 
 
@@ -307,29 +175,28 @@ def _imports_mlx(scans: Mapping[PurePosixPath, Scan], path: PurePosixPath) -> bo
     return any(map(_is_mlx, scans[path].imports))
 
 
-def _wanted(target: PurePosixPath, item: Import, name: str, attribute: str) -> str:
-    """The name to look for in `target`: where an import takes a module or package from the one
-    that it names, that is the attribute used of it."""
-    module = target.parent if target.name == "__init__.py" else target.with_suffix("")
-    package = item.module.rpartition(".")[2]
-    is_module = module.name == name and package in ("", module.parent.name)
-    return attribute if attribute and is_module else name
-
-
-def _tails(name: str) -> Iterator[str]:
-    """`a.b.c` -> "", "c", "b.c": what can follow the part that an import binds, the longest
-    binding first."""
-    parts = name.split(".")
-    return (".".join(parts[count:]) for count in range(len(parts), 0, -1))
-
-
-def makes_application(node: ast.stmt) -> bool:
-    """Whether a statement makes a web application: `app = FastAPI()`."""
-    value = node.value if isinstance(node, ast.Assign | ast.AnnAssign) else None
-    return (
-        isinstance(value, ast.Call) and (dotted(value.func) or "").rpartition(".")[2] in _FRAMEWORKS
-    )
-
-
 def _is_mlx(item: Import) -> bool:
     return not item.dots and (item.module.partition(".")[0] == "mlx" or holds_models(item.module))
+
+
+def reached(facts: FileFacts) -> str | None:
+    """How a file comes to attention, in words; None if it does not."""
+    return facts.workspace.get(AttentionReach).of_script(facts.name)
+
+
+def runs_attention(facts: FileFacts, name: str) -> bool:
+    """Whether a call of `name` runs attention: of a function or class of the module, or one that
+    holds a model."""
+    node = facts.module.defines(name)
+    reach = facts.workspace.get(AttentionReach)
+    own = node is not None and reach.of_definition(facts.name, node) is not None
+    return own or name in facts.get(model_functions)
+
+
+def model_functions(facts: FileFacts) -> set[str]:
+    """The names under which a file imports functions (not classes) of packages that hold models."""
+    return {
+        item.bound
+        for item in facts.module.imports
+        if not item.dots and holds_models(item.module) and item.name and item.name.islower()
+    }

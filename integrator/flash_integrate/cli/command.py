@@ -19,17 +19,13 @@ from flash_integrate.disk.committed import uncommitted
 from flash_integrate.disk.reading import SOURCE_LIMIT
 from flash_integrate.disk.writing import remove_leftovers, write
 from flash_integrate.errors import FileError, own_error
+from flash_integrate.planning.codemod import offered
+from flash_integrate.planning.outcome import NOT_INTEGRATED, Outcome
 from flash_integrate.planning.plan import Status
-from flash_integrate.planning.run import (
-    NOT_INTEGRATED,
-    Outcome,
-    explain_files,
-    integrate,
-    resolve,
-    revert,
-)
+from flash_integrate.planning.run import integrate, resolve, revert
 from flash_integrate.project.config import Config, ConfigError, check_patterns, load_for, merge
 from flash_integrate.quoting import printable, quoted
+from flash_integrate.report.explain import explain_files
 from flash_integrate.report.text import diff_of, on_terminal, print_summary, say
 
 if TYPE_CHECKING:
@@ -76,7 +72,7 @@ def _run(paths: list[Path], options: Options) -> int:
     config = (
         Config()
         if options.reverting
-        else merge(load_for(paths), only=options.only, skip=options.skip)
+        else merge(load_for(paths, offered()), offered(), only=options.only, skip=options.skip)
     )
     config = dataclasses.replace(config, unproven=options.unproven)
     if options.explain:
@@ -189,7 +185,7 @@ def _filter_stdin(paths: Sequence[Path], options: Options) -> int:
     """`flash-integrate -`: the source as it is to be on standard output; the exit status."""
     if len(paths) > 1:
         raise click.UsageError("- stands for standard input and goes with no other path")
-    config = merge(Config(), only=options.only, skip=options.skip)
+    config = merge(Config(), offered(), only=options.only, skip=options.skip)
     before = sys.stdin.buffer.read(SOURCE_LIMIT + 1)
     if len(before) > SOURCE_LIMIT:
         raise _Failure(f"<stdin>: larger than {SOURCE_LIMIT >> 20} MiB")

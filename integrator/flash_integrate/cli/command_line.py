@@ -63,7 +63,7 @@ def _check_report(_: click.Context, __: click.Parameter, file: Path | None) -> P
 
 def _list_codemods(context: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted:
-        from flash_integrate.project.config import offered
+        from flash_integrate.planning.codemod import offered
 
         for name, summary in offered().items():
             click.echo(f"{name:<22} {summary}")
@@ -179,8 +179,9 @@ def main(context: click.Context, /, paths: tuple[Path, ...], **options: Any) -> 
     Each script that runs attention gains a guarded import, the flags --disable-flash-attention and
     --flash-block-size, and one call; scripts keep working where the runtime is not installed.
     """
-    # Looking for cyclic garbage would take a third of a run's time, and syntax trees are none.
-    gc.disable()
+    # Python looks for garbage whenever some hundred objects were made, and a syntax tree has ten
+    # thousand: that would take a third of a run's time.
+    gc.set_threshold(200_000)
     refuse_clashes(context, stdin=STDIN in paths)
     try:
         from flash_integrate.cli.command import start

@@ -15,8 +15,8 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from flash_integrate.disk.checkout import checkout_of
 from flash_integrate.errors import FileError
-from flash_integrate.project.discover import checkout_of
 
 _SECONDS = 60
 """Far more than git needs to look names up: it may wait for a pipe that stands in the place of a

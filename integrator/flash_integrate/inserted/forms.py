@@ -16,8 +16,6 @@ from flash_integrate.inserted.snippets import (
     ENABLE,
     FLAG_NAMES,
     RUNTIME,
-    Style,
-    without_abbreviations,
 )
 from flash_integrate.python.syntax import Function, dotted
 
@@ -26,7 +24,7 @@ _FLAGS = (DISABLE_FLAG, BLOCK_SIZE_FLAG)
 
 
 def is_inserted(node: ast.stmt) -> bool:
-    tests = (is_runtime_import, _is_flag, _is_lookup, _is_kept_abbreviation, is_call, _is_removal)
+    tests = (is_runtime_import, _is_flag, is_call, _is_removal, _is_of_an_earlier_version)
     return any(test(node) for test in tests)
 
 
@@ -98,25 +96,26 @@ def is_option(node: ast.expr) -> bool:
     )
 
 
-def _is_lookup(node: ast.stmt) -> bool:
-    """Whether it leaves the flags out of the lookup of abbreviations."""
-    target = node.targets[0] if isinstance(node, ast.Assign) else None
-    if not isinstance(target, ast.Attribute) or target.attr != "_get_option_tuples":
+def _is_of_an_earlier_version(node: ast.stmt) -> bool:
+    """Whether it is one of the statements by which the first versions kept abbreviations: they set
+    `table["--d"] = table["--data"]`, or argparse's lookup to one without the two flags. They are
+    written no more, and still taken out."""
+    if not isinstance(node, ast.Assign) or len(node.targets) != 1:
         return False
-    parser = dotted(target.value)
-    own = ast.parse(without_abbreviations(parser, Style())).body[0] if parser else None
-    return own is not None and ast.dump(own) == ast.dump(node)
-
-
-def _is_kept_abbreviation(node: ast.stmt) -> bool:
-    """Whether it is `table["--d"] = table["--data"]`."""
-    target = node.targets[0] if isinstance(node, ast.Assign) and len(node.targets) == 1 else None
-    value = node.value if isinstance(node, ast.Assign) else None
-    if not isinstance(target, ast.Subscript) or not isinstance(value, ast.Subscript):
+    target, value = node.targets[0], node.value
+    if isinstance(target, ast.Subscript) and isinstance(value, ast.Subscript):
+        short, table = _last_name(target), dotted(target.value) or ""
+        is_short = isinstance(short, str) and any(flag.startswith(short) for flag in _FLAGS)
+        return (
+            is_short
+            and table.endswith("._option_string_actions")
+            and (dotted(value.value) == table)
+        )
+    sets_lookup = isinstance(target, ast.Attribute) and target.attr == "_get_option_tuples"
+    if not sets_lookup or not isinstance(value, ast.Lambda):
         return False
-    short, tables = _last_name(target), {dotted(target.value), dotted(value.value)}
-    of_parser = len(tables) == 1 and (tables.pop() or "").endswith("._option_string_actions")
-    return of_parser and isinstance(short, str) and any(flag.startswith(short) for flag in _FLAGS)
+    texts = [part.value for part in ast.walk(value) if isinstance(part, ast.Constant)]
+    return set(FLAG_NAMES) <= set(texts)
 
 
 def is_call(node: ast.stmt) -> bool:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from flash_integrate.errors import FileError, UnsafeRewrite
 from flash_integrate.inserted.removal import Inserted, inserted, leftovers, without
 from flash_integrate.inserted.snippets import RUNTIME
-from flash_integrate.notebook.rewriting import Rewritten
-from flash_integrate.planning.codemod import Refusal
+from flash_integrate.notes import Note
+from flash_integrate.python.edits import Rewritten
 from flash_integrate.python.source import Source
 
 
@@ -24,7 +24,7 @@ def revert_script(source: Source) -> Rewritten | None:
         return None
     result = Source(source.path, without(source, found))
     try:
-        notes = tuple(Refusal(f"still uses {name}", line) for line, name in leftovers(result))
+        notes = tuple(Note(f"still uses {name}", line) for line, name in leftovers(result))
     except FileError as error:
         raise UnsafeRewrite(
             f"without the inserted lines the file would not be valid: {error}"

@@ -113,28 +113,6 @@ def _typer_parameter(
     return f"{name}: Annotated[\n    {kind},\n    {inner},\n] = {default}"
 
 
-def keep_abbreviation(parser: str, short: str, option: str, style: Style) -> str:
-    """Keeps an abbreviation that argparse accepted before there was a second option to which it
-    could belong."""
-    table = f"{parser}._option_string_actions"
-    return f"{table}['{short}'] = {table}['{option}']  # still short for {option}\n".replace(
-        "'", style.quote
-    )
-
-
-def without_abbreviations(parser: str, style: Style) -> str:
-    """Leaves the two flags out where argparse looks for the options that an abbreviation may stand
-    for: each means what it meant before."""
-    names = ", ".join(f"{style.quote}{name}{style.quote}" for name in FLAG_NAMES)
-    return (
-        f"{parser}._get_option_tuples = lambda text, find={parser}._get_option_tuples: [\n"
-        f"    found\n"
-        f"    for found in find(text)  # the two flags have no abbreviations\n"
-        f"    if found[0].dest not in ({names})\n"
-        f"]\n"
-    )
-
-
 def enable_call() -> str:
     """The patch call of a script without flags: the environment variables alone steer it."""
     return f"if {ENABLE} is not None:\n    {ENABLE}()\n"

@@ -42,12 +42,12 @@ class Value:
 
 
 @dataclass(frozen=True)
-class Edit:
+class Change:
     """A piece of the notebook's text and what takes its place."""
 
     start: int
     end: int
-    replacement: str = ""
+    text: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +75,7 @@ class Cell:
         at = bisect_right(self._literal_offsets, offset) - 1
         return self.text.line_of(self.literals[at].start if self.literals else 0)
 
-    def insert(self, index: int, code: str) -> Edit:
+    def insert(self, index: int, code: str) -> Change:
         """The edit that puts lines below the first `index` lines, of which there is at least one.
 
         In a list of lines they become items, set off like the list's own; elsewhere they are
@@ -92,13 +92,13 @@ class Cell:
         )
         if not self.is_list or start + len(literal.decoded) > len(above):
             position = self._positions(literal)[len(above) - start]
-            return Edit(position, position, json.dumps(code)[1:-1])
+            return Change(position, position, json.dumps(code)[1:-1])
         lines = _LINE.findall(code)
         ending = "" if above.endswith(("\r", "\n")) else lines.pop(0)
         items = "".join(f"{self._separator()}{json.dumps(line)}" for line in lines)
-        return Edit(literal.end - 1, literal.end, f'{json.dumps(ending)[1:-1]}"{items}')
+        return Change(literal.end - 1, literal.end, f'{json.dumps(ending)[1:-1]}"{items}')
 
-    def remove(self, indices: set[int]) -> list[Edit]:
+    def remove(self, indices: set[int]) -> list[Change]:
         """The edits that take lines out; a last line that had no newline leaves none behind."""
         gone: set[int] = set()
         offset, kept = 0, range(0)
@@ -113,11 +113,11 @@ class Cell:
             offset += len(line)
         return self._remove_characters(gone)
 
-    def _remove_characters(self, gone: set[int]) -> list[Edit]:
+    def _remove_characters(self, gone: set[int]) -> list[Change]:
         """Items that lose every character go with the separator before them; the others lose the
         characters alone."""
         dropped: set[int] = set()
-        edits: list[Edit] = []
+        edits: list[Change] = []
         for index, (literal, start) in enumerate(
             zip(self.literals, self._literal_offsets, strict=True)
         ):
@@ -126,14 +126,16 @@ class Cell:
                 dropped.add(index)
             elif mine:
                 positions = self._positions(literal)
-                edits += [Edit(positions[offset], positions[offset + 1]) for offset in mine]
+                edits += [Change(positions[offset], positions[offset + 1]) for offset in mine]
         kept = next((index for index in range(len(self.literals)) if index not in dropped), None)
         if kept is None:
-            return [Edit(self.literals[0].start, self.literals[-1].end)] if dropped else []
+            return [Change(self.literals[0].start, self.literals[-1].end)] if dropped else []
         if kept:  # what separates the first item from the next goes with it
-            edits.append(Edit(self.literals[0].start, self.literals[kept].start))
+            edits.append(Change(self.literals[0].start, self.literals[kept].start))
         behind = (index for index in sorted(dropped) if index > kept)
-        edits += [Edit(self.literals[index - 1].end, self.literals[index].end) for index in behind]
+        edits += [
+            Change(self.literals[index - 1].end, self.literals[index].end) for index in behind
+        ]
         return edits
 
     @cached_property
@@ -255,11 +257,11 @@ class Notebook:
             )
         return Cell(number, self.lined, strings, is_list)
 
-    def edited(self, edits: Iterable[Edit]) -> bytes:
+    def edited(self, edits: Iterable[Change]) -> bytes:
         """The notebook's bytes with the edits made, which do not overlap."""
         parts, position = [], 0
         for edit in sorted(edits, key=lambda edit: edit.start):
-            parts += [self.text[position : edit.start], edit.replacement]
+            parts += [self.text[position : edit.start], edit.text]
             position = edit.end
         return "".join([*parts, self.text[position:]]).encode()
 

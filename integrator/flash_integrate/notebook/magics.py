@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from flash_integrate.errors import UnreadableSource
@@ -38,22 +39,27 @@ def as_python(lines: Sequence[str]) -> list[str]:
     Raises:
         UnreadableSource: the cell is neither Python nor magics; the line counts from 1 in the cell.
     """
+    return list(_as_python(tuple(lines)))
+
+
+@lru_cache(maxsize=256)  # a cell that an edit leaves as it is, is read once
+def _as_python(lines: tuple[str, ...]) -> tuple[str, ...]:
     result = [line.rstrip("\r\n") for line in lines]
     start = next((index for index, line in enumerate(result) if line.strip()), len(result))
     while start < len(result) and (magic := _CELL_MAGIC.match(result[start])):
         if magic.group(1) not in _PYTHON_CELLS:
-            return [""] * len(result)
+            return ("",) * len(result)
         result[start] = ""
         start += 1
     for _ in range(_MOST_MAGICS):
         index = _stumbles_at(result)
         if index is None:
-            return result
+            return tuple(result)
         if index >= len(result) or not (
             _MAGIC.match(result[index]) or _AUTOMAGIC.match(result[index])
         ):
             _check(result)
-            return result
+            return tuple(result)
         _blank(result, index)
     raise UnreadableSource(f"more than {_MOST_MAGICS} magics, which IPython does not take either")
 

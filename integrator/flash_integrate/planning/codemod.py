@@ -5,49 +5,12 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
-from pathlib import PurePosixPath
 from typing import Any, Protocol
 
-from flash_integrate.project.file_facts import FileFacts
-from flash_integrate.python.signature import Position
-from flash_integrate.python.syntax import Place
-
-
-@dataclass(frozen=True)
-class Insertion:
-    """Whole statements to insert before or after the statement at `anchor`, in its suite.
-
-    `code` is written at column 0; a leading newline stands for a blank line. An anchor of None is
-    the module's start. `needs` is another file without whose change this one would not run.
-    """
-
-    anchor: Place | None
-    code: str
-    before: bool = False
-    needs: PurePosixPath | None = None
-
-
-@dataclass(frozen=True)
-class Splice:
-    """Text to insert at a line and column of the source, for what stands in no suite: the options
-    above a command, the parameters in its signature. Newlines are `\\n`; everything else is in the
-    file's own style."""
-
-    at: Position
-    text: str
-
-
-Edit = Insertion | Splice
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """Why a codemod that is meant for a file's style does not change this file."""
-
-    reason: str
-    line: int | None = None
+from flash_integrate.notes import Refusal
+from flash_integrate.project.workspace import FileFacts
+from flash_integrate.python.edits import Edit
 
 
 class Codemod(Protocol):
@@ -65,6 +28,13 @@ class Codemod(Protocol):
 
     def edit(self, facts: FileFacts, match: Any) -> Sequence[Edit]: ...
 
+    # A codemod may also have
+    #   notes(facts, match): what a reviewer should know of this change
+    #   serves(facts, match): for which other file this one is changed, where that is so
+    #   explain(facts): lines on what it knows of a file
+    #   together(facts, statements): which of the inserted statements stand or fall together
+    #   SHARED_BY: words, one of which a file has that may be changed for another one
+
 
 def name_of(codemod: Codemod) -> str:
     """The codemod's name: its file's, with dashes."""
@@ -72,13 +42,40 @@ def name_of(codemod: Codemod) -> str:
     return module.rpartition(".")[2].replace("_", "-")
 
 
+def offered() -> dict[str, str]:
+    """What `only` and `skip` can name, and what each inserts."""
+    return {name_of(codemod): codemod.SUMMARY for codemod in (*registry(), *rewriters())}
+
+
+def asked(codemod: Codemod, name: str, *args: Any) -> Any:
+    """What a codemod answers to a question that not every one knows; None from those."""
+    function = getattr(codemod, name, None)
+    return None if function is None else function(*args)
+
+
+@cache
+def shared_words() -> tuple[bytes, ...]:
+    """The words of files that may be changed for others."""
+    return tuple(word for codemod in registry() for word in getattr(codemod, "SHARED_BY", ()))
+
+
 @cache
 def registry() -> tuple[Codemod, ...]:
     """Every codemod of the package, in the order in which they are asked: each module of its rooms
     that says where it stands in that order."""
+    codemods = [module for module in _modules() if hasattr(module, "ORDER")]
+    return tuple(sorted(codemods, key=lambda module: module.ORDER))
+
+
+def rewriters() -> tuple[Any, ...]:
+    """The codemods that change a model's own code, in whatever file: modules with a SUMMARY, a
+    REVIEW, `examine(source)` and `rewrites_of(source, unproven=)`."""
+    return tuple(module for module in _modules() if hasattr(module, "rewrites_of"))
+
+
+@cache
+def _modules() -> tuple[Any, ...]:
     import flash_codemods
 
     found = pkgutil.walk_packages(flash_codemods.__path__, "flash_codemods.")
-    modules: list[Any] = [importlib.import_module(item.name) for item in found if not item.ispkg]
-    codemods = [module for module in modules if hasattr(module, "ORDER")]
-    return tuple(sorted(codemods, key=lambda module: module.ORDER))
+    return tuple(importlib.import_module(item.name) for item in found if not item.ispkg)

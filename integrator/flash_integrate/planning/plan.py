@@ -5,15 +5,21 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
+from flash_integrate.attention.reach import reached
+from flash_integrate.attention.signs import handwritten_lines, replaces_attention_at, runs_models
 from flash_integrate.inserted.marker import skip_marker_line
-from flash_integrate.planning.codemod import Edit, Refusal, name_of, registry
-from flash_integrate.project.file_facts import FileFacts
+from flash_integrate.inserted.presence import integrated_at, uses_name
+from flash_integrate.inserted.snippets import ENABLE
+from flash_integrate.notes import Note, Refusal
+from flash_integrate.planning.codemod import Codemod, asked, name_of, registry
 from flash_integrate.project.kinds import is_converter, skip_by_name
+from flash_integrate.project.workspace import FileFacts
+from flash_integrate.python.edits import Edit
 from flash_integrate.python.syntax import dotted
-from flash_integrate.quoting import quoted
 
 # The comments above everything else; a docstring speaks of what the program does.
 _HEAD = re.compile(rb"(?:\xef\xbb\xbf)?(?:[ \t\f]*(?:#[^\r\n]*)?(?:\r\n|\r|\n))*")
@@ -41,7 +47,7 @@ class Decision:
     codemod: str | None = None
     review: str = ""
     edits: tuple[Edit, ...] = ()
-    notes: tuple[Refusal, ...] = ()
+    notes: tuple[Note, ...] = ()
 
 
 def plan(facts: FileFacts) -> Decision:
@@ -52,8 +58,8 @@ def plan(facts: FileFacts) -> Decision:
     """
     if reason := skip_by_name(facts.name):  # first: it needs no syntax tree
         return Decision(Status.SKIPPED, reason)
-    if facts.integrated_at is not None:
-        return Decision(Status.INTEGRATED, "imports the runtime", facts.integrated_at)
+    if (line := integrated_at(facts.module)) is not None:
+        return Decision(Status.INTEGRATED, "imports the runtime", line)
     if (refusal := left_alone(facts)) is not None:
         return Decision(Status.SKIPPED, refusal.reason, refusal.line)
     return _choose(facts)
@@ -73,9 +79,9 @@ def left_alone(facts: FileFacts) -> Refusal | None:
     head = _HEAD.match(facts.source.data)
     if head is not None and _GENERATED.search(head[0]):
         return Refusal("generated code")
-    if facts.replaces_attention_at is not None:
-        return Refusal("replaces mx.fast's attention itself", facts.replaces_attention_at)
-    if facts.uses_name:
+    if (line := facts.get(replaces_attention_at)) is not None:
+        return Refusal("replaces mx.fast's attention itself", line)
+    if ENABLE.encode() in facts.source.data and uses_name(facts.module):
         return Refusal("uses the name enable_flash_attention for something of its own")
     return None
 
@@ -84,59 +90,68 @@ def _choose(facts: FileFacts) -> Decision:
     """The first codemod that matches; the refusals of those asked before it become notes for the
     reviewer."""
     refusals: list[Refusal] = []
-    for codemod in (codemod for codemod in registry() if facts.workspace.wants(name_of(codemod))):
+    for codemod in _asked(facts):
         match = codemod.match(facts)
         if isinstance(match, Refusal):
             refusals.append(match)
         elif match is not None:
-            reached = _reached(facts)
-            if isinstance(reached, Decision):
-                return reached
+            reason = asked(codemod, "serves", facts, match) or _reason(facts)
+            if isinstance(reason, Decision):
+                return reason
+            own = asked(codemod, "notes", facts, match) or ()
             return Decision(
                 Status.CHANGED,
-                reached,
+                reason,
                 codemod=name_of(codemod),
                 review=codemod.REVIEW,
                 edits=tuple(codemod.edit(facts, match)),
-                notes=(*refusals, *handwritten(facts), *spawning(facts)),
+                notes=(*refusals, *own, *handwritten(facts), *spawning(facts)),
             )
     if refusals:
         return Decision(Status.SKIPPED, refusals[0].reason, refusals[0].line)
+    if facts.name.suffix == ".ipynb":
+        return Decision(Status.SKIPPED, "a notebook, and those are not asked for")
     return Decision(Status.SKIPPED, "a library module: nothing in it starts a program")
 
 
-def _reached(facts: FileFacts) -> str | Decision:
+def _asked(facts: FileFacts) -> Iterator[Codemod]:
+    """The codemods for files of this kind that are wanted."""
+    suffix = facts.name.suffix
+    special = [item for item in registry() if getattr(item, "SUFFIX", None) == suffix]
+    for codemod in special or [item for item in registry() if not hasattr(item, "SUFFIX")]:
+        if facts.workspace.wants(name_of(codemod)):
+            yield codemod
+
+
+def _reason(facts: FileFacts) -> str | Decision:
     """How a program comes to attention, or the decision that it does not. Asked last: it may read
     many other files."""
-    if facts.shared_parsers:
-        return (
-            f"builds the parser of {quoted(facts.workspace.users(facts.shared_parsers[0])[0].name)}"
-        )
-    if facts.reached is None:
+    way = facts.get(reached)
+    if way is None:
         return Decision(Status.SKIPPED, "no attention is reached from it")
-    if is_converter(facts.name) and not facts.runs_models:
+    if is_converter(facts.name) and not facts.get(runs_models):
         return Decision(Status.SKIPPED, "converts weights without running the model")
-    return facts.reached
+    return way
 
 
-def handwritten(facts: FileFacts) -> list[Refusal]:
+def handwritten(facts: FileFacts) -> list[Note]:
     """Notes on the attention that a file writes out, which no patch can reach."""
     reason = (
         "attention written by hand is not routed; mx.fast.scaled_dot_product_attention would be"
     )
-    return [Refusal(reason, line) for line in facts.handwritten_attention]
+    return [Note(reason, line) for line in facts.get(handwritten_lines)]
 
 
-def spawning(facts: FileFacts) -> list[Refusal]:
+def spawning(facts: FileFacts) -> list[Note]:
     """A note on where a file has processes started anew: those import it, and do not run what is
     below its guard."""
-    calls = (node for node in facts.source.nodes if isinstance(node, ast.Call))
+    calls = facts.module.of_kind(ast.Call)
     lines = sorted(call.lineno for call in calls if _starts_anew(call))
     reason = (
         "a process that it starts anew does not run a call below the guard: "
         "make it in that process's function too"
     )
-    return [Refusal(reason, line) for line in lines[:1]]
+    return [Note(reason, line) for line in lines[:1]]
 
 
 def _starts_anew(call: ast.Call) -> bool:

@@ -7,85 +7,30 @@ import dataclasses
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
-from flash_codemods.handwritten import handwritten_attention
-from flash_integrate.attention.record import RECORD, read_record
-from flash_integrate.attention.rewrites import Kept, Rewrite, applied, taken_back
+from flash_integrate.attention.record import read_record
+from flash_integrate.attention.rewrites import Kept
 from flash_integrate.disk.reading import read
 from flash_integrate.errors import FileError, own_errors
 from flash_integrate.inserted.revert import revert_script
-from flash_integrate.inserted.verify import verify, verify_rewrites
+from flash_integrate.inserted.verify import verify
 from flash_integrate.notebook.cells import Notebook
-from flash_integrate.notebook.rewriting import (
-    SUFFIX,
-    Rewritten,
-    plan_notebook,
-    revert_notebook,
-    rewrite_notebook,
-    scan_notebook,
-)
-from flash_integrate.planning.codemod import Insertion, Refusal
-from flash_integrate.planning.plan import Decision, Status, plan, stays_as_it_is
+from flash_integrate.notebook.program import SUFFIX, Program, scanned
+from flash_integrate.notebook.rewriting import revert_notebook, rewrite_notebook
+from flash_integrate.notes import Note
+from flash_integrate.planning.codemod import shared_words
+from flash_integrate.planning.outcome import NO_MLX, NOT_INTEGRATED, Outcome
+from flash_integrate.planning.plan import Decision, Status, plan
+from flash_integrate.planning.rewriting import take_back, with_rewrites
 from flash_integrate.project.config import Config
 from flash_integrate.project.discover import NAMED_SUFFIXES, Found, discover
-from flash_integrate.project.file_facts import FileFacts
 from flash_integrate.project.imports import Project, Scan
-from flash_integrate.project.workspace import Workspace
+from flash_integrate.project.workspace import FileFacts, Workspace
+from flash_integrate.python.edits import Insertion, Rewritten
 from flash_integrate.python.source import Source
 from flash_integrate.quoting import quoted
-from flash_integrate.report.explain import explain
-
-NO_MLX = "no MLX"
-NOT_INTEGRATED = "not integrated by this tool"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How one file ends. `after` is what is to be written, `lines` the numbers of the lines that
-    differ in it (`CHANGED`) or in `before` (`REVERTED`). `needs` are other files without whose
-    change this one would not run."""
-
-    base: Path
-    name: PurePosixPath
-    status: Status
-    reason: str
-    line: int | None = None
-    codemod: str | None = None
-    review: str = ""
-    notes: tuple[Refusal, ...] = ()
-    before: bytes = field(default=b"", repr=False)
-    after: bytes = field(default=b"", repr=False)
-    lines: frozenset[int] = frozenset()
-    needs: frozenset[PurePosixPath] = frozenset()
-    rewrites: tuple[Rewrite, ...] = ()
-    """Attention by hand that becomes a fused call, on top of what is inserted."""
-    taken_back: tuple[Kept, ...] = ()
-    """For a reverted file: the rewrites that `before` still has, and `after` has not."""
-    left: tuple[Kept, ...] = ()
-    """For a reverted file: the rewrites whose lines have changed since."""
-
-    @property
-    def result(self) -> bytes:
-        """What is to be written: `after` with the rewrites made."""
-        return applied(self.after, self.rewrites) if self.rewrites else self.after
-
-    @property
-    def replaces(self) -> bool:
-        """Whether lines of the file's own are replaced, not only others inserted."""
-        return bool(self.rewrites or self.taken_back)
-
-    @property
-    def path(self) -> Path:
-        return self.base / self.name
-
-    @property
-    def changes(self) -> bool:
-        return self.status in (Status.CHANGED, Status.REVERTED)
-
 
 Progress = Callable[[Sequence[Found], str], Iterable[Found]]
 """Passes files on, and may show how far they are."""
@@ -108,7 +53,7 @@ def integrate(
     concern MLX.
     """
     files = list(discover(paths, exclude))
-    run = _Run(config)
+    run = Run(config)
     look_further = any(path.is_file() for path in paths)
     for found in progress(files, "reading"):
         run.scan(found, look_further)
@@ -133,7 +78,7 @@ def _can_start_processes() -> bool:
 
 
 def _plan_in_processes(
-    run: _Run, planned: Iterable[Found], files: list[Found], jobs: int
+    run: Run, planned: Iterable[Found], files: list[Found], jobs: int
 ) -> list[Outcome]:
     """The outcomes of `files`; `planned` are the same files, and shows how far it is."""
     from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
@@ -172,27 +117,7 @@ def _plan_in_processes(
             os.environ[_SAFE_PATH] = safe_path
 
 
-def explain_files(paths: list[Path], exclude: Iterable[str], config: Config) -> Iterator[str]:
-    """Lines that say, of each Python file below `paths`, what is seen in it and why it is or is
-    not changed."""
-    run = _Run(config)
-    files = [found for found in discover(paths, exclude) if found.path.suffix != SUFFIX]
-    for found in files:
-        run.scan(found, look_further=True)
-    for found in files:
-        outcome = run.outcome(found)
-        try:
-            if outcome.reason != NO_MLX and outcome.status is not Status.FAILED:
-                with own_errors():
-                    facts = run.workspaces[found.base].facts(found.name)
-                    yield "\n".join(explain(facts, unproven=config.unproven))
-                continue
-        except FileError as error:
-            outcome = _failed(found, error)
-        yield f"{quoted(found.name)}: {outcome.status.value}: {outcome.reason}"
-
-
-class _Run:
+class Run:
     """The workspaces of one run, a base folder each, and the files that could not be read."""
 
     def __init__(self, config: Config) -> None:
@@ -204,14 +129,14 @@ class _Run:
         """Takes a file into its workspace."""
         if found.base not in self.workspaces:
             self.workspaces[found.base] = Workspace(
-                Project(found.base, {}, look_further), self.config.wants
+                Project(found.base, {}, look_further, shared_words()), self.config.wants, source_of
             )
         workspace = self.workspaces[found.base]
         try:
             with own_errors():
-                workspace.project.scans[found.name] = _scan(found)
+                workspace.project.scans[found.name] = _scan(found, workspace.project.words)
         except FileError as error:
-            self.failed[found.path] = _failed(found, error)
+            self.failed[found.path] = _failed(found.base, found.name, error)
         else:
             if self.config.leaves_out(found.path) is None:
                 workspace.editable.add(found.name)
@@ -230,15 +155,25 @@ class _Run:
             return self.failed[found.path]
         if reason := self.config.leaves_out(found.path):
             return Outcome(found.base, found.name, Status.SKIPPED, reason)
-        outcome = _integrate_file(found, self.workspaces[found.base], self.config)
+        outcome = outcome_of(found.name, self.workspaces[found.base])
+        if outcome.reason != NO_MLX and found.path.suffix != SUFFIX:
+            outcome = self._rewritten(outcome)
         self.workspaces[found.base].forget(found.name)
         return outcome
 
+    def _rewritten(self, outcome: Outcome) -> Outcome:
+        try:
+            with own_errors():
+                facts = self.workspaces[outcome.base].facts(outcome.name)
+                return with_rewrites(outcome, facts, self.config)
+        except FileError as error:
+            return _failed(outcome.base, outcome.name, error)
 
-_adopted: _Run
+
+_adopted: Run
 
 
-def _adopt(run: _Run) -> None:
+def _adopt(run: Run) -> None:
     """Gives a worker process the run that it works for."""
     global _adopted
     _adopted = run
@@ -275,129 +210,83 @@ def revert(paths: list[Path], exclude: Iterable[str], progress: Progress) -> lis
             with own_errors():
                 outcomes.append(_revert_file(found, records[found.base].get(found.name, [])))
         except FileError as error:
-            outcomes.append(_failed(found, error))
+            outcomes.append(_failed(found.base, found.name, error))
     return outcomes
 
 
-def _integrate_file(found: Found, workspace: Workspace, config: Config) -> Outcome:
+def outcome_of(name: PurePosixPath, workspace: Workspace) -> Outcome:
+    """The outcome of one file of a workspace, script or notebook, wherever its bytes are from."""
+    base = workspace.project.base
     try:
         with own_errors():
-            if not workspace.project.concerns(found.name):
-                return Outcome(found.base, found.name, Status.SKIPPED, NO_MLX)
-            outcome = _planned(found, workspace)
-            if found.path.suffix == SUFFIX or not config.wants(handwritten_attention.NAME):
-                return outcome
-            return _with_rewrites(outcome, workspace.facts(found.name), config.unproven)
+            if not workspace.project.concerns(name):
+                return Outcome(base, name, Status.SKIPPED, NO_MLX)
+            facts = workspace.facts(name)
+            return _as_decided(base, facts, plan(facts))
     except FileError as error:
-        return _failed(found, error)
+        return _failed(base, name, error)
 
 
-def _planned(found: Found, workspace: Workspace) -> Outcome:
-    if found.path.suffix == SUFFIX:
-        notebook = Notebook(found.path, _read(found))
-        decision = plan_notebook(notebook, found.name, workspace)
-        rewrite = partial(rewrite_notebook, notebook, found.name, workspace)
-    else:
-        facts = workspace.facts(found.name)
-        decision = plan(facts)
-        rewrite = partial(_rewrite_script, facts, decision)
+def _as_decided(base: Path, facts: FileFacts, decision: Decision) -> Outcome:
+    line = facts.source.shown_line(decision.line)
+    outcome = Outcome(base, facts.name, decision.status, decision.reason, line)
     if decision.status is not Status.CHANGED:
-        return Outcome(found.base, found.name, decision.status, decision.reason, decision.line)
-    return _changed(found, decision, rewrite())
-
-
-def _with_rewrites(outcome: Outcome, facts: FileFacts, unproven: bool) -> Outcome:
-    """An outcome with the attention by hand that becomes a fused call."""
-    if outcome.status is Status.FAILED or stays_as_it_is(facts) is not None:
         return outcome
-    rewrites, _ = handwritten_attention.rewrites_of(facts.source, unproven=unproven)
-    if not rewrites:
-        return outcome
-    changed = {rewrite.line for rewrite in rewrites}
-    notes = tuple(note for note in outcome.notes if note.line not in changed)
-    if not outcome.changes:
-        outcome = dataclasses.replace(
-            outcome,
-            status=Status.CHANGED,
-            reason="its attention by hand can be a fused call",
-            line=None,
-            codemod=handwritten_attention.NAME,
-            review=handwritten_attention.REVIEW,
-            before=facts.source.data,
-            after=facts.source.data,
-        )
-    outcome = dataclasses.replace(outcome, notes=notes, rewrites=tuple(rewrites))
-    verify_rewrites(facts.source, outcome.after, outcome.result, rewrites)
-    return outcome
+    rewritten = _rewritten(facts, decision)
+    insertions = [item for item in decision.edits if isinstance(item, Insertion)]
+    return dataclasses.replace(
+        outcome,
+        codemod=decision.codemod,
+        review=decision.review,
+        notes=tuple(
+            Note(note.reason, facts.source.shown_line(note.line)) for note in decision.notes
+        ),
+        before=rewritten.before,
+        after=rewritten.after,
+        lines=rewritten.lines,
+        needs=frozenset(item.needs for item in insertions if item.needs),
+    )
 
 
-def _rewrite_script(facts: FileFacts, decision: Decision) -> Rewritten:
+def _rewritten(facts: FileFacts, decision: Decision) -> Rewritten:
+    if isinstance(facts.source, Program):
+        by_place = {statement.place: statement for statement in facts.module.top}
+        insertions = [item for item in decision.edits if isinstance(item, Insertion)]
+        edits = [(by_place[item.anchor], item) for item in insertions if item.anchor]
+        return rewrite_notebook(facts.source, edits)
     # LibCST takes half a second to import: a run that rewrites nothing does without.
     from flash_integrate.python.rewrite import rewrite
 
     after = rewrite(facts.source, decision.edits)
-    lines = verify(facts, after)
-    return Rewritten(facts.source.data, after, frozenset(lines))
+    return Rewritten(facts.source.data, after, frozenset(verify(facts.source, after)))
 
 
-def _changed(found: Found, decision: Decision, rewritten: Rewritten) -> Outcome:
-    return Outcome(
-        found.base,
-        found.name,
-        Status.CHANGED,
-        decision.reason,
-        codemod=decision.codemod,
-        review=decision.review,
-        notes=decision.notes,
-        before=rewritten.before,
-        after=rewritten.after,
-        lines=rewritten.lines,
-        needs=frozenset(
-            item.needs for item in decision.edits if isinstance(item, Insertion) and item.needs
-        ),
-    )
+def source_of(path: Path, data: bytes) -> Source:
+    """A script, or the program of a notebook.
+
+    Raises:
+        UnreadableSource: as `Program.of`.
+    """
+    return Program.of(Notebook(path, data)) if path.suffix == SUFFIX else Source(path, data)
 
 
-def _edited_since(kept: Kept) -> str:
-    return (
-        f"the attention of {kept.function} was edited since it was rewritten: it stays; "
-        f"what stood there is in {RECORD}"
-    )
+def reverted(path: Path, data: bytes) -> Rewritten | None:
+    """A script or notebook without what the tool put into it; None if there is nothing of it.
 
-
-def _take_back(found: Found, data: bytes, kept: list[Kept]) -> Outcome:
-    """A file with its own lines in the place of the rewrites, and without what was inserted."""
-    own, left = taken_back(data, kept)
-    inserted = revert_script(Source(found.path, own))
-    after = own if inserted is None else inserted.after
-    notes = () if inserted is None else inserted.notes
-    notes += tuple(Refusal(_edited_since(item)) for item in left)
-    gone = tuple(item for item in kept if item not in left)
-    if after == data:
-        return Outcome(found.base, found.name, Status.FAILED, notes[0].reason)
-    count = len(gone)
-    reason = f"{count} rewrite{'s' if count != 1 else ''} taken back"
-    return Outcome(
-        found.base,
-        found.name,
-        Status.REVERTED,
-        reason,
-        notes=notes,
-        before=data,
-        after=after,
-        taken_back=gone,
-        left=tuple(left),
-    )
+    Raises:
+        FileError: it can't be read, or without the insertions it would not be valid.
+    """
+    if path.suffix == SUFFIX:
+        return revert_notebook(Notebook(path, data))
+    return revert_script(Source(path, data))
 
 
 def _revert_file(found: Found, kept: list[Kept]) -> Outcome:
     data = _read(found)
-    if found.path.suffix == SUFFIX:
-        result = revert_notebook(Notebook(found.path, data))
-    elif kept:
-        return _take_back(found, data, kept)
-    else:
-        result = revert_script(Source(found.path, data))
+    if kept and found.path.suffix != SUFFIX:
+        outcome = Outcome(found.base, found.name, Status.REVERTED, "", before=data)
+        return take_back(outcome, found.path, kept)
+    result = reverted(found.path, data)
     if result is None:
         return Outcome(found.base, found.name, Status.SKIPPED, NOT_INTEGRATED)
     return Outcome(
@@ -412,10 +301,10 @@ def _revert_file(found: Found, kept: list[Kept]) -> Outcome:
     )
 
 
-def _scan(found: Found) -> Scan:
+def _scan(found: Found, words: tuple[bytes, ...]) -> Scan:
     data = _read(found)
-    return (
-        scan_notebook(Notebook(found.path, data)) if found.path.suffix == SUFFIX else Scan.of(data)
+    return Scan.of(
+        scanned(Notebook(found.path, data)) if found.path.suffix == SUFFIX else data, words
     )
 
 
@@ -427,5 +316,5 @@ def _read(found: Found) -> bytes:
     return read(found.path, found.base)
 
 
-def _failed(found: Found, error: FileError) -> Outcome:
-    return Outcome(found.base, found.name, Status.FAILED, str(error), error.line)
+def _failed(base: Path, name: PurePosixPath, error: FileError) -> Outcome:
+    return Outcome(base, name, Status.FAILED, str(error), error.line)

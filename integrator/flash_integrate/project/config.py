@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,12 +13,10 @@ from typing import Any
 
 import pathspec
 
-from flash_codemods.handwritten import handwritten_attention
+from flash_integrate.disk.checkout import checkout_of, leads_out
 from flash_integrate.disk.reading import SETTINGS_LIMIT, read_if_there
 from flash_integrate.errors import FileError
-from flash_integrate.notebook import rewriting as notebook
-from flash_integrate.planning.codemod import name_of, registry
-from flash_integrate.project.discover import MOST_WILDCARDS, checkout_of, leads_out, slow_pattern
+from flash_integrate.project.discover import MOST_WILDCARDS, slow_pattern
 from flash_integrate.project.toml import read_toml
 from flash_integrate.quoting import quoted
 
@@ -36,8 +34,8 @@ class Config:
     """Which files are looked at and which codemods are asked.
 
     `include` and `exclude` are patterns as in `.gitignore`, relative to the folder of `file`;
-    `only` and `skip` are names of codemods. Empty, it leaves everything as it is without a
-    configuration.
+    `only` and `skip` are names of codemods (`known`, below, are all there are). Empty, it leaves
+    everything as it is without a configuration.
     """
 
     file: Path | None = None
@@ -76,14 +74,14 @@ class Config:
         return pathspec.GitIgnoreSpec.from_lines(self.exclude)
 
 
-def load_for(paths: Iterable[Path]) -> Config:
+def load_for(paths: Iterable[Path], known: Collection[str]) -> Config:
     """The configuration of a run over several paths, which have to agree on it. Links out of their
     repo have none.
 
     Raises:
         ConfigError: as `load`, and where the paths are configured by different files.
     """
-    configs = {path: load(path) for path in paths if leads_out(path) is None}
+    configs = {path: load(path, known) for path in paths if leads_out(path) is None}
     found = {config.file: config for config in configs.values()}
     if len(found) > 1:
         lines = [
@@ -98,7 +96,7 @@ def load_for(paths: Iterable[Path]) -> Config:
     return next(iter(found.values()), Config())
 
 
-def load(path: Path) -> Config:
+def load(path: Path, known: Collection[str]) -> Config:
     """The configuration for what lies at `path`: that of the nearest pyproject.toml with the
     table, looked for from `path` upward to the top of its git checkout. A nested project's file
     without the table hides nothing.
@@ -109,20 +107,13 @@ def load(path: Path) -> Config:
     for file in _pyprojects(path):
         table = _read_table(file)
         if table is not None:
-            return _checked(file, table)
+            return _checked(file, table, known)
     return Config()
 
 
-def offered() -> dict[str, str]:
-    """What `only` and `skip` can name, and what each inserts: the codemods of scripts, and that of
-    notebooks."""
-    return {name_of(codemod): codemod.SUMMARY for codemod in registry()} | {
-        notebook.NAME: notebook.SUMMARY,
-        handwritten_attention.NAME: handwritten_attention.SUMMARY,
-    }
-
-
-def merge(config: Config, *, only: Iterable[str] = (), skip: Iterable[str] = ()) -> Config:
+def merge(
+    config: Config, known: Collection[str], *, only: Iterable[str] = (), skip: Iterable[str] = ()
+) -> Config:
     """The configuration with `--only` in the place of the file's choice of codemods, and `--skip`
     added to it.
 
@@ -130,8 +121,8 @@ def merge(config: Config, *, only: Iterable[str] = (), skip: Iterable[str] = ())
         ConfigError: an option names no codemod, or both name the same one.
     """
     only, skip = tuple(only), tuple(skip)
-    _check_codemods("--only", only)
-    _check_codemods("--skip", skip)
+    _check_codemods("--only", only, known)
+    _check_codemods("--skip", skip, known)
     if clash := set(only) & set(skip):
         raise ConfigError(f"--only and --skip both name {min(clash)}")
     kept = tuple(name for name in config.skip if name not in only)
@@ -180,7 +171,7 @@ def _read_table(file: Path) -> dict[str, Any] | None:
     return table
 
 
-def _checked(file: Path, table: dict[str, Any]) -> Config:
+def _checked(file: Path, table: dict[str, Any], known: Collection[str]) -> Config:
     if unknown := table.keys() - set(KEYS):
         raise ConfigError(
             f"{quoted(file)}: {TABLE} has no key {min(unknown)!r}; it has {', '.join(KEYS)}"
@@ -192,16 +183,13 @@ def _checked(file: Path, table: dict[str, Any]) -> Config:
     for key in ("include", "exclude"):
         check_patterns(f"{quoted(file)}: {TABLE} {key}", values.get(key, ()))
     for key in ("only", "skip"):
-        _check_codemods(f"{quoted(file)}: {TABLE} {key}", values.get(key, ()))
+        _check_codemods(f"{quoted(file)}: {TABLE} {key}", values.get(key, ()), known)
     if clash := set(values.get("only", ())) & set(values.get("skip", ())):
         raise ConfigError(f"{quoted(file)}: {TABLE} only and skip both name {min(clash)}")
     return Config(file, **values)
 
 
-def _check_codemods(where: str, names: tuple[str, ...]) -> None:
-    if not names:
-        return
-    known = offered()
+def _check_codemods(where: str, names: tuple[str, ...], known: Collection[str]) -> None:
     if unknown := [name for name in names if name not in known]:
         raise ConfigError(
             f"{where}: no codemod is called {unknown[0]!r}; there are {', '.join(known)}"

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 import pathspec
 
 from flash_integrate.disk import reading
+from flash_integrate.disk.checkout import checkout_of, leads_out
 from flash_integrate.errors import FileError
 
 # A pattern with more of them may take for ever to be matched, see `slow_pattern`.
@@ -95,13 +96,6 @@ def discover(paths: Iterable[Path], exclude: Iterable[str] = ()) -> Iterator[Fou
                 yield file
 
 
-def checkout_of(folder: Path) -> Path | None:
-    """The top of the git checkout that holds `folder`, if any."""
-    return next(
-        (parent for parent in (folder, *folder.parents) if os.path.exists(parent / ".git")), None
-    )
-
-
 @dataclass(frozen=True)
 class _Ignore:
     """Patterns that speak of paths below a folder."""
@@ -113,19 +107,6 @@ class _Ignore:
         """True to ignore, False to keep (a `!` pattern), None where no pattern matches."""
         name = path.relative_to(self.folder).as_posix() + ("/" if is_folder else "")
         return self.spec.check_file(name).include
-
-
-def leads_out(path: Path) -> Path | None:
-    """The link on the way to `path` that leads out of the checkout in which it lies, if any.
-    Outside a checkout a link to a file is not to leave its folder; one to a folder is the way that
-    somebody has laid to it."""
-    absolute = path.absolute()
-    for step in (absolute, *absolute.parents):
-        if step.is_symlink():
-            top = checkout_of(step.parent) or (None if step.is_dir() else step.parent)
-            if top is not None and not step.resolve().is_relative_to(top.resolve()):
-                return step
-    return None
 
 
 def _below(folder: Path, base: Path, excluded: _Ignore) -> Iterator[Found]:

@@ -7,7 +7,7 @@ a tree, and a file that does not parse still takes part.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -79,20 +79,20 @@ def scan_folders(data: bytes) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Scan:
-    """What the first look at a file's bytes gives: whether they name MLX and argparse, the
-    imports, and the folders besides its own in which those are looked for."""
+    """What the first look at a file's bytes gives: whether they name MLX, whether they hold one of
+    the `words` by which a file may be changed for another one, the imports, and the folders besides
+    its own in which those are looked for."""
 
     names_mlx: bool
-    names_argparse: bool
+    is_shared: bool
     imports: tuple[Import, ...]
     folders: tuple[str, ...]
 
     @staticmethod
-    def of(data: bytes) -> Scan:
-        adds_arguments = b"argparse" in data or b".add_argument(" in data
+    def of(data: bytes, words: Iterable[bytes] = ()) -> Scan:
         return Scan(
             _MLX.search(data) is not None,
-            adds_arguments,
+            any(word in data for word in words),
             tuple(scan_imports(data)),
             tuple(scan_folders(data)),
         )
@@ -103,12 +103,18 @@ class Project:
 
     `scans` are the files that were looked at. With `look_further` an import that leads to none of
     them is looked for on disk: who names a single script still has its local modules seen through.
+    `words` are those of `Scan.of`.
     """
 
     def __init__(
-        self, base: Path, scans: dict[PurePosixPath, Scan], look_further: bool = False
+        self,
+        base: Path,
+        scans: dict[PurePosixPath, Scan],
+        look_further: bool = False,
+        words: tuple[bytes, ...] = (),
     ) -> None:
         self.base = base
+        self.words = words
         self.scans = scans
         self.look_further = look_further
         self._reaches_mlx: dict[PurePosixPath, bool] = {}
@@ -223,33 +229,32 @@ class Project:
         return found
 
     def concerns(self, path: PurePosixPath) -> bool:
-        """Whether a file may have to be edited: it reaches MLX, or builds parsers for one that
+        """Whether a file may have to be edited: it reaches MLX, or may be changed for one that
         does."""
         if not self._names_mlx:
             return False
         if self.reaches_mlx(path):
             return True
-        return self.scans[path].names_argparse and any(
+        return self.scans[path].is_shared and any(
             map(self.reaches_mlx, self.importers.get(path, ()))
         )
 
-    def may_parse_arguments(self, path: PurePosixPath) -> bool:
-        """Whether a file names argparse, or imports a file that does, directly or through a
-        package's `__init__`."""
-        scan = self.scans.get(path)
-        if scan is None or scan.names_argparse:
-            return True
-        for target in (target for item in scan.imports for target in self.resolve(item, path)):
-            through = target.name == "__init__.py" and target != path
-            if self.scans[target].names_argparse or (through and self._reexports_argparse(target)):
+    def imports_shared(self, path: PurePosixPath) -> bool:
+        """Whether a file imports one that may be changed for another, itself or through a package's
+        `__init__`."""
+        for target in self._imported_by(path):
+            if self.scans[target].is_shared:
+                return True
+            is_package = target.name == "__init__.py" and target != path
+            inner = self._imported_by(target) if is_package else iter(())
+            if any(self.scans[file].is_shared for file in inner):
                 return True
         return False
 
-    def _reexports_argparse(self, package: PurePosixPath) -> bool:
-        targets = (
-            target for item in self.scans[package].imports for target in self.resolve(item, package)
-        )
-        return any(self.scans[target].names_argparse for target in targets)
+    def _imported_by(self, path: PurePosixPath) -> Iterator[PurePosixPath]:
+        scan = self.scans.get(path)
+        for item in scan.imports if scan is not None else ():
+            yield from self.resolve(item, path)
 
     def read(self, path: PurePosixPath, limit: int = reading.SOURCE_LIMIT) -> bytes:
         """The bytes of a file of the tree.
@@ -262,5 +267,5 @@ class Project:
     def _exists(self, path: PurePosixPath) -> bool:
         if path not in self.scans and self.look_further and (self.base / path).is_file():
             with suppress(FileError):  # then it is as if it were not there
-                self.scans[path] = Scan.of(self.read(path))
+                self.scans[path] = Scan.of(self.read(path), self.words)
         return path in self.scans

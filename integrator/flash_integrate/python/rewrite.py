@@ -11,7 +11,7 @@ from typing import Any
 import libcst as cst
 
 from flash_integrate.errors import UnreadableSource, UnsafeRewrite
-from flash_integrate.planning.codemod import Edit, Insertion, Splice
+from flash_integrate.python.edits import Edit, Insertion, Splice
 from flash_integrate.python.limits import check_limits
 from flash_integrate.python.source import Source, split_lines
 from flash_integrate.python.syntax import Place

@@ -90,18 +90,9 @@ class Source:
         """Every node of the tree. A walk is what most questions cost: it is made once."""
         return walk(self.tree)
 
-    @cached_property
-    def definitions(self) -> dict[str, ast.stmt]:
-        """The functions, classes and variables of the module by name."""
-        found: dict[str, ast.stmt] = {}
-        for node in self.tree.body:
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-                found[node.name] = node
-            elif isinstance(node, ast.Assign):
-                found |= {
-                    target.id: node for target in node.targets if isinstance(target, ast.Name)
-                }
-        return found
+    def shown_line(self, line: int | None) -> int | None:
+        """The line that a user sees for a line of the text: of a script the same."""
+        return line
 
     def lines(self) -> list[bytes]:
         """The file's lines with their endings, split where Python splits them (not at form

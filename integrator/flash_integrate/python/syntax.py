@@ -160,6 +160,30 @@ def dotted(node: ast.AST | None) -> str | None:
     return ".".join([node.id, *reversed(parts)])
 
 
+def assignments(node: ast.AST) -> Iterator[tuple[str, ast.expr]]:
+    """The (name, value) pairs of an assignment to names or attributes."""
+    if isinstance(node, ast.Assign):
+        for target in node.targets:
+            if (name := dotted(target)) is not None:
+                yield name, node.value
+    elif (
+        isinstance(node, ast.AnnAssign)
+        and node.value is not None
+        and (name := dotted(node.target)) is not None
+    ):
+        yield name, node.value
+
+
+def method(call: ast.Call) -> str | None:
+    """`f` of a call `x.f()`."""
+    return call.func.attr if isinstance(call.func, ast.Attribute) else None
+
+
+def is_read(node: ast.AST, name: str) -> bool:
+    """Whether a node reads a dotted name."""
+    return isinstance(getattr(node, "ctx", None), ast.Load) and dotted(node) == name
+
+
 def is_docstring(node: ast.stmt) -> bool:
     return (
         isinstance(node, ast.Expr)

@@ -2,14 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
-from flash_codemods.handwritten import handwritten_attention
-from flash_codemods.handwritten.handwritten_attention import rewrites_of
-from flash_integrate.planning.codemod import Edit, Refusal, Splice, name_of, registry
+from flash_integrate.attention.reach import reached
+from flash_integrate.notebook.program import SUFFIX
+from flash_integrate.notes import Refusal
+from flash_integrate.planning.codemod import asked, name_of, registry, rewriters
+from flash_integrate.planning.installed import console_functions
+from flash_integrate.planning.outcome import NO_MLX
 from flash_integrate.planning.plan import Status, plan, stays_as_it_is
-from flash_integrate.project.file_facts import FileFacts
+from flash_integrate.planning.run import Run
+from flash_integrate.planning.starts import Starts
+from flash_integrate.project.config import Config
+from flash_integrate.project.discover import discover
+from flash_integrate.project.workspace import FileFacts
+from flash_integrate.python.edits import Edit, Splice
 from flash_integrate.quoting import quoted
+
+
+def explain_files(paths: list[Path], exclude: Iterable[str], config: Config) -> Iterator[str]:
+    """Lines that say, of each file below `paths`, what is seen in it and why it is or is not
+    changed."""
+    run = Run(config)
+    files = list(discover(paths, exclude))
+    for found in files:
+        run.scan(found, look_further=True)
+    for found in files:
+        outcome = run.outcome(found)
+        if outcome.reason == NO_MLX or outcome.status is Status.FAILED:
+            yield f"{quoted(found.name)}: {outcome.status.value}: {outcome.reason}"
+        else:
+            facts = run.workspaces[found.base].facts(found.name)
+            yield "\n".join(explain(facts, unproven=config.unproven))
 
 
 def explain(facts: FileFacts, *, unproven: bool = False) -> Iterator[str]:
@@ -26,23 +51,13 @@ def explain(facts: FileFacts, *, unproven: bool = False) -> Iterator[str]:
         else decision.status.value
     )
     yield f"{quoted(facts.name)}: {change}: {decision.reason}{where}"
-    yield f"  attention: {facts.reached or 'none is reached'}"
+    yield f"  attention: {facts.get(reached) or 'none is reached'}"
     yield f"  started by: {', '.join(_entries(facts)) or 'nothing in it'}"
-    for parser in facts.argparse.parsers_used:
-        home = "" if parser.home == facts.name else f" of {quoted(parser.home)}"
-        created, last = parser.created.line, parser.last_argument.line
-        yield f"  parser: {parser.name}{home}, line {created}, last argument line {last}"
-    for namespace in facts.argparse.namespaces:
-        kind = "dict" if namespace.mapping else "namespace"
-        use = (
-            "passed on as a whole"
-            if namespace.escapes or namespace.mapping
-            else "used by its attributes alone"
-        )
-        yield f"  arguments: the {kind} {namespace.target}, line {namespace.statement.line}, {use}"
+    for codemod in registry():
+        yield from (f"  {line}" for line in asked(codemod, "explain", facts) or ())
     for codemod in registry():
         yield f"  {name_of(codemod)}: {_verdict(codemod.match(facts))}"
-    yield from _handwritten(facts, unproven)
+    yield from _rewrites(facts, unproven)
     for edit in decision.edits:
         yield f"  inserts {_place(facts, edit)}:"
         text = edit.text if isinstance(edit, Splice) else edit.code
@@ -51,24 +66,25 @@ def explain(facts: FileFacts, *, unproven: bool = False) -> Iterator[str]:
         yield f"  note: {note.reason}" + (f" (line {note.line})" if note.line else "")
 
 
-def _handwritten(facts: FileFacts, unproven: bool) -> Iterator[str]:
+def _rewrites(facts: FileFacts, unproven: bool) -> Iterator[str]:
     """What becomes of each attention that the file writes out by hand."""
-    if stays_as_it_is(facts) is not None:
+    if stays_as_it_is(facts) is not None or facts.name.suffix == SUFFIX:
         return
-    rewrites, refusals = rewrites_of(facts.source, unproven=unproven)
-    name = handwritten_attention.NAME
-    for rewrite in rewrites:
-        yield f"  {name}: line {rewrite.line}: {rewrite.described}"
-    for refusal in refusals:
-        yield f"  {name}: {_verdict(refusal)}"
+    for rewriter in rewriters():
+        rewrites, refusals = rewriter.rewrites_of(facts.source, unproven=unproven)
+        for rewrite in rewrites:
+            yield f"  {name_of(rewriter)}: line {rewrite.line}: {rewrite.described}"
+        for refusal in refusals:
+            yield f"  {name_of(rewriter)}: {_verdict(refusal)}"
 
 
 def _entries(facts: FileFacts) -> Iterator[str]:
-    if facts.guard is not None:
-        yield f"__main__ guard, line {facts.guard.line}"
-    if facts.first_work is not None:
-        yield f"work at module level, line {facts.first_work.line}"
-    yield from (f"installed command, line {item.line}" for item in facts.console_functions)
+    starts = facts.get(Starts)
+    if starts.guard is not None:
+        yield f"__main__ guard, line {starts.guard.line}"
+    if starts.first_work is not None:
+        yield f"work at module level, line {starts.first_work.line}"
+    yield from (f"installed command, line {item.line}" for item in facts.get(console_functions))
 
 
 def _verdict(match: object) -> str:

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from flash_integrate import __version__
+from flash_integrate.planning.outcome import Outcome
 from flash_integrate.planning.plan import Status
-from flash_integrate.planning.run import Outcome
 
 SCHEMA_VERSION = 1
 """Goes up when a reader of the last version could misread this one; a new key is no such change."""

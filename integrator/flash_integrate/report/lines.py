@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from flash_integrate.planning.outcome import Outcome
 from flash_integrate.planning.plan import Status
-from flash_integrate.planning.run import Outcome
 
 
 def line_on_disk(outcome: Outcome, line: int, *, dry_run: bool) -> int:

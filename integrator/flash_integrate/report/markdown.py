@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from flash_integrate import __version__
 from flash_integrate.inserted.snippets import BLOCK_SIZE_FLAG, DISABLE_FLAG, RUNTIME
+from flash_integrate.planning.outcome import Outcome
 from flash_integrate.planning.plan import Status
-from flash_integrate.planning.run import Outcome
 from flash_integrate.quoting import printable, quoted
 from flash_integrate.report.lines import line_on_disk
 

@@ -15,13 +15,11 @@ from itertools import groupby
 from typing import Any
 from urllib.parse import quote
 
-from flash_codemods.handwritten import handwritten_attention
 from flash_integrate import __version__
 from flash_integrate.attention.rewrites import Rewrite
-from flash_integrate.notebook import rewriting as notebook
-from flash_integrate.planning.codemod import name_of, registry
+from flash_integrate.planning.codemod import name_of, registry, rewriters
+from flash_integrate.planning.outcome import Outcome
 from flash_integrate.planning.plan import Status
-from flash_integrate.planning.run import Outcome
 from flash_integrate.python.source import Source, split_lines
 from flash_integrate.quoting import printable
 from flash_integrate.report.diff import Line
@@ -61,12 +59,8 @@ def as_sarif(outcomes: Iterable[Outcome], *, dry_run: bool) -> str:
 
 
 def _rules() -> Iterator[dict[str, Any]]:
-    editors = {name_of(codemod): (codemod.SUMMARY, codemod.REVIEW) for codemod in registry()}
-    editors[notebook.NAME] = notebook.SUMMARY, notebook.REVIEW
-    editors[handwritten_attention.NAME] = (
-        handwritten_attention.SUMMARY,
-        handwritten_attention.REVIEW,
-    )
+    codemods = (*registry(), *rewriters())
+    editors = {name_of(codemod): (codemod.SUMMARY, codemod.REVIEW) for codemod in codemods}
     for name, (summary, review) in editors.items():
         help_text = (
             f"`flash-integrate` inserts the integration. What to look at in its diff: {review}."
@@ -118,18 +112,17 @@ def _results(outcome: Outcome, dry_run: bool) -> Iterator[dict[str, Any]]:
 
 def _rewrite_result(outcome: Outcome, rewrite: Rewrite) -> dict[str, Any]:
     """Attention by hand, with the fused call as its fix."""
-    message = f"By hand: {rewrite.described}. To review: {handwritten_attention.REVIEW}."
-    result = _result(outcome, handwritten_attention.NAME, "warning", message, rewrite.line)
-    source = Source(outcome.path, outcome.before)
-    encoding = source.encoding.removesuffix("-sig")
+    rewriter = rewriters()[0]
+    message = f"By hand: {rewrite.described}. To review: {rewriter.REVIEW}."
+    result = _result(outcome, name_of(rewriter), "warning", message, rewrite.line)
+    encoding = Source(outcome.path, outcome.before).encoding.removesuffix("-sig")
     lines = split_lines(rewrite.before)
     end = {"endLine": rewrite.first_line + len(lines), "endColumn": 1}
     if not lines[-1].endswith((b"\n", b"\r")):
         last = lines[-1].decode(encoding)
         end = {"endLine": rewrite.first_line + len(lines) - 1, "endColumn": len(last) + 1}
-    region = {"startLine": rewrite.first_line, "startColumn": 1, **end}
     replacement = {
-        "deletedRegion": region,
+        "deletedRegion": {"startLine": rewrite.first_line, "startColumn": 1, **end},
         "insertedContent": {"text": rewrite.after.decode(encoding)},
     }
     change = {"artifactLocation": _location(outcome), "replacements": [replacement]}

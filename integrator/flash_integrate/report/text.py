@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.text import Text
 
 from flash_integrate.attention.rewrites import Rewrite
+from flash_integrate.planning.outcome import Outcome
 from flash_integrate.planning.plan import Status
-from flash_integrate.planning.run import Outcome
 from flash_integrate.quoting import printable, quoted, visible
 from flash_integrate.report.diff import Hunk, diff_header, hunks, replaced_hunks, unified_diff
 

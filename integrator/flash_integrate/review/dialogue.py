@@ -14,8 +14,8 @@ from rich.text import Text
 
 from flash_integrate.attention.rewrites import Rewrite, applied
 from flash_integrate.errors import UnsafeRewrite
+from flash_integrate.planning.outcome import Outcome
 from flash_integrate.planning.plan import Status
-from flash_integrate.planning.run import Outcome
 from flash_integrate.python.source import Source
 from flash_integrate.quoting import printable, quoted
 from flash_integrate.report.diff import Hunk, diff_header, replaced_hunks

@@ -9,13 +9,11 @@ file that is no Python) are needed by all others.
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 
-from flash_codemods.argparse.namespaces import read_argparse
 from flash_integrate.errors import FileError, UnreadableSource, UnsafeRewrite
 from flash_integrate.inserted.removal import inserted, without, without_lines
 from flash_integrate.inserted.snippets import (
@@ -25,10 +23,12 @@ from flash_integrate.inserted.snippets import (
     FLAG_NAMES,
     RUNTIME,
 )
+from flash_integrate.planning.codemod import asked, registry
+from flash_integrate.planning.outcome import Outcome
 from flash_integrate.planning.plan import Status
-from flash_integrate.planning.run import Outcome
+from flash_integrate.project.workspace import Workspace
 from flash_integrate.python.source import Source
-from flash_integrate.python.syntax import dotted, statements
+from flash_integrate.python.syntax import Statement
 from flash_integrate.report.diff import Hunk
 
 # How an inserted line is called in a message, by the first of these that stands in it.
@@ -86,34 +86,26 @@ def _missing(longer: Source, inserted: frozenset[int], kept: frozenset[int]) -> 
 
 
 def _groups(source: Source, inserted: frozenset[int]) -> list[frozenset[int]]:
-    """The inserted lines of each parser of the file: its flags, and whatever reads its namespaces.
+    """The inserted lines that belong together, as the codemods say: those of each parser.
 
     A file that `ast` can't read has no groups: its lines hold together as a whole.
     """
-    try:
-        found = statements(source.tree, source.text)
-    except UnreadableSource:
-        return []
     # Other files are not looked into: what belongs to their parsers belongs to none here, and is
     # needed by all.
-    facts = read_argparse(PurePosixPath(source.path), source.tree, found, lambda name: None)
-    groups = []
-    for parser in facts.parsers:
-        own = [namespace for namespace in facts.namespaces if namespace.parser is parser]
-        names = {(parser.created.scope, parser.name)}
-        names |= {(namespace.statement.scope, namespace.target) for namespace in own}
-        lines = (
-            range(item.line, (item.node.end_lineno or item.line) + 1)
-            for item in found
-            if item.line in inserted
-            and any(item.scope is scope and _mentions(item.node, name) for scope, name in names)
-        )
-        groups.append(frozenset(number for span in lines for number in span))
-    return [group for group in groups if group]
+    name = PurePosixPath(source.path.name)
+    facts = Workspace.alone(name, source.data, source.path.parent).facts(name)
+    groups: list[list[Statement]] = []
+    try:
+        found = [item for item in facts.statements if item.line in inserted]
+        for codemod in registry():
+            groups += asked(codemod, "together", facts, found) or []
+    except UnreadableSource:
+        return []
+    return [frozenset(number for item in group for number in _lines(item)) for group in groups]
 
 
-def _mentions(node: ast.AST, name: str) -> bool:
-    return any(dotted(part) == name for part in ast.walk(node))
+def _lines(statement: Statement) -> range:
+    return range(statement.line, (statement.node.end_lineno or statement.line) + 1)
 
 
 def _described(source: Source, numbers: Iterable[int]) -> str:

@@ -14,8 +14,8 @@ from flash_integrate.attention.record import RecordChange, with_files
 from flash_integrate.attention.rewrites import Kept, kept_of
 from flash_integrate.disk import reading, writing
 from flash_integrate.errors import FileError
+from flash_integrate.planning.outcome import Outcome
 from flash_integrate.planning.plan import Status
-from flash_integrate.planning.run import Outcome
 from flash_integrate.quoting import quoted
 from flash_integrate.vendor.dependency import (
     ManifestEdit,

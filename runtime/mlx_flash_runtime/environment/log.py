@@ -12,15 +12,6 @@ from contextlib import contextmanager, suppress
 logger = logging.getLogger("mlx_flash_runtime")
 
 
-def announce(message: str) -> None:
-    """Logs `message` as information; where nobody has set up logging, it goes to stderr as
-    warnings would anyway."""
-    if logger.hasHandlers():
-        logger.info(message)
-    else:
-        say(message)
-
-
 def say(message: str) -> None:
     """Writes a line to standard error. Where that is full, closed, not there, or nobody reads it,
     the line is lost and nothing else: no exception, no signal, no other exit status, nothing on

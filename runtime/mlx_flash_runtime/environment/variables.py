@@ -58,3 +58,8 @@ def file_named(text: str) -> Path:
 def may_build() -> bool:
     """Whether `MLX_FLASH_BUILD` allows to compile kernels unasked."""
     return value_of("MLX_FLASH_BUILD", switch, True)
+
+
+def is_quiet() -> bool:
+    """Whether `MLX_FLASH_QUIET` asks for warnings alone, without a word of what goes well."""
+    return value_of("MLX_FLASH_QUIET", switch, False)

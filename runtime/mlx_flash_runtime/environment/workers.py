@@ -6,19 +6,31 @@ from __future__ import annotations
 import os
 import sys
 
+# Where a launcher says which of its processes this is: `mlx.launch`, and the Open MPI that it may
+# use.
+_RANKS = ("MLX_RANK", "OMPI_COMM_WORLD_RANK")
 # What the first process leaves to those that it starts: its number and its program's file.
 _SAID_BY = "MLX_FLASH_SAID_BY"
 
 
 def is_worker() -> bool:
-    """Whether another process of this program speaks for it: in a process that `multiprocessing`
-    has started, by fork or spawn, and in one that was started, whichever way, with the file of a
-    program that has spoken."""
+    """Whether another process of this program speaks for it: in all but the first that a launcher
+    has started, in a process that `multiprocessing` has started, by fork or spawn, and in one that
+    was started, whichever way, with the file of a program that has spoken."""
+    if rank():
+        return True
     process = sys.modules.get("multiprocessing.process")  # loaded in those that it has started
     if process is not None and process.parent_process() is not None:
         return True
     number, _, program = os.environ.get(_SAID_BY, "").partition(" ")
     return bool(program) and number != str(os.getpid()) and program == _program()
+
+
+def rank() -> int:
+    """The number of this process among those that a launcher has started together; 0 for the first
+    and without one."""
+    numbers = [os.environ.get(name, "") for name in _RANKS]
+    return next((int(number) for number in numbers if number.isdecimal()), 0)
 
 
 def speak_for_workers() -> None:

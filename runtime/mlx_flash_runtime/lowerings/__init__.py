@@ -14,7 +14,17 @@ from typing import Protocol
 import mlx.core as mx
 
 from ..problem import Attend, Call, Device, Problem
-from . import additive_mask, head_dim, length, prefix, recent_keys, segments, sink_gradient, window
+from . import (
+    additive_mask,
+    head_dim,
+    length,
+    prefix,
+    recent_keys,
+    segments,
+    sink_gradient,
+    sink_key,
+    window,
+)
 
 
 class Lowering(Protocol):
@@ -30,7 +40,8 @@ class Lowering(Protocol):
         """The problems of the calls that it makes, in their order, or why it makes none."""
 
     def pays(self, problem: Problem, device: Device) -> bool:
-        """Whether it is worth its copies, where it leads to a fused kernel."""
+        """Whether it is large enough, as measured on CUDA, to be worth its copies and kernels where
+        it leads to a fused one."""
 
     def extra_memory(self, problem: Problem, device: Device, block_size: int | None) -> int:
         """Bytes of what it copies, pads or builds in a forward call."""
@@ -44,6 +55,7 @@ LOWERINGS: tuple[Lowering, ...] = (
     prefix,
     recent_keys,
     window,
+    sink_key,
     head_dim,
     length,
     additive_mask,

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import mlx.core as mx
 
-from ..ops.padding import pad
+from ..ops.padding import next_fused, pad
 from ..problem import Attend, Call, Device, Problem
-from ..stock.fused import fused_head_dims
+from ..stock.fused import is_fused
 
 DOES = "its head dim padded"
 
@@ -17,35 +17,31 @@ DOES = "its head dim padded"
 _QUERIES = 9
 # From this many times as many bytes on, the scores that are not written pay for the copies.
 _SAVING = 4
-# Metal, where nothing could be measured: with more than this many times the products, MLX's
-# unfused way stays.
-_METAL_GROWTH = 1.5
 
 
 def lower(problem: Problem, device: Device, block_size: int | None) -> tuple[Problem, ...] | str:
     """The problem with both head dims at the next fused size."""
     if problem.query_length < _QUERIES:
         return "padding costs more than few queries save"
-    head_dim, value_head_dim = _padded(problem, device)
+    if is_fused(problem, device)[0]:
+        return "its head dim needs no padding"
+    head_dim, value_head_dim = next_fused(problem, device)
     if not head_dim or not value_head_dim:
         return "there is no larger head dim with a fused kernel"
     if (head_dim, value_head_dim) == (problem.head_dim, problem.value_head_dim):
-        return "its head dim needs no padding"
+        return "its head dim is not what it lacks"
     return (replace(problem, head_dim=head_dim, value_head_dim=value_head_dim),)
 
 
 def pays(problem: Problem, device: Device) -> bool:
-    """For scores that are much larger than the padded arrays, and on Metal for not many more
-    products."""
-    if device.backend == "metal" and _padded(problem, device)[0] > _METAL_GROWTH * problem.head_dim:
-        return False
+    """For scores that are much larger than the padded arrays."""
     scores = 2 * problem.item_bytes * problem.score_count
     return scores >= _SAVING * extra_memory(problem, device, None)
 
 
 def extra_memory(problem: Problem, device: Device, block_size: int | None) -> int:
     """q, k and v as padded, and the padded output."""
-    head_dim, value_head_dim = _padded(problem, device)
+    head_dim, value_head_dim = next_fused(problem, device)
     queries = problem.query_heads * problem.query_length * (head_dim + value_head_dim)
     keys = problem.key_heads * problem.key_length * (head_dim + value_head_dim)
     return problem.item_bytes * problem.batch * (queries + keys)
@@ -59,21 +55,3 @@ def run(call: Call, calls: tuple[Problem, ...], attend: Attend) -> mx.array:
     q, k = pad(call.q, 3, 0, missing), pad(call.k, 3, 0, missing)
     out = attend(replace(call, problem=padded, q=q, k=k, v=v))
     return out[..., : call.problem.value_head_dim]
-
-
-def _padded(problem: Problem, device: Device) -> tuple[int, int]:
-    """The fused head dims for queries and values, 0 where there is none. On Metal the two have to
-    be equal."""
-    fused = fused_head_dims(device)
-    if device.backend == "metal":
-        both = _next(fused, max(problem.head_dim, problem.value_head_dim))
-        return both, both
-    return _next(fused, problem.head_dim), _next(fused, problem.value_head_dim)
-
-
-def _next(sizes: tuple[int, ...], size: int) -> int:
-    """The first of ascending `sizes` that is not below `size`, or 0."""
-    for one in sizes:
-        if one >= size:
-            return one
-    return 0

@@ -38,8 +38,8 @@ def pays(problem: Problem, device: Device) -> bool:
 
 
 def extra_memory(problem: Problem, device: Device, block_size: int | None) -> int:
-    """The mask."""
-    return problem.query_length * _keys(problem)
+    """The mask, where there is more than one query."""
+    return problem.query_length * _keys(problem) if problem.query_length > 1 else 0
 
 
 def run(call: Call, calls: tuple[Problem, ...], attend: Attend) -> mx.array:

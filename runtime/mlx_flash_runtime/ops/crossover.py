@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from ..problem import Device, Problem
+from ..stock.fused import error_of
 from ..stock.memory import scores_fit
 
 # On the CPU (MLX 0.32, Linux wheel), counting what is slower of forward and training: nobody can
@@ -21,6 +22,8 @@ _CPU_HEAD_DIM = 128
 
 def blocks_pay(problem: Problem, device: Device) -> tuple[bool, str]:
     """Whether a call that is unfused in MLX should run in blocks, and the reason in a phrase."""
+    if error_of(problem, device) is not None:
+        return True, "MLX has an error in its place"
     if not scores_fit(problem, device):
         return True, "its scores would not fit in memory"
     if device.backend != "cpu" or device.system != "Linux":

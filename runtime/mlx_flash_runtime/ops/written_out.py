@@ -26,6 +26,20 @@ def attention(
 ) -> mx.array:
     """The formula in one piece, `[B, H, L, D_v]`; shapes as in `flash_attention`. The operations
     are those that mlx-lm has for Gemma 2, in their order."""
+    return attention_and_weights(q, k, v, scale=scale, mask=mask, sinks=sinks, softcap=softcap)[0]
+
+
+def attention_and_weights(
+    q: mx.array,
+    k: mx.array,
+    v: mx.array,
+    *,
+    scale: float,
+    mask: Mask | None = None,
+    sinks: mx.array | None = None,
+    softcap: float | None = None,
+) -> tuple[mx.array, mx.array]:
+    """The same, with the weight that each query gives to each key, `[B, H, L, S]`."""
     key_heads = k.shape[1]
     grouped = q.shape[1] > key_heads
     if grouped:  # q: [B, H_kv, G, L, D]; k, v: [B, H_kv, 1, S, D]
@@ -35,8 +49,9 @@ def attention(
     if mask is not None:
         array = mask_as_array(mask, scores.shape[-2], scores.shape[-1])
         scores = masked(scores, by_key_head(array, key_heads) if grouped else array)
-    out = weights_of(scores, sinks) @ v
-    return mx.flatten(out, 1, 2) if grouped else out
+    weights = weights_of(scores, sinks)
+    out = weights @ v
+    return (mx.flatten(out, 1, 2), mx.flatten(weights, 1, 2)) if grouped else (out, weights)
 
 
 def softcapped(scores: mx.array, softcap: float | None) -> mx.array:

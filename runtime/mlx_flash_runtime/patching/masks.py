@@ -1,4 +1,4 @@
-"""The masks that mlx-lm, or a copy of its function, makes, remembering what they say."""
+"""The masks that MLX and mlx-lm, or copies of their functions, make, remembering what they say."""
 
 from __future__ import annotations
 
@@ -37,3 +37,19 @@ def remembering(
         return remember(mask, Causal() if window_size is None else Window(window_size))
 
     return create_causal_mask
+
+
+def remembering_causal(
+    original: Callable[..., mx.array], is_same: Callable[[], bool]
+) -> Callable[..., mx.array]:
+    """MLX's and older mlx-lm's `create_additive_causal_mask`, remembering what its masks say."""
+
+    @wraps(original)
+    def create_additive_causal_mask(N: int, *args: Any, **rest: Any) -> mx.array:
+        mask = original(N, *args, **rest)
+        is_one = mask.ndim == 2 and mask.shape[0] == N <= mask.shape[1]
+        if is_one and mx.issubdtype(mask.dtype, mx.floating) and is_same():
+            return remember(mask, Causal())
+        return mask
+
+    return create_additive_causal_mask

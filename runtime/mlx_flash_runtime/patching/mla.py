@@ -16,6 +16,10 @@ That is attention with queries `[q_nope, q_pe]`, keys `[k, k_pe]` and the mask b
 that makes the call is recognised by its source, which is read once and has to say exactly this;
 its variables then give the arrays. MLX is lazy: the scores that nobody asks for are never
 computed.
+
+The layers offer no better place: between rope and attention they call nothing by a name of their
+module, and attention is given the scores alone. To take over a whole layer would be to copy it,
+once for each of nine modules.
 """
 
 from __future__ import annotations
@@ -73,17 +77,15 @@ def without_rope_scores(
 ) -> tuple[mx.array, mx.array, Any]:
     """q, k and mask of a call, without rope scores in the mask where it has some and the call is
     the better for it."""
-    plan = planner.lookup(q, k, v, mask, sinks)
+    if planner.lookup(q, k, v, mask, sinks).problem is None:
+        return q, k, mask
+    folded = _fold(q, k, mask, caller)
+    if folded is None:
+        return q, k, mask
     # In training MLX's fused attention refuses masks that a gradient is asked of, as of rope
     # scores.
-    training = gradient.is_traced()
-    if plan.problem is not None and (training or not plan.keeps_rope_scores):
-        folded = _fold(q, k, mask, caller)
-        if folded is not None:
-            if training or planner.lookup(folded.q, folded.k, v, folded.mask, sinks).improves:
-                return folded
-            plan.keeps_rope_scores = True
-    return q, k, mask
+    is_better = planner.lookup(folded.q, folded.k, v, folded.mask, sinks).improves
+    return folded if is_better or gradient.is_traced() else (q, k, mask)
 
 
 def _fold(q: mx.array, k: mx.array, scores: mx.array, caller: FrameType | None) -> Folded | None:

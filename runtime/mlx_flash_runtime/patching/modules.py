@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ExtensionFileLoader, ModuleSpec
 from importlib.util import LazyLoader
+from inspect import getattr_static
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -144,7 +145,8 @@ def _patch(module: Any) -> Replacements:
 def _put(found: Found, old: Function, new: Function) -> Replacements:
     *classes, name = found.original.path
     if getattr(found.owner, name, None) is old:
-        setattr(found.owner, name, new)
+        is_static = isinstance(getattr_static(found.owner, name), staticmethod)
+        setattr(found.owner, name, staticmethod(new) if is_static else new)
     # A function is imported by name by other modules, a method is not.
     return {} if classes else {old: new}
 

@@ -1,5 +1,5 @@
-"""The functions of mlx-lm that are patched besides MLX's own attention: where masks are made, and
-the attention that it has of its own (quantized keys and values, softcapped scores).
+"""The functions of MLX and mlx-lm that are patched besides MLX's own attention: where masks are
+made, and the attention that mlx-lm has of its own (quantized keys and values, softcapped scores).
 
 mlx-vlm and many programs carry copies of them. So they are known by what they are, in whatever
 module: by the name and the parameters when the module is loaded, and by their results, held
@@ -40,6 +40,18 @@ ORIGINALS = (
         ("N", "offset", "window_size"),
         masks.remembering,
         same.is_causal_mask,
+    ),
+    Original(
+        ("MultiHeadAttention", "create_additive_causal_mask"),
+        ("N", "dtype"),
+        masks.remembering_causal,
+        same.is_additive_causal_mask,
+    ),
+    Original(
+        ("create_additive_causal_mask",),
+        ("N", "offset"),
+        masks.remembering_causal,
+        same.is_additive_causal_mask,
     ),
     Original(
         ("quantized_scaled_dot_product_attention",),
@@ -92,6 +104,8 @@ def found_in(module: ModuleType) -> Iterator[Found]:
         for name in original.path[:-1]:
             owner = getattr(owner, name)
         function: Any = vars(owner).get(original.path[-1]) if hasattr(owner, "__dict__") else None
+        if isinstance(function, staticmethod):
+            function = function.__func__
         if _looks_like(original, function) and function.__module__ == namespace.get("__name__"):
             yield Found(original, owner, function)
 

@@ -142,22 +142,8 @@ def _attention(
     for first in range(0, key_heads, at_once):
         own = slice(first, min(first + at_once, key_heads))
         queried = slice(groups * own.start, groups * own.stop)
-        k, v = (  # after the heads before, as MLX is lazy and would dequantize many at once
-            mx.dequantize(
-                x[:, own],
-                after(scales[:, own], *parts[-1:]),
-                biases[:, own],
-                group_size=group_size,
-                bits=bits,
-            )
-            for x, scales, biases in (q_keys, q_values)
-        )
-        q = queries[:, queried]
-        own_mask = (
-            mask[:, queried]
-            if isinstance(mask, mx.array) and mask.ndim == 4 and mask.shape[1] > 1
-            else mask
-        )
+        k, v = (_dequantized(x, own, parts[-1:], group_size, bits) for x in (q_keys, q_values))
+        q, own_mask = queries[:, queried], _mask_of(mask, queried)
         own_sinks = None if sinks is None else sinks[queried]
         plan = planner.lookup(q, k, v, own_mask, own_sinks)
         if plan.problem is None or (products_work and not plan.improves):
@@ -166,6 +152,27 @@ def _attention(
     phase, route, reason = plan.kind
     out = parts[0] if len(parts) == 1 else mx.concatenate(parts, axis=1)
     return out, Kind(phase, NAME, f"dequantized some heads at a time, then {route}: {reason}")
+
+
+def _dequantized(
+    x: Quantized, heads: slice, before: list[mx.array], group_size: int, bits: int
+) -> mx.array:
+    """Some heads of keys or values, made after `before`: MLX is lazy, and would dequantize those of
+    many parts at once."""
+    numbers, scales, biases = x
+    return mx.dequantize(
+        numbers[:, heads],
+        after(scales[:, heads], *before),
+        biases[:, heads],
+        group_size=group_size,
+        bits=bits,
+    )
+
+
+def _mask_of(mask: Any, heads: slice) -> Any:
+    """The mask of some query heads."""
+    is_by_head = isinstance(mask, mx.array) and mask.ndim == 4 and mask.shape[1] > 1
+    return mask[:, heads] if is_by_head else mask
 
 
 def _products_pay(queries: mx.array, q_keys: Quantized, bits: int) -> bool:

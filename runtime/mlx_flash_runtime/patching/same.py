@@ -4,6 +4,7 @@ formula."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from inspect import signature
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,7 +17,9 @@ Function = Callable[..., Any]
 
 _HEADS, _KEY_HEADS, _LENGTH, _KEYS, _DIM = 4, 2, 3, 5, 32
 _SCALE, _SOFTCAP = 0.2, 2.0
-_BITS, _GROUP = 8, 32
+_BITS, _GROUP = 8, _DIM
+# What is added to a hidden score is below this.
+_HIDDEN = -1e8
 # Queries, keys before them, window.
 _MASKS = ((3, 0, None), (2, 3, None), (4, 1, 2), (1, 4, 3))
 
@@ -32,11 +35,23 @@ def is_causal_mask(function: Function) -> bool:
     return True
 
 
+def is_additive_causal_mask(function: Function) -> bool:
+    """Whether it makes causal masks that are added to scores, for as many keys as queries unless
+    it is told of keys before them."""
+    takes_offset = "offset" in signature(function).parameters
+    for arguments in ((4,), (3, 2)) if takes_offset else ((4,),):
+        length, keys = arguments[0], sum(arguments)
+        seen = as_array(Causal(), length, keys)
+        mask = function(*arguments)
+        if mask.shape != (length, keys) or not mx.all(mx.where(seen, mask == 0, mask < _HIDDEN)):
+            return False
+    return True
+
+
 def is_quantized_attention(function: Function) -> bool:
     """Whether it is attention over quantized keys and values."""
-    q, k, v = _inputs()
-    q_keys, q_values = _quantized(k), _quantized(v)
-    k, v = _dequantized(q_keys), _dequantized(q_values)
+    q, _, _ = _inputs()
+    (q_keys, k), (q_values, v) = _quantized(1), _quantized(2)
     for mask in _masks(_LENGTH, _KEYS):
         # Stock works on its queries in place.
         found = function(
@@ -56,8 +71,8 @@ def refuses_sinks(function: Function) -> bool:
     try:
         function(
             q,
-            _quantized(k),
-            _quantized(v),
+            _quantized(1)[0],
+            _quantized(2)[0],
             cache,
             scale=_SCALE,
             mask=None,
@@ -129,13 +144,16 @@ def _masks(length: int, keys: int) -> tuple[mx.array | str | None, ...]:
     return None, "causal", causal, mx.where(causal, 0.5, -3.0)
 
 
-def _quantized(x: mx.array) -> tuple[mx.array, ...]:
-    return tuple(mx.quantize(x, group_size=_GROUP, bits=_BITS))
-
-
-def _dequantized(x: tuple[mx.array, ...]) -> mx.array:
-    numbers, scales, biases = x
-    return mx.dequantize(numbers, scales, biases, group_size=_GROUP, bits=_BITS)
+def _quantized(seed: int) -> tuple[tuple[mx.array, mx.array, mx.array], mx.array]:
+    """Keys or values `[1, H_kv, S, D]` as MLX keeps them quantized (numbers of 8 bits, four in a
+    word, with a scale and a bias for each group), and what they stand for."""
+    shape = (1, _KEY_HEADS, _KEYS, _DIM)
+    own = mx.random.split(mx.random.key(seed), 3)
+    numbers = mx.random.randint(0, 256, shape, key=own[0])
+    scales = mx.random.uniform(0.005, 0.01, (*shape[:-1], _DIM // _GROUP), key=own[1])
+    biases = mx.random.uniform(-1.5, -1.0, scales.shape, key=own[2])
+    words = numbers.astype(mx.uint8).view(mx.uint32)
+    return (words, scales, biases), scales * numbers + biases
 
 
 def _are_close(found: Any, wanted: mx.array) -> bool:

@@ -26,7 +26,9 @@ def _on_cpu(own_kernel: bool) -> Device:
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     name = str(mx.device_info().get("device_name", ""))
     release = mlx_release(mlx_version())
-    return Device("cpu", release, memory, platform.system(), name=name, own_kernel=own_kernel)
+    return Device(
+        "cpu", release, memory, platform.system(), name=name, own_kernel=own_kernel, here=True
+    )
 
 
 @lru_cache
@@ -35,8 +37,17 @@ def _on_gpu() -> Device:
     name = str(info.get("device_name", "GPU"))
     tf32 = os.environ.get("MLX_ENABLE_TF32", "1") != "0"
     if mx.metal.is_available():
-        memory, nax = int(info["memory_size"]), has_nax(str(info.get("architecture", "")))
-        return Device("metal", release, memory, platform.system(), tf32=tf32, name=name, nax=nax)
+        return Device(
+            "metal",
+            release,
+            int(info["memory_size"]),
+            platform.system(),
+            tf32=tf32,
+            name=name,
+            nax=has_nax(str(info.get("architecture", ""))),
+            largest_array=int(info["max_buffer_length"]),
+            here=True,
+        )
     major, minor = (info.get(f"compute_capability_{part}", 0) for part in ("major", "minor"))
     capability = int(major), int(minor)
     return Device(
@@ -49,6 +60,7 @@ def _on_gpu() -> Device:
         name=name,
         cudnn=os.environ.get("MLX_CUDA_USE_CUDNN_SDPA", "1") != "0",
         own_kernel=kernels.is_there("cuda", capability),
+        here=True,
     )
 
 

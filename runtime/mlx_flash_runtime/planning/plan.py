@@ -24,8 +24,7 @@ class Plan:
     `choice` is None where the call is MLX's own to judge. `in_training` is the plan for when a
     gradient is traced, where that is another one. `kind` is what a call counts as, `numbers`
     counts it; in the next `to_learn` of them the layer is looked for, see `layers`.
-    `keeps_rope_scores` is for multi-head latent attention: it was tried without such scores, and
-    is no better then. `dtype_to_check` is the type that it is for where the size of an array does
+    `dtype_to_check` is the type that it is for where the size of an array does
     not tell it from another: float16 or bfloat16.
     """
 
@@ -34,7 +33,6 @@ class Plan:
     choice: Choice | None = None
     in_training: Plan | None = None
     to_learn: int = layers.LEARNED_CALLS
-    keeps_rope_scores: bool = False
     dtype_to_check: mx.Dtype | None = field(init=False)
     numbers: Iterator[int] = field(init=False)
 

@@ -12,11 +12,13 @@ from typing import Any
 
 import mlx.core as mx
 
+from ..environment import announcement
 from ..problem import Device, Launch, Problem
 from ..problem.masks import StructuredMask
 from ..routes import ROUTES, native
 from ..settings import Settings
 from ..stock import gradient
+from ..stock.fused import error_of
 from . import layers
 from .choice import Choice, choose
 from .counts import Kind
@@ -129,11 +131,14 @@ class Planner:
             if self.settings.route in (None, route.name):
                 route.prepare(problem, device, forget_plans)
         choice = choose(problem, device, self.settings)
+        if not choice.route.is_stock:
+            announcement.it_runs()
         plan = self._with_gradient(key, choice, mask)
         if choice.route is native and self.settings.route is None:
             for route in ROUTES:
                 calls, why = route.first_calls(problem, device)
                 if calls:
+                    announcement.it_runs()
                     return self._first_calls(
                         key, calls, replace(choice, route=route, reason=why), plan
                     )
@@ -142,11 +147,14 @@ class Planner:
     def _with_gradient(self, key: Key, choice: Choice, mask: Any) -> Plan:
         """The plan of a choice, with another one for gradients where that makes a difference."""
         problem, device = choice.problem, choice.device
+        training_problem = replace(problem, training=True)
         # Asking MLX whether a gradient is traced costs more than planning: it is left where the
         # answer changes nothing, as in decode, of which nobody takes a gradient.
-        if not gradient.shows() or device.backend == "cpu" or problem.phase == "decode":
+        if not gradient.shows() or device.backend == "cpu":
             return _plan(choice, mask, unsure=True)
-        training = choose(replace(problem, training=True), device, self.settings)
+        if problem.phase == "decode" and not _may_be_trained(training_problem, device):
+            return _plan(choice, mask, unsure=True)
+        training = choose(training_problem, device, self.settings)
         if not training.route.is_stock:
             return _plan(choice, mask, in_training=_plan(training, mask))
         if choice.route.is_stock:
@@ -170,6 +178,15 @@ class Planner:
 
         kind = Kind(then.kind.phase, *choice.decision)
         return Plan(kind, run, choice, then.in_training)
+
+
+def _may_be_trained(problem: Problem, device: Device) -> bool:
+    """Whether few queries on more keys may be other than a step of decoding, where MLX has an error
+    for their gradient: several, as latents that read a sequence; one, as that which pools a
+    sequence, where it is new in the middle of a gradient."""
+    if error_of(problem, device) is None:
+        return False
+    return problem.query_length > 1 or gradient.is_traced()
 
 
 def _plan(

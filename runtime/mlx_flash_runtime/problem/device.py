@@ -18,7 +18,8 @@ class Device:
     environment lets it attend through cuDNN. On Metal `nax` says whether MLX uses the matrix units
     that GPUs have from M5 on, and `tf32` whether it multiplies float32 with them. `name` is MLX's
     for the device, empty for one that was made up. `own_kernel` says that our kernel for the
-    backend is there."""
+    backend is there, `here` that it is this machine's own, of which MLX can be asked what it
+    fuses. `largest_array` is how many bytes one array may have, where Metal says so."""
 
     backend: Backend
     mlx: tuple[int, ...]
@@ -30,6 +31,8 @@ class Device:
     cudnn: bool = True
     own_kernel: bool = False
     nax: bool = False
+    largest_array: int | None = None
+    here: bool = False
 
     @property
     def has_cudnn(self) -> bool:

@@ -145,14 +145,25 @@ def between(structure: Structure, positions: range, keys: range) -> mx.array:
 
 
 class StructuredMask(mx.array):
-    """A bool mask `[query_length, key_length]` that carries its `structure`, until it is changed
-    in place: from then on it is an array like any other, and `structure` is None."""
+    """A mask `[query_length, key_length]`, bool or additive, that carries its `structure`, until it
+    is changed in place: from then on it is an array like any other, and `structure` is None.
+
+    An additive one hides a key by the most negative number of its type, in a narrower type by minus
+    infinity: for a query that sees any key the two are the same.
+    """
 
     __slots__ = ("structure",)
 
     def __init__(self, array: mx.array, structure: Structure | None = None) -> None:
         super().__init__(array)
         self.structure = structure
+
+    def astype(self, dtype: mx.Dtype, *args: Any, **kwargs: Any) -> mx.array:
+        """The mask in another type: one of floats says the same in any type of floats."""
+        cast = super().astype(dtype, *args, **kwargs)
+        was_float = mx.issubdtype(self.dtype, mx.floating)
+        says_the_same = was_float and mx.issubdtype(cast.dtype, mx.floating)
+        return StructuredMask(cast, self.structure) if says_the_same else cast
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled, it is a plain array, which can be loaded without this package."""

@@ -1,4 +1,8 @@
-"""What `MLX_FLASH_REPORT` asks for: the report of this process, when it ends.
+"""What is said when this process ends: the report that `MLX_FLASH_REPORT` asks for, and a word
+where flash attention was asked for and no route of ours was taken.
+
+Of processes that a launcher has started together, as `mlx.launch` does, the first, rank 0, has the
+terminal and `report.json`; the others write `report.RANK.json` beside it.
 
 A name belongs to the first of the processes that run at a time and want it, a program rather than
 what it starts, from `enable_flash_attention` until it ends. The others, `report.json` being taken,
@@ -13,16 +17,18 @@ import errno
 import fcntl
 import json
 import os
+import sys
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
-from ..environment import whole_files
-from ..environment.log import announce, logger, say
-from ..environment.variables import file_named
-from ..planning import layers
+from ..environment import whole_files, workers
+from ..environment.announcement import announce, unsaid
+from ..environment.log import logger, say
+from ..environment.variables import file_named, is_quiet
+from ..planning import counts, layers
 from ..settings import report_target
-from .report import Report, report
+from .report import Report, counted, report
 
 _asked = False
 
@@ -35,11 +41,40 @@ def write_at_exit() -> None:
         return
     _asked = True
     layers.in_every_call = True
-    file = None if target == "-" else file_named(target)
+    file = None if target == "-" else _of_rank(file_named(target))
     if file is not None:
         with suppress(OSError):  # told at exit: a folder that is missing now may be there by then
             _is_first(file)
     atexit.register(_write, file, os.getpid())
+
+
+def _of_rank(file: Path) -> Path:
+    """The name for this process among those that were launched together."""
+    rank = workers.rank()
+    return file.with_name(f"{file.stem}.{rank}{file.suffix}") if rank else file
+
+
+@lru_cache(maxsize=1)
+def speak_at_exit() -> None:
+    """Has a program that was told to use flash attention, and of which nobody heard that it runs,
+    say why when it exits, unless a report does; asking twice is asking once."""
+    atexit.register(_speak, os.getpid())
+
+
+def _speak(process: int) -> None:
+    # After an error the traceback is what counts.
+    failed = hasattr(sys, "last_value")
+    on = unsaid()
+    if on is None or os.getpid() != process or failed or _asked or workers.is_worker():
+        return
+    calls = counts.totals().total()
+    if calls:
+        announce(f"{on}; MLX's own function was best for {counted(calls, 'call')}")
+    elif not is_quiet():
+        logger.warning(
+            "%s, but this process made no attention call (MLX_FLASH_QUIET=1 leaves this line out)",
+            on,
+        )
 
 
 def _write(file: Path | None, process: int) -> None:
@@ -47,7 +82,8 @@ def _write(file: Path | None, process: int) -> None:
         return
     done = report()
     if file is None:
-        say(str(done))
+        if workers.rank() == 0:
+            say(str(done))
         return
     try:
         _write_file(file, done)

@@ -10,7 +10,7 @@ import mlx.core as mx
 
 from .. import stock
 from ..kernels.cpu import library
-from ..problem import Attend, Call, Device, Launch, Problem
+from ..problem import Device, Launch, Problem
 from ..problem.masks import Causal, Prefix, Segments, Structure, Window
 from .route import Route
 
@@ -54,17 +54,6 @@ class CpuKernel(Route):
         """Has the kernel built where it is missing."""
         if is_missed(problem, device):
             library.want(then)
-
-    def attend(self, problem: Problem, device: Device, block_size: int | None) -> Attend:
-        """The kernel."""
-        launch = self.launch(problem, device, block_size)
-
-        def attend(call: Call) -> mx.array:
-            return launch(
-                call.q, call.k, call.v, scale=call.scale, mask=call.mask, sinks=call.sinks
-            )
-
-        return attend
 
     def launch(
         self,

@@ -8,12 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import mlx.core as mx
-
 from ..kernels.cuda import kernel as cuda
 from ..kernels.cuda.launcher import Launcher
 from ..kernels.cuda.tiles import tiles
-from ..problem import Attend, Call, Device, Launch, Problem
+from ..problem import Device, Launch, Problem
 from ..stock.fused import is_fused
 from .route import Route
 
@@ -120,17 +118,6 @@ class CudaKernel(Route):
             good = _products(problem) <= most
         return (_TRIAL_CALLS if good else 0), _WHILE_CUDNN_WOULD_PLAN
 
-    def attend(self, problem: Problem, device: Device, block_size: int | None) -> Attend:
-        """The kernel; MLX's own attention inside of the user's transformations."""
-        launch = Launcher(problem, device.capability).run
-        is_causal = problem.mask == "causal"
-
-        def attend(call: Call) -> mx.array:
-            mask = "causal" if is_causal else call.mask
-            return launch(call.q, call.k, call.v, scale=call.scale, mask=mask, sinks=call.sinks)
-
-        return attend
-
     def launch(
         self,
         problem: Problem,
@@ -138,7 +125,8 @@ class CudaKernel(Route):
         block_size: int | None,
         in_gradient: Callable[[], None] | None = None,
     ) -> Launch:
-        """The same, without a `Call`: here calls are short enough for that to show."""
+        """The kernel, without a `Call`: here calls are short enough for that to show. MLX's own
+        attention inside of the user's transformations."""
         return Launcher(problem, device.capability, in_gradient).run
 
 

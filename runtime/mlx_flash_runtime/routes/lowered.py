@@ -14,9 +14,16 @@ import mlx.core as mx
 
 from .. import stock
 from ..lowerings import LOWERINGS, Lowering, window
+from ..ops.work import Work, copies, of_fused, of_stock
 from ..problem import Attend, Call, Device, Problem
-from ..stock.fused import is_fused
+from ..stock.fused import error_of, is_fused
+from ..stock.memory import scores_fit
 from .route import Route
+
+# A rewriting may cost so much of MLX's own way by counting. On Metal, where nothing was measured:
+# what is closer than that the count does not tell apart. On CUDA limits that were measured decide,
+# but they are those of one rewriting, and several together may come to many times the work.
+_MOST = {"metal": 0.9, "cuda": 2.0, "cpu": 0.0}
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +41,16 @@ class _Step:
             yield self.lowering, self.problem
         for part in dict.fromkeys(self.parts):
             yield from part.rewritings()
+
+    def work(self, device: Device, block_size: int | None) -> Work:
+        """All of it: the calls in the end, and what each rewriting copies for them."""
+        if self.lowering is None:
+            return of_fused(self.problem, device)
+        copied = self.lowering.extra_memory(self.problem, device, block_size)
+        total = copies(copied, self.problem)
+        for part in self.parts:
+            total += part.work(device, block_size)
+        return total
 
 
 class Lowered(Route):
@@ -54,11 +71,26 @@ class Lowered(Route):
         return True, "MLX has a fused kernel for it with " + " and ".join(done)
 
     def pays(self, problem: Problem, device: Device) -> tuple[bool, str]:
-        """Where one of the rewritings is known to be worth it."""
-        for lowering, at in _rewritings(problem, device, None):
-            if lowering.pays(at, device):
-                return True, "the rewriting saves more than it costs"
-        return False, "the rewriting costs more than it saves"
+        """Where all of it, counted, costs less than MLX's own way; on CUDA where one of the
+        rewritings was measured to be worth it, unless all together cost far more."""
+        too_much = False, "the rewriting costs more than it saves"
+        rewritings = _rewritings(problem, device, None)
+        is_large = any(lowering.pays(at, device) for lowering, at in rewritings)
+        if device.backend == "cuda" and not is_large:
+            return too_much
+        if error_of(problem, device) is not None:
+            return True, "MLX has an error in its place"
+        if not (is_fused(problem, device)[0] or scores_fit(problem, device)):
+            return True, "its scores would not fit in memory"
+        own, lowered = of_stock(problem, device), self.work(problem, device, None)
+        if lowered is None or lowered.cost(device) > _MOST[device.backend] * own.cost(device):
+            return too_much
+        return True, "the rewriting saves more than it costs"
+
+    def work(self, problem: Problem, device: Device, block_size: int | None) -> Work | None:
+        """The calls that MLX gets in the end, and the copies around them."""
+        step = _step(problem, device, block_size)
+        return None if step is None else step.work(device, block_size)
 
     def block_size(self, problem: Problem, device: Device) -> int | None:
         """Queries per chunk of a sliding window; the other rewritings have no blocks."""

@@ -17,14 +17,14 @@ from ..ops.online_softmax import after
 from ..ops.padding import pad
 from ..problem import Attend, Call, Device, Problem
 from ..problem.masks import Causal, between
-from ..stock.fused import is_fused
+from ..stock.fused import error_of, is_fused
 from ..stock.memory import scores_fit
 from .route import Route
 
-# By measurement on an H200: fewer queries fill it less, more of them skip less of the mask. The
-# half that a causal mask hides does not pay for the smaller products, until so many scores cost
-# more to write than to compute.
-_BLOCK = 1024
+# By measurement on an H200: fewer queries fill it less, more of them skip less of the mask. A Mac's
+# GPU is filled by fewer. The half that a causal mask hides does not pay for the smaller products,
+# until so many scores cost more to write than to compute.
+_BLOCK = {"cuda": 1024, "cpu": 1024, "metal": 512}
 _SKIPPED_SHARE = 0.6
 _MANY_SCORES, _SKIPPED_SHARE_OF_MANY = 2**31, 0.25
 # The scores of a block, where even those would not fit at that size.
@@ -40,6 +40,8 @@ class QueryBlocks(Route):
         """Any call that MLX knows, whose blocks MLX takes as it takes the whole."""
         if problem.softcap is not None:
             return False, "MLX has no softcapped attention"
+        if error_of(problem, device) is not None:
+            return False, "MLX has an error in the place of its blocks' gradients"
         if device.backend == "cuda":
             # With bool masks cuDNN gives a query that sees no key something else than the unfused
             # way does.
@@ -53,22 +55,23 @@ class QueryBlocks(Route):
         )
 
     def pays(self, problem: Problem, device: Device) -> tuple[bool, str]:
-        """On CUDA where much of the mask is skipped; on any GPU where all scores would not fit in
+        """On a GPU where much of the mask is skipped, or where all scores would not fit in
         memory."""
         if device.backend == "cpu":
             return False, "blocks of queries were not measured faster on the CPU"
         if not scores_fit(problem, device):
             return True, "its scores would not fit in memory"
-        if device.backend != "cuda":
-            return False, "blocks of queries are not known to be faster on this device"
-        many = not problem.training and problem.score_count >= _MANY_SCORES
-        if problem.skipped_share(_BLOCK) < (_SKIPPED_SHARE_OF_MANY if many else _SKIPPED_SHARE):
+        many = device.backend == "cuda" and not problem.training
+        many = many and problem.score_count >= _MANY_SCORES
+        if problem.skipped_share(_BLOCK[device.backend]) < (
+            _SKIPPED_SHARE_OF_MANY if many else _SKIPPED_SHARE
+        ):
             return False, "its mask hides too little to skip"
         return True, "blocks of queries skip much of its mask"
 
     def block_size(self, problem: Problem, device: Device) -> int | None:
         """Queries per block."""
-        size = _BLOCK
+        size = _BLOCK[device.backend]
         while size > 8 and self.extra_memory(problem, device, size) > _MEMORY_SHARE * device.memory:
             size //= 2
         return size

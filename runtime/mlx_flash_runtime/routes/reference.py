@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import mlx.core as mx
 
-from ..ops.written_out import attention
-from ..problem import Attend, Call, Device, Problem
+from ..ops.written_out import Mask, attention_and_weights
+from ..problem import Attend, Call, Device, Problem, promoted
 from .route import Route
 
 
@@ -41,11 +41,31 @@ class Reference(Route):
 
 def _attend(call: Call) -> mx.array:
     """The formula of this module's docstring, in one piece."""
-    q, k, v = (x.astype(mx.float32) for x in (call.q, call.k, call.v))
     visible, softcap = call.problem.visible, call.problem.softcap
     mask = call.mask if visible is None else visible
-    out = attention(q, k, v, scale=call.scale, mask=mask, sinks=call.sinks, softcap=softcap)
-    return out.astype(call.dtype)
+    return attend_with_weights(
+        call.q, call.k, call.v, scale=call.scale, mask=mask, sinks=call.sinks, softcap=softcap
+    )[0]
+
+
+def attend_with_weights(
+    q: mx.array,
+    k: mx.array,
+    v: mx.array,
+    *,
+    scale: float,
+    mask: Mask | None = None,
+    sinks: mx.array | None = None,
+    softcap: float | None = None,
+) -> tuple[mx.array, mx.array]:
+    """The attention and the weight that each query gives to each key, `[B, H, L, S]`, both of the
+    type that q, k and v promote to."""
+    dtype = promoted(q.dtype, k.dtype, v.dtype)
+    q, k, v = (x.astype(mx.float32) for x in (q, k, v))
+    out, weights = attention_and_weights(
+        q, k, v, scale=scale, mask=mask, sinks=sinks, softcap=softcap
+    )
+    return out.astype(dtype), weights.astype(dtype)
 
 
 reference = Reference()

@@ -8,6 +8,7 @@ from typing import Any
 import mlx.core as mx
 
 from .. import stock
+from ..ops.work import Work
 from ..problem import Attend, Call, Device, Launch, Problem, as_float
 
 
@@ -15,9 +16,9 @@ class Route:
     """One way to compute attention: a name, a predicate that gives its reason, and the function.
 
     A route says whether it `holds` (can run a problem on a device, exactly) and whether it `pays`
-    (is the fastest where it holds). It gives the function in one of two forms: `attend`, of a
-    `Call`, is enough; `launch`, of MLX's own arguments, is for where making a `Call` costs too
-    much.
+    (is the fastest where it holds). It gives the function in one of two forms, of which the other
+    follows: `attend`, of a `Call`; or `launch`, of MLX's own arguments, where making a `Call` costs
+    too much.
     """
 
     # What reports, `explain` and `MLX_FLASH_ROUTE` call it.
@@ -53,10 +54,21 @@ class Route:
         """Predicted bytes at the peak of one forward call, beyond its inputs and its output."""
         return 0
 
+    def work(self, problem: Problem, device: Device, block_size: int | None) -> Work | None:
+        """What a call costs by counting, for a route that is chosen by that; None for others."""
+        return None
+
     def attend(self, problem: Problem, device: Device, block_size: int | None) -> Attend:
         """The attention itself for calls of `problem`; whatever depends on the problem alone is
         worked out here, once, and not in each call. Computes nothing."""
-        raise NotImplementedError
+        launch = self.launch(problem, device, block_size)
+        is_causal = problem.mask == "causal"
+
+        def attend(call: Call) -> mx.array:
+            mask = "causal" if is_causal else call.mask
+            return launch(call.q, call.k, call.v, scale=call.scale, mask=mask, sinks=call.sinks)
+
+        return attend
 
     def launch(
         self,

@@ -14,7 +14,7 @@ import mlx.core as mx
 from .. import stock
 from ..ops.crossover import blocks_pay
 from ..problem import Attend, Call, Device, Launch, Problem
-from ..stock.fused import is_fused, is_fused_if_forced
+from ..stock.fused import error_of, is_fused, is_fused_if_forced
 from ..stock.memory import scores_fit, unfused_memory
 from .route import Route
 
@@ -25,10 +25,6 @@ class _MlxItself(Route):
     is_stock = True
     judges_the_rest = True
 
-    def attend(self, problem: Problem, device: Device, block_size: int | None) -> Attend:
-        """MLX's own function."""
-        return stock.call
-
     def launch(
         self,
         problem: Problem,
@@ -36,7 +32,7 @@ class _MlxItself(Route):
         block_size: int | None,
         in_gradient: Callable[[], None] | None = None,
     ) -> Launch:
-        """The same, without a `Call`: right for whatever arguments, as MLX judges them."""
+        """MLX's own function: right for whatever arguments, as MLX judges them."""
         return stock.attention
 
 
@@ -67,10 +63,12 @@ class Unfused(_MlxItself):
     improves = False
 
     def holds(self, problem: Problem, device: Device) -> tuple[bool, str]:
-        """Any call that MLX knows."""
+        """Any call that MLX knows and has no error for."""
         if problem.softcap is not None:
             return False, "MLX has no softcapped attention"
         _, reason = is_fused(problem, device)
+        if error_of(problem, device) is not None:
+            return False, reason
         return True, f"{reason}, and {blocks_pay(problem, device)[1]}"
 
     def pays(self, problem: Problem, device: Device) -> tuple[bool, str]:

@@ -1,22 +1,16 @@
-"""Which calls MLX runs on fused attention kernels of its own."""
+"""Which calls MLX runs on fused attention kernels of its own: asked of MLX where the device is this
+machine's, read in the tables of its releases where it is another one."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 
 from ..problem import Device, Problem
+from . import asked
 from .table import FEW_QUERIES, newest, why_not
 
-# The releases whose attention this package knows: first known, first unknown.
-KNOWN = ((0, 31), (0, 33))
-
 CUDA_BACKWARD_ROWS = 128  # the fused backward pass takes query lengths in steps of this
-
-
-def is_known(release: tuple[int, ...]) -> bool:
-    """Whether `release` lies in the range that this package was checked against."""
-    first, end = KNOWN
-    return first <= release[:2] < end
 
 
 def is_fused(problem: Problem, device: Device) -> tuple[bool, str]:
@@ -30,41 +24,48 @@ def is_fused(problem: Problem, device: Device) -> tuple[bool, str]:
     error = error_of(problem, device)
     if error is not None:
         return False, f"MLX raises an error for it: {error}"
-    missing = _missing(problem, device)
-    if missing is not None:
-        return False, f"MLX has no fused kernel for {missing}"
-    return True, "MLX has a fused kernel"
+    if is_chosen(problem, device):
+        return True, "MLX has a fused kernel"
+    return False, f"MLX has no fused kernel for {_missing(problem, device) or 'such a call'}"
+
+
+def is_chosen(problem: Problem, device: Device) -> bool:
+    """Whether MLX chooses a fused kernel for `problem`, be it for an error."""
+    if problem.softcap is not None:
+        return False
+    chosen = asked.is_fused(problem) if device.here else None
+    return _missing(problem, device) is None if chosen is None else chosen
 
 
 def error_of(problem: Problem, device: Device) -> str | None:
     """What MLX's error says for a gradient that its fused kernels are chosen for and do not have;
-    None where there is no such error."""
-    if not problem.training or problem.softcap is not None:
+    None where there is no such error. It comes when the gradient is computed: this is known from
+    the tables alone, the newest for a release that is newer."""
+    if not problem.training:
         return None
-    table = newest(device)
-    if why_not(table.training, problem, device) is not None:
-        return None
-    for row in table.raises:
+    for row in newest(device).raises:
         if why_not([row], problem, device) is None:
-            return row.error
+            return row.error if is_chosen(problem, device) else None
     return None
 
 
 def is_fused_if_forced(problem: Problem, device: Device) -> bool:
     """Whether MLX has a fused kernel for `problem` that it runs with `force_fused=True` alone: on
     Metal it takes the unfused way for some large head dims, as the faster one."""
-    return (
-        not problem.training
-        and problem.softcap is None
-        and why_not(newest(device).forced, problem, device) is None
-        and not is_fused(problem, device)[0]
-    )
+    if device.backend == "cpu" or problem.training or problem.softcap is not None:
+        return False
+    if device.here:
+        exists = asked.is_fused_if_forced(problem)
+    else:
+        exists = why_not(newest(device).forced, problem, device) is None
+    return exists and not is_fused(problem, device)[0]
 
 
+@lru_cache(maxsize=64)
 def fused_head_dims(device: Device) -> tuple[int, ...]:
     """The head dims of MLX's fused kernels for many queries of any length and mask, smallest
     first."""
-    some = Problem(1, 1, 1, FEW_QUERIES + 1, FEW_QUERIES + 1, 0, 0, "float16", mask="bool")
+    some = Problem(1, 1, 1, 16, 16, 0, 0, "float16", mask="bool")
     sizes = {size for row in newest(device).fused for pair in row.head_dims or () for size in pair}
     return tuple(
         size

@@ -1,10 +1,10 @@
 """What each release of MLX fuses on each family of devices, as the data files in `releases/` say.
 
-A file holds for the families that it names, from its release on, which calls MLX has a fused kernel
-for: `fused` outside of a gradient, `training` inside of one (forward and backward), `forced` those
-that it runs with `force_fused=True` alone. `raises` says which of `training` end in an error when
-they are evaluated, with the error. `known` says how all of it was found out. What a row does not
-name, it does not ask of a call: see `Row`.
+A file holds for the families that it names, from the first of its releases on, which calls MLX has
+a fused kernel for: `fused` outside of a gradient, `training` inside of one (forward and backward),
+`forced` those that it runs with `force_fused=True` alone. `raises` says which of `training` end in
+an error when they are evaluated, with the error. `releases` are those that were looked at, `known`
+says how. What a row does not name, it does not ask of a call: see `Row`.
 """
 
 from __future__ import annotations
@@ -92,12 +92,17 @@ class Table:
     """One data file."""
 
     families: tuple[str, ...]
-    release: tuple[int, ...]
+    releases: tuple[tuple[int, ...], ...]
     known: str
     fused: tuple[Row, ...] = ()
     forced: tuple[Row, ...] = ()
     training: tuple[Row, ...] = ()
     raises: tuple[Row, ...] = ()
+
+    @property
+    def release(self) -> tuple[int, ...]:
+        """The first that it holds for."""
+        return self.releases[0]
 
     @classmethod
     def of(cls, data: dict[str, Any]) -> Table:
@@ -106,7 +111,8 @@ class Table:
             name: tuple(Row.of(row) for row in data.get(name, ()))
             for name in ("fused", "forced", "training", "raises")
         }
-        return cls(tuple(data["families"]), mlx_release(data["release"]), data["known"], **rows)
+        releases = tuple(mlx_release(release) for release in data["releases"])
+        return cls(tuple(data["families"]), releases, data["known"], **rows)
 
 
 def family_of(device: Device) -> str:
@@ -131,7 +137,19 @@ def tables() -> tuple[Table, ...]:
     """All of them, oldest release first."""
     paths = FOLDER.glob("*.json")
     read = [Table.of(json.loads(path.read_text(encoding="utf-8"))) for path in paths]
-    return tuple(sorted(read, key=lambda table: table.release))
+    return tuple(sorted(read, key=lambda table: table.releases))
+
+
+@lru_cache(maxsize=1)
+def known_releases() -> tuple[tuple[int, ...], ...]:
+    """Those that were looked at on any device, oldest first."""
+    return tuple(sorted({release for table in tables() for release in table.releases}))
+
+
+def known_range() -> str:
+    """`0.31.0 to 0.32.4`."""
+    first, *_, last = (".".join(map(str, release)) for release in known_releases())
+    return f"{first} to {last}"
 
 
 def why_not(rows: Iterable[Row], problem: Problem, device: Device) -> str | None:

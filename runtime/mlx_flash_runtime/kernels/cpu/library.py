@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib.machinery
 import importlib.util
+import os
 import subprocess
 import sys
 import threading
@@ -15,7 +17,8 @@ from typing import Any, Literal
 import mlx.core as mx
 
 from ...environment import commands
-from ...environment.log import announce, logger
+from ...environment.announcement import announce
+from ...environment.log import logger
 from ...environment.variables import may_build
 from . import cache
 from .toolchain import MODULE, BuildError, Toolchain
@@ -112,7 +115,7 @@ def load(path: str | Path) -> Any:
 
 def want(then: Callable[[], None]) -> None:
     """Has the kernel built in the background if that was not tried yet, and calls `then` from
-    another thread when it is there. One line on stderr says so, or why it cannot be.
+    another thread when it is there. A line on stderr says so at exit, or at once why it cannot be.
     `MLX_FLASH_BUILD=0` forbids it, silently."""
     global _state
     if _state != "not built" or not may_build():
@@ -128,17 +131,26 @@ def want(then: Callable[[], None]) -> None:
     if getattr(sys, "frozen", False) or not sys.executable:
         _give_up("this program has no Python to build with")
         return
-    announce(
-        "flash attention: building the CPU kernel in the background, once for this MLX; "
-        "this takes some 20 s"
-    )
     try:
         worker = commands.start([sys.executable, "-I", "-c", _WORKER, *sys.path])
         threading.Thread(
             target=_wait, args=(worker, then), daemon=True, name="flash attention build"
         ).start()
+        atexit.register(_tell, os.getpid())
     except (OSError, RuntimeError) as error:  # the most processes or threads that the user may have
         _give_up(f"it cannot be built in the background ({error})")
+
+
+def _tell(process: int) -> None:
+    """At exit, not while a program may be in the middle of a table of its own."""
+    if os.getpid() != process:
+        return
+    built = "flash attention: the CPU kernel was built in the background, once for this MLX"
+    going_on = "flash attention: the CPU kernel is being built in the background, once for this MLX"
+    if _state == "ready":
+        announce(f"{built}; other programs have it from their start")
+    elif _state == "building":
+        announce(f"{going_on}; the next run has it")
 
 
 def _wait(worker: subprocess.Popen[bytes], then: Callable[[], None]) -> None:
@@ -157,7 +169,6 @@ def _wait(worker: subprocess.Popen[bytes], then: Callable[[], None]) -> None:
             _give_up(_reason)
         return
     then()
-    announce("flash attention: the CPU kernel is built; attention runs on it from here")
 
 
 def _give_up(reason: str) -> None:

@@ -4,6 +4,7 @@
 #include <functional>
 #include <numeric>
 #include <stdexcept>
+#include <string>
 
 #include "mlx/ops.h"
 #include "mlx/transforms.h"
@@ -19,6 +20,33 @@ using Function = std::function<Arrays(const Arrays&)>;
 
 // Whether an array can be read by the kernel, and its output written.
 bool is_known(mx::Dtype dtype) { return dtype == mx::float32 || dtype == mx::float16 || dtype == mx::bfloat16; }
+
+void require(bool holds, const char* what) {
+  if (!holds) throw std::invalid_argument(std::string("[FlashAttention] ") + what);
+}
+
+// Throws unless the inputs of an attention fit each other. A function that is compiled for any shape comes here with
+// shapes that nobody else has looked at.
+void check_shapes(const Arrays& inputs, const Options& options) {
+  const mx::array &q = inputs[0], &k = inputs[1], &v = inputs[2];
+  require(q.ndim() == 4 && k.ndim() == 4 && v.ndim() == 4, "q, k and v must have 4 axes");
+  require(k.shape(0) == q.shape(0) && k.shape(3) == q.shape(3), "q and k must have one batch and one head dim");
+  require(k.shape(1) > 0 && q.shape(1) % k.shape(1) == 0, "the heads of q must be a multiple of those of k");
+  for (int axis = 0; axis < 3; ++axis) {
+    require(v.shape(axis) == k.shape(axis), "k and v must have one batch, as many heads and one length");
+  }
+  if (options.mask) {
+    const mx::Shape scores = {q.shape(0), q.shape(1), q.shape(2), k.shape(2)};
+    for (int axis = 0; axis < 4; ++axis) {
+      const int size = inputs[3].shape(axis);
+      require(size == 1 || size == scores[axis], "the mask must broadcast to [batch, query heads, queries, keys]");
+    }
+  }
+  if (options.sinks) {
+    const mx::array& sinks = inputs[options.mask ? 4 : 3];
+    require(sinks.ndim() == 1 && sinks.shape(0) == q.shape(1), "there must be one sink for each head of q");
+  }
+}
 
 // `function` as one of the inputs at `argnums` alone.
 Function of_some(Function function, const Arrays& inputs, const std::vector<int>& argnums) {
@@ -105,7 +133,7 @@ std::pair<Arrays, std::vector<int>> AttentionPrimitive::vmap(const Arrays& input
     }
     for (const mx::array& out : again(folded)) outputs.push_back(mx::unflatten(out, 0, {copies, batch}, stream()));
   } else {
-    std::vector<int> to_front(output_shapes(inputs).size(), 0);
+    std::vector<int> to_front(output_count(), 0);
     outputs = mx::vmap([this](const Arrays& inputs) { return in_operations(inputs); }, axes, to_front)(inputs);
   }
   return {outputs, std::vector<int>(outputs.size(), 0)};
@@ -139,6 +167,7 @@ Arrays Attention::again(const Arrays& inputs) { return attend(inputs, options_, 
 bool Attention::folds(const std::vector<int>& axes) const { return !options_.sinks || axes[sinks_at()] < 0; }
 
 std::vector<mx::Shape> Attention::output_shapes(const Arrays& inputs) {
+  check_shapes(inputs, options_);
   const mx::array &q = inputs[0], &v = inputs[2];
   mx::Shape rows = {q.shape(0), q.shape(1), q.shape(2)};
   return {{q.shape(0), q.shape(1), q.shape(2), v.shape(3)}, rows, rows};
@@ -164,6 +193,7 @@ Arrays AttentionGradient::again(const Arrays& inputs) { return differentiate(inp
 bool AttentionGradient::folds(const std::vector<int>&) const { return !options_.sinks; }
 
 std::vector<mx::Shape> AttentionGradient::output_shapes(const Arrays& inputs) {
+  check_shapes(inputs, options_);
   std::vector<mx::Shape> shapes = {inputs[0].shape(), inputs[1].shape(), inputs[2].shape()};
   if (options_.sinks) shapes.push_back(inputs[sinks_at()].shape());
   return shapes;
@@ -177,10 +207,7 @@ mx::array attention(mx::array q, mx::array k, mx::array v, float scale, std::opt
                     std::optional<mx::array> mask, std::optional<mx::array> sinks, std::optional<Structure> structure) {
   const mx::Stream stream = mx::to_stream({});
   const mx::Dtype dtype = mx::promote_types(mx::promote_types(q.dtype(), k.dtype()), v.dtype());
-  if (!is_known(q.dtype()) || !is_known(dtype)) throw std::invalid_argument("[FlashAttention] types of no attention");
-  mx::Shape values = k.shape();
-  if (v.ndim() == 4) values.back() = v.shape(3);
-  if (v.shape() != values) throw std::invalid_argument("[FlashAttention] values that do not match the keys");
+  require(is_known(q.dtype()) && is_known(dtype), "q, k and v must be of type float32, float16 or bfloat16");
   Arrays inputs = {mx::astype(q, dtype, stream), mx::astype(k, dtype, stream), mx::astype(v, dtype, stream)};
   if (mask) {
     std::vector<int> missing(4 - mask->ndim());

@@ -55,6 +55,7 @@ class AttentionPrimitive : public mx::Primitive {
   virtual std::vector<mx::array> in_operations(const std::vector<mx::array>& inputs) = 0;
   // The same primitive on other inputs.
   virtual std::vector<mx::array> again(const std::vector<mx::array>& inputs) = 0;
+  virtual size_t output_count() const = 0;
   // Whether a mapped axis may become a part of the batch.
   virtual bool folds(const std::vector<int>& axes) const = 0;
 
@@ -80,6 +81,7 @@ class Attention : public AttentionPrimitive {
  protected:
   std::vector<mx::array> in_operations(const std::vector<mx::array>& inputs) override;
   std::vector<mx::array> again(const std::vector<mx::array>& inputs) override;
+  size_t output_count() const override { return 3; }
   bool folds(const std::vector<int>& axes) const override;
 };
 
@@ -97,12 +99,13 @@ class AttentionGradient : public AttentionPrimitive {
  protected:
   std::vector<mx::array> in_operations(const std::vector<mx::array>& inputs) override;
   std::vector<mx::array> again(const std::vector<mx::array>& inputs) override;
+  size_t output_count() const override { return 3 + options_.sinks; }
   bool folds(const std::vector<int>& axes) const override;
 };
 
 // softmax(scale * q k^T + mask, with sinks) v on the default stream. Types of q, k and v are promoted; `mask` broadcasts
-// to [batch, query_heads, query_length, key_length]. Throws std::invalid_argument for types and values that are not for
-// this kernel: a plan is found by less than all of a call. The rest is looked at where it is planned.
+// to [batch, query_heads, query_length, key_length]. Throws std::invalid_argument for types and shapes of no
+// attention.
 mx::array attention(mx::array q, mx::array k, mx::array v, float scale, std::optional<float> softcap,
                     std::optional<mx::array> mask, std::optional<mx::array> sinks, std::optional<Structure> structure);
 

@@ -62,6 +62,11 @@ def load(path: Path) -> Document:
         raise NotAResult(f"{path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:  # the second of lists in lists without end
         raise NotAResult(f"{path} is not JSON: {error}") from error
+    return document_of(data, path)
+
+
+def document_of(data: Any, path: Path) -> Document:
+    """What `as_json` wrote, parsed, of the file at `path`. Raises NotAResult."""
     if not _has_fields(data):
         raise NotAResult(
             f"{path} is not a result of mlx-flash bench or mlx-flash compare, written with --json"

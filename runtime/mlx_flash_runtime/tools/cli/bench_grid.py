@@ -12,7 +12,17 @@ from ..bench import problems, show
 from ..bench.machine import machine
 from ..bench.tables import Document
 from .cpu_kernel import have_cpu_kernel
-from .options import Outputs, Several, Usage, command_line, output_options, tracked, typed
+from .options import (
+    Outputs,
+    Several,
+    Usage,
+    command_line,
+    exit_if_wrong,
+    output_options,
+    rounds_option,
+    typed,
+    write_measured,
+)
 
 
 @click.command()
@@ -44,13 +54,7 @@ from .options import Outputs, Several, Usage, command_line, output_options, trac
     show_default=True,
 )
 @click.option("--phase", type=Several(problems.PHASES), default="prefill", show_default=True)
-@click.option(
-    "--rounds",
-    type=click.IntRange(3),
-    default=21,
-    show_default=True,
-    help="Timed regions of each candidate.",
-)
+@rounds_option(21, "Timed regions of each candidate.")
 @output_options
 def grid(
     batch: tuple[int, ...],
@@ -74,38 +78,27 @@ def grid(
     (as many queries as keys), decode (one query), train (with the gradients). Exits with 1 if a
     row is wrong.
     """
+    masks = [part.strip() for part in mask.split(",")]
     try:
         wanted = problems.cross_product(
-            batch,
-            length,
-            head_dim,
-            heads,
-            kv_heads,
-            dtype,
-            [part.strip() for part in mask.split(",")],
-            phase,
+            batch, length, head_dim, heads, kv_heads, dtype, masks, phase
         )
         measured = measuring.measure(wanted, rounds)
     except (ValueError, measuring.FlashIsOff) as error:
         raise Usage(str(error)) from error
     have_cpu_kernel()
     facts = machine()
-    rows: list[dict[str, Any]] = []
-    try:
-        for row in tracked(measured, len(wanted), counted(len(wanted), "shape")):
-            rows.append(row)
-    finally:  # also after an interruption: what was measured is not lost
-        if rows:
-            outputs.write(
-                Document(
-                    kind="grid",
-                    title="Attention by shape: plain, stock and ours",
-                    command=command_line(),
-                    machine=facts,
-                    definitions=show.GRID_DEFINITIONS,
-                    rows=rows,
-                    summary=measuring.summary(rows),
-                )
-            )
-    if any(row["ours_status"] == measuring.WRONG for row in rows):
-        raise click.exceptions.Exit(1)
+
+    def document_of(rows: list[dict[str, Any]]) -> Document:
+        return Document(
+            kind="grid",
+            title="Attention by shape: plain, stock and ours",
+            command=command_line(),
+            machine=facts,
+            definitions=show.GRID_DEFINITIONS,
+            rows=rows,
+            summary=measuring.summary(rows),
+        )
+
+    shapes = counted(len(wanted), "shape")
+    exit_if_wrong(write_measured(measured, len(wanted), shapes, outputs, document_of))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import click
 
 from ...report import counted
 from ..bench import models, problems, show, workflow, workloads
-from ..bench.grid import WRONG, FlashIsOff
+from ..bench.grid import FlashIsOff
 from ..bench.machine import is_out_of_memory, machine
 from ..bench.tables import Document
 from .cpu_kernel import have_cpu_kernel
@@ -19,10 +20,12 @@ from .options import (
     Several,
     Usage,
     command_line,
+    exit_if_wrong,
     given,
     need_mlx_lm,
     output_options,
-    tracked,
+    rounds_option,
+    write_measured,
 )
 
 
@@ -78,13 +81,7 @@ from .options import (
 @click.option(
     "--checkpoint", is_flag=True, help="Train with gradient checkpointing (lora, qlora, full)."
 )
-@click.option(
-    "--rounds",
-    type=click.IntRange(3),
-    default=5,
-    show_default=True,
-    help="Timed runs of each kind.",
-)
+@rounds_option(5, "Timed runs of each kind.")
 @output_options
 def workflow_command(
     name: str,
@@ -110,53 +107,45 @@ def workflow_command(
     """
     _refuse_unheeded(name, folder)
     need_mlx_lm("workflows need")
-    rows: list[dict[str, Any]] = []
-    try:
 
-        def make() -> models.Model:
-            model = (
-                models.make(config, shape, dtype) if folder is None else models.load(folder, dtype)
+    def make() -> models.Model:
+        model = models.make(config, shape, dtype) if folder is None else models.load(folder, dtype)
+        if name == "full" and model.quantized:
+            raise Usage(
+                f"{folder} is quantized: its weights cannot all be trained; qlora can train on it"
             )
-            if name == "full" and model.quantized:
-                raise Usage(
-                    f"{folder} is quantized: its weights cannot all be trained; qlora can train on "
-                    "it"
-                )
-            return model
+        return model
 
-        sizes = [workloads.Sizes(each, batch, new_tokens) for each in length]
-        ready: list[models.Model] = []
+    sizes = [workloads.Sizes(each, batch, new_tokens) for each in length]
+    ready: list[models.Model] = []
+    try:
         measured = workflow.measure(
             lambda: ready.pop() if ready else make(), name, sizes, rounds, checkpoint
         )
         ready.append(make())  # before the kernel is compiled: what is no model is told at once
         have_cpu_kernel()
-        facts = machine()
-        for row in tracked(measured, len(sizes), f"{name} at {counted(len(sizes), 'length')}"):
-            rows.append(row)
+        document_of = partial(_document, name, machine())
+        lengths = f"{name} at {counted(len(sizes), 'length')}"
+        rows = write_measured(measured, len(sizes), lengths, outputs, document_of)
     except (models.NotAModel, FlashIsOff) as error:
         raise Usage(str(error)) from error
     except (MemoryError, RuntimeError, ValueError) as error:
         what = "out of memory" if is_out_of_memory(error) else f"{type(error).__name__}: {error}"
         raise Failure(f"{name} on {folder or f'{shape}-{config}'}: {what}") from error
-    finally:
-        if rows:
-            outputs.write(
-                Document(
-                    "workflow",
-                    f"Workflow {name}: stock and ours",
-                    command_line(),
-                    facts,
-                    (
-                        *show.WORKFLOW_DEFINITIONS,
-                        *([show.CHAOTIC] if show.is_chaotic(rows) else []),
-                    ),
-                    rows,
-                    [],
-                )
-            )
-    if any(row["ours_status"] == WRONG for row in rows):
-        raise click.exceptions.Exit(1)
+    exit_if_wrong(rows)
+
+
+def _document(name: str, facts: dict[str, Any], rows: list[dict[str, Any]]) -> Document:
+    chaotic = [show.CHAOTIC] if show.is_chaotic(rows) else []
+    return Document(
+        kind="workflow",
+        title=f"Workflow {name}: stock and ours",
+        command=command_line(),
+        machine=facts,
+        definitions=(*show.WORKFLOW_DEFINITIONS, *chaotic),
+        rows=rows,
+        summary=[],
+    )
 
 
 # Options that some workflows alone heed.

@@ -10,8 +10,8 @@ import click
 
 from ...planning.machine import current_device
 from ...problem import Device
-from ...stock.fused import KNOWN, is_known
 from ...stock.release import mlx_release
+from ...stock.table import known_releases
 from .options import Usage
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -92,7 +92,8 @@ def device_of(
             own_kernel=True,  # as after the first run
         )
     if chip is not None:
-        device = replace(device, nax=chip.lower() in _WITH_NAX)
+        nax = chip.lower() in _WITH_NAX
+        device = replace(device, nax=nax, here=device.here and nax == device.nax)
     if memory is not None:
         device = replace(device, memory=memory * 2**30)
     if capability is not None:
@@ -101,13 +102,23 @@ def device_of(
                 f"--capability is of CUDA GPUs, and the device is {device.backend}: add --device "
                 "cuda"
             )
-        device = replace(device, capability=capability)
+        here = device.here and capability == device.capability
+        device = replace(device, capability=capability, here=here)
     if mlx is not None:
-        device = replace(device, mlx=mlx_release(mlx))
-        if not (is_known(device.mlx) and all(part.isdecimal() for part in mlx.split("."))):
-            first, end = (".".join(map(str, release)) for release in KNOWN)
-            raise Usage(f"--mlx {mlx}: this package knows MLX {first} up to, not including, {end}")
+        release = _looked_at(mlx)
+        device = replace(device, mlx=release, here=device.here and release == device.mlx)
     return device
+
+
+def _looked_at(version: str) -> tuple[int, ...]:
+    """The release of that version, of `0.31` the last one. Raises Usage for one that nobody looked
+    at."""
+    asked, known = mlx_release(version), known_releases()
+    of_it = [release for release in known if asked and release[: len(asked)] == asked]
+    if not of_it:
+        names = ", ".join(".".join(map(str, release)) for release in known)
+        raise Usage(f"--mlx {version}: the versions that were looked at are {names}")
+    return of_it[-1]
 
 
 def described(device: Device) -> str:

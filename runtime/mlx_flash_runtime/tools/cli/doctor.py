@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from itertools import groupby
+from pathlib import Path
 
 import click
 from rich.console import Console
@@ -23,13 +24,20 @@ _COLOURS = {"ok": "green", "missing": "cyan", "warning": "yellow", "broken": "bo
 @click.option(
     "--build", is_flag=True, help="First compile the kernel for the CPU, if it is not there yet."
 )
-def doctor(as_json: bool, build: bool) -> None:
+@click.option(
+    "--record",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write what MLX fuses on this machine to FILE, asked of MLX, and nothing else.",
+)
+def doctor(as_json: bool, build: bool, record: Path | None) -> None:
     """What this machine has for attention, and what to do about what is missing.
 
     \b
     mlx-flash doctor
     mlx-flash doctor --json > machine.json
     mlx-flash doctor --build
+    mlx-flash doctor --record fused.json
 
     Looks at the device, MLX and its fused kernels, the speed of products, the compiler and mlx-lm.
     Colours are off where NO_COLOR is set or the output is no terminal. Exits with 1 if something
@@ -39,6 +47,9 @@ def doctor(as_json: bool, build: bool) -> None:
         from .cpu_kernel import build_cpu_kernel  # needs an MLX that loads
 
         build_cpu_kernel()
+    if record is not None:
+        _record(record)
+        return
     examination = examine()
     if as_json:
         click.echo(json.dumps(examination.as_dict(), indent=2))
@@ -46,6 +57,23 @@ def doctor(as_json: bool, build: bool) -> None:
         _print(examination)
     if examination.is_broken:
         raise click.exceptions.Exit(1)
+
+
+def _record(path: Path) -> None:
+    """Writes the data file of this machine. Raises Failure where MLX can't be asked."""
+    if loading.failure() is not None:
+        raise click.ClickException(f"{loading.failure()}; {loading.advice()}")
+    from ...planning.machine import current_device
+    from ...stock import asked
+    from ..doctor.record import as_text, record
+    from .options import Failure, need_folder_of
+
+    need_folder_of(path)
+    if not asked.can_be_read():
+        raise Failure("the graphs of this MLX don't tell what it fuses")
+    device = current_device()
+    path.write_text(as_text(record(device)), encoding="utf-8")
+    click.echo(f"{path}: what MLX fuses on {device.name}")
 
 
 def _print(examination: Examination) -> None:
@@ -63,22 +91,24 @@ def _print(examination: Examination) -> None:
 
 
 def _kernels(examination: Examination) -> Table:
-    """A row per phase and type, a column per head dim; `!` where this package's table says
+    """A row per phase, mask and type, a column per head dim; `!` where this package's table says
     otherwise."""
     table = Table(
         title="MLX's fused kernels by head dim", title_justify="left", header_style="bold"
     )
     rows = [
         list(group)
-        for _, group in groupby(examination.kernels, lambda answer: (answer.phase, answer.dtype))
+        for _, group in groupby(
+            examination.kernels, lambda answer: (answer.phase, answer.mask, answer.dtype)
+        )
     ]
-    for heading in ("phase", "dtype", *(str(answer.head_dim) for answer in rows[0])):
+    for heading in ("phase", "mask", "dtype", *(str(answer.head_dim) for answer in rows[0])):
         table.add_column(heading)
     for row in rows:
         cells = [
-            Text("fused" if answer.fused else "-", "green" if answer.fused else "dim")
+            Text("yes" if answer.fused else "-", "green" if answer.fused else "dim")
             + Text("" if answer.fused == answer.expected else " !", "bold red")
             for answer in row
         ]
-        table.add_row(row[0].phase, row[0].dtype, *cells)
+        table.add_row(row[0].phase, row[0].mask, row[0].dtype, *cells)
     return table

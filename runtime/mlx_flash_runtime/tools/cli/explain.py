@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ...attention import Explanation, explanation_of
+from ...ops.work import Work
 from ...planning.choice import choose, stock_memory
 from ...problem import Device, Problem
 from ...settings import resolve
@@ -207,10 +208,16 @@ def _as_dict(
                 "block_size": explanation.block_size,
                 "extra_memory": explanation.extra_memory,
                 "stock_memory": explanation.stock_memory,
+                "stock_work": asdict(explanation.stock_work),
+                "lowered_work": _work_as_dict(explanation.lowered_work),
             }
             for call, explanation in zip(calls, explanations, strict=True)
         ],
     }
+
+
+def _work_as_dict(work: Work | None) -> dict[str, Any] | None:
+    return None if work is None else asdict(work)
 
 
 def _print(console: Console, call: LayerCalls, explanation: Explanation) -> None:

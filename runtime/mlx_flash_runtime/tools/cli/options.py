@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from ..bench import show, tables
+from ..bench.grid import WRONG
 from ..bench.tables import Document
 from .printing import print_tables
 
@@ -202,3 +203,35 @@ def tracked(rows: Iterable[T], total: int, what: str) -> Iterator[T]:
     """The rows as they are measured, with a bar."""
     with progress(f"measuring {what}") as bar:
         yield from bar.track(rows, total, description="measuring")
+
+
+def rounds_option(default: int, what: str) -> Callable[[F], F]:
+    """Adds --rounds."""
+    return click.option(
+        "--rounds", type=click.IntRange(3), default=default, show_default=True, help=what
+    )
+
+
+def write_measured(
+    measured: Iterable[dict[str, Any]],
+    total: int,
+    what: str,
+    outputs: Outputs,
+    document_of: Callable[[list[dict[str, Any]]], Document],
+) -> list[dict[str, Any]]:
+    """The rows, measured with a bar, and written as `document_of` has them; also after an error or
+    an interruption: what was measured is not lost."""
+    rows: list[dict[str, Any]] = []
+    try:
+        for row in tracked(measured, total, what):
+            rows.append(row)
+    finally:
+        if rows:
+            outputs.write(document_of(rows))
+    return rows
+
+
+def exit_if_wrong(rows: Iterable[dict[str, Any]]) -> None:
+    """Ends the command with status 1 where a result is not what it should be."""
+    if any(row["ours_status"] == WRONG for row in rows):
+        raise click.exceptions.Exit(1)

@@ -15,8 +15,8 @@ __all__ = ["Examination", "Finding", "Status", "examine"]
 
 @dataclass(frozen=True)
 class Examination:
-    """All findings, and the answers of MLX's fused kernels (`probe.Answer`), empty where it was
-    not asked."""
+    """All findings, and MLX's answers about its fused kernels (`kernels.Answer`), empty where it
+    was not asked."""
 
     findings: tuple[Finding, ...]
     kernels: tuple[Any, ...] = ()
@@ -33,8 +33,8 @@ class Examination:
         - `broken`: whether anything is;
         - `findings`: a list of `name`, `status` (ok, missing, warning, broken), `value` and
           `advice`, all texts;
-        - `kernels`: a list of `phase` (prefill, decode, training), `dtype`, `head_dim`, `fused`
-          (MLX's answer) and `expected` (this package's table).
+        - `kernels`: a list of `phase` (prefill, decode, training), `mask` (none, causal, bool),
+          `dtype`, `head_dim`, `fused` (MLX's answer) and `expected` (this package's table).
         """
         return {
             "version": __version__,
@@ -51,8 +51,8 @@ def examine() -> Examination:
         broken = Finding("mlx", "broken", failure, loading.advice())
         return Examination((surroundings.system(), broken))
     from ...planning.machine import current_device
-    from ...stock.probe import Answer, Unanswered, answers
     from . import attention
+    from .kernels import Answer, Unanswered, answers
 
     environment = attention.environment()
     if environment.status == "broken":  # nothing here runs with it

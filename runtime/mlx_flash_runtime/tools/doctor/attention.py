@@ -20,12 +20,13 @@ from ...planning.choice import candidates
 from ...problem import Call, Device, Problem
 from ...routes import reference
 from ...settings import VARIABLES
-from ...stock.fused import KNOWN, is_known
-from ...stock.probe import Answer
+from ...stock import asked
 from ...stock.release import mlx_release, mlx_version
+from ...stock.table import known_range, known_releases, newest
 from ..bench.inputs import make_inputs
 from ..bench.machine import free_memory
 from .finding import Finding
+from .kernels import Answer
 
 # One core with an optimized BLAS multiplies float32 matrices at 30 GFLOP/s and more; below this it
 # is a plain one.
@@ -39,14 +40,16 @@ _BLAS_ADVICE = (
 
 
 def mlx() -> Finding:
-    """Whether its version is one that this package knows."""
-    if is_known(mlx_release(mlx_version())):
-        (major, oldest), (_, end_minor) = KNOWN
-        supported = " and ".join(f"{major}.{minor}" for minor in range(oldest, end_minor))
-        return Finding("mlx", "ok", f"{mlx_version()} ({supported} are supported)")
-    first, end = (".".join(map(str, release)) for release in KNOWN)
+    """Whether its version is one that this package was checked with, or can ask."""
+    release, known = mlx_release(mlx_version()), known_range()
+    if release in known_releases():
+        return Finding("mlx", "ok", f"{mlx_version()} ({known} were checked)")
+    if release > known_releases()[-1] and asked.can_be_read():
+        advice = "a newer mlx-flash-runtime may know it"
+        value = f"{mlx_version()}, newer than what was checked ({known}): asked what it fuses"
+        return Finding("mlx", "warning", value, advice)
     advice = (
-        f"MLX's own attention runs until then: pip install 'mlx>={first},<{end}', or a newer "
+        f"MLX's own attention runs until then: pip install 'mlx>={known.split()[0]}', or a newer "
         "mlx-flash-runtime"
     )
     return Finding("mlx", "broken", f"{mlx_version()}, which this package does not know", advice)
@@ -129,17 +132,18 @@ def fused_kernels(answers: tuple[Answer, ...], device: Device) -> Finding:
     """What MLX answers about its own kernels, against this package's table."""
     fused = [answer for answer in answers if answer.fused]
     odd = [answer for answer in answers if answer.fused != answer.expected]
+    table = "MLX " + ".".join(map(str, newest(device).releases[-1]))
     if odd:
-        where = ", ".join(f"{one.phase} {one.dtype} {one.head_dim}" for one in odd[:3])
-        where += " ..." if odd[3:] else ""
-        value = f"MLX answers otherwise than this package's table: {where}"
+        where = ", ".join(f"{one.phase} {one.mask} {one.dtype} {one.head_dim}" for one in odd[:3])
+        where += f" and {len(odd) - 3} more" if odd[3:] else ""
+        value = f"MLX answers otherwise than the table of {table}: {where}"
         advice = (
-            "calls of these kinds may be planned badly: please report the output of mlx-flash "
-            "doctor --json"
+            "calls are planned by the answers; the table is for other machines: please send the "
+            "file that mlx-flash doctor --record FILE writes"
         )
         return Finding("fused kernels", "warning", value, advice)
     if fused:
-        value = f"{len(fused)} of {len(answers)} kinds of call, as this package's table says"
+        value = f"{len(fused)} of {len(answers)} kinds of call, as the table of {table} says"
     else:
         where = "the CPU" if device.backend == "cpu" else "this device"
         value = f"MLX has none on {where}, as this package's table says"

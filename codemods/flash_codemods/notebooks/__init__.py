@@ -1,0 +1,1 @@
+"""Notebooks, judged as the script that their code cells make."""

@@ -1,0 +1,18 @@
+"""What a person is told of a file beside its change: why a codemod leaves it, and what to know."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something to know of a file, and the line of which it speaks."""
+
+    reason: str
+    line: int | None = None
+
+
+@dataclass(frozen=True)
+class Refusal(Note):
+    """Why a codemod that is meant for a file's style does not change this file."""

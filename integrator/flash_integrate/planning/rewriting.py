@@ -1,0 +1,111 @@
+"""Rewrites of a model's own code on top of what is inserted, verified as everything else."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from flash_integrate.attention.record import RECORD
+from flash_integrate.attention.rewrites import Kept, Rewrite, kept_of, taken_back
+from flash_integrate.errors import FileError, UnsafeRewrite
+from flash_integrate.inserted.revert import revert_script
+from flash_integrate.notes import Note
+from flash_integrate.planning.codemod import name_of, rewriters
+from flash_integrate.planning.outcome import Outcome
+from flash_integrate.planning.plan import Status, stays_as_it_is
+from flash_integrate.project.config import Config
+from flash_integrate.project.workspace import FileFacts
+from flash_integrate.python.source import Source
+
+
+def with_rewrites(outcome: Outcome, facts: FileFacts, config: Config) -> Outcome:
+    """An outcome with the attention by hand that becomes a fused call.
+
+    Raises:
+        UnsafeRewrite: the rewritten file fails a check.
+    """
+    if outcome.status is Status.FAILED or stays_as_it_is(facts) is not None:
+        return outcome
+    for rewriter in rewriters():
+        if config.wants(name_of(rewriter)):
+            rewrites, _ = rewriter.rewrites_of(facts.source, unproven=config.unproven)
+            if rewrites:
+                outcome = _changed(outcome, facts.source, rewriter, rewrites)
+    return outcome
+
+
+def _changed(outcome: Outcome, source: Source, rewriter: Any, rewrites: list[Rewrite]) -> Outcome:
+    rewritten = {rewrite.line for rewrite in rewrites}
+    notes = tuple(note for note in outcome.notes if note.line not in rewritten)
+    if not outcome.changes:
+        outcome = dataclasses.replace(
+            outcome,
+            status=Status.CHANGED,
+            reason="its attention by hand can be a fused call",
+            line=None,
+            codemod=name_of(rewriter),
+            review=rewriter.REVIEW,
+            before=source.data,
+            after=source.data,
+        )
+    outcome = dataclasses.replace(outcome, notes=notes, rewrites=tuple(rewrites))
+    _verify(source, outcome, rewriter)
+    return outcome
+
+
+def _verify(source: Source, outcome: Outcome, rewriter: Any) -> None:
+    """Checks that the result parses, that a second run finds nothing more in it, and that it gives
+    back the lines that were replaced."""
+    result = Source(source.path, outcome.result)
+    try:
+        with warnings.catch_warnings():
+            # `1()` in a user's file is not this program's to warn about.
+            warnings.simplefilter("ignore")
+            compile(result.tree, str(source.path), "exec", dont_inherit=True)
+        left = len(rewriter.examine(result)[0])
+        expected = len(rewriter.examine(source)[0]) - len(outcome.rewrites)
+    except (FileError, SyntaxError, ValueError, RecursionError) as error:
+        raise UnsafeRewrite(f"the rewritten file would not be valid: {error}") from error
+    if left != expected:
+        raise UnsafeRewrite("a second run would change the rewritten file again")
+    kept = kept_of(outcome.result, outcome.after, outcome.rewrites)
+    if taken_back(outcome.result, kept) != (outcome.after, []):
+        raise UnsafeRewrite("taking the rewrites back would not give back the original")
+
+
+def take_back(outcome: Outcome, path: Path, kept: Iterable[Kept]) -> Outcome:
+    """A file with its own lines in the place of rewrites, and without what was inserted; `outcome`
+    has its bytes as `before`.
+
+    Raises:
+        FileError: without the insertions it would not be valid.
+    """
+    kept = list(kept)
+    own, left = taken_back(outcome.before, kept)
+    inserted = revert_script(Source(path, own))
+    after = own if inserted is None else inserted.after
+    notes = () if inserted is None else inserted.notes
+    notes += tuple(Note(_edited_since(item)) for item in left)
+    if after == outcome.before:
+        return dataclasses.replace(
+            outcome, status=Status.FAILED, reason=notes[0].reason, before=b""
+        )
+    gone = tuple(item for item in kept if item not in left)
+    return dataclasses.replace(
+        outcome,
+        reason=f"{len(gone)} rewrite{'s' if len(gone) != 1 else ''} taken back",
+        notes=notes,
+        after=after,
+        taken_back=gone,
+        left=tuple(left),
+    )
+
+
+def _edited_since(kept: Kept) -> str:
+    return (
+        f"the attention of {kept.function} was edited since it was rewritten: it stays; "
+        f"what stood there is in {RECORD}"
+    )

@@ -1,0 +1,184 @@
+"""How a module starts work: its `__main__` guard, what it does at module level, and so where its
+imports end."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from functools import cached_property
+
+from flash_integrate.attention.reach import model_functions, runs_attention
+from flash_integrate.project.kinds import is_test
+from flash_integrate.project.workspace import FileFacts
+from flash_integrate.python.syntax import (
+    Function,
+    Statement,
+    dotted,
+    guarded_suite,
+    is_docstring,
+    is_main_guard,
+    own_nodes,
+    walk,
+)
+
+# Module-level calls that prepare a process rather than do a program's work.
+_SETUP_CALLS = re.compile(
+    r"(importlib|sys\.path|sys\.stdout|sys\.setrecursionlimit|os\.environ|os\.putenv|os\.chdir|logging|warnings|load_dotenv"
+    r"|dotenv|locale|signal|random\.seed|np\.random|numpy\.random|mx\.random|mx\.set_\w+|mx\.metal|multiprocessing|mp"
+    r"|nest_asyncio|transformers\.logging|matplotlib|plt\.style|sns|pd\.set_option|torch)(\.|$)"
+)
+
+
+class Starts:
+    """The ways in which one file starts work when it is run."""
+
+    def __init__(self, facts: FileFacts) -> None:
+        self._facts = facts
+        self._top = facts.module.top
+
+    @cached_property
+    def guard(self) -> Statement | None:
+        """The `if __name__ == "__main__":` of the module; of several the first that a line can be
+        inserted into."""
+        guards = _main_guards(self._facts)
+        can_take_lines = [guard for guard in guards if self._facts.first_line_of(guard) is not None]
+        return next(iter(can_take_lines or guards), None)
+
+    @property
+    def guard_body(self) -> list[ast.stmt]:
+        """The statements that run only where the module is started as a program."""
+        suite = guarded_suite(self.guard.node) if self.guard is not None else None
+        body: list[ast.stmt] = getattr(self.guard.node, suite) if self.guard and suite else []
+        return body
+
+    @cached_property
+    def first_work(self) -> Statement | None:
+        """The first module-level statement that does a program's work."""
+        works = (item for item in self._top if self._does_work(item.node))
+        return next(works, None)
+
+    @property
+    def tries_out_library(self) -> bool:
+        """Whether the guard is in a module of a package which other files import, and starts no
+        function of it: then it shows what the module does, and the program is another."""
+        project = self._facts.workspace.project
+        importers = (
+            user for user in project.importers.get(self._facts.name, ()) if not is_test(user)
+        )
+        in_package = self._facts.name.with_name("__init__.py") in project.scans
+        if not in_package or self._facts.name.stem == "__main__" or not any(importers):
+            return False
+        functions = {item.node.name for item in self._top if isinstance(item.node, Function)}
+        statements = (
+            node for node in self.guard_body if isinstance(node, ast.Expr | ast.Assign | ast.Raise)
+        )
+        calls = (
+            node
+            for statement in statements
+            for node in walk(statement)
+            if isinstance(node, ast.Call)
+        )
+        started = {name for call in calls if (name := dotted(call.func)) in functions}
+        return all(name.lstrip("_").startswith("test") for name in started)
+
+    @cached_property
+    def import_anchor(self) -> Statement | None:
+        """The statement after which the runtime's import goes; None: before everything.
+
+        That is the last import above the first definition, guard or work; else the docstring.
+        """
+        return self.last_import(self._top)
+
+    def last_import(self, statements: list[Statement]) -> Statement | None:
+        """As `import_anchor`, among some of the statements at module level."""
+        last = None
+        for statement in statements:
+            node = statement.node
+            if isinstance(node, Function | ast.ClassDef):
+                break
+            if self._does_work(node) or _holds_guard(node):
+                break
+            header = isinstance(node, ast.Import | ast.ImportFrom) or (
+                statement.index == 0 and is_docstring(node)
+            )
+            if header and statement.ends_its_line:
+                last = statement
+        return last
+
+    def _does_work(self, node: ast.stmt) -> bool:
+        """Whether a module-level statement does a program's work: a call for its effect, a loop, a
+        `with`, or whatever else starts a function of the project."""
+        if isinstance(node, ast.For | ast.While | ast.With) or self._starts_function(node):
+            return True
+        value = (
+            getattr(node, "value", None)
+            if isinstance(node, ast.Expr | ast.Assign | ast.AnnAssign)
+            else None
+        )
+        call = value.value if isinstance(value, ast.Await) else value
+        if not isinstance(call, ast.Call):
+            return False
+        if isinstance(node, ast.Expr):
+            return not _prepares(node)
+        return dotted(call.func) in self._facts.get(model_functions)
+
+    def _starts_function(self, node: ast.stmt) -> bool:
+        """Whether a statement, or one in its suites, calls a function of the project for what it
+        does."""
+        is_guard = self.guard is not None and is_main_guard(node)
+        if is_guard or isinstance(node, Function | ast.ClassDef) or _prepares(node):
+            return False
+        if any(self._starts_function(inner) for inner in _inner(node)):
+            return True
+        names = [
+            name
+            for part in own_nodes(node)
+            if isinstance(part, ast.Call) and (name := dotted(part.func))
+        ]
+        if isinstance(node, ast.Expr | ast.Raise):
+            return any(
+                self._facts.module.defines(name)
+                or self._facts.workspace.names.home(self._facts.name, name)
+                for name in names
+            )
+        # `code = main()`, where `config = defaults()` prepares.
+        return isinstance(node, ast.Assign) and any(
+            runs_attention(self._facts, name) for name in names
+        )
+
+
+def _main_guards(facts: FileFacts) -> list[Statement]:
+    """The `if __name__ == "__main__":` of a module, also in a `try`. One with a further condition
+    counts where it is alone: of several each may be another way to start."""
+    tries = [isinstance(node, ast.Try) for node in facts.tree.body]
+    at_top = [item for item in facts.statements if len(item.place) == 1 or _is_in_try(item, tries)]
+    guards = [item for item in at_top if is_main_guard(item.node)]
+    plain = [
+        item
+        for item in guards
+        if isinstance(item.node, ast.If) and isinstance(item.node.test, ast.Compare)
+    ]
+    return plain or (guards if len(guards) == 1 else [])
+
+
+def _is_in_try(statement: Statement, tries: list[bool]) -> bool:
+    place = statement.place
+    return len(place) == 2 and place[1][0] == "body" and tries[place[0][1]]
+
+
+def _holds_guard(node: ast.stmt) -> bool:
+    """Whether a module-level statement is a guard, or has one in it."""
+    return any(is_main_guard(part) for part in walk(node) if isinstance(part, ast.If))
+
+
+def _inner(node: ast.stmt) -> Iterator[ast.stmt]:
+    for name in ("body", "orelse", "finalbody"):
+        yield from getattr(node, name, [])
+    for handler in getattr(node, "handlers", []):
+        yield from handler.body
+
+
+def _prepares(node: ast.stmt) -> bool:
+    call = node.value if isinstance(node, ast.Expr) else None
+    return isinstance(call, ast.Call) and _SETUP_CALLS.match(dotted(call.func) or "") is not None

@@ -1,0 +1,64 @@
+"""A program of several processes, started by `mlx.launch` over the loopback network."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+LAUNCH = Path(sys.executable).with_name("mlx.launch")
+
+
+def free_port() -> int:
+    """The first of two ports that nobody has."""
+    while True:
+        with socket.socket() as first, socket.socket() as second:
+            first.bind(("127.0.0.1", 0))
+            port: int = first.getsockname()[1]
+            try:
+                second.bind(("127.0.0.1", port + 1))
+            except (OSError, OverflowError):
+                continue
+            return port
+
+
+@pytest.mark.skipif(not LAUNCH.exists(), reason="this MLX has no mlx.launch")
+def test_two_processes_train_and_decode_as_without_the_patch(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    launch = [str(LAUNCH), "-n", "2", "--backend", "ring", "--starting-port", str(free_port())]
+    script = Path(__file__).with_name("launched.py")
+    settings = {
+        "MLX_FLASH_REPORT": "report.json",
+        "MLX_FLASH_ROUTE": "blockwise",
+        # MLX 0.32.4 itself waits for ever in a compiled function with an `all_sum` on the CPU.
+        "MLX_DISABLE_COMPILE": "1",
+    }
+    done = subprocess.run(
+        [*launch, sys.executable, str(script)],
+        env={**environment, **settings},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    told = sorted(map(json.loads, lines), key=lambda one: one["rank"])
+    assert [(one["rank"], one["size"]) for one in told] == [(0, 2), (1, 2)], done.stderr
+    for one in told:
+        (plain_losses, plain_tokens), (losses, tokens) = one["plain"], one["patched"]
+        assert losses == pytest.approx(plain_losses, rel=1e-4)
+        assert len(losses) == 3
+        assert tokens == plain_tokens
+        assert len(set(tokens)) > 3
+    # Said by the first process alone; a report each.
+    assert done.stderr.count("flash attention: on") == 1
+    assert sorted(path.name for path in tmp_path.glob("*.json")) == ["report.1.json", "report.json"]
+    for path in tmp_path.glob("*.json"):
+        report = json.loads(path.read_text(encoding="utf-8"))
+        assert report["routes"].keys() == {"blockwise"}
+        assert report["calls"] > 0
