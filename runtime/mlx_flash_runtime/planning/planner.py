@@ -147,11 +147,11 @@ class Planner:
     def _with_gradient(self, key: Key, choice: Choice, mask: Any) -> Plan:
         """The plan of a choice, with another one for gradients where that makes a difference."""
         problem, device = choice.problem, choice.device
-        training_problem = replace(problem, training=True)
         # Asking MLX whether a gradient is traced costs more than planning: it is left where the
         # answer changes nothing, as in decode, of which nobody takes a gradient.
         if not gradient.shows() or device.backend == "cpu":
             return _plan(choice, mask, unsure=True)
+        training_problem = replace(problem, training=True)
         if problem.phase == "decode" and not _may_be_trained(training_problem, device):
             return _plan(choice, mask, unsure=True)
         training = choose(training_problem, device, self.settings)
