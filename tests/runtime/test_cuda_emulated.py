@@ -115,12 +115,6 @@ def test_every_case_is_within_the_rounding_of_its_type(header: str, tmp_path: Pa
             "states + head * heads.states + start",
             "states + start",
         ),
-        (
-            "gradient",
-            "warpgroup_gradient.cuh",
-            "weights.mask.data += heads.mask",
-            "weights.mask.data += 0",
-        ),
     ],
 )
 def test_what_is_broken_shows(
