@@ -142,7 +142,14 @@ def row(family: str, of_family: list[Phase], reasons: dict[str, int]) -> str:
 
 def page() -> str:
     """The whole page."""
-    return "\n".join([INTRODUCTION, *map(section, DEVICES)])
+    return "\n".join([INTRODUCTION, *map(section, DEVICES), with_images()])
+
+
+def with_images() -> str:
+    """The table of mlx-vlm's families."""
+    from families_with_images import section
+
+    return section(DEVICES)
 
 
 def main() -> None:

@@ -18,9 +18,9 @@ def __getattr__(name: str) -> Any:
     if name != "flash_attention":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from .attention import flash_attention
-    from .patching import exporting
+    from .patching import tracing
 
-    exporting.install_for_good()
+    tracing.install_for_good()
     globals()[name] = flash_attention
     return flash_attention
 

@@ -62,3 +62,48 @@ def test_two_processes_train_and_decode_as_without_the_patch(
         report = json.loads(path.read_text(encoding="utf-8"))
         assert report["routes"].keys() == {"blockwise"}
         assert report["calls"] > 0
+
+
+CHILDREN = """\
+import multiprocessing
+import sys
+import mlx.core as mx
+{at_module_level}
+def is_patched(_):
+    return hasattr(mx.fast.scaled_dot_product_attention, "flash_attention_patched_by")
+if __name__ == "__main__":
+    {in_main}
+    print(is_patched(None), end=" ")
+    for method in ("fork", "spawn", "forkserver"):
+        with multiprocessing.get_context(method).Pool(1) as pool:
+            print(*pool.map(is_patched, [0]), end=" ")
+"""
+ENABLE = "__import__('mlx_flash_runtime').enable_flash_attention()"
+
+
+@pytest.mark.parametrize(
+    ("at_module_level", "in_main", "runner", "patched"),
+    [
+        (ENABLE, "pass", (), "True True True True"),
+        ("", ENABLE, (), "True True False False"),
+        ("", "pass", ("-m", "mlx_flash_runtime"), "True True False False"),
+    ],
+)
+def test_children_are_patched_as_the_readme_says(
+    at_module_level: str,
+    in_main: str,
+    runner: tuple[str, ...],
+    patched: str,
+    environment: dict[str, str],
+    tmp_path: Path,
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(CHILDREN.format(at_module_level=at_module_level, in_main=in_main))
+    done = subprocess.run(
+        [sys.executable, *runner, str(script)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stdout.strip() == patched, done.stderr

@@ -130,6 +130,8 @@ def test_a_graph_without_known_names_is_no_answer(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(mx, "export_to_dot", draw)
     assert asked.is_fused(PROBLEM) is None
     assert not asked.can_be_read()
+    monkeypatch.delattr(mx, "export_to_dot")
+    assert asked.is_fused(HUGE) is None
 
 
 def test_a_call_that_mlx_refuses_is_not_fused(monkeypatch: pytest.MonkeyPatch) -> None:

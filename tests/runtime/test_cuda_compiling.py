@@ -10,9 +10,9 @@ import mlx.core as mx
 import pytest
 
 import cuda_compiler
-from mlx_flash_runtime.kernels.cuda import cache, nvrtc
+from mlx_flash_runtime.kernels.cuda import cache, gradient, nvrtc
 from mlx_flash_runtime.kernels.cuda.kernel import source_of
-from mlx_flash_runtime.kernels.cuda.source import Input, Source
+from mlx_flash_runtime.kernels.cuda.source import Array, Source
 from mlx_flash_runtime.kernels.cuda.tiles import tiles
 from mlx_flash_runtime.problem import MaskKind, Problem
 
@@ -80,6 +80,21 @@ def test_products_of_warpgroups_run_in_the_background(
     assert "serialized" not in caplog.text
 
 
+@pytest.mark.parametrize("dims", [(64, 64), (128, 128), (256, 256)], ids=str)
+def test_gradients_compile_and_their_products_run_in_the_background(
+    dims: tuple[int, int], compiler: None, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    of_dims = {"head_dim": dims[0], "value_head_dim": dims[1], "training": True}
+    sources = gradient.sources_of(replace(PROBLEM, **of_dims), (9, 0))
+    for source in sources:
+        cache.put(source)
+    assert caplog.text.count("CUDA's compiler says") == len(sources)
+    assert "serialized" not in caplog.text
+    for source in gradient.sources_of(replace(PROBLEM, dtype="float32", **of_dims), (8, 6)):
+        cache.put(source)
+
+
 def test_mlx_finds_the_function_in_what_is_put_there(compiler: None, folder: Path) -> None:
     source = source_of(PROBLEM, (9, 0))
     cache.put(source)
@@ -140,7 +155,9 @@ def test_names_are_hashed_as_mlx_s_library_does() -> None:
 
 
 def test_what_does_not_compile_is_one_line(compiler: None, folder: Path) -> None:
-    broken = Source("broken", (9, 0), (Input("x", "float"),), "float", "  out[0] = nothing;")
+    broken = Source(
+        "broken", (9, 0), (Array("x", "float"),), (Array("out", "float"),), "  out[0] = nothing;"
+    )
     with pytest.raises(
         nvrtc.CompileError, match=r'^flash\.cu\(\d+\): error: identifier "nothing" is undefined$'
     ):

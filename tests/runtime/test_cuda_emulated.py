@@ -24,8 +24,8 @@ pytestmark = [
 
 
 def build(folder: Path, header: str) -> Path:
-    """Compiles the kernel of that header with the emulated instructions, and with what the folder
-    has of it already."""
+    """Compiles the check of the kernel of that header with the emulated instructions, and with what
+    the folder has of it already."""
     for path in [*TESTS.iterdir(), *KERNEL.glob("*.cuh")]:
         if not (folder / path.name).exists():
             shutil.copy(path, folder)
@@ -38,11 +38,12 @@ def build(folder: Path, header: str) -> Path:
         "-Wno-unknown-pragmas",
         f'-DHEADER="{header}"',
     ]
-    if header == "warpgroup_attention.cuh":
+    if header.startswith("warpgroup"):
         flags.append("-DBY_WARPGROUPS")
+    program = "check_gradient.cpp" if "gradient" in header else "check.cpp"
     binary = folder / "check"
     done = subprocess.run(
-        [str(COMPILER), *flags, str(folder / "check.cpp"), "-o", str(binary)],
+        [str(COMPILER), *flags, str(folder / program), "-o", str(binary)],
         capture_output=True,
         text=True,
     )
@@ -50,7 +51,10 @@ def build(folder: Path, header: str) -> Path:
     return binary
 
 
-@pytest.mark.parametrize("header", ["attention.cuh", "warpgroup_attention.cuh"])
+@pytest.mark.parametrize(
+    "header",
+    ["attention.cuh", "warpgroup_attention.cuh", "gradient.cuh", "warpgroup_gradient.cuh"],
+)
 def test_every_case_is_within_the_rounding_of_its_type(header: str, tmp_path: Path) -> None:
     done = subprocess.run([build(tmp_path, header)], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout
@@ -58,30 +62,67 @@ def test_every_case_is_within_the_rounding_of_its_type(header: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("broken", "line", "instead"),
+    ("kernel", "broken", "line", "instead"),
     [
         (
+            "attention",
             "warpgroup_attention.cuh",
             "wait_for_products<1>(own.scores);",
             "wait_for_products<2>(own.scores);",
         ),
         (
+            "attention",
             "warpgroup_attention.cuh",
             "if (block + 1 < blocks) tiles.keys.wait_until_full(block + 1);",
             "",
         ),
-        ("warpgroup_attention.cuh", "tiles.keys.arrive_empty(block);", ""),
-        ("warpgroup_products.cuh", "if (block >= STAGES) empty", "if (block >= 4) empty"),
-        ("warpgroup_products.cuh", "chunk % 8 ^ row % 8", "chunk % 8"),
-        ("softmax.cuh", "key + i <= own_key - mask.window", "key + i < own_key - mask.window"),
+        ("attention", "warpgroup_attention.cuh", "tiles.keys.arrive_empty(block);", ""),
+        (
+            "attention",
+            "warpgroup_products.cuh",
+            "if (block >= STAGES) empty",
+            "if (block >= 4) empty",
+        ),
+        ("attention", "warpgroup_products.cuh", "chunk % 8 ^ row % 8", "chunk % 8"),
+        (
+            "attention",
+            "softmax.cuh",
+            "key + i <= own_key - mask.window",
+            "key + i < own_key - mask.window",
+        ),
+        (
+            "gradient",
+            "warpgroup_gradient.cuh",
+            "if (block + 1 < all_blocks) tiles.passing.wait_until_full(block + 1);",
+            "",
+        ),
+        (
+            "gradient",
+            "warpgroup_gradient.cuh",
+            "wait_for_products<It::of_dv && !Consumer::full ? 1 : 0>(consumer.gradients);",
+            "wait_for_products<2>(consumer.gradients);",
+        ),
+        ("gradient", "weights.cuh", "if (sum == infinity()) x = 0;", "if (sum == 0) x = 0;"),
+        (
+            "gradient",
+            "weights.cuh",
+            "(keys - queries) + mask.window)",
+            "(keys - queries) + mask.window - 64)",
+        ),
+        (
+            "gradient",
+            "warpgroup_gradient.cuh",
+            "states + head * heads.states + start",
+            "states + start",
+        ),
     ],
 )
-def test_what_is_broken_shows(broken: str, line: str, instead: str, tmp_path: Path) -> None:
+def test_what_is_broken_shows(
+    kernel: str, broken: str, line: str, instead: str, tmp_path: Path
+) -> None:
     text = (KERNEL / broken).read_text(encoding="utf-8")
     assert line in text
     (tmp_path / broken).write_text(text.replace(line, instead), encoding="utf-8")
-    binary = build(tmp_path, "warpgroup_attention.cuh")
-    assert (
-        subprocess.run([binary, "first"], capture_output=True, text=True, timeout=300).returncode
-        == 1
-    )
+    binary = build(tmp_path, f"warpgroup_{kernel}.cuh")
+    done = subprocess.run([binary, "first"], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1

@@ -185,7 +185,7 @@ def test_rows_of_minus_infinity_are_nan_alone() -> None:
 
 
 @on_gpu
-def test_asked_for_it_is_taken_and_gradients_are_mlx_s(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_asked_for_it_is_taken_in_gradients_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLX_FLASH_ROUTE", "cuda_kernel")
     q, k, v = (mx.random.normal((1, 8, 64, 64), key=mx.random.key(i)) for i in range(3))
 
@@ -195,8 +195,7 @@ def test_asked_for_it_is_taken_and_gradients_are_mlx_s(monkeypatch: pytest.Monke
     wanted = mx.grad(loss)(q)
     enable_flash_attention()
     mx.eval(mx.fast.scaled_dot_product_attention(q, k, v, scale=0.125))
-    assert mx.array_equal(mx.grad(loss)(q), wanted)
-    # Whether a gradient is traced is not asked: the route itself leaves those to MLX.
+    assert mx.allclose(mx.grad(loss)(q), wanted, rtol=1e-2, atol=1e-2)
     assert report().as_dict()["routes"] == {
         "cuda_kernel" if current_device().tf32 else "unfused": 2
     }

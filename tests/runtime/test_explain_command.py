@@ -95,7 +95,7 @@ def test_phases_of_a_model(window_model: Path) -> None:
         1001,
     }
     assert decoded["problem"]["dtype"] == "float16"
-    (trained,) = calls(*model, "--train")
+    (trained,) = calls(*model, "--train", "--capability", "8.6")
     assert (trained["phase"], trained["route"]) == ("training", "lowered")
     assert "its length padded" in trained["reason"]
 
@@ -141,7 +141,8 @@ def test_a_call_by_its_shape_on_this_device() -> None:
         ),
         (("--device", "cuda", "--mask", "window:512"), "cuda_kernel"),
         (("--device", "cuda", "--capability", "8.6", "--mask", "window:512"), "lowered"),
-        (("--device", "cuda", "--mask", "window:9000", "--train"), "native"),
+        (("--device", "cuda", "--mask", "window:9000", "--train"), "cuda_kernel"),
+        (("--device", "cuda", "--mask", "window:9000", "--train", "--capability", "8.6"), "native"),
         (("--device", "metal", "--mask", "causal", "--train"), "native"),
         (("--device", "metal", "--mask", "causal", "--train", "--mlx", "0.31.0"), "unfused"),
         (("--device", "metal", "--mask", "bool", "--sinks"), "native"),

@@ -20,7 +20,7 @@ from mlx_flash_runtime import (
     flash_attention_enabled,
     report,
 )
-from mlx_flash_runtime.patching import exporting
+from mlx_flash_runtime.patching import tracing
 
 Attend = Callable[[mx.array, mx.array, mx.array], mx.array]
 
@@ -88,12 +88,12 @@ def test_exported_functions(way: Any, attend: Attend, qkv: list[mx.array], tmp_p
 
 
 def test_the_names_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exporting, "_stays", False)  # as where nobody has asked for flash_attention
+    monkeypatch.setattr(tracing, "_stays", False)  # as where nobody has asked for flash_attention
     enable_flash_attention()
     disable_flash_attention()
     for function in (export_function, export, exporter, mx.export_function, mx.exporter):
         assert type(function) is type(mx.eval)
-    exporting.install_for_good()
+    tracing.install_for_good()
 
 
 def test_other_threads_are_planned_while_one_exports(qkv: list[mx.array], tmp_path: Path) -> None:

@@ -25,3 +25,14 @@ def test_the_page_is_what_the_benchmark_prints(
     assert families.section(device) in page, (
         "run: PYTHONPATH=fixtures python benchmarks/families.py --write"
     )
+
+
+def test_the_rows_with_an_image_are_what_the_benchmark_prints(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("mlx_vlm", reason="mlx-vlm is not installed: make test GROUPS='dev vision'")
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    families = importlib.import_module("families")
+    assert families.with_images() in families.PAGE.read_text(encoding="utf-8"), (
+        "run: PYTHONPATH=fixtures python benchmarks/families.py --write"
+    )

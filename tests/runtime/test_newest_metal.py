@@ -21,6 +21,7 @@ import pytest
 from mlx_flash_runtime.stock.release import mlx_release
 from mlx_flash_runtime.stock.table import tables
 
+pytestmark = pytest.mark.xdist_group("mlx-metal")  # one download
 KNOWN = json.loads(Path(__file__).with_name("metal_wheel.json").read_text(encoding="utf-8"))
 # The wheel for the newest system has the kernels for all chips.
 PLATFORM = "macosx_26_0_arm64"

@@ -40,7 +40,10 @@ def forward(
     parts: list[tuple[mx.array, mx.array, mx.array]] = []
     skipped = Skipped([v[:, :, columns] for columns in blocks.columns])
     for rows in blocks.rows:
-        queries = after(_fold(q, rows), *(parts[-1] if parts else ()))
+        # After the output alone: it needs the rest, and row_max is a constant, of which MLX 0.31
+        # has no jvp.
+        before = [part[0] for part in parts[-1:]]
+        queries = after(_fold(q, rows), *before)
         nothing = skipped.times_zero([blocks.skips(rows, columns) for columns in blocks.columns])
         parts.append(_forward_rows(queries, k, v, mask, sinks, blocks, softcap, rows, nothing))
     out, row_max, row_sum = (

@@ -15,7 +15,7 @@ from ..planning import layers
 from ..planning.plan import UNPLANNED
 from ..planning.planner import Planner
 from ..stock.wrappers import replace_in
-from . import exporting, mla, modules, state
+from . import mla, modules, state, tracing
 from .rebind import Replacements, rebind
 from .spelled_out import are_defaults
 
@@ -48,7 +48,7 @@ def install(planner: Planner) -> None:
             replacements[_original] = scaled_dot_product_attention
             _watch(mx.fast, _Watched)
         state.install(planner)
-        rebind(replacements | exporting.install() | modules.install())
+        rebind(replacements | tracing.install() | modules.install())
         setattr(mx.fast, _NAME, _with_ours(mx.fast.scaled_dot_product_attention))
 
 
@@ -62,7 +62,7 @@ def uninstall() -> None:
             state.install(None)
             _watch(mx.fast, ModuleType)
             ours = {scaled_dot_product_attention: _original}
-            rebind(ours | exporting.uninstall() | modules.uninstall())
+            rebind(ours | tracing.uninstall() | modules.uninstall())
             if function is not scaled_dot_product_attention:
                 replace_in(function, scaled_dot_product_attention, _original)
 

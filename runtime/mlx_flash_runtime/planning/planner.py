@@ -147,27 +147,40 @@ class Planner:
     def _with_gradient(self, key: Key, choice: Choice, mask: Any) -> Plan:
         """The plan of a choice, with another one for gradients where that makes a difference."""
         problem, device = choice.problem, choice.device
-        training_problem = replace(problem, training=True)
         # Asking MLX whether a gradient is traced costs more than planning: it is left where the
         # answer changes nothing, as in decode, of which nobody takes a gradient.
         if not gradient.shows() or device.backend == "cpu":
             return _plan(choice, mask, unsure=True)
+        training_problem = replace(problem, training=True)
         if problem.phase == "decode" and not _may_be_trained(training_problem, device):
             return _plan(choice, mask, unsure=True)
         training = choose(training_problem, device, self.settings)
+        if choice.route.finds_gradients:
+            once_traced = partial(self._once_traced, key, choice, training, mask)
+            return _plan(choice, mask, unsure=True, in_gradient=once_traced)
         if not training.route.is_stock:
             return _plan(choice, mask, in_training=_plan(training, mask))
         if choice.route.is_stock:
             return _plan(choice, mask, unsure=True)
-        if choice.route.finds_gradients:
-            over = partial(self._remember, key, _plan(training, mask, unsure=True))
-            return _plan(choice, mask, unsure=True, in_gradient=over)
         return _plan(choice, mask, in_training=_plan(training, mask))
+
+    def _once_traced(self, key: Key, choice: Choice, training: Choice, mask: Any) -> Launch:
+        """A gradient was traced: has calls of that key asked from here on whether one is; where
+        MLX's own function is to run those, it runs the others, too. Gives the function for one in
+        a gradient."""
+        plan = _plan(training, mask, unsure=training.route.is_stock)
+        known = plan if training.route.is_stock else _plan(choice, mask, in_training=plan)
+        self._remember(key, known)
+        return plan.run
 
     def _first_calls(self, key: Key, calls: int, choice: Choice, then: Plan) -> Plan:
         """So many calls as `choice` says; those after them, and all once there is a gradient, by
         `then`."""
-        over = partial(self._remember, key, then)
+
+        def over() -> Launch:
+            self._remember(key, then)
+            return then.run
+
         launch = choice.route.launch(choice.problem, choice.device, None, over)
         left = iter(range(calls - 1, 0, -1))
 
@@ -195,7 +208,7 @@ def _plan(
     *,
     unsure: bool = False,
     in_training: Plan | None = None,
-    in_gradient: Callable[[], None] | None = None,
+    in_gradient: Callable[[], Launch] | None = None,
 ) -> Plan:
     """A choice, ready to run. `unsure` says that it is not asked whether a gradient is traced."""
     problem, device = choice.problem, choice.device

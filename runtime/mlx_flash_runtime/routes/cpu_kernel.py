@@ -60,7 +60,7 @@ class CpuKernel(Route):
         problem: Problem,
         device: Device,
         block_size: int | None,
-        in_gradient: Callable[[], None] | None = None,
+        in_gradient: Callable[[], Launch] | None = None,
     ) -> Launch:
         """The kernel, without a `Call`: short calls on a CPU take microseconds. What it is not for
         (other types, a scale that is no number) goes to MLX, which words the error."""

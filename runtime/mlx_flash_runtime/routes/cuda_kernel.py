@@ -1,16 +1,18 @@
 """Our own kernel on CUDA: float32 and head dims above 128, for which MLX has none that is fused;
 16-bit calls that are short, which cost less to launch than through cuDNN, or new, which cuDNN
-would plan for first (see `first_calls`); and, by products of warpgroups, windows and bool
-masks."""
+would plan for first (see `first_calls`); by products of warpgroups, windows and bool masks; and
+training, where MLX has no fused gradient or a slower one."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 
+from ..kernels.cuda import gradient
 from ..kernels.cuda import kernel as cuda
 from ..kernels.cuda.launcher import Launcher
-from ..kernels.cuda.tiles import tiles
+from ..kernels.cuda.tiles import has_warpgroups, tiles
+from ..kernels.cuda.training import Training
 from ..problem import Device, Launch, Problem
 from ..stock.fused import is_fused
 from .route import Route
@@ -40,6 +42,12 @@ _MOST_SCORES: dict[str, tuple[dict[int, float], dict[int, float]]] = {
     "16 bits": ({512: 2**24}, {512: math.inf}),
 }
 _LARGEST_FUSED_HEAD_DIM = 128
+# In training, what was measured (benchmarks/cuda_training.py): from so many scores and such a head
+# dim on, up to another in float32; and from many more scores on in the place of cuDNN's gradient.
+_FEWEST_TRAINED_SCORES = 2**20
+_SMALLEST_TRAINED_HEAD_DIM = 64
+_LARGEST_TRAINED_TF32_HEAD_DIM = 128
+_FUSED_TRAINED_SCORES = 2**28
 # cuDNN plans for every shape that is new to the process, for 50 ms and more. While a shape has had
 # fewer calls than a large model has layers, and so little work that all of them lose less than
 # half of that, they run without.
@@ -53,22 +61,20 @@ _WHILE_CUDNN_WOULD_PLAN = (
 
 
 class CudaKernel(Route):
-    """One kernel on tensor cores, outside of gradients."""
+    """Kernels on tensor cores, forward and backward."""
 
     name = "cuda_kernel"
     finds_gradients = True
     judges_the_rest = True
 
     def holds(self, problem: Problem, device: Device) -> tuple[bool, str]:
-        """Calls that fit the tensor cores, outside of gradients."""
+        """Calls that fit the tensor cores."""
         if device.backend != "cuda":
             return False, "it is a kernel for CUDA"
         if device.capability < _CAPABILITY:
             return False, "this GPU has no tensor cores of the kind that the CUDA kernel uses"
         if not device.own_kernel:
             return False, "the CUDA kernel cannot be compiled here (mlx-flash doctor says why)"
-        if problem.training:
-            return False, "the CUDA kernel has no gradient"
         if problem.softcap is not None or problem.mask not in cuda.MASKS:
             return False, "the CUDA kernel has no such mask or softcap"
         if problem.mask == "window" and problem.query_length > problem.key_length:
@@ -81,14 +87,18 @@ class CudaKernel(Route):
         if (
             _largest_head_dim(problem) > _LARGEST_HEAD_DIM
             or tiles(problem, device.capability) is None
+            or (problem.training and not gradient.fits(problem, device.capability))
         ):
             return False, "its head dim is too large for the CUDA kernel"
         return True, "one kernel on tensor cores, without scores in memory"
 
     def pays(self, problem: Problem, device: Device) -> tuple[bool, str]:
-        """Windows, bool masks and short calls, where MLX has a fused kernel; else up to a number
-        of scores, as MLX's unfused attention multiplies faster where there is much to multiply."""
+        """In training where MLX has no fused gradient. Else windows, bool masks and short calls,
+        where MLX has a fused kernel, and up to a number of scores where it has none, as its unfused
+        attention multiplies faster where there is much to multiply."""
         by_warpgroups = _by_warpgroups(problem, device)
+        if problem.training:
+            return _pays_in_training(problem, device)
         if by_warpgroups and problem.mask == "window":
             return True, "the CUDA kernel skips what its window hides"
         if by_warpgroups and problem.mask == "bool":
@@ -123,11 +133,37 @@ class CudaKernel(Route):
         problem: Problem,
         device: Device,
         block_size: int | None,
-        in_gradient: Callable[[], None] | None = None,
+        in_gradient: Callable[[], Launch] | None = None,
     ) -> Launch:
-        """The kernel, without a `Call`: here calls are short enough for that to show. MLX's own
-        attention inside of the user's transformations."""
+        """The kernel, without a `Call`: here calls are short enough for that to show; in training
+        with its gradient. MLX's own attention inside of other transformations of the user's."""
+        if problem.training:
+            return Training(problem, device.capability).run
         return Launcher(problem, device.capability, in_gradient).run
+
+
+def _pays_in_training(problem: Problem, device: Device) -> tuple[bool, str]:
+    """Where MLX has no fused gradient, or one that reads a window as an array; and for a causal
+    mask over so many keys that cuDNN's is slower. Measured on Hopper alone."""
+    largest = _largest_head_dim(problem)
+    few = problem.score_count < _FEWEST_TRAINED_SCORES or largest < _SMALLEST_TRAINED_HEAD_DIM
+    if few or not has_warpgroups(device.capability):
+        return False, "the CUDA kernel's gradient is not known to be faster here"
+    if problem.has_array_mask and problem.mask != "window":
+        return False, "MLX's gradient reads the array of a mask faster"
+    if problem.dtype == "float32":
+        if largest <= _LARGEST_TRAINED_TF32_HEAD_DIM:
+            return True, "the CUDA kernel's gradient is faster than MLX's unfused one"
+        return False, "MLX's unfused gradient is faster for so large a head dim in float32"
+    if not _by_warpgroups(problem, device):
+        return False, "MLX's gradient is faster for this head dim"
+    if problem.mask == "window":
+        return True, "the CUDA kernel skips what its window hides"
+    if not is_fused(problem, device)[0]:
+        return True, "the CUDA kernel's gradient is faster than MLX's without a fused one"
+    if problem.mask == "causal" and problem.score_count >= _FUSED_TRAINED_SCORES:
+        return True, "the CUDA kernel's gradient is faster than cuDNN's for so many scores"
+    return False, "MLX's fused gradient is faster"
 
 
 def _by_warpgroups(problem: Problem, device: Device) -> bool:

@@ -31,8 +31,8 @@ class Route:
     # other types than the problem's, for values that do not match the keys, and where another
     # device is the default: a call is then found by less, see `patching/patch.py`.
     judges_the_rest = False
-    # Whether it has no gradient and finds out in the middle of a call, see `launch`: to ask MLX
-    # costs more than such a route gains.
+    # Whether it finds out in the middle of a call that it is part of a gradient, see `launch`: to
+    # ask MLX before costs more than such a route gains.
     finds_gradients = False
 
     def holds(self, problem: Problem, device: Device) -> tuple[bool, str]:
@@ -75,11 +75,11 @@ class Route:
         problem: Problem,
         device: Device,
         block_size: int | None,
-        in_gradient: Callable[[], None] | None = None,
+        in_gradient: Callable[[], Launch] | None = None,
     ) -> Launch:
         """`attend` with MLX's own arguments. A scale that is no number goes to MLX, which words
-        the error. `in_gradient` is for a route without a gradient that finds out in the middle of
-        a call that one is taken."""
+        the error. `in_gradient` is for a route that finds out in the middle of a call that it is
+        part of a gradient: it gives the function for such a call."""
         attend = self.attend(problem, device, block_size)
         takes_mask = problem.has_array_mask
 

@@ -30,7 +30,7 @@ class _MlxItself(Route):
         problem: Problem,
         device: Device,
         block_size: int | None,
-        in_gradient: Callable[[], None] | None = None,
+        in_gradient: Callable[[], Launch] | None = None,
     ) -> Launch:
         """MLX's own function: right for whatever arguments, as MLX judges them."""
         return stock.attention

@@ -70,7 +70,7 @@ def _is_fused(problem: Problem, on_cpu: bool) -> bool | None:
             names = _names_in_gradient(problem, stream)
         else:
             names = _outside_of_gradients(stream, _names, problem) or set()
-    except ValueError:  # MLX refuses the call
+    except (RuntimeError, ValueError):  # MLX refuses the call
         return False
     if not names & {_FUSED, _UNFUSED}:
         return None
@@ -120,9 +120,12 @@ def _outside_of_gradients(
 
 
 def _drawn(*outputs: mx.array) -> set[str]:
-    """The names of the operations that lead to `outputs`."""
+    """The names of the operations that lead to `outputs`; none where MLX does not draw them."""
     text = StringIO()
-    mx.export_to_dot(text, *outputs)
+    try:
+        mx.export_to_dot(text, *outputs)
+    except (AttributeError, TypeError):  # another release's
+        return set()
     return set(_LABEL.findall(text.getvalue()))
 
 

@@ -49,6 +49,7 @@ double error(const Sizes& s, int queries_of_block, int threads) {
   }
   if (KIND == flash::BOOLEAN) std::fill_n(&mask[2 * mask_row], mask_row, M{});  // a query that sees nothing
   std::vector<T> out(s.heads * s.queries * DV, number<T>(NAN));
+  std::vector<float> logsumexp(s.heads * s.queries, NAN);
   const float scale = 1 / std::sqrt(float(D)), sink = 0.7f;
   const auto rows = [&](const std::vector<T>& x, int head, int length, int dim) {
     const T* data = x.data() + head * length * dim;
@@ -63,7 +64,7 @@ double error(const Sizes& s, int queries_of_block, int threads) {
         flash::attention<T, D, DV, CONSUMERS, KEYS, KIND>(
             rows(q, head, s.queries, D), rows(k, key_head, s.keys, D), rows(v, key_head, s.keys, DV),
             flash::Mask<M>{s.window, mask.get(), mask_row, 1}, s.sinks ? &sink : nullptr, scale, s.queries, s.keys,
-            out.data() + head * s.queries * DV);
+            out.data() + head * s.queries * DV, logsumexp.data() + head * s.queries);
       });
     }
   }
@@ -79,6 +80,7 @@ double error(const Sizes& s, int queries_of_block, int threads) {
     for (int i = 0; i < s.queries; ++i) {
       std::vector<double> scores(s.keys);
       double largest = s.sinks ? sink : -INFINITY, sum = 0;
+      bool sees_none = true;
       for (int j = 0; j < s.keys; ++j) {
         double& x = scores[j];
         for (int d = 0; d < D; ++d) x += at(q_rows, i, d) * at(k_rows, j, d);
@@ -90,10 +92,17 @@ double error(const Sizes& s, int queries_of_block, int threads) {
         if constexpr (KIND == flash::BOOLEAN) seen = mask[i * mask_row + j];
         if constexpr (KIND == flash::ADDITIVE) x += flash::widen(mask[i * mask_row + j]);
         if (!seen) x = flash::HIDDEN;
+        sees_none = sees_none && !seen;
         largest = std::max(largest, x);
       }
       for (double& x : scores) sum += x = std::exp(x - largest);
       if (s.sinks) sum += std::exp(sink - largest);
+      const float logarithm = logsumexp[head * s.queries + i];
+      if (sees_none && !s.sinks) {
+        if (logarithm != INFINITY) worst = INFINITY;
+      } else if (!(std::abs(logarithm - (largest + std::log(sum)) * flash::LOG2E) < 1e-2)) {
+        worst = INFINITY;
+      }
       for (int d = 0; d < DV; ++d) {
         double wanted = 0;
         for (int j = 0; j < s.keys; ++j) wanted += scores[j] / sum * at(v_rows, j, d);

@@ -29,6 +29,9 @@ struct uint4 {
 struct float2 {
   float x, y;
 };
+struct float4 {
+  float x, y, z, w;
+};
 struct __half {
   uint16_t bits;
 };
@@ -206,6 +209,7 @@ inline constexpr bool is_half<__half> = true;
 inline uint32_t tf32(float x) { return (__float_as_uint(x) + 0x1000) & 0xffffe000; }
 
 inline float power_of_two(float x) { return std::exp2(x); }
+inline float logarithm(float x) { return std::log2(x); }
 
 inline float widen_half(uint16_t bits) {
   const int exponent = bits >> 10 & 31, fraction = bits & 1023;
@@ -271,6 +275,8 @@ template <int PENDING>
 void wait_for_committed_copies() {
   emulated::wait_for(emulated::self->committed_copies, PENDING);
 }
+
+inline void fence_copies() {}
 
 inline void wait_for_copies() {
   commit_copies();
@@ -389,8 +395,25 @@ void take_registers() {}
 
 struct Barrier {
   int expected, arrived, ended;
+  std::vector<std::vector<std::function<void()>>> under_way;  // copies of those who arrive after them
 
-  void make(int arrivals) { expected = arrivals, arrived = ended = 0; }
+  void make(int arrivals) { expected = arrivals, arrived = ended = 0, under_way.clear(); }
+
+  void arrive_when_copied() {
+    under_way.push_back(std::move(emulated::self->copies));
+    emulated::self->copies.clear();
+    ++emulated::progress;
+    if (!emulated::way.late_copies) copy();
+  }
+
+  void copy() {
+    const auto all = std::move(under_way);
+    under_way.clear();
+    for (const auto& copies : all) {
+      for (const auto& one : copies) one();
+      arrive();
+    }
+  }
 
   void arrive() {
     if (++arrived < expected) return;
@@ -400,7 +423,10 @@ struct Barrier {
 
   // As the hardware, which knows of a phase no more than whether its number is even.
   void wait(int phase) {
-    while (ended % 2 == phase % 2) emulated::yield();
+    while (ended % 2 == phase % 2) {
+      copy();
+      if (ended % 2 == phase % 2) emulated::yield();
+    }
   }
 };
 

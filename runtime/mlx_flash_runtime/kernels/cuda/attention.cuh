@@ -12,7 +12,7 @@ namespace flash {
 
 template <typename T, int D, int DV, int WARPS, int KEYS, int KIND, typename M>
 __device__ void attention(Rows<T> q, Rows<T> k, Rows<T> v, Mask<M> mask, const float* sink,
-                          float scale, int queries, int keys, T* out) {
+                          float scale, int queries, int keys, T* out, float* logsumexp) {
   constexpr int qk_stride = row_stride<T>(D), tiles = words<T>(DV) * 4 / sizeof(T) / 8;
   constexpr int QUERIES = WARP_QUERIES * WARPS;
   extern __shared__ uint4 shared[];
@@ -66,7 +66,7 @@ __device__ void attention(Rows<T> q, Rows<T> k, Rows<T> v, Mask<M> mask, const f
     add_values<T, DV, KEYS>(result, scores, v_tile);
     synchronize();
   }
-  softmax.template write<T, DV>(result, out);
+  softmax.template write<T, DV>(result, out, logsumexp);
 }
 
 }  // namespace flash

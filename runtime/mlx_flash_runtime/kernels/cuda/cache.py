@@ -22,7 +22,7 @@ from ...environment.log import logger
 from ...environment.variables import may_build
 from ...stock.release import mlx_version
 from . import nvrtc
-from .source import PRELUDE, Input, Source
+from .source import PRELUDE, Array, Source
 
 _NAMESPACE = "mlx::core::cu"
 _MASK = 2**64 - 1
@@ -77,7 +77,8 @@ def why_not(capability: tuple[int, int]) -> str:
     trusted, a warning says it."""
     if not may_build():
         return "MLX_FLASH_BUILD=0 forbids to build it"
-    probe = Source("flash_probe", capability, (Input("like", "float"),), "float", _PROBE)
+    like, out = Array("like", "float"), Array("out", "float")
+    probe = Source("flash_probe", capability, (like,), (out,), _PROBE)
     try:
         return _answer(probe)
     except nvrtc.CompileError as error:

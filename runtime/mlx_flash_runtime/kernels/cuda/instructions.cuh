@@ -25,6 +25,13 @@ __device__ inline float power_of_two(float x) {
   return y;
 }
 
+// To base two.
+__device__ inline float logarithm(float x) {
+  float y;
+  asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
 // Two numbers in 16 bits each, the first in the lower half.
 template <typename T>
 __device__ inline uint32_t pack(float low, float high) {
@@ -69,6 +76,12 @@ __device__ inline void wait_for_committed_copies() {
                :
                : "n"(PENDING)
                : "memory");
+}
+
+// Products of warpgroups that follow may read what others have copied to shared memory and this
+// thread knows to be there.
+__device__ inline void fence_copies() {
+  asm volatile("fence.proxy.async.shared::cta;" : : : "memory");
 }
 
 // Four 8 x 8 matrices of 16 bits, or their transposes; each lane gives the address of one row, and
@@ -207,6 +220,14 @@ struct Barrier {
 
   __device__ void arrive() {
     asm volatile("mbarrier.arrive.shared.b64 _, [%0];" : : "r"(shared_address(this)) : "memory");
+  }
+
+  // Arrives as soon as all copies that this thread has started are there.
+  __device__ void arrive_when_copied() {
+    asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];"
+                 :
+                 : "r"(shared_address(this))
+                 : "memory");
   }
 
   // Until the phase of that number has ended. The GPU tells only whether the running phase is an

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from typing import Any
 
 import mlx.core as mx
@@ -13,7 +13,7 @@ from ...environment.log import logger
 from ...problem import MaskKind, Problem
 from . import cache
 from .nvrtc import CompileError
-from .source import Input, Source
+from .source import Array, Source
 from .tiles import tiles
 
 MASKS: dict[MaskKind, str] = {
@@ -24,7 +24,10 @@ MASKS: dict[MaskKind, str] = {
     "bool": "BOOLEAN",
     "additive": "ADDITIVE",
 }
-_TYPES = {"float32": "float", "float16": "__half", "bfloat16": "__nv_bfloat16"}
+TYPES = {"float32": "float", "float16": "__half", "bfloat16": "__nv_bfloat16"}
+
+# A kernel as a function of its `inputs`.
+Launch = Callable[..., list[mx.array]]
 
 _BODY = """
   const int head = blockIdx.y, batch = blockIdx.z, key_head = head / (q_shape[1] / k_shape[1]);
@@ -36,47 +39,67 @@ _BODY = """
       flash::Rows<{type}>{{v + batch * v_strides[0] + key_head * v_strides[1],
                            v_strides[2], v_strides[3]}},
       flash::Mask<{mask_type}>{{{window}, {mask_array}}}, {sink}, *scale, q_shape[2], k_shape[2],
-      out + (int64_t(batch) * q_shape[1] + head) * q_shape[2] * {value_head_dim});
+      out + (int64_t(batch) * q_shape[1] + head) * q_shape[2] * {value_head_dim}, {logsumexp});
 """
-_MASK_ARRAY = (
+MASK_ARRAY = (
     "mask + batch * mask_strides[0] + head * mask_strides[1], mask_strides[2], mask_strides[3]"
 )
-_NO_MASK_ARRAY = "nullptr, 0, 0"
+NO_MASK_ARRAY = "nullptr, 0, 0"
+_LOGSUMEXP = "logsumexp + (int64_t(batch) * q_shape[1] + head) * q_shape[2]"
 
 
 def attention(
     problem: Problem, capability: tuple[int, int], arrays: Sequence[mx.array]
-) -> mx.array:
+) -> list[mx.array]:
     """The kernel on a GPU of that compute capability, `[B, H, L, D_v]`: a mask of the kinds in
-    MASKS; it has no gradient and no vmap of its own.
+    MASKS; it has no gradient and no vmap of its own. In training also what the gradient needs, the
+    logarithm to base two of the sum of each query's weights, `[B, H, L]` in float32.
 
     `arrays` are q, k, v, the scale as `[1]` in float32, then mask and sinks if any.
     """
+    inputs = typed(problem, arrays)
+    if problem.sinks:
+        inputs.append(arrays[-1].astype(mx.float32))
+    return _launch(problem, capability)(inputs=inputs)
+
+
+@lru_cache(maxsize=256)  # what it is made of takes as long as a short call
+def _launch(problem: Problem, capability: tuple[int, int]) -> Launch:
     cut = tiles(problem, capability)
     assert cut is not None
-    q, k, v, scale, *rest = arrays
-    dtype: mx.Dtype = getattr(mx, problem.dtype)
-    inputs = [q.astype(dtype), k.astype(dtype), v.astype(dtype), scale]
-    if _reads_mask(problem):
-        mask = rest[0].astype(dtype) if problem.mask == "additive" else rest[0]
-        inputs.append(mx.broadcast_to(mask, (*q.shape[:3], problem.key_length)))
-    if problem.sinks:
-        inputs.append(rest[-1].astype(mx.float32))
+    rows = problem.batch, problem.query_heads, problem.query_length
+    shapes: list[tuple[int, ...]] = [(*rows, problem.value_head_dim)]
+    dtypes: list[mx.Dtype] = [getattr(mx, problem.dtype)]
+    if problem.training:
+        shapes.append(rows)
+        dtypes.append(mx.float32)
     blocks = -(-problem.query_length // cut.queries)
-    (out,) = _kernel(source_of(problem, capability), cut.memory)(
-        inputs=inputs,
-        output_shapes=[(*q.shape[:3], problem.value_head_dim)],
-        output_dtypes=[dtype],
+    return partial(
+        launched(source_of(problem, capability), cut.memory),
+        output_shapes=shapes,
+        output_dtypes=dtypes,
         grid=(blocks * cut.threads, problem.query_heads, problem.batch),
         threadgroup=(cut.threads, 1, 1),
     )
-    return out  # type: ignore[no-any-return]  # typed in MLX's stubs as an object
 
 
+def typed(problem: Problem, arrays: Sequence[mx.array]) -> list[mx.array]:
+    """q, k, v, the scale and the mask, if the kernel reads one, as it takes them: of one type, the
+    mask of all axes. What follows in `arrays` is left out."""
+    q, k, v, scale, *rest = arrays
+    dtype: mx.Dtype = getattr(mx, problem.dtype)
+    inputs = [q.astype(dtype), k.astype(dtype), v.astype(dtype), scale]
+    if reads_mask(problem):
+        mask = rest[0].astype(dtype) if problem.mask == "additive" else rest[0]
+        inputs.append(mx.broadcast_to(mask, (*q.shape[:3], problem.key_length)))
+    return inputs
+
+
+@lru_cache(maxsize=256)
 def is_there(problem: Problem, capability: tuple[int, int]) -> bool:
     """Whether the kernel for `problem`, which has `tiles`, compiles here; it is compiled, unless
     it was before. The first time that it does not, a warning says why."""
-    return _is_there(source_of(problem, capability))
+    return compiles(source_of(problem, capability))
 
 
 def source_of(problem: Problem, capability: tuple[int, int]) -> Source:
@@ -84,13 +107,13 @@ def source_of(problem: Problem, capability: tuple[int, int]) -> Source:
     are compiled in, the other sizes not."""
     cut = tiles(problem, capability)
     assert cut is not None
-    type = _TYPES[problem.dtype]
-    mask_type = type if problem.mask == "additive" else "bool"
-    inputs = [Input("q", type), Input("k", type), Input("v", type), Input("scale", "float")]
-    if _reads_mask(problem):
-        inputs.append(Input("mask", mask_type))
+    type = TYPES[problem.dtype]
+    inputs = input_arrays(problem)
     if problem.sinks:
-        inputs.append(Input("sinks", "float"))
+        inputs.append(Array("sinks", "float"))
+    outputs = [Array("out", type)]
+    if problem.training:
+        outputs.append(Array("logsumexp", "float"))
     body = _BODY.format(
         type=type,
         head_dim=problem.head_dim,
@@ -98,34 +121,54 @@ def source_of(problem: Problem, capability: tuple[int, int]) -> Source:
         consumers=cut.consumers,
         keys=cut.keys,
         mask=MASKS[problem.mask],
-        mask_type=mask_type,
+        mask_type=mask_type(problem),
         window=problem.window or 0,
-        mask_array=_MASK_ARRAY if _reads_mask(problem) else _NO_MASK_ARRAY,
+        mask_array=MASK_ARRAY if reads_mask(problem) else NO_MASK_ARRAY,
         sink="sinks + head" if problem.sinks else "nullptr",
+        logsumexp=_LOGSUMEXP if problem.training else "nullptr",
     )
     return Source(
         "flash_attention",
         capability,
         tuple(inputs),
-        type,
+        tuple(outputs),
         body,
         cut.header,
         (cut.threads, cut.resident),
     )
 
 
-def _reads_mask(problem: Problem) -> bool:
+def input_arrays(problem: Problem) -> list[Array]:
+    """What `typed` gives, as a kernel declares it."""
+    type = TYPES[problem.dtype]
+    inputs = [Array("q", type), Array("k", type), Array("v", type), Array("scale", "float")]
+    if reads_mask(problem):
+        inputs.append(Array("mask", mask_type(problem)))
+    return inputs
+
+
+def mask_type(problem: Problem) -> str:
+    """The type of a mask's elements in CUDA."""
+    return TYPES[problem.dtype] if problem.mask == "additive" else "bool"
+
+
+def reads_mask(problem: Problem) -> bool:
+    """Whether the mask is an array for the kernel, too."""
     return problem.has_array_mask and problem.mask != "window"
 
 
 @lru_cache(maxsize=256)
-def _kernel(source: Source, memory: int) -> Any:
-    _is_there(source)
+def launched(source: Source, memory: int) -> Any:
+    """The kernel, compiled, with so many bytes of shared memory: its launch, as a function of the
+    options of `mx.fast.cuda_kernel`."""
+    compiles(source)
     return source.kernel(ensure_row_contiguous=False, shared_memory=memory)
 
 
 @lru_cache(maxsize=256)
-def _is_there(source: Source) -> bool:
+def compiles(source: Source) -> bool:
+    """Whether it does, here; it is compiled, unless it was before. The first time that it does not,
+    a warning says why."""
     try:
         cache.put(source)
     except CompileError as error:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 
 from ... import stock
-from ...problem import Problem, as_float, promoted
+from ...problem import Launch, Problem, as_float, promoted
 from ...stock import gradient
 from . import kernel
 
@@ -42,14 +42,14 @@ class Launcher:
 
     MLX's own attention runs instead inside the user's transformations, on the CPU where that is the
     default device, for arrays of other types, and where the kernel does not compile. `in_gradient`
-    is called when a call turns out to be part of a gradient, which the kernel has none of.
+    is called when a call turns out to be part of a gradient, and gives the function for it.
     """
 
     def __init__(
         self,
         problem: Problem,
         capability: tuple[int, int],
-        in_gradient: Callable[[], None] | None = None,
+        in_gradient: Callable[[], Launch] | None = None,
     ) -> None:
         self._problem = problem
         self._capability = capability
@@ -79,7 +79,7 @@ class Launcher:
             if out is not None:
                 return out
             if self._in_gradient is not None and gradient.is_traced():
-                self._in_gradient()
+                return self._in_gradient()(q, k, v, scale=scale, mask=mask, sinks=sinks)
         return stock.attention(q, k, v, scale=scale, mask=mask, sinks=sinks)
 
     def _new_replay(self, stream: mx.Stream, factor: float | None) -> Replay | None:
@@ -113,7 +113,7 @@ def _replay(problem: Problem, capability: tuple[int, int], scale: float) -> Repl
         q, k, v, *rest = arrays
         if promoted(q.dtype, k.dtype, v.dtype) != dtype or v.shape != values:
             raise _NotTheProblem
-        return kernel.attention(problem, capability, [q, k, v, scale_array(scale), *rest])
+        return kernel.attention(problem, capability, [q, k, v, scale_array(scale), *rest])[0]
 
     compiled = mx.compile(described)
 

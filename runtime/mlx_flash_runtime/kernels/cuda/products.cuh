@@ -52,9 +52,12 @@ __device__ inline void synchronize() {
 // 16 bits has 8, so at most 32 of a thread's registers; else they are read from shared memory each
 // time.
 template <typename T, int D>
+constexpr bool fits_registers = sizeof(T) == 2 && words<T>(D) <= 64;
+
+template <typename T, int D, bool KEPT = fits_registers<T, D>>
 struct Queries {
   static constexpr int stride = row_stride<T>(D), steps = words<T>(D) / 8;
-  static constexpr bool kept = sizeof(T) == 2 && steps <= 8;
+  static constexpr bool kept = KEPT;
   const uint32_t* tile;  // this lane's first word
   uint32_t own[kept ? steps : 1][4];
 
@@ -84,8 +87,8 @@ struct Queries {
 // scores[16, KEYS] of a warp's queries. Lane l has of each product's 16 x 8 scores the rows l / 4
 // and l / 4 + 8, and there the columns 2 (l % 4) and the next one. As an operand it has of a row of
 // keys the words l % 4 and l % 4 + 4.
-template <typename T, int D, int KEYS>
-__device__ void score(float (&scores)[KEYS / 8][4], const Queries<T, D>& queries,
+template <typename T, int D, int KEYS, bool KEPT>
+__device__ void score(float (&scores)[KEYS / 8][4], const Queries<T, D, KEPT>& queries,
                       const uint32_t* keys) {
   constexpr int stride = row_stride<T>(D);
   const int lane = threadIdx.x % WARP;

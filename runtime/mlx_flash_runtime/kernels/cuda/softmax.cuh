@@ -4,7 +4,7 @@
 
 #pragma once
 
-#include "rows.cuh"
+#include "results.cuh"
 
 namespace flash {
 
@@ -154,44 +154,24 @@ struct Softmax {
     return own;
   }
 
-  // Writes sums of weighted values, [queries, DV], as means.
+  // Writes sums of weighted values, [queries, DV], as means; and, unless `logsumexp` is null, what
+  // the backward pass makes the weights of again: the logarithm of the sum of each query's weights,
+  // to base two. For a query that sees no key that is infinity: see weights.cuh.
   template <typename T, int DV, int TILES>
-  __device__ void write(const float (&result)[TILES][4], T* out) const {
+  __device__ void write(const float (&result)[TILES][4], T* out, float* logsumexp) const {
+    float share[2];
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       float sum = row_sum[r];
       sum += __shfl_xor_sync(0xffffffff, sum, 1);
       sum += __shfl_xor_sync(0xffffffff, sum, 2);
-      const float share = 1 / sum;
+      share[r] = 1 / sum;
       const int query = first + lane_row + 8 * r;
-      if (query >= queries) continue;
-#pragma unroll
-      for (int m = 0; m < TILES; ++m) {
-        const int column = 8 * m + 2 * lane_pair;
-        T* to = out + int64_t(query) * DV + column;
-        const float low = result[m][2 * r] * share, high = result[m][2 * r + 1] * share;
-        if (DV % 2 == 0 && column < DV) {
-          if constexpr (sizeof(T) == 4) {
-            *reinterpret_cast<float2*>(to) = {low, high};
-          } else {
-            *reinterpret_cast<uint32_t*>(to) = pack<T>(low, high);
-          }
-        } else if (column < DV) {
-          to[0] = narrow<T>(low);
-          if (column + 1 < DV) to[1] = narrow<T>(high);
-        }
-      }
+      if (logsumexp && lane_pair == 0 && query < queries)
+        logsumexp[query] = row_max[r] == HIDDEN ? infinity() : row_max[r] + logarithm(sum);
     }
+    write_rows<T, DV>(result, share, out, first + lane_row, queries);
   }
 };
-
-template <int TILES>
-__device__ inline void multiply_rows(float (&result)[TILES][4], const float (&by)[2]) {
-#pragma unroll
-  for (int m = 0; m < TILES; ++m) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) result[m][i] *= by[i / 2];
-  }
-}
 
 }  // namespace flash

@@ -14,8 +14,8 @@ HERE = Path(__file__).parent
 PRELUDE = HERE / "prelude.cuh"  # stands for MLX's own header
 
 
-class Input(NamedTuple):
-    """An array that a kernel reads: its name, and its element's type in CUDA."""
+class Array(NamedTuple):
+    """An array that a kernel reads or writes: its name, and its element's type in CUDA."""
 
     name: str
     type: str
@@ -24,14 +24,14 @@ class Input(NamedTuple):
 @dataclass(frozen=True)
 class Source:
     """A kernel as `mx.fast.cuda_kernel` takes it: the body of a function of `inputs` that writes
-    `out`, of type `output`, for GPUs of one compute capability. It may use what one of the headers
+    `outputs`, for GPUs of one compute capability. It may use what one of the headers
     beside this file has. `bounds` are how many threads a block of them has, and how many blocks at
     least are to be on one multiprocessor at once."""
 
     label: str
     capability: tuple[int, int]
-    inputs: tuple[Input, ...]
-    output: str
+    inputs: tuple[Array, ...]
+    outputs: tuple[Array, ...]
     body: str
     include: str = ""
     bounds: tuple[int, int] = (1, 1)
@@ -47,7 +47,7 @@ class Source:
         return mx.fast.cuda_kernel(
             name=self.name,
             input_names=[one.name for one in self.inputs],
-            output_names=["out"],
+            output_names=[one.name for one in self.outputs],
             source=self.body,
             header=self.header,
             **options,
@@ -78,10 +78,14 @@ class Source:
             for kind, word in (("Shape", "shape"), ("Strides", "strides")):
                 if f"{name}_{word}" in self.body:
                     parameters.append(f"    const __grid_constant__ {kind} {name}_{word},\n")
+        parameters += [
+            ",\n".join(f"    {type}* {name}" for name, type in self.outputs),
+            ") {\n",
+        ]
         return (
             '\n#include "mlx/backend/cuda/device/utils.cuh"\n\n#include <cooperative_groups.h>\n\n'
             f"{self.header}namespace mlx::core::cu {{\n\nnamespace cg = cooperative_groups;\n\n"
-            f"__global__ void {self.function}(\n{''.join(parameters)}    {self.output}* out) {{\n"
+            f"__global__ void {self.function}(\n{''.join(parameters)}"
             f"{self.body}\n}}\n\n}} // namespace mlx::core::cu\n"
         )
 

@@ -97,15 +97,15 @@ def _of_warps(problem: Problem) -> Tiles | None:
 
 def _by_warps(problem: Problem, warps: int, keys: int) -> Tiles:
     queries, threads = _WARP_QUERIES * warps, _WARP * warps
-    qk_row = _padded_row(problem.head_dim, problem.item_bytes)
-    v_row = _padded_row(problem.value_head_dim, problem.item_bytes)
+    qk_row = padded_row(problem.head_dim, problem.item_bytes)
+    v_row = padded_row(problem.value_head_dim, problem.item_bytes)
     memory = (queries + keys) * qk_row + keys * v_row
     return Tiles(
         _BY_WARPS, warps, queries, keys, threads, memory, _resident_by_warps(problem, threads)
     )
 
 
-def _padded_row(dim: int, item_bytes: int) -> int:
+def padded_row(dim: int, item_bytes: int) -> int:
     """Bytes from one row of a tile to the next: whole products of 32 bytes, and 16 bytes more, by
     which rows begin in different banks of shared memory (`row_stride` in products.cuh)."""
     return -(-dim * item_bytes // 32) * 32 + 16
@@ -130,7 +130,7 @@ def _of_warpgroups(problem: Problem) -> Tiles:
     - 128, two consumers, 128 keys: 32 + 64 + 64 = 160;
     - 256, two consumers, 64 keys: 64 + 64 + 64 = 192; with 128 keys it would be 320.
     """
-    qk_row, v_row = _panel_bytes(problem.head_dim), _panel_bytes(problem.value_head_dim)
+    qk_row, v_row = panel_bytes(problem.head_dim), panel_bytes(problem.value_head_dim)
     keys = 128 if max(qk_row, v_row) <= 256 else 64
     # One consumer makes more blocks of threads, to spread over the GPU where there are few, and
     # smaller ones, of which several fit a multiprocessor. Two share the keys that are read.
@@ -145,6 +145,6 @@ def _of_warpgroups(problem: Problem) -> Tiles:
     return Tiles(_BY_WARPGROUPS, consumers, queries, keys, threads, memory, resident)
 
 
-def _panel_bytes(dim: int) -> int:
+def panel_bytes(dim: int) -> int:
     """Bytes of a row of 16-bit elements in whole panels."""
     return -(-dim // _PANEL) * 2 * _PANEL

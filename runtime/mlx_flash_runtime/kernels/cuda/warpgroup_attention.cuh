@@ -14,7 +14,8 @@
 
 namespace flash {
 
-constexpr int WARPGROUP = 128;  // threads
+// Tiles of keys, and of values.
+enum : int { STAGES = 2 };
 
 // Barriers in shared memory (mbarrier), one of each kind for each stage of a ring.
 enum : int {
@@ -26,27 +27,11 @@ enum : int {
 };
 __shared__ Barrier barriers[BARRIERS];
 
-// Registers of each thread. The kernel starts with as many for every thread as the bounds in
-// tiles.py let the compiler use. Then setmaxnreg, which counts by eights, takes from the producer,
-// which only copies, and gives to the consumers, which hold scores, weights and results; the sum
-// stays. A multiprocessor has 65,536 registers:
-//   1 consumer, two blocks of 256 threads at once: 65,536 / 512 = 128 each to start with,
-//     and 128 threads x (32 + 224) = 32,768 = 256 threads x 128;
-//   2 consumers, one block of 384 threads: 65,536 / 384 = 170, by eights 168 each,
-//     and 128 threads x (40 + 2 x 232) = 64,512 = 384 threads x 168.
-constexpr int producer_registers(int consumers) { return consumers == 1 ? 32 : 40; }
-constexpr int consumer_registers(int consumers) { return consumers == 1 ? 224 : 232; }
-
-template <bool VALUE>
-struct Constant {
-  static constexpr bool value = VALUE;
-};
-
 // What is in shared memory: a block's queries, then the rings of its keys and values.
 template <int D, int DV, int QUERIES, int KEYS>
 struct SharedMemory {
   uint4* queries;
-  Ring keys, values;
+  Ring<STAGES> keys, values;
 
   __device__ SharedMemory(uint4* memory, Barrier* barriers)
       : queries(memory), keys{queries + QUERIES * 8 * panels(D), KEYS * 8 * panels(D),
@@ -173,7 +158,7 @@ struct Consumer {
 
 template <typename T, int D, int DV, int CONSUMERS, int KEYS, int KIND, typename M>
 __device__ void attention(Rows<T> q, Rows<T> k, Rows<T> v, Mask<M> mask, const float* sink,
-                          float scale, int queries, int keys, T* out) {
+                          float scale, int queries, int keys, T* out, float* logsumexp) {
   constexpr int QUERIES = WARPGROUP_QUERIES * CONSUMERS;
   // As the swizzle of warpgroup_products.cuh needs it.
   extern __shared__ __align__(1024) uint4 shared[];
@@ -242,7 +227,7 @@ __device__ void attention(Rows<T> q, Rows<T> k, Rows<T> v, Mask<M> mask, const f
   fence_products();
   own.start_values(blocks - 1);
   wait_for_products<0>(own.result);
-  softmax.template write<T, DV>(own.result, out);
+  softmax.template write<T, DV>(own.result, out, logsumexp);
 }
 
 }  // namespace flash

@@ -12,6 +12,24 @@
 
 namespace flash {
 
+constexpr int WARPGROUP = 128;  // threads
+
+// Registers of each thread. The kernel starts with as many for every thread as the bounds in
+// tiles.py let the compiler use. Then setmaxnreg, which counts by eights, takes from the producer,
+// which only copies, and gives to the consumers, which hold scores, weights and results; the sum
+// stays. A multiprocessor has 65,536 registers:
+//   1 consumer, two blocks of 256 threads at once: 65,536 / 512 = 128 each to start with,
+//     and 128 threads x (32 + 224) = 32,768 = 256 threads x 128;
+//   2 consumers, one block of 384 threads: 65,536 / 384 = 170, by eights 168 each,
+//     and 128 threads x (40 + 2 x 232) = 64,512 = 384 threads x 168.
+constexpr int producer_registers(int consumers) { return consumers == 1 ? 32 : 40; }
+constexpr int consumer_registers(int consumers) { return consumers == 1 ? 224 : 232; }
+
+template <bool VALUE>
+struct Constant {
+  static constexpr bool value = VALUE;
+};
+
 constexpr int PANEL = 64;  // elements: 128 bytes, the widest swizzle that there is
 __host__ __device__ constexpr int panels(int dim) { return (dim + PANEL - 1) / PANEL; }
 
@@ -51,12 +69,10 @@ __device__ void load_panels(uint4* tile, const Rows<T>& rows, int count) {
   }
 }
 
-// Tiles that are filled and read in turn: while the consumers read one, the producer fills the
-// other.
-enum : int { STAGES = 2 };
-
-// The tiles of the blocks of keys, or of values: one warpgroup fills them and others read them.
-// Each has two barriers, where those arrive who have filled it, or have read it.
+// Tiles that are filled and read in turn, STAGES of them: while the consumers read one, the producer
+// fills the next. One warpgroup fills them and others read them. Each has two barriers, where those
+// arrive who have filled it, or have read it.
+template <int STAGES>
 struct Ring {
   uint4* tiles;
   int chunks;  // of a tile
@@ -77,6 +93,11 @@ struct Ring {
   __device__ void wait_until_full(int block) { full[block % STAGES].wait(block / STAGES); }
 
   __device__ void arrive_full(int block) { full[block % STAGES].arrive(); }
+
+  // The same as soon as this thread's copies are there; the thread goes on meanwhile.
+  __device__ void arrive_full_when_copied(int block) {
+    full[block % STAGES].arrive_when_copied();
+  }
 
   __device__ void arrive_empty(int block) {
     if (threadIdx.x % WARP == 0) empty[block % STAGES].arrive();

@@ -1,0 +1,239 @@
+"""The CUDA kernels' gradients against MLX's own, over lengths: the numbers behind
+`routes/cuda_kernel.py` in training.
+
+    python benchmarks/cuda_training.py MACHINE [--only TEXT] [--rounds N] [--json FILE]
+
+Writes benchmarks/results/cuda_training_MACHINE.json. With PyTorch installed, its attention is
+measured beside ours.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from importlib.util import find_spec
+from typing import Any
+
+import mlx.core as mx
+from cuda_kernel import inputs, mask_of
+from route_cases import Run
+from routes import timed
+from store import parser_of, place, write
+
+from mlx_flash_runtime import stock
+from mlx_flash_runtime.planning.choice import choose
+from mlx_flash_runtime.planning.machine import current_device
+from mlx_flash_runtime.problem import Launch, MaskKind, Problem
+from mlx_flash_runtime.problem.masks import Window
+from mlx_flash_runtime.routes import cuda_kernel
+from mlx_flash_runtime.settings import Settings
+from mlx_flash_runtime.stock.fused import is_fused
+from mlx_flash_runtime.tools.bench.numbers import ratio, significant
+from mlx_flash_runtime.tools.bench.timing import chained
+
+TITLE = "Training with the CUDA kernels"
+DEFINITIONS = (
+    "A forward pass and its gradient; batch 1, 16 heads on 8 key heads; milliseconds, medians in "
+    "turns in one process after a warm-up, ± half the interquartile range; a timed region chains "
+    "as many as it takes to last 10 ms. MiB: MLX's memory at the peak of one.",
+    "Fused: MLX has a fused gradient for it, which cuDNN provides. Others: the route that we take "
+    "without the kernels, which leads to MLX's own.",
+    "pytorch: another program on the same machine in the same run, the best of its backends "
+    "(flash, cuDNN, memory-efficient, with the keys of a head repeated where a backend needs "
+    "that), after the same warm-up.",
+)
+LIMIT = 0.8  # seconds of a row, about
+LENGTHS = {
+    ("bfloat16", 64): (500, 1000, 1024, 2000, 2048, 4096, 8100, 8192),
+    ("bfloat16", 128): (500, 1000, 1024, 2000, 2048, 4000, 4096, 8192),
+    ("bfloat16", 256): (256, 512, 1000, 2048, 4096, 8192),
+    ("float32", 64): (256, 512, 1024, 2048, 4096),
+    ("float32", 128): (512, 1024, 2048, 4096),
+}
+WITHOUT_MASK = ((4096, "bfloat16", 64), (4096, "bfloat16", 128), (4096, "bfloat16", 256))
+# Length, window, head dim; and lengths and head dims of masks that are any array.
+WINDOWS = ((2048, 512, 64), (8192, 1024, 128), (4096, 512, 256), (1024, 256, 128))
+ARRAYS = ((2048, 128), (2000, 128), (1024, 256), (2048, 256))
+PYTORCH_ROUNDS, PYTORCH_CALLS = 7, 10
+
+
+def problems() -> Iterator[Problem]:
+    """A causal mask, no mask, windows, arrays."""
+    for (dtype, head_dim), lengths in LENGTHS.items():
+        for length in lengths:
+            yield of(length, dtype, head_dim, "causal")
+    for length, dtype, head_dim in WITHOUT_MASK:
+        yield of(length, dtype, head_dim, "none")
+    for length, window, head_dim in WINDOWS:
+        shape = {"mask_shape": (length, length), "structure": Window(window)}
+        yield replace(of(length, "bfloat16", head_dim, "window"), **shape)
+    for length, head_dim in ARRAYS:
+        for kind in ("bool", "additive"):
+            yield replace(of(length, "bfloat16", head_dim, kind), mask_shape=(length, length))
+
+
+def of(length: int, dtype: str, head_dim: int, mask: MaskKind) -> Problem:
+    """16 heads on 8 key heads, in training."""
+    return Problem(
+        1, 16, 8, length, length, head_dim, head_dim, dtype=dtype, mask=mask, training=True
+    )
+
+
+def candidates(problem: Problem) -> dict[str, Launch]:
+    """MLX's own function, the best of the other routes, and the kernels."""
+    device = current_device()
+    others = choose(problem, replace(device, own_kernel=False), Settings(True))
+    found: dict[str, Launch] = {"stock": stock.attention}
+    if not others.route.is_stock:
+        found["others"] = others.route.launch(problem, device, others.block_size)
+    found["kernel"] = cuda_kernel.launch(problem, device, None)
+    return found
+
+
+def step(
+    attend: Launch, problem: Problem, rest: Sequence[mx.array], mask: Any, q: mx.array
+) -> list[mx.array]:
+    """One forward pass and the gradients of q, k and v."""
+    k, v, cotangent = rest
+    scale = problem.head_dim**-0.5
+
+    def attention(*arrays: mx.array) -> mx.array:
+        return attend(*arrays, scale=scale, mask=mask, sinks=None)
+
+    outputs, gradients = mx.vjp(attention, [q, k, v], [cotangent])
+    return [*outputs, *gradients]
+
+
+def measured(problem: Problem, rounds: int) -> dict[str, Any]:
+    """One row."""
+    q, k, v = inputs(problem)
+    cotangent = inputs(replace(problem, head_dim=problem.value_head_dim))[0] + 0.5
+    array = mask_of(problem)
+    mask = "causal" if problem.mask == "causal" else array
+    mx.eval(cotangent, [] if array is None else array)
+    row: dict[str, Any] = {
+        "dtype": problem.dtype,
+        "head_dim": problem.head_dim,
+        "length": problem.query_length,
+        "mask": f"window {problem.window}" if problem.window else problem.mask,
+        "fused": is_fused(problem, current_device())[0],
+    }
+    runs: dict[str, Run] = {}
+    for name, attend in candidates(problem).items():
+        one = partial(step, attend, problem, (k, v, cotangent), mask)
+        runs[name] = partial(chained, one, q)
+        mx.eval(runs[name](1))
+        row[f"{name}_mib"] = peak(runs[name])
+    row |= timed(runs, rounds, LIMIT)
+    row["over_stock"] = ratio(row["stock_ms"], row["kernel_ms"])
+    if "others_ms" in row:
+        row["over_others"] = ratio(row["others_ms"], row["kernel_ms"])
+    if find_spec("torch") and problem.mask in ("causal", "none"):
+        mx.clear_cache()
+        row |= of_pytorch(problem)
+        if "pytorch_ms" in row:
+            row["over_pytorch"] = ratio(row["pytorch_ms"], row["kernel_ms"])
+    return row
+
+
+def peak(run: Run) -> float:
+    """MiB at the peak of one, beyond the inputs."""
+    mx.synchronize()  # for what the run before leaves to be freed
+    mx.clear_cache()
+    mx.reset_peak_memory()
+    before = mx.get_active_memory()
+    results = run(1)
+    mx.eval(results)
+    return significant((mx.get_peak_memory() - before) / 2**20)
+
+
+def of_pytorch(problem: Problem) -> dict[str, Any]:
+    """Milliseconds of the best of its backends, and which that is."""
+    import torch
+
+    backends = torch.nn.attention.SDPBackend
+    torch.backends.cuda.matmul.allow_tf32 = True
+    best: dict[str, Any] = {}
+    for backend in (
+        backends.FLASH_ATTENTION,
+        backends.CUDNN_ATTENTION,
+        backends.EFFICIENT_ATTENTION,
+    ):
+        try:
+            milliseconds = _of_backend(problem, backend)
+        except RuntimeError:  # it does not run this one
+            continue
+        if milliseconds < best.get("pytorch_ms", float("inf")):
+            best = {"pytorch_ms": milliseconds, "pytorch": backend.name.split("_")[0].lower()}
+    return best
+
+
+def _of_backend(problem: Problem, backend: Any) -> float:
+    import torch
+    from torch.nn.functional import scaled_dot_product_attention
+
+    p = problem
+    repeats = p.query_heads // p.key_heads
+    in_groups = "EFFICIENT" not in backend.name
+
+    def normal(heads: int) -> Any:
+        return torch.randn(
+            (p.batch, heads, p.query_length, p.head_dim),
+            dtype=getattr(torch, p.dtype),
+            device="cuda",
+        ).requires_grad_()
+
+    q, k, v = normal(p.query_heads), normal(p.key_heads), normal(p.key_heads)
+    cotangent = normal(p.query_heads).detach()
+
+    def one() -> None:
+        keys, values = k, v
+        if not in_groups:
+            keys, values = (x.repeat_interleave(repeats, 1) for x in (k, v))
+        with torch.nn.attention.sdpa_kernel(backend):
+            out = scaled_dot_product_attention(
+                q, keys, values, is_causal=p.mask == "causal", enable_gqa=in_groups
+            )
+        torch.autograd.grad(out, (q, k, v), cotangent)
+
+    one()
+    seconds = []
+    for _ in range(PYTORCH_ROUNDS):
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        for _ in range(PYTORCH_CALLS):
+            one()
+        torch.cuda.synchronize()
+        seconds.append((time.perf_counter() - start) / PYTORCH_CALLS)
+    return significant(1e3 * statistics.median(seconds))
+
+
+def main() -> None:
+    parser = parser_of(__doc__)
+    parser.add_argument(
+        "--only", default="", metavar="TEXT", help="problems whose words have this in them"
+    )
+    parser.add_argument("--rounds", type=int, default=12, metavar="N")
+    args = parser.parse_args()
+    if current_device().backend != "cuda":
+        parser.error(f"it measures a kernel for CUDA, and the device is {current_device().backend}")
+    chosen = [problem for problem in problems() if args.only in str(problem)]
+    if not chosen:
+        parser.error(
+            f"no problem has {args.only!r} in its words: {'; '.join(map(str, problems()))}"
+        )
+    path = place(args, "cuda_training")
+    rows = []
+    for problem in chosen:
+        rows.append(measured(problem, args.rounds))
+        print(" ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
+        mx.clear_cache()
+    command = f"python benchmarks/cuda_training.py {args.machine}"
+    print(f"written: {write(path, rows, title=TITLE, command=command, definitions=DEFINITIONS)}")
+
+
+if __name__ == "__main__":
+    main()
