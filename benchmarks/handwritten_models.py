@@ -1,5 +1,5 @@
 """Public models with attention written by hand, before and after a rewrite: whether they agree, and
-and what the rewrite gains.
+what the rewrite gains.
 
     git clone https://github.com/ml-explore/mlx-examples checkouts/mlx-examples
     git clone https://github.com/Blaizzy/mlx-audio checkouts/mlx-audio
@@ -9,7 +9,8 @@ and what the rewrite gains.
 Each model is built twice with the same random weights, from the files as they are and from copies
 that flash-integrate has rewritten; nothing is written into the checkouts. A tiny one gives outputs
 and the gradients of all weights, which have to agree; larger ones are timed in one process, in
-turns, each call with data of its own. Runs on MLX's default device; a model that this machine can't
+turns, each call with data of its own: by hand, rewritten on stock MLX, and rewritten with the
+runtime. Runs on MLX's default device; a model that this machine can't
 build is named, and fails the run only with --all.
 """
 
@@ -40,6 +41,7 @@ from rich.table import Table
 from flash_codemods.handwritten.handwritten_attention import rewrites_of
 from flash_integrate.attention.rewrites import applied
 from flash_integrate.python.source import Source
+from mlx_flash_runtime import enable_flash_attention
 
 Inputs = tuple[mx.array, ...]
 
@@ -56,7 +58,7 @@ class Case:
     build: Callable[[Any, int], nn.Module]
     inputs: Callable[[int, int], Inputs]
     run: Callable[[Any, Inputs], Any]
-    lengths: tuple[int, ...] = (256, 1024)
+    lengths: tuple[int, ...] = (256, 1024, 4096)
 
 
 def text_config(size: int) -> dict[str, Any]:
@@ -260,6 +262,7 @@ def main() -> int:
     parser.add_argument("--size", type=int, default=4, help="heads of the timed models, of 64")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], default="float32")
+    parser.add_argument("--longest", type=int, default=4096, help="lengths above are left out")
     parser.add_argument("--only", default="", help="models whose name has this in it")
     args = parser.parse_args()
     console = Console(stderr=True)
@@ -275,7 +278,7 @@ def main() -> int:
                 console.print(f"{case.name}: not here: {error}", style="yellow")
                 missing += 1
                 continue
-            row = measure(case, pair, args.size, args.rounds, getattr(mx, args.dtype))
+            row = measure(case, pair, args, getattr(mx, args.dtype))
             rows.append(row)
             console.print(json.dumps(row), highlight=False)
     console.print(table_of(rows))
@@ -298,9 +301,22 @@ def modules_of(case: Case, checkouts: Path, scratch: Path) -> tuple[Any, Any]:
     copy = scratch / case.repo / case.root
     if not copy.exists():
         rewrite_into(root, copy)
+    register_packages(checkouts / case.repo)
     original = load("before_" + label(case), root, case.module)
     rewritten = load("after_" + label(case), copy, case.module)
     return original, rewritten
+
+
+def register_packages(repo: Path) -> None:
+    """Lets modules import others of their repo by its own name, again without the `__init__` of
+    the packages on the way."""
+    for folder in (item.parent for item in repo.glob("*/__init__.py")):
+        for path in (folder, *(item for item in folder.glob("**/") if item.name != "__pycache__")):
+            name = ".".join(path.relative_to(repo).parts)
+            if name not in sys.modules and len(path.relative_to(repo).parts) <= 3:
+                package = types.ModuleType(name)
+                package.__path__ = [str(path)]
+                sys.modules[name] = package
 
 
 def label(case: Case) -> str:
@@ -358,7 +374,7 @@ def result_of(case: Case, model: nn.Module, inputs: Inputs) -> mx.array:
 
 
 def measure(
-    case: Case, pair: tuple[Any, Any], size: int, rounds: int, dtype: Any
+    case: Case, pair: tuple[Any, Any], args: argparse.Namespace, dtype: Any
 ) -> dict[str, Any]:
     """One model's row: the agreement of a tiny one, times and memory of larger ones."""
     output, gradient = agreement(case, pair)
@@ -371,7 +387,8 @@ def measure(
         "lengths": [],
     }
     for length in case.lengths:
-        row["lengths"].append(timed(case, pair, size, length, rounds, dtype))
+        if length <= args.longest:
+            row["lengths"].append(timed(case, pair, args.size, length, args.rounds, dtype))
     return row
 
 
@@ -414,34 +431,39 @@ def distance(one: mx.array, other: mx.array) -> float:
 def timed(
     case: Case, pair: tuple[Any, Any], size: int, length: int, rounds: int, dtype: Any
 ) -> dict[str, Any]:
-    """Median milliseconds and peak memory of both versions, forward, in turns."""
-    models = [built(case, module, size, length, dtype) for module in pair]
-    times: list[list[float]] = [[], []]
-    peaks = [0, 0]
+    """Median milliseconds and peak memory, forward, in turns: by hand, rewritten on stock MLX, and
+    rewritten with the runtime's patch."""
+    before, after = (built(case, module, size, length, dtype) for module in pair)
+    ways = {"by_hand": (before, False), "rewritten": (after, False), "with_runtime": (after, True)}
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    peaks = dict.fromkeys(ways, 0)
     for turn in range(rounds + 2):
         mx.random.seed(turn)
         inputs = tuple(cast(array, dtype) for array in case.inputs(1, length))
         mx.eval(inputs)
-        for index in (0, 1) if turn % 2 else (1, 0):
+        for name in sorted(ways, reverse=bool(turn % 2)):
+            model, patched = ways[name]
+            enable_flash_attention(patched)
             mx.clear_cache()
             mx.reset_peak_memory()
-            before = mx.get_active_memory()
+            held = mx.get_active_memory()
             start = time.perf_counter()
-            mx.eval(result_of(case, models[index], inputs))
+            mx.eval(result_of(case, model, inputs))
             took = 1e3 * (time.perf_counter() - start)
             if turn >= 2:  # the first ones warm up
-                times[index].append(took)
-                peaks[index] = max(peaks[index], mx.get_peak_memory() - before)
-    ratios = sorted(one / other for one, other in zip(*times, strict=True))
-    return {
-        "length": length,
-        "before_ms": statistics.median(times[0]),
-        "after_ms": statistics.median(times[1]),
-        "speedup": statistics.median(ratios),
-        "speedup_range": [ratios[0], ratios[-1]],
-        "before_mib": peaks[0] / 2**20,
-        "after_mib": peaks[1] / 2**20,
-    }
+                times[name].append(took)
+                peaks[name] = max(peaks[name], mx.get_peak_memory() - held)
+    enable_flash_attention(False)
+    row: dict[str, Any] = {"length": length}
+    for name, own in times.items():
+        ratios = sorted(one / other for one, other in zip(times["by_hand"], own, strict=True))
+        row[name] = {
+            "ms": statistics.median(own),
+            "speedup": statistics.median(ratios),
+            "speedup_range": [ratios[0], ratios[-1]],
+            "mib": peaks[name] / 2**20,
+        }
+    return row
 
 
 def cast(array: mx.array, dtype: Any) -> mx.array:
@@ -453,18 +475,24 @@ def cast(array: mx.array, dtype: Any) -> mx.array:
 
 def table_of(rows: list[dict[str, Any]]) -> Table:
     table = Table()
-    for heading in ("model", "outputs", "gradients", "length", "ms", "speedup", "MiB"):
+    headings = ("model", "outputs", "gradients", "length", "ms by hand", "rewritten", "× by hand",
+                "with runtime", "× by hand", "MiB")  # fmt: skip
+    for heading in headings:
         table.add_column(heading)
     for row in rows:
         for item in row["lengths"]:
+            hand, after, patched = item["by_hand"], item["rewritten"], item["with_runtime"]
             table.add_row(
                 row["model"],
                 f"{row['output_error']:.0e}",
                 f"{row['gradient_error']:.0e}",
                 str(item["length"]),
-                f"{item['before_ms']:.2f} / {item['after_ms']:.2f}",
-                f"{item['speedup']:.2f}",
-                f"{item['before_mib']:.0f} / {item['after_mib']:.0f}",
+                f"{hand['ms']:.2f}",
+                f"{after['ms']:.2f}",
+                f"{after['speedup']:.2f}",
+                f"{patched['ms']:.2f}",
+                f"{patched['speedup']:.2f}",
+                f"{hand['mib']:.0f} / {after['mib']:.0f} / {patched['mib']:.0f}",
             )
     return table
 

@@ -159,4 +159,6 @@ def test_what_can_be_named_is_listed_by_the_command_and_the_readme(flash_integra
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     assert [line.split(maxsplit=1) for line in listed] == [list(item) for item in offered().items()]
     table = readme.partition("| codemod | scripts |\n")[2].partition("\n\n")[0]
-    assert {*CODEMODS, "notebook"} == set(re.findall(r"^\| `([a-z-]+)` \| ", table, re.MULTILINE))
+    assert {*CODEMODS, "notebook", "handwritten-attention"} == set(
+        re.findall(r"^\| `([a-z-]+)` \| ", table, re.MULTILINE)
+    )

@@ -4,16 +4,13 @@ model's code stands now. `--revert` needs it; it belongs into the commit of the 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from flash_integrate.attention.rewrites import Kept
-from flash_integrate.disk import reading, writing
+from flash_integrate.disk import reading
 from flash_integrate.errors import FileError
 from flash_integrate.quoting import quoted
-from flash_integrate.report.diff import file_diff
 
 RECORD = PurePosixPath(".flash-integrate/rewritten.json")
 _NOTE = (
@@ -22,41 +19,6 @@ _NOTE = (
 )
 _VERSION = 1
 _LIMIT = 8 << 20
-
-
-@dataclass(frozen=True)
-class RecordChange:
-    """The record as it is and as it is to be; None where there is none."""
-
-    top: Path
-    before: bytes | None
-    after: bytes | None
-
-    @property
-    def name(self) -> PurePosixPath:
-        return RECORD
-
-    @property
-    def path(self) -> Path:
-        return self.top / RECORD
-
-    def diff(self) -> Iterator[bytes]:
-        """The lines of its diff, as `git apply` takes them."""
-        return file_diff(RECORD.as_posix(), self.before, self.after)
-
-    def apply(self) -> None:
-        """Writes it.
-
-        Raises:
-            FileError: it can't be written.
-        """
-        if self.before is None and self.after is not None:
-            writing.create(self.path, self.top, self.after)
-        elif self.before is not None and self.after is not None:
-            writing.write(self.path, self.top, self.before, self.after)
-        elif self.before is not None:
-            writing.delete(self.path, self.top, self.before)
-            writing.delete_empty_folder(self.path.parent, self.top)
 
 
 def read_record(top: Path) -> tuple[bytes | None, dict[PurePosixPath, list[Kept]]]:
@@ -84,22 +46,8 @@ def read_record(top: Path) -> tuple[bytes | None, dict[PurePosixPath, list[Kept]
     return data, found
 
 
-def with_files(
-    top: Path, rewritten: dict[PurePosixPath, list[Kept]], gone: dict[PurePosixPath, list[Kept]]
-) -> RecordChange | None:
-    """The record with what a run rewrote, and without what a revert took back of `gone`: for each
-    of those files what is left; None if nothing changes."""
-    before, files = read_record(top)
-    for name, kept in rewritten.items():
-        files[name] = [*files.get(name, []), *kept]
-    for name, left in gone.items():
-        files[name] = left
-    files = {name: kept for name, kept in files.items() if kept}
-    after = _dumped(files) if files else None
-    return RecordChange(top, before, after) if after != before else None
-
-
-def _dumped(files: dict[PurePosixPath, list[Kept]]) -> bytes:
+def dumped(files: dict[PurePosixPath, list[Kept]]) -> bytes:
+    """The record that keeps `files`."""
     document = {
         "note": _NOTE,
         "version": _VERSION,

@@ -34,7 +34,7 @@ def explain_files(paths: list[Path], exclude: Iterable[str], config: Config) -> 
             yield f"{quoted(found.name)}: {outcome.status.value}: {outcome.reason}"
         else:
             facts = run.workspaces[found.base].facts(found.name)
-            yield "\n".join(explain(facts, unproven=config.unproven))
+            yield from list(explain(facts, unproven=config.unproven))
 
 
 def explain(facts: FileFacts, *, unproven: bool = False) -> Iterator[str]:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path, PurePosixPath
 
-from flash_integrate.attention.record import RecordChange, with_files
 from flash_integrate.attention.rewrites import Kept, kept_of
 from flash_integrate.disk import reading, writing
 from flash_integrate.errors import FileError
@@ -25,6 +24,7 @@ from flash_integrate.vendor.dependency import (
     removed,
     suggestion,
 )
+from flash_integrate.vendor.record_change import RecordChange, with_files
 from flash_integrate.vendor.requirement import PACKAGE, CannotAdd
 from flash_integrate.vendor.runtime_copy import (
     COPY,
