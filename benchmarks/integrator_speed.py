@@ -1,9 +1,9 @@
 """How fast flash-integrate is, and how much memory it takes: each case a process of its own, the
 median of several.
 
-    python benchmarks/integrator_speed.py [CHECKOUTS]
+    python benchmarks/integrator_speed.py [CLONES]
 
-CHECKOUTS is the folder of `benchmarks/corpus.py`; without it the cases on mlx-examples and mlx-lm
+CLONES is the folder of `benchmarks/corpus.py`; without it the cases on mlx-examples and mlx-lm
 are left out. The trees without MLX are the standard library's files, over and over. The peer is
 LibCST's own `python -m libcst.tool codemod` on the files of the installed mlx_lm, one process
 each: with its command that changes nothing, which is the price of reading and printing alone, and
@@ -26,6 +26,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
 
+from corpus_repos import clone_of, listed_repos, unpack
 from store import write
 
 DRY_RUN = [sys.executable, "-m", "flash_integrate", "--dry-run"]
@@ -78,13 +79,13 @@ class Row:
 def main() -> None:
     parser = argparse.ArgumentParser(description="how fast flash-integrate is")
     parser.add_argument(
-        "checkouts", type=Path, nargs="?", help="folder with mlx-examples and mlx-lm"
+        "clones", type=Path, nargs="?", help="folder with clones of mlx-examples and mlx-lm"
     )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--no-write", action="store_true", help="print the rows alone")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        rows = list(measure(Path(folder), args.checkouts, args.repeats))
+        rows = list(measure(Path(folder), args.clones, args.repeats))
     for row in rows:
         print(
             f"{row.case:45} {row.files:6} files {row.seconds:8.2f} s {row.processor_seconds:8.2f} "
@@ -99,12 +100,12 @@ def main() -> None:
             "integrator_speed.json",
             [asdict(row) for row in rows],
             title="How fast flash-integrate is",
-            command="python benchmarks/integrator_speed.py CHECKOUTS",
+            command="python benchmarks/integrator_speed.py CLONES",
             definitions=[how],
         )
 
 
-def measure(folder: Path, checkouts: Path | None, repeats: int) -> Iterator[Row]:
+def measure(folder: Path, clones: Path | None, repeats: int) -> Iterator[Row]:
     (folder / "empty").mkdir()
     yield timed("start-up without work", [*DRY_RUN, str(folder / "empty")], [], repeats, "0.25 s")
     check = [sys.executable, "-c", IMPORTS_LIBCST, str(folder / "empty")]
@@ -113,8 +114,13 @@ def measure(folder: Path, checkouts: Path | None, repeats: int) -> Iterator[Row]
     )
     plain = tree(folder / "plain", standard_library(), 5000)
     yield timed("5,000 files without MLX", [*DRY_RUN, str(folder / "plain")], plain, repeats, "2 s")
-    if checkouts is not None:
-        repos = [checkouts / "mlx-examples", checkouts / "mlx-lm"]
+    if clones is not None:
+        repos = []
+        for repo in listed_repos(["ml-explore/mlx-examples", "ml-explore/mlx-lm"]):
+            git = clone_of(repo, clones)
+            assert git is not None, f"{repo.name} is not in {clones}"
+            repos.append(folder / repo.name.rpartition("/")[2])
+            unpack(repo, git, repos[-1])
         files = [path for repo in repos for path in repo.rglob("*.py")]
         for jobs in range(1, min(os.cpu_count() or 1, 4) + 1):
             command = [*DRY_RUN, "-j", str(jobs), *map(str, repos)]

@@ -29,7 +29,6 @@ try:
     from .attention import explain
     from .control import disable_flash_attention, enable_flash_attention, flash_attention_enabled
     from .report import report
-    from .settings import flash_block_size
 except ImportError as _error:
     if loading.failure() is None:
         raise
@@ -44,6 +43,5 @@ __all__ = [
     "explain",
     "flash_attention",
     "flash_attention_enabled",
-    "flash_block_size",
     "report",
 ]

@@ -12,34 +12,36 @@ from .patching import patch
 from .planning.machine import current_device
 from .planning.planner import planner_for
 from .report.at_exit import speak_at_exit, write_at_exit
-from .settings import Settings, resolve
+from .settings import Settings, resolve, typed_block_size
 from .stock import asked
 from .stock.release import mlx_release, mlx_version
 from .stock.table import known_range, known_releases
 
 
-def enable_flash_attention(enabled: bool = True, *, block_size: int | None = None) -> None:
+def enable_flash_attention(enabled: bool = True, block_size: int | str | None = None) -> None:
     """Routes MLX's attention calls through the planner, process-wide, whenever the model was
     loaded.
 
     `block_size` is the number of queries and of keys that a route with blocks takes at once, None
-    to leave it to the planner. With `enabled=False` MLX's own attention is put back. Calling it
-    again changes the settings. In the environment, `MLX_FLASH_DISABLE=1` wins over `enabled`;
-    `MLX_FLASH_BLOCK_SIZE` counts where `block_size` is None; `MLX_FLASH_ROUTE` names a route to
-    prefer; `MLX_FLASH_REPORT` asks for a report at exit. On a release of MLX that this package
-    was not checked with, it says so once and asks MLX what it fuses; on one that is older, or that
-    can't be asked, it leaves MLX's own attention in place. Where another copy of
-    this package (a vendored one) has patched MLX, that patch stays the only one, with its
-    settings.
+    to leave it to the planner; a text is what a user typed on a command line. With `enabled=False`
+    MLX's own attention is put back. Calling it again changes the settings. In the environment,
+    `MLX_FLASH_DISABLE=1` wins over `enabled`; `MLX_FLASH_BLOCK_SIZE` counts where `block_size` is
+    None; `MLX_FLASH_ROUTE` names a route to prefer; `MLX_FLASH_REPORT` asks for a report at exit.
+    On a release of MLX that this package was not checked with, it says so once and asks MLX what
+    it fuses; on one that is older, or that can't be asked, it leaves MLX's own attention in place.
+    Where another copy of this package (a vendored one) has patched MLX, that patch stays the only
+    one, with its settings.
 
     Replaced are `mx.fast.scaled_dot_product_attention` and every name that a loaded module has
     bound to it; a function kept elsewhere (a default argument, an attribute of a class) stays
     MLX's own. A function that another package has put in its place stays there, and calls ours
     where it called MLX's.
 
-    Raises ValueError unless `block_size` is None or a positive multiple of 8; a bad environment
-    variable ends the program with one line on stderr and exit status 2.
+    Raises ValueError unless `block_size` is None or a positive multiple of 8; a text that is none,
+    as a bad environment variable, ends the program with one line on stderr and exit status 2.
     """
+    if isinstance(block_size, str):
+        block_size = typed_block_size(block_size)
     settings = resolve(enabled, block_size)
     write_at_exit()
     before = patch.active()

@@ -3,12 +3,11 @@ variables."""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .environment.variables import switch, value_of
+from .environment.variables import parsed, switch, value_of
 from .routes import ROUTES
 
 BLOCK_MULTIPLE = 8
@@ -35,23 +34,19 @@ def checked_block_size(block_size: int | None) -> int | None:
     return block_size
 
 
-class BlockSizeError(argparse.ArgumentTypeError, ValueError):
-    """A block size on the command line that is none: argparse reports the first kind, click and
-    typer the second."""
-
-
-def flash_block_size(text: str) -> int:
-    """The type of an option that takes a block size, for argparse, click and typer.
-
-    Raises BlockSizeError, which those turn into a usage line and exit status 2, unless `text` is a
-    positive multiple of 8.
-    """
+def _block_size(text: str) -> int:
     try:
         size = int(text)
         checked_block_size(size)
     except ValueError:
-        raise BlockSizeError(f"{text} is not a positive multiple of {BLOCK_MULTIPLE}") from None
+        raise ValueError(f"{text} is not a positive multiple of {BLOCK_MULTIPLE}") from None
     return size
+
+
+def typed_block_size(text: str) -> int:
+    """The block size that a user typed on a command line. A bad one ends the program with one line
+    on stderr and exit status 2, as a bad variable does."""
+    return parsed("--flash-block-size", text, _block_size)
 
 
 def _route(text: str) -> str:
@@ -71,7 +66,7 @@ def _report_target(text: str) -> str | None:
 # Every variable of this package, with what makes a value of its text, or raises ValueError.
 VARIABLES: dict[str, Callable[[str], Any]] = {
     "MLX_FLASH_DISABLE": switch,
-    "MLX_FLASH_BLOCK_SIZE": flash_block_size,
+    "MLX_FLASH_BLOCK_SIZE": _block_size,
     "MLX_FLASH_ROUTE": _route,
     "MLX_FLASH_CALIBRATION": str,
     "MLX_FLASH_BUILD": switch,

@@ -105,18 +105,17 @@ EDITED = """\
 import click
 from mlx_lm import load
 
-try:
-    from mlx_flash_runtime import enable_flash_attention, flash_block_size
-except ImportError:
-    enable_flash_attention, flash_block_size = None, int
-
 
 @click.command()
-@click.option("--flash-block-size", type=flash_block_size)
+@click.option("--flash-block-size", metavar="N")
 @click.option("--model")
 @click.option("--disable-flash-attention", is_flag=True)
 def chat(disable_flash_attention=False, model="tiny", flash_block_size=None, verbose=False):
-    if enable_flash_attention is not None:
+    try:
+        from mlx_flash_runtime import enable_flash_attention
+    except ImportError:
+        pass
+    else:
         enable_flash_attention(
             not disable_flash_attention,
             block_size=flash_block_size,

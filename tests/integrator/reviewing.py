@@ -16,7 +16,7 @@ from flash_integrate.review.dialogue import review
 
 FILLER = "".join(f"VALUE_{number} = {number}\n" for number in range(8))
 
-# The import, the flags and the call are far enough from each other for a hunk each.
+# The flags and the call are far enough from each other for a hunk each.
 SPREAD = f"""\
 import argparse
 
@@ -40,9 +40,9 @@ def main():
 
 main()
 """
-IMPORT, FLAGS, CALL = range(3)
+FLAGS, CALL = range(2)
 
-# Two commands in one file, each with a parser of its own: five hunks.
+# Two commands in one file, each with a parser of its own: four hunks.
 TWO_PARSERS = f"""\
 import argparse
 import sys

@@ -40,10 +40,8 @@ def load(model):
 RUNTIME = """\
 import sys
 
-flash_block_size = int
 
-
-def enable_flash_attention(enabled=True, *, block_size=None):
+def enable_flash_attention(enabled=True, block_size=None):
     print("enabled", enabled, block_size, file=sys.stderr)
 """
 

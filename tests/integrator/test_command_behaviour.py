@@ -20,10 +20,8 @@ STAND_INS = {
     "mlx_flash_runtime.py": """\
 import sys
 
-flash_block_size = int
 
-
-def enable_flash_attention(enabled=True, *, block_size=None):
+def enable_flash_attention(enabled=True, block_size=None):
     print("enabled", enabled, block_size, file=sys.stderr)
 """,
 }

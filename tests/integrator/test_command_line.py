@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -77,17 +78,13 @@ def test_revert_leaves_a_file_alone_that_would_not_parse_without_the_call(
     flash_integrate: Run, repo: Path
 ) -> None:
     flash_integrate(repo)
-    patched = (
-        (repo / "run.py")
-        .read_text()
-        .replace("    args = parser", "    if True:\n        args = parser")
-    )
+    patched = (repo / "run.py").read_text()
+    start = patched.index("    try:\n        from mlx_flash_runtime")
+    end = patched.index("\n", patched.index("enable_flash_attention(not")) + 1
     # The user has put the call under a header of their own: taken out, the header would have no
     # body.
-    broken = patched.replace("    if enable_flash", "    if args:\n      if enable_flash")
-    broken = broken.replace(
-        "        enable_flash_attention(not", "        enable_flash_attention(not"
-    )
+    call = textwrap.indent(patched[start:end], "    ")
+    broken = f"{patched[:start]}    if args:\n{call}{patched[end:]}"
     (repo / "run.py").write_text(broken)
     compile(broken, "run.py", "exec")
     result = flash_integrate(repo, "--revert")

@@ -37,7 +37,7 @@ FLOORS = {
     # The codemods of entry points look at whether those with flags take a file.
     "flash_codemods": (
         "__init__",
-        "runtime_import",
+        "enable",
         "argparse",
         "commands",
         "handwritten",

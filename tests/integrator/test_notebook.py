@@ -20,13 +20,14 @@ from nbclient import NotebookClient
 from nbformat import v4
 
 from flash_integrate.errors import UnreadableSource
-from flash_integrate.inserted.snippets import enable_call, runtime_import
+from flash_integrate.inserted.snippets import Style, enable
 from flash_integrate.notebook.cells import Notebook
 from flash_integrate.notebook.magics import as_python
 
 ROOT = Path(__file__).parents[2]
 CASES = ROOT / "fixtures" / "notebooks"
-INSERTED = "\n" + runtime_import(call=True, flags=False) + enable_call()
+CALL = enable(Style(), 0)
+INSERTED = "\n" + CALL
 IMPORTS = "import time\n\nfrom mlx_lm import generate, load\n"
 WORK = 'prompt = "¿Dónde está la biblioteca? 📚 \u2028"\nmodel, tokenizer = load("model")'
 
@@ -218,8 +219,8 @@ def test_revert_after_jupyter_saved_the_notebook(flash_integrate: Run, tmp_path:
 def test_revert_finds_lines_that_were_moved_and_cells_that_were_split(
     flash_integrate: Run, tmp_path: Path
 ) -> None:
-    own_import, call = runtime_import(call=True, flags=False), enable_call().rstrip("\n")
-    write_all(tmp_path, {"chat": notebook(own_import + IMPORTS + "\n", call, WORK + "\n" + call)})
+    call = CALL.rstrip("\n")
+    write_all(tmp_path, {"chat": notebook(IMPORTS + "\n", call, WORK + "\n" + call)})
     commit_all(tmp_path)
     diff = flash_integrate(tmp_path, "--revert", "--dry-run").stdout
     assert flash_integrate(tmp_path, "--revert").returncode == 0
@@ -236,10 +237,8 @@ def test_revert_leaves_a_notebook_alone_that_would_not_be_python_without_the_cal
     flash_integrate: Run, tmp_path: Path
 ) -> None:
     path = tmp_path / "chat.ipynb"
-    indented = "if True:\n" + "".join(f"    {line}\n" for line in enable_call().splitlines())
-    broken = as_saved_by_jupyter(
-        notebook(IMPORTS + runtime_import(call=True, flags=False), indented)
-    )
+    indented = "if True:\n" + "".join(f"    {line}\n" for line in CALL.splitlines())
+    broken = as_saved_by_jupyter(notebook(IMPORTS, indented))
     path.write_bytes(broken)
     result = flash_integrate(path, "--revert")
     assert result.returncode == 2

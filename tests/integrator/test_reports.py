@@ -125,7 +125,7 @@ def test_json_says_of_a_change_what_the_files_show(mixed: Path) -> None:
     ]
     after = outcome.after.decode().splitlines()
     assert {after[number - 1] for number in entry["changed_lines"]} >= {
-        "    enable_flash_attention, flash_block_size = None, int"
+        "        pass  # not installed: MLX's own attention runs"
     }
     [note] = entry["notes"]
     assert "softmax" in outcome.before.decode().splitlines()[note["line"] - 1]
@@ -208,11 +208,9 @@ def test_sarif_results_are_what_is_left_to_do_with_relative_places(mixed: Path) 
     }
     assert all(place["artifactLocation"]["uriBaseId"] == "%SRCROOT%" for place in found.values())
     assert found["broken.py", "error"]["region"]["startLine"] == 3
-    # The import goes below the script's last one.
-    assert (
-        SCRIPT.splitlines()[found["run.py", "warning"]["region"]["startLine"] - 1]
-        == "from mlx_lm import generate, load"
-    )
+    # The flags go below the parser's last argument.
+    line = SCRIPT.splitlines()[found["run.py", "warning"]["region"]["startLine"] - 1]
+    assert line == '    parser.add_argument("--model")'
 
 
 def test_what_has_been_written_is_no_sarif_result_and_notes_point_into_the_written_file(

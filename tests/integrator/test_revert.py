@@ -2,96 +2,60 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 import pytest
 from conftest import SCRIPT, Run
 
-from flash_integrate.inserted.forms import is_inserted
 from flash_integrate.inserted.removal import inserted, without
 from flash_integrate.python.source import Source
 
-IMPORT = """\
+CALL = """\
 try:
-    from mlx_flash_runtime import enable_flash_attention, flash_block_size
+    from mlx_flash_runtime import enable_flash_attention
 except ImportError:
-    enable_flash_attention, flash_block_size = None, int
+    pass
+else:
+    enable_flash_attention()
 """
 SWITCH = '"--disable-flash-attention", action="store_true"'
 BY_HAND = {
-    "handler": """\
-try:
-    from mlx_flash_runtime import enable_flash_attention
-except ImportError:
-    print("slow")
-    enable_flash_attention = None
-""",
-    "handler_of_all": """\
-try:
-    from mlx_flash_runtime import enable_flash_attention
-except Exception:
-    enable_flash_attention = None
-""",
-    "other_value": """\
-try:
-    from mlx_flash_runtime import enable_flash_attention
-except ImportError:
-    enable_flash_attention = print
-""",
-    "other_names": """\
-try:
-    from mlx_flash_runtime import enable_flash_attention, report
-except ImportError:
-    enable_flash_attention = report = None
-""",
+    "handler": CALL.replace("    pass\n", '    print("slow")\n'),
+    "handler_of_all": CALL.replace("ImportError", "Exception"),
+    "other_names": CALL.replace("import enable", "import report, enable"),
+    "another_name": CALL.replace("_attention\n", "_attention as enable\n"),
+    "no_call": CALL.replace("else:\n    enable_flash_attention()\n", ""),
+    "finally": CALL + "finally:\n    start()\n",
+    "more_with_the_call": CALL + '    print("fast")\n',
+    "other_values": CALL.replace("attention()", "attention(True, 64)"),
     "option": 'parser.add_argument("--flash-block-size", type=int, default=64)\n',
     "switch": f"parser.add_argument({SWITCH}, default=True)\n",
     "switch_with_a_name": f'parser.add_argument({SWITCH}, dest="plain")\n',
-    "else": """\
-if enable_flash_attention is not None:
-    enable_flash_attention()
-else:
-    print("slow")
-""",
-    "more_in_the_call": """\
-if enable_flash_attention is not None:
-    enable_flash_attention()
-    print("fast")
-""",
-    "other_call": """\
-if enable_flash_attention is not None:
-    enable_flash_attention(True, block_size=64)
-""",
-    "own_lookup": "parser._get_option_tuples = lambda text: []\n",
-    "own_table": 'parser._option_string_actions["--d"] = action\n',
     "own_names": "del disable_flash_attention, flash_block_size\n",
+    "more_names": "del args.model, args.flash_block_size\n",
 }
 
 
 @pytest.mark.parametrize("name", BY_HAND)
 def test_what_was_written_by_hand_stays(name: str) -> None:
-    source = Source(Path("run.py"), (IMPORT + BY_HAND[name]).encode())
+    source = Source(Path("run.py"), (CALL + BY_HAND[name]).encode())
     assert without(source, inserted(source)) == BY_HAND[name].encode()
 
 
 COMMAND = """\
 import click
 
-{import_}
 
 @click.command()
 @click.option("--flash-block-size", default=64)
 def main(flash_block_size=64):
-    {call}
-    print(flash_block_size)
+{call}    print(flash_block_size)
 """
 
 
 def test_an_option_of_a_command_with_a_default_of_its_own_stays() -> None:
-    text = COMMAND.format(
-        import_=IMPORT,
-        call="if enable_flash_attention is not None:\n        enable_flash_attention()",
-    )
+    text = COMMAND.format(call=textwrap.indent(CALL, "    "))
     source = Source(Path("run.py"), text.encode())
     reverted = without(source, inserted(source)).decode()
     assert (
@@ -111,10 +75,40 @@ EARLIER = [
 ]
 
 
-@pytest.mark.parametrize("line", EARLIER)
-def test_what_earlier_versions_wrote_goes(line: str) -> None:
-    source = Source(Path("run.py"), line.encode())
-    assert is_inserted(source.tree.body[0])
+EARLIER_SCRIPT = """\
+import argparse
+
+from mlx_lm import load
+
+try:
+    from mlx_flash_runtime import enable_flash_attention, flash_block_size
+except ImportError:  # without the runtime this script runs on MLX's own attention
+    enable_flash_attention, flash_block_size = None, int
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--disable-flash-attention", action="store_true", help="use stock attention")
+parser.add_argument("--flash-block-size", type=flash_block_size, default=None, metavar="N")
+args = parser.parse_args()
+if enable_flash_attention is not None:
+    enable_flash_attention(not args.disable_flash_attention, block_size=args.flash_block_size)
+del args.disable_flash_attention, args.flash_block_size
+load(**vars(args))
+"""
+
+
+def test_what_earlier_versions_wrote_goes() -> None:
+    text = EARLIER_SCRIPT.replace("args = ", "\n".join(EARLIER) + "args = ", 1)
+    source = Source(Path("run.py"), text.encode())
+    expected = """\
+import argparse
+
+from mlx_lm import load
+
+parser = argparse.ArgumentParser()
+args = parser.parse_args()
+load(**vars(args))
+"""
+    assert without(source, inserted(source)).decode() == expected
 
 
 def test_a_file_that_asks_to_be_left_alone_is(tmp_path: Path, flash_integrate: Run) -> None:

@@ -21,7 +21,7 @@ from flash_integrate.review.dialogue import review
 
 
 def test_hunks_hold_each_changed_line_once(tmp_path: Path) -> None:
-    for text, count in ((SPREAD, 3), (TWO_PARSERS, 5), (SCRIPT, 1)):
+    for text, count in ((SPREAD, 2), (TWO_PARSERS, 4), (SCRIPT, 1)):
         outcome = only(tmp_path, text)
         found = hunks_of(outcome)
         assert len(found) == count
@@ -36,7 +36,7 @@ def test_yes_to_everything_changes_nothing_of_the_plan(repo: Path) -> None:
     outcomes = scanned(repo)
     accepted, printed = reviewed(outcomes, "yyyy")
     assert list(accepted.values()) == outcomes
-    assert "(3/3) insert this hunk [y,n,a,d,q,?]? " in printed
+    assert "(2/2) insert this hunk [y,n,a,d,q,?]? " in printed
 
 
 def test_each_hunk_is_shown_as_the_diff_shows_it(tmp_path: Path) -> None:
@@ -63,11 +63,11 @@ def test_no_leaves_the_file_as_it_is(tmp_path: Path, answers: str) -> None:
 
 def test_a_takes_the_rest_of_the_file_and_asks_for_the_next(repo: Path) -> None:
     (repo / "spread.py").write_text(SPREAD)
-    accepted, printed = reviewed(scanned(repo), "dya")
+    accepted, printed = reviewed(scanned(repo), "da")
     assert accepted["run.py"].status is Status.SKIPPED
     assert accepted["spread.py"].status is Status.CHANGED
-    assert "(2/3)" in printed
-    assert "(3/3)" not in printed
+    assert "(1/2)" in printed
+    assert "(2/2)" not in printed
 
 
 def test_q_leaves_this_and_everything_that_follows_and_keeps_what_came_before(repo: Path) -> None:
@@ -134,7 +134,7 @@ def test_interactive_in_a_terminal(repo: Path) -> None:
     child.sendline("?")
     child.expect_exact("(1/1) insert this hunk [y,n,a,d,q,?]? ")
     child.sendline("y")
-    child.expect_exact("(1/3) insert this hunk")
+    child.expect_exact("(1/2) insert this hunk")
     child.sendline("q")
     child.expect_exact("1 changed")
     child.expect(pexpect.EOF)

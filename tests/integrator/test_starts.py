@@ -13,10 +13,7 @@ from program_runner import Ran, Runner
 STAND_INS = {
     "mlx_lm.py": "def load(model=None):\n    print('loads')\n    return model\n",
     "mlx_flash_runtime.py": """\
-flash_block_size = int
-
-
-def enable_flash_attention(enabled=True, *, block_size=None):
+def enable_flash_attention(enabled=True, block_size=None):
     print("enabled", enabled, block_size)
 """,
 }

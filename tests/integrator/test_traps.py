@@ -283,7 +283,7 @@ def test_inserted_lines_end_and_begin_as_the_others(repos: Repos) -> None:
     assert (
         (repos.after / "bom_before_the_first_statement.py")
         .read_bytes()
-        .startswith(codecs.BOM_UTF8 + b"try:")
+        .startswith(codecs.BOM_UTF8 + b"if")
     )
 
 

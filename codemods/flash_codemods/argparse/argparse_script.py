@@ -22,20 +22,20 @@ from flash_codemods.argparse.abbreviations import abbreviation_notes
 from flash_codemods.argparse.namespaces import Namespace, Namespaces, may_parse
 from flash_codemods.argparse.parsers import Parser, Parsers
 from flash_codemods.argparse.sharing import Sharing, shared_parsers
-from flash_codemods.runtime_import import import_runtime
 from flash_integrate.attention.reach import reached
 from flash_integrate.inserted.presence import integrated_at
 from flash_integrate.inserted.snippets import (
     BLOCK_SIZE_FLAG,
     DISABLE_FLAG,
     FLAG_NAMES,
-    enable_call_from,
+    enable_from,
     flags,
     remove_names,
 )
 from flash_integrate.notes import Note, Refusal
 from flash_integrate.planning.plan import left_alone
-from flash_integrate.project.workspace import FileFacts
+from flash_integrate.planning.starts import Starts
+from flash_integrate.project.workspace import FileFacts, Spot
 from flash_integrate.python.edits import Insertion
 from flash_integrate.python.syntax import Function, Place, Statement, dotted
 from flash_integrate.quoting import quoted
@@ -75,8 +75,7 @@ def match(facts: FileFacts) -> Match | Refusal | None:
 
 
 def edit(facts: FileFacts, match: Match) -> list[Insertion]:
-    insertions = [import_runtime(facts, call=bool(match.namespaces), flags=bool(match.parsers))]
-    insertions += [_flags(facts, parser) for parser in match.parsers]
+    insertions = [_flags(facts, parser) for parser in match.parsers]
     insertions += [_call(facts, namespace) for namespace in match.namespaces]
     return insertions
 
@@ -137,26 +136,31 @@ def _mentions(statement: Statement, scope: object, name: str) -> bool:
 
 
 def _flags(facts: FileFacts, parser: Parser) -> Insertion:
-    own_default = parser.keyword("argument_default") is not None
+    own_defaults = parser.keyword("argument_default") is not None
     indent = parser.last_argument.node.col_offset
-    code = flags(parser.name, facts.style, indent, own_default=own_default)
+    code = flags(parser.name, facts.style, indent, own_defaults=own_defaults)
     return Insertion(parser.last_argument.place, code)
 
 
 def _call(facts: FileFacts, namespace: Namespace) -> Insertion:
-    mapping = namespace.mapping
-    function = namespace.statement.scope.node
+    statement, target = namespace.statement, namespace.target
+    before = namespace.entry is not None
+    is_apart = len(statement.place) == 1 and not before
+    spot = Spot.beside(statement, before=before, is_apart=is_apart)
+    style, mapping = facts.style, namespace.mapping
+    function = statement.scope.node
     if namespace.fixed and isinstance(function, Function) and function.args.args:
         # Defaults beside what the function's caller has read: the choice is the caller's.
-        code = remove_names(namespace.target, facts.style, mapping=mapping)
+        code = remove_names(target, style, spot.column, mapping=mapping)
     else:
         remove = namespace.escapes or mapping
-        code = enable_call_from(namespace.target, facts.style, mapping=mapping, remove=remove)
+        if not remove:  # the names have to be gone before the namespace is passed on
+            spot = facts.get(Starts).below_mlx_import(spot)
+        code = enable_from(target, style, spot.column, mapping=mapping, remove=remove)
+        code = "\n" * spot.is_apart + code
     home = namespace.parser.home
     needs = home if home != facts.name else None
-    return Insertion(
-        namespace.statement.place, code, before=namespace.entry is not None, needs=needs
-    )
+    return Insertion(spot.anchor, code, before=spot.before, needs=needs)
 
 
 def _binds_rest(node: ast.stmt) -> bool:

@@ -1,7 +1,7 @@
 """Commands of click. Two options on each command that runs the model, which reads them in its
 first statement.
 
-Inserts: the import; `@click.option("--disable-flash-attention")` and
+Inserts: `@click.option("--disable-flash-attention")` and
 `@click.option("--flash-block-size")` below the command's last own option; two parameters with
 defaults, so that who calls the function need not know of them; the call.
 
@@ -15,7 +15,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Sequence
 
-from flash_codemods.commands.flags import edit_commands, optional_int
+from flash_codemods.commands.flags import edit_commands, optional_text
 from flash_codemods.commands.functions import (
     Command,
     click_option,
@@ -61,7 +61,7 @@ def _parameters(facts: FileFacts, command: Command) -> list[str]:
     if any(
         item.annotation for item in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
     ):
-        return [f"{disable}: bool = False", f"{block_size}: {optional_int(facts)} = None"]
+        return [f"{disable}: bool = False", f"{block_size}: {optional_text(facts)} = None"]
     return [f"{disable}=False", f"{block_size}=None"]
 
 

@@ -1,7 +1,7 @@
 """Commands of click and typer that can't take the flags. The call is the first statement of the
 command.
 
-Inserts: the import and the call, without flags: `MLX_FLASH_DISABLE` and `MLX_FLASH_BLOCK_SIZE` do
+Inserts: the call, without flags: `MLX_FLASH_DISABLE` and `MLX_FLASH_BLOCK_SIZE` do
 what flags would.
 
 Refuses: commands whose body shares its line with the `def`.
@@ -10,7 +10,7 @@ Refuses: commands whose body shares its line with the `def`.
 from __future__ import annotations
 
 from flash_codemods.commands.functions import find_commands, runs_the_model
-from flash_codemods.runtime_import import call_at
+from flash_codemods.enable import enable_at
 from flash_integrate.notes import Refusal
 from flash_integrate.project.workspace import FileFacts, Spot
 from flash_integrate.python.edits import Insertion
@@ -36,4 +36,4 @@ def match(facts: FileFacts) -> list[Spot] | Refusal | None:
 
 
 def edit(facts: FileFacts, match: list[Spot]) -> list[Insertion]:
-    return call_at(facts, match)
+    return enable_at(facts, match)

@@ -6,8 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from flash_codemods.commands.functions import Command
-from flash_codemods.runtime_import import import_runtime
-from flash_integrate.inserted.snippets import enable_call_from_parameters
+from flash_integrate.inserted.snippets import enable_from_parameters
 from flash_integrate.project.workspace import FileFacts
 from flash_integrate.python.edits import Edit, Insertion, Splice
 from flash_integrate.python.signature import Signature
@@ -16,9 +15,8 @@ from flash_integrate.python.signature import Signature
 def edit_commands(
     facts: FileFacts, commands: Iterable[Command], parameters: Callable[[Command], Sequence[str]]
 ) -> list[Edit]:
-    """The import, two `parameters` in each command's signature, and the call as its first
-    statement."""
-    edits: list[Edit] = [import_runtime(facts, flags=True)]
+    """Two `parameters` in each command's signature, and the call as its first statement."""
+    edits: list[Edit] = []
     lines = facts.source.text_lines()
     for command in commands:
         addition = Signature.of(command.node, lines).addition(
@@ -27,9 +25,8 @@ def edit_commands(
         edits += [Splice(at, text) for at, text in addition]
         place = facts.first_line_of(command.statement)
         if place is not None:  # `match` has refused the others
-            edits.append(
-                Insertion(place.anchor, enable_call_from_parameters(), before=place.before)
-            )
+            call = enable_from_parameters(facts.style, place.column)
+            edits.append(Insertion(place.anchor, call, before=place.before))
     return edits
 
 
@@ -38,6 +35,7 @@ def imports_name(facts: FileFacts, name: str) -> bool:
     return any(item.bound == name and item.always for item in facts.module.imports)
 
 
-def optional_int(facts: FileFacts) -> str:
-    """The annotation of a block size that may be left out."""
-    return "Optional[int]" if imports_name(facts, "Optional") else "int | None"
+def optional_text(facts: FileFacts) -> str:
+    """The annotation of a block size, which the runtime reads from its text, that may be left
+    out."""
+    return "Optional[str]" if imports_name(facts, "Optional") else "str | None"

@@ -19,7 +19,6 @@ from flash_codemods.commands.decorators import (
 from flash_integrate.attention.reach import AttentionReach
 from flash_integrate.inserted.snippets import (
     BLOCK_SIZE_FLAG,
-    BLOCK_SIZE_TYPE,
     DISABLE_FLAG,
     FLAG_NAMES,
 )
@@ -95,8 +94,6 @@ def refusal_of_options(facts: FileFacts, command: Command) -> str | None:
         return "the command's body shares its line with the def"
     node = command.node
     name = node.name
-    if BLOCK_SIZE_TYPE.encode() in facts.source.data:
-        return f"the file has a {BLOCK_SIZE_TYPE} of its own"
     constants = {item.value for item in walk(node) if isinstance(item, ast.Constant)}
     names = {item.arg for item in walk(node.args) if isinstance(item, ast.arg)}
     if constants & {DISABLE_FLAG, BLOCK_SIZE_FLAG} or names & set(FLAG_NAMES):

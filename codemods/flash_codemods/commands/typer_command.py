@@ -1,7 +1,7 @@
 """Commands of typer. Two annotated parameters on each command that runs the model, which it reads
 first of all.
 
-Inserts: the import; the parameters `disable_flash_attention` and `flash_block_size`, as
+Inserts: the parameters `disable_flash_attention` and `flash_block_size`, as
 `Annotated[...]` where the file imports that, else with a `typer.Option` as default; the call.
 
 Refuses: commands that have such an option, use their arguments as a whole or have a decorator that
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from flash_codemods.commands.flags import edit_commands, imports_name, optional_int
+from flash_codemods.commands.flags import edit_commands, imports_name, optional_text
 from flash_codemods.commands.functions import (
     Command,
     find_commands,
@@ -55,5 +55,10 @@ def match(facts: FileFacts) -> list[Command] | Refusal | None:
 def edit(facts: FileFacts, match: Sequence[Command]) -> list[Edit]:
     annotated = imports_name(facts, "Annotated")
     option = name_in(facts, {"typer"}, "Option") or ""
-    parameters = typer_parameters(option, facts.style, optional_int(facts), annotated=annotated)
-    return edit_commands(facts, match, lambda command: parameters)
+    kind = optional_text(facts)
+
+    def parameters(command: Command) -> list[str]:
+        indent = command.node.col_offset + 4
+        return typer_parameters(option, facts.style, kind, indent, annotated=annotated)
+
+    return edit_commands(facts, match, parameters)

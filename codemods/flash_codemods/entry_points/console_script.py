@@ -1,7 +1,7 @@
 """Functions that the project's packaging installs as commands. The call is the function's first
 statement.
 
-Inserts: the import and the call, without flags: `MLX_FLASH_DISABLE` and `MLX_FLASH_BLOCK_SIZE` do
+Inserts: the call, without flags: `MLX_FLASH_DISABLE` and `MLX_FLASH_BLOCK_SIZE` do
 what flags would. A `__main__` guard that does not call such a function gets a call too, unless it
 is written on one line.
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import ast
 
-from flash_codemods.runtime_import import call_at
+from flash_codemods.enable import enable_at
 from flash_integrate.notes import Refusal
 from flash_integrate.planning.installed import console_functions, console_scripts
 from flash_integrate.planning.starts import Starts
@@ -54,4 +54,4 @@ def _guards_beside(facts: FileFacts) -> list[Statement]:
 
 
 def edit(facts: FileFacts, match: list[Spot]) -> list[Insertion]:
-    return call_at(facts, match)
+    return enable_at(facts, match)

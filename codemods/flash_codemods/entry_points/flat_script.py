@@ -1,7 +1,7 @@
 """Scripts that do their work at module level. The call comes right below the imports, before the
 work.
 
-Inserts: the import and the call, without flags: `MLX_FLASH_DISABLE` and `MLX_FLASH_BLOCK_SIZE` do
+Inserts: the call, without flags: `MLX_FLASH_DISABLE` and `MLX_FLASH_BLOCK_SIZE` do
 what flags would.
 
 Refuses: modules that other files import, where a call would run on import; scripts that only start
@@ -10,9 +10,8 @@ a file which turns the runtime on itself.
 
 from __future__ import annotations
 
+from flash_codemods.enable import enable_below_imports
 from flash_codemods.entry_points.started_elsewhere import handed_over
-from flash_codemods.runtime_import import import_runtime
-from flash_integrate.inserted.snippets import enable_call
 from flash_integrate.notes import Refusal
 from flash_integrate.planning.starts import Starts
 from flash_integrate.project.workspace import FileFacts
@@ -33,4 +32,4 @@ def match(facts: FileFacts) -> bool | Refusal | None:
 
 
 def edit(facts: FileFacts, match: bool) -> list[Insertion]:
-    return [import_runtime(facts, then=enable_call())]
+    return [enable_below_imports(facts)]

@@ -1,7 +1,7 @@
 """Scripts without a command line, with `if __name__ == "__main__":`. The call is the guard's first
 statement.
 
-Inserts: the import and the call, without flags: `MLX_FLASH_DISABLE` and `MLX_FLASH_BLOCK_SIZE` do
+Inserts: the call, without flags: `MLX_FLASH_DISABLE` and `MLX_FLASH_BLOCK_SIZE` do
 what flags would.
 
 Refuses: a guard on one line, into which no line can be inserted; a guard that only starts a file
@@ -11,8 +11,8 @@ tried out.
 
 from __future__ import annotations
 
+from flash_codemods.enable import enable_at
 from flash_codemods.entry_points.started_elsewhere import handed_over
-from flash_codemods.runtime_import import call_at
 from flash_integrate.notes import Refusal
 from flash_integrate.planning.starts import Starts
 from flash_integrate.project.workspace import FileFacts, Spot
@@ -37,4 +37,4 @@ def match(facts: FileFacts) -> Spot | Refusal | None:
 
 
 def edit(facts: FileFacts, match: Spot) -> list[Insertion]:
-    return call_at(facts, [match])
+    return enable_at(facts, [match])

@@ -1,7 +1,7 @@
 """Modules that hold a web application and are started by a server (`uvicorn module:app`, `flask
 run`).
 
-Inserts: the import and the call right below the imports, without flags: `MLX_FLASH_DISABLE` and
+Inserts: the call right below the imports, without flags: `MLX_FLASH_DISABLE` and
 `MLX_FLASH_BLOCK_SIZE` do what flags would. The call runs when the server imports the module.
 
 Refuses: applications that a script with flags serves, which a call on import would override.
@@ -9,9 +9,8 @@ Refuses: applications that a script with flags serves, which a call on import wo
 
 from __future__ import annotations
 
+from flash_codemods.enable import enable_below_imports
 from flash_codemods.entry_points.started_elsewhere import served_by_another
-from flash_codemods.runtime_import import import_runtime
-from flash_integrate.inserted.snippets import enable_call
 from flash_integrate.notes import Refusal
 from flash_integrate.project.names import makes_application
 from flash_integrate.project.workspace import FileFacts
@@ -31,4 +30,4 @@ def match(facts: FileFacts) -> bool | Refusal | None:
 
 
 def edit(facts: FileFacts, match: bool) -> list[Insertion]:
-    return [import_runtime(facts, then=enable_call())]
+    return [enable_below_imports(facts)]

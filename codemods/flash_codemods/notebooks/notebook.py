@@ -12,7 +12,7 @@ from __future__ import annotations
 import ast
 
 from flash_integrate.attention.reach import holds_models, reached
-from flash_integrate.inserted.snippets import enable_call, runtime_import
+from flash_integrate.inserted.snippets import Style, enable
 from flash_integrate.notebook.program import Program
 from flash_integrate.notes import Note, Refusal
 from flash_integrate.planning.starts import Starts
@@ -46,7 +46,7 @@ def match(facts: FileFacts) -> Statement | Refusal | None:
 
 
 def edit(facts: FileFacts, match: Statement) -> list[Insertion]:
-    code = "\n" + runtime_import(call=True, flags=False) + enable_call()
+    code = "\n" + enable(Style(), 0)
     return [Insertion(match.place, code)]
 
 

@@ -23,7 +23,10 @@ from flash_integrate.project.workspace import FileFacts, Workspace
 _MLX = re.compile(r"(^|_)mlx(_|$)")
 _NAMED_OTHERWISE = {"mflux", "fastmlx", "mlxim", "diffusionkit"}
 # MLX packages that hold no model.
-_NO_MODELS = {"mlx", "mlx_data", "mlx_flash_runtime", "mlx_cuda", "mlx_metal", "mlx_optimizers"}
+_NO_MODELS = {
+    "mlx", "mlx_cluster", "mlx_cuda", "mlx_data", "mlx_flash_runtime", "mlx_graphs", "mlx_metal",
+    "mlx_optimizers",
+}  # fmt: skip
 # What a package of models offers besides running them, by the name of a module or of what it
 # defines.
 _RUNS_NOTHING = {

@@ -9,63 +9,24 @@ from __future__ import annotations
 
 import ast
 
+from flash_integrate.inserted.earlier import has_earlier_type, is_earlier
 from flash_integrate.inserted.snippets import (
     BLOCK_SIZE_FLAG,
-    BLOCK_SIZE_TYPE,
     DISABLE_FLAG,
     ENABLE,
     FLAG_NAMES,
     RUNTIME,
 )
-from flash_integrate.python.syntax import Function, dotted
+from flash_integrate.python.syntax import Function, dotted, last_name
 
-_WITHOUT_RUNTIME = {ENABLE: "None", BLOCK_SIZE_TYPE: "int"}
 _FLAGS = (DISABLE_FLAG, BLOCK_SIZE_FLAG)
 
 
 def is_inserted(node: ast.stmt) -> bool:
-    tests = (is_runtime_import, _is_flag, is_call, _is_removal, _is_of_an_earlier_version)
-    return any(test(node) for test in tests)
+    return is_call(node) or is_flag(node) or _is_removal(node) or is_earlier(node)
 
 
-def is_runtime_import(node: ast.stmt) -> bool:
-    """Whether it is the guarded import: its handler sets what is imported, and does nothing
-    else."""
-    if (
-        not isinstance(node, ast.Try)
-        or len(node.body) != 1
-        or len(node.handlers) != 1
-        or node.orelse
-        or node.finalbody
-    ):
-        return False
-    imported, handler = node.body[0], node.handlers[0]
-    if (
-        not isinstance(imported, ast.ImportFrom)
-        or imported.module != RUNTIME
-        or len(handler.body) != 1
-    ):
-        return False
-    expected = {
-        alias.asname or alias.name: _WITHOUT_RUNTIME.get(alias.name) for alias in imported.names
-    }
-    return dotted(handler.type) == "ImportError" and _set_in(handler.body[0]) == expected
-
-
-def _set_in(node: ast.stmt) -> dict[str | None, str] | None:
-    """The names that `a, b = None, int` sets, and to what."""
-    if not isinstance(node, ast.Assign) or len(node.targets) != 1:
-        return None
-    pair = (node.targets[0], node.value)
-    targets, values = (part.elts if isinstance(part, ast.Tuple) else [part] for part in pair)
-    if not all(isinstance(value, ast.Name | ast.Constant) for value in values) or len(
-        targets
-    ) != len(values):
-        return None
-    return dict(zip(map(dotted, targets), map(ast.unparse, values), strict=True))
-
-
-def _is_flag(node: ast.stmt) -> bool:
+def is_flag(node: ast.stmt) -> bool:
     call = node.value if isinstance(node, ast.Expr) else None
     return (
         isinstance(call, ast.Call)
@@ -85,76 +46,61 @@ def is_option(node: ast.expr) -> bool:
     ):
         return False
     given = {keyword.arg or "**": keyword.value for keyword in node.keywords}
+    if flag.value == BLOCK_SIZE_FLAG and has_earlier_type(given):
+        return True
+    if not _is_unset(given.get("default")):
+        return False
     if flag.value == BLOCK_SIZE_FLAG:
-        return dotted(given.get("type")) == BLOCK_SIZE_TYPE
+        return "metavar" in given and given.keys() <= {"default", "metavar", "help"}
     kind = given.get("action", given.get("is_flag"))
     switches = isinstance(kind, ast.Constant) and kind.value in ("store_true", True)
-    return (
-        switches
-        and given.keys() <= {"action", "is_flag", "default", "help"}
-        and _is_unset(given.get("default"))
-    )
-
-
-def _is_of_an_earlier_version(node: ast.stmt) -> bool:
-    """Whether it is one of the statements by which the first versions kept abbreviations: they set
-    `table["--d"] = table["--data"]`, or argparse's lookup to one without the two flags. They are
-    written no more, and still taken out."""
-    if not isinstance(node, ast.Assign) or len(node.targets) != 1:
-        return False
-    target, value = node.targets[0], node.value
-    if isinstance(target, ast.Subscript) and isinstance(value, ast.Subscript):
-        short, table = _last_name(target), dotted(target.value) or ""
-        is_short = isinstance(short, str) and any(flag.startswith(short) for flag in _FLAGS)
-        return (
-            is_short
-            and table.endswith("._option_string_actions")
-            and (dotted(value.value) == table)
-        )
-    sets_lookup = isinstance(target, ast.Attribute) and target.attr == "_get_option_tuples"
-    if not sets_lookup or not isinstance(value, ast.Lambda):
-        return False
-    texts = [part.value for part in ast.walk(value) if isinstance(part, ast.Constant)]
-    return set(FLAG_NAMES) <= set(texts)
+    return switches and given.keys() <= {"action", "is_flag", "default", "help"}
 
 
 def is_call(node: ast.stmt) -> bool:
-    """Whether it is the guarded patch call, with the values of the flags or without."""
+    """Whether it is the import with the patch call, with the values of the flags or without."""
     if (
-        not isinstance(node, ast.If)
-        or node.orelse
-        or len(node.body) != 1
-        or not _is_test(node.test)
+        not isinstance(node, ast.Try)
+        or node.finalbody
+        or [len(part) for part in (node.body, node.handlers, node.orelse)] != [1, 1, 1]
     ):
         return False
-    call = node.body[0].value if isinstance(node.body[0], ast.Expr) else None
+    imported, handler, call = node.body[0], node.handlers[0], node.orelse[0]
+    return (
+        _imports_the_runtime(imported)
+        and dotted(handler.type) == "ImportError"
+        and handler.name is None
+        and len(handler.body) == 1
+        and isinstance(handler.body[0], ast.Pass)
+        and isinstance(call, ast.Expr)
+        and _enables(call.value)
+    )
+
+
+def _imports_the_runtime(node: ast.stmt) -> bool:
+    if not isinstance(node, ast.ImportFrom) or node.module != RUNTIME:
+        return False
+    return [(alias.name, alias.asname) for alias in node.names] == [(ENABLE, None)]
+
+
+def _enables(call: ast.expr) -> bool:
+    """Whether it is the patch call, which may name the block size."""
     if not isinstance(call, ast.Call) or dotted(call.func) != ENABLE:
         return False
-    switches = [
-        item.operand
-        for item in call.args
-        if isinstance(item, ast.UnaryOp) and isinstance(item.op, ast.Not)
-    ]
-    values = [
-        *switches,
-        *(keyword.value for keyword in call.keywords if keyword.arg == "block_size"),
-    ]
-    return len(values) == len(call.args) + len(call.keywords) and tuple(
-        map(_last_name, values)
-    ) in ((), FLAG_NAMES)
-
-
-def _is_test(test: ast.expr) -> bool:
-    # `unparse` recurses: a test that starts otherwise may be too deep for it.
-    is_on_the_name = isinstance(test, ast.Compare) and dotted(test.left) == ENABLE
-    return is_on_the_name and ast.unparse(test) == f"{ENABLE} is not None"
+    values = [*call.args, *(item.value for item in call.keywords if item.arg == "block_size")]
+    if len(values) != len(call.args) + len(call.keywords):
+        return False
+    if values and isinstance(values[0], ast.UnaryOp) and isinstance(values[0].op, ast.Not):
+        values[0] = values[0].operand
+        return tuple(map(last_name, values)) == FLAG_NAMES
+    return not values
 
 
 def _is_removal(node: ast.stmt) -> bool:
+    """Whether it takes the names of the flags out of a namespace, one or both."""
     names = node.targets if isinstance(node, ast.Delete) else []
-    return tuple(map(_last_name, names)) == FLAG_NAMES and not any(
-        isinstance(name, ast.Name) for name in names
-    )
+    of_flags = [name for name in names if last_name(name) in FLAG_NAMES]
+    return len(of_flags) == len(names) > 0 and not any(isinstance(name, ast.Name) for name in names)
 
 
 def flag_parameters(node: Function) -> set[str]:
@@ -183,14 +129,8 @@ def _is_unset(default: ast.expr | None) -> bool:
     return default is None or (isinstance(default, ast.Constant) and default.value in (None, False))
 
 
-def _last_name(node: ast.expr) -> object:
-    if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
-        return node.slice.value
-    return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", None)
-
-
 def flag_value(node: ast.AST) -> str | None:
     """What an expression is called that reads one of the flags' values, `args.flash_block_size`."""
-    if not isinstance(node, ast.Attribute | ast.Subscript) or _last_name(node) not in FLAG_NAMES:
+    if not isinstance(node, ast.Attribute | ast.Subscript) or last_name(node) not in FLAG_NAMES:
         return None
-    return ast.unparse(node) if dotted(node) else str(_last_name(node))
+    return ast.unparse(node) if dotted(node) else str(last_name(node))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 
+from flash_integrate.inserted.forms import is_flag
 from flash_integrate.inserted.snippets import ENABLE, RUNTIME
 from flash_integrate.python.module import Module
 
@@ -13,9 +14,11 @@ _NAMING = ("id", "name", "arg", "asname")
 
 
 def integrated_at(module: Module) -> int | None:
-    """The line that imports the runtime, if there is one."""
-    lines = (item.line for item in module.imports if item.module.partition(".")[0] == RUNTIME)
-    return min(lines, default=None)
+    """The line that imports the runtime or, where others parse with a parser of this module, that
+    of the first flag; None if there is none."""
+    imports = [item.line for item in module.imports if item.module.partition(".")[0] == RUNTIME]
+    given = [item.line for item in module.statements if is_flag(item.node)]
+    return min(imports or given[: len(given) // 2], default=None)
 
 
 def uses_name(module: Module) -> bool:

@@ -8,16 +8,17 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from flash_integrate.errors import CannotRemove
+from flash_integrate.inserted.earlier import is_earlier_import
 from flash_integrate.inserted.forms import (
     flag_parameters,
     flag_value,
     is_call,
+    is_flag,
     is_inserted,
     is_option,
-    is_runtime_import,
 )
 from flash_integrate.inserted.marker import skip_marker_line
-from flash_integrate.inserted.snippets import BLOCK_SIZE_TYPE, ENABLE, FLAG_NAMES
+from flash_integrate.inserted.snippets import ENABLE, FLAG_NAMES
 from flash_integrate.python.signature import Position, Signature
 from flash_integrate.python.source import Source
 from flash_integrate.python.syntax import Function, Statement, statements
@@ -50,7 +51,7 @@ def inserted(source: Source) -> Inserted:
     """
     found = statements(source.tree, source.text)
     if (
-        not any(is_runtime_import(statement.node) for statement in found)
+        not any(_shows_integration(item.node) for item in found)
         or skip_marker_line(source.data) is not None
     ):
         return Inserted()
@@ -64,6 +65,10 @@ def inserted(source: Source) -> Inserted:
     return Inserted(frozenset(lines), tuple(cuts))
 
 
+def _shows_integration(node: ast.stmt) -> bool:
+    return is_call(node) or is_flag(node) or is_earlier_import(node)
+
+
 def without(source: Source, what: Inserted) -> bytes:
     """The file's bytes without what was inserted."""
     return without_lines(source, set(what.lines), what.cuts)
@@ -72,19 +77,57 @@ def without(source: Source, what: Inserted) -> bytes:
 def _inserted_statements(source: Source, found: list[Statement]) -> set[int]:
     lines = source.lines()
     numbers: set[int] = set()
-    for statement in found:
-        node = statement.node
-        if not is_inserted(node):
-            continue
-        if not (statement.starts_its_line and statement.ends_its_line):
-            raise CannotRemove(
-                "an inserted statement shares its line with another", line=node.lineno
-            )
-        numbers.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
-        # The blank line above the import belongs to it, unless it is the module's first statement.
-        if is_runtime_import(node) and statement.index and not lines[node.lineno - 2].strip():
-            numbers.add(node.lineno - 1)
+    for group in _groups(found):
+        for statement in group:
+            if not (statement.starts_its_line and statement.ends_its_line):
+                raise CannotRemove(
+                    "an inserted statement shares its line with another", line=statement.line
+                )
+            numbers.update(range(statement.line, _last_line(statement.node) + 1))
+        numbers.update(_blank_lines(lines, group))
     return numbers
+
+
+def _groups(found: list[Statement]) -> list[list[Statement]]:
+    """The inserted statements, those that stand one below the other in a suite together."""
+    groups: list[list[Statement]] = []
+    for statement in (item for item in found if is_inserted(item.node)):
+        last = groups[-1][-1] if groups else None
+        follows = last is not None and last.suite is statement.suite
+        if last is not None and follows and last.index + 1 == statement.index:
+            groups[-1].append(statement)
+        else:
+            groups.append([statement])
+    return groups
+
+
+def _blank_lines(lines: list[bytes], group: list[Statement]) -> set[int]:
+    """The blank lines around inserted statements that came with them, as `rewrite` sets them."""
+    first, last = group[0], group[-1]
+    start, end = first.line, _last_line(last.node)
+    above = _blank(lines[start - 2 :: -1]) if first.index and start > 1 else 0
+    below = _blank(lines[end:])
+    is_top = len(first.place) == 1
+    following = last.suite[last.index + 1 : last.index + 2]
+    if following and isinstance(following[0], Function | ast.ClassDef):
+        apart = 2 if is_top else 1
+        if not first.index:
+            starts_function = getattr(first.scope.node, "body", None) is first.suite and not is_top
+            return {end + 1} if below and starts_function else set()
+        if above >= apart and below >= apart:
+            return {*range(start - apart, start), *range(end + 1, end + apart + 1)}
+    is_apart = is_top or isinstance(first.suite[first.index - 1], ast.Import | ast.ImportFrom)
+    begins_block = is_call(first.node) or is_earlier_import(first.node)
+    return {start - 1} if above and is_apart and begins_block else set()
+
+
+def _blank(lines: list[bytes]) -> int:
+    """How many of the first lines are blank."""
+    return next((index for index, line in enumerate(lines) if line.strip()), len(lines))
+
+
+def _last_line(node: ast.stmt) -> int:
+    return node.end_lineno or node.lineno
 
 
 def _inserted_options(source: Source, found: list[Statement]) -> set[int]:
@@ -151,7 +194,7 @@ def leftovers(source: Source) -> Iterator[tuple[int, str]]:
     """The lines on which a file still uses what is gone: a name of the import, or a value of the
     flags."""
     for node in source.nodes:
-        if isinstance(node, ast.Name) and node.id in (ENABLE, BLOCK_SIZE_TYPE, *FLAG_NAMES):
+        if isinstance(node, ast.Name) and node.id in (ENABLE, *FLAG_NAMES):
             yield node.lineno, node.id
         elif (
             isinstance(node, ast.Attribute | ast.Subscript)

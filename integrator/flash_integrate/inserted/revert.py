@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flash_integrate.errors import FileError, UnsafeRewrite
 from flash_integrate.inserted.removal import Inserted, inserted, leftovers, without
-from flash_integrate.inserted.snippets import RUNTIME
+from flash_integrate.inserted.snippets import DISABLE_FLAG, RUNTIME
 from flash_integrate.notes import Note
 from flash_integrate.python.edits import Rewritten
 from flash_integrate.python.source import Source
@@ -19,7 +19,8 @@ def revert_script(source: Source) -> Rewritten | None:
         CannotRemove: an inserted statement now shares a line with another one.
         UnsafeRewrite: without the inserted lines the file would not be valid.
     """
-    found = inserted(source) if RUNTIME.encode() in source.data else Inserted()
+    holds_any = any(word.encode() in source.data for word in (RUNTIME, DISABLE_FLAG))
+    found = inserted(source) if holds_any else Inserted()
     if not found.lines:
         return None
     result = Source(source.path, without(source, found))

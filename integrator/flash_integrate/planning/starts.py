@@ -8,9 +8,10 @@ import re
 from collections.abc import Iterator
 from functools import cached_property
 
-from flash_integrate.attention.reach import model_functions, runs_attention
+from flash_integrate.attention.reach import holds_models, model_functions, runs_attention
+from flash_integrate.project.imports import imported_by
 from flash_integrate.project.kinds import is_test
-from flash_integrate.project.workspace import FileFacts
+from flash_integrate.project.workspace import FileFacts, Spot
 from flash_integrate.python.syntax import (
     Function,
     Statement,
@@ -84,27 +85,67 @@ class Starts:
 
     @cached_property
     def import_anchor(self) -> Statement | None:
-        """The statement after which the runtime's import goes; None: before everything.
+        """The statement below which a call at module level goes; None: before everything.
 
-        That is the last import above the first definition, guard or work; else the docstring.
+        That is the last import above the first definition, guard or work, or the first import of
+        MLX where that comes later; else the docstring.
         """
         return self.last_import(self._top)
 
     def last_import(self, statements: list[Statement]) -> Statement | None:
         """As `import_anchor`, among some of the statements at module level."""
         last = None
+        mlx = self._first_mlx_import
         for statement in statements:
             node = statement.node
-            if isinstance(node, Function | ast.ClassDef):
+            is_past = mlx is None or statement.index > mlx.index
+            if is_past and isinstance(node, Function | ast.ClassDef):
                 break
-            if self._does_work(node) or _holds_guard(node):
+            if is_past and (self._does_work(node) or _holds_guard(node)):
                 break
-            header = isinstance(node, ast.Import | ast.ImportFrom) or (
-                statement.index == 0 and is_docstring(node)
-            )
+            imports = isinstance(node, ast.Import | ast.ImportFrom) or statement is mlx
+            header = imports or (statement.index == 0 and is_docstring(node))
             if header and statement.ends_its_line:
                 last = statement
         return last
+
+    def below_mlx_import(self, spot: Spot) -> Spot:
+        """The spot or, where the file's first import of MLX stands further below in the same
+        suite, the one below that import: the runtime's import loads MLX, for which the statements
+        above the file's own may prepare."""
+        *header, (suite, index) = spot.anchor
+        first = index if spot.before else index + 1
+        mlx = self._first_mlx_import
+        if mlx is not None and (header or mlx.index < first):
+            return spot
+        last: Statement | None = None
+        for item in self._facts.suites[tuple(header), suite][first:]:
+            if self._imports_mlx(item.node) and item.ends_its_line:
+                last = item
+            elif last is not None:
+                break
+        return spot if last is None else Spot.beside(last, before=False, is_apart=True)
+
+    @cached_property
+    def _first_mlx_import(self) -> Statement | None:
+        """The first statement at module level that imports MLX."""
+        return next((item for item in self._top if self._imports_mlx(item.node)), None)
+
+    def _imports_mlx(self, node: ast.stmt) -> bool:
+        """Whether a statement imports MLX when it runs, itself or through packages and files that
+        do."""
+        is_type_check = isinstance(node, ast.If) and (dotted(node.test) or "").endswith(
+            "TYPE_CHECKING"
+        )
+        if isinstance(node, Function | ast.ClassDef) or is_type_check or _holds_guard(node):
+            return False
+        found = [item for part in walk(node) for item in imported_by(part)]
+        packages = [item.module for item in found if not item.dots]
+        if any(name.partition(".")[0] == "mlx" or holds_models(name) for name in packages):
+            return True
+        project = self._facts.workspace.project
+        files = (path for item in found for path in project.resolve(item, self._facts.name))
+        return any(project.reaches_mlx(path) for path in files)
 
     def _does_work(self, node: ast.stmt) -> bool:
         """Whether a module-level statement does a program's work: a call for its effect, a loop, a

@@ -6,6 +6,7 @@ a tree, and a file that does not parse still takes part.
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -36,6 +37,14 @@ class Import:
     dots: int
     module: str
     names: tuple[str, ...] = ()
+
+
+def imported_by(node: ast.AST) -> list[Import]:
+    """What a statement imports; nothing if it is no import."""
+    if isinstance(node, ast.ImportFrom):
+        names = tuple(item.name for item in node.names)
+        return [Import(node.level, node.module or "", names)]
+    return [Import(0, item.name) for item in node.names] if isinstance(node, ast.Import) else []
 
 
 def plain_lines(data: bytes) -> bytes:

@@ -10,9 +10,11 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
+from flash_integrate.disk.checkout import checkout_of
 from flash_integrate.errors import FileError
 from flash_integrate.inserted.snippets import Style
 from flash_integrate.project.imports import Project, Scan
+from flash_integrate.project.line_width import line_width
 from flash_integrate.project.names import Names
 from flash_integrate.project.style import style_of
 from flash_integrate.python.module import Module
@@ -27,10 +29,17 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True)
 class Spot:
-    """A place for new lines: before or after a statement."""
+    """A place for new lines: before or after a statement, which starts at `column`; `is_apart`
+    from what stands above, by a blank line."""
 
     anchor: Place
     before: bool
+    column: int
+    is_apart: bool = False
+
+    @staticmethod
+    def beside(statement: Statement, *, before: bool, is_apart: bool = False) -> Spot:
+        return Spot(statement.place, before, statement.node.col_offset, is_apart)
 
 
 @dataclass(frozen=True)
@@ -72,7 +81,7 @@ class FileFacts:
         return self.name in self.workspace.project.importers
 
     @cached_property
-    def _suites(self) -> dict[tuple[Place, str], list[Statement]]:
+    def suites(self) -> dict[tuple[Place, str], list[Statement]]:
         """The statements of each suite, by the place of its header and the suite's field."""
         found: dict[tuple[Place, str], list[Statement]] = {}
         for item in self.statements:
@@ -84,21 +93,18 @@ class FileFacts:
         """The spot below a header and its docstring, if there is one; None where no line can go
         there."""
         suite = guarded_suite(header.node) or "body"
-        inner = self._suites[header.place, suite]
+        inner = self.suites[header.place, suite]
         first = inner[0]
         if not is_docstring(first.node) or not isinstance(header.node, Function):
-            return Spot(first.place, before=True) if first.starts_its_line else None
+            return Spot.beside(first, before=True) if first.starts_its_line else None
         if len(inner) > 1:
-            return Spot(inner[1].place, before=True) if inner[1].starts_its_line else None
-        return (
-            Spot(first.place, before=False)
-            if first.starts_its_line and first.ends_its_line
-            else None
-        )
+            return Spot.beside(inner[1], before=True) if inner[1].starts_its_line else None
+        takes_lines = first.starts_its_line and first.ends_its_line
+        return Spot.beside(first, before=False) if takes_lines else None
 
     @cached_property
     def style(self) -> Style:
-        return style_of(self.module)
+        return style_of(self.module, self.workspace.line_width(self.name.parent))
 
 
 class Workspace:
@@ -124,6 +130,7 @@ class Workspace:
         self.given: dict[PurePosixPath, Source] = {}
         self._facts: dict[PurePosixPath, FileFacts] = {}
         self._found: dict[Callable[..., Any], Any] = {}
+        self._widths: dict[PurePosixPath, int] = {}
 
     @classmethod
     def alone(
@@ -167,6 +174,14 @@ class Workspace:
         stands for."""
         found = self.names.home(name, used)
         return None if found is None else (self.facts(found[0]), found[1])
+
+    def line_width(self, folder: PurePosixPath) -> int:
+        """The columns of a line in a folder of the project, as its formatter has them."""
+        if folder not in self._widths:
+            base = self.project.base.resolve()
+            place = (base / folder).resolve()
+            self._widths[folder] = line_width(place, checkout_of(place) or base)
+        return self._widths[folder]
 
     def forget(self, name: PurePosixPath) -> None:
         """Takes a file whose turn is over out of memory."""

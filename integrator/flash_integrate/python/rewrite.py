@@ -46,7 +46,8 @@ def rewrite(source: Source, edits: Iterable[Edit]) -> bytes:
         if isinstance(edit, Insertion)
     ]
     try:
-        result = module.with_changes(body=_edit_suite(module, module.body, ways)).bytes
+        body = _edit_suite(module, module.body, ways, is_top=True)
+        result = module.with_changes(body=body).bytes
         return (
             result
             if _holds(result, source.data)
@@ -108,11 +109,17 @@ def _carry_over(original: bytes, printed: bytes, result: bytes) -> bytes:
 
 
 def _edit_suite(
-    module: cst.Module, suite: Sequence[cst.BaseStatement], edits: Sequence[_Pending]
+    module: cst.Module,
+    suite: Sequence[cst.BaseStatement],
+    edits: Sequence[_Pending],
+    *,
+    is_top: bool = False,
+    of_function: bool = False,
 ) -> list[cst.BaseStatement]:
     """A suite with its edits made. Small statements that share a line count one each, as they do
     for `ast`."""
     result: list[cst.BaseStatement] = []
+    added: set[int] = set()
     waiting = deque(sorted(edits, key=lambda edit: edit.steps[0][1]))
     first = 0
     for statement in suite or [cst.SimpleStatementLine([])]:
@@ -124,14 +131,40 @@ def _edit_suite(
         deeper = [edit.next() for edit in mine if len(edit.steps) > 1]
         for insertion in here:
             if insertion.before:
-                result += _statements(module, insertion.code)
+                result += _added(module, insertion.code, added)
         if suite:
             result.append(_edit_compound(module, statement, deeper) if deeper else statement)
         for insertion in here:
             if not insertion.before:
-                result += _statements(module, insertion.code)
+                result += _added(module, insertion.code, added)
         first += count
+    _keep_apart(result, added, is_top=is_top, of_function=of_function)
     return result
+
+
+def _added(module: cst.Module, code: str, added: set[int]) -> list[cst.BaseStatement]:
+    found = _statements(module, code)
+    added.update(map(id, found))
+    return found
+
+
+def _keep_apart(suite: list[Any], added: set[int], *, is_top: bool, of_function: bool) -> None:
+    """Blank lines where inserted statements would touch the definition below them: as many above
+    as below, by which `removal` knows them; at a function's start one below."""
+    for index in range(1, len(suite)):
+        definition, start = suite[index], index
+        if not isinstance(definition, cst.FunctionDef | cst.ClassDef) or id(definition) in added:
+            continue
+        while start and id(suite[start - 1]) in added:
+            start -= 1
+        lines = definition.leading_lines
+        touches = not lines or lines[0].comment is not None
+        if start == index or not (touches if start else of_function):
+            continue
+        blank = [cst.EmptyLine(indent=False)] * (2 if is_top else 1)
+        suite[index] = definition.with_changes(leading_lines=[*blank, *lines])
+        if start:
+            suite[start] = suite[start].with_changes(leading_lines=blank)
 
 
 def _edit_compound(module: cst.Module, node: Any, edits: Sequence[_Pending]) -> Any:
@@ -146,7 +179,9 @@ def _edit_compound(module: cst.Module, node: Any, edits: Sequence[_Pending]) -> 
                 children[index] = _edit_compound(module, children[index], own)
             changes[field] = children
         elif field == "body":
-            changes["body"] = node.body.with_changes(body=_edit_suite(module, node.body.body, mine))
+            is_function = isinstance(node, cst.FunctionDef)
+            inner = _edit_suite(module, node.body.body, mine, of_function=is_function)
+            changes["body"] = node.body.with_changes(body=inner)
         elif (
             isinstance(node.orelse, cst.If) and field == "orelse"
         ):  # `elif`: for `ast` an If in the else's suite

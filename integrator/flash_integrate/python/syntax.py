@@ -184,6 +184,13 @@ def is_read(node: ast.AST, name: str) -> bool:
     return isinstance(getattr(node, "ctx", None), ast.Load) and dotted(node) == name
 
 
+def last_name(node: ast.expr) -> object:
+    """The name at the end of a chain of attributes, or the constant in its last brackets."""
+    if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
+        return node.slice.value
+    return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", None)
+
+
 def is_docstring(node: ast.stmt) -> bool:
     return (
         isinstance(node, ast.Expr)

@@ -1,10 +1,10 @@
 """A part of a change: the hunks that a reviewer accepts, if they work without the rest.
 
-What a change inserts into a file holds together in groups. The import belongs to all of them; the
-flags of a parser stand or fall with every place where its namespace is read: a call whose flags
-are not there would crash, and flags that nothing reads would reach functions that don't take them,
-or do nothing. Lines that belong to no parser (the call of a script without flags, a change in a
-file that is no Python) are needed by all others.
+What a change inserts into a file holds together in groups. The flags of a parser stand or fall
+with every place where its namespace is read: a call whose flags are not there would crash, and
+flags that nothing reads would reach functions that don't take them, or do nothing. Lines that
+belong to no parser (the call of a script without flags, a change in a file that is no Python) are
+needed by all others.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from flash_integrate.report.diff import Hunk
 
 # How an inserted line is called in a message, by the first of these that stands in it.
 _KINDS = {
-    f"from {RUNTIME} import": "the import",
+    f"from {RUNTIME} import": "the call",
     DISABLE_FLAG: "the flags",
     BLOCK_SIZE_FLAG: "the flags",
     f"{ENABLE}(": "the call",
@@ -63,7 +63,7 @@ def select(outcome: Outcome, hunks: Iterable[Hunk]) -> Outcome:
         )
     result = Source(outcome.path, without_lines(longer, set(outcome.lines - kept)))
     _verify(result, outcome.after if removes else outcome.before)
-    if removes:  # the import stays: no name is left over for a note to speak of
+    if removes:  # a call stays: no name is left over for a note to speak of
         reason = f"{len(chosen)} of {len(outcome.lines)} lines taken out"
         return dataclasses.replace(
             outcome, after=result.data, lines=chosen, reason=reason, notes=()
@@ -77,9 +77,7 @@ def _missing(longer: Source, inserted: frozenset[int], kept: frozenset[int]) -> 
     """The inserted lines without which those that are kept do not work."""
     groups = _groups(longer, inserted)
     touched = [group for group in groups if group & kept]
-    if (
-        not touched
-    ):  # the import alone, say: it would do nothing, and the file would count as integrated
+    if not touched:
         return inserted - kept
     needed_by_all = inserted.difference(*groups)
     return needed_by_all.union(*touched) - kept

@@ -1,13 +1,17 @@
 """What the package says unasked. Above all that flash attention is on: when a route of ours first
-takes a call, not before, so that whoever reads it knows that attention really runs there."""
+takes a call, so that whoever reads it knows that attention really runs there. On a terminal it is
+said at once, since the first call may come in the middle of a dialogue or a table."""
 
 from __future__ import annotations
+
+import sys
 
 from . import workers
 from .log import logger, say
 from .variables import is_quiet
 
 _waiting: str | None = None
+_is_said = False
 _has_run = False
 
 
@@ -25,8 +29,10 @@ def announce(message: str) -> None:
 def say_when_it_runs(message: str | None) -> None:
     """Has `message` wait for `it_runs`, in the place of one that waits already; None: there is
     nothing to say any more."""
-    global _waiting
-    _waiting = message
+    global _waiting, _is_said
+    _waiting, _is_said = message, False
+    if message is not None and _is_on_terminal():
+        _say(message)
 
 
 def unsaid() -> str | None:
@@ -35,11 +41,30 @@ def unsaid() -> str | None:
 
 
 def it_runs() -> None:
-    """Says what waits, once a program: not in each of its workers."""
+    """Says what waits."""
     global _waiting, _has_run
     if _waiting is None:
         return
     message, _waiting, _has_run = _waiting, None, True
+    if not _is_said:
+        _say(message)
+
+
+def _say(message: str) -> None:
+    """Says it once a program: not in each of its workers."""
+    global _is_said
+    _is_said = True
     if not workers.is_worker():
         announce(message)
         workers.speak_for_workers()
+
+
+def _is_on_terminal() -> bool:
+    try:
+        return sys.stderr is not None and sys.stderr.isatty()
+    except (
+        OSError,
+        ValueError,
+        AttributeError,
+    ):  # it was closed, or is a stream of a program's own
+        return False

@@ -26,14 +26,20 @@ def switch(text: str) -> bool:
 
 
 def value_of(name: str, parse: Callable[[str], T], unset: T) -> T:
-    """What `parse` makes of a variable, `unset` where it is empty or not there.
-
-    Where `parse` raises ValueError, that is the user's mistake rather than the program's: one line
-    on stderr and exit status 2, as argparse does for a bad flag.
-    """
+    """What `parse` makes of a variable, `unset` where it is empty or not there. A bad one ends the
+    program, see `parsed`."""
     text = os.environ.get(name, "")
+    return parsed(name, text, parse) if text else unset
+
+
+def parsed(name: str, text: str, parse: Callable[[str], T]) -> T:
+    """What `parse` makes of a text that a user has given as a variable or option `name`.
+
+    Where it raises ValueError, that is the user's mistake rather than the program's: one line on
+    stderr and exit status 2, as argparse does for a bad flag.
+    """
     try:
-        return parse(text) if text else unset
+        return parse(text)
     except ValueError as error:
         say(f"{name}: {error}")
         raise SystemExit(2) from None

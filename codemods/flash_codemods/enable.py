@@ -1,0 +1,28 @@
+"""The patch call, with the import of the runtime, at the places that codemods have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from flash_integrate.inserted.snippets import enable
+from flash_integrate.planning.starts import Starts
+from flash_integrate.project.workspace import FileFacts, Spot
+from flash_integrate.python.edits import Insertion
+
+
+def enable_below_imports(facts: FileFacts) -> Insertion:
+    """The call at module level, below the imports, a blank line above."""
+    code = enable(facts.style, 0)
+    anchor = facts.get(Starts).import_anchor
+    if anchor is None:
+        return Insertion(None, code, before=True)
+    return Insertion(anchor.place, "\n" + code)
+
+
+def enable_at(facts: FileFacts, spots: Iterable[Spot]) -> list[Insertion]:
+    """The call at each of the spots, or below the import of MLX that follows."""
+    below = [facts.get(Starts).below_mlx_import(spot) for spot in spots]
+    return [
+        Insertion(spot.anchor, "\n" * spot.is_apart + enable(facts.style, spot.column), spot.before)
+        for spot in below
+    ]
