@@ -3,7 +3,6 @@ what the rewrite gains.
 
     git clone https://github.com/ml-explore/mlx-examples checkouts/mlx-examples
     git clone https://github.com/Blaizzy/mlx-audio checkouts/mlx-audio
-    git clone https://github.com/Blaizzy/mlx-vlm checkouts/mlx-vlm
     python benchmarks/handwritten_models.py checkouts --results benchmarks/results
 
 Each model is built twice with the same random weights, from the files as they are and from copies
@@ -196,17 +195,6 @@ def windowed(batch: int, length: int) -> Inputs:
     return (*features(batch, length), mx.where(hidden, -1e9, 0.0)[None, None])
 
 
-def jina(module: Any, size: int) -> nn.Module:
-    config = SimpleNamespace(
-        model_type="jina_vlm", hidden_size=64 * size, num_hidden_layers=2,
-        num_attention_heads=size, head_dim=64, patch_size=4, image_size=image_size(),
-        num_channels=3, intermediate_size=128 * size, layer_norm_eps=1e-6, use_bias=True,
-        use_cls_token=False, post_layer_norm=True, activation="gelu_pytorch_tanh",
-        vit_layers=(-1,), output_size=64,
-    )  # fmt: skip
-    return module.VisionModel(config)  # type: ignore[no-any-return]
-
-
 def acoustic(module: Any, size: int) -> nn.Module:
     args = module.AcousticTransformerArgs(
         dim=64 * size, input_dim=64 * size, n_layers=2, head_dim=64, hidden_dim=128 * size,
@@ -224,7 +212,7 @@ def call(model: Any, inputs: Inputs) -> Any:
     return model(*inputs)
 
 
-EXAMPLES, AUDIO, VLM = "mlx-examples", "mlx-audio", "mlx-vlm"
+EXAMPLES, AUDIO = "mlx-examples", "mlx-audio"
 CASES = (
     Case("T5", EXAMPLES, "t5", "t5", t5, lambda b, n: tokens(b, n) * 2, call),
     Case("CLIP, text", EXAMPLES, "clip", "model", clip_text, tokens,
@@ -247,8 +235,6 @@ CASES = (
          acoustic, features, lambda model, inputs: model._run_transformer(*inputs)),
     Case("Mega-ASR, encoder", AUDIO, "mlx_audio/stt/models/mega_asr", "router", encoder,
          features, call),
-    Case("Jina VLM, vision", VLM, "mlx_vlm/models", "jina_vlm.vision", jina, image(4),
-         lambda model, inputs: model(*inputs)[0]),
 )  # fmt: skip
 
 
@@ -263,14 +249,16 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], default="float32")
     parser.add_argument("--longest", type=int, default=4096, help="lengths above are left out")
-    parser.add_argument("--only", default="", help="models whose name has this in it")
+    parser.add_argument(
+        "--only", action="append", default=[], help="models whose name has this in it"
+    )
     args = parser.parse_args()
     console = Console(stderr=True)
     rows: list[dict[str, Any]] = []
     missing = 0
     with tempfile.TemporaryDirectory() as scratch:
         for case in CASES:
-            if args.only.lower() not in case.name.lower():
+            if args.only and not any(word in case.name for word in args.only):
                 continue
             try:
                 pair = modules_of(case, args.checkouts, Path(scratch))
