@@ -266,7 +266,12 @@ def main() -> int:
                 console.print(f"{case.name}: not here: {error}", style="yellow")
                 missing += 1
                 continue
-            row = measure(case, pair, args, getattr(mx, args.dtype))
+            try:
+                row = measure(case, pair, args, getattr(mx, args.dtype))
+            except RuntimeError as error:  # of MLX, where this machine can't compute it
+                console.print(f"{case.name}: {error}", style="red")
+                missing += 1
+                continue
             rows.append(row)
             console.print(json.dumps(row), highlight=False)
     console.print(table_of(rows))
@@ -436,7 +441,10 @@ def timed(
             mx.reset_peak_memory()
             held = mx.get_active_memory()
             start = time.perf_counter()
-            mx.eval(result_of(case, model, inputs))
+            try:
+                mx.eval(result_of(case, model, inputs))
+            except RuntimeError as error:
+                raise RuntimeError(f"{name}, length {length}: {error}") from error
             took = 1e3 * (time.perf_counter() - start)
             if turn >= 2:  # the first ones warm up
                 times[name].append(took)

@@ -9,7 +9,6 @@ from statistics import median
 from page_sections import Results, Rows, machine_of, name_of
 
 from mlx_flash_runtime.tools.bench.machine import described
-from mlx_flash_runtime.tools.bench.show import tables_of
 from mlx_flash_runtime.tools.bench.tables import Column, Row, make_table, number, text
 
 ATTENTION = """\
@@ -32,12 +31,6 @@ The CPU's ratios say little about Macs: much of each is that MLX's wheel for Lin
 with a plain BLAS. In
 plain attention above it makes {mlx:.0f} GFLOP/s in float32; NumPy's products make {numpy:.0f} on \
 that machine."""
-COMPARISON = """\
-A patched script as a whole, loading and all:
-
-```
-{command}
-```"""
 SHOWN_ROUTES = (
     "length 8100, D 64, training",
     "window 1024 of 16384, D 128",
@@ -53,7 +46,7 @@ SHOWN_ROUTES = (
 
 def figures(results: Results, others: list[Rows]) -> str:
     """The tables and what they were measured on; a line where there is nothing yet."""
-    attention, workflows, comparisons, machines, missing = [], [], [], [], []
+    attention, workflows, machines, missing = [], [], [], []
     for machine, documents in results.items():
         if not documents:
             missing.append(name_of(machine))
@@ -65,8 +58,6 @@ def figures(results: Results, others: list[Rows]) -> str:
         for document in documents.values():
             if document.kind == "workflow":
                 workflows += _named(machine, _shown(document.rows))
-            elif document.kind == "compare":
-                comparisons.append(document)
     parts = ["Medians, all candidates in one process, in turns, behind a check of the result."]
     if attention:
         table = make_table("", ATTENTION_COLUMNS, attention).as_markdown()
@@ -76,10 +67,6 @@ def figures(results: Results, others: list[Rows]) -> str:
         parts += [ROUTES, make_table("", ROUTE_COLUMNS, routes).as_markdown()]
     if workflows:
         parts += [WORKFLOWS, make_table("", WORKFLOW_COLUMNS, workflows).as_markdown()]
-    for document in comparisons:
-        outcome = "\n".join(f"- {finding}" for finding in document.findings)
-        table = tables_of(document)[0].as_markdown()
-        parts += [COMPARISON.format(command=document.command), table, outcome]
     if machines:
         parts.append("\n".join(machines))
     if missing:

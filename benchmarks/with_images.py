@@ -17,11 +17,15 @@ import sys
 import time
 import types
 from collections.abc import Callable
+from functools import lru_cache
 from importlib.machinery import PathFinder
 from importlib.util import find_spec
 
 import mlx.core as mx
+import mlx.nn as nn
 from mlx.utils import tree_map
+
+from mlx_flash_runtime import flash_attention_enabled, report
 
 
 def _without_processors() -> None:
@@ -38,22 +42,23 @@ def _without_processors() -> None:
         sys.modules["PIL"] = types.SimpleNamespace(Image=None)  # type: ignore[assignment]
 
 
-if find_spec("transformers") is None or find_spec("requests") is None:
-    _without_processors()
+@lru_cache(maxsize=1)
+def vlm() -> types.SimpleNamespace:
+    """What is needed of mlx-vlm."""
+    if find_spec("transformers") is None or find_spec("requests") is None:
+        _without_processors()
+    from mlx_vlm.models import cache
+    from mlx_vlm.models.gemma3 import config, language, vision
 
-from mlx_vlm.models.cache import QuantizedKVCache, make_prompt_cache  # noqa: E402
-from mlx_vlm.models.gemma3.config import TextConfig, VisionConfig  # noqa: E402
-from mlx_vlm.models.gemma3.language import LanguageModel  # noqa: E402
-from mlx_vlm.models.gemma3.vision import VisionModel  # noqa: E402
+    return types.SimpleNamespace(cache=cache, config=config, language=language, vision=vision)
 
-from mlx_flash_runtime import flash_attention_enabled, report  # noqa: E402
 
 WINDOW, IMAGE = 1024, 896
 
 
-def language(layers: int) -> LanguageModel:
+def language(layers: int) -> nn.Module:
     """Gemma 3 4B's language model: five layers with windows for each without."""
-    config = TextConfig(
+    config = vlm().config.TextConfig(
         model_type="gemma3_text",
         hidden_size=2560,
         num_hidden_layers=layers,
@@ -61,12 +66,12 @@ def language(layers: int) -> LanguageModel:
         vocab_size=4096,
         sliding_window=WINDOW,
     )
-    return _in_bfloat16(LanguageModel(config))
+    return _in_bfloat16(vlm().language.LanguageModel(config))
 
 
-def tower(layers: int) -> VisionModel:
+def tower(layers: int) -> nn.Module:
     """Its SigLIP tower: 16 heads of 72 numbers."""
-    config = VisionConfig(
+    config = vlm().config.VisionConfig(
         model_type="siglip_vision_model",
         num_hidden_layers=layers,
         hidden_size=1152,
@@ -75,10 +80,10 @@ def tower(layers: int) -> VisionModel:
         patch_size=14,
         image_size=IMAGE,
     )
-    return _in_bfloat16(VisionModel(config))
+    return _in_bfloat16(vlm().vision.VisionModel(config))
 
 
-def _in_bfloat16(model: LanguageModel | VisionModel) -> LanguageModel | VisionModel:
+def _in_bfloat16(model: nn.Module) -> nn.Module:
     model.update(tree_map(lambda weight: weight.astype(mx.bfloat16), model.parameters()))
     mx.eval(model.parameters())
     return model
@@ -92,7 +97,7 @@ def windowed(layers: int, length: int) -> Callable[[], mx.array]:
 
     def run() -> mx.array:
         seen = vision(image)[0]
-        logits = model(tokens, cache=make_prompt_cache(model)).logits
+        logits = model(tokens, cache=vlm().cache.make_prompt_cache(model)).logits
         return mx.concatenate([seen.flatten()[:4096], logits[0, -1]])
 
     return run
@@ -105,7 +110,8 @@ def quantized(layers: int, length: int) -> Callable[[], mx.array]:
     half = length // 2
 
     def run() -> mx.array:
-        cache = [QuantizedKVCache(group_size=64, bits=8) for _ in range(layers)]
+        kind = vlm().cache.QuantizedKVCache
+        cache = [kind(group_size=64, bits=8) for _ in range(layers)]
         model(tokens[:, :half], cache=cache)
         return model(tokens[:, half:], cache=cache).logits[0, -1]
 
