@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 
-from .environment.announcement import announce, say_when_it_runs
+from .environment.announcement import announce, has_run, say_when_it_runs
 from .environment.log import logger
 from .patching import patch
 from .planning.machine import current_device
@@ -52,7 +52,8 @@ def enable_flash_attention(enabled: bool = True, block_size: int | str | None = 
     if after is not None and after is not before:
         size = settings.block_size or "auto"
         device = current_device()
-        after.forget()  # so that the first call is planned, and says so
+        if not has_run():
+            after.forget()  # so that the first call is planned, and says so
         say_when_it_runs(
             f"flash attention: on (mlx {mlx_version()}, {device.backend}; block size {size})"
         )

@@ -28,11 +28,16 @@ def announce(message: str) -> None:
 
 def say_when_it_runs(message: str | None) -> None:
     """Has `message` wait for `it_runs`, in the place of one that waits already; None: there is
-    nothing to say any more."""
+    nothing to say any more. Said at once where calls have taken a route of ours before."""
     global _waiting, _is_said
     _waiting, _is_said = message, False
-    if message is not None and _is_on_terminal():
+    if message is not None and (_has_run or _is_on_terminal()):
         _say(message)
+
+
+def has_run() -> bool:
+    """Whether a call of this process has taken a route of ours."""
+    return _has_run
 
 
 def unsaid() -> str | None:
