@@ -192,4 +192,6 @@ SCRIPTS = [
     ),
 ]
 TEN = list({script.path: script for script in SCRIPTS}.values())  # one entry per file
+# A model beside them, whose attention is written by hand.
+HAND_WRITTEN = "performance_utils/examples/mlx/encoder.py"
 BY_NAME = {script.name: script for script in SCRIPTS}

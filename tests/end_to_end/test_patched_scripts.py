@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from drivers import Outcome, run_plain
-from scripts import REPO, SCRIPTS, TEN, Result, Script
+from scripts import HAND_WRITTEN, REPO, SCRIPTS, TEN, Result, Script
 
 Run = Callable[..., tuple[Outcome, Path]]
 Unpatched = Callable[[Script], tuple[Outcome, Path, Result]]
@@ -70,7 +70,9 @@ def test_apply_twice_then_revert(flash_integrate: Callable[..., str], tmp_path: 
     flash_integrate(repo)
     applied = contents(repo)
     assert {path for path in applied if applied[path] != original.get(path)} == {
-        script.path for script in TEN
+        *(script.path for script in TEN),
+        HAND_WRITTEN,
+        ".flash-integrate/rewritten.json",
     }
     flash_integrate(repo)
     assert contents(repo) == applied

@@ -19,7 +19,7 @@ from mlx_flash_runtime.kernels.cpu import cache
 from mlx_flash_runtime.kernels.cpu.build import build
 from mlx_flash_runtime.kernels.cpu.toolchain import BuildError, Toolchain, short_hash
 from mlx_flash_runtime.kernels.cuda import cache as cuda_cache
-from mlx_flash_runtime.kernels.cuda.source import Input, Source
+from mlx_flash_runtime.kernels.cuda.source import Array, Source
 
 SOMEBODY = 12345
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another user")
@@ -242,12 +242,18 @@ def compiler() -> None:
     cuda_compiler.load()
 
 
+def kernel() -> Source:
+    """A small kernel."""
+    like, out = Array("like", "float"), Array("out", "float")
+    return Source("flash_test", (9, 0), (like,), (out,), "  out[0] = like[0];")
+
+
 @pytest.mark.parametrize("harm", HARM)
 @pytest.mark.parametrize("ending", ["ptx", "txt"])
 def test_a_compiled_kernel_of_others_is_made_anew(
     ending: str, harm: Callable[[Path], None], ptx: Path, compiler: None
 ) -> None:
-    source = Source("flash_test", (9, 0), (Input("like", "float"),), "float", "  out[0] = like[0];")
+    source = kernel()
     cuda_cache.put(source)
     good = {path.name: path.read_bytes() for path in ptx.iterdir()}
     one = ptx / f"{cuda_cache.modules(source)[0]}.{ending}"
@@ -283,9 +289,7 @@ def test_folders_for_compiled_kernels_are_left_open_to_mlx_in_other_programs(
     shutil.rmtree(tmp_path / "mlx")
     before = os.umask(0)
     try:
-        cuda_cache.put(
-            Source("flash_test", (9, 0), (Input("like", "float"),), "float", "  out[0] = like[0];")
-        )
+        cuda_cache.put(kernel())
     finally:
         os.umask(before)
     made = [path.stat().st_mode & 0o777 for path in (tmp_path / "mlx").rglob("*") if path.is_dir()]

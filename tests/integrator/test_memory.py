@@ -1,4 +1,4 @@
-"""The command switches the garbage collector off: what a run needs no more has to go by itself."""
+"""What a run needs no more is held by nothing: the garbage collector can take it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,8 @@ def run() -> list[Outcome]:
 
 
 def test_no_tree_outlives_its_file() -> None:
+    outcomes = run()
     gc.collect()
-    gc.disable()
-    try:
-        outcomes = run()
-        alive = [item for item in gc.get_objects() if isinstance(item, ast.Module)]
-    finally:
-        gc.enable()
+    alive = [item for item in gc.get_objects() if isinstance(item, ast.Module)]
     assert sum(outcome.changes for outcome in outcomes) > 50
     assert len(alive) <= 1  # of the script that was looked at last

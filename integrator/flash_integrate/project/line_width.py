@@ -9,6 +9,7 @@ from typing import Any
 
 from flash_integrate.disk.reading import SETTINGS_LIMIT, read_if_there
 from flash_integrate.errors import FileError
+from flash_integrate.project.ini import read_ini
 from flash_integrate.project.toml import NotToml, read_toml
 
 DEFAULT = 88
@@ -47,10 +48,9 @@ def _limits(folder: Path, top: Path) -> Iterator[int]:
         ".editorconfig": (("*.py", "max_line_length"), ("*", "max_line_length")),
     }
     for name, options in places.items():
-        parser = configparser.RawConfigParser(strict=False)
         try:
             # What stands above the first section of an .editorconfig belongs to none.
-            parser.read_string("[top]\n" + _text(folder / name, top))
+            parser = read_ini("[top]\n" + _text(folder / name, top))
         except configparser.Error:
             continue
         values = [parser.get(*option, fallback=None) for option in options]

@@ -12,6 +12,7 @@ from typing import Any
 from flash_integrate.disk.reading import SETTINGS_LIMIT
 from flash_integrate.errors import FileError
 from flash_integrate.project.imports import Import, Project
+from flash_integrate.project.ini import read_ini
 from flash_integrate.project.toml import NotToml, read_toml
 
 _TABLES = (
@@ -65,10 +66,8 @@ def _table(document: Any, keys: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _of_setup_cfg(text: str) -> str:
-    parser = configparser.ConfigParser(interpolation=None, strict=False)
     try:
-        # The time that the parser takes for a line grows with the square of the blanks in it.
-        parser.read_string(re.sub(r"(?<=\S)[^\S\n]+", " ", text))
+        parser = read_ini(text)
     except configparser.Error:
         return ""
     return "\n".join(parser.get("options.entry_points", option, fallback="") for option in _OPTIONS)
