@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import product
@@ -176,8 +176,18 @@ def first_call(problem: Problem, name: str) -> float:
     return significant(1e3 * statistics.median(seconds))
 
 
-def main() -> None:
-    parser = parser_of(__doc__)
+def measure_all(
+    name: str,
+    description: str | None,
+    problems: Sequence[Problem],
+    measured: Callable[[Problem, int], dict[str, Any]],
+    *,
+    title: str,
+    definitions: Sequence[str],
+) -> None:
+    """The command of a script `name` that measures a row a problem on CUDA: prints each, and writes
+    them."""
+    parser = parser_of(description)
     parser.add_argument(
         "--only", default="", metavar="TEXT", help="problems whose words have this in them"
     )
@@ -185,19 +195,28 @@ def main() -> None:
     args = parser.parse_args()
     if current_device().backend != "cuda":
         parser.error(f"it measures a kernel for CUDA, and the device is {current_device().backend}")
-    chosen = [problem for problem in problems() if args.only in str(problem)]
+    chosen = [problem for problem in problems if args.only in str(problem)]
     if not chosen:
-        parser.error(
-            f"no problem has {args.only!r} in its words: {'; '.join(map(str, problems()))}"
-        )
-    path = place(args, "cuda_kernel")
+        parser.error(f"no problem has {args.only!r} in its words: {'; '.join(map(str, problems))}")
+    path = place(args, name)
     rows = []
     for problem in chosen:
         rows.append(measured(problem, args.rounds))
         print(" ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
         mx.clear_cache()
-    command = f"python benchmarks/cuda_kernel.py {args.machine}"
-    print(f"written: {write(path, rows, title=TITLE, command=command, definitions=DEFINITIONS)}")
+    command = f"python benchmarks/{name}.py {args.machine}"
+    print(f"written: {write(path, rows, title=title, command=command, definitions=definitions)}")
+
+
+def main() -> None:
+    measure_all(
+        "cuda_kernel",
+        __doc__,
+        list(problems()),
+        measured,
+        title=TITLE,
+        definitions=DEFINITIONS,
+    )
 
 
 if __name__ == "__main__":

@@ -18,10 +18,9 @@ from importlib.util import find_spec
 from typing import Any
 
 import mlx.core as mx
-from cuda_kernel import inputs, mask_of
+from cuda_kernel import inputs, mask_of, measure_all
 from route_cases import Run
 from routes import timed
-from store import parser_of, place, write
 
 from mlx_flash_runtime import stock
 from mlx_flash_runtime.planning.choice import choose
@@ -212,27 +211,14 @@ def _of_backend(problem: Problem, backend: Any) -> float:
 
 
 def main() -> None:
-    parser = parser_of(__doc__)
-    parser.add_argument(
-        "--only", default="", metavar="TEXT", help="problems whose words have this in them"
+    measure_all(
+        "cuda_training",
+        __doc__,
+        list(problems()),
+        measured,
+        title=TITLE,
+        definitions=DEFINITIONS,
     )
-    parser.add_argument("--rounds", type=int, default=12, metavar="N")
-    args = parser.parse_args()
-    if current_device().backend != "cuda":
-        parser.error(f"it measures a kernel for CUDA, and the device is {current_device().backend}")
-    chosen = [problem for problem in problems() if args.only in str(problem)]
-    if not chosen:
-        parser.error(
-            f"no problem has {args.only!r} in its words: {'; '.join(map(str, problems()))}"
-        )
-    path = place(args, "cuda_training")
-    rows = []
-    for problem in chosen:
-        rows.append(measured(problem, args.rounds))
-        print(" ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
-        mx.clear_cache()
-    command = f"python benchmarks/cuda_training.py {args.machine}"
-    print(f"written: {write(path, rows, title=TITLE, command=command, definitions=DEFINITIONS)}")
 
 
 if __name__ == "__main__":

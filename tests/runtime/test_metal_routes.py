@@ -10,6 +10,7 @@ import mlx.core as mx
 import pytest
 from attention_cases import Case, assert_as_exact_as, make, runner
 from backends import pretend
+from gpu_problems import decode, problem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -39,12 +40,6 @@ HALF = {"head_dim": 64, "value_head_dim": 64}
 
 def mlx(*args: Any, **kwargs: Any) -> mx.array:
     return mx.fast.scaled_dot_product_attention(*args, **kwargs)
-
-
-def problem(length: int = 8192, **changes: Any) -> Problem:
-    return replace(
-        Problem(1, 16, 8, length, length, 64, 64, dtype="bfloat16", mask="causal"), **changes
-    )
 
 
 SINKS_IN_TRAINING = {
@@ -141,18 +136,6 @@ def test_a_prompt_that_was_reported_to_fail_runs_in_blocks() -> None:
     case = Problem(1, 4, 1, 32768, 32768, 256, 256, dtype="bfloat16", mask="causal")
     device = replace(METAL, mlx=(0, 31, 2), memory=128 * GIB)
     assert explain(case, device=device).route == "query_blocks"
-
-
-def decode(head_dim: int) -> Problem:
-    """One query with a window of 1,024 of the 8,192 keys."""
-    return problem(
-        1,
-        key_length=8192,
-        head_dim=head_dim,
-        value_head_dim=head_dim,
-        mask="window",
-        structure=Window(1024),
-    )
 
 
 @pytest.mark.parametrize("head_dim", [36, 80, 112, 160])

@@ -12,6 +12,7 @@ import mlx.core as mx
 import pytest
 from attention_cases import Case, assert_as_exact_as, make, runner
 from backends import on_cpu, pretend
+from gpu_problems import decode, problem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -152,24 +153,6 @@ def test_any_window_in_any_chunks(data: st.DataObject) -> None:
     with pytest.MonkeyPatch.context() as patch:
         on(METAL, patch)
         assert_as_exact_as(mlx, runner(lowered, chunk), call)
-
-
-def problem(length: int = 8192, **changes: Any) -> Problem:
-    return replace(
-        Problem(1, 16, 8, length, length, 64, 64, dtype="bfloat16", mask="causal"), **changes
-    )
-
-
-def decode(head_dim: int) -> Problem:
-    """One query with a window of 1,024 of the 8,192 keys."""
-    return problem(
-        1,
-        key_length=8192,
-        head_dim=head_dim,
-        value_head_dim=head_dim,
-        mask="window",
-        structure=Window(1024),
-    )
 
 
 @pytest.mark.parametrize(

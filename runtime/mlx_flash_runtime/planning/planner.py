@@ -261,20 +261,18 @@ def _in_a_word(launch: Launch) -> Launch:
 
 # Settings that a program uses at a time; each block size that `flash_attention` is given is one.
 _MOST_SETTINGS = 64
-_planners: set[weakref.ref[Planner]] = set()
+_planners: weakref.WeakSet[Planner] = weakref.WeakSet()
 
 
 @lru_cache(maxsize=_MOST_SETTINGS)
 def planner_for(settings: Settings) -> Planner:
     """The planner of these settings, with the plans it has made so far."""
     planner = Planner(settings)
-    _planners.add(weakref.ref(planner, _planners.discard))
+    _planners.add(planner)
     return planner
 
 
 def forget_plans() -> None:
     """Has every such planner plan anew."""
-    for reference in list(_planners):
-        planner = reference()
-        if planner is not None:
-            planner.forget()
+    for planner in list(_planners):
+        planner.forget()

@@ -2,25 +2,12 @@
 // how many; with an argument it ends at the first.
 
 #include HEADER
+#include "cases.cuh"
 
 #include <random>
 #include <string>
 
 namespace {
-
-template <typename T>
-T number(float x) {
-  if constexpr (sizeof(T) == 4) {
-    return __uint_as_float(flash::tf32(x));
-  } else {
-    return T{flash::narrowed<T>(x)};
-  }
-}
-
-struct Sizes {
-  int heads, key_heads, queries, keys, window;
-  bool sinks, backwards;  // rows of q, k and v from the last element to the first
-};
 
 // One case, for each block of threads; the largest error over the largest value that it may have.
 template <typename T, int D, int DV, int CONSUMERS, int KEYS, int KIND>

@@ -2,25 +2,12 @@
 // cases that fail, and how many; with an argument it ends at the first.
 
 #include HEADER
+#include "cases.cuh"
 
 #include <random>
 #include <string>
 
 namespace {
-
-template <typename T>
-T number(float x) {
-  if constexpr (sizeof(T) == 4) {
-    return __uint_as_float(flash::tf32(x));
-  } else {
-    return T{flash::narrowed<T>(x)};
-  }
-}
-
-struct Sizes {
-  int heads, key_heads, queries, keys, window;
-  bool sinks, backwards;  // rows of the inputs from the last element to the first
-};
 
 // Rows of some heads, with rows of NaN between them.
 template <typename T>
