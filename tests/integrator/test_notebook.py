@@ -246,7 +246,7 @@ def test_revert_leaves_a_notebook_alone_that_would_not_be_python_without_the_cal
     assert path.read_bytes() == broken
 
 
-def test_a_name_that_is_still_used_is_reported_with_its_line(
+def test_a_name_that_is_still_used_keeps_the_notebook_as_it_is_and_is_named_with_its_line(
     flash_integrate: Run, tmp_path: Path
 ) -> None:
     path = tmp_path / "chat.ipynb"
@@ -257,7 +257,8 @@ def test_a_name_that_is_still_used_is_reported_with_its_line(
     lines = path.read_text(encoding="utf-8").split("\n")
     number = next(number for number, line in enumerate(lines, start=1) if "print(enable" in line)
     assert f"chat.ipynb:{number}" in result.stderr.decode()
-    assert b"still uses enable_flash_attention" in result.stderr
+    assert b"enable_flash_attention is used here" in result.stderr
+    assert result.returncode == 2
 
 
 # Fixtures

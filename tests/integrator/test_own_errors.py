@@ -14,7 +14,7 @@ from flash_integrate.errors import FileError, own_errors
 from flash_integrate.inserted import revert as way_back
 from flash_integrate.inserted.removal import Inserted
 from flash_integrate.planning.plan import Status
-from flash_integrate.planning.run import revert
+from flash_integrate.planning.reverting import revert
 from flash_integrate.python.source import Source
 
 

@@ -19,7 +19,8 @@ from pydantic_sarif.model import StaticAnalysisResultsFormatSarifVersion210JsonS
 from flash_integrate.planning.codemod import name_of, registry
 from flash_integrate.planning.outcome import Outcome
 from flash_integrate.planning.plan import Status
-from flash_integrate.planning.run import integrate, revert
+from flash_integrate.planning.reverting import revert
+from flash_integrate.planning.run import integrate
 from flash_integrate.report.json_report import as_json
 from flash_integrate.report.markdown import as_markdown
 from flash_integrate.report.sarif import as_sarif
@@ -224,17 +225,15 @@ def test_what_has_been_written_is_no_sarif_result_and_notes_point_into_the_writt
     assert "softmax" in (mixed / "tools" / "say <|> it.py").read_text().splitlines()[line - 1]
 
 
-def test_a_revert_is_no_sarif_result_but_what_it_could_not_take_out_is(
+def test_a_revert_that_would_break_the_program_is_an_error_on_its_line(
     flash_integrate: Run, repo: Path
 ) -> None:
     flash_integrate(repo)
     with (repo / "run.py").open("a") as file:
         file.write("    print(enable_flash_attention)\n")
     [result] = results(scanned(repo, scan=revert))
-    assert (result["level"], result["message"]["text"]) == (
-        "note",
-        "still uses enable_flash_attention",
-    )
+    assert result["level"] == "error"
+    assert result["message"]["text"].startswith("enable_flash_attention is used here")
     line = result["locations"][0]["physicalLocation"]["region"]["startLine"]
     assert (repo / "run.py").read_text().splitlines()[
         line - 1

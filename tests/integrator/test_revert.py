@@ -9,6 +9,7 @@ import pytest
 from conftest import SCRIPT, Run
 
 from flash_integrate.inserted.removal import inserted, without
+from flash_integrate.inserted.revert import revert_script
 from flash_integrate.python.source import Source
 
 CALL = """\
@@ -121,3 +122,128 @@ def test_a_file_that_asks_to_be_left_alone_is(tmp_path: Path, flash_integrate: R
     result = flash_integrate(path, "--revert")
     assert result.returncode == 0, result.stderr
     assert path.read_text() == patched
+
+
+# What was edited since
+
+MAIN = """\
+import argparse
+
+from mlx_lm import load
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--model")
+parser.add_argument("--disable-flash-attention", action="store_true", help="use stock attention")
+parser.add_argument("--flash-block-size", metavar="N", help="a multiple of 8")
+args = parser.parse_args()
+{call}
+load(args.model)
+"""
+TRY = """\
+try:
+    from mlx_flash_runtime import enable_flash_attention
+except ImportError:
+    pass
+else:
+    enable_flash_attention(not args.disable_flash_attention, args.flash_block_size)
+"""
+EDITED = {
+    "another_value": (
+        MAIN.format(call=TRY.replace("args.flash_block_size", "64")),
+        15,
+        "args.disable_flash_attention",
+    ),
+    "another_handler": (
+        MAIN.format(call=TRY.replace("    pass", "    print('slow')")),
+        15,
+        "args.disable_flash_attention",
+    ),
+    "without_the_guard": (
+        EARLIER_SCRIPT.replace("if enable_flash_attention is not None:\n    ", ""),
+        14,
+        "args.disable_flash_attention",
+    ),
+    "a_value_printed": (
+        MAIN.format(call=TRY + "print(args.flash_block_size)"),
+        16,
+        "args.flash_block_size",
+    ),
+    "the_function_used_again": (
+        MAIN.format(call=TRY + "enable_flash_attention(False)"),
+        16,
+        "enable_flash_attention",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EDITED)
+def test_a_use_that_was_edited_since_keeps_the_file_as_it_is_and_names_the_line(
+    name: str, tmp_path: Path, flash_integrate: Run
+) -> None:
+    text, line, used = EDITED[name]
+    path = tmp_path / "run.py"
+    path.write_text(text)
+    result = flash_integrate(path, "--revert")
+    assert result.returncode == 2
+    assert f"run.py:{line}" in result.stderr.decode()
+    assert f"{used} is used here" in result.stderr.decode()
+    assert path.read_text() == text
+
+
+def test_an_edited_call_that_needs_nothing_of_what_goes_stays() -> None:
+    own = CALL.replace("attention()", "attention(True, 64)")
+    text = MAIN.format(call=TRY + own)
+    result = revert_script(Source(Path("run.py"), text.encode()))
+    assert result is not None
+    assert own in result.after.decode()
+    assert "args.flash_block_size" not in result.after.decode()
+
+
+def test_options_of_the_same_name_that_are_the_users_own_are_no_use_of_ours() -> None:
+    text = MAIN.format(call=TRY + "print(config.flash_block_size, config['flash_block_size'])")
+    assert revert_script(Source(Path("run.py"), text.encode())) is not None
+
+
+PARSER = """\
+import argparse
+
+
+def build():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--model")
+    return parser
+"""
+USER = """\
+from mlx_lm import load
+from options import build
+
+
+def main():
+    args = build().parse_args()
+    load(args.model)
+
+
+main()
+"""
+
+
+@pytest.mark.parametrize("which", ["both", "the_parser"])
+def test_flags_stay_while_another_file_reads_them(
+    which: str, tmp_path: Path, flash_integrate: Run
+) -> None:
+    (tmp_path / "options.py").write_text(PARSER)
+    (tmp_path / "use.py").write_text(USER)
+    flash_integrate(tmp_path)
+    patched = (tmp_path / "options.py").read_text()
+    assert "--flash-block-size" in patched
+    if which == "both":
+        text = (tmp_path / "use.py").read_text()
+        (tmp_path / "use.py").write_text(text.replace("args.flash_block_size)", "64)"))
+    result = flash_integrate(tmp_path if which == "both" else tmp_path / "options.py", "--revert")
+    assert result.returncode == 2
+    assert b"use.py:12 still reads its flags" in result.stderr
+    assert (tmp_path / "options.py").read_text() == patched
+    if which == "the_parser":
+        assert flash_integrate(tmp_path, "--revert").returncode == 0
+        assert (tmp_path / "options.py").read_text() == PARSER
+        assert (tmp_path / "use.py").read_text() == USER

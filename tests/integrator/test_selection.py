@@ -25,7 +25,7 @@ from reviewing import (
 from flash_integrate.errors import UnsafeRewrite
 from flash_integrate.inserted.removal import inserted, without_lines
 from flash_integrate.planning.plan import Status
-from flash_integrate.planning.run import revert
+from flash_integrate.planning.reverting import revert
 from flash_integrate.python.source import Source
 from flash_integrate.report.diff import unified_diff
 from flash_integrate.review.selection import select

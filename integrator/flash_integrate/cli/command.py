@@ -22,7 +22,8 @@ from flash_integrate.errors import FileError, own_error
 from flash_integrate.planning.codemod import offered
 from flash_integrate.planning.outcome import NOT_INTEGRATED, Outcome
 from flash_integrate.planning.plan import Status
-from flash_integrate.planning.run import integrate, resolve, revert
+from flash_integrate.planning.reverting import revert
+from flash_integrate.planning.run import integrate, resolve
 from flash_integrate.project.config import Config, ConfigError, check_patterns, load_for, merge
 from flash_integrate.quoting import printable, quoted
 from flash_integrate.report.explain import explain_files

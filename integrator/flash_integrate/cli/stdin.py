@@ -11,7 +11,8 @@ from flash_integrate.notebook.program import SUFFIX, scanned
 from flash_integrate.planning.codemod import shared_words
 from flash_integrate.planning.outcome import Outcome
 from flash_integrate.planning.plan import Status
-from flash_integrate.planning.run import outcome_of, reverted, source_of
+from flash_integrate.planning.reverting import reverted
+from flash_integrate.planning.run import outcome_of, source_of
 from flash_integrate.project.imports import Project, Scan
 from flash_integrate.project.workspace import Workspace
 

@@ -11,14 +11,13 @@ from flash_integrate.errors import CannotRemove
 from flash_integrate.inserted.earlier import is_earlier_import
 from flash_integrate.inserted.forms import (
     flag_parameters,
-    flag_value,
     is_call,
     is_flag,
     is_inserted,
     is_option,
 )
 from flash_integrate.inserted.marker import skip_marker_line
-from flash_integrate.inserted.snippets import ENABLE, FLAG_NAMES
+from flash_integrate.inserted.snippets import FLAG_NAMES
 from flash_integrate.python.signature import Position, Signature
 from flash_integrate.python.source import Source
 from flash_integrate.python.syntax import Function, Statement, statements
@@ -188,16 +187,3 @@ def without_lines(
     if kept and len(lines) in numbers and not lines[-1].endswith((b"\r", b"\n")):
         kept[-1] = kept[-1].rstrip(b"\r\n")
     return b"".join(kept)
-
-
-def leftovers(source: Source) -> Iterator[tuple[int, str]]:
-    """The lines on which a file still uses what is gone: a name of the import, or a value of the
-    flags."""
-    for node in source.nodes:
-        if isinstance(node, ast.Name) and node.id in (ENABLE, *FLAG_NAMES):
-            yield node.lineno, node.id
-        elif (
-            isinstance(node, ast.Attribute | ast.Subscript)
-            and (name := flag_value(node)) is not None
-        ):
-            yield node.lineno, name

@@ -3,15 +3,16 @@ in the notebook's own JSON text; and the way back."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from flash_integrate.errors import CannotRemove, FileError, UnsafeRewrite
 from flash_integrate.inserted.presence import integrated_at
-from flash_integrate.inserted.removal import inserted, leftovers
+from flash_integrate.inserted.removal import inserted
+from flash_integrate.inserted.revert import check_nothing_is_missing
 from flash_integrate.inserted.snippets import RUNTIME
 from flash_integrate.notebook.cells import Cell, Change, Notebook
 from flash_integrate.notebook.program import Program
-from flash_integrate.notes import Note
 from flash_integrate.python.edits import Insertion, Rewritten
 from flash_integrate.python.module import Module
 from flash_integrate.python.syntax import Statement
@@ -44,7 +45,8 @@ def revert_notebook(notebook: Notebook) -> Rewritten | None:
 
     Raises:
         UnreadableSource: the file is no notebook, or a cell that names MLX is no Python.
-        CannotRemove: an inserted statement now shares a line with another one.
+        CannotRemove: an inserted statement now shares a line with another one, or a line that was
+            edited since would use what is gone.
         UnsafeRewrite: a cell would not be Python without the inserted lines.
     """
     if RUNTIME.encode() not in notebook.data:
@@ -64,23 +66,31 @@ def revert_notebook(notebook: Notebook) -> Rewritten | None:
         raise UnsafeRewrite(
             f"without the inserted lines a cell would not be valid: {rest.broken[0].reason}"
         )
-    notes = (Note(f"still uses {name}", rest.shown_line(line)) for line, name in leftovers(rest))
+    with _lines_of_the_notebook(program):
+        check_nothing_is_missing(program, rest, inserted(program))
     lines = frozenset[int]().union(
         *(notebook.lined.lines_begun(item.start, item.end) for item in changes)
     )
-    return Rewritten(notebook.data, result.data, lines, tuple(notes))
+    return Rewritten(notebook.data, result.data, lines)
 
 
 def _removals(program: Program) -> list[Change]:
-    try:
+    with _lines_of_the_notebook(program):
         numbers = inserted(program).lines
-    except CannotRemove as error:
-        raise CannotRemove(str(error), line=program.shown_line(error.line)) from error
     by_cell: dict[Cell, set[int]] = {}
     for origin in (program.origins[number - 1] for number in numbers):
         if origin is not None:
             by_cell.setdefault(origin[0], set()).add(origin[1])
     return [change for cell, indices in by_cell.items() for change in cell.remove(indices)]
+
+
+@contextmanager
+def _lines_of_the_notebook(program: Program) -> Iterator[None]:
+    """Counts the line of an error in the notebook's text."""
+    try:
+        yield
+    except CannotRemove as error:
+        raise CannotRemove(str(error), line=program.shown_line(error.line)) from error
 
 
 def _verify(before: Notebook, after: Notebook) -> None:

@@ -81,14 +81,13 @@ def take_back(outcome: Outcome, path: Path, kept: Iterable[Kept]) -> Outcome:
     has its bytes as `before`.
 
     Raises:
-        FileError: without the insertions it would not be valid.
+        FileError: without the insertions it would not run.
     """
     kept = list(kept)
     own, left = taken_back(outcome.before, kept)
     inserted = revert_script(Source(path, own))
     after = own if inserted is None else inserted.after
-    notes = () if inserted is None else inserted.notes
-    notes += tuple(Note(_edited_since(item)) for item in left)
+    notes = tuple(Note(_edited_since(item)) for item in left)
     if after == outcome.before:
         return dataclasses.replace(
             outcome, status=Status.FAILED, reason=notes[0].reason, before=b""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from flash_integrate.notes import Note
 from flash_integrate.python.signature import Position
 from flash_integrate.python.syntax import Place
 
@@ -49,4 +48,3 @@ class Rewritten:
     before: bytes = field(repr=False)
     after: bytes = field(repr=False)
     lines: frozenset[int]
-    notes: tuple[Note, ...] = ()
