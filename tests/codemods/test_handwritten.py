@@ -11,11 +11,12 @@ from cases import CASES
 
 from flash_codemods.handwritten.handwritten_attention import (
     examine,
-    prove_all,
     rewrites_of,
     verdicts,
 )
 from flash_codemods.handwritten.proving.evaluator import Evaluator, NotEvaluable
+from flash_codemods.handwritten.proving.proof import prove
+from flash_codemods.handwritten.proving.prover import verdict_on
 from flash_integrate.attention.rewrites import applied, kept_of, taken_back
 from flash_integrate.python.processes import in_its_own_process
 from flash_integrate.python.source import Source
@@ -119,9 +120,7 @@ def test_proof_sees_a_wrong_call(old: str, new: str) -> None:
         question.call.replace(old, new),
         question.rank,
     )
-    found = in_its_own_process(60, prove_all, [wrong], ())
-    assert found is not None
-    assert not found[0].proved
+    assert not verdict_on(wrong, ()).proved
 
 
 def test_proof_runs_nothing_of_the_file(tmp_path: Path) -> None:
@@ -184,5 +183,5 @@ def _prove_here(folder: str, source: Source) -> str:
     os.chdir(folder)
     sys.path.insert(0, folder)
     sys.path.insert(0, "")
-    verdict = prove_all([examine(source)[0][0].question], (folder,))[0]
+    verdict = prove(examine(source)[0][0].question, (folder,))
     return "proved" if verdict.proved else verdict.reason

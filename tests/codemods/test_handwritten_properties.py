@@ -8,9 +8,9 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flash_codemods.handwritten.handwritten_attention import Match, examine, prove_all
+from flash_codemods.handwritten.handwritten_attention import Match, examine
+from flash_codemods.handwritten.proving.prover import verdict_on
 from flash_integrate.attention.rewrites import applied
-from flash_integrate.python.processes import in_its_own_process
 from flash_integrate.python.source import Source
 
 HEAD = """\
@@ -147,11 +147,9 @@ def test_no_near_miss_is_taken(parts: dict[str, Any], wrong: tuple[str, str]) ->
 @settings(max_examples=1, deadline=None)
 @given(st.lists(combined, min_size=12, max_size=12))
 def test_combinations_are_proved(several: list[dict[str, Any]]) -> None:
-    """In one process, which has to be started only once."""
-    matches = [matches_of(function(parts))[0] for parts in several]
-    found = in_its_own_process(120, prove_all, [match.question for match in matches], ())
-    assert found is not None
-    for verdict, match in zip(found, matches, strict=True):
+    for parts in several:
+        (match,) = matches_of(function(parts))
+        verdict = verdict_on(match.question, ())
         assert verdict.proved, (verdict.reason, match.question.new)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 
 from flash_codemods.handwritten.masks import CannotSay
-from flash_codemods.handwritten.operations import Names
 from flash_codemods.handwritten.reading import Reading
 from flash_codemods.handwritten.text import Edit, Text
 from flash_codemods.handwritten.values import Binding, Found, Items, Lost, Scores, Weights
@@ -14,9 +13,9 @@ from flash_codemods.handwritten.values import Binding, Found, Items, Lost, Score
 class Draft:
     """The edits so far of one attention, with what the function was read to hold."""
 
-    def __init__(self, text: Text, names: Names, reading: Reading, found: Found) -> None:
+    def __init__(self, text: Text, reading: Reading, found: Found) -> None:
         self.text = text
-        self.names = names
+        self.names = reading.reader.names
         self.reader = reading.reader
         self.function = reading.function
         self.found = found

@@ -13,22 +13,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flash_codemods.handwritten.masks import CannotSay
-from flash_codemods.handwritten.operations import Names
-from flash_codemods.handwritten.proving.proof import Question, Verdict, prove
+from flash_codemods.handwritten.operations import statements_of
+from flash_codemods.handwritten.proving.prover import verdict_on
+from flash_codemods.handwritten.proving.question import Question, Verdict
 from flash_codemods.handwritten.reading import Reading, read_functions
 from flash_codemods.handwritten.rewriting import Rewriting
 from flash_codemods.handwritten.text import Text, apply
 from flash_codemods.handwritten.values import Found
 from flash_integrate.attention.rewrites import Rewrite, occurrences
 from flash_integrate.notes import Refusal
-from flash_integrate.python.processes import in_its_own_process
 from flash_integrate.python.source import Source
 
 NAME = "handwritten-attention"
 SUMMARY = "turns attention written by hand into mx.fast.scaled_dot_product_attention"
 REVIEW = "this changes the model's own code: the call has the same queries, keys, scale and mask"
 KEEP = re.compile(r"#\s*flash-integrate:\s*keep(?![\w-])")
-_SECONDS = 60
+_PRODUCT = re.compile(r"\S[ \t]*@|@ |matmul|einsum")  # a decorator has neither
 
 
 @dataclass(frozen=True)
@@ -52,14 +52,14 @@ def examine(source: Source) -> tuple[list[Match], list[Refusal]]:
         UnreadableSource: the file can't be decoded or parsed.
     """
     text = source.text.replace("\r\n", "\n")
-    if "softmax" not in text or "\r" in text or "\f" in text:
+    if "softmax" not in text or not _PRODUCT.search(text) or "\r" in text or "\f" in text:
         return [], []
     try:
         tree = ast.parse(text)
     except (SyntaxError, ValueError):  # in a newer Python's syntax
         return [], []
     try:
-        readings = read_functions(tree)
+        readings = read_functions(tree, text)
     except RecursionError:
         return [], [Refusal("a function is nested too deeply to be followed")]
     matches: list[Match] = []
@@ -97,19 +97,11 @@ def rewrites_of(source: Source, *, unproven: bool) -> tuple[list[Rewrite], list[
 def verdicts(source: Source, matches: Sequence[Match]) -> list[Verdict]:
     """What the proofs of a file's rewrites say; they run in a process of their own."""
     folders = tuple({str(parent) for parent in source.path.absolute().parents})
-    questions = [match.question for match in matches]
-    found = in_its_own_process(_SECONDS, prove_all, questions, folders)
-    if found is None:
-        return [Verdict(False, reason="the proof did not end")] * len(matches)
-    return found
-
-
-def prove_all(questions: Sequence[Question], folders: tuple[str, ...]) -> list[Verdict]:
-    return [prove(question, folders) for question in questions]
+    return [verdict_on(match.question, folders) for match in matches]
 
 
 def _match(source: Source, text: Text, reading: Reading, found: Found) -> Match | Refusal:
-    rewriting = Rewriting(text, Names(text.tree), reading, found)
+    rewriting = Rewriting(text, reading, found)
     try:
         edits = rewriting.edits()
     except CannotSay as reason:
@@ -190,7 +182,9 @@ def _kept_at(text: str, function: ast.FunctionDef) -> int | None:
 
 def _functions(tree: ast.Module, name: str) -> list[ast.FunctionDef]:
     found = [
-        node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == name
+        node
+        for node in statements_of(tree)
+        if isinstance(node, ast.FunctionDef) and node.name == name
     ]
     return sorted(found, key=lambda node: node.lineno)
 

@@ -53,7 +53,8 @@ class Names:
 
     def __init__(self, tree: ast.Module) -> None:
         self.modules: dict[str, str] = {}
-        for node in ast.walk(tree):
+        self._operations: dict[ast.expr, Operation | None] = {}
+        for node in statements_of(tree):
             if isinstance(node, ast.Import):
                 for alias in node.names:
                     if alias.asname:
@@ -85,6 +86,11 @@ class Names:
         """The operation that a call is of; None for any other expression."""
         if not isinstance(node, ast.Call):
             return None
+        if node not in self._operations:
+            self._operations[node] = self._operation(node)
+        return self._operations[node]
+
+    def _operation(self, node: ast.Call) -> Operation | None:
         keywords = {item.arg: item.value for item in node.keywords if item.arg}
         full = self.full(node.func)
         if full is not None:
@@ -96,6 +102,19 @@ class Names:
         if isinstance(node.func, ast.Attribute) and node.func.attr in ARRAY_METHODS and not own:
             return Operation(node.func.attr, (node.func.value, *node.args), keywords)
         return None
+
+
+def statements_of(root: ast.AST) -> list[ast.AST]:
+    """Every statement below a node, and what holds some: imports, functions and classes stand
+    nowhere else."""
+    found: list[ast.AST] = [root]
+    for node in found:
+        found += [
+            child
+            for child in ast.iter_child_nodes(node)
+            if isinstance(child, ast.stmt | ast.ExceptHandler | ast.match_case)
+        ]
+    return found
 
 
 def integer(node: ast.expr | None) -> int | None:

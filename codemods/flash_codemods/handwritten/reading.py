@@ -298,8 +298,9 @@ class Reading:
         return self.reader.refused
 
 
-def read_functions(tree: ast.Module) -> list[Reading]:
-    """Every function of a module that holds attention, or something near it."""
+def read_functions(tree: ast.Module, text: str) -> list[Reading]:
+    """Every function of a module that holds attention, or something near it; `text` is the
+    module's."""
     names = Names(tree)
     constants = {
         target.id: node.value
@@ -309,11 +310,11 @@ def read_functions(tree: ast.Module) -> list[Reading]:
         if isinstance(target, ast.Name)
     }
     functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    marks = [number for number, line in enumerate(text.split("\n"), 1) if "softmax" in line]
     readings = []
     for function, owner in _functions(tree):
-        if "softmax" not in {
-            getattr(node, "attr", getattr(node, "id", "")) for node in ast.walk(function)
-        }:
+        last = function.end_lineno or function.lineno
+        if not any(function.lineno <= number <= last for number in marks):
             continue
         facts = ClassFacts(owner, names)
         reader = Reader(names, facts, constants, functions)

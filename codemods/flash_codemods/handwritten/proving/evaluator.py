@@ -11,6 +11,7 @@ import ast
 import math
 import operator
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 from flash_codemods.handwritten.operations import ARRAY_METHODS, CORE, LAYERS, Names
@@ -52,6 +53,12 @@ _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
 }
 _LARGEST_ARRAY = 1 << 20
 _LARGEST_NUMBER = 1 << 40
+
+
+@lru_cache(maxsize=1 << 12)
+def text_of(node: ast.expr) -> str:
+    """The text of an expression, written out once for the many times that it is evaluated."""
+    return ast.unparse(node)
 
 
 class NotEvaluable(Exception):
@@ -181,7 +188,8 @@ class Evaluator:
     # Expressions
 
     def value(self, node: ast.expr) -> Any:
-        if (cut := self._cut(node)) is not None:
+        cut = self._cut(node) if isinstance(node, ast.Call) else None
+        if cut is not None:
             value = self._input(cut)
         else:
             method = getattr(self, f"_{type(node).__name__.lower()}", None)
@@ -209,7 +217,7 @@ class Evaluator:
                 break
         foreign = isinstance(base, ast.Call) and self._is_foreign(base)
         unknown = isinstance(base, ast.Name) and base.id not in self.env
-        return ast.unparse(node) if foreign or unknown else None
+        return text_of(node) if foreign or unknown else None
 
     def _input(self, key: str) -> Any:
         if key not in self.inputs:
@@ -235,14 +243,14 @@ class Evaluator:
         full = self.names.full(node)
         if full is not None:
             return self._of_module(full)
-        text = ast.unparse(node)
+        text = text_of(node)
         if text.startswith("self.") or text in self.inputs:
             return self._input(text)
         is_of_array = node.attr in ("shape", "dtype", "ndim", "size", "T")
         try:
             of = self.value(node.value)
         except Missing as missing:
-            if is_of_array or missing.key != ast.unparse(node.value):
+            if is_of_array or missing.key != text_of(node.value):
                 raise
             return self._input(text)  # `cache.offset`: what is asked for is the attribute
         if isinstance(of, self.mx.array) and is_of_array:
@@ -265,7 +273,7 @@ class Evaluator:
     def _subscript(self, node: ast.Subscript) -> Any:
         if not isinstance(node.value, ast.Attribute | ast.Subscript | ast.Name | ast.Call):
             raise NotEvaluable("takes a part of something else")
-        text = ast.unparse(node)
+        text = text_of(node)
         if text in self.inputs:
             return self.inputs[text]
         of = self.value(node.value)
@@ -405,14 +413,14 @@ class Evaluator:
             try:
                 return self._own_function(self.functions[name], self._items(node.args))
             except NotEvaluable:
-                return self._input(ast.unparse(node))
+                return self._input(text_of(node))
         return self._stand_in(node, 1)
 
     def _arguments_of_builtin(self, name: str, node: ast.Call) -> tuple[list[Any], None]:
         return ([] if name == "isinstance" else self._items(node.args)), None
 
     def _isinstance(self, node: ast.Call) -> bool:
-        kind = ast.unparse(node.args[1])
+        kind = text_of(node.args[1])
         of = self.value(node.args[0])
         if kind == "str":
             return isinstance(of, str)
@@ -466,7 +474,7 @@ class Evaluator:
     def _stand_in(self, node: ast.Call, count: int) -> Any:
         """What a call of something else gives: the arrays that it was given, or an input of its
         own where it was given none."""
-        text = ast.unparse(node)
+        text = text_of(node)
         if text in self.inputs:
             return self.inputs[text]
         arrays = []

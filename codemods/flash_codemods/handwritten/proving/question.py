@@ -1,0 +1,39 @@
+"""What a proof is asked, and how it ends: plain data, that another process can be given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Question:
+    """Two versions of a function's attention. Text, so that another process can be asked."""
+
+    old: str
+    new: str
+    function: tuple[str, ...]
+    """The way to the function: the names of classes and functions around it, and its own."""
+    index: int
+    """Which of the functions with these names it is."""
+    product: tuple[int, int, int, int]
+    """Where weights times values stand in the old text: lines and columns."""
+    call: str
+    rank: int
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a proof ended. `error` is the largest difference of an output in float32, and `unseen`
+    what becomes of a row that sees no key."""
+
+    proved: bool
+    inputs: int = 0
+    error: float = 0.0
+    reason: str = ""
+    unseen: str = ""
+
+    def text(self) -> str:
+        if not self.proved:
+            return f"matched by form ({self.reason})" if self.reason else "matched by form"
+        off = f"within {self.error:.0e}" if self.error else "the same bit for bit"
+        return f"proved on {self.inputs} random inputs, outputs {off}"
