@@ -4,6 +4,8 @@ of the package's environment variables but the one that says so."""
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,31 @@ from mlx_flash_runtime import disable_flash_attention, stock
 from mlx_flash_runtime.planning import calibration, layers
 from mlx_flash_runtime.planning.planner import forget_plans
 from mlx_flash_runtime.problem import Problem
+from mlx_flash_runtime.stock.release import mlx_release
+
+# The wheel for the newest system has the kernels for all chips.
+METAL_PLATFORM = "macosx_26_0_arm64"
+
+
+@pytest.fixture(scope="session")
+def metal_wheel(request: pytest.FixtureRequest) -> Path:
+    """The newest wheel of MLX for Macs. Tests that ask for it are of the group `mlx-metal`: so
+    there is one download."""
+    folder = request.config.cache.mkdir("mlx-metal")
+    command = [sys.executable, "-m", "pip", "download", "mlx-metal", "--no-deps", "--quiet"]
+    command += ["--only-binary", ":all:", "--platform", METAL_PLATFORM, "--dest", str(folder)]
+    command += ["--retries", "0", "--disable-pip-version-check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"no wheel could be had: {done.stderr.strip().splitlines()[-1]}")
+
+    def release(path: Path) -> tuple[int, ...]:
+        return mlx_release(path.name.split("-")[1])
+
+    *old, wheel = sorted(folder.glob("*.whl"), key=release)
+    for path in old:
+        path.unlink()
+    return wheel
 
 
 @pytest.fixture(autouse=True)

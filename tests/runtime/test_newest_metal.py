@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import NamedTuple
 from zipfile import ZipFile
@@ -23,8 +21,6 @@ from mlx_flash_runtime.stock.table import tables
 
 pytestmark = pytest.mark.xdist_group("mlx-metal")  # one download
 KNOWN = json.loads(Path(__file__).with_name("metal_wheel.json").read_text(encoding="utf-8"))
-# The wheel for the newest system has the kernels for all chips.
-PLATFORM = "macosx_26_0_arm64"
 KERNEL = re.compile(rb"(?:steel_attention|sdpa)_[a-z0-9_]+(?=\0)")
 # What stands around the reasons in the library, whose texts follow each other.
 FIRST_REASON, AFTER_THEM = b"the fused kernels require a GPU", b"sdpa_vector_2pass_1"
@@ -50,24 +46,11 @@ def reasons_in(library: bytes) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def newest(request: pytest.FixtureRequest) -> Wheel:
-    folder = request.config.cache.mkdir("mlx-metal")
-    command = [sys.executable, "-m", "pip", "download", "mlx-metal", "--no-deps", "--quiet"]
-    command += ["--only-binary", ":all:", "--platform", PLATFORM, "--dest", str(folder)]
-    command += ["--retries", "0", "--disable-pip-version-check"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"no wheel could be had: {done.stderr.strip().splitlines()[-1]}")
-    *old, wheel = sorted(folder.glob("*.whl"), key=lambda path: mlx_release(release_of(path)))
-    for path in old:
-        path.unlink()
-    with ZipFile(wheel) as files:
+def newest(metal_wheel: Path) -> Wheel:
+    with ZipFile(metal_wheel) as files:
         kernels = kernels_in(files.read("mlx/lib/mlx.metallib"))
-        return Wheel(release_of(wheel), kernels, reasons_in(files.read("mlx/lib/libmlx.dylib")))
-
-
-def release_of(wheel: Path) -> str:
-    return wheel.name.split("-")[1]
+        reasons = reasons_in(files.read("mlx/lib/libmlx.dylib"))
+    return Wheel(metal_wheel.name.split("-")[1], kernels, reasons)
 
 
 def test_the_newest_release_has_no_kernel_that_is_new(newest: Wheel) -> None:

@@ -1,0 +1,124 @@
+// The threads of a threadgroup as fibers of one thread of this machine, and where they meet.
+
+#pragma once
+
+#include <ucontext.h>
+
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <vector>
+
+namespace emulated {
+
+// Where so many fibers wait for each other.
+struct Meeting {
+  int expected = 0, arrived = 0, times = 0;
+};
+
+struct Fiber {
+  ucontext_t context;
+  std::unique_ptr<char[]> stack;
+  bool done = false;
+};
+
+inline constexpr int STACK = 1 << 17;
+inline std::vector<Fiber> fibers;
+inline int self = 0;
+inline ucontext_t scheduler;
+inline std::function<void(int)> kernel;
+inline Meeting group;
+inline std::vector<Meeting> simdgroups;
+inline std::vector<const void*> slots;  // what a fiber shows to its simdgroup
+inline std::vector<const void*> fresh;  // the threadgroup memory that is NaN already
+inline size_t memory = 0;               // the bytes of it
+inline constexpr size_t MOST_MEMORY = 1 << 15;
+inline long progress = 0;               // how often something happened that others may wait for
+
+inline void yield() { swapcontext(&fibers[self].context, &scheduler); }
+
+inline void meet(Meeting& meeting) {
+  const int before = meeting.times;
+  if (++meeting.arrived == meeting.expected) meeting.arrived = 0, ++meeting.times, ++progress;
+  while (meeting.times == before) yield();
+}
+
+inline int lane() { return self % 32; }
+inline Meeting& own_simdgroup() { return simdgroups[self / 32]; }
+
+// Shows `own` to the simdgroup while `read` reads what lane i shows.
+template <class V, class Read>
+void exchange(const V& own, Read read) {
+  slots[self] = &own;
+  meet(own_simdgroup());
+  const int first = self / 32 * 32;
+  read([first](int i) -> const V& { return *static_cast<const V*>(slots[first + i]); });
+  meet(own_simdgroup());
+}
+
+// Has threadgroup memory start as NaN, of any type.
+template <class V>
+void clear(V& own) {
+  for (const void* known : fresh) {
+    if (known == &own) return;
+  }
+  fresh.push_back(&own);
+  memory += sizeof own;
+  std::memset(static_cast<void*>(&own), 0xff, sizeof own);
+}
+
+inline void enter() {
+  kernel(self);
+  fibers[self].done = true;
+  ++progress;
+  while (true) yield();
+}
+
+// Runs each fiber of a simdgroup until it waits or is done; returns whether any was not done.
+inline bool run_simdgroup(int number) {
+  bool open = false;
+  for (int i = 32 * number; i < 32 * number + 32; ++i) {
+    if (fibers[i].done) continue;
+    open = true;
+    self = i;
+    swapcontext(&scheduler, &fibers[i].context);
+  }
+  return open;
+}
+
+// Runs a threadgroup of so many threads; 1 where they wait for each other for ever, as at a barrier
+// that only some of them reach, 2 where it has more memory than Metal gives it, else 0.
+inline int run(int threads, bool last_first, std::function<void(int)> body) {
+  kernel = body;
+  fresh.clear();
+  memory = 0;
+  fibers.resize(threads);
+  slots.assign(threads, nullptr);
+  group = {threads};
+  simdgroups.assign(threads / 32, {32});
+  for (Fiber& fiber : fibers) {
+    if (!fiber.stack) fiber.stack.reset(new char[STACK]);
+    fiber.done = false;
+    getcontext(&fiber.context);
+    fiber.context.uc_stack.ss_sp = fiber.stack.get();
+    fiber.context.uc_stack.ss_size = STACK;
+    fiber.context.uc_link = &scheduler;
+    makecontext(&fiber.context, enter, 0);
+  }
+  const int count = threads / 32;
+  while (true) {
+    bool open = false;
+    const long before = progress;
+    for (int i = 0; i < count; ++i) {
+      long then;
+      do {  // as far as it comes
+        then = progress;
+        open |= run_simdgroup(last_first ? count - 1 - i : i);
+      } while (progress != then);
+    }
+    if (!open) return memory > MOST_MEMORY ? 2 : 0;
+    if (progress == before) return 1;
+  }
+}
+
+}  // namespace emulated
