@@ -32,6 +32,13 @@ LIBRARIES: dict[str, tuple[Place, ...]] = {
         Place("mlx_vlm.models.base", "quantized_scaled_dot_product_attention"),
         Place("mlx_vlm.models.base", "scaled_dot_product_attention"),
     ),
+    "mlx-audio": (
+        Place("mlx_audio.lm.models.base", "create_causal_mask"),
+        Place("mlx_audio.sts.models.moshi.modules.kv_cache", "create_additive_causal_mask"),
+        Place("mlx_audio.stt.models.qwen3_asr.qwen3_asr", "create_additive_causal_mask"),
+        Place("mlx_audio.tts.models.pocket_tts.transformer", "create_additive_causal_mask"),
+    ),
+    "mflux": (Place("mflux.models.common_models.gpt_oss.base_utils", "create_causal_mask"),),
 }
 
 
