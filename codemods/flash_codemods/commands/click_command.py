@@ -19,9 +19,8 @@ from flash_codemods.commands.flags import edit_commands, optional_text
 from flash_codemods.commands.functions import (
     Command,
     click_option,
-    find_commands,
+    commands_to_edit,
     refusal_of_options,
-    runs_the_model,
 )
 from flash_integrate.inserted.snippets import FLAG_NAMES, click_options
 from flash_integrate.notes import Refusal
@@ -38,8 +37,8 @@ REVIEW = "the options stand on the command that runs the model"
 
 
 def match(facts: FileFacts) -> list[Command] | Refusal | None:
-    commands = runs_the_model(facts, facts.get(find_commands))
-    if not commands or any(command.library != "click" for command in commands):
+    commands = commands_to_edit(facts, "click")
+    if not commands:
         return None
     if click_option(facts) is None:
         return Refusal("click.option has no name in this file")

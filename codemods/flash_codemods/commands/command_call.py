@@ -9,7 +9,7 @@ Refuses: commands whose body shares its line with the `def`.
 
 from __future__ import annotations
 
-from flash_codemods.commands.functions import find_commands, runs_the_model
+from flash_codemods.commands.functions import commands_to_edit
 from flash_codemods.enable import enable_at
 from flash_integrate.notes import Refusal
 from flash_integrate.project.workspace import FileFacts, Spot
@@ -23,7 +23,7 @@ REVIEW = "the environment variables are enough: the command gets no options of i
 
 
 def match(facts: FileFacts) -> list[Spot] | Refusal | None:
-    commands = runs_the_model(facts, facts.get(find_commands))
+    commands = commands_to_edit(facts)
     if not commands:
         return None
     spots = [facts.first_line_of(command.statement) for command in commands]

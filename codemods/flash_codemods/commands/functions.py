@@ -59,16 +59,20 @@ def find_commands(facts: FileFacts) -> list[Command]:
     return found
 
 
-def runs_the_model(facts: FileFacts, commands: list[Command]) -> list[Command]:
+def commands_to_edit(facts: FileFacts, library: str | None = None) -> list[Command]:
     """The commands that run attention: a group that does so does it for its commands. A single
-    command is taken to, if the file does; of several that hide it the groups, or all."""
+    command is taken to, if the file does; of several that hide it the groups, or all. None where
+    one of them is not of the `library` that is asked for."""
+    commands = facts.get(find_commands)
     running = [
         item
         for item in commands
         if facts.workspace.get(AttentionReach).of_definition(facts.name, item.node)
     ]
     candidates = running or commands
-    return [item for item in candidates if item.is_group] or candidates
+    found = [item for item in candidates if item.is_group] or candidates
+    is_one_library = library is None or all(item.library == library for item in found)
+    return found if is_one_library else []
 
 
 def name_in(facts: FileFacts, packages: set[str], name: str) -> str | None:

@@ -16,10 +16,9 @@ from collections.abc import Sequence
 from flash_codemods.commands.flags import edit_commands, imports_name, optional_text
 from flash_codemods.commands.functions import (
     Command,
-    find_commands,
+    commands_to_edit,
     name_in,
     refusal_of_options,
-    runs_the_model,
     used_as_functions,
 )
 from flash_integrate.inserted.snippets import typer_parameters
@@ -36,8 +35,8 @@ REVIEW = "the parameters stand on the command that runs the model"
 
 
 def match(facts: FileFacts) -> list[Command] | Refusal | None:
-    commands = runs_the_model(facts, facts.get(find_commands))
-    if not commands or any(command.library != "typer" for command in commands):
+    commands = commands_to_edit(facts, "typer")
+    if not commands:
         return None
     if name_in(facts, {"typer"}, "Option") is None:
         return Refusal("typer.Option has no name in this file")
