@@ -264,3 +264,77 @@ def test_a_class_that_is_called_as_its_module(tmp_path: Path) -> None:
     )
     files = {"llama.py": llama, "run.py": "from llama import llama\n\nprint(llama.make())\n"}
     assert changed(run(tmp_path, files)) == {"run.py": "flat-script"}
+
+
+HANDS_OVER = """\
+def main():
+    from .cli import main as start
+
+    start()
+
+
+if __name__ == "__main__":
+    main()
+"""
+SCRIPTS = '[project]\nname = "bot"\n\n[project.scripts]\nbot = "{}"\n'
+
+
+@pytest.mark.parametrize("installed", ["bot.__main__:main", "bot.cli:main"])
+def test_a_function_that_hands_over_to_a_script_with_flags_gets_no_call(
+    tmp_path: Path, installed: str
+) -> None:
+    """A second call, before the flags are read, would say that attention is on when they say that
+    it is off."""
+    files = {"bot/__init__.py": "", "bot/model.py": MODEL, "bot/cli.py": CLI}
+    outcomes = run(
+        tmp_path,
+        {**files, "bot/__main__.py": HANDS_OVER, "pyproject.toml": SCRIPTS.format(installed)},
+    )
+    assert changed(outcomes) == {"bot/cli.py": "argparse-script"}
+    reason = "only starts bot/cli.py, which turns the runtime on"
+    assert outcomes["bot/__main__.py"].reason == reason
+    works = HANDS_OVER.replace("    start()", '    from .model import answer\n\n    answer("hi")')
+    outcomes = run(tmp_path / "works", {**files, "bot/__main__.py": works})
+    assert set(changed(outcomes)) == {"bot/cli.py", "bot/__main__.py"}
+
+
+WRAPPED = {
+    "a wrapper": "menu_main = runner(menu.main)",
+    "partial": "menu_main = functools.partial(menu.main)",
+    "another name": "menu_main = menu.main",
+}
+
+
+@pytest.mark.parametrize("how", WRAPPED)
+def test_an_installed_name_for_a_wrapped_function(tmp_path: Path, how: str) -> None:
+    entry = f"import functools\n\nfrom . import menu\nfrom .run import runner\n\n{WRAPPED[how]}\n"
+    menu = (
+        'from .model import answer\n\n\ndef main():\n    answer("hi")\n\n\n'
+        'if __name__ == "__main__":\n    main()\n'
+    )
+    outcomes = run(
+        tmp_path,
+        {
+            "bot/__init__.py": "",
+            "bot/model.py": MODEL,
+            "bot/entry.py": entry,
+            "bot/run.py": "def runner(function):\n    return lambda: function()\n",
+            "bot/menu.py": menu,
+            "pyproject.toml": SCRIPTS.format("bot.entry:menu_main"),
+        },
+    )
+    assert changed(outcomes) == {"bot/menu.py": "console-script"}
+    assert outcomes["bot/menu.py"].after.count(b"enable_flash_attention()") == 1
+
+
+def test_a_package_of_the_project_that_is_named_as_a_library_is_none(tmp_path: Path) -> None:
+    files = {
+        "tools_mlx/__init__.py": "",
+        "tools_mlx/paths.py": 'def home():\n    return "."\n',
+        "list.py": "from tools_mlx.paths import home\n\nprint(home())\n",
+        "torch_model.py": "import torch\n\nfrom tools_mlx.paths import home\n\n"
+        "\nprint(torch.nn.functional.scaled_dot_product_attention(home()))\n",
+    }
+    assert changed(run(tmp_path, files)) == {}
+    del files["tools_mlx/paths.py"], files["tools_mlx/__init__.py"]
+    assert set(changed(run(tmp_path / "installed", files))) == {"list.py", "torch_model.py"}

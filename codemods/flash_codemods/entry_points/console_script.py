@@ -5,7 +5,8 @@ Inserts: the call, without flags: `MLX_FLASH_DISABLE` and `MLX_FLASH_BLOCK_SIZE`
 what flags would. A `__main__` guard that does not call such a function gets a call too, unless it
 is written on one line.
 
-Refuses: a function whose body shares its line with the `def`.
+Refuses: a function whose body shares its line with the `def`; functions that only start a file
+which turns the runtime on itself.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import ast
 
 from flash_codemods.enable import enable_at
+from flash_codemods.entry_points.started_elsewhere import handed_over
 from flash_integrate.notes import Refusal
 from flash_integrate.planning.installed import console_functions, console_scripts
 from flash_integrate.planning.starts import Starts
@@ -32,6 +34,10 @@ def match(facts: FileFacts) -> list[Spot] | Refusal | None:
     functions = facts.get(console_functions)
     if not functions:
         return None
+    handed = [handed_over(facts, getattr(item.node, "body", [])) for item in functions]
+    functions = [item for item, refusal in zip(functions, handed, strict=True) if refusal is None]
+    if not functions:
+        return handed[0]
     places = [facts.first_line_of(function) for function in functions]
     if None in places:
         return Refusal("the function's body shares its line with the def", functions[0].line)
@@ -50,7 +56,8 @@ def _guards_beside(facts: FileFacts) -> list[Statement]:
     ]
     installed = facts.workspace.get(console_scripts).get(facts.name, set())
     starts_one = any(dotted(call.func) in installed for call in calls)
-    return [] if starts.guard is None or starts_one else [starts.guard]
+    needs_none = starts.guard is None or starts_one or handed_over(facts, starts.guard_body)
+    return [] if starts.guard is None or needs_none else [starts.guard]
 
 
 def edit(facts: FileFacts, match: list[Spot]) -> list[Insertion]:

@@ -4,7 +4,7 @@ themselves."""
 from __future__ import annotations
 
 import ast
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 
 from flash_codemods.argparse import argparse_script
@@ -12,6 +12,7 @@ from flash_codemods.argparse.namespaces import Namespaces
 from flash_codemods.commands import click_command, typer_command
 from flash_codemods.commands.functions import find_commands
 from flash_integrate.attention.reach import WHOLE, AttentionReach, reached, runs_attention
+from flash_integrate.attention.uses import Uses
 from flash_integrate.inserted.presence import integrated_at
 from flash_integrate.notes import Refusal
 from flash_integrate.planning.codemod import Codemod
@@ -26,21 +27,40 @@ _WITH_FLAGS: Sequence[Codemod] = (argparse_script, click_command, typer_command)
 
 def handed_over(facts: FileFacts, body: Sequence[ast.stmt]) -> Refusal | None:
     """Why statements need no call: they run a function of a file that turns the runtime on in it,
-    and no attention besides."""
-    statements = [node for node in body if not isinstance(node, Function | ast.ClassDef)]
-    calls = [
-        node for statement in statements for node in walk(statement) if isinstance(node, ast.Call)
-    ]
-    names = [name for call in calls if (name := dotted(call.func))]
-    if any(runs_attention(facts, name) for name in names):
+    and no attention besides. Functions of this file that they call are looked into."""
+    target: FileFacts | None = None
+    for name in _called(facts, body, set()):
+        found = facts.workspace.definition(facts.name, name)
+        if found is not None and _turns_it_on(found[0]):
+            target = target or found[0]
+        elif runs_attention(facts, name) or (found is not None and _runs_attention(*found)):
+            return None
+    if target is None:
         return None
-    found = [facts.workspace.definition(facts.name, name) for name in names]
-    for target, _ in (item for item in found if item is not None):
-        if _turns_it_on(target):
-            return Refusal(
-                f"only starts {quoted(target.name)}, which turns the runtime on", body[0].lineno
-            )
-    return None
+    return Refusal(f"only starts {quoted(target.name)}, which turns the runtime on", body[0].lineno)
+
+
+def _called(facts: FileFacts, body: Sequence[ast.stmt], seen: set[str]) -> Iterator[str]:
+    """The names of what statements call, in place of a function of this file what that calls. One
+    that has attention in it is named itself."""
+    statements = [node for node in body if not isinstance(node, Function | ast.ClassDef)]
+    parts = [part for statement in statements for part in walk(statement)]
+    names = [dotted(part.func) for part in parts if isinstance(part, ast.Call)]
+    for name in names:
+        function = facts.module.defines(name)
+        if name is None or name in seen:
+            continue
+        seen.add(name)
+        if isinstance(function, Function) and Uses.of(function).attention is None:
+            yield from _called(facts, function.body, seen)
+        else:
+            yield name
+
+
+def _runs_attention(facts: FileFacts, name: str) -> bool:
+    node = facts.module.definitions.get(name)
+    reach = facts.workspace.get(AttentionReach)
+    return node is not None and reach.of_definition(facts.name, node) is not None
 
 
 def served_by_another(facts: FileFacts, application: str) -> Refusal | None:

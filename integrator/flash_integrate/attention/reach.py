@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import PurePosixPath
 from typing import TypeAlias
 
 from flash_integrate.attention.uses import Uses
-from flash_integrate.project.imports import Import, Scan
+from flash_integrate.project.imports import Import, Project
 from flash_integrate.project.names import Symbols, wanted
 from flash_integrate.project.workspace import FileFacts, Workspace
 
@@ -46,6 +46,12 @@ def holds_models(module: str) -> bool:
     """Whether a module belongs to a package of MLX models (mlx_lm, mlx_vlm, mlx_whisper, ...)."""
     package = module.partition(".")[0]
     return package in _NAMED_OTHERWISE or (bool(_MLX.search(package)) and package not in _NO_MODELS)
+
+
+def imports_models(project: Project, path: PurePosixPath, item: Import) -> bool:
+    """Whether an import in a file of the project is of a package of MLX models: not of a folder of
+    the project itself that is named like one."""
+    return not item.dots and holds_models(item.module) and not project.resolve(item, path)
 
 
 class AttentionReach:
@@ -79,8 +85,7 @@ class AttentionReach:
         """Whether a file imports MLX or a package for it, or another file of the project that
         does."""
         if path not in self._imports_mlx:
-            scans = self.project.scans
-            holds = partial(_imports_mlx, scans)
+            holds = partial(_imports_mlx, self.project)
             self._imports_mlx |= self.project.reaching(path, self._imports_mlx, holds)
         return self._imports_mlx[path]
 
@@ -153,7 +158,7 @@ class AttentionReach:
     def _follow_import(
         self, path: PurePosixPath, item: Import, name: str, attribute: str, seen: _Seen
     ) -> _Steps:
-        if not item.dots and holds_models(item.module) and not self.project.resolve(item, path):
+        if imports_models(self.project, path, item):
             package, *modules = item.module.split(".")
             if _RUNS_NOTHING.isdisjoint([*modules, name]):
                 yield f"imports {package}"
@@ -174,12 +179,12 @@ class AttentionReach:
                 )
 
 
-def _imports_mlx(scans: Mapping[PurePosixPath, Scan], path: PurePosixPath) -> bool:
-    return any(map(_is_mlx, scans[path].imports))
-
-
-def _is_mlx(item: Import) -> bool:
-    return not item.dots and (item.module.partition(".")[0] == "mlx" or holds_models(item.module))
+def _imports_mlx(project: Project, path: PurePosixPath) -> bool:
+    return any(
+        imports_models(project, path, item)
+        or (not item.dots and item.module.partition(".")[0] == "mlx")
+        for item in project.scans[path].imports
+    )
 
 
 def reached(facts: FileFacts) -> str | None:
@@ -198,8 +203,11 @@ def runs_attention(facts: FileFacts, name: str) -> bool:
 
 def model_functions(facts: FileFacts) -> set[str]:
     """The names under which a file imports functions (not classes) of packages that hold models."""
+    project = facts.workspace.project
     return {
         item.bound
         for item in facts.module.imports
-        if not item.dots and holds_models(item.module) and item.name and item.name.islower()
+        if item.name
+        and item.name.islower()
+        and imports_models(project, facts.name, Import(item.dots, item.module, (item.name,)))
     }

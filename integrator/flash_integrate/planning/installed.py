@@ -2,20 +2,43 @@
 
 from __future__ import annotations
 
+import ast
+from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from flash_integrate.project.packaging import entry_points
 from flash_integrate.project.workspace import FileFacts, Workspace
-from flash_integrate.python.syntax import Function, Statement
+from flash_integrate.python.syntax import Function, Statement, assignments, dotted
+
+_MOST_WRAPPERS = 4
+"""Through so many names and wrappers an installed one is followed."""
 
 
 def console_scripts(workspace: Workspace) -> dict[PurePosixPath, set[str]]:
-    """For each file of the project the names of its functions that are installed as commands."""
+    """For each file of the project the names of its functions that are installed as commands,
+    or wrapped by what is: of `menu = checked(main)` also `main`."""
     found: dict[PurePosixPath, set[str]] = {}
-    for named in entry_points(workspace.project):
-        home, function = workspace.names.home(*named) or named
-        found.setdefault(home, set()).add(function)
+    for path, name in entry_points(workspace.project):
+        for home, function in _behind(workspace, path, name, _MOST_WRAPPERS):
+            found.setdefault(home, set()).add(function)
     return found
+
+
+def _behind(
+    workspace: Workspace, path: PurePosixPath, name: str, depth: int
+) -> Iterator[tuple[PurePosixPath, str]]:
+    """The file that defines a name, with its name there, and the same for the names in its
+    value."""
+    home, name = workspace.names.home(path, name) or (path, name)
+    yield home, name
+    symbols = workspace.names.symbols(home)  # None: the file can't be parsed
+    if symbols is None or name not in symbols.definitions or not depth:
+        return
+    for bound, value in assignments(workspace.module(home).definitions[name]):
+        parts = value.args if isinstance(value, ast.Call) else [value]
+        for wrapped in map(dotted, parts) if bound == name else ():
+            if wrapped is not None:
+                yield from _behind(workspace, home, wrapped, depth - 1)
 
 
 def console_functions(facts: FileFacts) -> list[Statement]:

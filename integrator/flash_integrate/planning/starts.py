@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from functools import cached_property
 
-from flash_integrate.attention.reach import holds_models, model_functions, runs_attention
+from flash_integrate.attention.reach import imports_models, model_functions, runs_attention
 from flash_integrate.project.imports import imported_by
 from flash_integrate.project.kinds import is_test
 from flash_integrate.project.workspace import FileFacts, Spot
@@ -140,10 +140,11 @@ class Starts:
         if isinstance(node, Function | ast.ClassDef) or is_type_check or _holds_guard(node):
             return False
         found = [item for part in walk(node) for item in imported_by(part)]
-        packages = [item.module for item in found if not item.dots]
-        if any(name.partition(".")[0] == "mlx" or holds_models(name) for name in packages):
-            return True
         project = self._facts.workspace.project
+        if any(not item.dots and item.module.partition(".")[0] == "mlx" for item in found):
+            return True
+        if any(imports_models(project, self._facts.name, item) for item in found):
+            return True
         files = (path for item in found for path in project.resolve(item, self._facts.name))
         return any(project.reaches_mlx(path) for path in files)
 
