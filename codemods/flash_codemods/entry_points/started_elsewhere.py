@@ -11,7 +11,13 @@ from flash_codemods.argparse import argparse_script
 from flash_codemods.argparse.namespaces import Namespaces
 from flash_codemods.commands import click_command, typer_command
 from flash_codemods.commands.functions import find_commands
-from flash_integrate.attention.reach import WHOLE, AttentionReach, reached, runs_attention
+from flash_integrate.attention.reach import (
+    WHOLE,
+    AttentionReach,
+    leads_to_attention,
+    reached,
+    runs_attention,
+)
 from flash_integrate.attention.uses import Uses
 from flash_integrate.inserted.presence import integrated_at
 from flash_integrate.notes import Refusal
@@ -33,7 +39,7 @@ def handed_over(facts: FileFacts, body: Sequence[ast.stmt]) -> Refusal | None:
         found = facts.workspace.definition(facts.name, name)
         if found is not None and _turns_it_on(found[0]):
             target = target or found[0]
-        elif runs_attention(facts, name) or (found is not None and _runs_attention(*found)):
+        elif runs_attention(facts, name) or (found is not None and leads_to_attention(*found)):
             return None
     if target is None:
         return None
@@ -55,12 +61,6 @@ def _called(facts: FileFacts, body: Sequence[ast.stmt], seen: set[str]) -> Itera
             yield from _called(facts, function.body, seen)
         else:
             yield name
-
-
-def _runs_attention(facts: FileFacts, name: str) -> bool:
-    node = facts.module.definitions.get(name)
-    reach = facts.workspace.get(AttentionReach)
-    return node is not None and reach.of_definition(facts.name, node) is not None
 
 
 def served_by_another(facts: FileFacts, application: str) -> Refusal | None:

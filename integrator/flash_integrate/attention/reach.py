@@ -195,19 +195,29 @@ def reached(facts: FileFacts) -> str | None:
 def runs_attention(facts: FileFacts, name: str) -> bool:
     """Whether a call of `name` runs attention: of a function or class of the module, or one that
     holds a model."""
-    node = facts.module.defines(name)
+    is_own = facts.module.defines(name) is not None
+    return (is_own and leads_to_attention(facts, name)) or name in facts.get(model_functions)
+
+
+def leads_to_attention(facts: FileFacts, name: str) -> bool:
+    """Whether what a file defines by a name comes to attention."""
+    node = facts.module.defines(name) or facts.module.definitions.get(name)
     reach = facts.workspace.get(AttentionReach)
-    own = node is not None and reach.of_definition(facts.name, node) is not None
-    return own or name in facts.get(model_functions)
+    return node is not None and reach.of_definition(facts.name, node) is not None
 
 
 def model_functions(facts: FileFacts) -> set[str]:
-    """The names under which a file imports functions (not classes) of packages that hold models."""
-    project = facts.workspace.project
-    return {
-        item.bound
-        for item in facts.module.imports
-        if item.name
-        and item.name.islower()
-        and imports_models(project, facts.name, Import(item.dots, item.module, (item.name,)))
-    }
+    """The names under which a file imports functions (not classes) of packages that hold models;
+    of a package of the project itself those that come to attention."""
+    found = set()
+    for item in facts.module.imports:
+        is_function = item.name is not None and item.name.islower()
+        if not is_function or item.dots or not holds_models(item.module):
+            continue
+        own = facts.workspace.definition(facts.name, item.bound)
+        is_installed = imports_models(
+            facts.workspace.project, facts.name, Import(0, item.module, (item.name or "",))
+        )
+        if is_installed or (own is not None and leads_to_attention(*own)):
+            found.add(item.bound)
+    return found

@@ -108,7 +108,8 @@ def _choose(facts: FileFacts) -> Decision:
                 notes=(*refusals, *own, *handwritten(facts), *spawning(facts)),
             )
     if refusals:
-        return Decision(Status.SKIPPED, refusals[0].reason, refusals[0].line)
+        # The last one asked is the one that would have inserted the call alone.
+        return Decision(Status.SKIPPED, refusals[-1].reason, refusals[-1].line)
     if facts.name.suffix == ".ipynb":
         return Decision(Status.SKIPPED, "a notebook, and those are not asked for")
     return Decision(Status.SKIPPED, "a library module: nothing in it starts a program")
