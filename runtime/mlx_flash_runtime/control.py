@@ -8,6 +8,7 @@ from functools import lru_cache
 
 from .environment.announcement import announce, has_run, say_when_it_runs
 from .environment.log import logger
+from .environment.workers import hand_on, handed_on
 from .patching import patch
 from .planning.machine import current_device
 from .planning.planner import planner_for
@@ -18,7 +19,9 @@ from .stock.release import mlx_release, mlx_version
 from .stock.table import known_range, known_releases
 
 
-def enable_flash_attention(enabled: bool = True, block_size: int | str | None = None) -> None:
+def enable_flash_attention(
+    enabled: bool = True, block_size: int | str | None = None, *, inherit: bool = False
+) -> None:
     """Routes MLX's attention calls through the planner, process-wide, whenever the model was
     loaded.
 
@@ -29,6 +32,8 @@ def enable_flash_attention(enabled: bool = True, block_size: int | str | None = 
     None; `MLX_FLASH_ROUTE` names a route to prefer; `MLX_FLASH_REPORT` asks for a report at exit.
     On a release of MLX that this package was not checked with, it says so once and asks MLX what
     it fuses; on one that is older, or that can't be asked, it leaves MLX's own attention in place.
+    With `inherit=True`, for what runs in a worker process, it does what the program has chosen
+    last, in this process or in the one that started it; the arguments count where neither has.
     Where another copy of this package (a vendored one) has patched MLX, that patch stays the only
     one, with its settings.
 
@@ -42,7 +47,9 @@ def enable_flash_attention(enabled: bool = True, block_size: int | str | None = 
     """
     if isinstance(block_size, str):
         block_size = typed_block_size(block_size)
-    settings = resolve(enabled, block_size)
+    chosen = handed_on() if inherit else None
+    settings = resolve(*(chosen or (enabled, block_size)))
+    hand_on(settings.enabled, settings.block_size)
     write_at_exit()
     before = patch.active()
     _apply(settings)
@@ -54,8 +61,10 @@ def enable_flash_attention(enabled: bool = True, block_size: int | str | None = 
         device = current_device()
         if not has_run():
             after.forget()  # so that the first call is planned, and says so
+        # A program's own call, which reads its flags, may follow one that inherits.
         say_when_it_runs(
-            f"flash attention: on (mlx {mlx_version()}, {device.backend}; block size {size})"
+            f"flash attention: on (mlx {mlx_version()}, {device.backend}; block size {size})",
+            waits=inherit,
         )
         speak_at_exit()
         _warn_of(patch.in_front())
@@ -79,6 +88,7 @@ def _warn_of(in_front: object) -> None:
 def disable_flash_attention() -> None:
     """Puts MLX's own attention back everywhere; does nothing where it is in place."""
     say_when_it_runs(None)
+    hand_on(False, None)
     patch.uninstall()
 
 

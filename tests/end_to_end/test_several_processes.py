@@ -107,3 +107,38 @@ def test_children_are_patched_as_the_readme_says(
         timeout=120,
     )
     assert done.stdout.strip() == patched, done.stderr
+
+
+INHERITING = """\
+import multiprocessing
+import sys
+import mlx.core as mx
+from mlx_flash_runtime import enable_flash_attention
+from mlx_flash_runtime.patching import patch
+def chosen(_):
+    enable_flash_attention(inherit=True)
+    planner = patch.active()
+    return planner and planner.settings.block_size
+if __name__ == "__main__":
+    enable_flash_attention(sys.argv[1] == "on", sys.argv[2])
+    print(chosen(None), end=" ")
+    for method in ("fork", "spawn", "forkserver"):
+        with multiprocessing.get_context(method).Pool(1) as pool:
+            print(*pool.map(chosen, [0]), end=" ")
+"""
+
+
+@pytest.mark.parametrize(("choice", "expected"), [("on", "64"), ("off", "None")])
+def test_a_worker_does_what_its_parent_has_chosen(
+    choice: str, expected: str, environment: dict[str, str], tmp_path: Path
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(INHERITING)
+    done = subprocess.run(
+        [sys.executable, str(script), choice, "64"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stdout.split() == [expected] * 4, done.stderr

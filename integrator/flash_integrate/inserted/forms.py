@@ -87,6 +87,8 @@ def _enables(call: ast.expr) -> bool:
     """Whether it is the patch call, which may name the block size."""
     if not isinstance(call, ast.Call) or dotted(call.func) != ENABLE:
         return False
+    if ast.unparse(call) == f"{ENABLE}(inherit=True)":
+        return True
     values = [*call.args, *(item.value for item in call.keywords if item.arg == "block_size")]
     if len(values) != len(call.args) + len(call.keywords):
         return False

@@ -115,6 +115,11 @@ def enable(style: Style, indent: int) -> str:
     return _guarded([], style, indent)
 
 
+def enable_inherited(style: Style, indent: int) -> str:
+    """The patch call in a worker process, which does what the program has chosen."""
+    return _guarded(["inherit=True"], style, indent)
+
+
 def enable_from_parameters(style: Style, indent: int) -> str:
     """The patch call with the flags of a command's own parameters."""
     disable, block_size = FLAG_NAMES

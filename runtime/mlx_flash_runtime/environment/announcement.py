@@ -26,12 +26,13 @@ def announce(message: str) -> None:
         say(message)
 
 
-def say_when_it_runs(message: str | None) -> None:
+def say_when_it_runs(message: str | None, *, waits: bool = False) -> None:
     """Has `message` wait for `it_runs`, in the place of one that waits already; None: there is
-    nothing to say any more. Said at once where calls have taken a route of ours before."""
+    nothing to say any more. Said at once where calls have taken a route of ours before, and on a
+    terminal unless it `waits` there too."""
     global _waiting, _is_said
     _waiting, _is_said = message, False
-    if message is not None and (_has_run or _is_on_terminal()):
+    if message is not None and (_has_run or (_is_on_terminal() and not waits)):
         _say(message)
 
 

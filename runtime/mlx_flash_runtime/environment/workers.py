@@ -10,7 +10,9 @@ import sys
 # use.
 _RANKS = ("MLX_RANK", "OMPI_COMM_WORLD_RANK")
 # What the first process leaves to those that it starts: its number and its program's file.
-_SAID_BY = "MLX_FLASH_SAID_BY"
+_SAID_BY = "_MLX_FLASH_SAID_BY"
+# What the program has chosen last, for the processes that it starts: `off`, `on` or `on 64`.
+_CHOSEN = "_MLX_FLASH_CHOSEN"
 
 
 def is_worker() -> bool:
@@ -38,6 +40,18 @@ def speak_for_workers() -> None:
     program = _program()
     if program:
         os.environ[_SAID_BY] = f"{os.getpid()} {program}"
+
+
+def hand_on(enabled: bool, block_size: int | None) -> None:
+    """Leaves a choice to this process's own later calls and to the processes that it starts."""
+    words = ["on" if enabled else "off", *([str(block_size)] if block_size else [])]
+    os.environ[_CHOSEN] = " ".join(words)
+
+
+def handed_on() -> tuple[bool, int | None] | None:
+    """The choice that this process has made, or the one that started it; None if neither has."""
+    word, _, size = os.environ.get(_CHOSEN, "").partition(" ")
+    return (word == "on", int(size) if size.isdecimal() else None) if word else None
 
 
 def _program() -> str:
