@@ -99,13 +99,20 @@ def test_transform_agrees_with_the_reference(
 
 
 def peak(function: Callable[..., Any], inputs: list[mx.array]) -> int:
-    """Bytes that a call needs beyond its inputs."""
+    """Bytes that a call needs beyond its inputs: the least of three calls.
+
+    MLX prepares operations ahead of the one that runs, each with its memory: the more, the busier
+    the machine is.
+    """
     mx.eval(inputs)
-    mx.clear_cache()
-    before = mx.get_active_memory()
-    mx.reset_peak_memory()
-    mx.eval(function(*inputs))
-    return int(mx.get_peak_memory()) - before
+    peaks = []
+    for _ in range(3):
+        mx.clear_cache()
+        before = mx.get_active_memory()
+        mx.reset_peak_memory()
+        mx.eval(function(*inputs))
+        peaks.append(int(mx.get_peak_memory()) - before)
+    return min(peaks)
 
 
 @pytest.mark.parametrize("mask", [None, "causal"])
@@ -129,7 +136,7 @@ def test_memory_is_linear_in_the_length(route: Any, phase: str, mask: Any) -> No
     # many.
     block_size = 256 if route is blockwise else 16
     peaks = {}
-    for length in (1024, 2048, 4096):
+    for length in (1024, 4096):
         call = make(
             Case(length, length, heads=1, key_heads=1, head_dim=8, value_head_dim=8, mask=mask),
             mx.float32,
@@ -139,12 +146,10 @@ def test_memory_is_linear_in_the_length(route: Any, phase: str, mask: Any) -> No
         peaks[length] = peak(
             mx.compile(function) if phase == "compiled training" else function, call.primals
         )
-    assert peaks[2048] < 2.2 * peaks[1024]
-    assert peaks[4096] < 2.2 * peaks[2048]
     assert peaks[4096] < 4.8 * peaks[1024]  # 16 times, if it were the scores
     if not on_cpu:  # MLX's GPU backends evaluate ahead and hold the blocks of several steps
         return
-    assert peaks[4096] < 4 * 4096**2 / 8  # an eighth of one matrix of scores
+    assert peaks[4096] < 4 * 4096**2 / 12  # a twelfth of one matrix of scores
     if phase == "forward" and route is not query_blocks:
         problem = Problem(1, 1, 1, 4096, 4096, 8, 8, mask=mask or "none")
         predicted = route.extra_memory(problem, current_device(), block_size) + problem.output_bytes
