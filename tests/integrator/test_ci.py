@@ -108,17 +108,20 @@ def completion(shell: str) -> str:
     return result.stdout
 
 
-def test_bash_completes_options() -> None:
+@pytest.mark.parametrize(
+    ("words", "completed"), [("--dry", "--dry-run"), ("--only argp", "argparse-script")]
+)
+def test_bash_completes_options_and_codemods(words: str, completed: str) -> None:
     lines = [
         f'PATH="{COMMAND.parent}:$PATH"',
         completion("bash"),
-        "COMP_WORDS=(flash-integrate --dry) COMP_CWORD=1",
+        f"COMP_WORDS=(flash-integrate {words}) COMP_CWORD={len(words.split())}",
         "_flash_integrate_completion flash-integrate",
         'echo "${COMPREPLY[@]}"',
         "complete -p flash-integrate",
     ]
     result = subprocess.run(["bash", "-c", "\n".join(lines)], capture_output=True, text=True)
-    assert result.stdout.splitlines()[0] == "--dry-run"
+    assert result.stdout.splitlines()[0] == completed
     assert "-F _flash_integrate_completion flash-integrate" in result.stdout
 
 

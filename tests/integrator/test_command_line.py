@@ -5,11 +5,17 @@ from __future__ import annotations
 import json
 import os
 import stat
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from conftest import SCRIPT, Run, commit_all, git
+
+from flash_integrate.cli import applying, main
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -198,9 +204,11 @@ def test_json_names_every_file_with_its_outcome(
     document = json.loads(report.read_text())
     assert document["mode"] == "apply --dry-run"
     assert document["summary"] == {
-        "changed": 1,
+        "changed": 0,
+        "would-change": 1,
         "reverted": 0,
-        "already integrated": 0,
+        "would-revert": 0,
+        "already-integrated": 0,
         "skipped": 2,
         "failed": 1,
     }
@@ -226,11 +234,79 @@ def test_colours_on_demand(flash_integrate: Run, repo: Path) -> None:
     assert b"\x1b[" not in flash_integrate(repo, "--dry-run", "--color", "never").stdout
 
 
-@pytest.mark.parametrize("args", [[], ["no/such/folder"], ["--no-such-option", "."]])
+@pytest.mark.parametrize("args", [["no/such/folder"], ["--no-such-option", "."]])
 def test_a_wrong_command_line_exits_2(flash_integrate: Run, repo: Path, args: list[str]) -> None:
     result = flash_integrate(*args, cwd=repo)
     assert result.returncode == 2
-    assert b"Traceback" not in result.stderr
+    assert result.stderr.startswith(b"Usage: ")
+    assert result.stderr.splitlines()[-1].startswith(b"error: ")
+
+
+def test_without_a_path_it_is_the_current_folder(flash_integrate: Run, repo: Path) -> None:
+    here, named = (flash_integrate(*args, "--dry-run", cwd=repo) for args in ([], ["."]))
+    assert here.stdout == named.stdout
+    assert b"+++ b/run.py\n" in here.stdout
+
+
+def test_where_nothing_is_to_do_one_line_says_so(flash_integrate: Run, repo: Path) -> None:
+    flash_integrate(repo)
+    told = (
+        b"nothing to do: 1 already integrated, 2 skipped "
+        b"(1 a library module: nothing in it starts a program, 1 no MLX)\n"
+    )
+    for option in ([], ["--check"], ["--dry-run"]):
+        result = flash_integrate(repo, *option)
+        assert (result.stdout, result.stderr) == (b"", told)
+    flash_integrate(repo, "--revert")
+    again = flash_integrate(repo, "--revert").stderr
+    assert again == b"nothing to revert: 3 skipped (3 not integrated by this tool)\n"
+
+
+def test_quiet_says_nothing_but_what_failed(flash_integrate: Run, repo: Path) -> None:
+    loud, quiet = (flash_integrate(repo, "--dry-run", *more) for more in ([], ["--quiet"]))
+    assert (quiet.stdout, quiet.stderr) == (loud.stdout, b"")
+    (repo / "broken.py").write_text("import mlx\nx = = 1\n")
+    result = flash_integrate(repo, "-q")
+    assert (result.returncode, result.stdout) == (2, b"")
+    assert b"broken.py:2  failed" in result.stderr
+    assert b"run.py" not in result.stderr
+    assert (repo / "run.py").read_text() != SCRIPT
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "iso-8859-1", "utf-8"])
+@pytest.mark.parametrize("options", [["--dry-run"], ["--explain"], ["--json", "-"]])
+def test_names_and_code_in_any_script_are_shown_in_any_locale(
+    repo: Path, encoding: str, options: list[str]
+) -> None:
+    (repo / "模型 × é.py").write_text(SCRIPT.replace("hello", "你好 ×"), encoding="utf-8")
+    command = [sys.executable, "-m", "flash_integrate", str(repo), "--check", *options]
+    if "--explain" in options:
+        command.remove("--check")
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    result = subprocess.run(command, capture_output=True, env=environment)
+    assert result.returncode in (0, 1), result.stderr
+    assert (result.stdout + result.stderr).count(b".py") > 1
+
+
+def test_ctrl_c_says_of_each_file_whether_it_was_written(
+    repo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (repo / "second.py").write_text(SCRIPT)
+    write = applying.write
+
+    def interrupted(path: Path, *others: Any) -> None:
+        if path.name == "second.py":
+            raise KeyboardInterrupt
+        write(path, *others)
+
+    monkeypatch.setattr(applying, "write", interrupted)
+    result = CliRunner().invoke(main, [str(repo)])
+    assert result.exit_code == 130
+    assert result.stderr.splitlines()[-3:] == [
+        "Interrupted:",
+        "written: run.py",
+        "not written: second.py",
+    ]
 
 
 def test_a_folder_without_python_is_no_error(flash_integrate: Run, tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def test_check_and_reports_have_it(flash_integrate: Run, model: Path, tmp_path: 
 def test_explain_says_what_becomes_of_each(flash_integrate: Run, model: Path) -> None:
     text = flash_integrate("--explain", model).stdout.decode()
     assert "handwritten-attention: line 24: the attention of Attention.__call__ becomes" in text
-    assert "handwritten-attention: refuses: the weights `weights` are returned" in text
+    assert "handwritten-attention: stays by hand: the weights `weights` are returned" in text
 
 
 @pytest.mark.parametrize(("answers", "accepted"), [("n\n", False), ("y\n", True)])

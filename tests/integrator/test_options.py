@@ -27,13 +27,16 @@ def test_check_counts_what_goes_with_the_scripts(
     [
         (["--vendor", "--add-dependency"], "--vendor does not go with --add-dependency"),
         (["--revert", "--skip", "main-guard"], "--revert does not go with --skip"),
+        (["--quiet", "--verbose"], "--quiet does not go with --verbose"),
+        (["--json", "-", "--sarif", "-"], "--json and --sarif can't both be written to standard"),
+        (["--only", "argparse-scripts"], "no codemod is called 'argparse-scripts'; did you mean"),
         (
             ["--explain", "--check", "--json", "report.json"],
             "--explain does not go with --check, --json",
         ),
     ],
 )
-def test_options_of_which_one_would_do_nothing_are_refused(
+def test_options_that_can_not_be_heeded_are_refused(
     flash_integrate: Run, repo: Path, options: list[str], message: str
 ) -> None:
     result = flash_integrate(".", *options, cwd=repo)
@@ -56,4 +59,4 @@ def test_a_pattern_that_is_none_is_refused(
 ) -> None:
     result = flash_integrate(".", "--exclude", "!", *options, cwd=repo)
     assert result.returncode == 2
-    assert result.stderr == b"Error: --exclude: '!' is not a pattern of .gitignore\n"
+    assert result.stderr == b"error: --exclude: '!' is not a pattern of .gitignore\n"

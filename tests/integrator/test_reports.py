@@ -21,7 +21,7 @@ from flash_integrate.planning.outcome import Outcome
 from flash_integrate.planning.plan import Status
 from flash_integrate.planning.reverting import revert
 from flash_integrate.planning.run import integrate
-from flash_integrate.report.json_report import as_json
+from flash_integrate.report.json_report import STATUSES, as_json
 from flash_integrate.report.markdown import as_markdown
 from flash_integrate.report.sarif import as_sarif
 from flash_integrate.report.text import diff_of
@@ -96,7 +96,12 @@ def test_json_is_as_the_schema_says_for_every_kind_of_outcome(
         jsonschema.validate(document, schema(), cls=jsonschema.Draft202012Validator)
         assert document["mode"] == mode
         seen |= {entry["status"] for entry in document["files"]}
-    assert seen == {status.value for status in Status}
+    assert seen == set(STATUSES) - {"would-revert"}
+    flash_integrate(mixed)
+    shown = flash_integrate(mixed, "--revert", "--dry-run", "--json", "-")
+    document = json.loads(shown.stdout)
+    jsonschema.validate(document, schema(), cls=jsonschema.Draft202012Validator)
+    assert {entry["status"] for entry in document["files"]} >= {"would-revert"}
 
 
 @pytest.mark.parametrize(
@@ -111,7 +116,7 @@ def test_json_is_as_the_schema_says_for_every_kind_of_outcome(
     ],
 )
 def test_the_schema_refuses_what_a_run_never_says(repo: Path, key: str, value: object) -> None:
-    document = json.loads(as_json(scanned(repo), "apply"))
+    document = json.loads(as_json(scanned(repo), "apply", dry_run=False))
     by_path(document["files"])["run.py"][key] = value
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(document, schema(), cls=jsonschema.Draft202012Validator)
@@ -119,7 +124,7 @@ def test_the_schema_refuses_what_a_run_never_says(repo: Path, key: str, value: o
 
 def test_json_says_of_a_change_what_the_files_show(mixed: Path) -> None:
     outcomes = scanned(mixed)
-    entries = by_path(json.loads(as_json(outcomes, "apply"))["files"])
+    entries = by_path(json.loads(as_json(outcomes, "apply", dry_run=False))["files"])
     entry = entries["tools/say <|> it.py"]
     [outcome] = [
         outcome for outcome in outcomes if outcome.name.as_posix() == "tools/say <|> it.py"
@@ -140,7 +145,7 @@ def test_json_of_a_change_that_could_not_be_written_has_no_changed_lines(repo: P
         else outcome
         for outcome in scanned(repo)
     ]
-    document = json.loads(as_json(failed, "apply"))
+    document = json.loads(as_json(failed, "apply", dry_run=False))
     jsonschema.validate(document, schema(), cls=jsonschema.Draft202012Validator)
     assert by_path(document["files"])["run.py"]["changed_lines"] == []
 
@@ -152,13 +157,24 @@ def test_a_file_name_that_is_not_utf_8_survives_in_every_report(repo: Path) -> N
     except OSError:
         pytest.skip("the file system takes UTF-8 names alone")
     outcomes = scanned(repo)
-    report = as_json(outcomes, "apply").encode()
+    report = as_json(outcomes, "apply", dry_run=False).encode()
     assert name in by_path(json.loads(report)["files"])
     assert {result_path(result) for result in results(outcomes)} == {"run.py", "caf%E9.py"}
     assert b'+++ "b/caf\\351.py"\n' in b"".join(
         line for outcome in outcomes if outcome.changes for line in diff_of(outcome)
     )
     assert r'`"caf\351.py"`' in as_markdown(outcomes, dry_run=True)
+
+
+@pytest.mark.parametrize("report", ["--json", "--sarif", "--markdown"])
+def test_standard_output_holds_a_report_and_nothing_else(
+    flash_integrate: Run, mixed: Path, report: str
+) -> None:
+    file = mixed / "report"
+    flash_integrate(mixed, "--dry-run", report, file)
+    shown = flash_integrate(mixed, "--dry-run", report, "-")
+    assert shown.stdout.decode() == file.read_text()
+    assert b"would change" in shown.stderr
 
 
 # SARIF

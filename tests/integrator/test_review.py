@@ -171,3 +171,13 @@ def test_nothing_is_written_when_the_review_is_interrupted(repo: Path) -> None:
     child.close()
     assert child.exitstatus != 0
     assert {path: path.read_bytes() for path in repo.glob("*.py")} == before
+
+
+def test_git_is_asked_before_the_questions(repo: Path) -> None:
+    commit_all(repo)
+    (repo / "run.py").write_text(SCRIPT + "# work in progress\n")
+    command = [sys.executable, "-m", "flash_integrate", "--interactive", str(repo)]
+    result = subprocess.run(command, input=b"y\n", capture_output=True)
+    assert result.returncode == 2
+    assert b"not committed" in result.stderr
+    assert b"this hunk" not in result.stderr

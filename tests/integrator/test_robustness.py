@@ -278,7 +278,7 @@ def test_a_planning_process_that_is_killed(many: Path) -> None:
     _, stderr = run_ends.communicate()
     assert run_ends.returncode == 2
     assert (
-        stderr == "Error: a planning process was killed; nothing was written; -j 1 does without\n"
+        stderr == "error: a planning process was killed; nothing was written; -j 1 does without\n"
     )
     assert not any(is_patched(path) for path in many.iterdir())
 

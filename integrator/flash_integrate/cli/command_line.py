@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from flash_integrate import __version__
-from flash_integrate.cli.options import STDIN, Options, refuse_clashes
+from flash_integrate.cli.errors import WrongUsage
+from flash_integrate.cli.options import STDIN, STDOUT, Options, refuse_clashes
+from flash_integrate.cli.terminal import print_in_any_encoding
 from flash_integrate.quoting import printable
 
 EXIT_INTERRUPTED = 130
@@ -29,6 +32,7 @@ Examples:
   flash-integrate --explain ./my_repo/chat.py     say what the tool sees in a file
   cd my_repo && flash-integrate . --dry-run | git apply
   flash-integrate - < chat.py > patched.py
+  flash-integrate --check --quiet --json - | jq .summary
 
 \b
 Exit status: 0 fine, 1 --check found work, 2 a file failed or the command line was wrong, \
@@ -48,8 +52,18 @@ def _is_read(file: Path) -> bool:
     )
 
 
+def _codemods(_: click.Context, __: click.Parameter, begun: str) -> list[CompletionItem]:
+    """The codemods whose name begins so, for the shell's completion."""
+    from flash_integrate.planning.codemod import offered
+
+    found = offered().items()
+    return [CompletionItem(name, help=text) for name, text in found if name.startswith(begun)]
+
+
 def _check_report(_: click.Context, __: click.Parameter, file: Path | None) -> Path | None:
     """Whether a report can be written is asked before the run, which may change files."""
+    if file == STDOUT:
+        return file
     if file is not None and _is_read(Path(os.path.realpath(file))):
         raise click.BadParameter(
             f"{str(file)!r} has the name of a file that this tool reads; choose another."
@@ -71,21 +85,26 @@ def _list_codemods(context: click.Context, _: click.Parameter, wanted: bool) -> 
 
 
 _REPORT: Any = {
-    "type": click.Path(path_type=Path, dir_okay=False),
+    "type": click.Path(path_type=Path, dir_okay=False, allow_dash=True),
     "metavar": "FILE",
     "callback": _check_report,
 }
 
 
 class _Command(click.Command):
-    """A command that quotes what it could not read: a shell puts the names of files in the place
-    of `*`."""
+    """A command that tells of every wrong use in one way."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:
             return super().parse_args(ctx, args)
         except click.UsageError as error:
-            raise click.UsageError(printable(error.format_message()), ctx) from error
+            raise WrongUsage(error, ctx) from error
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except click.UsageError as error:
+            raise WrongUsage(error, ctx) from error
 
 
 @click.command(
@@ -96,9 +115,8 @@ class _Command(click.Command):
 @click.argument(
     "paths",
     nargs=-1,
-    required=True,
     type=click.Path(exists=True, allow_dash=True, path_type=Path),
-    metavar="PATH...",
+    metavar="[PATH]...",
 )
 @click.option(
     "--dry-run", is_flag=True, help="Print the changes as a unified diff and write nothing."
@@ -120,10 +138,18 @@ class _Command(click.Command):
     help="Leave out paths, as in .gitignore. Can be repeated.",
 )
 @click.option(
-    "--only", multiple=True, metavar="CODEMOD", help="Ask this codemod alone. Can be repeated."
+    "--only",
+    multiple=True,
+    metavar="CODEMOD",
+    shell_complete=_codemods,
+    help="Use this codemod alone. Can be repeated.",
 )
 @click.option(
-    "--skip", multiple=True, metavar="CODEMOD", help="Do not ask this codemod. Can be repeated."
+    "--skip",
+    multiple=True,
+    metavar="CODEMOD",
+    shell_complete=_codemods,
+    help="Do not use this codemod. Can be repeated.",
 )
 @click.option(
     "--list-codemods",
@@ -152,9 +178,24 @@ class _Command(click.Command):
     is_flag=True,
     help="Also list mlx-flash-runtime where the repo lists MLX; --revert takes it out.",
 )
-@click.option("--json", "json_file", **_REPORT, help="Write the outcome of each file as JSON.")
-@click.option("--sarif", "sarif_file", **_REPORT, help="Write a report for code scanning.")
-@click.option("--markdown", "markdown_file", **_REPORT, help="Write a report for a pull request.")
+@click.option(
+    "--stdin-filename",
+    metavar="PATH",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="With -: the file that standard input is the text of.",
+)
+@click.option(
+    "--json", "json_file", **_REPORT, help="Write the outcome of each file as JSON; - for stdout."
+)
+@click.option(
+    "--sarif", "sarif_file", **_REPORT, help="Write a report for code scanning; - for stdout."
+)
+@click.option(
+    "--markdown",
+    "markdown_file",
+    **_REPORT,
+    help="Write a report for a pull request; - for stdout.",
+)
 @click.option(
     "--color",
     type=click.Choice(["auto", "always", "never"]),
@@ -168,13 +209,15 @@ class _Command(click.Command):
     type=click.IntRange(1),
     help="Processes to plan with.  [default: by number of files]",
 )
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors; the diff is shown.")
 @click.option(
     "-v", "--verbose", is_flag=True, help="List every file, the skipped ones with their reason."
 )
 @click.version_option(__version__)
 @click.pass_context
 def main(context: click.Context, /, paths: tuple[Path, ...], **options: Any) -> None:
-    """Put the Flash Attention runtime into the MLX scripts below PATH.
+    """Put the Flash Attention runtime into the MLX scripts below PATH, by default the current
+    folder; - is standard input.
 
     Each script that runs attention gains a guarded import, the flags --disable-flash-attention and
     --flash-block-size, and one call; scripts keep working where the runtime is not installed.
@@ -182,11 +225,14 @@ def main(context: click.Context, /, paths: tuple[Path, ...], **options: Any) -> 
     # Python looks for garbage whenever some hundred objects were made, and a syntax tree has ten
     # thousand: that would take a third of a run's time.
     gc.set_threshold(200_000)
-    refuse_clashes(context, stdin=STDIN in paths)
+    print_in_any_encoding()
+    given = list(paths) or [Path()]
+    refuse_clashes(context, stdin=STDIN in given)
     try:
         from flash_integrate.cli.command import start
 
-        sys.exit(start(list(paths), Options(**options)))
-    except KeyboardInterrupt:
-        click.echo("Interrupted. Each file is as it was, or changed as a whole.", err=True)
+        sys.exit(start(given, Options(**options)))
+    except KeyboardInterrupt as error:
+        told = getattr(error, "told", ("nothing was written",))
+        click.echo("\n".join(["Interrupted:", *map(printable, told)]), err=True)
         sys.exit(EXIT_INTERRUPTED)

@@ -8,16 +8,28 @@ from pathlib import Path
 
 import click
 
-STDIN = Path("-")
+STDIN = STDOUT = Path("-")
 
 # With these modes goes nothing but what is named: an option that would do nothing is refused.
-_WITH_STDIN = {"check", "reverting", "only", "skip", "color"}
-_WITH_EXPLAIN = {"explain", "exclude", "only", "skip", "unproven", "color"}
+_WITH_STDIN = {
+    "check",
+    "dry_run",
+    "explain",
+    "reverting",
+    "only",
+    "skip",
+    "color",
+    "quiet",
+    "stdin_filename",
+}
+_WITH_EXPLAIN = {"explain", "exclude", "only", "skip", "unproven", "color", "stdin_filename"}
 _CLASHES = (
     ("vendor", "dependency"),
     ("reverting", "only"),
     ("reverting", "skip"),
     ("reverting", "unproven"),
+    ("quiet", "verbose"),
+    ("quiet", "interactive"),
 )
 
 
@@ -37,16 +49,18 @@ class Options:
     force: bool
     vendor: bool
     dependency: bool
+    stdin_filename: Path | None
     json_file: Path | None
     sarif_file: Path | None
     markdown_file: Path | None
     color: str
     jobs: int | None
+    quiet: bool
     verbose: bool
 
     @property
     def reports(self) -> list[Path]:
-        """The files that the run writes reports to."""
+        """The files that the run writes reports to; `STDOUT` is standard output."""
         return [
             file
             for file in (self.json_file, self.sarif_file, self.markdown_file)
@@ -84,6 +98,12 @@ def refuse_clashes(context: click.Context, *, stdin: bool) -> None:
         _refuse_others("- (standard input)", given, _WITH_STDIN, flags)
     if "explain" in given:
         _refuse_others("--explain", given, _WITH_EXPLAIN, flags)
+    if "stdin_filename" in given and not stdin:
+        raise click.UsageError("--stdin-filename goes with - (standard input) alone")
+    reports = [name for name in given if context.params.get(name) == STDOUT]
+    if len(reports) > 1:
+        names = " and ".join(flags[name] for name in reports)
+        raise click.UsageError(f"{names} can't both be written to standard output")
     for one, other in _CLASHES:
         if one in given and other in given:
             raise click.UsageError(f"{flags[one]} does not go with {flags[other]}")

@@ -3,6 +3,7 @@ on a terminal."""
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -28,6 +29,14 @@ def colours(color: str, terminal: bool) -> bool:
     """Whether to write in colours, by the option `--color` and by whether it is a terminal that is
     written to."""
     return color == "always" or (color == "auto" and terminal and not os.environ.get("NO_COLOR"))
+
+
+def print_in_any_encoding() -> None:
+    """Has standard output and standard error write escapes for letters that their encoding lacks
+    (`PYTHONIOENCODING=ascii`, a terminal that speaks latin-1)."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 class ProgressBar:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from flash_integrate.disk.reading import read
@@ -59,10 +59,12 @@ def integrate(
 
 
 class Run:
-    """The workspaces of one run, a base folder each, and the files that could not be read."""
+    """The workspaces of one run, a base folder each, and the files that could not be read. `given`
+    are files whose bytes are at hand, and are not read from disk."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, given: Mapping[Path, bytes] | None = None) -> None:
         self.config = config
+        self.given = given or {}
         self.workspaces: dict[Path, Workspace] = {}
         self.failed: dict[Path, Outcome] = {}
 
@@ -75,7 +77,13 @@ class Run:
         workspace = self.workspaces[found.base]
         try:
             with own_errors():
-                workspace.project.scans[found.name] = _scan(found, workspace.project.words)
+                data = self.given.get(found.path)
+                if data is not None:
+                    workspace.given[found.name] = source_of(found.path, data)
+                else:
+                    data = read_found(found)
+                words = workspace.project.words
+                workspace.project.scans[found.name] = _scan(found.path, data, words)
         except FileError as error:
             self.failed[found.path] = failed(found.base, found.name, error)
         else:
@@ -184,11 +192,8 @@ def source_of(path: Path, data: bytes) -> Source:
     return Program.of(Notebook(path, data)) if path.suffix == SUFFIX else Source(path, data)
 
 
-def _scan(found: Found, words: tuple[bytes, ...]) -> Scan:
-    data = read_found(found)
-    return Scan.of(
-        scanned(Notebook(found.path, data)) if found.path.suffix == SUFFIX else data, words
-    )
+def _scan(path: Path, data: bytes, words: tuple[bytes, ...]) -> Scan:
+    return Scan.of(scanned(Notebook(path, data)) if path.suffix == SUFFIX else data, words)
 
 
 def read_found(found: Found) -> bytes:

@@ -4,6 +4,7 @@ it."""
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import os
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
@@ -191,6 +192,6 @@ def _checked(file: Path, table: dict[str, Any], known: Collection[str]) -> Confi
 
 def _check_codemods(where: str, names: tuple[str, ...], known: Collection[str]) -> None:
     if unknown := [name for name in names if name not in known]:
-        raise ConfigError(
-            f"{where}: no codemod is called {unknown[0]!r}; there are {', '.join(known)}"
-        )
+        near = difflib.get_close_matches(unknown[0], known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+        raise ConfigError(f"{where}: no codemod is called {unknown[0]!r}; {hint}")

@@ -3,94 +3,98 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 from flash_integrate.attention.reach import reached
 from flash_integrate.notebook.program import SUFFIX
 from flash_integrate.notes import Refusal
 from flash_integrate.planning.codemod import asked, name_of, registry, rewriters
 from flash_integrate.planning.installed import console_functions
-from flash_integrate.planning.outcome import NO_MLX
-from flash_integrate.planning.plan import Status, plan, stays_as_it_is
+from flash_integrate.planning.outcome import NO_MLX, Outcome
+from flash_integrate.planning.plan import Decision, Status, plan, stays_as_it_is
 from flash_integrate.planning.run import Run
 from flash_integrate.planning.starts import Starts
-from flash_integrate.project.config import Config
-from flash_integrate.project.discover import discover
+from flash_integrate.project.discover import Found
 from flash_integrate.project.workspace import FileFacts
 from flash_integrate.python.edits import Edit, Splice
 from flash_integrate.quoting import quoted
 
 
-def explain_files(paths: list[Path], exclude: Iterable[str], config: Config) -> Iterator[str]:
-    """Lines that say, of each file below `paths`, what is seen in it and why it is or is not
-    changed."""
-    run = Run(config)
-    files = list(discover(paths, exclude))
-    for found in files:
-        run.scan(found, look_further=True)
+def explain_files(run: Run, files: Iterable[Found]) -> Iterator[str]:
+    """Lines that say, of each file that the run has scanned, what is seen in it and why it is or
+    is not changed."""
     for found in files:
         outcome = run.outcome(found)
         if outcome.reason == NO_MLX or outcome.status is Status.FAILED:
-            yield f"{quoted(found.name)}: {outcome.status.value}: {outcome.reason}"
+            line = f":{outcome.line}" if outcome.line else ""
+            yield f"{quoted(found.name)}{line}: {outcome.status.value}: {outcome.reason}"
         else:
             facts = run.workspaces[found.base].facts(found.name)
-            yield from list(explain(facts, unproven=config.unproven))
+            yield from list(_explain(facts, outcome, unproven=run.config.unproven))
 
 
-def explain(facts: FileFacts, *, unproven: bool = False) -> Iterator[str]:
-    """Lines of text on one file.
-
-    Raises:
-        UnreadableSource: the file can't be decoded or parsed.
-    """
+def _explain(facts: FileFacts, outcome: Outcome, *, unproven: bool) -> Iterator[str]:
+    """Lines of text on one file that can be read."""
     decision = plan(facts)
-    where = f" (line {decision.line})" if decision.line else ""
-    change = (
-        f"{decision.codemod} changes it"
-        if decision.status is Status.CHANGED
-        else decision.status.value
-    )
-    yield f"{quoted(facts.name)}: {change}: {decision.reason}{where}"
+    changes = outcome.status is Status.CHANGED
+    change = f"{outcome.codemod} changes it" if changes else outcome.status.value
+    where = f" (line {outcome.line})" if outcome.line else ""
+    yield f"{quoted(facts.name)}: {change}: {outcome.reason}{where}"
     yield f"  attention: {facts.get(reached) or 'none is reached'}"
     yield f"  started by: {', '.join(_entries(facts)) or 'nothing in it'}"
-    for codemod in registry():
-        yield from (f"  {line}" for line in asked(codemod, "explain", facts) or ())
-    for codemod in registry():
-        yield f"  {name_of(codemod)}: {_verdict(codemod.match(facts))}"
-    yield from _rewrites(facts, unproven)
+    if decision.status is not Status.INTEGRATED and stays_as_it_is(facts) is None:
+        yield from _codemods(facts, decision)
+        yield from _rewrites(facts, unproven)
     for edit in decision.edits:
         yield f"  inserts {_place(facts, edit)}:"
         text = edit.text if isinstance(edit, Splice) else edit.code
         yield from (f"    | {line}" for line in text.strip("\n").splitlines())
     for note in decision.notes:
-        yield f"  note: {note.reason}" + (f" (line {note.line})" if note.line else "")
+        yield f"  note: {note.reason}{_line(facts, note.line)}"
+
+
+def _codemods(facts: FileFacts, decision: Decision) -> Iterator[str]:
+    """What those codemods say that are meant for a file like this one."""
+    for codemod in registry():
+        name = name_of(codemod)
+        if not facts.workspace.wants(name):
+            continue
+        yield from (f"  {line}" for line in asked(codemod, "explain", facts) or ())
+        match = codemod.match(facts)
+        if isinstance(match, Refusal):
+            yield f"  {name}: does not take it: {match.reason}{_line(facts, match.line)}"
+        elif match is not None and name != decision.codemod:
+            yield f"  {name}: would take it, if no other did"
 
 
 def _rewrites(facts: FileFacts, unproven: bool) -> Iterator[str]:
     """What becomes of each attention that the file writes out by hand."""
-    if stays_as_it_is(facts) is not None or facts.name.suffix == SUFFIX:
+    if facts.name.suffix == SUFFIX:
         return
     for rewriter in rewriters():
+        name = name_of(rewriter)
+        if not facts.workspace.wants(name):
+            continue
         rewrites, refusals = rewriter.rewrites_of(facts.source, unproven=unproven)
         for rewrite in rewrites:
-            yield f"  {name_of(rewriter)}: line {rewrite.line}: {rewrite.described}"
+            yield f"  {name}: line {rewrite.line}: {rewrite.described}"
         for refusal in refusals:
-            yield f"  {name_of(rewriter)}: {_verdict(refusal)}"
+            yield f"  {name}: stays by hand: {refusal.reason}{_line(facts, refusal.line)}"
 
 
 def _entries(facts: FileFacts) -> Iterator[str]:
     starts = facts.get(Starts)
     if starts.guard is not None:
-        yield f"__main__ guard, line {starts.guard.line}"
+        yield f"__main__ guard{_line(facts, starts.guard.line)}"
     if starts.first_work is not None:
-        yield f"work at module level, line {starts.first_work.line}"
-    yield from (f"installed command, line {item.line}" for item in facts.get(console_functions))
+        yield f"work at module level{_line(facts, starts.first_work.line)}"
+    for item in facts.get(console_functions):
+        yield f"installed command{_line(facts, item.line)}"
 
 
-def _verdict(match: object) -> str:
-    if isinstance(match, Refusal):
-        return f"refuses: {match.reason}" + (f" (line {match.line})" if match.line else "")
-    return "another style" if match is None else "fits"
+def _line(facts: FileFacts, line: int | None) -> str:
+    """A line as the file has it, which a notebook's program has not."""
+    shown = facts.source.shown_line(line)
+    return f" (line {shown})" if shown else ""
 
 
 def _place(facts: FileFacts, edit: Edit) -> str:
@@ -99,8 +103,5 @@ def _place(facts: FileFacts, edit: Edit) -> str:
     if edit.anchor is None:
         return "at the start"
     statement = next(item for item in facts.statements if item.place == edit.anchor)
-    return (
-        f"before line {statement.line}"
-        if edit.before
-        else f"after line {statement.node.end_lineno}"
-    )
+    line = statement.line if edit.before else statement.node.end_lineno
+    return f"{'before' if edit.before else 'after'} line {facts.source.shown_line(line)}"

@@ -11,33 +11,52 @@ from flash_integrate import __version__
 from flash_integrate.planning.outcome import Outcome
 from flash_integrate.planning.plan import Status
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Goes up when a reader of the last version could misread this one; a new key is no such change."""
 
 
-def as_json(outcomes: Iterable[Outcome], mode: str) -> str:
+_WORDS = {Status.INTEGRATED: "already-integrated"}
+_WOULD = {Status.CHANGED: "would-change", Status.REVERTED: "would-revert"}
+STATUSES = (
+    "changed",
+    "would-change",
+    "reverted",
+    "would-revert",
+    "already-integrated",
+    "skipped",
+    "failed",
+)
+"""The words for how a file ends: those with would- are of a run that wrote nothing."""
+
+
+def as_json(outcomes: Iterable[Outcome], mode: str, *, dry_run: bool) -> str:
     """The run as JSON: `files` in the order of the scan, `summary` the number of files by status.
 
     Pure ASCII, so that a file name which is no valid UTF-8 can be written, and read again, like
     any other.
     """
-    files = [_file_as_dict(outcome) for outcome in outcomes]
+    files = [_file_as_dict(outcome, dry_run) for outcome in outcomes]
     summary = Counter(entry["status"] for entry in files)
     document = {
         "tool": "flash-integrate",
         "version": __version__,
         "schema_version": SCHEMA_VERSION,
         "mode": mode,
-        "summary": {status.value: summary[status.value] for status in Status},
+        "summary": {status: summary[status] for status in STATUSES},
         "files": files,
     }
     return json.dumps(document, indent=2) + "\n"
 
 
-def _file_as_dict(outcome: Outcome) -> dict[str, Any]:
+def _word(status: Status, dry_run: bool) -> str:
+    would = _WOULD.get(status) if dry_run else None
+    return would or _WORDS.get(status, status.value)
+
+
+def _file_as_dict(outcome: Outcome, dry_run: bool) -> dict[str, Any]:
     return {
         "path": outcome.name.as_posix(),
-        "status": outcome.status.value,
+        "status": _word(outcome.status, dry_run),
         "reason": outcome.reason,
         "line": outcome.line,
         "codemod": outcome.codemod,

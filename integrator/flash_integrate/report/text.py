@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from flash_integrate.attention.rewrites import Rewrite
-from flash_integrate.planning.outcome import Outcome
+from flash_integrate.planning.outcome import NOT_INTEGRATED, Outcome
 from flash_integrate.planning.plan import Status
 from flash_integrate.quoting import printable, quoted, visible
 from flash_integrate.report.diff import Hunk, diff_header, hunks, replaced_hunks, unified_diff
@@ -24,6 +24,7 @@ _STYLES = {
     Status.SKIPPED: "dim",
     Status.FAILED: "bold red",
 }
+_AS_IT_WAS = (Status.INTEGRATED, Status.SKIPPED)
 _Row = tuple[str, str, str, str]
 _HEADINGS: _Row = ("file", "result", "how", "why")
 _GAP = "  "
@@ -78,11 +79,17 @@ def on_terminal(line: bytes, *, colours: bool, encoding: str = "utf-8") -> str:
 
 
 def print_summary(
-    console: Console, outcomes: Sequence[Outcome], *, dry_run: bool, verbose: bool
+    console: Console,
+    outcomes: Sequence[Outcome],
+    *,
+    dry_run: bool,
+    verbose: bool,
+    also: bool = False,
 ) -> None:
     """A table of the files that a person wants to know of (with `verbose` of all) with their
-    notes, then the counts."""
-    shown = [outcome for outcome in outcomes if verbose or outcome.status is not Status.SKIPPED]
+    notes, then the counts; one line where nothing is to do. `also` says that files which are no
+    scripts change."""
+    shown = [outcome for outcome in outcomes if verbose or _is_of_interest(outcome)]
     rows = [_row(outcome, dry_run) for outcome in shown]
     widths = _widths([_HEADINGS, *rows], console.width)
     if rows and widths:
@@ -94,19 +101,33 @@ def print_summary(
         else:
             console.print(Text.assemble(row[0], ": ", (row[1], style)), soft_wrap=True)
             say(console, ", ".join(filter(None, row[2:])), indent="  ")
-        for rewrite in outcome.rewrites:
-            place = f"{quoted(outcome.name.name)}:{rewrite.line}"
-            say(console, f"{place}: {rewrite.described}", "cyan", indent="  ")
-        for note in outcome.notes:
-            line = f":{note.line}" if note.line else ""
-            say(
-                console,
-                f"{quoted(outcome.name.name)}{line}: note: {note.reason}",
-                "yellow",
-                indent="  ",
-            )
-    for text in _counts(outcomes, dry_run).splitlines():
-        say(console, text)
+        _print_details(console, outcome)
+    counts = _counts(outcomes, dry_run)
+    if not also and all(item.status in _AS_IT_WAS for item in outcomes):
+        reverts = outcomes and all(item.reason == NOT_INTEGRATED for item in outcomes)
+        counts = f"nothing to {'revert' if reverts else 'do'}: {counts}"
+    say(console, counts)
+
+
+def print_outcome(console: Console, outcome: Outcome, *, dry_run: bool) -> None:
+    """One file's outcome, in a line and one for each note."""
+    place, result, *why = _row(outcome, dry_run)
+    say(console, f"{place}: {result}: {', '.join(filter(None, why))}")
+    _print_details(console, outcome)
+
+
+def _is_of_interest(outcome: Outcome) -> bool:
+    return outcome.status not in _AS_IT_WAS or bool(outcome.notes)
+
+
+def _print_details(console: Console, outcome: Outcome) -> None:
+    """The rewrites of a file's own code, and the notes on it."""
+    name = quoted(outcome.name.name)
+    for rewrite in outcome.rewrites:
+        say(console, f"{name}:{rewrite.line}: {rewrite.described}", "cyan", indent="  ")
+    for note in outcome.notes:
+        line = f":{note.line}" if note.line else ""
+        say(console, f"{name}{line}: note: {note.reason}", "yellow", indent="  ")
 
 
 def say(console: Console, text: str, style: str = "", indent: str = "") -> None:
@@ -166,7 +187,7 @@ def _result(outcome: Outcome, dry_run: bool) -> str:
 
 
 def _counts(outcomes: Sequence[Outcome], dry_run: bool) -> str:
-    """`10 files would change, 3 skipped (2 no MLX, 1 a test)`."""
+    """`10 would change, 3 skipped (2 no MLX, 1 a test)`."""
     count = Counter(outcome.status for outcome in outcomes)
     parts = []
     for status in Status:
@@ -180,4 +201,4 @@ def _counts(outcomes: Sequence[Outcome], dry_run: bool) -> str:
         return "no Python files found"
     reasons = Counter(outcome.reason for outcome in outcomes if outcome.status is Status.SKIPPED)
     why = ", ".join(f"{number} {reason}" for reason, number in reasons.most_common())
-    return ", ".join(parts) + (f"\nskipped: {why}" if why else "")
+    return ", ".join(parts) + (f" ({why})" if why else "")

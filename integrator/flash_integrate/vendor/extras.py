@@ -100,11 +100,10 @@ def plan_extras(
         FileError: the runtime to copy is not installed, or was modified in the target.
     """
     outcomes = list(outcomes)
-    scripts = _by_base(
-        (outcome for outcome in outcomes if not _is_rewrite_alone(outcome)),
-        Status.CHANGED,
-        Status.INTEGRATED,
-    )
+    # Scripts that had the call before are looked at where that is asked for.
+    earlier = (Status.INTEGRATED,) if vendor or dependency else ()
+    patched = (outcome for outcome in outcomes if not _is_rewrite_alone(outcome))
+    scripts = _by_base(patched, Status.CHANGED, *earlier)
     copies, edits = [], []
     notes: list[str] = []
     failures: list[str] = []
