@@ -82,12 +82,12 @@ def test_expressions_too_deep_for_a_parser(deep: Path, jobs: int) -> None:
     report = deep / "report.json"
     assert run(deep, "--check", "-j", jobs, "--json", report).returncode == 2
     outcomes = {Path(item["path"]).stem: item for item in json.loads(report.read_text())["files"]}
-    assert {name for name in DEEP if outcomes[name]["status"] == "changed"} == FINE
+    assert {name for name in DEEP if outcomes[name]["status"] == "would-change"} == FINE
     assert all(
         outcomes[name]["status"] == "failed" and outcomes[name]["line"]
         for name in DEEP.keys() - FINE
     )
-    assert outcomes["zz"]["status"] == "changed"
+    assert outcomes["zz"]["status"] == "would-change"
 
 
 def test_they_stay_as_they_are(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_standard_input(name: str) -> None:
     command = [sys.executable, "-m", "flash_integrate", "-"]
     result = subprocess.run(command, input=DEEP[name], capture_output=True, text=True, timeout=300)
     assert result.returncode == 2
-    assert result.stderr.startswith("Error: <stdin>:")
+    assert result.stderr.startswith("error: <stdin>:")
 
 
 def notebook(source: object, **metadata: object) -> str:

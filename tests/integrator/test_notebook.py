@@ -287,7 +287,7 @@ def test_noop_is_left_alone_with_a_reason(flash_integrate: Run, tmp_path: Path) 
     outcomes = json.loads((tmp_path / "report.json").read_bytes())["files"]
     assert {outcome["path"] for outcome in outcomes} == set(before)
     for outcome in outcomes:
-        assert outcome["status"] in ("skipped", "already integrated")
+        assert outcome["status"] in ("skipped", "already-integrated")
         first = nbformat.reads(before[outcome["path"]], as_version=4).cells[0]
         assert first.source == "expect: " + outcome["reason"]
     assert contents(tmp_path) == before
@@ -314,7 +314,7 @@ def test_notebooks_are_left_alone_where_only_scripts_are_asked_for(
     (repo / "chat.ipynb").write_bytes(as_saved_by_jupyter(notebook(IMPORTS + WORK)))
     result = flash_integrate(repo, "--check", "--only", "argparse-script", "-v")
     assert b"1 would change" in result.stderr
-    assert b"a notebook, and those are not asked for" in result.stderr
+    assert b"would be changed by notebook, which is left out" in result.stderr
 
 
 @pytest.mark.parametrize(("option", "changed"), [("--only", "chat.ipynb"), ("--skip", "run.py")])
