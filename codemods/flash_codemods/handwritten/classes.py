@@ -7,7 +7,7 @@ import re
 
 from flash_codemods.handwritten.operations import LAYERS, Names
 
-_SCALE = re.compile(r"^_?((sm|softmax|attn|attention|qk)_?)?scal(e|ing)(_factor)?$")
+SCALE = re.compile(r"^_?((sm|softmax|attn|attention|qk)_?)?scal(e|ing)(_factor)?$")
 _NUMBERS = {"int", "float", "Optional[int]", "Optional[float]", "int | None", "float | None"}
 
 
@@ -18,7 +18,7 @@ def is_number_parameter(argument: ast.arg, default: ast.expr | None) -> bool:
         return ast.unparse(argument.annotation).strip("'\"") in _NUMBERS
     if isinstance(default, ast.Constant) and type(default.value) in (int, float):
         return True
-    return _SCALE.match(argument.arg) is not None
+    return SCALE.match(argument.arg) is not None
 
 
 class ClassFacts:

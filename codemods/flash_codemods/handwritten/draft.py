@@ -171,11 +171,12 @@ class Draft:
 
     def _rebound(self, name: str, binding: Binding) -> bool:
         """Whether a name stands for something else where the call is made."""
+        earlier = binding.ancestors()
         later = [
             item
             for item in self.reader.bound
             if item.name == name
-            and item is not binding
+            and item not in earlier
             and item.statement is not None
             and binding.statement is not item.statement
             and self._between(item.statement, binding)

@@ -7,7 +7,8 @@ import dataclasses
 import re
 
 from flash_codemods.handwritten.axes import indexed, shaped
-from flash_codemods.handwritten.classes import ClassFacts, self_attribute
+from flash_codemods.handwritten.classes import SCALE, ClassFacts, self_attribute
+from flash_codemods.handwritten.numbers import python_number
 from flash_codemods.handwritten.operations import (
     Names,
     Operation,
@@ -59,6 +60,8 @@ class Expressions:
         self.functions: dict[str, ast.FunctionDef] = {}
         self.found: list[Found] = []
         self.refused: list[Refused] = []
+        self.sizes: set[str] = set()
+        """Names from outside the function by which it gives arrays a shape: they are numbers."""
         self.statement: ast.stmt = ast.Pass(lineno=0, col_offset=0)
         self.loop: ast.stmt | None = None
         self.no_keys: dict[ast.expr, Lost] = {}
@@ -85,6 +88,8 @@ class Expressions:
         if (binding := self.env.get(node.id)) is not None:
             binding.used(node)
             return binding.value
+        if node.id in self.sizes:
+            return Number()
         constant = self.constants.get(node.id)
         return Number() if isinstance(constant, ast.Constant) and _is_number(constant) else Other()
 
@@ -105,6 +110,8 @@ class Expressions:
             return Other()
         if isinstance(of, Scores | Weights | Lost):
             return self._lose(of, node, f"are read by their `{node.attr}`")
+        if SCALE.match(node.attr):  # `attention.scale`, of a module that is not seen here
+            return Number()
         if node.attr == "T" and isinstance(of, Array):
             return dataclasses.replace(of, transposed=True, single=False)
         return Array() if node.attr in ("real", "imag") else Other()
@@ -177,24 +184,19 @@ class Expressions:
         divides = isinstance(operator, ast.Div)
         if not isinstance(operator, ast.Mult | ast.Div) or (divides and of is right):
             return self._lose(of, node, f"meet `{_short(other)}` in a way that no mask does")
-        if not isinstance(value, Number) and not self._is_root_of_number(other):
+        number = python_number(other, self.names, self.env, self._is_number)
+        if number is None:
             return self._lose(
                 of, node, f"are scaled by `{_short(other)}`, not known to be a number"
             )
         if of.steps:
             return self._lose(of, node, "are scaled after they were masked")
-        factor = Factor(other, divides, self.bindings(other))
+        text = "" if number is other else ast.unparse(number)
+        factor = Factor(other, divides, self.bindings(other, number), text)
         return dataclasses.replace(of, factors=(*of.factors, factor))
 
-    def _is_root_of_number(self, node: ast.expr) -> bool:
-        """`mx.sqrt(q.shape[-1])`, which the writer turns into Python's root."""
-        operation = self.names.operation(node)
-        return (
-            operation is not None
-            and operation.name == "sqrt"
-            and len(operation.arguments) == 1
-            and isinstance(self.value(operation.arguments[0]), Number)
-        )
+    def _is_number(self, node: ast.expr) -> bool:
+        return isinstance(self.value(node), Number)
 
     def _compare(self, node: ast.Compare) -> Value:
         values = [self.value(part) for part in (node.left, *node.comparators)]
@@ -248,9 +250,19 @@ class Expressions:
         if tainted:
             return self._operation_on_scores(node, operation, values, tainted)
         first = values[0] if values else None
-        if operation.name == "softmax" and isinstance(first, Array) and first.product is not None:
+        made = shaped(operation, values)
+        if not isinstance(first, Array) or first.product is None:
+            self._learn_numbers(operation)
+            return made
+        if operation.name == "softmax":
             return self.no_keys[first.product]
-        return shaped(operation, values)
+        return _with_product(made, first.product)
+
+    def _learn_numbers(self, operation: Operation) -> None:
+        if operation.name == "reshape" and len(operation.axes("shape")) > 1:
+            for size in operation.axes("shape"):
+                if isinstance(size, ast.Name) and size.id not in self.env:
+                    self.sizes.add(size.id)
 
     def _product_call(self, node: ast.Call, operation: Operation) -> Value:
         arguments = operation.arguments
@@ -271,6 +283,15 @@ class Expressions:
         of, name = tainted[0], operation.name
         if isinstance(of, Lost):
             return self._softmax_of_lost(of) if name == "softmax" else of
+        if isinstance(of, Scores) and values[0] is of and name in ("reshape", "unflatten", "split"):
+            # Before a softmax it may have been a projection: `(x @ w.T).reshape(...)`.
+            self._learn_numbers(operation)
+            lost = self._lose(of, node, f"go through `{name}`")
+            self.no_keys[of.product] = dataclasses.replace(lost, is_weights=True)
+            made = shaped(operation, [Array(self.rank_of(of))])
+            return (
+                dataclasses.replace(made, product=of.product) if isinstance(made, Array) else made
+            )
         if len(tainted) > 1 and name not in ("where",):
             return self._lose(of, node, "are combined with another product of the queries")
         if name == "astype":
@@ -451,7 +472,9 @@ class Expressions:
     ) -> Value:
         """A product of two arrays: of queries and keys, or of weights and values."""
         one, other = self.value(left), self.value(right)
-        if isinstance(one, Weights) and not isinstance(other, Scores | Weights | Lost):
+        if isinstance(other, Scores) or (isinstance(other, Lost) and not other.is_weights):
+            other = Array()  # a projection that looked like scores
+        if isinstance(one, Weights) and not isinstance(other, Weights | Lost):
             return self._weighted(node, one, right, other, einsum)
         for of in (one, other):
             if isinstance(of, Lost) and of.is_weights:
@@ -595,6 +618,10 @@ class Expressions:
             choice = Choice(node.test, self.statement, node, then, otherwise)
             steps = (*steps, choice)
         return dataclasses.replace(one, steps=steps, widened=widened)
+
+
+def _with_product(of: Value, product: ast.expr) -> Value:
+    return dataclasses.replace(of, product=product) if isinstance(of, Array) else of
 
 
 def _is_number(node: ast.Constant) -> bool:

@@ -267,6 +267,11 @@ class MaskWriter:
                 node = node.value
             else:
                 break
+        behind = ""
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+            behind, node = self.text.of(node.right), node.left
+            if isinstance(node, ast.Subscript) and _adds_axes(node.slice) and side is None:
+                side, node = _side(node.slice), node.value
         operation = self.names.operation(node)
         if operation is not None and operation.name == "reshape" and side is None:
             sizes = [integer(size) for size in operation.axes("shape")]
@@ -278,7 +283,13 @@ class MaskWriter:
             return None
         if set(operation.keywords) - {"dtype"} or len(operation.arguments) > 2:
             return None
-        return side, [self.text.of(item) for item in operation.arguments]
+        between = [self.text.of(item) for item in operation.arguments]
+        if not behind:
+            return side, between
+        # `arange(L) + S - L` runs from S - L to S.
+        start = re.sub(r"[\s()]", "", behind)
+        last, before, own = start.rpartition("-")
+        return (side, [start, last]) if before and [own] == between else None
 
     def _is_square(
         self, shape: ast.expr, diagonal: ast.expr | None, wanted: int | None = 1

@@ -217,9 +217,22 @@ class Operands(Draft):
         elif isinstance(node, ast.Name):
             key = self._key_made_transposed(node)
         else:
-            raise CannotSay("the keys have no name", node)
+            key = self._key_transposed_here(node)
         key.factors += factors
         return key
+
+    def _key_transposed_here(self, node: ast.expr) -> Operand:
+        """`keys.transpose(0, 2, 3, 1)`, of keys [B, L, H, D], in the product."""
+        operation = self.names.operation(node)
+        order = permutation(operation, 4) if operation is not None else None
+        if operation is None or operation.name != "transpose" or order is None:
+            raise CannotSay("the keys have no name", node)
+        inner = operation.arguments[0]
+        if len(order) != 4 or not self._is_movable(inner):
+            raise CannotSay("the keys have no name", node)
+        order = [*order[:-2], order[-1], order[-2]]
+        text = f"{atom(self.text.of(inner))}.transpose({', '.join(map(str, order))})"
+        return Operand(text, self._kind_of(inner))
 
     def _key_made_transposed(self, node: ast.Name) -> Operand:
         """Keys whose name stands for them transposed."""
@@ -347,10 +360,13 @@ class Operands(Draft):
         """Whether all three are what the function is given: then they are alike."""
         query, key, value = self.scores.query, self.scores.key, self.found.value
         inner = self.reader.swapped(key)
-        names = [
-            part.id
-            for part in (query, inner if inner is not None else key, value)
-            if isinstance(part, ast.Name)
-        ]
         given = {item.arg for item in self.function.args.args}
-        return len(names) == 3 and set(names) <= given
+        return all(
+            isinstance(part, ast.Name) and part.id in given
+            for part in map(self._uncast, (query, inner if inner is not None else key, value))
+        )
+
+    def _uncast(self, node: ast.expr) -> ast.expr:
+        operation = self.names.operation(node)
+        cast = operation is not None and operation.name == "astype"
+        return operation.arguments[0] if operation is not None and cast else node

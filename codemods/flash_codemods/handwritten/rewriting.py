@@ -6,15 +6,16 @@ import ast
 
 from flash_codemods.handwritten import products
 from flash_codemods.handwritten.masking import Masking
-from flash_codemods.handwritten.masks import CannotSay, MaskWriter, atom
+from flash_codemods.handwritten.masks import CannotSay, MaskWriter
 from flash_codemods.handwritten.operands import Operand, Operands
+from flash_codemods.handwritten.shapes import Shapes
 from flash_codemods.handwritten.text import Edit
 from flash_codemods.handwritten.values import Binding, Factor, Weights
 
 FAST = "fast.scaled_dot_product_attention"
 
 
-class Rewriting(Operands, Masking):
+class Rewriting(Operands, Masking, Shapes):
     """The edits that make one attention a fused call.
 
     Raises, from `edits`:
@@ -46,13 +47,14 @@ class Rewriting(Operands, Masking):
                 self.alone.update(
                     part.lineno for part in operand.gone if isinstance(part, ast.stmt)
                 )
+        self._replace_shapes(query, key)
         kind = query.kind
         masks = MaskWriter(self.text, self.names, self.chain_names, kind)
         mask = self._mask(masks)
         scale = self._scale([*self.scores.factors, *query.factors, *key.factors])
-        self._check_uses()
         self._write(core, rank, operands, scale, mask)
         self._remove_dead()
+        self._check_uses()
         self._check_names()
         return self.text.tidied(self.made, self.alone)
 
@@ -101,16 +103,14 @@ class Rewriting(Operands, Masking):
         return " * ".join(_factor_text(part) for part in parts)
 
     def _factor(self, factor: Factor) -> str:
-        text = self.text.of(factor.node)
-        operation = self.names.operation(factor.node)
-        if operation is not None and operation.name == "sqrt":
-            of = atom(self.text.of(operation.arguments[0]))
-            return f"{of} ** {'-0.5' if factor.divides else '0.5'}"
-        if factor.divides:
-            node = factor.node
-            plain = isinstance(node, ast.Name | ast.Attribute | ast.Call | ast.Constant)
-            return f"1 / {text}" if plain else f"1 / ({text})"
-        return text
+        text = factor.text or self.text.of(factor.node)
+        if not factor.divides:
+            return text
+        node = ast.parse(text, mode="eval").body
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow) and factor.text:
+            return ast.unparse(ast.BinOp(node.left, node.op, _negated(node.right)))
+        plain = isinstance(node, ast.Name | ast.Attribute | ast.Call | ast.Constant)
+        return f"1 / {text}" if plain else f"1 / ({text})"
 
     def _check_names(self) -> None:
         """The names in the call stand for what they stood for when the scores were made."""
@@ -250,6 +250,11 @@ class Rewriting(Operands, Masking):
             return f"{called}(\n{together}\n{indent}){after}"
         lines = "".join(f"{step}{argument},\n" for argument in arguments)
         return f"{called}(\n{lines}{indent}){after}"
+
+
+def _negated(node: ast.expr) -> ast.expr:
+    value = ast.literal_eval(node)
+    return ast.Constant(-value)
 
 
 def _factor_text(text: str) -> str:

@@ -19,6 +19,13 @@ class Binding:
     seen: dict[str, Binding] = field(default_factory=dict)
     """What the names in the statement stood for when it ran."""
 
+    def ancestors(self) -> list[Binding]:
+        """Itself, and the bindings that it stands for."""
+        found = [self]
+        for binding in found:
+            found += [parent for parent in binding.parents if parent not in found]
+        return found
+
     def used(self, node: ast.Name) -> None:
         todo = [self]
         while todo:
@@ -106,6 +113,8 @@ class Factor:
     node: ast.expr
     divides: bool
     names: dict[str, Binding]
+    text: str = ""
+    """How Python says it, where the function has it in an array."""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import random
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -40,6 +41,14 @@ class Sizes:
         whole = (self.batch, heads, length, self.features)
         return whole[4 - rank :]
 
+    def by_name(self, name: str) -> list[int]:
+        """What a number of this name may be; nothing where the name does not say it."""
+        if _BATCH.search(name):
+            return [self.batch]
+        if _HEADS.search(name):
+            return [self.heads, self.key_heads]
+        return [self.queries, self.keys] if _LENGTH.search(name) else []
+
     def numbers(self) -> list[int]:
         found = [
             self.queries,
@@ -52,6 +61,11 @@ class Sizes:
         ]
         return list(dict.fromkeys(found))
 
+
+# How sizes are called.
+_BATCH = re.compile(r"(^|_)(batch|bsz|bs)(_|$)|^[Bb]$|batch_size")
+_HEADS = re.compile(r"(^|[._])(n_|num_)?(attention_)?heads?$|^H$")
+_LENGTH = re.compile(r"(^|_)(len|length)$|^[LST]$|_ctx$")
 
 ALL_SIZES = tuple(Sizes(*values) for values in _SIZES)
 
@@ -128,15 +142,20 @@ class Search:
             found.append(Made("choice", None))
         if "test" in kinds:
             found += [Made("choice", True), Made("choice", False)]
-        numbers = [Made("number", value) for value in (0.37, *self.sizes.numbers())]
+        words = sorted(kind.removeprefix("word ") for kind in kinds if kind.startswith("word "))
+        found += [Made("choice", word) for word in words]
+        numbers = [Made("number", value) for value in self._numbers(key)]
         if "array" in kinds or kinds & {"added", "condition"}:
             found += self._masks(kinds)
             found += numbers if "number" in kinds else []
-        elif "number" in kinds:
+        elif "number" in kinds or (not kinds and self.sizes.by_name(key)):
             found += numbers
         elif "test" not in kinds:
             found += numbers + self._masks(kinds)
         return found
+
+    def _numbers(self, key: str) -> list[float]:
+        return list(dict.fromkeys(self.sizes.by_name(key) or (0.37, *self.sizes.numbers())))
 
     def _masks(self, kinds: set[str]) -> list[Made]:
         made_as = []
@@ -219,8 +238,12 @@ def _note_comparison(node: ast.Compare, note: _Note) -> None:
     if isinstance(node.left, ast.Attribute) and node.left.attr == "dtype":
         note(node.left.value, "condition")  # it may be either
         note(node.left.value, "added")
+    for word in (value for value in values if isinstance(value, str)):
+        note(node.left, f"word {word}")
     if None in values:
         note(node.left, "none")
+    elif any(isinstance(value, str) for value in values):
+        return
     elif 0 in values or (1 in values and isinstance(node.ops[0], ast.Eq | ast.NotEq)):
         note(node.left, "condition")
         note(node.left, "number")
@@ -240,9 +263,16 @@ def _note_test(test: ast.expr, note: _Note) -> None:
 
 
 def _note_call(node: ast.Call, note: _Note) -> None:
+    if getattr(node.func, "id", "") == "isinstance" and len(node.args) == 2:
+        if getattr(node.args[1], "id", "") == "str":
+            note(node.args[0], "word causal")
+        return
     if not isinstance(node.func, ast.Attribute):
         return
-    if node.func.attr == "astype":
+    if getattr(node.func.value, "id", "") == "math":
+        for part in node.args:
+            note(part, "number")
+    elif node.func.attr == "astype":
         whole = ast.unparse(node)
         note(node.func.value, "condition" if "bool_" in whole else "array")
     elif (node.func.attr == "where" and len(node.args) == 3) or (

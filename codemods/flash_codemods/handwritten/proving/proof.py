@@ -7,8 +7,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from flash_codemods.handwritten.proving.cases import ALL_SIZES, Made, Search, Sizes, kinds_of_inputs
+from flash_codemods.handwritten.proving.cases import (
+    ALL_SIZES,
+    UNFIT,
+    Made,
+    Search,
+    Sizes,
+    kinds_of_inputs,
+)
 from flash_codemods.handwritten.proving.comparison import Comparison, arrays, unseen_row
+from flash_codemods.handwritten.proving.evaluator import Missing, NotEvaluable
 from flash_codemods.handwritten.proving.question import Question, Verdict
 from flash_codemods.handwritten.proving.roles import orders_of, shape_of_result
 from flash_codemods.handwritten.proving.versions import touched, versions
@@ -29,6 +37,8 @@ def prove(question: Question, avoid: tuple[str, ...]) -> Verdict:
         return _Proof(mx, question).verdict()
     except RecursionError:
         return Verdict(False, reason="too deep to be evaluated")
+    except (NotEvaluable, Missing, *UNFIT) as error:
+        return Verdict(False, reason=f"it can't be evaluated: {error}")
 
 
 def _import_mlx(avoid: tuple[str, ...]) -> Any:

@@ -65,9 +65,14 @@ def versions(question: Question) -> tuple[Version, Version]:
 
 
 def touched(old: Version, new: Version) -> set[int]:
-    """The lines of the old version's statements that are no longer in the new one."""
+    """The lines of the old version's statements that are no longer in the new one, but for those
+    that raise an error: no result comes of them."""
     kept = _dumped(new.suite)
-    return {node.lineno for node in _statements(old.suite) if ast.dump(node) not in kept}
+    return {
+        node.lineno
+        for node in _statements(old.suite)
+        if ast.dump(node) not in kept and not isinstance(node, ast.Raise)
+    }
 
 
 def _dumped(body: list[ast.stmt]) -> set[str]:

@@ -1,0 +1,55 @@
+"""What a function asks of the shape of its scores: checks go with them, lengths are asked of the
+queries and keys."""
+
+from __future__ import annotations
+
+import ast
+
+from flash_codemods.handwritten.draft import Draft
+from flash_codemods.handwritten.operands import Operand
+from flash_codemods.handwritten.operations import integer
+from flash_codemods.handwritten.text import Edit
+
+
+class Shapes(Draft):
+    """Takes out the uses of `scores.shape`."""
+
+    def _replace_shapes(self, query: Operand, key: Operand) -> None:
+        for use in [use for binding in self.chain for use in binding.uses]:
+            shape = self.parents.get(use)
+            if self._is_gone(use) or not isinstance(shape, ast.Attribute) or shape.attr != "shape":
+                continue
+            statement = self._statement_of(use)
+            if self._only_checks(statement):
+                self._remove(statement)
+                continue
+            taken = self.parents[shape]
+            text = self._lengths(taken, query, key)
+            if text is not None and isinstance(taken, ast.Subscript):
+                self.made.append(Edit(*self.text.span(taken), text))
+                self.gone.append(taken)
+
+    def _only_checks(self, statement: ast.stmt) -> bool:
+        """`if scores.shape != (B, H, L, S): raise ValueError(...)`."""
+        return (
+            isinstance(statement, ast.If)
+            and isinstance(statement.test, ast.Compare)
+            and not statement.orelse
+            and [type(part) for part in statement.body] == [ast.Raise]
+            and self._is_pure(statement.test)
+        )
+
+    def _lengths(self, taken: ast.AST, query: Operand, key: Operand) -> str | None:
+        """The numbers of queries and keys, where the last two sizes of the scores are asked for."""
+        if not isinstance(taken, ast.Subscript) or self.rank != 4:
+            return None
+        if not (query.text.isidentifier() and key.text.isidentifier()):
+            return None
+        lengths = [f"{query.text}.shape[-2]", f"{key.text}.shape[-2]"]
+        if isinstance(taken.slice, ast.Slice):
+            part = taken.slice
+            if integer(part.lower) != -2 or part.upper is not None or part.step is not None:
+                return None
+            unpacked = isinstance(self.parents[taken], ast.Assign)
+            return ", ".join(lengths) if unpacked else f"({', '.join(lengths)})"
+        return {-2: lengths[0], -1: lengths[1]}.get(integer(taken.slice) or 0)
