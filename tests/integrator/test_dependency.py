@@ -4,11 +4,13 @@ out again."""
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from pathlib import Path, PurePosixPath
 
 import pytest
 from conftest import commit_all, git
+from packaging.requirements import Requirement
 
 from flash_integrate.errors import FileError
 from flash_integrate.vendor.dependency import (
@@ -19,17 +21,26 @@ from flash_integrate.vendor.dependency import (
     removed,
     suggestion,
 )
+from flash_integrate.vendor.origin import Origin, origin
 from flash_integrate.vendor.pyproject_toml import (
     add_to_pyproject,
     pyproject_lists_mlx,
     remove_from_pyproject,
 )
-from flash_integrate.vendor.requirement import CannotAdd, is_mlx, marker_of, name_of
+from flash_integrate.vendor.requirement import (
+    CannotAdd,
+    is_mlx,
+    marker_of,
+    name_of,
+    requirement_beside,
+)
 from flash_integrate.vendor.requirements_txt import (
     add_to_requirements,
     remove_from_requirements,
     requirements_list_mlx,
 )
+
+INDEX = Origin()
 
 
 def pair(marked: str) -> tuple[bytes, bytes]:
@@ -52,7 +63,8 @@ REQUIREMENTS = {
     "marker": "mlx; sys_platform == 'darwin'\n«mlx-flash-runtime; sys_platform == 'darwin'\n»",
     "a marker on one of two": "mlx[cpu]; sys_platform == 'linux'\nmlx-lm\n«mlx-flash-runtime\n»",
     "two markers": (
-        "mlx; a == '1'\nmlx[cpu] ; b == '2' # c\n«mlx-flash-runtime; (a == '1') or (b == '2')\n»"
+        "mlx; os_name == '1'\nmlx[cpu] ; extra == '2' # c\n"
+        "«mlx-flash-runtime; (os_name == '1') or (extra == '2')\n»"
     ),
     "repository": "git+https://github.com/ml-explore/mlx-lm.git@main\n«mlx-flash-runtime\n»",
 }
@@ -61,15 +73,15 @@ REQUIREMENTS = {
 @pytest.mark.parametrize("marked", REQUIREMENTS.values(), ids=REQUIREMENTS)
 def test_requirements(marked: str) -> None:
     before, after = pair(marked)
-    assert add_to_requirements(before) == after
-    assert add_to_requirements(after) == after
+    assert add_to_requirements(before, INDEX) == after
+    assert add_to_requirements(after, INDEX) == after
     assert remove_from_requirements(after) == before
     assert remove_from_requirements(before) == before
 
 
 def test_a_comment_in_another_encoding_is_kept() -> None:
     before = b"mlx\n# caf\xe9\n"
-    after = add_to_requirements(before)
+    after = add_to_requirements(before, INDEX)
     assert after == b"mlx\nmlx-flash-runtime\n# caf\xe9\n"
     assert remove_from_requirements(after) == before
 
@@ -91,12 +103,12 @@ def test_a_comment_in_another_encoding_is_kept() -> None:
 )
 def test_requirements_that_are_left_alone_with_a_reason(data: bytes, reason: str) -> None:
     with pytest.raises(CannotAdd, match=reason):
-        add_to_requirements(data)
+        add_to_requirements(data, INDEX)
 
 
 def test_a_requirement_that_the_user_gave_a_version_is_left() -> None:
     data = b"mlx\nmlx_flash_runtime>=0.1\n"
-    assert add_to_requirements(data) == data
+    assert add_to_requirements(data, INDEX) == data
     assert remove_from_requirements(data) == data
 
 
@@ -171,7 +183,7 @@ dependencies = [
 """,
     "marker in double quotes": """\
 [project]
-dependencies = ['mlx; a == "1"'«, 'mlx-flash-runtime; a == "1"'»]
+dependencies = ['mlx; os_name == "1"'«, 'mlx-flash-runtime; os_name == "1"'»]
 """,
     "brackets and commas in strings and comments": """\
 [project]
@@ -193,6 +205,15 @@ all = [
 «\t"mlx-flash-runtime",
 »]
 """,
+    "dotted key": 'project.dependencies = ["mlx"«, "mlx-flash-runtime"»]\n',
+    "inline table, and a table of the same name": (
+        'project = { dependencies = ["mlx"«, "mlx-flash-runtime"»] }\n'
+        '[tool.x]\ndependencies = ["mlx"]\n'
+    ),
+    "the same text in a string and a comment": (
+        'x = """\n[project]\ndependencies = ["mlx"]\n"""\n[project]\n'
+        'dependencies = ["mlx"«, "mlx-flash-runtime"»]  # "mlx"\n'
+    ),
     "dependency group": """\
 [dependency-groups]
 run = [{ include-group = "base" }, "mlx"«, "mlx-flash-runtime"»]
@@ -218,10 +239,114 @@ mlx-flash-runtime = { version = "*", markers = "sys_platform == 'darwin'" }»"""
 @pytest.mark.parametrize("marked", PYPROJECT.values(), ids=PYPROJECT)
 def test_pyproject(marked: str) -> None:
     before, after = pair(marked)
-    assert add_to_pyproject(before).decode() == after.decode()
-    assert add_to_pyproject(after) == after
+    assert add_to_pyproject(before, INDEX).decode() == after.decode()
+    assert add_to_pyproject(after, INDEX) == after
     assert remove_from_pyproject(after).decode() == before.decode()
     assert remove_from_pyproject(before) == before
+
+
+GIT = Origin(git="https://example.org/owner/repo")
+ADDRESS = "mlx-flash-runtime @ git+https://example.org/owner/repo#subdirectory=runtime"
+ADDRESSED = {
+    "requirements": f"mlx\n«{ADDRESS}\n»",
+    "requirements with a marker": (
+        f"mlx; sys_platform == 'darwin'\n«{ADDRESS} ; sys_platform == 'darwin'\n»"
+    ),
+    "array": f'[project]\ndependencies = ["mlx"«, "{ADDRESS}"»]\n',
+    "group": f'[dependency-groups]\nrun = [\n  "mlx",\n«  "{ADDRESS}",\n»]\n',
+    "Poetry": (
+        '[tool.poetry.dependencies]\nmlx = "*"\n«mlx-flash-runtime = '
+        '{ git = "https://example.org/owner/repo", subdirectory = "runtime" }\n»'
+    ),
+}
+
+
+@pytest.mark.parametrize("marked", ADDRESSED.values(), ids=ADDRESSED)
+def test_until_it_is_published_its_address_is_written(marked: str) -> None:
+    before, after = pair(marked)
+    is_toml = marked.startswith("[")
+    add = add_to_pyproject if is_toml else add_to_requirements
+    remove = remove_from_pyproject if is_toml else remove_from_requirements
+    assert add(before, GIT) == after
+    assert add(after, GIT) == add(after, INDEX) == after
+    assert remove(after) == before
+
+
+def test_what_is_written_is_a_requirement_that_packaging_reads() -> None:
+    folder = Origin(folder="/clones/flash integrate/runtime")
+    for source, url in [
+        (GIT, "git+https://example.org/owner/repo#subdirectory=runtime"),
+        (folder, "file:///clones/flash%20integrate/runtime"),
+    ]:
+        text = requirement_beside(["mlx; os_name == 'nt'"], source.requirement)
+        parsed = Requirement(text)
+        assert (parsed.name, parsed.url) == ("mlx-flash-runtime", url)
+        assert str(parsed.marker) == 'os_name == "nt"'
+
+
+def test_hatchling_takes_an_address_only_where_it_is_told_to() -> None:
+    head = '[build-system]\nbuild-backend = "hatchling.build"\n[project]\ndependencies = ["mlx"]\n'
+    with pytest.raises(CannotAdd, match="allow-direct-references"):
+        add_to_pyproject(head.encode(), GIT)
+    allowed = f"{head}[tool.hatch.metadata]\nallow-direct-references = true\n"
+    assert ADDRESS.encode() in add_to_pyproject(allowed.encode(), GIT)
+    assert b'"mlx-flash-runtime"' in add_to_pyproject(head.encode(), INDEX)
+
+
+CLONE_OF = {
+    "https://user:secret@example.org/owner/repo.git": "https://example.org/owner/repo.git",
+    "git@example.org:owner/repo.git": "ssh://git@example.org/owner/repo.git",
+    "ssh://git@example.org/owner/repo": "ssh://git@example.org/owner/repo",
+}
+
+
+@pytest.mark.parametrize("remote", [*CLONE_OF, "/mirrors/repo.git", None])
+def test_the_address_is_that_of_the_clone_or_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, remote: str | None
+) -> None:
+    clone = tmp_path / "clone"
+    (clone / "runtime").mkdir(parents=True)
+    git(clone, "init", "-q")
+    if remote:
+        git(clone, "remote", "add", "origin", remote)
+    installed(
+        tmp_path, monkeypatch, {"url": (clone / "runtime").as_uri(), "dir_info": {"editable": True}}
+    )
+    known = CLONE_OF.get(remote or "")
+    assert origin() == (Origin(git=known) if known else Origin(folder=str(clone / "runtime")))
+
+
+@pytest.mark.parametrize(
+    ("recorded", "expected"),
+    [
+        (None, Origin()),
+        (
+            {"url": "https://example.org/o/r", "vcs_info": {"vcs": "git"}, "subdirectory": "x"},
+            Origin(git="https://example.org/o/r"),
+        ),
+        ({"url": "https://example.org/runtime-0.1.whl", "archive_info": {}}, Origin()),
+    ],
+)
+def test_one_from_an_index_is_asked_for_by_its_name(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    recorded: dict[str, object] | None,
+    expected: Origin,
+) -> None:
+    installed(tmp_path, monkeypatch, recorded)
+    assert origin() == expected
+
+
+def installed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, recorded: dict[str, object] | None
+) -> None:
+    """Puts a package of the runtime's name in front of this process's path."""
+    metadata = folder / "site" / "mlx_flash_runtime-9.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text("Name: mlx-flash-runtime\nVersion: 9\n")
+    if recorded is not None:
+        (metadata / "direct_url.json").write_text(json.dumps(recorded))
+    monkeypatch.syspath_prepend(metadata.parent)
 
 
 def test_every_layout_of_an_array_goes_there_and_back() -> None:
@@ -239,7 +364,7 @@ def test_every_layout_of_an_array_goes_there_and_back() -> None:
     ):
         array = opening + separator.join(f'"{name}"' for name in order) + closing
         before = f"[project]\ndependencies = {array}\nname = 'x'\n".replace("\n", newline).encode()
-        after = add_to_pyproject(before)
+        after = add_to_pyproject(before, INDEX)
         assert after.count(b'"mlx-flash-runtime"') == 1
         assert remove_from_pyproject(after) == before
         tried += 1
@@ -250,31 +375,22 @@ def test_every_layout_of_an_array_goes_there_and_back() -> None:
     ("data", "reason"),
     [
         (b'[project]\ndependencies = ["numpy"]\n', "lists no MLX package"),
-        (b'project.dependencies = ["mlx"]\n', "form that can't be edited"),
         (b'[project]\ndependencies = ["""mlx"""]\n', "form that can't be edited"),
-        (
-            b'project = { dependencies = ["mlx"] }\n[tool.x]\ndependencies = ["mlx"]\n',
-            "form that can't be edited",
-        ),
         (b'[tool.poetry.dependencies.mlx]\nversion = "*"\n', "form that can't be edited"),
         (
             b'[tool.poetry.dependencies]\nmlx = { version = "*", optional = true }\n',
             "optional dependency",
         ),
-        (
-            b'x = """\n[project]\ndependencies = ["mlx"]\n"""\n[project]\ndependencies = ["mlx"]\n',
-            "can't be edited",
-        ),
     ],
 )
 def test_a_pyproject_that_is_left_alone_with_a_reason(data: bytes, reason: str) -> None:
     with pytest.raises(CannotAdd, match=reason):
-        add_to_pyproject(data)
+        add_to_pyproject(data, INDEX)
 
 
 def test_a_dependency_that_the_user_gave_a_version_is_left() -> None:
     data = b'[project]\ndependencies = ["mlx", "mlx-flash-runtime>=0.1"]\n'
-    assert add_to_pyproject(data) == remove_from_pyproject(data) == data
+    assert add_to_pyproject(data, INDEX) == remove_from_pyproject(data) == data
 
 
 def test_a_file_that_is_not_toml_is_an_error() -> None:
@@ -339,7 +455,7 @@ def test_the_diffs_are_what_git_applies(tmp_path: Path) -> None:
     write_files(tmp_path, files)
     commit_all(tmp_path)
     scripts = [PurePosixPath(name).parent / "run.py" for name in files]
-    for change, whole in [(added, 3), (removed, 3)]:
+    for change, whole in [(lambda manifest: added(manifest, INDEX), 3), (removed, 3)]:
         edits = [change(manifest) for manifest in find_manifests(tmp_path, scripts).found]
         assert sum(edit.lines is not None for edit in edits) == whole
         diff = tmp_path.parent / "dependency.diff"
@@ -359,21 +475,22 @@ def test_the_suggestion_names_what_is_missing_and_why_it_is_not_done(tmp_path: P
         },
     )
     scripts = [PurePosixPath("run.py")]
-    assert suggestion(find_manifests(tmp_path, scripts).found) == (
-        "Add mlx-flash-runtime to requirements.txt; --add-dependency does it.\n"
+    assert suggestion(find_manifests(tmp_path, scripts).found, INDEX) == [
+        "Add 'mlx-flash-runtime' to requirements.txt; --add-dependency does it.",
         "requirements-lock.txt is generated: "
-        "add mlx-flash-runtime to the file that it is made from."
-    )
+        "add mlx-flash-runtime to the file that it is made from.",
+    ]
     (tmp_path / "requirements-lock.txt").unlink()
     (tmp_path / "requirements.txt").write_text("mlx\nmlx-flash-runtime\n")
-    assert suggestion(find_manifests(tmp_path, scripts).found) == ""
-    assert "install mlx-flash-runtime where the scripts run" in suggestion([])
+    assert suggestion(find_manifests(tmp_path, scripts).found, INDEX) == []
+    [told] = suggestion([], INDEX)
+    assert told.endswith("Where the scripts run: pip install mlx-flash-runtime")
 
 
 def test_lock_files_beside_an_edited_pyproject_are_to_be_renewed(tmp_path: Path) -> None:
     write_files(tmp_path, {"pyproject.toml": '[project]\ndependencies = ["mlx"]\n', "uv.lock": ""})
     [manifest] = find_manifests(tmp_path, [PurePosixPath("run.py")]).found
-    assert lock_commands([added(manifest)]) == ["uv lock"]
+    assert lock_commands([added(manifest, INDEX)]) == ["uv lock"]
     assert lock_commands([removed(manifest)]) == []
 
 

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from conftest import SCRIPT, Run
 
+from flash_integrate.vendor.origin import origin
+
+RUNTIME = origin().requirement
 SCRIPT_METADATA = """\
 # /// script
 # requires-python = ">=3.10"
@@ -37,7 +40,7 @@ def listed(repo: Path) -> Path:
 def test_a_revert_takes_the_requirement_out_too(flash_integrate: Run, listed: Path) -> None:
     before = tree(listed)
     flash_integrate(listed, "--add-dependency")
-    assert (listed / "requirements.txt").read_text() == "mlx-lm\nmlx-flash-runtime\nnumpy\n"
+    assert (listed / "requirements.txt").read_text() == f"mlx-lm\n{RUNTIME}\nnumpy\n"
     result = flash_integrate(listed, "--revert")
     assert b"wrote requirements.txt\nwrote sub/requirements.txt\n" in result.stderr
     assert tree(listed) == before
@@ -96,7 +99,7 @@ def test_a_script_that_lists_its_own_dependencies_is_left_to_its_author(
     (tmp_path / "run.py").write_text(SCRIPT_METADATA + SCRIPT)
     (tmp_path / "requirements.txt").write_text("mlx\n")
     result = flash_integrate(tmp_path, *options)
-    line = "mlx-flash-runtime; sys_platform == 'darwin'"
+    line = f"{RUNTIME} ; sys_platform == 'darwin'"
     note = f'run.py lists its own dependencies: add "{line}" there.'
     assert note in result.stderr.decode()
     assert (tmp_path / "requirements.txt").read_text() == "mlx\n"

@@ -3,6 +3,7 @@ edits that do it."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -12,12 +13,13 @@ from flash_integrate.errors import FileError
 from flash_integrate.python.source import split_lines
 from flash_integrate.quoting import quoted
 from flash_integrate.report.diff import file_diff, unified_diff
+from flash_integrate.vendor.origin import Origin
 from flash_integrate.vendor.pyproject_toml import (
     add_to_pyproject,
     pyproject_lists_mlx,
     remove_from_pyproject,
 )
-from flash_integrate.vendor.requirement import PACKAGE, CannotAdd
+from flash_integrate.vendor.requirement import CannotAdd
 from flash_integrate.vendor.requirements_txt import (
     add_to_requirements,
     remove_from_requirements,
@@ -102,16 +104,15 @@ def find_manifests(top: Path, scripts: Iterable[PurePosixPath]) -> Manifests:
     return Manifests([found[name] for name in sorted(found)], problems)
 
 
-def added(manifest: Manifest) -> ManifestEdit:
-    """The manifest with the runtime in it; no change if it is listed already.
+def added(manifest: Manifest, origin: Origin) -> ManifestEdit:
+    """The manifest with the runtime, from `origin`, in it; no change if it is listed already.
 
     Raises:
         CannotAdd: it has to be done by hand; the message, put after the manifest's name, says why.
     """
     add = add_to_pyproject if manifest.is_pyproject else add_to_requirements
-    return ManifestEdit(
-        manifest.top, manifest.name, manifest.data, add(manifest.data), removes=False
-    )
+    after = add(manifest.data, origin)
+    return ManifestEdit(manifest.top, manifest.name, manifest.data, after, removes=False)
 
 
 def removed(manifest: Manifest) -> ManifestEdit:
@@ -126,23 +127,27 @@ def removed(manifest: Manifest) -> ManifestEdit:
     )
 
 
-def suggestion(manifests: Sequence[Manifest]) -> str:
-    """What to tell the user after the scripts were patched; empty if every manifest lists the
+def suggestion(manifests: Sequence[Manifest], origin: Origin) -> list[str]:
+    """What to tell the user after the scripts were patched; nothing if every manifest lists the
     runtime."""
+    new = origin.requirement
     if not manifests:
-        return (
-            "No requirements file or pyproject.toml lists MLX: "
-            f"install {PACKAGE} where the scripts run."
-        )
+        lines = [
+            "No requirements file or pyproject.toml lists MLX. "
+            f"Where the scripts run: pip install {shlex.quote(new)}"
+        ]
+        return [*lines, origin.remark] if origin.remark else lines
     todo, by_hand = [], []
     for manifest in manifests:
         try:
-            if added(manifest).changes:
+            if added(manifest, origin).changes:
                 todo.append(quoted(manifest.name))
         except CannotAdd as error:
             by_hand.append(f"{quoted(manifest.name)} {error}.")
-    lines = [f"Add {PACKAGE} to {', '.join(todo)}; --add-dependency does it."] if todo else []
-    return "\n".join([*lines, *by_hand])
+    lines = [f"Add {new!r} to {', '.join(todo)}; --add-dependency does it."] if todo else []
+    if todo and origin.remark:
+        lines.append(origin.remark)
+    return [*lines, *by_hand]
 
 
 def lock_commands(edits: Iterable[ManifestEdit]) -> list[str]:

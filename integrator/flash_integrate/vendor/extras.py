@@ -24,6 +24,7 @@ from flash_integrate.vendor.dependency import (
     removed,
     suggestion,
 )
+from flash_integrate.vendor.origin import Origin, origin
 from flash_integrate.vendor.record_change import RecordChange, with_files
 from flash_integrate.vendor.requirement import PACKAGE, CannotAdd
 from flash_integrate.vendor.runtime_copy import (
@@ -106,33 +107,34 @@ def plan_extras(
     scripts = _by_base(patched, Status.CHANGED, *earlier)
     copies, edits = [], []
     notes: list[str] = []
+    source = origin() if scripts and not vendor else Origin()
     failures: list[str] = []
     for base, names in scripts.items():
         if vendor:
             copies.append(plan_vendor(base, names, force=force))
             continue
         blocks = {name: block for name in names if (block := _block_of(base, name)) is not None}
-        notes += [
-            f"{quoted(name)} lists its own dependencies: add {missing!r} there."
-            for name, block in blocks.items()
-            if (missing := block.lacking) is not None
-        ]
+        for name, block in blocks.items():
+            if (missing := block.lacking(source)) is not None:
+                notes.append(f"{quoted(name)} lists its own dependencies: add {missing!r} there.")
         others = [name for name in names if name not in blocks]
         manifests = find_manifests(base, others)
         (failures if dependency else notes).extend(manifests.problems)
         if others and not dependency:
-            notes.append(suggestion(manifests.found))
+            notes += suggestion(manifests.found, source)
         for manifest in manifests.found if dependency else ():
             try:
-                edits.append(added(manifest))
+                edits.append(added(manifest, source))
             except CannotAdd as error:
                 notes.append(f"{quoted(manifest.name)} {error}.")
+    if source.remark and any(edit.changes for edit in edits):
+        notes.append(source.remark)
     notes += [f"Run `{command}`." for command in lock_commands(edits)]
     return Extras(
         tuple(copies),
         tuple(edits),
         _records(outcomes),
-        tuple(note for note in notes if note),
+        tuple(notes),
         tuple(failures),
     )
 

@@ -5,14 +5,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from flash_integrate.errors import FileError
 
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
+
 PACKAGE = "mlx-flash-runtime"
 
-_NAME = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:$|[\[(<>=!~;@,#])")
-_URL = re.compile(r"\s*(?:-e\s+|--editable[ =])?(?:git\+)?((?:https?|ssh|file)://\S+)")
+_URL = re.compile(r"(?:-e\s+|--editable[ =])?(?:git\+)?((?:https?|ssh|file)://\S+)")
+# pip's own options behind a requirement: `mlx==0.30 --hash=sha256:...`.
+_OPTIONS = re.compile(r"\s--.*")
 
 
 class CannotAdd(FileError):
@@ -22,8 +27,27 @@ class CannotAdd(FileError):
 def name_of(requirement: str) -> str | None:
     """The normalized name of what a requirement asks for, of a bare URL its repository's; None for
     any other text."""
-    name = match.group(1) if (match := _NAME.match(requirement)) else _name_in_url(requirement)
-    return re.sub(r"[-_.]+", "-", name).lower() if name else None
+    parsed = _parsed(requirement)
+    name = parsed.name if parsed is not None else _name_in_url(requirement.strip())
+    return _canonical(name) if name else None
+
+
+# packaging is imported where a requirement is read: most runs read none.
+
+
+def _canonical(name: str) -> str:
+    from packaging.utils import canonicalize_name
+
+    return canonicalize_name(name)
+
+
+def _parsed(requirement: str) -> Requirement | None:
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    try:
+        return Requirement(_OPTIONS.sub("", requirement.strip()))
+    except InvalidRequirement:
+        return None
 
 
 def _name_in_url(requirement: str) -> str:
@@ -31,7 +55,7 @@ def _name_in_url(requirement: str) -> str:
     text."""
     match = _URL.match(requirement)
     try:
-        path = urlsplit(match.group(1)).path if match else ""
+        path = urlsplit(match[1]).path if match else ""
     except ValueError:  # it is no URL
         return ""
     return path.partition("@")[0].rpartition("/")[2].removesuffix(".git")
@@ -44,20 +68,29 @@ def is_mlx(name: str | None) -> bool:
 
 
 def marker_of(requirement: str) -> str:
-    """The environment marker: `sys_platform == "darwin"` of `mlx; sys_platform == "darwin"`, or
-    nothing."""
-    # A URL may hold a semicolon.
-    separator = r"\s;" if _URL.match(requirement) or "@" in requirement else ";"
-    parts = re.split(separator, requirement, maxsplit=1)
-    return parts[1].strip() if len(parts) == 2 else ""
+    """The environment marker, in the quotes that it is written with: `sys_platform == 'darwin'` of
+    `mlx; sys_platform == 'darwin'`, or nothing."""
+    parsed = _parsed(requirement)
+    has_one = parsed is not None and parsed.marker is not None
+    return _OPTIONS.sub("", requirement).rpartition(";")[2].strip() if has_one else ""
 
 
-def requirement_beside(mlx: Iterable[str]) -> str:
-    """The runtime as it is required beside these MLX requirements: on the machines on which one of
-    them is."""
+def is_own(requirement: str) -> bool:
+    """Whether it is the runtime as `requirement_beside` writes it. One with a version or extras is
+    the user's own."""
+    parsed = _parsed(requirement)
+    if parsed is None or _canonical(parsed.name) != PACKAGE:
+        return False
+    return not parsed.specifier and not parsed.extras
+
+
+def requirement_beside(mlx: Iterable[str], runtime: str) -> str:
+    """The `runtime` as it is required beside these MLX requirements: on the machines on which one
+    of them is."""
     markers = list(dict.fromkeys(map(marker_of, mlx)))
     if not markers or not all(markers):
-        return PACKAGE
-    return f"{PACKAGE}; " + (
-        markers[0] if len(markers) == 1 else " or ".join(f"({marker})" for marker in markers)
-    )
+        return runtime
+    if len(markers) > 1:
+        markers = [" or ".join(f"({marker})" for marker in markers)]
+    # Behind an address a blank tells that it has ended.
+    return f"{runtime}{' ' if '@' in runtime else ''}; {markers[0]}"

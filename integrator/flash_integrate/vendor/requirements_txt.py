@@ -7,10 +7,12 @@ import re
 from dataclasses import dataclass
 
 from flash_integrate.python.source import split_lines
+from flash_integrate.vendor.origin import Origin
 from flash_integrate.vendor.requirement import (
     PACKAGE,
     CannotAdd,
     is_mlx,
+    is_own,
     name_of,
     requirement_beside,
 )
@@ -34,9 +36,9 @@ def requirements_list_mlx(data: bytes) -> bool:
     return any(is_mlx(name_of(entry.text)) for entry in _entries(data))
 
 
-def add_to_requirements(data: bytes) -> bytes:
-    """The file with the runtime below the last MLX requirement; as it is if it lists the runtime
-    already.
+def add_to_requirements(data: bytes, origin: Origin) -> bytes:
+    """The file with the runtime, from `origin`, below the last MLX requirement; as it is if it
+    lists the runtime already.
 
     Raises:
         CannotAdd: the file lists no MLX, is generated, or pins what it lists by hashes.
@@ -51,16 +53,14 @@ def add_to_requirements(data: bytes) -> bytes:
         raise CannotAdd(f"is generated: add {PACKAGE} to the file that it is made from")
     if any("--hash" in entry.text for entry in entries):
         raise CannotAdd(f"pins its packages by hashes: add {PACKAGE} with the tool that made them")
-    return insert_line(data, mlx[-1].end, requirement_beside(entry.text for entry in mlx))
+    new = requirement_beside((entry.text for entry in mlx), origin.requirement)
+    return insert_line(data, mlx[-1].end, new)
 
 
 def remove_from_requirements(data: bytes) -> bytes:
     """The file without the line that `add_to_requirements` writes. A requirement with a version is
     the user's own."""
-    entries = _entries(data)
-    own = requirement_beside(entry.text for entry in entries if is_mlx(name_of(entry.text)))
-    numbers = {entry.end for entry in entries if entry.text == own}
-    return remove_lines(data, numbers)
+    return remove_lines(data, {entry.end for entry in _entries(data) if is_own(entry.text)})
 
 
 def insert_line(data: bytes, after: int, text: str) -> bytes:

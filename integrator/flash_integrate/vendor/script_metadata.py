@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 
 from flash_integrate.project.toml import NotToml, read_toml
+from flash_integrate.vendor.origin import Origin
 from flash_integrate.vendor.requirement import PACKAGE, is_mlx, name_of, requirement_beside
 
 _OPENING, _CLOSING = "# /// script", "# ///"
@@ -18,13 +19,12 @@ class Block:
 
     requirements: tuple[str, ...]
 
-    @property
-    def lacking(self) -> str | None:
-        """The runtime as it should stand beside MLX; None if it does already, or if there is no
-        MLX."""
+    def lacking(self, origin: Origin) -> str | None:
+        """The runtime, from `origin`, as it should stand beside MLX; None if it does already, or
+        if there is no MLX."""
         mlx = [item for item in self.requirements if is_mlx(name_of(item))]
         return (
-            requirement_beside(mlx)
+            requirement_beside(mlx, origin.requirement)
             if mlx and PACKAGE not in map(name_of, self.requirements)
             else None
         )
