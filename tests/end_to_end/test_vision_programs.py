@@ -5,20 +5,14 @@ from __future__ import annotations
 import base64
 import json
 import os
-import signal
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
-from urllib.request import Request, urlopen
 
 import pytest
+from servers import answer, serving, text_of
 
 pytest.importorskip("mlx_vlm", reason="mlx-vlm is not installed: make test GROUPS='dev vision'")
 from tiny_vision_model import make_folder
@@ -56,40 +50,6 @@ def test_generate_says_the_same(folder: Path, offline: dict[str, str], tmp_path:
     assert parts == {"vision_tower", "model"}
 
 
-@contextmanager
-def server(folder: Path, environment: dict[str, str], *patched: str) -> Iterator[str]:
-    """The address of a server that runs for the length of a `with` block, and is then interrupted
-    as by Ctrl-C."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    options = ("--model", str(folder), "--host", "127.0.0.1", "--port", str(port))
-    process = subprocess.Popen(
-        [sys.executable, *patched, "-m", "mlx_vlm", "server", *options],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    address = f"http://127.0.0.1:{port}"
-    try:
-        while not is_up(address):
-            assert process.poll() is None, process.communicate()
-            time.sleep(0.2)
-        yield address
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
-
-
-def is_up(address: str) -> bool:
-    try:
-        with urlopen(f"{address}/v1/models", timeout=10):
-            return True
-    except (URLError, OSError):
-        return False
-
-
 def ask(address: str, folder: Path, question: str, image: Path | None = None) -> str:
     """What the server says, about an image if there is one."""
     content: list[dict[str, Any]] = [{"type": "text", "text": question}]
@@ -97,17 +57,7 @@ def ask(address: str, folder: Path, question: str, image: Path | None = None) ->
         data = base64.b64encode(image.read_bytes()).decode()
         url = {"url": f"data:image/png;base64,{data}"}
         content.insert(0, {"type": "image_url", "image_url": url})
-    body = {
-        "model": str(folder),
-        "max_tokens": 24,
-        "temperature": 0,
-        "messages": [{"role": "user", "content": content}],
-    }
-    headers = {"Content-Type": "application/json"}
-    request = Request(f"{address}/v1/chat/completions", json.dumps(body).encode(), headers)
-    with urlopen(request, timeout=120) as answer:
-        said: str = json.load(answer)["choices"][0]["message"]["content"]
-    return said
+    return text_of(answer(address, folder, [{"role": "user", "content": content}]))
 
 
 @pytest.mark.skipif(os.name != "posix", reason="interrupts the server")
@@ -119,7 +69,8 @@ def test_the_server_says_the_same_to_several_at_once(
     environment = {**offline, "MLX_FLASH_REPORT": str(tmp_path / "report.json")}
     said = []
     for patched in ((), PATCHED):
-        with server(folder, environment, *patched) as address, ThreadPoolExecutor() as together:
+        server = (*patched, "-m", "mlx_vlm", "server", "--model", str(folder))
+        with serving(environment, *server) as address, ThreadPoolExecutor() as together:
             asked = [together.submit(ask, address, folder, question) for question in questions]
             answers = [answer.result() for answer in asked]
             answers.append(ask(address, folder, QUESTION, folder.parent / "image.png"))
