@@ -1,5 +1,6 @@
 """What each of several processes of `mlx.launch` does in `test_several_processes`: data-parallel
-LoRA by mlx-lm's trainer and a model whose heads are divided, without the patch and with it.
+LoRA by mlx-lm's trainer, a model whose heads are divided, and one whose layers are, without the
+patch and with it.
 
 Prints one line of JSON a process.
 """
@@ -10,13 +11,14 @@ import json
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
 import numpy as np
 from mlx.utils import tree_map
-from mlx_lm.models import llama
+from mlx_lm.models import llama, qwen2
 from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.tuner.callbacks import TrainingCallback
 from mlx_lm.tuner.trainer import TrainingArgs, train
@@ -24,16 +26,17 @@ from mlx_lm.tuner.utils import linear_to_lora_layers
 
 from mlx_flash_runtime import enable_flash_attention
 
-SHAPE = llama.ModelArgs(
-    model_type="llama",
-    hidden_size=128,
-    num_hidden_layers=2,
-    intermediate_size=64,
-    num_attention_heads=4,
-    num_key_value_heads=2,
-    rms_norm_eps=1e-5,
-    vocab_size=64,
-)
+SHAPE: dict[str, Any] = {
+    "model_type": "tiny",
+    "hidden_size": 128,
+    "num_hidden_layers": 2,
+    "intermediate_size": 64,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "rms_norm_eps": 1e-5,
+    "vocab_size": 64,
+    "tie_word_embeddings": False,
+}
 
 
 class Losses(TrainingCallback):
@@ -44,13 +47,9 @@ class Losses(TrainingCallback):
         self.found.append(train_info["train_loss"])
 
 
-def louder(weight: mx.array) -> mx.array:
-    return weight + 0.2 * mx.random.normal(weight.shape)
-
-
-def model() -> nn.Module:
+def model(kind: Any = llama) -> nn.Module:
     mx.random.seed(0)
-    made = llama.Model(SHAPE)
+    made: nn.Module = kind.Model(kind.ModelArgs(**SHAPE))
     # Louder than they start, so that greedy decoding does not say one token again and again.
     made.update(
         tree_map(lambda weight: weight + 0.2 * mx.random.normal(weight.shape), made.parameters())
@@ -88,10 +87,23 @@ def losses() -> list[float]:
     return told.found
 
 
-def tokens(group: mx.distributed.Group) -> list[int]:
-    """Of greedy decoding by a model of which each process has half of the heads."""
+def by_heads(group: mx.distributed.Group) -> list[int]:
+    """What a model says of which each process has half of the heads."""
     divided = model()
     divided.shard(group)
+    return tokens(divided)
+
+
+def by_layers(group: mx.distributed.Group) -> list[int]:
+    """What a model says of which each process has half of the layers, as mlx-lm's generation in a
+    pipeline divides them."""
+    divided = model(qwen2)
+    divided.model.pipeline(group)
+    return tokens(divided)
+
+
+def tokens(divided: nn.Module) -> list[int]:
+    """Of greedy decoding."""
     cache, found = make_prompt_cache(divided), list(range(20))
     next_tokens = mx.array([found])
     for _ in range(8):
@@ -105,9 +117,9 @@ def main() -> None:
     sys.stdout = sys.stderr  # where mlx-lm's trainer prints
     group = mx.distributed.init(strict=True)
     told: dict[str, object] = {"rank": group.rank(), "size": group.size()}
-    told["plain"] = [losses(), tokens(group)]
+    told["plain"] = [losses(), by_heads(group), by_layers(group)]
     enable_flash_attention()
-    told["patched"] = [losses(), tokens(group)]
+    told["patched"] = [losses(), by_heads(group), by_layers(group)]
     print(json.dumps(told), file=sys.__stdout__, flush=True)
 
 

@@ -26,11 +26,19 @@ def free_port() -> int:
             return port
 
 
-@pytest.mark.skipif(not LAUNCH.exists(), reason="this MLX has no mlx.launch")
+def launch() -> list[str]:
+    """The command that starts two of a program."""
+    port = str(free_port())
+    return [str(LAUNCH), "-n", "2", "--backend", "ring", "--starting-port", port]
+
+
+needs_launch = pytest.mark.skipif(not LAUNCH.exists(), reason="this MLX has no mlx.launch")
+
+
+@needs_launch
 def test_two_processes_train_and_decode_as_without_the_patch(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
-    launch = [str(LAUNCH), "-n", "2", "--backend", "ring", "--starting-port", str(free_port())]
     script = Path(__file__).with_name("launched.py")
     settings = {
         "MLX_FLASH_REPORT": "report.json",
@@ -39,7 +47,7 @@ def test_two_processes_train_and_decode_as_without_the_patch(
         "MLX_DISABLE_COMPILE": "1",
     }
     done = subprocess.run(
-        [*launch, sys.executable, str(script)],
+        [*launch(), sys.executable, str(script)],
         env={**environment, **settings},
         cwd=tmp_path,
         capture_output=True,
@@ -50,11 +58,11 @@ def test_two_processes_train_and_decode_as_without_the_patch(
     told = sorted(map(json.loads, lines), key=lambda one: one["rank"])
     assert [(one["rank"], one["size"]) for one in told] == [(0, 2), (1, 2)], done.stderr
     for one in told:
-        (plain_losses, plain_tokens), (losses, tokens) = one["plain"], one["patched"]
+        (plain_losses, *plain_tokens), (losses, *tokens) = one["plain"], one["patched"]
         assert losses == pytest.approx(plain_losses, rel=1e-4)
         assert len(losses) == 3
         assert tokens == plain_tokens
-        assert len(set(tokens)) > 3
+        assert all(len(set(of_one_model)) > 3 for of_one_model in tokens)
     # Said by the first process alone; a report each.
     assert done.stderr.count("flash attention: on") == 1
     assert sorted(path.name for path in tmp_path.glob("*.json")) == ["report.1.json", "report.json"]
@@ -62,6 +70,39 @@ def test_two_processes_train_and_decode_as_without_the_patch(
         report = json.loads(path.read_text(encoding="utf-8"))
         assert report["routes"].keys() == {"blockwise"}
         assert report["calls"] > 0
+
+
+COMPARED = """\
+import sys
+import mlx.core as mx
+from mlx_flash_runtime import enable_flash_attention
+enable_flash_attention("--disable-flash-attention" not in sys.argv)
+group = mx.distributed.init(strict=True)
+x = mx.random.normal((1, 2, 64, 32), key=mx.random.key(group.rank()))
+mine = mx.fast.scaled_dot_product_attention(x, x, x, scale=0.2)
+total = mx.distributed.all_sum(mine).sum().item()
+if group.rank() == 0:
+    print(group.size(), "processes:", round(total, 3))
+"""
+
+
+@needs_launch
+def test_comparing_a_program_of_several_processes(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "script.py").write_text(COMPARED)
+    command = [sys.executable, "-m", "mlx_flash_runtime.tools.cli", "compare", "--runs", "1", "--"]
+    done = subprocess.run(
+        [*command, *launch(), sys.executable, "script.py"],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "the outputs agree" in done.stdout
+    assert "(1 line compared" in done.stdout
 
 
 CHILDREN = """\

@@ -4,7 +4,6 @@ MLX's own attention, and what the runtime remembers does not grow with the reque
 from __future__ import annotations
 
 import copy
-import random
 from collections.abc import Callable
 
 import mlx.core as mx
@@ -13,48 +12,14 @@ import pytest
 from mlx_lm.generate import BatchGenerator, speculative_generate_step
 from mlx_lm.models.cache import make_prompt_cache, trim_prompt_cache
 
+from batched_requests import Tokens, in_batches, prompts
 from mlx_flash_runtime import enable_flash_attention, report
 from mlx_flash_runtime.patching import patch
 from mlx_flash_runtime.planning import planner
-from model_families import VOCABULARY, make
+from model_families import make
 
-Tokens = list[list[int]]
 # With rotating caches, and with caches that can be trimmed.
 FAMILIES = ["gemma3_text", "llama"]
-
-
-def prompts(number: int, longest: int = 40) -> Tokens:
-    rng = random.Random(number)
-    return [
-        [rng.randrange(VOCABULARY) for _ in range(rng.randint(2, longest))] for _ in range(number)
-    ]
-
-
-def in_batches(model: nn.Module, requests: Tokens, at_once: int = 3) -> Tokens:
-    """What a generator says to requests that come while it is at work on others, of lengths that
-    differ: padded on the left, joining and leaving the batch."""
-    generator = BatchGenerator(
-        model, completion_batch_size=4, prefill_batch_size=2, prefill_step_size=16
-    )
-    waiting, said = list(requests), dict[int, list[int]]()
-
-    def insert(number: int) -> None:
-        for prompt in [waiting.pop(0) for _ in range(min(number, len(waiting)))]:
-            [request] = generator.insert([prompt], max_tokens=[3 + len(prompt) % 5])
-            said[request] = []
-
-    insert(at_once)
-    running = len(said)
-    while running:
-        for response in generator.next_generated():
-            said[response.uid].append(response.token)
-            if response.finish_reason is not None:
-                running -= 1
-                if waiting:
-                    insert(1)
-                    running += 1
-    generator.close()
-    return list(said.values())
 
 
 def from_a_kept_cache(model: nn.Module, requests: Tokens) -> Tokens:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from backends import cpu_only
@@ -45,10 +46,15 @@ NONE = "flash attention: no CPU kernel, so attention is slower: "
 
 @pytest.fixture(scope="module")
 def compiler(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A compiler that is in a hurry and keeps a log of its runs beside it."""
+    """A compiler that is in a hurry, keeps a log of its runs beside it, and waits while there is a
+    file `cxx.held`."""
     real = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
     script = tmp_path_factory.mktemp("compiler") / "cxx"
-    script.write_text(f'#!/bin/sh\necho "$@" >> {script}.log\nexec {real} "$@" -O0\n')
+    script.write_text(
+        f'#!/bin/sh\necho "$@" >> {script}.log\n'
+        f"while [ -e {script}.held ]; do sleep 0.1; done\n"
+        f'exec {real} "$@" -O0\n'
+    )
     script.chmod(0o755)
     return script
 
@@ -73,29 +79,60 @@ def python(
     )
 
 
+class Raced(NamedTuple):
+    """What came of processes that wanted the kernel at once: the cache, what those printed that
+    wait for it, and what one did that came while it was being built."""
+
+    cache: Path
+    printed: list[str]
+    other: subprocess.CompletedProcess[str]
+
+
 @pytest.fixture(scope="module")
-def built(compiler: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache into which two processes built at once."""
+def raced(compiler: Path, tmp_path_factory: pytest.TempPathFactory) -> Raced:
     cache = tmp_path_factory.mktemp("cache")
+    held, log = Path(f"{compiler}.held"), Path(f"{compiler}.log")
+    held.touch()
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", BUILD],
-            env=environment(cache, CXX=str(compiler)),
+            [sys.executable, "-c", *code],
+            env=environment(cache, CXX=str(compiler), MLX_RANK=str(rank)),
             stdout=subprocess.PIPE,
             text=True,
         )
-        for _ in range(2)
+        for rank, code in enumerate([(SCRIPT, "wait"), (BUILD,), (BUILD,)])
     ]
-    libraries = [Path(process.communicate()[0].strip()) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0]
+    try:
+        while not log.exists():
+            assert all(process.poll() is None for process in processes)
+            time.sleep(0.05)
+        other = python(SCRIPT, cache=cache, CXX=str(compiler), MLX_RANK="3")
+    finally:
+        held.unlink()
+    printed = [process.communicate()[0].strip() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    return Raced(cache, printed, other)
+
+
+@pytest.fixture(scope="module")
+def built(raced: Raced) -> Path:
+    """A cache with the kernel."""
+    return raced.cache
+
+
+def test_of_several_processes_one_builds_it_and_the_others_go_on(
+    raced: Raced, compiler: Path
+) -> None:
+    script, *libraries = raced.printed
+    assert script.split() == ["unfused", "cpu_kernel", "ready"]
     assert libraries[0] == libraries[1]
     runs = Path(f"{compiler}.log").read_text().splitlines()
     assert len(runs) == len(list(toolchain.SOURCES.glob("*.cpp"))) + 2  # nanobind and the link
-    assert sorted(path.suffix for path in libraries[0].parent.iterdir()) == [
-        "",
-        ".so",
-    ]  # the other is the lock
-    return cache
+    folder = Path(libraries[0]).parent
+    # The other file is the lock.
+    assert sorted(path.suffix for path in folder.iterdir()) == ["", ".so"]
+    assert raced.other.returncode == 0, raced.other.stderr
+    assert raced.other.stdout.split() == ["unfused", "building"]
 
 
 def copy_of(cache: Path, folder: Path) -> tuple[Path, Path]:
