@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -183,3 +186,51 @@ def test_a_worker_does_what_its_parent_has_chosen(
         timeout=120,
     )
     assert done.stdout.split() == [expected] * 4, done.stderr
+
+
+APP = """\
+import os
+from pathlib import Path
+import mlx.core as mx
+{at_module_level}
+async def app(scope, receive, send):
+    assert scope["type"] == "lifespan"
+    await receive()
+    is_patched = hasattr(mx.fast.scaled_dot_product_attention, "flash_attention_patched_by")
+    Path(f"{{os.getpid()}}.worker").write_text(str(is_patched))
+    await send({{"type": "lifespan.startup.complete"}})
+    await receive()
+    await send({{"type": "lifespan.shutdown.complete"}})
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="interrupts the server")
+@pytest.mark.parametrize(
+    ("at_module_level", "runner", "patched"),
+    [(ENABLE, (), "True"), ("", ("-m", "mlx_flash_runtime"), "False")],
+)
+def test_workers_of_uvicorn_are_patched_as_the_readme_says(
+    at_module_level: str,
+    runner: tuple[str, ...],
+    patched: str,
+    environment: dict[str, str],
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("uvicorn", reason="no uvicorn: it comes with GROUPS='dev vision'")
+    (tmp_path / "app.py").write_text(APP.format(at_module_level=at_module_level))
+    server = ("-m", "uvicorn", "--workers", "2", "--port", "0", "app:app")
+    process = subprocess.Popen(
+        [sys.executable, *runner, *server],
+        env=environment,
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    said: list[str] = []
+    while len(said) < 2:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
+        said = [text for file in tmp_path.glob("*.worker") if (text := file.read_text())]
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert said == [patched, patched]
