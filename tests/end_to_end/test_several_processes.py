@@ -207,7 +207,11 @@ async def app(scope, receive, send):
 @pytest.mark.skipif(os.name != "posix", reason="interrupts the server")
 @pytest.mark.parametrize(
     ("at_module_level", "runner", "patched"),
-    [(ENABLE, (), "True"), ("", ("-m", "mlx_flash_runtime"), "False")],
+    [
+        (ENABLE, (), "True"),
+        ("", ("-m", "mlx_flash_runtime"), "False"),
+        (ENABLE.replace("()", "(inherit=True)"), ("-m", "mlx_flash_runtime"), "True"),
+    ],
 )
 def test_workers_of_uvicorn_are_patched_as_the_readme_says(
     at_module_level: str,
