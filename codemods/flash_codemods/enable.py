@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from flash_integrate.inserted.snippets import enable
+from flash_integrate.inserted.snippets import enable, enable_inherited
 from flash_integrate.planning.starts import Starts
 from flash_integrate.project.workspace import FileFacts, Spot
 from flash_integrate.python.edits import Insertion
@@ -12,7 +12,15 @@ from flash_integrate.python.edits import Insertion
 
 def enable_below_imports(facts: FileFacts) -> Insertion:
     """The call at module level, below the imports, a blank line above."""
-    code = enable(facts.style, 0)
+    return _below_imports(facts, enable(facts.style, 0))
+
+
+def inherit_below_imports(facts: FileFacts) -> Insertion:
+    """As `enable_below_imports`, the call of a module that others may import too."""
+    return _below_imports(facts, enable_inherited(facts.style, 0))
+
+
+def _below_imports(facts: FileFacts, code: str) -> Insertion:
     anchor = facts.get(Starts).import_anchor
     if anchor is None:
         return Insertion(None, code, before=True)
@@ -26,3 +34,10 @@ def enable_at(facts: FileFacts, spots: Iterable[Spot]) -> list[Insertion]:
         Insertion(spot.anchor, "\n" * spot.is_apart + enable(facts.style, spot.column), spot.before)
         for spot in below
     ]
+
+
+def inherit_at(facts: FileFacts, spot: Spot) -> Insertion:
+    """The call of a worker process at a spot, or below the import of MLX that follows."""
+    below = facts.get(Starts).below_mlx_import(spot)
+    code = "\n" * below.is_apart + enable_inherited(facts.style, below.column)
+    return Insertion(below.anchor, code, below.before)

@@ -238,3 +238,61 @@ def test_workers_of_uvicorn_are_patched_as_the_readme_says(
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
     assert said == [patched, patched]
+
+
+ANSWERS = """\
+import mlx.core as mx
+
+
+def answer(prompt, answers=None):
+    queries = mx.zeros((1, 2, 8, 16))
+    attention = mx.fast.scaled_dot_product_attention
+    mx.eval(attention(queries, queries, queries, scale=1.0))
+    said = f"{prompt} {hasattr(attention, 'flash_attention_patched_by')}"
+    return said if answers is None else answers.put(said)
+"""
+STARTS = """\
+import argparse
+import multiprocessing
+
+from concurrent.futures import ProcessPoolExecutor
+
+from answers import answer
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--prompt", default="hello")
+    args = parser.parse_args()
+    context = multiprocessing.get_context("spawn")
+    answers = context.Queue()
+    process = context.Process(target=answer, args=(args.prompt, answers))
+    process.start()
+    print(answers.get(), end=", ")
+    process.join()
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        print(*pool.map(answer, [args.prompt]), end=", ")
+    print(answer(args.prompt))
+
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+@pytest.mark.parametrize(("flags", "on"), [((), True), (("--disable-flash-attention",), False)])
+def test_processes_that_a_patched_script_starts_are_patched_as_it_is(
+    flags: tuple[str, ...], on: bool, environment: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "answers.py").write_text(ANSWERS)
+    (tmp_path / "start.py").write_text(STARTS)
+    command = [sys.executable, "-m", "flash_integrate", str(tmp_path)]
+    subprocess.run(command, check=True, capture_output=True)
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "start.py"), *flags],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stdout.strip() == ", ".join([f"hello {on}"] * 3), done.stderr

@@ -185,22 +185,13 @@ def test_a_guard_that_tries_out_a_module_of_a_package_is_no_program(
 def test_the_script_that_serves_an_application_gets_the_flags(
     tmp_path: Path, package: str, application: str
 ) -> None:
-    """Also where it names the application in a string. The call on import would override the
-    flags."""
+    """And the application the call, which does what they say: a server's workers, and `uvicorn
+    bot.app:app`, import it alone."""
     files = {"bot/__init__.py": package, "bot/model.py": MODEL, "bot/app.py": APP}
     outcomes = run(tmp_path, {**files, "bot/serve.py": SERVE.format(application=application)})
-    assert changed(outcomes) == {"bot/serve.py": "argparse-script"}
-    assert outcomes["bot/app.py"].reason == "bot/serve.py serves it, and turns the runtime on"
-    assert changed(run(tmp_path / "other", files)) == {"bot/app.py": "web-app"}
-
-
-def test_an_application_that_a_script_imports_and_serves(tmp_path: Path) -> None:
-    serve = SERVE.replace("import uvicorn\n", "import uvicorn\n\nfrom app import app\n").replace(
-        '"{application}"', "app"
-    )
-    app = APP.replace("from .model", "from model")
-    outcomes = run(tmp_path, {"model.py": MODEL, "app.py": app, "serve.py": serve})
-    assert changed(outcomes) == {"serve.py": "argparse-script"}
+    assert changed(outcomes) == {"bot/serve.py": "argparse-script", "bot/app.py": "application"}
+    assert b"enable_flash_attention(inherit=True)" in outcomes["bot/app.py"].after
+    assert changed(run(tmp_path / "other", files)) == {"bot/app.py": "application"}
 
 
 @pytest.mark.parametrize(
@@ -338,3 +329,95 @@ def test_a_package_of_the_project_that_is_named_as_a_library_is_none(tmp_path: P
     assert changed(run(tmp_path, files)) == {}
     del files["tools_mlx/paths.py"], files["tools_mlx/__init__.py"]
     assert set(changed(run(tmp_path / "installed", files))) == {"list.py", "torch_model.py"}
+
+
+BOTH = """\
+import argparse
+
+import uvicorn
+from fastapi import FastAPI
+
+from model import answer
+
+app = FastAPI()
+
+
+@app.post("/answer")
+def post(prompt: str):
+    return answer(prompt)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--workers", type=int, default=1)
+    args = parser.parse_args()
+    uvicorn.run({what}, workers={workers})
+
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "workers", "calls"),
+    [
+        ('"serve:app"', "args.workers", 2),
+        ('"serve:app"', "4, reload=False", 2),
+        ('"serve:app"', "1", 1),
+        ("app", "1", 1),
+    ],
+)
+def test_an_application_that_serves_itself_has_a_call_for_its_workers(
+    tmp_path: Path, what: str, workers: str, calls: int
+) -> None:
+    serve = BOTH.replace("{what}", what).replace("{workers}", workers)
+    outcomes = run(tmp_path, {"model.py": MODEL, "serve.py": serve})
+    assert changed(outcomes) == {"serve.py": "argparse-script"}
+    after = outcomes["serve.py"].after
+    assert after.count(b"        enable_flash_attention(not args.") == 1
+    assert after.count(b"    enable_flash_attention(") == calls
+
+
+def test_tasks_of_an_application_that_another_file_makes(tmp_path: Path) -> None:
+    app = 'from celery import Celery\n\napp = Celery("bot", include=["bot.tasks"])\n'
+    tasks = (
+        "from .celery import app\nfrom .model import answer\n\n\n"
+        "@app.task\ndef reply(prompt):\n    return answer(prompt)\n"
+    )
+    files = {"bot/__init__.py": "", "bot/model.py": MODEL, "bot/celery.py": app}
+    outcomes = run(tmp_path, {**files, "bot/tasks.py": tasks})
+    assert changed(outcomes) == {"bot/tasks.py": "application"}
+
+
+STARTS_ANEW = """\
+import multiprocessing
+
+import {module}
+from mlx_lm import load
+
+
+def main():
+    load("warm")
+    process = multiprocessing.Process(target={target})
+    process.start()
+
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+def test_a_process_gets_the_call_where_its_function_is(tmp_path: Path) -> None:
+    starts = STARTS_ANEW.format(module="model", target="model.answer")
+    outcomes = run(tmp_path, {"model.py": MODEL, "start.py": starts})
+    assert changed(outcomes) == {"model.py": "worker-process", "start.py": "main-guard"}
+    assert outcomes["start.py"].notes == ()
+
+
+@pytest.mark.parametrize("target", ["elsewhere.work", "lambda: load(1)", "TARGETS[0]"])
+def test_a_process_that_runs_what_is_not_found_is_noted(tmp_path: Path, target: str) -> None:
+    starts = STARTS_ANEW.format(module="elsewhere", target=target)
+    note = run(tmp_path, {"start.py": starts})["start.py"].notes[0]
+    assert note.line == 9
+    assert note.reason.startswith("what the process runs was not found in the project")

@@ -59,18 +59,3 @@ def test_words_for_moving_weights_are_used_for_other_things_too(tmp_path: Path, 
 )
 def test_converters(tmp_path: Path, name: str) -> None:
     assert run(tmp_path, {name: RUN})[name].reason == "converts weights without running the model"
-
-
-@pytest.mark.parametrize(
-    "how", ["get_context('spawn')", "set_start_method('forkserver', force=True)"]
-)
-def test_processes_that_start_anew_are_noted(tmp_path: Path, how: str) -> None:
-    text = (
-        f"import multiprocessing\n{RUN}\n"
-        f"multiprocessing.{how}\nmultiprocessing.get_context('fork')\n"
-    )
-    [note] = run(tmp_path, {"run.py": text})["run.py"].notes
-    assert note.line == 7
-    assert note.reason.startswith(
-        "a process that it starts anew does not run a call below the guard"
-    )

@@ -1,19 +1,15 @@
-"""Files that do nothing but start others, or are started by others, which turn the runtime on
-themselves."""
+"""Files that do nothing but start others, which turn the runtime on themselves."""
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Sequence
-from pathlib import PurePosixPath
 
 from flash_codemods.argparse import argparse_script
 from flash_codemods.argparse.namespaces import Namespaces
 from flash_codemods.commands import click_command, typer_command
 from flash_codemods.commands.functions import find_commands
 from flash_integrate.attention.reach import (
-    WHOLE,
-    AttentionReach,
     leads_to_attention,
     reached,
     runs_attention,
@@ -23,8 +19,7 @@ from flash_integrate.inserted.presence import integrated_at
 from flash_integrate.notes import Refusal
 from flash_integrate.planning.codemod import Codemod
 from flash_integrate.planning.plan import left_alone
-from flash_integrate.project.kinds import is_test
-from flash_integrate.project.workspace import FileFacts, Workspace
+from flash_integrate.project.workspace import FileFacts
 from flash_integrate.python.syntax import Function, dotted, walk
 from flash_integrate.quoting import quoted
 
@@ -63,15 +58,6 @@ def _called(facts: FileFacts, body: Sequence[ast.stmt], seen: set[str]) -> Itera
             yield name
 
 
-def served_by_another(facts: FileFacts, application: str) -> Refusal | None:
-    """Why an application needs no call: the script that serves it has flags, which a call here
-    would override."""
-    for server in servers(facts, application):
-        if _turns_it_on(server):
-            return Refusal(f"{quoted(server.name)} serves it, and turns the runtime on")
-    return None
-
-
 def _turns_it_on(facts: FileFacts) -> bool:
     """Whether a file has flags for the runtime, from this run or an earlier one."""
     if integrated_at(facts.module) is not None:
@@ -83,28 +69,3 @@ def _turns_it_on(facts: FileFacts) -> bool:
     return any(
         not isinstance(match, argparse_script.Match) or match.namespaces for match in fitting
     )
-
-
-def servers(facts: FileFacts, application: str) -> list[FileFacts]:
-    """The other files that run the application which a file binds: by `uvicorn.run("module:app")`,
-    or by its name, imported from there."""
-    workspace = facts.workspace
-    paths = (path for path in workspace.project.scans if path != facts.name and not is_test(path))
-    return [
-        workspace.facts(path) for path in paths if _serves(workspace, path, facts.name, application)
-    ]
-
-
-def _serves(
-    workspace: Workspace, path: PurePosixPath, name: PurePosixPath, application: str
-) -> bool:
-    imports = workspace.project.scans[path].imports
-    if any(application in item.names for item in imports):
-        found = workspace.names.home(path, application)
-        if found is not None and found[0] == name:
-            return True
-    runs_server = any(item.module == "uvicorn" for item in imports)
-    if not runs_server or workspace.names.symbols(path) is None:
-        return False
-    served = workspace.get(AttentionReach).uses(path, WHOLE).served
-    return any(workspace.names.application_home(path, *item) == name for item in served)

@@ -3,8 +3,8 @@ Pure."""
 
 from __future__ import annotations
 
-import ast
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 
@@ -17,8 +17,7 @@ from flash_integrate.notes import Note, Refusal
 from flash_integrate.planning.codemod import Codemod, asked, name_of, registry
 from flash_integrate.project.kinds import is_converter, skip_by_name
 from flash_integrate.project.workspace import FileFacts
-from flash_integrate.python.edits import Edit
-from flash_integrate.python.syntax import dotted
+from flash_integrate.python.edits import Edit, Insertion
 
 # The comments above everything else; a docstring speaks of what the program does.
 _HEAD = re.compile(rb"(?:\xef\xbb\xbf)?(?:[ \t\f]*(?:#[^\r\n]*)?(?:\r\n|\r|\n))*")
@@ -102,14 +101,19 @@ def _choose(facts: FileFacts) -> Decision:
             reason = asked(codemod, "serves", facts, match) or _reason(facts)
             if isinstance(reason, Decision):
                 return reason
-            own = asked(codemod, "notes", facts, match) or ()
+            edits = [*codemod.edit(facts, match)]
+            own = [*(asked(codemod, "notes", facts, match) or ())]
+            for other in _beside(facts, codemod):
+                on_top = other.match(facts)
+                edits += _on_top(edits, other.edit(facts, on_top)) if on_top is not None else []
+                own += asked(other, "notes", facts, on_top) or ()
             return Decision(
                 Status.CHANGED,
                 reason,
                 codemod=name_of(codemod),
                 review=codemod.REVIEW,
-                edits=tuple(codemod.edit(facts, match)),
-                notes=(*refusals, *own, *handwritten(facts), *spawning(facts)),
+                edits=tuple(edits),
+                notes=(*refusals, *own, *handwritten(facts)),
             )
     if refusals:
         # The last one asked is the one that would have inserted the call alone.
@@ -139,6 +143,24 @@ def _left_out(facts: FileFacts) -> str | None:
     return None
 
 
+def _beside(facts: FileFacts, codemod: Codemod) -> Iterator[Codemod]:
+    """The codemods that edit a file beside the one that was chosen."""
+    for other in _meant_for(facts):
+        is_wanted = facts.workspace.wants(name_of(other))
+        if getattr(other, "BESIDE", False) and is_wanted and other is not codemod:
+            yield other
+
+
+def _on_top(edits: Iterable[Edit], more: Iterable[Edit]) -> list[Edit]:
+    """The calls of `more` that `edits` do not make already: at the same place, or at module level,
+    where whoever imports the file makes them."""
+    calls = [item for item in edits if isinstance(item, Insertion) and ENABLE in item.code]
+    if any(len(item.anchor or ()) < 2 for item in calls):
+        return []
+    places = {item.anchor for item in calls}
+    return [item for item in more if not isinstance(item, Insertion) or item.anchor not in places]
+
+
 def _reason(facts: FileFacts) -> str | Decision:
     """How a program comes to attention, or the decision that it does not. Asked last: it may read
     many other files."""
@@ -156,21 +178,3 @@ def handwritten(facts: FileFacts) -> list[Note]:
         "attention written by hand is not routed; mx.fast.scaled_dot_product_attention would be"
     )
     return [Note(reason, line) for line in facts.get(handwritten_lines)]
-
-
-def spawning(facts: FileFacts) -> list[Note]:
-    """A note on where a file has processes started anew: those import it, and do not run what is
-    below its guard."""
-    calls = facts.module.of_kind(ast.Call)
-    lines = sorted(call.lineno for call in calls if _starts_anew(call))
-    reason = (
-        "a process that it starts anew does not run a call below the guard: "
-        "make it in that process's function too"
-    )
-    return [Note(reason, line) for line in lines[:1]]
-
-
-def _starts_anew(call: ast.Call) -> bool:
-    sets = (dotted(call.func) or "").rpartition(".")[2] in ("get_context", "set_start_method")
-    methods = [argument.value for argument in call.args if isinstance(argument, ast.Constant)]
-    return sets and methods in (["spawn"], ["forkserver"])

@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from flash_integrate.errors import FileError
+from flash_integrate.project.applications import makes_application
 from flash_integrate.project.imports import Import, Project
 from flash_integrate.python.module import Imported, Module, longest_bound
 from flash_integrate.python.syntax import dotted
 
-_FRAMEWORKS = {"FastAPI", "Flask", "Quart", "Starlette", "Litestar", "Sanic"}
 _MOST_IMPORTS = 4
 """Through so many re-exports a name is followed."""
 
 
 @dataclass(frozen=True)
 class Definition:
-    """A function, class or variable of a module: whether it is a web application, and of what it
+    """A function, class or variable of a module: whether it is an application, and of what it
     is another name."""
 
     is_application: bool = False
@@ -46,7 +46,7 @@ class Symbols:
                 found.imported[item.bound] = item
         for name, node in module.definitions.items():
             alias_of = dotted(node.value) if isinstance(node, ast.Assign) else None
-            found.definitions[name] = Definition(makes_application(node), alias_of)
+            found.definitions[name] = Definition(makes_application(module, node), alias_of)
         return found
 
     def binds(self, name: str) -> bool:
@@ -163,11 +163,3 @@ def wanted(target: PurePosixPath, item: Import, name: str, attribute: str) -> st
     package = item.module.rpartition(".")[2]
     is_module = module.name == name and package in ("", module.parent.name)
     return attribute if attribute and is_module else name
-
-
-def makes_application(node: ast.stmt) -> bool:
-    """Whether a statement makes a web application: `app = FastAPI()`."""
-    value = node.value if isinstance(node, ast.Assign | ast.AnnAssign) else None
-    return (
-        isinstance(value, ast.Call) and (dotted(value.func) or "").rpartition(".")[2] in _FRAMEWORKS
-    )

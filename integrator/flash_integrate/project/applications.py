@@ -1,0 +1,78 @@
+"""Modules that a runner imports, rather than starts: told by what each framework marks them with.
+What else starts an application (`streamlit run`, `panel serve`, `ui.run()`) runs its module as a
+script."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from flash_integrate.python.module import Module
+from flash_integrate.python.syntax import Function, dotted
+
+
+@dataclass(frozen=True)
+class Framework:
+    """A package, and what of it marks a module: `instances`, classes of which it binds one (`app =
+    FastAPI()`); `decorators` of functions and classes that the runner calls; `bases` of classes
+    that it makes."""
+
+    package: str
+    instances: tuple[str, ...] = ()
+    decorators: tuple[str, ...] = ()
+    bases: tuple[str, ...] = ()
+
+
+FRAMEWORKS = (
+    Framework("fastapi", instances=("FastAPI",)),
+    Framework("flask", instances=("Flask",)),
+    Framework("quart", instances=("Quart",)),
+    Framework("starlette", instances=("Starlette",)),
+    Framework("litestar", instances=("Litestar",)),
+    Framework("sanic", instances=("Sanic",)),
+    Framework("dash", instances=("Dash",)),
+    Framework("fastmcp", instances=("FastMCP",)),
+    Framework("mcp", instances=("FastMCP",)),
+    Framework("celery", instances=("Celery",), decorators=("shared_task",)),
+    Framework("modal", instances=("App", "Stub")),
+    Framework("chainlit", decorators=("on_chat_start", "on_chat_resume", "on_message")),
+    Framework("ray", decorators=("deployment", "remote")),
+    Framework("bentoml", instances=("Service",), decorators=("service",)),
+    Framework("litserve", bases=("LitAPI",)),
+)
+
+
+def makes_application(module: Module, node: ast.stmt) -> bool:
+    """Whether a statement of a module binds an application: `app = FastAPI()`."""
+    value = node.value if isinstance(node, ast.Assign | ast.AnnAssign) else None
+    return isinstance(value, ast.Call) and any(
+        _is_of(module, value.func, item.package, item.instances) for item in FRAMEWORKS
+    )
+
+
+def is_imported_by_runner(module: Module) -> bool:
+    """Whether a framework's runner imports a module, and calls what it defines."""
+    nodes = module.tree.body
+    return any(makes_application(module, node) or _is_marked(module, node) for node in nodes)
+
+
+def _is_marked(module: Module, node: ast.stmt) -> bool:
+    """Whether a definition has a framework's decorator or base class."""
+    if not isinstance(node, Function | ast.ClassDef):
+        return False
+    decorators = [item.func if isinstance(item, ast.Call) else item for item in node.decorator_list]
+    bases: Iterable[ast.expr] = node.bases if isinstance(node, ast.ClassDef) else ()
+    for item in FRAMEWORKS:
+        by_decorator = any(
+            _is_of(module, part, item.package, item.decorators) for part in decorators
+        )
+        if by_decorator or any(_is_of(module, part, item.package, item.bases) for part in bases):
+            return True
+    return False
+
+
+def _is_of(module: Module, node: ast.expr, package: str, names: tuple[str, ...]) -> bool:
+    """Whether an expression stands for one of these names of a package."""
+    parts = (module.qualified(dotted(node)) or "").split(".")
+    return parts[0] == package and parts[-1] in names

@@ -1,0 +1,170 @@
+"""What a project runs in processes that it starts: functions, and applications that a server
+imports in each of its workers. A process started by spawn, as on macOS, imports the function's
+module and runs nothing that its parent ran."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from flash_integrate.errors import FileError
+from flash_integrate.project.imports import Import, Scan
+from flash_integrate.project.kinds import is_test
+from flash_integrate.project.workspace import FileFacts, Workspace
+from flash_integrate.python.module import Module
+from flash_integrate.python.syntax import Function, assignments, dotted, last_name, method
+
+_STARTERS = {"multiprocessing", "concurrent", "torch", "uvicorn"}
+"""The packages, one of which a file imports that starts processes."""
+_POOLS = {"Pool", "ProcessPoolExecutor"}
+_RUN_IN_POOL = {
+    "apply", "apply_async", "map", "map_async", "imap", "imap_unordered", "starmap",
+    "starmap_async", "submit",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Started:
+    """What runs in a process of its own: the function or method `name` of the file `home`, or with
+    no name the file as it is imported. Without a `home` it was not found in the project. `line` is
+    where the file `by` starts it."""
+
+    by: PurePosixPath
+    line: int
+    home: PurePosixPath | None = None
+    name: str = ""
+
+
+class Processes:
+    """The processes that the files of a project start, tests aside."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._found = [
+            started
+            for path, scan in list(workspace.project.scans.items())
+            if _may_start(scan) and not is_test(path) and workspace.project.reaches_mlx(path)
+            for started in _of_file(workspace, path)
+        ]
+
+    def running(self, home: PurePosixPath) -> list[Started]:
+        """What of a file runs in processes of its own, in whichever file they are started."""
+        return [item for item in self._found if item.home == home]
+
+    def lost(self, by: PurePosixPath) -> list[Started]:
+        """The processes that a file starts, and what they run was not found."""
+        return [item for item in self._found if item.by == by and item.home is None]
+
+
+def _may_start(scan: Scan) -> bool:
+    return any(item.module.partition(".")[0] in _STARTERS for item in scan.imports)
+
+
+def _of_file(workspace: Workspace, path: PurePosixPath) -> Iterator[Started]:
+    try:
+        facts = workspace.facts(path)
+        module = facts.module
+    except FileError:  # reported when the file's own turn comes
+        return
+    for node in module.of_kind(ast.ClassDef):
+        if any(_is_process(module, base) for base in node.bases):
+            yield Started(path, node.lineno, path, f"{node.name}.run")
+    pools = set(_pools(module))
+    for call in module.of_kind(ast.Call):
+        for target in _targets(module, call, pools):
+            yield _function(facts, call, target)
+        yield from _application(workspace, path, call)
+
+
+def _targets(module: Module, call: ast.Call, pools: set[str]) -> Iterator[ast.expr]:
+    """The functions that a call has run in another process."""
+    given = {item.arg: item.value for item in call.keywords}
+    if _is_process(module, call.func) and "target" in given:
+        yield given["target"]
+    if _is_pool(module, call) and "initializer" in given:
+        yield given["initializer"]
+    owner = call.func.value if isinstance(call.func, ast.Attribute) else None
+    is_of_pool = dotted(owner) in pools or _is_pool(module, owner)
+    if is_of_pool and method(call) in _RUN_IN_POOL:
+        yield from call.args[:1]
+    if method(call) == "run_in_executor" and call.args and dotted(call.args[0]) in pools:
+        yield from call.args[1:2]
+
+
+def _is_process(module: Module, node: ast.expr) -> bool:
+    """Whether an expression is the class `Process`, of `multiprocessing` or a context of it."""
+    name = dotted(node) or ""
+    if name.rpartition(".")[2] != "Process":
+        return False
+    # A context (`get_context("spawn").Process`, `self._ctx.Process`) is no import.
+    qualified = module.qualified(name)
+    return qualified is None or "multiprocessing" in qualified
+
+
+def _is_pool(module: Module, node: ast.expr | None) -> bool:
+    """Whether an expression makes a pool of processes; one of `multiprocessing.dummy` has
+    threads."""
+    if not isinstance(node, ast.Call) or last_name(node.func) not in _POOLS:
+        return False
+    imported = module.qualified(dotted(node.func))
+    if imported is None:  # that of a context: `get_context("spawn").Pool()`
+        return isinstance(node.func, ast.Attribute)
+    return imported.partition(".")[0] in _STARTERS and "dummy" not in imported
+
+
+def _pools(module: Module) -> Iterator[str]:
+    """The names that pools get."""
+    for node in (*module.of_kind(ast.Assign), *module.of_kind(ast.AnnAssign)):
+        for name, value in assignments(node):
+            if _is_pool(module, value):
+                yield name
+    for item in module.of_kind(ast.withitem):
+        bound = dotted(item.optional_vars)
+        if bound is not None and _is_pool(module, item.context_expr):
+            yield bound
+
+
+def _function(facts: FileFacts, call: ast.Call, target: ast.expr) -> Started:
+    """What a process runs whose function an expression names, `partial(work, model)` too."""
+    is_partial = isinstance(target, ast.Call) and (dotted(target.func) or "").endswith("partial")
+    if is_partial and isinstance(target, ast.Call) and target.args:
+        target = target.args[0]
+    name = dotted(target) or ""
+    owner, _, last = name.rpartition(".")
+    if owner in ("self", "cls"):
+        for node in facts.module.of_kind(ast.ClassDef):
+            if _holds(node, call) and any(getattr(item, "name", "") == last for item in node.body):
+                return Started(facts.name, call.lineno, facts.name, f"{node.name}.{last}")
+    elif isinstance(facts.module.defines(name), Function):
+        return Started(facts.name, call.lineno, facts.name, name)
+    elif (found := facts.workspace.definition(facts.name, name)) is not None:
+        return Started(facts.name, call.lineno, found[0].name, found[1])
+    return Started(facts.name, call.lineno)
+
+
+def _holds(outer: ast.ClassDef, inner: ast.Call) -> bool:
+    return outer.lineno <= inner.lineno <= (outer.end_lineno or outer.lineno)
+
+
+def _application(workspace: Workspace, path: PurePosixPath, call: ast.Call) -> Iterator[Started]:
+    """The application that `uvicorn.run("server:app", workers=2)` has its workers import."""
+    given = {item.arg: item.value for item in call.keywords}
+    text = call.args[0] if call.args else given.get("app")
+    several = [given[name] for name in ("workers", "reload") if name in given]
+    is_several = any(
+        not isinstance(item, ast.Constant) or item.value not in (1, False, None) for item in several
+    )
+    if not (dotted(call.func) or "").startswith("uvicorn.") or not is_several:
+        return
+    if not isinstance(text, ast.Constant) or not isinstance(text.value, str):
+        return
+    module, _, name = text.value.partition(":")
+    home = workspace.names.application_home(path, module, name)
+    if path in workspace.project.resolve(Import(0, module), path):
+        home = path
+    yield Started(path, call.lineno, home, name if _is_factory(workspace, home, name) else "")
+
+
+def _is_factory(workspace: Workspace, home: PurePosixPath | None, name: str) -> bool:
+    return home is not None and isinstance(workspace.module(home).defines(name), Function)
