@@ -41,6 +41,8 @@ PARTS: dict[str, list[Any]] = {
         "scores = q @ {k}\nscores = scores / math.sqrt(q.shape[-1])",
         "q = q * scale\nscores = q @ {k}",
         "scores = q @ {k}",
+        "scores = q @ {k}\nscores = scores / mx.sqrt(mx.array(q.shape[-1]))",
+        "scores = q @ {k}\nif scores.shape != (B, heads, L, L):\n    raise ValueError('size')",
     ],
     "mask": [
         "",
@@ -50,6 +52,9 @@ PARTS: dict[str, list[Any]] = {
         "scores = mx.where(mask, scores, -1e9)",
         "if mask is not None:\n    scores = mx.where(mask == 0, mx.array(float('-inf')), scores)",
         "scores = scores + bias\nif mask is not None:\n    scores = scores + mask",
+        "if bias is not None:\n    scores = scores + bias\n"
+        "if mask is not None:\n    scores = scores + mask",
+        "scores = mx.where(mask, scores, mx.full(scores.shape, -1e9, dtype=scores.dtype))",
         "if causal:\n    scores += mx.triu(mx.full((L, L), -mx.inf), k=1)",
         "seen = mx.arange(L)[:, None] >= mx.arange(L)[None]\n"
         "scores = mx.where(seen, scores, mx.finfo(scores.dtype).min)",
@@ -79,6 +84,9 @@ NEAR_MISSES: list[tuple[str, str]] = [
     ("softmax", "weights = nn.Dropout(0.1)(mx.softmax(scores, axis=-1))"),
     ("softmax", "weights = 1 - mx.softmax(scores, axis=-1)"),
     ("softmax", "weights = mx.softmax(scores, axis=-1)[:, :, :1]"),
+    ("mask", "if mask is not None:\n    scores = scores + mask\nscores = scores * bias"),
+    ("mask", "mask = mask + scores.shape[0]\nscores = scores + mask"),
+    ("mask", "scores = mx.where(mask, scores, mx.zeros(scores.shape))"),
     ("mask", "scores = scores * mask"),
     ("mask", "scores = mx.where(mask, scores, 0.0)"),
     ("mask", "scores = mx.where(mask, -1e9, 0.0) * scores"),

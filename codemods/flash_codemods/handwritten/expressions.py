@@ -42,6 +42,7 @@ _KEEPS_AXES = re.compile(
     r"rope|rot|norm|(^|_)ln|proj|linear|query|key|value|cache|update|fetch|repeat|quant|dropout|"
     r"(^|_)pos|embed|^w?_?[qkvo]w?s?$|^to_[qkv]|^w[qkvo]$|^[qkv]_"
 )
+_SETTINGS = re.compile(r"^_?(model_)?(config|cfg|args|hparams)$")
 _LARGE = 1e3
 
 
@@ -110,11 +111,17 @@ class Expressions:
             return Other()
         if isinstance(of, Scores | Weights | Lost):
             return self._lose(of, node, f"are read by their `{node.attr}`")
-        if SCALE.match(node.attr):  # `attention.scale`, of a module that is not seen here
+        if SCALE.match(node.attr) or self._is_setting(node):
             return Number()
         if node.attr == "T" and isinstance(of, Array):
             return dataclasses.replace(of, transposed=True, single=False)
         return Array() if node.attr in ("real", "imag") else Other()
+
+    def _is_setting(self, node: ast.Attribute) -> bool:
+        """`config.head_dim`, or `self.config.head_dim`: no array, whatever else it is."""
+        of = node.value
+        name = of.attr if isinstance(of, ast.Attribute) else getattr(of, "id", "")
+        return _SETTINGS.match(name) is not None
 
     def _subscript(self, node: ast.Subscript) -> Value:
         of = self.value(node.value)
@@ -417,6 +424,8 @@ class Expressions:
         ).startswith("math."):
             arrays = any(not isinstance(of, Number | Shape | Other) for of in values)
             return Other() if arrays and called in ("max", "min", "abs", "round") else Number()
+        if called in ("tuple", "list") and len(values) == 1:
+            return values[0]
         return self._result_of(node, values)
 
     def _drops_nothing(self, called: ast.expr) -> bool:

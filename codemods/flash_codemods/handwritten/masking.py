@@ -27,6 +27,8 @@ class Masking(Draft):
             return self._chosen(masks, steps[0])
         if isinstance(steps[0], Mask):
             return self._summed(masks, steps)
+        if all(_is_optional(step) for step in steps):
+            return self._collected(masks, steps)
         raise CannotSay("more than one mask, of which the first may be missing", steps[0].statement)
 
     def _unconditional(self, masks: MaskWriter, steps: list[Mask]) -> str:
@@ -185,6 +187,28 @@ class Masking(Draft):
             self._replace(self._masking_statement(step), name, masks.combined(step, name))
         return masks.cast(name)
 
+    def _collected(self, masks: MaskWriter, steps: tuple[Step, ...]) -> str:
+        """Masks that may be missing, each by itself: None, or the sum of those that are there."""
+        name = self._fresh(_MASK_NAMES)
+        for number, step in enumerate(masks_of(steps)):
+            if step.bias is None:
+                raise CannotSay("a mask that hides follows one that may be missing", step.node)
+            statement, text = self._masking_statement(step), masks.cast(masks.bias(step))
+            if number:
+                text = self._added(name, text, self.text.indent(statement))
+            self._replace(statement, name, text)
+        assert isinstance(steps[0], Choice)
+        self._insert_before(steps[0].statement, f"{name} = None")
+        return name
+
+    def _added(self, name: str, text: str, indent: str) -> str:
+        """The mask so far with one more; broken as black does where it is too long for a line."""
+        parts = [text, f"if {name} is None", f"else {name} + {text}"]
+        line = " ".join(parts)
+        if len(f"{indent}{name} = {line}") <= self.text.longest_line():
+            return line
+        return "(\n" + "".join(f"{indent}    {part}\n" for part in parts) + f"{indent})"
+
     def _fresh(self, names: tuple[str, ...]) -> str:
         taken = {part.id for part in ast.walk(self.function) if isinstance(part, ast.Name)}
         taken |= {part.arg for part in ast.walk(self.function) if isinstance(part, ast.arg)}
@@ -192,6 +216,17 @@ class Masking(Draft):
             if name not in taken:
                 return name
         raise CannotSay(f"the names {', '.join(names)} are all taken", self.found.node)
+
+
+def _is_optional(step: Step) -> bool:
+    """Whether it is one mask or none, chosen by an `if`."""
+    return (
+        isinstance(step, Choice)
+        and isinstance(step.node, ast.If)
+        and not step.otherwise
+        and len(step.then) == 1
+        and isinstance(step.then[0], Mask)
+    )
 
 
 def _tested_name(test: ast.expr) -> str | None:

@@ -52,7 +52,8 @@ class MaskWriter:
 
     def cast(self, text: str) -> str:
         """An additive mask in the type of the queries: MLX refuses a wider one."""
-        return f"{atom(text)}.astype({self.kind})"
+        cast = f".astype({self.kind})"
+        return text if text.endswith(cast) else f"{atom(text)}{cast}"
 
     def seen(self, step: Mask) -> str:
         """Where a step lets keys be seen, as a bool array: MLX adds any other."""
@@ -71,9 +72,15 @@ class MaskWriter:
             return f"{before} + {_term(self.bias(step))}"
         assert step.seen is not None
         assert step.fill is not None
-        seen, fill = self._own(step.seen), self._own(step.fill)
+        seen, fill = self._own(step.seen), self._own(self._fill(step.fill))
         pair = (fill, before) if step.inverted else (before, fill)
         return f"{self.names.core()}.where({seen}, {pair[0]}, {pair[1]})"
+
+    def _fill(self, node: ast.expr) -> ast.expr:
+        """The number in `mx.full(scores.shape, -1e9)`: it is as good without a shape."""
+        operation = self.names.operation(node)
+        filled = operation.argument(1, "vals") if operation and operation.name == "full" else None
+        return filled if filled is not None else node
 
     def as_bias(self, step: Mask) -> str:
         """A step as a sum starts with it."""

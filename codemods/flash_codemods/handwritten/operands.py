@@ -267,7 +267,9 @@ class Operands(Draft):
 
     def _is_there(self, node: ast.Name, rebound: str) -> bool:
         """Whether a name means the same where the call is made, `rebound` no longer bound anew."""
-        return node.id == rebound or self._binding_of(node) is self._at_call(node.id)
+        binding = self._binding_of(node)
+        last = [item for item in self.reader.bound if item.name == node.id][-1]
+        return node.id == rebound or binding in (self._at_call(node.id), last)
 
     def _reordered(self, operation: Operation) -> Edit | None:
         """The edit that leaves features last in `transpose(0, 2, 3, 1)`."""
@@ -276,7 +278,7 @@ class Operands(Draft):
         if operation.name != "transpose" or order is None or len(order) < 3:
             return None
         order = [*order[:-2], order[-1], order[-2]]
-        if not all(isinstance(axis, ast.Constant) for axis in axes):
+        if order == sorted(order) or not all(isinstance(axis, ast.Constant) for axis in axes):
             return None
         start, end = self.text.span(axes[0])[0], self.text.span(axes[-1])[1]
         return Edit(start, end, ", ".join(map(str, order)))

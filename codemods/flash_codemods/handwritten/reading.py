@@ -12,13 +12,17 @@ from flash_codemods.handwritten.operations import Names
 from flash_codemods.handwritten.values import (
     Array,
     Binding,
+    Each,
     Found,
     Items,
+    Lost,
     Number,
     Other,
     Refused,
+    Scores,
     Shape,
     Value,
+    Weights,
 )
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -113,6 +117,8 @@ class Reader(Expressions):
         values: Sequence[Value] = [Other()] * count
         if isinstance(value, Items) and len(value.values) >= count and not starred:
             values = value.values[:count]  # `q, k = rope(q, k, cos)` gives back the first ones
+        elif isinstance(value, Each):
+            values = [value.value] * count
         elif isinstance(value, Shape) or (isinstance(value, Items) and starred):
             values = [Number()] * count
         elif isinstance(value, Array):
@@ -130,6 +136,19 @@ class Reader(Expressions):
         if isinstance(given, ast.Call):
             return Array()
         return Array(value.rank - 1 if value.rank else None)
+
+    def _generatorexp(self, node: ast.GeneratorExp) -> Value:
+        """`(part.reshape(B, L, H, -1) for part in mx.split(qkv, 3, axis=-1))`."""
+        loop, before = node.generators[0], dict(self.env)
+        of = self.value(loop.iter)
+        self._assign_to(loop.target, _one_of(of, loop.iter, self.names), self.statement)
+        value = self.value(node.elt)
+        self.env = before
+        if len(node.generators) > 1 or loop.ifs or isinstance(value, Scores | Weights | Lost):
+            return self._children(node)
+        return Each(value)
+
+    _listcomp = _generatorexp
 
     # Statements
 
@@ -269,6 +288,18 @@ class Reader(Expressions):
             self.suite(case.body)
         self.env = before
         self._forget(statement)
+
+
+def _one_of(of: Value, node: ast.expr, names: Names) -> Value:
+    """What a loop over a value binds in its turns."""
+    operation = names.operation(node)
+    if isinstance(of, Shape):
+        return Number()
+    if isinstance(of, Items):
+        return of.values[0] if len(set(of.values)) == 1 else Other()
+    if isinstance(of, Array) and operation is not None and operation.name == "split":
+        return dataclasses.replace(of, single=False)
+    return Array(of.rank - 1 if of.rank else None) if isinstance(of, Array) else Other()
 
 
 def _ends(body: list[ast.stmt]) -> bool:

@@ -197,8 +197,8 @@ class Rewriting(Operands, Masking, Shapes):
                 return ""
             text = self.text.of(cast)
             return "" if text == query.kind and not widened else f".astype({text})"
-        if self.names.full(cast) == "mlx.core.float32" and not widened:
-            return f".astype({self.names.core()}.float32)"
+        if self.names.full(cast) == "mlx.core.float32":
+            return "" if widened else f".astype({self.names.core()}.float32)"
         raise CannotSay(f"the weights are cast to `{ast.unparse(cast)}`", cast)
 
     def _place(self, called: str, arguments: list[str], after: str) -> None:

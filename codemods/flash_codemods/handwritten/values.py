@@ -75,6 +75,13 @@ class Items:
 
 
 @dataclass(frozen=True)
+class Each:
+    """What a generator gives, one like the other."""
+
+    value: Value
+
+
+@dataclass(frozen=True)
 class Mask:
     """Scores hidden or shifted: `bias` is added to them, or where `seen` is false they are `fill`
     (`inverted`: where it is true).
@@ -153,7 +160,7 @@ class Lost:
     is_weights: bool = False
 
 
-Value = Other | Number | Shape | Array | Items | Scores | Weights | Lost
+Value = Other | Number | Shape | Array | Items | Each | Scores | Weights | Lost
 
 
 @dataclass(frozen=True)

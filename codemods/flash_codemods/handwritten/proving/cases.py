@@ -136,6 +136,9 @@ class Search:
         found: list[Made] = []
         if "size" in kinds:  # of a mask
             return [Made("number", size) for size in {self.sizes.queries, self.sizes.keys}]
+        if kinds and kinds <= {"lower", "upper"}:  # of a slice: all of it
+            whole = {self.sizes.queries, self.sizes.keys} if "upper" in kinds else {0}
+            return [Made("number", size) for size in sorted(whole)]
         if kinds == {"typed"}:
             return [Made("bias", (2, 2))]
         if "none" in kinds:
@@ -219,6 +222,10 @@ def _note_node(node: ast.AST, note: _Note) -> None:
         _note_test(node.test, note)
     elif isinstance(node, ast.Subscript):
         note(node.value, "array")
+    elif isinstance(node, ast.Slice):
+        for part, kind in ((node.lower, "lower"), (node.upper, "upper")):
+            if isinstance(part, ast.Name):
+                note(part, kind)
     elif isinstance(node, ast.Attribute) and node.attr in ("ndim", "dtype", "shape"):
         note(node.value, "typed" if node.attr == "dtype" else "array")
     elif isinstance(node, ast.Call):

@@ -6,6 +6,7 @@ from __future__ import annotations
 import ast
 import math
 import zlib
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -33,6 +34,8 @@ class Comparison:
             for statement in [*old.suite, *old.functions.values()]
             for node in ast.walk(statement)
         )
+        self.narrower = False
+        """Whether the output keeps 16 bits where a constant by hand made it float32."""
         self.error = 0.0
         """The largest difference of an output in float32."""
         self._errors: dict[tuple[str, str], tuple[float, float]] = {}
@@ -47,7 +50,7 @@ class Comparison:
         exact = self._results(self.old, case, inputs["float64"], _EXACT)
         if exact is None:
             return "it can't be evaluated in float64"
-        sizes = [mx.abs(right).max() for right in exact]
+        sizes = [mx.abs(right).max() for right in exact.arrays]
         off: dict[str, tuple[list[_Distance], list[list[_Distance]]]] = {}
         by_hand = None
         for kind in TYPES:
@@ -59,26 +62,30 @@ class Comparison:
             fused = self._results(self.new, case, inputs[kind], None)
             if fused is None:
                 return f"the fused call does not take {kind}"
+            if hand is not None and hand.dtype != fused.dtype:
+                if (hand.dtype, fused.dtype) != (mx.float32, getattr(mx, kind)):
+                    return f"of {kind} comes {_name(fused.dtype)} where {_name(hand.dtype)} came"
+                self.narrower = True
             independent = [self._distances(of, exact) for of in (hand, low) if of is not None]
             off[kind] = (self._distances(fused, exact), independent)
             if kind == "float32" and hand is not None:
-                by_hand = _Distance(mx, fused[0], hand[0])
+                by_hand = _Distance(mx, fused.arrays[0], hand.arrays[0])
         measured = [by_hand] if by_hand is not None else []
-        for fused, independent in off.values():
-            measured += fused
-            for distances in independent:
+        for own, others in off.values():
+            measured += own
+            for distances in others:
                 measured += distances
         # At once: each evaluation of its own has to wait for another thread.
         try:
             mx.eval(sizes, [distance.largest for distance in measured])
         except UNFIT as error:
             return f"it can't be evaluated: {error}"
-        for kind, (fused, independent) in off.items():
+        for kind, (own, others) in off.items():
             for index, size in enumerate(sizes):
-                errors = [of[index].number() for of in independent]
+                errors = [of[index].number() for of in others]
                 self._note(
                     (kind, "gradients" if index else "outputs"),
-                    fused[index].number() / max(size.item(), 0.1),
+                    own[index].number() / max(size.item(), 0.1),
                     max(errors, default=0.0) / max(size.item(), 0.1),
                 )
         if by_hand is not None:
@@ -104,7 +111,7 @@ class Comparison:
         case: dict[str, Made],
         inputs: dict[str, Any],
         types: dict[str, str] | None,
-    ) -> list[Any] | None:
+    ) -> _Results | None:
         """The output, and the gradients of queries, keys, values and biases, in float64, not
         evaluated yet; None where a type does not go through."""
         mx = self.mx
@@ -121,10 +128,23 @@ class Comparison:
         except UNFIT:
             return None
         gradients = gradients if isinstance(gradients, tuple | list) else [gradients]
-        return [array.astype(mx.float64) for array in (out, *gradients)]
+        return _Results([array.astype(mx.float64) for array in (out, *gradients)], out.dtype)
 
-    def _distances(self, some: list[Any], others: list[Any]) -> list[_Distance]:
-        return [_Distance(self.mx, one, other) for one, other in zip(some, others, strict=True)]
+    def _distances(self, some: _Results, others: _Results) -> list[_Distance]:
+        pairs = zip(some.arrays, others.arrays, strict=True)
+        return [_Distance(self.mx, one, other) for one, other in pairs]
+
+
+@dataclass(frozen=True)
+class _Results:
+    """An output and gradients in float64, and the type that the output had."""
+
+    arrays: list[Any]
+    dtype: Any
+
+
+def _name(dtype: Any) -> str:
+    return str(dtype).removeprefix("mlx.core.")
 
 
 @lru_cache(maxsize=64)

@@ -86,7 +86,8 @@ class _Proof:
                     unseen.add(said)
         if (reason := comparison.beyond_budget()) is not None:
             return Verdict(False, count, reason=reason)
-        return Verdict(True, count, comparison.error, unseen="; ".join(sorted(unseen)))
+        said = "; ".join(sorted(unseen))
+        return Verdict(True, count, comparison.error, unseen=said, narrower=comparison.narrower)
 
     def _cases(self) -> list[dict[str, Made]] | str:
         """Inputs on which both versions run, some of every size and every branch; or why there

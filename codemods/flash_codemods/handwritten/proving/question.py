@@ -23,17 +23,20 @@ class Question:
 
 @dataclass(frozen=True)
 class Verdict:
-    """How a proof ended. `error` is the largest difference of an output in float32, and `unseen`
-    what becomes of a row that sees no key."""
+    """How a proof ended. `error` is the largest difference of an output in float32, `unseen` what
+    becomes of a row that sees no key, and `narrower` whether outputs of 16 bits stay so where they
+    became float32."""
 
     proved: bool
     inputs: int = 0
     error: float = 0.0
     reason: str = ""
     unseen: str = ""
+    narrower: bool = False
 
     def text(self) -> str:
         if not self.proved:
             return f"matched by form ({self.reason})" if self.reason else "matched by form"
         off = f"within {self.error:.0e}" if self.error else "the same bit for bit"
-        return f"proved on {self.inputs} random inputs, outputs {off}"
+        kept = ", of 16 bits where they became float32" if self.narrower else ""
+        return f"proved on {self.inputs} random inputs, outputs {off}{kept}"

@@ -47,13 +47,16 @@ def _asked_for(
 ) -> str | None:
     """The text of the input that has to be `array` for an argument to have its shape."""
     inputs: dict[str, Any] = {}
+    slices = [part for part in ast.walk(argument) if isinstance(part, ast.Slice)]
+    bounds = {ast.unparse(part) for item in slices for part in (item.lower, item.upper) if part}
     for _ in range(4):
         evaluator = Evaluator(mx, names, inputs)
         asked = ast.copy_location(ast.Expr(argument), argument)
         try:
             result = evaluator.run([*making, asked], argument)
         except Missing as missing:
-            inputs[missing.key] = 0.37 if inputs else array
+            other = None if missing.key in bounds else 0.37
+            inputs[missing.key] = other if inputs else array
             continue
         except (NotEvaluable, *UNFIT):
             return None
