@@ -59,3 +59,45 @@ def test_words_for_moving_weights_are_used_for_other_things_too(tmp_path: Path, 
 )
 def test_converters(tmp_path: Path, name: str) -> None:
     assert run(tmp_path, {name: RUN})[name].reason == "converts weights without running the model"
+
+
+@pytest.mark.parametrize(
+    "imported",
+    [
+        "import fire",
+        "import tyro",
+        "from absl import app, flags",
+        "import hydra",
+        "from simple_parsing import ArgumentParser",
+        "from jsonargparse import CLI",
+        "from pydantic_settings import BaseSettings",
+        "from docopt import docopt",
+        "from transformers import AutoTokenizer, HfArgumentParser",
+    ],
+)
+def test_a_command_line_without_our_flags_has_the_variables_named(
+    tmp_path: Path, imported: str
+) -> None:
+    [note] = run(tmp_path, {"run.py": f"{imported}\n{RUN}"})["run.py"].notes
+    assert "MLX_FLASH_DISABLE=1 and MLX_FLASH_BLOCK_SIZE=N in the environment" in note.reason
+    assert note.line == 1
+    assert run(tmp_path / "other", {"run.py": RUN})["run.py"].notes == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "other", "noted"),
+    [
+        ("bench_mlx.py", "torch", True),
+        ("benchmarks/run.py", "jax", True),
+        ("compare-frameworks.py", "torch", True),
+        ("bench_mlx.py", "numpy", False),
+        ("generate.py", "torch", False),
+    ],
+)
+def test_a_comparison_of_frameworks_is_told_what_it_measures(
+    tmp_path: Path, name: str, other: str, noted: bool
+) -> None:
+    timed = f"import {other}\n\n\ndef seconds(function):\n    return {other}, function()\n"
+    outcomes = run(tmp_path, {name: f"from timed import seconds\n{RUN}", "timed.py": timed})
+    reasons = [note.reason for note in outcomes[name].notes]
+    assert any(reason.startswith("measures MLX beside") for reason in reasons) is noted

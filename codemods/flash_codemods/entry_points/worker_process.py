@@ -10,14 +10,14 @@ Notes: processes that run what is not found in the project.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from flash_codemods.enable import inherit_at, inherit_below_imports
 from flash_integrate.attention.reach import AttentionReach
 from flash_integrate.notes import Note
 from flash_integrate.project.processes import Processes, Started
 from flash_integrate.project.workspace import FileFacts
-from flash_integrate.python.edits import Insertion
+from flash_integrate.python.edits import Edit, Insertion
 from flash_integrate.python.syntax import Function, Statement
 
 ORDER = 40
@@ -48,14 +48,15 @@ def edit(facts: FileFacts, match: list[Started]) -> list[Insertion]:
     return insertions
 
 
-def notes(facts: FileFacts, match: list[Started] | None) -> Iterator[Note]:
+def remarks(facts: FileFacts, edits: Sequence[Edit]) -> Iterator[Note]:
+    """The processes of the file that get no call."""
     reason = (
         "what the process runs was not found in the project: it has MLX's own attention unless it "
         "calls enable_flash_attention(inherit=True)"
     )
     for item in facts.workspace.get(Processes).lost(facts.name):
         yield Note(reason, item.line)
-    for item in match or ():
+    for item in match(facts) or ():
         function = _function(facts, item.name)
         if function is not None and facts.first_line_of(function) is None:
             yield Note("the body of what a process runs shares its line with the def", item.line)

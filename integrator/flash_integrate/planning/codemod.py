@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any, Protocol
 
-from flash_integrate.notes import Refusal
+from flash_integrate.notes import Note, Refusal
 from flash_integrate.project.workspace import FileFacts
 from flash_integrate.python.edits import Edit
 
@@ -52,6 +52,13 @@ def asked(codemod: Codemod, name: str, *args: Any) -> Any:
     """What a codemod answers to a question that not every one knows; None from those."""
     function = getattr(codemod, name, None)
     return None if function is None else function(*args)
+
+
+def remarks(facts: FileFacts, edits: Sequence[Edit]) -> list[Note]:
+    """What the rooms have to say of a file that gets these edits, whichever codemod makes them:
+    modules with a `remarks(facts, edits)`."""
+    rooms = [module for module in _modules() if hasattr(module, "remarks")]
+    return [note for module in rooms for note in module.remarks(facts, edits)]
 
 
 @cache

@@ -14,7 +14,7 @@ from flash_integrate.inserted.marker import skip_marker_line
 from flash_integrate.inserted.presence import integrated_at, uses_name
 from flash_integrate.inserted.snippets import ENABLE
 from flash_integrate.notes import Note, Refusal
-from flash_integrate.planning.codemod import Codemod, asked, name_of, registry
+from flash_integrate.planning.codemod import Codemod, asked, name_of, registry, remarks
 from flash_integrate.project.kinds import is_converter, skip_by_name
 from flash_integrate.project.workspace import FileFacts
 from flash_integrate.python.edits import Edit, Insertion
@@ -102,18 +102,17 @@ def _choose(facts: FileFacts) -> Decision:
             if isinstance(reason, Decision):
                 return reason
             edits = [*codemod.edit(facts, match)]
-            own = [*(asked(codemod, "notes", facts, match) or ())]
+            own = asked(codemod, "notes", facts, match) or ()
             for other in _beside(facts, codemod):
                 on_top = other.match(facts)
                 edits += _on_top(edits, other.edit(facts, on_top)) if on_top is not None else []
-                own += asked(other, "notes", facts, on_top) or ()
             return Decision(
                 Status.CHANGED,
                 reason,
                 codemod=name_of(codemod),
                 review=codemod.REVIEW,
                 edits=tuple(edits),
-                notes=(*refusals, *own, *handwritten(facts)),
+                notes=(*refusals, *own, *remarks(facts, edits), *handwritten(facts)),
             )
     if refusals:
         # The last one asked is the one that would have inserted the call alone.

@@ -1,0 +1,36 @@
+"""Scripts that measure MLX beside another framework: with the patch they measure something else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from flash_integrate.notes import Note
+from flash_integrate.project.workspace import FileFacts
+from flash_integrate.python.edits import Edit
+
+_FRAMEWORKS = {"jax", "onnxruntime", "tensorflow", "torch"}
+_MEASURES = re.compile(
+    r"(^|[/_-])(bench\w*|compar\w*|perf\w*|speed\w*|latency|throughput|timings?)"
+)
+
+
+def remarks(facts: FileFacts, edits: Sequence[Edit]) -> Iterator[Note]:
+    """That the MLX side of a comparison is no longer stock MLX."""
+    if not _MEASURES.search(facts.name.as_posix()):
+        return
+    frameworks = sorted(_imported_by(facts))
+    if frameworks:
+        reason = (
+            f"measures MLX beside {frameworks[0]}, as it seems: the patch changes what is measured "
+            "as MLX; MLX_FLASH_DISABLE=1 measures MLX's own attention"
+        )
+        yield Note(reason)
+
+
+def _imported_by(facts: FileFacts) -> set[str]:
+    """The other frameworks that a file imports, itself or through files of the project."""
+    project = facts.workspace.project
+    files = project.reaching(facts.name, {}, lambda path: False)  # all that it leads to
+    found = [item for path in files for item in project.scans[path].imports if not item.dots]
+    return _FRAMEWORKS.intersection(item.module.partition(".")[0] for item in found)
