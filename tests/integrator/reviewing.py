@@ -10,8 +10,6 @@ from rich.console import Console
 
 from flash_integrate.planning.outcome import Outcome
 from flash_integrate.planning.run import integrate
-from flash_integrate.report.diff import Hunk
-from flash_integrate.report.text import hunks_of
 from flash_integrate.review.dialogue import review
 
 FILLER = "".join(f"VALUE_{number} = {number}\n" for number in range(8))
@@ -40,7 +38,6 @@ def main():
 
 main()
 """
-FLAGS, CALL = range(2)
 
 # Two commands in one file, each with a parser of its own: four hunks.
 TWO_PARSERS = f"""\
@@ -97,8 +94,3 @@ def only(folder: Path, text: str, scan: Any = integrate) -> Outcome:
     [outcome] = scanned(folder, scan)
     assert outcome.changes
     return outcome
-
-
-def hunks_at(outcome: Outcome, *numbers: int) -> list[Hunk]:
-    """Some of an outcome's hunks."""
-    return [hunks_of(outcome)[number] for number in numbers]

@@ -10,11 +10,12 @@ from pathlib import Path
 import pexpect
 import pytest
 from conftest import SCRIPT, commit_all, git
-from reviewing import SPREAD, TWO_PARSERS, only, reviewed, scanned
+from reviewing import FILLER, SPREAD, TWO_PARSERS, only, reviewed, scanned
 from rich.console import Console
 
 from flash_integrate.planning.outcome import Outcome
 from flash_integrate.planning.plan import Status
+from flash_integrate.planning.reverting import revert
 from flash_integrate.report.diff import unified_diff
 from flash_integrate.report.text import hunks_of
 from flash_integrate.review.dialogue import review
@@ -36,7 +37,7 @@ def test_yes_to_everything_changes_nothing_of_the_plan(repo: Path) -> None:
     outcomes = scanned(repo)
     accepted, printed = reviewed(outcomes, "yyyy")
     assert list(accepted.values()) == outcomes
-    assert "(2/2) insert this hunk [y,n,a,d,q,?]? " in printed
+    assert "(1/1) insert these 2 hunks, which need each other [y,n,q,a,d,e,?]? " in printed
 
 
 def test_each_hunk_is_shown_as_the_diff_shows_it(tmp_path: Path) -> None:
@@ -63,9 +64,10 @@ def test_no_leaves_the_file_as_it_is(tmp_path: Path, answers: str) -> None:
 
 def test_a_takes_the_rest_of_the_file_and_asks_for_the_next(repo: Path) -> None:
     (repo / "spread.py").write_text(SPREAD)
-    accepted, printed = reviewed(scanned(repo), "da")
+    (repo / "two.py").write_text(TWO_PARSERS)
+    accepted, printed = reviewed(scanned(repo), "daa")
     assert accepted["run.py"].status is Status.SKIPPED
-    assert accepted["spread.py"].status is Status.CHANGED
+    assert accepted["spread.py"].status is accepted["two.py"].status is Status.CHANGED
     assert "(1/2)" in printed
     assert "(2/2)" not in printed
 
@@ -107,7 +109,7 @@ def test_notes_and_what_to_look_at_are_shown_above_the_hunks(tmp_path: Path) -> 
     outcome = only(tmp_path, SCRIPT.replace("\nif __name__", written + "\nif __name__"))
     _, printed = reviewed([outcome], "y")
     above = printed[: printed.index("@@")]
-    assert "note on line 6: attention written by hand" in above
+    assert "run.py:6: note: attention written by hand" in above
     assert outcome.review in above
 
 
@@ -117,6 +119,113 @@ def test_colours_follow_the_console(tmp_path: Path, colours: bool) -> None:
     review([only(tmp_path, SCRIPT)], console, io.StringIO("y\n"))
     assert ("\x1b[32m+" in console.file.getvalue()) is colours  # type: ignore[attr-defined]
     assert ("\x1b" in console.file.getvalue()) is colours  # type: ignore[attr-defined]
+
+
+def test_j_and_k_put_a_decision_off(tmp_path: Path) -> None:
+    outcome = only(tmp_path, TWO_PARSERS)
+    accepted, printed = reviewed([outcome], "jky" + "n")
+    questions = [line[:5] for line in printed.splitlines() if line.startswith("(")]
+    assert questions == ["(1/2)", "(2/2)", "(1/2)", "(2/2)"]
+    text = accepted["run.py"].after.decode()
+    assert text.count("enable_flash_attention(not") == 1
+    assert 'one.add_argument(\n        "--disable-flash-attention"' in text
+    assert "[y,n,q,a,d,j,e,?]" in printed
+    assert "[y,n,q,a,d,k,e,?]" in printed
+
+
+NEAR = TWO_PARSERS
+for name in ("first", "second"):
+    for number in range(8):
+        NEAR = NEAR.replace(f'    print("{name} {number}")\n', "")
+NEAR = NEAR.replace(FILLER, "").replace("\n\n\n\n", "\n\n")
+
+
+def test_s_splits_a_hunk_into_what_can_be_had_alone(tmp_path: Path) -> None:
+    outcome = only(tmp_path, NEAR)
+    whole, printed = reviewed([outcome], "y")
+    assert "[y,n,q,a,d,s,e,?]" in printed
+    assert whole["run.py"] == outcome
+    accepted, printed = reviewed([outcome], "sny")
+    assert "(2/2)" in printed
+    text = accepted["run.py"].after.decode()
+    assert 'two.add_argument(\n        "--disable-flash-attention"' in text
+    assert text.count("enable_flash_attention(not") == 1
+    [undone] = reverted_text(tmp_path, text)
+    assert undone.after.decode() == NEAR
+
+
+def reverted_text(folder: Path, text: str) -> list[Outcome]:
+    (folder / "run.py").write_text(text)
+    return scanned(folder, revert)
+
+
+OWN_LINE = "a line of the file's own was edited or taken out"
+
+
+def editing(monkeypatch: pytest.MonkeyPatch, folder: Path, code: str) -> None:
+    """Makes a program the editor that does this to its `text`."""
+    script = folder / "editor.sh"
+    lines = ["import sys", "text = open(sys.argv[1]).read()", code]
+    lines += ["open(sys.argv[1], 'w').write(text)"]
+    (folder / "edit.py").write_text("\n".join(lines))
+    script.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{folder}/edit.py" "$1"\n')
+    script.chmod(0o755)
+    monkeypatch.setenv("VISUAL", str(script))
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_e_has_the_lines_edited(
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    newline: str,
+) -> None:
+    (tmp_path / "run.py").write_bytes(SPREAD.replace("\n", newline).encode())
+    [outcome] = scanned(tmp_path)
+    tools = tmp_path_factory.mktemp("tools")
+    editing(monkeypatch, tools, "text = text.replace('use stock MLX attention', 'as it was')")
+    accepted, _ = reviewed([outcome], "e")
+    result = accepted["run.py"]
+    expected = outcome.after.replace(b"use stock MLX attention", b"as it was")
+    assert result.after == expected
+    assert result.lines == outcome.lines
+    assert result.notes == outcome.notes  # a help text of one's own is taken out again too
+
+
+def test_an_edit_that_revert_does_not_know_is_noted(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tools = tmp_path_factory.mktemp("tools")
+    editing(monkeypatch, tools, "text = text.replace('+        pass', '+        print(1)')")
+    accepted, _ = reviewed([only(tmp_path, SCRIPT)], "e")
+    assert b"print(1)" in accepted["run.py"].after
+    assert "--revert does not take out all of it" in accepted["run.py"].notes[-1].reason
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("text = text.replace('+        pass', '+        pass pass')", "would not be valid"),
+        (
+            "text = text.replace('parse_args()', 'parse_args')",
+            OWN_LINE,
+        ),
+        ("text = text.replace(' if __name__', '#')", OWN_LINE),
+    ],
+)
+def test_an_edit_that_can_not_be_used_is_asked_again(
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    code: str,
+    said: str,
+) -> None:
+    editing(monkeypatch, tmp_path_factory.mktemp("tools"), code)
+    outcome = only(tmp_path, SCRIPT)
+    accepted, printed = reviewed([outcome], "ey")
+    assert "Not taken: " in printed
+    assert said in printed
+    assert accepted["run.py"] == outcome
 
 
 # Through the command
@@ -130,11 +239,11 @@ def test_interactive_in_a_terminal(repo: Path) -> None:
         sys.executable, command, encoding="utf-8", timeout=60, dimensions=(60, 200)
     )
     child.expect_exact("diff --git a/run.py b/run.py")
-    child.expect_exact("(1/1) insert this hunk [y,n,a,d,q,?]? ")
+    child.expect_exact("(1/1) insert this hunk [y,n,q,a,d,e,?]? ")
     child.sendline("?")
-    child.expect_exact("(1/1) insert this hunk [y,n,a,d,q,?]? ")
+    child.expect_exact("(1/1) insert this hunk [y,n,q,a,d,e,?]? ")
     child.sendline("y")
-    child.expect_exact("(1/2) insert this hunk")
+    child.expect_exact("(1/1) insert these 2 hunks, which need each other")
     child.sendline("q")
     child.expect_exact("1 changed")
     child.expect(pexpect.EOF)

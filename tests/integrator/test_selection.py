@@ -11,63 +11,37 @@ from pathlib import Path
 import pytest
 from conftest import Run, commit_all, git
 from reviewing import (
-    CALL,
     FILLER,
-    FLAGS,
     SPREAD,
     TWO_PARSERS,
-    hunks_at,
     only,
     reviewed,
     scanned,
 )
 
-from flash_integrate.errors import UnsafeRewrite
 from flash_integrate.inserted.removal import inserted, without_lines
 from flash_integrate.planning.plan import Status
 from flash_integrate.planning.reverting import revert
 from flash_integrate.python.source import Source
 from flash_integrate.report.diff import unified_diff
+from flash_integrate.report.text import hunks_of
 from flash_integrate.review.selection import select
+from flash_integrate.review.units import units_of
 
 NOTEBOOKS = Path(__file__).parents[2] / "fixtures" / "notebooks"
 
 
-@pytest.mark.parametrize(
-    ("accepted", "missing"),
-    [
-        ([CALL], "the flags (line 19)"),
-        ([FLAGS], "the call (line 31)"),
-    ],
-)
-def test_a_selection_that_would_crash_or_do_nothing_is_refused(
-    tmp_path: Path, accepted: list[int], missing: str
-) -> None:
+def test_hunks_that_need_each_other_are_one_question(tmp_path: Path) -> None:
     outcome = only(tmp_path, SPREAD)
-    with pytest.raises(UnsafeRewrite) as refusal:
-        select(outcome, hunks_at(outcome, *accepted))
-    assert missing in str(refusal.value)
-
-
-def test_a_refused_selection_is_asked_again(tmp_path: Path) -> None:
-    outcome = only(tmp_path, SPREAD)
-    accepted, printed = reviewed([outcome], "ny" + "yy")
-    assert "Not accepted: what would be in the file does not work without the flags" in printed
+    assert len(hunks_of(outcome)) == 2
+    accepted, printed = reviewed([outcome], "y")
+    assert printed.count("(1/1) insert these 2 hunks, which need each other") == 1
     assert accepted["run.py"] == outcome
-
-
-def test_quitting_on_a_selection_that_does_not_work_leaves_the_file_and_says_why(
-    tmp_path: Path,
-) -> None:
-    accepted, printed = reviewed([only(tmp_path, SPREAD)], "yq")
-    assert accepted["run.py"].status is Status.SKIPPED
-    assert "without the call" in accepted["run.py"].reason
-    assert "run.py is left as it is" in printed
 
 
 @pytest.mark.parametrize(
     ("answers", "gained", "left"),
-    [("yynn", "one", "two"), ("nnyy", "two", "one"), ("nnya", "two", "one")],
+    [("yn", "one", "two"), ("ny", "two", "one"), ("na", "two", "one")],
 )
 def test_one_of_two_parsers_can_be_had_alone(
     tmp_path: Path, answers: str, gained: str, left: str
@@ -85,15 +59,6 @@ def test_one_of_two_parsers_can_be_had_alone(
     result.path.write_bytes(result.after)
     [undone] = scanned(tmp_path, revert)
     assert undone.after.decode() == TWO_PARSERS
-
-
-@pytest.mark.parametrize("answers", ["ynny", "nyyn", "ynyn"])
-def test_the_flags_of_one_parser_do_not_stand_in_for_those_of_another(
-    tmp_path: Path, answers: str
-) -> None:
-    accepted, printed = reviewed([only(tmp_path, TWO_PARSERS)], answers + "d")
-    assert "Not accepted" in printed
-    assert accepted["run.py"].status is Status.SKIPPED
 
 
 @pytest.fixture
@@ -127,22 +92,20 @@ def works(script: Path, packages: Path) -> bool:
     return flags == calls and any(calls)
 
 
-def test_exactly_those_selections_are_accepted_with_which_the_script_works(
+def test_exactly_those_selections_can_be_had_with_which_the_script_works(
     tmp_path: Path, packages: Path
 ) -> None:
     outcome = only(tmp_path, TWO_PARSERS)
-    accepted = set()
+    working = set()
     for chosen in (set(chosen) for size in range(1, 4) for chosen in combinations(range(4), size)):
-        selected = hunks_at(outcome, *chosen)
-        rest = outcome.lines.difference(*(hunk.changed for hunk in selected))
-        (tmp_path / "run.py").write_bytes(without_lines(Source(outcome.path, outcome.after), rest))
+        lines = frozenset[int]().union(*(hunks_of(outcome)[number].changed for number in chosen))
+        (tmp_path / "run.py").write_bytes(
+            without_lines(Source(outcome.path, outcome.after), set(outcome.lines - lines))
+        )
         if works(tmp_path / "run.py", packages):
-            accepted.add(frozenset(chosen))
-            assert select(outcome, selected).after == (tmp_path / "run.py").read_bytes()
-        else:
-            with pytest.raises(UnsafeRewrite):
-                select(outcome, selected)
-    assert accepted == {frozenset({0, 1}), frozenset({2, 3})}
+            working.add(lines)
+            assert select(outcome, lines).after == (tmp_path / "run.py").read_bytes()
+    assert {unit.parts[0].lines for unit in units_of([outcome])} == working
 
 
 def test_a_script_without_flags_is_had_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -159,7 +122,7 @@ def test_a_part_is_byte_for_byte_the_original_and_the_accepted_lines(
     data = TWO_PARSERS.rstrip().replace("\n", newline).encode()
     (tmp_path / "run.py").write_bytes(data)
     [outcome] = scanned(tmp_path)
-    accepted, _ = reviewed([outcome], "yynn")
+    accepted, _ = reviewed([outcome], "yn")
     result = accepted["run.py"]
     kept = [
         line
@@ -202,20 +165,21 @@ main()
 """
 
 
-@pytest.mark.parametrize("answers", ["da", "ad"])
-def test_a_parser_in_another_file_and_the_call_that_reads_it_are_had_together(
-    tmp_path: Path, answers: str
+@pytest.mark.parametrize("answer", ["y", "n"])
+def test_a_parser_in_another_file_and_the_call_that_reads_it_are_one_question(
+    tmp_path: Path, answer: str
 ) -> None:
     (tmp_path / "options.py").write_text(PARSER)
     (tmp_path / "use.py").write_text(USER)
     outcomes = scanned(tmp_path)
     assert [outcome.status for outcome in outcomes] == [Status.CHANGED, Status.CHANGED]
-    assert list(reviewed(outcomes, "aa")[0].values()) == outcomes
-    accepted, printed = reviewed(outcomes, answers)
-    assert [outcome.status for outcome in accepted.values()] == [Status.SKIPPED, Status.SKIPPED]
-    taken_back, other = ("use.py", "options.py") if answers == "da" else ("options.py", "use.py")
-    assert f"{taken_back} is left as it is" in printed
-    assert other in accepted[taken_back].reason
+    accepted, printed = reviewed(outcomes, answer)
+    assert printed.count("(1/1) insert these hunks of options.py and use.py, which need") == 1
+    left = [Status.SKIPPED, Status.SKIPPED]
+    if answer == "y":
+        assert list(accepted.values()) == outcomes
+    else:
+        assert [outcome.status for outcome in accepted.values()] == left
 
 
 # A revert
@@ -227,9 +191,8 @@ def test_a_revert_is_reviewed_too_and_what_stays_must_work(
     (tmp_path / "run.py").write_text(TWO_PARSERS)
     flash_integrate(tmp_path)
     [outcome] = scanned(tmp_path, revert)
-    accepted, printed = reviewed([outcome], "ynnn" + "yynn")
-    assert "(1/4) take out this hunk" in printed
-    assert "does not work without the flags" in printed
+    accepted, printed = reviewed([outcome], "yn")
+    assert "(1/2) take out these 2 hunks, which need each other" in printed
     result = accepted["run.py"]
     assert result.status is Status.REVERTED
     assert result.reason == f"{len(result.lines)} of {len(outcome.lines)} lines taken out"

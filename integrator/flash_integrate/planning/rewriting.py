@@ -41,19 +41,29 @@ def _changed(outcome: Outcome, source: Source, rewriter: Any, rewrites: list[Rew
     rewritten = {rewrite.line for rewrite in rewrites}
     notes = tuple(note for note in outcome.notes if note.line not in rewritten)
     if not outcome.changes:
-        outcome = dataclasses.replace(
-            outcome,
-            status=Status.CHANGED,
-            reason="its attention by hand can be a fused call",
-            line=None,
-            codemod=name_of(rewriter),
-            review=rewriter.REVIEW,
-            before=source.data,
-            after=source.data,
-        )
+        outcome = _for_rewrites(outcome, source.data, rewriter)
     outcome = dataclasses.replace(outcome, notes=notes, rewrites=tuple(rewrites))
     _verify(source, outcome, rewriter)
     return outcome
+
+
+def with_rewrites_alone(outcome: Outcome, rewrites: tuple[Rewrite, ...]) -> Outcome:
+    """An outcome of which nothing is inserted, and these of its rewrites are made."""
+    plain = _for_rewrites(outcome, outcome.before, rewriters()[0])
+    return dataclasses.replace(plain, lines=frozenset(), rewrites=rewrites)
+
+
+def _for_rewrites(outcome: Outcome, data: bytes, rewriter: Any) -> Outcome:
+    return dataclasses.replace(
+        outcome,
+        status=Status.CHANGED,
+        reason="its attention by hand can be a fused call",
+        line=None,
+        codemod=name_of(rewriter),
+        review=rewriter.REVIEW,
+        before=data,
+        after=data,
+    )
 
 
 def _verify(source: Source, outcome: Outcome, rewriter: Any) -> None:

@@ -1,4 +1,4 @@
-"""The review before anything is written: a person says of each hunk whether it is wanted, as in
+"""The review before anything is written: a person says of each change whether it is wanted, as in
 `git add -p`."""
 
 from __future__ import annotations
@@ -6,48 +6,68 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TextIO
 
+import click
 from rich.console import Console
 from rich.text import Text
 
-from flash_integrate.attention.rewrites import Rewrite, applied
 from flash_integrate.errors import UnsafeRewrite
 from flash_integrate.planning.outcome import Outcome
 from flash_integrate.planning.plan import Status
+from flash_integrate.planning.rewriting import with_rewrites_alone
 from flash_integrate.python.source import Source
 from flash_integrate.quoting import printable, quoted
-from flash_integrate.report.diff import Hunk, diff_header, replaced_hunks
-from flash_integrate.report.text import heading_of, hunks_of, on_terminal, replacing_hunks
-from flash_integrate.review.selection import select
+from flash_integrate.report.diff import diff_header
+from flash_integrate.report.text import on_terminal
+from flash_integrate.review.selection import Edited, can_be_edited, edited, select, with_edits
+from flash_integrate.review.units import Part, Unit, belonging_together, units_of
 
 DECLINED = "declined in the review"
 NOT_REVIEWED = "the review ended before it"
 
-_Key = tuple[Path, PurePosixPath]
-
-_HELP = """\
-y - {verb} this hunk
-n - leave this hunk
-a - {verb} this hunk and all that follow in the file
-d - leave this hunk and all that follow in the file
-q - leave this hunk and everything that follows, in this file and in all others
-? - this help"""
+_HELP = {
+    "y": "{verb} this hunk",
+    "n": "leave this hunk",
+    "q": "leave this hunk and everything that follows, in this file and in all others",
+    "a": "{verb} this hunk and all that follow in the file",
+    "d": "leave this hunk and all that follow in the file",
+    "j": "decide on this hunk later, see the next one that is undecided",
+    "k": "decide on this hunk later, see the one before that is undecided",
+    "s": "split this hunk into those that can be had without each other",
+    "e": "edit the lines of this hunk",
+    "?": "this help",
+}
+_EDITING = b"""\
+# Lines with + are inserted: edit them, add to them, take them out. Lines with a blank in front are
+# the file's own and stay. An empty + block inserts nothing here.
+"""
 
 
 def review(outcomes: Iterable[Outcome], console: Console, answers: TextIO) -> list[Outcome]:
     """The outcomes with what was accepted of them: a file of which nothing is accepted is a
     skipped one.
 
-    Shows each change's hunks on `console` and reads a line of `answers` for each; the end of
-    `answers` is `q`. Hunks that do not work without others that were left are asked again. A
-    change that another one needs, or that needs another, is left alone unless both are accepted as
-    a whole.
+    Shows each change on `console` and reads a line of `answers` for it; the end of `answers` is
+    `q`. Hunks that do not work without each other are one question, also those of several files.
     """
-    before = list(outcomes)
+    outcomes = list(outcomes)
     reviewer = _Reviewer(console, answers)
-    return _resolve(console, before, [reviewer.review(outcome) for outcome in before])
+    results: dict[Path, Outcome] = {}
+    for group in belonging_together([item for item in outcomes if item.changes]):
+        reviewed = reviewer.review(group)
+        results |= {outcome.path: outcome for outcome in reviewed}
+    return [results.get(outcome.path, outcome) for outcome in outcomes]
+
+
+@dataclass
+class _Choice:
+    """A unit, whether it is wanted (None: not decided yet), and what it was edited to."""
+
+    unit: Unit
+    wanted: bool | None = None
+    edit: Edited | None = None
 
 
 @dataclass
@@ -55,98 +75,110 @@ class _Reviewer:
     console: Console
     answers: TextIO
     has_quit: bool = False
+    shown: Path | None = None
+    """The file whose header was shown last."""
 
-    def review(self, outcome: Outcome) -> Outcome:
-        if not outcome.changes:
-            return outcome
+    def review(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
+        """Files that belong together, with what is accepted of them."""
         if self.has_quit:
-            return _left(outcome, NOT_REVIEWED)
-        self._show_file(outcome)
-        if outcome.rewrites:
-            return self._review_rewrites(outcome)
-        return self._review_hunks(outcome)
+            return [_left(outcome, NOT_REVIEWED) for outcome in outcomes]
+        for outcome in outcomes:
+            self._show_notes(outcome)
+        choices = [_Choice(unit) for unit in units_of(outcomes)]
+        at = 0
+        while any(choice.wanted is None for choice in choices):
+            unit = choices[at].unit
+            self._show(unit)
+            question = f"({at + 1}/{len(choices)}) {_question(unit)}"
+            answer = self._ask(question, _keys(choices, at), _verb(unit))
+            at = self._heed(answer, choices, at)
+        return [self._accepted(outcome, choices) for outcome in outcomes]
 
-    def _review_rewrites(self, outcome: Outcome) -> Outcome:
-        """What is inserted, and then each rewrite of the model's own code."""
-        plain = dataclasses.replace(outcome, rewrites=())
-        inserted = plain if plain.after == plain.before else self._review_hunks(plain)
-        kept = inserted if inserted.changes else plain
-        after = inserted.after if inserted.changes else outcome.before
-        hunks = [_hunk_of(after, rewrite) for rewrite in outcome.rewrites]
-        accepted = [] if self.has_quit else self._ask_file(outcome, hunks, "make")
-        rewrites = tuple(
-            rewrite
-            for rewrite, hunk in zip(outcome.rewrites, hunks, strict=True)
-            if any(hunk is one for one in accepted)
-        )
-        if not rewrites:
-            unchanged = plain.after == plain.before
-            return _left(outcome, DECLINED) if unchanged else inserted
-        lines = inserted.lines if inserted.changes else frozenset[int]()
-        return dataclasses.replace(kept, after=after, lines=lines, rewrites=rewrites)
-
-    def _review_hunks(self, outcome: Outcome) -> Outcome:
-        hunks = replacing_hunks(outcome) if outcome.taken_back else hunks_of(outcome)
-        while True:
-            accepted = self._ask_file(outcome, hunks)
-            if not accepted:
-                return _left(outcome, DECLINED)
-            try:
-                return outcome if accepted == hunks else select(outcome, accepted)
-            except UnsafeRewrite as error:
-                if self.has_quit:
-                    self._say(f"{quoted(outcome.name)} is left as it is: {error}", "yellow")
-                    return _left(outcome, f"{DECLINED}: {error}")
-                self._say(
-                    f"Not accepted: {error}. "
-                    "Once more, from the first hunk; d leaves the file as it is.",
-                    "yellow",
-                )
-
-    def _ask_file(self, outcome: Outcome, hunks: list[Hunk], verb: str = "") -> list[Hunk]:
-        """The hunks that are accepted."""
-        accepted: list[Hunk] = []
-        for number, hunk in enumerate(hunks, start=1):
-            self._show_hunk(outcome, hunk)
-            answer = self._ask(
-                f"({number}/{len(hunks)}) {verb or _verb(outcome)} this hunk [y,n,a,d,q,?]? ",
-                outcome,
-            )
+    def _heed(self, answer: str, choices: list[_Choice], at: int) -> int:
+        """Does what is answered to the choice that was shown; the one to be shown next."""
+        choice = choices[at]
+        if answer == "s":
+            choices[at : at + 1] = [_Choice(piece) for piece in choice.unit.pieces]
+            return at
+        if answer == "k":
+            return _undecided(choices, before=at)[-1]
+        if answer == "e":
+            choice.wanted = self._edit(choice) or None
+        if answer in ("y", "n"):
+            choice.wanted = answer == "y"
+        if answer in ("a", "d", "q"):
             self.has_quit = answer == "q"
-            if answer == "a":
-                accepted += hunks[number - 1 :]
-            if answer == "y":
-                accepted.append(hunk)
-            if answer in ("a", "d", "q"):
-                break
-        return accepted
+            for other in choices if answer == "q" else choices[at:]:
+                other.wanted = answer == "a" if other.wanted is None else other.wanted
+        return next(iter(_undecided(choices, after=at) or _undecided(choices)), at)
 
-    def _ask(self, question: str, outcome: Outcome) -> str:
+    def _accepted(self, outcome: Outcome, choices: Sequence[_Choice]) -> Outcome:
+        """What of a file is wanted."""
+        wanted = [
+            (part, choice.edit)
+            for choice in choices
+            if choice.wanted
+            for part in choice.unit.parts
+            if part.outcome.path == outcome.path
+        ]
+        rewrites = tuple(part.rewrite for part, _ in wanted if part.rewrite is not None)
+        try:
+            result = _with_inserted(outcome, [item for item in wanted if not item[0].rewrite])
+        except UnsafeRewrite as error:
+            self._say(f"{quoted(outcome.name)} is left as it is: {error}", "yellow")
+            return _left(outcome, f"{DECLINED}: {error}")
+        if result is not None:
+            return dataclasses.replace(result, rewrites=rewrites)
+        return with_rewrites_alone(outcome, rewrites) if rewrites else _left(outcome, DECLINED)
+
+    def _edit(self, choice: _Choice) -> bool:
+        """Has the lines edited; whether that can be used."""
+        [part] = choice.unit.parts
+        encoding = Source(part.outcome.path, part.outcome.before).encoding.removesuffix("-sig")
+        text = b"".join(line for hunk in part.hunks for line in hunk.text())
+        changed = click.edit((_EDITING + text).decode(encoding), extension=".diff")
+        if changed is None:
+            return False
+        try:
+            edit = edited(part.hunks, changed.encode(encoding))
+            with_edits(part.outcome, frozenset(), [edit])
+        except (UnsafeRewrite, UnicodeError) as error:
+            self._say(f"Not taken: {error}.", "yellow")
+            return False
+        choice.edit = edit
+        return True
+
+    def _ask(self, question: str, keys: Sequence[str], verb: str) -> str:
         while True:
-            self.console.print(Text(question, "bold blue"), end="")
+            asked = Text(f"{question} [{','.join(keys)}]? ", "bold blue")
+            self.console.print(asked, end="", soft_wrap=True)
             self.console.file.flush()
             line = self.answers.readline()
             if not self.answers.isatty():  # a terminal has shown it
                 self._say(line.strip(), "")
             answer = line.strip().lower() if line else "q"
-            if answer in ("y", "n", "a", "d", "q"):
+            if answer in keys and answer != "?":
                 return answer
-            for line in _HELP.format(verb=_verb(outcome)).splitlines():
-                self._say(line, "blue")
+            for key in keys:
+                self._say(f"{key} - {_HELP[key].format(verb=verb)}", "blue")
 
-    def _show_file(self, outcome: Outcome) -> None:
-        self._write(diff_header(outcome.name.as_posix()), "utf-8")
+    def _show_notes(self, outcome: Outcome) -> None:
         if outcome.review:
-            self._say(f"{outcome.codemod}, {outcome.reason}. To review: {outcome.review}", "dim")
+            text = f"{quoted(outcome.name)}: {outcome.codemod}, {outcome.reason}."
+            self._say(f"{text} To review: {outcome.review}", "dim")
         for note in outcome.notes:
-            self._say(
-                f"note{f' on line {note.line}' if note.line else ''}: {note.reason}", "yellow"
-            )
+            line = f":{note.line}" if note.line else ""
+            self._say(f"{quoted(outcome.name)}{line}: note: {note.reason}", "yellow")
 
-    def _show_hunk(self, outcome: Outcome, hunk: Hunk) -> None:
-        encoding = Source(outcome.path, outcome.before).encoding
-        for line in hunk.text():
-            self._write(line, encoding)
+    def _show(self, unit: Unit) -> None:
+        for part in unit.parts:
+            outcome = part.outcome
+            if outcome.path != self.shown:
+                self._write(diff_header(outcome.name.as_posix()), "utf-8")
+                self.shown = outcome.path
+            encoding = Source(outcome.path, outcome.before).encoding
+            for line in (line for hunk in part.hunks for line in hunk.text()):
+                self._write(line, encoding)
 
     def _write(self, line: bytes, encoding: str) -> None:
         colours = self.console.is_terminal and not self.console.no_color
@@ -156,51 +188,61 @@ class _Reviewer:
         self.console.print(Text(printable(text), style), soft_wrap=True)
 
 
-def _hunk_of(data: bytes, rewrite: Rewrite) -> Hunk:
-    """A rewrite as one hunk, whose heading says of what kind it is."""
-    found = list(replaced_hunks(data, applied(data, [rewrite]), {}))
-    lines = tuple(line for hunk in found for line in hunk.lines)
-    return Hunk(lines, frozenset(), heading_of(rewrite))
+def _with_inserted(
+    outcome: Outcome, wanted: Sequence[tuple[Part, Edited | None]]
+) -> Outcome | None:
+    """The outcome with the wanted parts alone inserted, or taken out; None for none of them.
+
+    Raises:
+        UnsafeRewrite: the file would not be valid.
+    """
+    if not wanted:
+        return None
+    plain = dataclasses.replace(outcome, rewrites=())
+    edits = [edit for _, edit in wanted if edit is not None]
+    chosen = frozenset[int]().union(*(part.lines for part, edit in wanted if edit is None))
+    if edits:
+        result = with_edits(plain, chosen, edits)
+        return result if result.after != plain.before else None
+    return plain if chosen == plain.lines else select(plain, chosen)
 
 
-def _verb(outcome: Outcome) -> str:
-    return "take out" if outcome.status is Status.REVERTED else "insert"
+def _undecided(
+    choices: Sequence[_Choice], *, before: int | None = None, after: int = -1
+) -> list[int]:
+    return [
+        index
+        for index, choice in enumerate(choices[:before])
+        if index > after and choice.wanted is None
+    ]
+
+
+def _keys(choices: Sequence[_Choice], at: int) -> list[str]:
+    """The answers that mean something here."""
+    unit = choices[at].unit
+    keys = ["y", "n", "q", "a", "d"]
+    keys += ["j"] if _undecided(choices, after=at) else []
+    keys += ["k"] if _undecided(choices, before=at) else []
+    keys += ["s"] if unit.pieces else []
+    keys += ["e"] if can_be_edited(unit) else []
+    return [*keys, "?"]
+
+
+def _question(unit: Unit) -> str:
+    names = [quoted(part.outcome.name) for part in unit.parts]
+    number = sum(len(part.hunks) for part in unit.parts)
+    if len(names) > 1:
+        return f"{_verb(unit)} these hunks of {' and '.join(names)}, which need each other"
+    if number > 1:
+        return f"{_verb(unit)} these {number} hunks, which need each other"
+    return f"{_verb(unit)} this hunk"
+
+
+def _verb(unit: Unit) -> str:
+    if unit.is_rewrite:
+        return "make"
+    return "take out" if unit.parts[0].outcome.status is Status.REVERTED else "insert"
 
 
 def _left(outcome: Outcome, reason: str) -> Outcome:
     return Outcome(outcome.base, outcome.name, Status.SKIPPED, reason)
-
-
-def _resolve(
-    console: Console, before: Sequence[Outcome], after: Sequence[Outcome]
-) -> list[Outcome]:
-    """Takes back what was accepted of a change that belongs to another one which was not accepted
-    as a whole."""
-    result = {(outcome.base, outcome.name): outcome for outcome in after}
-    planned = {(outcome.base, outcome.name): outcome for outcome in before if outcome.changes}
-    pairs = [
-        (key, (outcome.base, name)) for key, outcome in planned.items() for name in outcome.needs
-    ]
-    pairs = [
-        pair for one, other in pairs if other in planned for pair in ((one, other), (other, one))
-    ]
-    while (
-        pair := next((pair for pair in pairs if _unmet(*pair, result, planned)), None)
-    ) is not None:
-        one, other = pair
-        reason = (
-            f"{DECLINED}: {quoted(other[1])}, to which its change belongs, "
-            "was not accepted as a whole"
-        )
-        console.print(
-            Text(printable(f"{quoted(one[1])} is left as it is: {reason}"), "yellow"),
-            soft_wrap=True,
-        )
-        result[one] = _left(result[one], reason)
-    return list(result.values())
-
-
-def _unmet(
-    one: _Key, other: _Key, result: dict[_Key, Outcome], planned: dict[_Key, Outcome]
-) -> bool:
-    return result[one].changes and result[other].lines != planned[other].lines

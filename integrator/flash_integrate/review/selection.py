@@ -1,141 +1,133 @@
-"""A part of a change: the hunks that a reviewer accepts, if they work without the rest.
-
-What a change inserts into a file holds together in groups. The flags of a parser stand or fall
-with every place where its namespace is read: a call whose flags are not there would crash, and
-flags that nothing reads would reach functions that don't take them, or do nothing. Lines that
-belong to no parser (the call of a script without flags, a change in a file that is no Python) are
-needed by all others.
-"""
+"""A part of a change: the inserted lines that a reviewer accepts, or has edited."""
 
 from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Iterable, Iterator
-from pathlib import PurePosixPath
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from flash_integrate.errors import FileError, UnreadableSource, UnsafeRewrite
+from flash_integrate.errors import FileError, UnsafeRewrite
 from flash_integrate.inserted.removal import inserted, without, without_lines
-from flash_integrate.inserted.snippets import (
-    BLOCK_SIZE_FLAG,
-    DISABLE_FLAG,
-    ENABLE,
-    FLAG_NAMES,
-    RUNTIME,
-)
-from flash_integrate.planning.codemod import asked, registry
+from flash_integrate.notes import Note
 from flash_integrate.planning.outcome import Outcome
 from flash_integrate.planning.plan import Status
-from flash_integrate.project.workspace import Workspace
-from flash_integrate.python.source import Source
-from flash_integrate.python.syntax import Statement
+from flash_integrate.python.source import Source, split_lines
 from flash_integrate.report.diff import Hunk
-
-# How an inserted line is called in a message, by the first of these that stands in it.
-_KINDS = {
-    f"from {RUNTIME} import": "the call",
-    DISABLE_FLAG: "the flags",
-    BLOCK_SIZE_FLAG: "the flags",
-    f"{ENABLE}(": "the call",
-    FLAG_NAMES[0]: "the removal of the flags' names",
-}
+from flash_integrate.review.units import Lines, Unit, longer_of, renumbered
 
 
-def select(outcome: Outcome, hunks: Iterable[Hunk]) -> Outcome:
-    """The outcome with some of its hunks alone inserted, or taken out: neither none of them nor
+_OWN_LINE = "a line of the file's own was edited or taken out"
+
+
+@dataclass(frozen=True)
+class Edited:
+    """Lines as a reviewer has edited them, each to stand below so many lines of the file as it
+    was."""
+
+    lines: tuple[tuple[int, bytes], ...]
+
+
+def select(outcome: Outcome, chosen: Lines) -> Outcome:
+    """The outcome with some of its lines alone inserted, or taken out: neither none of them nor
     all.
 
     Raises:
-        UnsafeRewrite: with these hunks alone the file would not work; says what is missing.
+        UnsafeRewrite: with these lines alone the file would not be valid.
     """
-    chosen = frozenset[int]().union(*(hunk.changed for hunk in hunks))
-    if chosen in (
-        frozenset(),
-        outcome.lines,
-    ):  # a hunk that changes a part of a line, as in a notebook
-        raise UnsafeRewrite("the hunks of this file can be had together alone")
     removes = outcome.status is Status.REVERTED
-    longer = Source(outcome.path, outcome.before if removes else outcome.after)
-    kept = outcome.lines - chosen if removes else chosen
-    if missing := _missing(longer, outcome.lines, kept):
-        raise UnsafeRewrite(
-            f"what would be in the file does not work without {_described(longer, missing)}"
-        )
-    result = Source(outcome.path, without_lines(longer, set(outcome.lines - kept)))
-    _verify(result, outcome.after if removes else outcome.before)
+    gone = chosen if removes else outcome.lines - chosen
+    result = Source(outcome.path, without_lines(longer_of(outcome), set(gone)))
+    _check_compiles(result)
+    if not _gives_back(result, outcome.after if removes else outcome.before):
+        raise UnsafeRewrite("taking the inserted lines out again would not give back the original")
     if removes:  # a call stays: no name is left over for a note to speak of
         reason = f"{len(chosen)} of {len(outcome.lines)} lines taken out"
         return dataclasses.replace(
             outcome, after=result.data, lines=chosen, reason=reason, notes=()
         )
-    # The lines are counted in the new file, which lacks the others.
-    lines = frozenset(number - _below(outcome.lines - kept, number) for number in kept)
-    return dataclasses.replace(outcome, after=result.data, lines=lines)
+    return dataclasses.replace(outcome, after=result.data, lines=renumbered(chosen, gone))
 
 
-def _missing(longer: Source, inserted: frozenset[int], kept: frozenset[int]) -> frozenset[int]:
-    """The inserted lines without which those that are kept do not work."""
-    groups = _groups(longer, inserted)
-    touched = [group for group in groups if group & kept]
-    if not touched:
-        return inserted - kept
-    needed_by_all = inserted.difference(*groups)
-    return needed_by_all.union(*touched) - kept
+def with_edits(outcome: Outcome, chosen: Lines, edits: Sequence[Edited]) -> Outcome:
+    """The outcome with the chosen lines inserted, and those that a reviewer has edited.
 
-
-def _groups(source: Source, inserted: frozenset[int]) -> list[frozenset[int]]:
-    """The inserted lines that belong together, as the codemods say: those of each parser.
-
-    A file that `ast` can't read has no groups: its lines hold together as a whole.
+    Raises:
+        UnsafeRewrite: the file would not be valid.
     """
-    # Other files are not looked into: what belongs to their parsers belongs to none here, and is
-    # needed by all.
-    name = PurePosixPath(source.path.name)
-    facts = Workspace.alone(name, source.data, source.path.parent).facts(name)
-    groups: list[list[Statement]] = []
-    try:
-        found = [item for item in facts.statements if item.line in inserted]
-        for codemod in registry():
-            groups += asked(codemod, "together", facts, found) or []
-    except UnreadableSource:
-        return []
-    return [frozenset(number for item in group for number in _lines(item)) for group in groups]
+    shown = longer_of(outcome).lines()
+    placed = [(number - _below(outcome.lines, number) - 1, shown[number - 1]) for number in chosen]
+    placed += [line for edit in edits for line in edit.lines]
+    placed.sort(key=lambda line: line[0])  # stable: lines of one place keep their order
+    own = split_lines(outcome.before)
+    lines: list[bytes] = []
+    numbers: set[int] = set()
+    for index in range(len(own) + 1):
+        for _, data in (line for line in placed if line[0] == index):
+            lines.append(data)
+            numbers.add(len(lines))
+        lines += own[index : index + 1]
+    result = Source(outcome.path, b"".join(lines))
+    _check_compiles(result)
+    notes = outcome.notes
+    if not _gives_back(result, outcome.before):
+        notes += (Note("edited in the review: --revert does not take out all of it"),)
+    return dataclasses.replace(outcome, after=result.data, lines=frozenset(numbers), notes=notes)
 
 
-def _lines(statement: Statement) -> range:
-    return range(statement.line, (statement.node.end_lineno or statement.line) + 1)
+def can_be_edited(unit: Unit) -> bool:
+    """Whether the lines of a unit can be edited: those that are put into one script between others
+    of its own."""
+    outcome = unit.parts[0].outcome
+    is_script = outcome.status is Status.CHANGED and outcome.path.suffix == ".py"
+    ends = outcome.before.endswith(b"\n")
+    return len(unit.parts) == 1 and not unit.is_rewrite and is_script and ends
 
 
-def _described(source: Source, numbers: Iterable[int]) -> str:
-    """`the flags (line 12) and the call (line 20)`."""
-    first: dict[str, int] = {}
-    for number, line in zip(sorted(numbers), _lines_of(source, numbers), strict=True):
-        if (
-            kind := next((kind for needle, kind in _KINDS.items() if needle.encode() in line), None)
-        ) is not None:
-            first.setdefault(kind, number)
-    named = [f"{kind} (line {number})" for kind, number in first.items()]
-    return " and ".join(named) or f"the lines {min(numbers)} to {max(numbers)}"
+def edited(hunks: Sequence[Hunk], text: bytes) -> Edited:
+    """What a reviewer has made of the hunks' text: lines with a plus may be edited, added and
+    removed; lines with a blank are the file's own.
+
+    Raises:
+        UnsafeRewrite: a line of the file's own was edited or taken out.
+    """
+    own = [line for hunk in hunks for line in hunk.lines if line.mark == " "]
+    newline = b"\r\n" if own and own[0].data.endswith(b"\r\n") else b"\n"
+    starts = [hunk.lines[0].old for hunk in hunks]
+    found: list[tuple[int, bytes]] = []
+    at = 0
+    for line in split_lines(text):
+        data = line[1:].rstrip(b"\r\n")
+        if line.startswith(b"+"):
+            found.append((at, data + newline))
+        elif line.startswith(b"@@") and starts:
+            at = starts.pop(0)
+        elif own and line[:1] in (b" ", b"\n", b"\r") and data.rstrip() == own[0].data.rstrip():
+            at = own.pop(0).old + 1  # an editor may have taken a blank from its end
+        elif not line.startswith(b"#"):
+            raise UnsafeRewrite(_OWN_LINE)
+    if own:
+        raise UnsafeRewrite(_OWN_LINE)
+    return Edited(tuple(found))
 
 
-def _lines_of(source: Source, numbers: Iterable[int]) -> Iterator[bytes]:
-    lines = source.lines()
-    return (lines[number - 1] for number in sorted(numbers))
-
-
-def _below(numbers: Iterable[int], limit: int) -> int:
+def _below(numbers: Lines, limit: int) -> int:
     return sum(number < limit for number in numbers)
 
 
-def _verify(result: Source, shorter: bytes) -> None:
-    """Whether a file with some of its insertions compiles, and gives back the one without them."""
+def _check_compiles(result: Source) -> None:
     try:
         with warnings.catch_warnings():
             # `"\d"` in a user's file is not this program's to warn about.
             warnings.simplefilter("ignore")
             compile(result.text, str(result.path), "exec", dont_inherit=True)
-        restored = without(result, inserted(result))
     except (FileError, SyntaxError, ValueError) as error:
         raise UnsafeRewrite(f"the file would not be valid: {error}") from error
-    if restored != shorter:
-        raise UnsafeRewrite("taking the inserted lines out again would not give back the original")
+
+
+def _gives_back(result: Source, shorter: bytes) -> bool:
+    """Whether a file without what is recognised as inserted is the one that it was made of."""
+    try:
+        return without(result, inserted(result)) == shorter
+    except FileError:
+        return False
