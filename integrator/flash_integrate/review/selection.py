@@ -16,7 +16,6 @@ from flash_integrate.python.source import Source, split_lines
 from flash_integrate.report.diff import Hunk
 from flash_integrate.review.units import Lines, Unit, longer_of, renumbered
 
-
 _OWN_LINE = "a line of the file's own was edited or taken out"
 
 
