@@ -12,23 +12,27 @@ from mlx.utils import tree_map
 from mlx_flash_runtime.problem import Device
 from mlx_flash_runtime.settings import Settings
 from mlx_flash_runtime.tools.rehearsal import LayerCalls, rehearse
-from vision_families import FAMILIES, larger, make, prompt
+from vision_families import FAMILIES, larger, make, prompt, read
 
 # So many times as many patches along each side as in the tests, which makes 4,096; by the family,
 # or by what its images come with.
 _FACTOR = {"gemma3n": 1, "image_grid_thw": 8}
 _USUAL_FACTOR = 16
+_WINDOWS = {"aya_vision": 4096, "gemma3": 1024, "gemma3n": 512, "gemma4": 512}
+# mlx-vlm compiles the attention of these towers.
+_COMPILED = {"gemma4", "qwen3_5", "qwen3_vl"}
+WORDS = 4096
 INTRODUCTION = """\
 ## With an image (mlx-vlm)
 
-While a prompt is read, with an image of 4,096 patches in it (Gemma 3n: of 768 by 768 pixels, as it
-takes no other): a row is a part of a model, its vision tower or its language model, and a cell says
-which routes its attention layers take. Decoding is as in the tables above. Qwen3-VL's tower has
-heads of 72, which mlx-vlm pads to 80.
+While a prompt of 4,096 words is read, with an image of 4,096 patches in it (Gemma 3n: of 768 by 768
+pixels, as it takes no other): a row is a part of a model, its vision tower or its language model,
+and a cell says which routes its attention layers take. Decoding is as in the tables above. Some
+towers have heads of 72 that mlx-vlm pads to 80.
 
-Attention that a model has written out is not in the table: of the towers here, those for sound of
-Gemma 3n (softcapped scores over blocks, with relative positions) and of Phi-4 multimodal (a bias
-by position, with a mask of chunks).
+Attention that a model has written out is not in the table: in PaliGemma 2's language model
+(softcapped scores), and in the towers for sound of Gemma 3n (softcapped scores over blocks, with
+relative positions) and of Phi-4 multimodal (a bias by position, with a mask of chunks).
 """
 
 
@@ -46,8 +50,12 @@ _PUBLISHED = {
     "gemma3": Published("Gemma 3 4B", (8, 4, 256), (16, 72)),
     # The heads of its tower are in mlx-vlm's source: these make its width.
     "gemma3n": Published("Gemma 3n E4B", (8, 2, 256), (16, 128)),
+    "gemma4": Published("mlx-vlm's defaults", (8, 1, 256), (12, 64)),
+    "glm4v": Published("GLM-4.1V 9B", (32, 2, 128), (12, 128)),
     "idefics2": Published("Idefics2 8B", (32, 8, 128), (16, 72)),
     "idefics3": Published("Idefics3 8B", (32, 8, 128), (16, 72)),
+    "internvl_chat": Published("InternVL3 8B", (28, 4, 128), (16, 64)),
+    "lfm2_vl": Published("LFM2-VL 1.6B", (32, 8, 64), (16, 72)),
     "llava": Published("LLaVA 1.5 7B", (32, 32, 128), (16, 64)),
     "llava_next": Published("LLaVA-NeXT Mistral 7B", (32, 8, 128), (16, 64)),
     "mistral3": Published("Mistral Small 3.1", (32, 8, 128), (16, 64)),
@@ -57,6 +65,7 @@ _PUBLISHED = {
     "pixtral": Published("Pixtral 12B", (32, 8, 128), (16, 64)),
     "qwen2_5_vl": Published("Qwen2.5-VL 7B", (28, 4, 128), (16, 80)),
     "qwen2_vl": Published("Qwen2-VL 7B", (28, 4, 128), (16, 80)),
+    "qwen3_5": Published("", (16, 4, 256), (16, 72)),
     "qwen3_vl": Published("Qwen3-VL 8B", (32, 8, 128), (16, 72)),
     "smolvlm": Published("SmolVLM2 2.2B", (32, 32, 64), (16, 72)),
 }
@@ -89,7 +98,9 @@ def _rows(family: str, devices: dict[str, Device], reasons: dict[str, int]) -> l
             problem, (route, reason) = call.problem, call.decision
             heads, keys, dim = problem.query_heads, problem.key_heads, problem.head_dim
             shape = f"{heads}" if heads == keys else f"{heads}/{keys}"
-            part = "language" if "language_model" in call.layers[0][0] else "vision"
+            # The language model is run by itself, what is seen is made by the model as a whole.
+            is_language = call.layers[0][0].startswith(("model.layers.", "layers."))
+            part = "language" if is_language else "vision"
             cell = f"{route} [{reasons.setdefault(reason, len(reasons) + 1)}]"
             cells = by_part[part, shape, str(dim)].setdefault(name, [])
             if cell not in cells:
@@ -102,35 +113,43 @@ def _rows(family: str, devices: dict[str, Device], reasons: dict[str, int]) -> l
 
 
 def _calls(family: str, device: Device) -> list[LayerCalls]:
+    from mlx_vlm.models.cache import make_prompt_cache
+
     names = (family, *FAMILIES[family].inputs)
     factor = next((_FACTOR[name] for name in names if name in _FACTOR), _USUAL_FACTOR)
-    model, arguments = _model(family, factor), prompt(family, factor)
+    model, arguments = _model(family, factor), prompt(family, factor, WORDS)
     weights = model.parameters()
 
-    def read(tokens: mx.array) -> mx.array:
-        if family == "qwen3_vl":
-            # mlx-vlm compiles its tower's attention, which would be traced for the first device
-            # alone: weights that the rehearsal traces have it traced in each.
+    def step(tokens: mx.array) -> mx.array:
+        if family in _COMPILED:
+            # It would be traced for the first device alone: with weights that the rehearsal
+            # traces, it is traced in each.
             nothing = tokens.flatten()[0]
             model.update(tree_map(lambda weight: weight + nothing.astype(weight.dtype), weights))
-        return model(**arguments)
+        return read(model, make_prompt_cache(model.language_model), **arguments)
 
     # Qwen3-VL has what its tower saw computed before it goes on, to have less of it in memory.
     with patch.object(mx, "eval"):
-        [calls] = rehearse([read], (1, 1), device, Settings(enabled=True))
+        [calls] = rehearse([step], (1, 1), device, Settings(enabled=True))
     return calls
 
 
 def _model(family: str, factor: int) -> Any:
     (heads, key_heads, dim), (vision_heads, vision_dim) = _PUBLISHED[family][1:]
+    own = FAMILIES[family]
     text = {
         "num_attention_heads": heads,
         "num_key_value_heads": key_heads,
         "head_dim": dim,
         "hidden_size": heads * dim,
         "query_pre_attn_scalar": dim,
+        "sliding_window": _WINDOWS.get(family),
     }
-    if FAMILIES[family].text["rope_scaling"]:
+    if "global_head_dim" in own.text:
+        text["global_head_dim"] = 2 * dim
+    if "block_dim" in own.text:
+        text["block_dim"] = heads * dim
+    if own.text["rope_scaling"]:
         sections = [dim // 8, 3 * dim // 16, 3 * dim // 16]
         text["rope_scaling"] = {"type": "mrope", "mrope_section": sections}
     width = vision_heads * vision_dim
@@ -141,6 +160,9 @@ def _model(family: str, factor: int) -> Any:
         "embed_dim": width,
         **larger(family, factor),
     }
+    if "global_head_dim" in own.vision:
+        dims = {"head_dim": vision_dim, "global_head_dim": vision_dim}
+        vision |= {"num_key_value_heads": vision_heads, **dims}
     if family == "qwen2_vl":  # its hidden size is what comes out of the tower
         vision["hidden_size"] = heads * dim
     model = make(family, text, vision)

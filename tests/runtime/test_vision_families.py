@@ -17,7 +17,7 @@ from mlx_flash_runtime.patching import mla, originals
 from mlx_flash_runtime.planning.layers import forget
 from mlx_flash_runtime.problem.masks import Causal, Window, structure_of
 from mlx_flash_runtime.routes import ROUTES
-from vision_families import FAMILIES, make, prompt
+from vision_families import FAMILIES, make, prompt, read
 
 pytest.importorskip("mlx_vlm", reason="mlx-vlm is not installed: make test GROUPS='dev vision'")
 from mlx_vlm.generate import maybe_quantize_kv_cache
@@ -44,7 +44,7 @@ def answer(
     model: nn.Module, family: str, cache: list[Any], finish: Callable[[], None] = lambda: None
 ) -> mx.array:
     """Logits of the prompt with its image, `finish`, and logits of three more tokens."""
-    logits = [model(**inputs(family), cache=cache).logits]
+    logits = [read(model, cache, **inputs(family))]
     finish()
     logits += [model.language_model(mx.array([[n]]), cache=cache).logits for n in (3, 5, 4)]
     return mx.concatenate(logits, axis=1)
@@ -143,7 +143,7 @@ def test_a_cache_of_mlx_vlm_s_own_kind_is_left_alone(monkeypatch: pytest.MonkeyP
 
     def decoded() -> mx.array:
         cache = make_prompt_cache(model.language_model)
-        model(**prompt("llava"), cache=cache)
+        read(model, cache, **prompt("llava"))
         quantize(cache, 4, "turboquant")
         monkeypatch.setenv("MLX_FLASH_ROUTE", "blockwise")
         if is_patched:
