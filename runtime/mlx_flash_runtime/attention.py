@@ -17,7 +17,7 @@ from .planning.choice import Choice, choose, stock_memory
 from .planning.machine import current_device
 from .planning.planner import planner_for
 from .problem import Device, Problem, fault
-from .routes import lowered
+from .routes import lowered, metal_kernel
 from .routes.reference import attend_with_weights, reference
 from .settings import Settings, checked_block_size, resolve
 
@@ -147,6 +147,7 @@ class Explanation:
     stock_memory: int
     stock_work: Work
     lowered_work: Work | None  # of the call as `lowered` rewrites it, where it does
+    kernel_work: Work | None  # of our own kernel on Metal, where there is one for the call
 
     def __str__(self) -> str:
         lines = [f"route {self.route}: {self.reason}"]
@@ -159,6 +160,9 @@ class Explanation:
         )
         if self.lowered_work is not None:
             lines.append(f"  counted, rewritten: {self.lowered_work}")
+        if self.kernel_work is not None:
+            lines.append(f"  counted, our own kernel: {self.kernel_work}")
+        if self.lowered_work is not None or self.kernel_work is not None:
             lines.append(f"  counted, MLX's own function: {self.stock_work}")
         return "\n".join(lines)
 
@@ -179,8 +183,8 @@ def explain(
     Takes the arguments of the call (`scale` changes nothing), or a `Problem` alone; `device` is
     the current one unless given. `extra_memory` and `stock_memory` of the answer are the predicted
     peaks in bytes of one forward call, planned and by MLX's own function, beyond its inputs and
-    its output; `lowered_work` and `stock_work` the products and bytes by which it is decided
-    whether to rewrite the call.
+    its output; `lowered_work`, `kernel_work` and `stock_work` the products and bytes by which it is
+    decided whether to rewrite the call, or to run it on our own kernel for Metal.
 
     Raises ValueError for a bad `block_size` and for arguments that no attention call can have, and
     says which and why; TypeError for a `device` that is no Device, such as a name.
@@ -198,6 +202,7 @@ def explanation_of(choice: Choice) -> Explanation:
     """A choice in words."""
     problem, device = choice.problem, choice.device
     can_rewrite = lowered.holds(problem, device)[0]
+    has_kernel = metal_kernel.holds(problem, device)[0]
     return Explanation(
         problem,
         device,
@@ -208,6 +213,7 @@ def explanation_of(choice: Choice) -> Explanation:
         stock_memory(problem, device),
         of_stock(problem, device),
         lowered.work(problem, device, choice.block_size) if can_rewrite else None,
+        metal_kernel.work(problem, device, None) if has_kernel else None,
     )
 
 

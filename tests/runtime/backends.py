@@ -11,7 +11,7 @@ import pytest
 
 from mlx_flash_runtime.kernels.cuda import kernel
 from mlx_flash_runtime.problem import Attend, Call, Device, Problem
-from mlx_flash_runtime.routes import ROUTES, cpu_kernel, cuda_kernel, forced
+from mlx_flash_runtime.routes import ROUTES, cpu_kernel, cuda_kernel, forced, metal_kernel
 
 on_cpu = mx.default_device().type == mx.DeviceType.cpu
 cpu_only = pytest.mark.skipif(not on_cpu, reason="states the planner's choice for the CPU")
@@ -19,7 +19,7 @@ cpu_only = pytest.mark.skipif(not on_cpu, reason="states the planner's choice fo
 ROUTES_HERE = [
     route
     for route in ROUTES
-    if route not in (forced, cuda_kernel) and (on_cpu or route is not cpu_kernel)
+    if route not in (forced, cuda_kernel, metal_kernel) and (on_cpu or route is not cpu_kernel)
 ]
 
 # Devices that need not be here; the last two can compile our CUDA kernel, by warpgroups and by

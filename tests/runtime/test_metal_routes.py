@@ -9,7 +9,7 @@ from typing import Any
 import mlx.core as mx
 import pytest
 from attention_cases import Case, assert_as_exact_as, make, runner
-from backends import pretend
+from backends import CPU, pretend
 from gpu_problems import decode, problem
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -28,12 +28,14 @@ from mlx_flash_runtime.stock.table import tables
 
 GIB = 2**30
 METAL = Device("metal", (0, 32, 4), 64 * GIB, "Darwin")
+WITH_KERNEL = replace(METAL, own_kernel=True)
 RECORDED = [
-    replace(METAL, mlx=release, nax=family == "metal_nax")
+    replace(METAL, mlx=release, nax=family == "metal_nax", own_kernel=own_kernel)
     for table in tables()
     for family in table.families
     for release in table.releases
     if family.startswith("metal")
+    for own_kernel in (False, True)
 ]
 HALF = {"head_dim": 64, "value_head_dim": 64}
 
@@ -162,6 +164,50 @@ def test_what_is_counted_is_shown() -> None:
     assert told.lowered_work.products * 2 == pytest.approx(told.stock_work.products, rel=1e-3)
     assert f"counted, rewritten: {told.lowered_work}" in str(told)
     assert explain(problem(), device=METAL).lowered_work is None
+
+
+# Of few queries that MLX 0.32.4 does not fuse.
+TAKEN = {
+    "many query heads per key head": problem(1, key_length=8192, query_heads=64, key_heads=1),
+    "a draft of 8, 8 query heads per key head": problem(8, key_length=8192, query_heads=64),
+    "a draft of 12": problem(12, key_length=8192, head_dim=112, value_head_dim=112),
+    "a draft of 48": problem(48, key_length=8192, head_dim=256, value_head_dim=256),
+    "a window": decode(80),
+}
+
+
+@pytest.mark.parametrize("case", TAKEN.values(), ids=TAKEN)
+def test_few_queries_that_mlx_does_not_fuse_run_on_our_kernel(case: Problem) -> None:
+    assert not is_fused(case, METAL)[0]
+    told = explain(case, device=WITH_KERNEL)
+    assert told.route == "metal_kernel"
+    assert told.kernel_work is not None
+    assert f"counted, our own kernel: {told.kernel_work}" in str(told)
+    assert told.kernel_work.cost(METAL) <= 0.9 * told.stock_work.cost(METAL)
+    for device in (METAL, replace(CPU, own_kernel=True)):
+        assert explain(case, device=device).route != "metal_kernel"
+    assert explain(replace(case, training=True), device=WITH_KERNEL).route != "metal_kernel"
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        problem(1, key_length=8192, head_dim=80, value_head_dim=80),  # as many bytes either way
+        problem(1, key_length=8192),  # fused
+        problem(12, key_length=8192),
+        problem(1024, head_dim=256, value_head_dim=256, mask="none"),  # many queries
+    ],
+    ids=str,
+)
+def test_what_our_kernel_promises_nothing_for_is_left(case: Problem) -> None:
+    assert explain(case, device=WITH_KERNEL).route in ("native", "unfused")
+
+
+def test_our_kernel_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLX_FLASH_ROUTE", "metal_kernel")
+    case = problem(1, key_length=8192, head_dim=80, value_head_dim=80)
+    assert explain(case, device=WITH_KERNEL).route == "metal_kernel"
+    assert explain(problem(12, key_length=8192), device=WITH_KERNEL).route == "metal_kernel"
 
 
 HEAD_DIMS = [(36, 36), (64, 64), (72, 72), (80, 80), (96, 64), (112, 112), (128, 128), (160, 160)]

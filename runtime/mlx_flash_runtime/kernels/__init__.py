@@ -6,6 +6,7 @@ from __future__ import annotations
 from ..problem import Backend
 from .cpu import library
 from .cuda import cache
+from .metal import checked
 
 
 def is_there(backend: Backend, capability: tuple[int, int] = (0, 0)) -> bool:
@@ -13,4 +14,6 @@ def is_there(backend: Backend, capability: tuple[int, int] = (0, 0)) -> bool:
     capability."""
     if backend == "cpu":
         return library.is_ready()
+    if backend == "metal":
+        return not checked.why_not()
     return backend == "cuda" and not cache.why_not(capability)

@@ -17,8 +17,10 @@ def current_device() -> Device:
     """The default device of this thread, as it is now. The first time on a device this looks for
     the kernel that we have for it, see `kernels.is_there`."""
     gpu = mx.default_device().type == mx.DeviceType.gpu
-    # On the CPU the kernel may come while the program runs; a GPU's is there or not.
-    return _on_gpu() if gpu else _on_cpu(kernels.is_there("cpu"))
+    # On the CPU the kernel may come while the program runs, on Metal it may fail its check.
+    if not gpu:
+        return _on_cpu(kernels.is_there("cpu"))
+    return _on_metal(kernels.is_there("metal")) if mx.metal.is_available() else _on_cuda()
 
 
 @lru_cache
@@ -32,36 +34,47 @@ def _on_cpu(own_kernel: bool) -> Device:
 
 
 @lru_cache
-def _on_gpu() -> Device:
-    info, release = mx.device_info(), mlx_release(mlx_version())
-    name = str(info.get("device_name", "GPU"))
-    tf32 = os.environ.get("MLX_ENABLE_TF32", "1") != "0"
-    if mx.metal.is_available():
-        return Device(
-            "metal",
-            release,
-            int(info["memory_size"]),
-            platform.system(),
-            tf32=tf32,
-            name=name,
-            nax=has_nax(str(info.get("architecture", ""))),
-            largest_array=int(info["max_buffer_length"]),
-            here=True,
-        )
+def _on_metal(own_kernel: bool) -> Device:
+    info = mx.device_info()
+    return Device(
+        "metal",
+        mlx_release(mlx_version()),
+        int(info["memory_size"]),
+        platform.system(),
+        tf32=_tf32(),
+        name=_name(),
+        own_kernel=own_kernel,
+        nax=has_nax(str(info.get("architecture", ""))),
+        largest_array=int(info["max_buffer_length"]),
+        here=True,
+    )
+
+
+@lru_cache
+def _on_cuda() -> Device:
+    info = mx.device_info()
     major, minor = (info.get(f"compute_capability_{part}", 0) for part in ("major", "minor"))
     capability = int(major), int(minor)
     return Device(
         "cuda",
-        release,
+        mlx_release(mlx_version()),
         int(info["total_memory"]),
         platform.system(),
         capability,
-        tf32=tf32,
-        name=name,
+        tf32=_tf32(),
+        name=_name(),
         cudnn=os.environ.get("MLX_CUDA_USE_CUDNN_SDPA", "1") != "0",
         own_kernel=kernels.is_there("cuda", capability),
         here=True,
     )
+
+
+def _tf32() -> bool:
+    return os.environ.get("MLX_ENABLE_TF32", "1") != "0"
+
+
+def _name() -> str:
+    return str(mx.device_info().get("device_name", "GPU"))
 
 
 def has_nax(architecture: str, macos: str | None = None) -> bool:

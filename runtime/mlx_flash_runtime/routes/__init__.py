@@ -7,6 +7,7 @@ from .blockwise import blockwise
 from .cpu_kernel import cpu_kernel
 from .cuda_kernel import cuda_kernel
 from .lowered import lowered
+from .metal_kernel import metal_kernel
 from .query_blocks import query_blocks
 from .reference import reference
 from .route import Route
@@ -18,6 +19,7 @@ ROUTES: tuple[Route, ...] = (
     native,
     forced,
     cpu_kernel,
+    metal_kernel,
     query_blocks,
     blockwise,
     unfused,
@@ -32,6 +34,7 @@ __all__ = [
     "cuda_kernel",
     "forced",
     "lowered",
+    "metal_kernel",
     "native",
     "query_blocks",
     "reference",

@@ -93,12 +93,14 @@ class Kernel:
         text = self.text(inputs, grid=grid, threadgroup=threadgroup, **call)
         launch = _compiled(text)
         strided = not self._arguments.ensure_row_contiguous
-        arrays = [_laid_out(_as_numpy(x), strided) for x in inputs]
-        known = dict(zip(self._arguments.input_names, arrays, strict=True))
+        contents = [_as_numpy(x) for x in inputs]
         results = []
         for last_first in (False, True):
+            # With columns apart, too, the second time.
+            arrays = [_laid_out(x, strided, 1 + last_first) for x in contents]
+            known = dict(zip(self._arguments.input_names, arrays, strict=True))
             outputs = [
-                _laid_out(np.full(shape, _nan(dtype)), False)
+                _laid_out(np.full(shape, _nan(dtype)))
                 for shape, dtype in zip(output_shapes, output_dtypes, strict=True)
             ]
             known |= dict(zip(self._arguments.output_names, outputs, strict=True))
@@ -175,16 +177,18 @@ def _as_mlx(x: NDArray[Any], dtype: mx.Dtype) -> mx.array:
     return array.view(mx.bfloat16) if dtype == mx.bfloat16 else array
 
 
-def _laid_out(x: NDArray[Any], strided: bool) -> NDArray[Any]:
+def _laid_out(x: NDArray[Any], strided: bool = False, step: int = 1) -> NDArray[Any]:
     """A copy of `x` in the midst of bytes of ones, which are NaN in each type of floats; `strided`
-    with such rows after each of its matrices."""
+    with rows of them after each of its matrices, and its columns `step` apart."""
     shape = list(x.shape)
-    if strided and x.ndim > 2:
+    strided = strided and x.ndim > 2
+    if strided:
         shape[-2] += _ROWS_BETWEEN
+        shape[-1] *= step
     size = int(np.prod(shape))
     memory = np.full((size + 2 * _MARGIN) * x.itemsize, 0xFF, np.uint8).view(x.dtype)
     whole = memory[_MARGIN : _MARGIN + size].reshape(shape)
-    own = whole[..., : x.shape[-2], :] if x.ndim > 1 else whole
+    own = whole[..., : x.shape[-2], ::step] if strided else whole
     own[...] = x
     return own
 

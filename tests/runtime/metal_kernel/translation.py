@@ -56,7 +56,7 @@ _INCLUDED = re.compile(r'(?m)^#include "(mlx/[^"]+)"')
 _HEADER = "#include <metal_stdlib>\nusing namespace metal;\n"
 
 
-class Failure(Exception):
+class Failure(RuntimeError):  # as MLX has it of Apple's compiler
     """A kernel that does not compile, whose threads wait for ever, that writes beyond its outputs,
     or whose result depends on the order of its simdgroups."""
 

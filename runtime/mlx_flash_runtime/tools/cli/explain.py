@@ -210,6 +210,7 @@ def _as_dict(
                 "stock_memory": explanation.stock_memory,
                 "stock_work": asdict(explanation.stock_work),
                 "lowered_work": _work_as_dict(explanation.lowered_work),
+                "kernel_work": _work_as_dict(explanation.kernel_work),
             }
             for call, explanation in zip(calls, explanations, strict=True)
         ],

@@ -1,0 +1,152 @@
+"""Whether the Metal kernels are right on this machine: each kind is held against MLX's operations
+on small arrays when it is first to be used.
+
+They were written and tested without a Mac. Should Apple's compiler refuse one, or a GPU give
+something else than is expected of it, a warning says so, and this version of the package uses none
+of them on this machine again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+import mlx.core as mx
+
+from ...environment import private_files, user_cache
+from ...environment.log import logger
+from ...ops import written_out
+from ...problem import Problem
+from ...problem.masks import Structure
+from ...stock.release import mlx_version
+from ...version import __version__
+from . import few_queries
+from .few_queries import Bits
+
+# The largest error of an output, whose numbers are about 1: many times what rounding comes to, and
+# what MLX's own products in TF32 come to on an M5; a key too few or too many comes to more.
+_MOST_ERROR = {"float32": 4e-3, "float16": 4e-3, "bfloat16": 2e-2}
+# Keys of the small arrays: several tiles of them, the last of which is not full.
+_KEYS = 70
+_MOST_BYTES = 2**12
+_refused = ""  # in this process
+_to_tell: set[Callable[[], None]] = set()
+
+
+def why_not() -> str:
+    """Why there are no Metal kernels on this machine; empty where there are. Runs nothing."""
+    return _refused or _kept()
+
+
+def tell_when_refused(then: Callable[[], None]) -> None:
+    """Has `then` called should a kernel fail its check."""
+    _to_tell.add(then)
+
+
+def is_right(problem: Problem, bits: Bits | None = None) -> bool:
+    """Whether the kernel for `problem` is; run once in a process for each kind."""
+    if why_not():
+        return False
+    rows = problem.query_heads // problem.key_heads
+    small = replace(
+        problem,
+        batch=1,
+        query_heads=rows,
+        key_heads=1,
+        key_length=_KEYS + problem.query_length,
+        mask_shape=(),
+        structure=problem.structure if problem.window is not None else None,
+    )
+    return _is_right(small, bits)
+
+
+@lru_cache(maxsize=256)
+def _is_right(small: Problem, bits: Bits | None) -> bool:
+    try:
+        error = _error(small, bits)
+    except (
+        RuntimeError,
+        ValueError,
+    ) as refused:  # it does not compile, or takes too many registers
+        return _refuse(str(refused))
+    if error <= _MOST_ERROR[small.dtype]:
+        return True
+    return _refuse(f"it is wrong by {error:.1e} for {small}{f', {bits}' if bits else ''}")
+
+
+def _error(small: Problem, bits: Bits | None) -> float:
+    """The largest difference between the kernel and MLX's operations in float32."""
+    dtype: mx.Dtype = getattr(mx, small.dtype)
+    random = iter(mx.random.split(mx.random.key(0), 5))
+
+    def normal(*shape: int) -> mx.array:
+        return mx.random.normal(shape, key=next(random)).astype(dtype)
+
+    p = small
+    q = normal(1, p.query_heads, p.query_length, p.head_dim)
+    k = normal(1, 1, p.key_length, p.head_dim)
+    v = normal(1, 1, p.key_length, p.value_head_dim)
+    scale = p.head_dim**-0.5
+    arrays = [q]
+    if bits is None:
+        arrays += [k, v]
+    else:
+        group_size, width = bits.group_size, bits.bits
+        packed = [mx.quantize(x, group_size=group_size, bits=width) for x in (k, v)]
+        arrays += [*packed[0], *packed[1]]
+        k, v = (mx.dequantize(*x, group_size=group_size, bits=width) for x in packed)
+    arrays.append(mx.array([scale, p.softcap or 1.0], mx.float32))
+    mask: mx.array | Structure | None = p.visible
+    if few_queries.reads_mask(p):
+        added = normal(1, p.query_heads, p.query_length, p.key_length)
+        shown = added if p.mask == "additive" else added > -0.5
+        arrays.append(shown)
+        mask = shown.astype(mx.float32) if p.mask == "additive" else shown
+    sinks = normal(p.query_heads) if p.sinks else None
+    if sinks is not None:
+        arrays.append(sinks)
+    out = few_queries.attention(p, arrays, bits)
+    wide = (x.astype(mx.float32) for x in (q, k, v))
+    wanted = written_out.attention(*wide, scale=scale, mask=mask, sinks=sinks, softcap=p.softcap)
+    difference = mx.abs(out.astype(mx.float32) - wanted)
+    return float(mx.where(mx.isnan(difference), mx.inf, difference).max())
+
+
+def _refuse(why: str) -> bool:
+    """Has none of the kernels used any more, in this process and in later ones."""
+    global _refused
+    lines = why.strip().splitlines() or ["no reason is given"]
+    # Of a compiler's many lines the first that says what is wrong.
+    _refused = next((line for line in lines if "error:" in line), lines[0])
+    logger.warning(
+        "flash attention: MLX's own attention, as a Metal kernel failed its check on this machine:"
+        " %s. It is not tried again in this version. A report of it is welcome, with this line"
+        " and what mlx-flash doctor prints",
+        _refused,
+    )
+    with suppress(OSError, RuntimeError):  # the next process then finds out by itself
+        file = _file()
+        private_files.folder(file.parent, make=0o700)
+        private_files.write(file, f"{_refused}\n".encode())
+    _kept.cache_clear()
+    for tell in _to_tell:
+        tell()
+    return False
+
+
+@lru_cache(maxsize=1)
+def _kept() -> str:
+    """Why an earlier process has refused them."""
+    try:
+        return private_files.read(_file(), _MOST_BYTES).decode(errors="replace").strip()
+    except (OSError, RuntimeError):  # none, none to be trusted, or no home
+        return ""
+
+
+def _file() -> Path:
+    """Where it is kept for this version and this MLX. Raises RuntimeError where there is no
+    home."""
+    return user_cache.folder() / f"metal-{__version__}-mlx-{mlx_version()}.refused"

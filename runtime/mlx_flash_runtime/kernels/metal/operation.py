@@ -1,0 +1,71 @@
+"""The Metal kernel for few queries as an operation of MLX, with the gradients of MLX's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import mlx.core as mx
+
+from ... import stock
+from ...ops import written_out
+from ...ops.derivatives import with_derivatives_of
+from ...problem import Launch, Problem, as_float
+from . import checked, few_queries
+
+
+def launch(problem: Problem) -> Launch:
+    """Attention for calls of `problem`, as a function of MLX's own arguments. MLX's operations run
+    instead where the kernel turns out not to, see `checked`."""
+    dtype: mx.Dtype = getattr(mx, problem.dtype)
+    scores = problem.batch, problem.query_heads, problem.query_length, problem.key_length
+    takes_mask = few_queries.reads_mask(problem)
+
+    def run(q: Any, k: Any, v: Any, *, scale: Any, mask: Any, sinks: Any) -> mx.array:
+        factor = as_float(scale)
+        if factor is None:  # MLX words the error
+            return stock.attention(q, k, v, scale=scale, mask=mask, sinks=sinks)
+        arrays = [q.astype(dtype), k.astype(dtype), v.astype(dtype)]
+        if takes_mask:
+            typed = mask if mask.dtype == mx.bool_ else mask.astype(dtype)
+            arrays.append(mx.broadcast_to(typed, scores))
+        if sinks is not None:
+            arrays.append(sinks)
+        if not checked.is_right(problem):
+            return _exact(problem, factor)(*arrays)
+        out: mx.array = _operation(problem, factor)(*arrays)
+        return out
+
+    return run
+
+
+def _exact(problem: Problem, scale: float) -> Callable[..., mx.array]:
+    """The attention of q, k, v, then mask and sinks if any, in operations that MLX differentiates
+    and maps."""
+
+    def attention(*arrays: mx.array) -> mx.array:
+        q, k, v, *rest = arrays
+        mask = rest[0] if few_queries.reads_mask(problem) else problem.visible
+        sinks = rest[-1] if problem.sinks else None
+        return written_out.attention(
+            q, k, v, scale=scale, mask=mask, sinks=sinks, softcap=problem.softcap
+        )
+
+    return attention
+
+
+@lru_cache(maxsize=256)
+def _operation(problem: Problem, scale: float) -> Callable[..., mx.array]:
+    def attention(*arrays: mx.array) -> mx.array:
+        q, k, v, *rest = arrays
+        return few_queries.attention(problem, [q, k, v, _numbers(scale, problem.softcap), *rest])
+
+    function: Callable[..., mx.array] = with_derivatives_of(_exact(problem, scale), attention)
+    return function
+
+
+@lru_cache(maxsize=64)
+def _numbers(scale: float, softcap: float | None) -> mx.array:
+    """Scale and softcap as the kernel reads them: the same array for every call."""
+    return mx.array([scale, 1.0 if softcap is None else softcap], mx.float32)
