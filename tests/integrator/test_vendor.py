@@ -12,8 +12,8 @@ import pytest
 from conftest import commit_all, git
 
 from flash_integrate.errors import FileError
+from flash_integrate.vendor.copied_files import MANIFEST
 from flash_integrate.vendor.runtime_copy import (
-    MANIFEST,
     apply_plan,
     needed_by,
     plan_removal,
@@ -300,3 +300,30 @@ def test_a_manifest_that_can_not_be_read_stops_the_run(installed: Path, repo: Pa
     (repo / MANIFEST).write_text("[]")
     with pytest.raises(FileError, match="is not as --vendor wrote it"):
         plan_vendor(repo, [RUN])
+
+
+LOADED = """\
+import sys
+
+from mlx_flash_runtime import enable_flash_attention
+
+enable_flash_attention()
+for name, module in list(sys.modules.items()):
+    if name.partition(".")[0] == "mlx_flash_runtime":
+        print(module.__file__)
+"""
+ON_DEMAND = {"kernels/cpu/build.py": "a process that compiles", "masks.py": "what a program calls"}
+
+
+def test_what_is_copied_of_the_real_runtime_is_what_a_patched_script_loads(tmp_path: Path) -> None:
+    (tmp_path / "run.py").write_text(LOADED)
+    vendor(tmp_path, RUN)
+    command = [sys.executable, "run.py"]
+    environment = {**os.environ, "MLX_FLASH_BUILD": "0"}
+    result = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    copy = tmp_path / "mlx_flash_runtime"
+    loaded = {Path(line).relative_to(copy).as_posix() for line in result.stdout.split("\n") if line}
+    copied = {path.relative_to(copy).as_posix() for path in copy.rglob("*.py")}
+    assert copied - loaded == set(ON_DEMAND)

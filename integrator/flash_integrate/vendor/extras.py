@@ -16,6 +16,7 @@ from flash_integrate.errors import FileError
 from flash_integrate.planning.outcome import Outcome
 from flash_integrate.planning.plan import Status
 from flash_integrate.quoting import quoted
+from flash_integrate.vendor.copied_files import COPY, Change
 from flash_integrate.vendor.dependency import (
     ManifestEdit,
     added,
@@ -28,8 +29,6 @@ from flash_integrate.vendor.origin import Origin, origin
 from flash_integrate.vendor.record_change import RecordChange, with_files
 from flash_integrate.vendor.requirement import PACKAGE, CannotAdd
 from flash_integrate.vendor.runtime_copy import (
-    COPY,
-    Change,
     VendorPlan,
     apply_plan,
     needed_by,
