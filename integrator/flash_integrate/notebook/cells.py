@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from flash_integrate.errors import UnreadableSource
+from flash_integrate.notebook.json_text import Value, items, members, skip_space
 from flash_integrate.notebook.text import Text
 
-_DECODER = json.JSONDecoder()
-_SPACE = re.compile(r"[ \t\r\n]*")
 # What stands for one character inside a JSON string; two escapes can be the halves of one
 # character.
 _CHARACTER = re.compile(r"\\u[dD][89abAB]\w\w\\u[dD][c-fC-F]\w\w|\\u\w{4}|\\.|.")
@@ -30,15 +29,6 @@ _CHARACTER = re.compile(r"\\u[dD][89abAB]\w\w\\u[dD][c-fC-F]\w\w|\\u\w{4}|\\.|."
 _LONG_NUMBER = re.compile(r"\d{4301}")
 # Lines as Python counts them, with their endings.
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
-
-
-@dataclass(frozen=True)
-class Value:
-    """A decoded JSON value and where its text stands."""
-
-    decoded: Any
-    start: int
-    end: int
 
 
 @dataclass(frozen=True)
@@ -95,8 +85,8 @@ class Cell:
             return Change(position, position, json.dumps(code)[1:-1])
         lines = _LINE.findall(code)
         ending = "" if above.endswith(("\r", "\n")) else lines.pop(0)
-        items = "".join(f"{self._separator()}{json.dumps(line)}" for line in lines)
-        return Change(literal.end - 1, literal.end, f'{json.dumps(ending)[1:-1]}"{items}')
+        below = "".join(f"{self._separator()}{json.dumps(line)}" for line in lines)
+        return Change(literal.end - 1, literal.end, f'{json.dumps(ending)[1:-1]}"{below}')
 
     def remove(self, indices: set[int]) -> list[Change]:
         """The edits that take lines out; a last line that had no newline leaves none behind."""
@@ -188,7 +178,7 @@ class Notebook:
     @cached_property
     def _root(self) -> Value:
         try:
-            root = Value(json.loads(self.text), _skip_space(self.text, 0), len(self.text))
+            root = Value(json.loads(self.text), skip_space(self.text, 0), len(self.text))
         except json.JSONDecodeError as error:
             raise UnreadableSource(f"not a notebook: {error.msg}", line=error.lineno) from error
         except RecursionError as error:
@@ -234,18 +224,18 @@ class Notebook:
             UnreadableSource: the file is no notebook, or a cell has no source.
         """
         found = []
-        cells = _members(self.text, self._root).get("cells")
+        cells = members(self.text, self._root).get("cells")
         if cells is None or not isinstance(cells.decoded, list):
             raise UnreadableSource("not a notebook: it has no list of cells", line=1)
-        for number, cell in enumerate(_items(self.text, cells), start=1):
+        for number, cell in enumerate(items(self.text, cells), start=1):
             if _as_object(cell.decoded).get("cell_type") == "code":
                 found.append(self._cell(number, cell))
         return found
 
     def _cell(self, number: int, cell: Value) -> Cell:
-        source = _members(self.text, cell).get("source")
+        source = members(self.text, cell).get("source")
         is_list = source is not None and isinstance(source.decoded, list)
-        literals = _items(self.text, source) if source is not None and is_list else [source]
+        literals = items(self.text, source) if source is not None and is_list else [source]
         strings = [
             literal
             for literal in literals
@@ -269,47 +259,6 @@ class Notebook:
 def _offsets(parts: Iterable[str]) -> list[int]:
     """For each part of a text the number of characters before it."""
     return [0, *accumulate(map(len, parts))][:-1]
-
-
-# The text was decoded as a whole before: what follows does not meet an error in it.
-
-
-def _members(text: str, value: Value) -> dict[str, Value]:
-    """The members of an object."""
-    found = {}
-    position = _skip_space(text, value.start + 1)
-    while text[position] != "}":
-        name = _value(text, position)
-        found[name.decoded] = member = _value(text, _skip_space(text, name.end) + 1)
-        position = _next(text, member)
-    return found
-
-
-def _items(text: str, value: Value) -> list[Value]:
-    """The items of a list."""
-    found = []
-    position = _skip_space(text, value.start + 1)
-    while text[position] != "]":
-        found.append(_value(text, position))
-        position = _next(text, found[-1])
-    return found
-
-
-def _value(text: str, position: int) -> Value:
-    start = _skip_space(text, position)
-    decoded, end = _DECODER.raw_decode(text, start)
-    return Value(decoded, start, end)
-
-
-def _next(text: str, value: Value) -> int:
-    """Where the next value starts, or the bracket that closes."""
-    position = _skip_space(text, value.end)
-    return _skip_space(text, position + 1) if text[position] == "," else position
-
-
-def _skip_space(text: str, position: int) -> int:
-    match = _SPACE.match(text, position)
-    return match.end() if match else position
 
 
 def _as_object(decoded: object) -> dict[str, Any]:
