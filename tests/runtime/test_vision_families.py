@@ -22,6 +22,7 @@ from vision_families import FAMILIES, make, prompt, read
 pytest.importorskip("mlx_vlm", reason="mlx-vlm is not installed: make test GROUPS='dev vision'")
 from mlx_vlm.generate import maybe_quantize_kv_cache
 from mlx_vlm.models import base
+from mlx_vlm.models import cache as kinds
 from mlx_vlm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
 from mlx_vlm.models.deepseek_v3 import language as deepseek_v3
 from mlx_vlm.models.gemma3n import vision as gemma3n
@@ -157,6 +158,47 @@ def test_a_cache_of_mlx_vlm_s_own_kind_is_left_alone(monkeypatch: pytest.MonkeyP
     assert mx.allclose(own, plain, rtol=1e-5, atol=1e-5)
     # mlx-vlm dequantizes for MLX's function where it has no kernel of its own, as on the CPU.
     assert "quantized" not in report().as_dict()["routes"]
+
+
+PADDING = [0, 5]  # on the left of two prompts in a batch
+OTHER_CACHES: dict[str, Callable[[], Any]] = {
+    "concatenated": kinds.ConcatenateKVCache,
+    "in chunks": lambda: kinds.ChunkedKVCache(64),
+    "rotating with a buffer": lambda: kinds.BufferedRotatingKVCache(12),
+    "batch": lambda: kinds.BatchKVCache(PADDING),
+    "rotating batch": lambda: kinds.BatchRotatingKVCache(12, PADDING),
+    "quantized batch": lambda: kinds.BatchQuantizedKVCache(PADDING, group_size=32),
+}
+
+
+@pytest.mark.parametrize("route", ["", "blockwise"])
+@pytest.mark.parametrize("kind", OTHER_CACHES)
+def test_logits_with_other_caches(kind: str, route: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    language = make("llava").language_model
+
+    def logits() -> Answers:
+        cache = [OTHER_CACHES[kind]() for _ in language.layers]
+        pieces = mx.split(model_runs.tokens(50).reshape(2, 25), [16, 23, 24], axis=1)
+        both = mx.concatenate([language(piece, cache=cache).logits for piece in pieces], axis=1)
+        # What the padding becomes is nobody's business.
+        return {"first": both[0], "second": both[1, PADDING[1] :]}
+
+    with model_runs.same_quantization() as again:
+        plain = logits()
+        mx.eval(plain)
+        again()
+        with model_runs.rounded(language, 0):
+            near = logits()
+            mx.eval(near)
+        again()
+        monkeypatch.setenv("MLX_FLASH_ROUTE", route)
+        enable_flash_attention(block_size=8)
+        model_runs.assert_within_rounding(logits(), plain, [near])
+    told = report().as_dict()
+    # Few queries on a quantized cache are left to mlx-vlm.
+    pieces = 1 if kind == "quantized batch" else 4
+    assert told["calls"] == pieces * len(language.layers)
+    assert not told["unrecognised"]
 
 
 def test_masks_made_by_mlx_vlm_keep_their_structure() -> None:
