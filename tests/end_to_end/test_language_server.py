@@ -42,15 +42,13 @@ def at_once(address: str, model: Path) -> list[str]:
         return [text_of(one.result()) for one in asked]
 
 
-def one_after_another(address: str, model: Path, **more: str) -> tuple[list[str], list[int]]:
-    """What is said in a conversation, and after another end of its first question; and how many
-    tokens of each prompt were cached."""
+def one_after_another(address: str, model: Path, **more: str) -> list[dict[str, Any]]:
+    """The answers in a conversation, and after another end of its first question."""
     first = answer(address, model, [user(LONG)], **more)
     so_far = [user(LONG), {"role": "assistant", "content": text_of(first)}]
     second = answer(address, model, [*so_far, user(QUESTIONS[0])], **more)
     other = answer(address, model, [user(LONG + QUESTIONS[2])], **more)
-    answers = [first, second, other]
-    return [text_of(one) for one in answers], [cached(one) for one in answers]
+    return [first, second, other]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="interrupts the server")
@@ -60,29 +58,27 @@ def test_the_server_says_the_same(
     report_file = tmp_path / "report.json"
     own = {**environment, "PYTHONWARNINGS": "ignore", "MLX_FLASH_REPORT": str(report_file)}
     llama, gemma = models / "llama", models / "gemma"
-    said = []
+    said, from_caches = [], []
     for patched in ((), ("-m", "mlx_flash_runtime")):
         server = (*patched, "-m", "mlx_lm", "server", "--log-level", "ERROR")
         with serving(own, *server) as address:
-            said.append(
-                [
-                    at_once(address, llama),
-                    one_after_another(address, llama),
-                    at_once(address, gemma),
-                    one_after_another(address, gemma),
-                    one_after_another(address, llama, draft_model=str(llama)),
-                ]
-            )
+            together = [at_once(address, model) for model in (llama, gemma)]
+            asked = {
+                "trimmed": one_after_another(address, llama),
+                "rotating": one_after_another(address, gemma),
+                "drafted": one_after_another(address, llama, draft_model=str(llama)),
+            }
+        said.append([together, [list(map(text_of, answers)) for answers in asked.values()]])
+        from_caches.append({name: list(map(cached, answers)) for name, answers in asked.items()})
     assert said[0] == said[1]
-    assert len({text for texts in (said[0][0], said[0][2]) for text in texts}) == 10
-    (_, llama_cached), (_, gemma_cached), (_, draft_cached) = said[0][1], said[0][3], said[0][4]
-    for numbers in (llama_cached, draft_cached):
-        assert numbers[1] > 0  # the conversation goes on from a cache
-        assert numbers[2] > 0  # which is trimmed to what two questions begin with
-    assert gemma_cached[1] > 0
+    assert len({text for texts in said[0][0] for text in texts}) == 10
+    for found in from_caches:
+        # The conversation goes on from a cache, which is trimmed to what two questions begin with.
+        assert all(found[name][1] > 0 for name in found)
+        assert found["trimmed"][2] > 0
+        assert found["drafted"][2] > 0
     report = json.loads(report_file.read_text(encoding="utf-8"))
     assert report["unrecognised"] == []
     assert report["calls"] == sum(report["routes"].values())
-    # Of two models with three layers each, the most there are at a time: those that are loaded
-    # later are counted where others, which are gone, were.
-    assert len(report["layers"]) == 6
+    names = {layer["name"] for layer in report["layers"]}
+    assert names == {f"model.layers.{place}.self_attn" for place in range(3)}
