@@ -16,226 +16,24 @@ build is named, and fails the run only with --all.
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
-import math
 import platform
 import statistics
 import sys
 import tempfile
 import time
-import types
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
+from handwritten_cases import CASES, Case, Inputs, use_sizes
+from handwritten_modules import modules_of
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 from rich.console import Console
 from rich.table import Table
 
-from flash_codemods.handwritten.handwritten_attention import rewrites_of
-from flash_integrate.attention.rewrites import applied
-from flash_integrate.python.source import Source
 from mlx_flash_runtime import enable_flash_attention
-
-Inputs = tuple[mx.array, ...]
-
-
-@dataclass(frozen=True)
-class Case:
-    """A model of a repo. `build` makes it of its module, with a factor of its size; `inputs` are
-    made for a batch and a length, and `lengths` those that are timed."""
-
-    name: str
-    repo: str
-    root: str
-    module: str
-    build: Callable[[Any, int], nn.Module]
-    inputs: Callable[[int, int], Inputs]
-    run: Callable[[Any, Inputs], Any]
-    lengths: tuple[int, ...] = (256, 1024, 4096)
-
-
-def text_config(size: int) -> dict[str, Any]:
-    return {
-        "num_hidden_layers": 2,
-        "hidden_size": 64 * size,
-        "intermediate_size": 128 * size,
-        "num_attention_heads": size,
-        "layer_norm_eps": 1e-5,
-    }
-
-
-def tokens(batch: int, length: int) -> Inputs:
-    return (mx.random.randint(0, 100, (batch, length)),)
-
-
-def image(patch: int, per_batch: int = 1) -> Callable[[int, int], Inputs]:
-    """Images of about so many patches, with the channels last."""
-
-    def made(batch: int, length: int) -> Inputs:
-        side = patch * max(2, math.isqrt(length))
-        return (mx.random.normal((batch * per_batch, side, side, 3)),)
-
-    return made
-
-
-def t5(module: Any, size: int) -> nn.Module:
-    config = {
-        "vocab_size": 128, "d_model": 64 * size, "d_kv": 64, "d_ff": 128 * size, "num_layers": 2,
-        "num_heads": size, "relative_attention_num_buckets": 32, "layer_norm_epsilon": 1e-6,
-        "relative_attention_max_distance": 128, "feed_forward_proj": "relu",
-        "tie_word_embeddings": True, "decoder_start_token_id": 0,
-    }  # fmt: skip
-    return module.T5(SimpleNamespace(**config))  # type: ignore[no-any-return]
-
-
-def clip_vision(module: Any, size: int) -> nn.Module:
-    config = module.CLIPVisionConfig(
-        **text_config(size), num_channels=3, image_size=image_size(), patch_size=4
-    )
-    return module.ClipVisionModel(config)  # type: ignore[no-any-return]
-
-
-def llava(module: Any, size: int) -> nn.Module:
-    config = module.VisionConfig(
-        "clip_vision_model", **text_config(size), image_size=image_size(), patch_size=4
-    )
-    return module.VisionModel(config)  # type: ignore[no-any-return]
-
-
-_length = 16
-
-
-def image_size() -> int:
-    return 4 * max(2, math.isqrt(_length))
-
-
-def clip_text(module: Any, size: int) -> nn.Module:
-    config = module.CLIPTextConfig(
-        **text_config(size), max_position_embeddings=4096, vocab_size=128
-    )
-    return module.ClipTextModel(config)  # type: ignore[no-any-return]
-
-
-def kwt(module: Any, size: int) -> nn.Module:
-    side = max(2, math.isqrt(_length))
-    dim = 64 * size
-    return module.KWT((4 * side, 4 * side), (4, 4), 10, dim, 2, size, 2 * dim)  # type: ignore[no-any-return]
-
-
-def sound(batch: int, length: int) -> Inputs:
-    side = 4 * max(2, math.isqrt(length))
-    return (mx.random.normal((batch, side, side, 1)),)
-
-
-def autoencoder(module: Any, size: int) -> nn.Module:
-    config = SimpleNamespace(
-        in_channels=3, out_channels=3, latent_channels_out=8, latent_channels_in=4,
-        block_out_channels=(32, 64 * size), layers_per_block=1, norm_num_groups=8,
-        scaling_factor=0.18,
-    )  # fmt: skip
-    return module.Autoencoder(config)  # type: ignore[no-any-return]
-
-
-def pictures(batch: int, length: int) -> Inputs:
-    side = 2 * max(4, math.isqrt(length))
-    return (mx.random.normal((batch, side, side, 3)),)
-
-
-def two_way(module: Any, size: int) -> nn.Module:
-    return module.TwoWayTransformer(2, 128 * size, size, 128 * size)  # type: ignore[no-any-return]
-
-
-def masked_image(batch: int, length: int) -> Inputs:
-    side = max(4, math.isqrt(length))
-    width = 128 * _size
-    shape = (side, side, width)
-    points = mx.random.normal((batch, 8, width))
-    return mx.random.normal((batch, *shape)), mx.random.normal((1, *shape)), points
-
-
-_size = 1
-
-
-def umt5(module: Any, size: int) -> nn.Module:
-    config = SimpleNamespace(
-        vocab_size=128, d_model=64 * size, d_kv=64, d_ff=128 * size, num_layers=2, num_heads=size,
-        relative_attention_num_buckets=32, relative_attention_max_distance=128,
-        dropout_rate=0.0, layer_norm_epsilon=1e-6, is_gated_act=True, dense_act_fn="gelu_new",
-    )  # fmt: skip
-    return module.UMT5Encoder(config)  # type: ignore[no-any-return]
-
-
-def padded(batch: int, length: int) -> Inputs:
-    seen = mx.arange(length)[None] < mx.array([[length - length // 4]] * batch)
-    return (*tokens(batch, length), seen.astype(mx.float32))
-
-
-def detokenizer(module: Any, size: int) -> nn.Module:
-    config = module.DetokenizerConfig(
-        hidden_size=64 * size, num_hidden_layers=2, num_attention_heads=2 * size,
-        num_key_value_heads=size, layer_types=("conv", "sliding_attention"),
-        intermediate_size=128 * size,
-    )  # fmt: skip
-    return module.LFMDetokenizerModel(config)  # type: ignore[no-any-return]
-
-
-def features(batch: int, length: int) -> Inputs:
-    return (mx.random.normal((batch, length, 64 * _size)),)
-
-
-def windowed(batch: int, length: int) -> Inputs:
-    behind = mx.arange(length)[:, None] - mx.arange(length)[None]
-    hidden = mx.logical_or(behind < 0, behind > 30)
-    return (*features(batch, length), mx.where(hidden, -1e9, 0.0)[None, None])
-
-
-def acoustic(module: Any, size: int) -> nn.Module:
-    args = module.AcousticTransformerArgs(
-        dim=64 * size, input_dim=64 * size, n_layers=2, head_dim=64, hidden_dim=128 * size,
-        n_heads=size, n_kv_heads=max(1, size // 2), semantic_codebook_size=128,
-        n_acoustic_codebook=4,
-    )  # fmt: skip
-    return module.FlowMatchingAudioTransformer(args)  # type: ignore[no-any-return]
-
-
-def encoder(module: Any, size: int) -> nn.Module:
-    return module.TransformerEncoder(64 * size, size, 128 * size, 2)  # type: ignore[no-any-return]
-
-
-def call(model: Any, inputs: Inputs) -> Any:
-    return model(*inputs)
-
-
-EXAMPLES, AUDIO = "mlx-examples", "mlx-audio"
-CASES = (
-    Case("T5", EXAMPLES, "t5", "t5", t5, lambda b, n: tokens(b, n) * 2, call),
-    Case("CLIP, text", EXAMPLES, "clip", "model", clip_text, tokens,
-         lambda model, inputs: model(*inputs).last_hidden_state),
-    Case("CLIP, vision", EXAMPLES, "clip", "model", clip_vision, image(4),
-         lambda model, inputs: model(*inputs).last_hidden_state),
-    Case("LLaVA, vision", EXAMPLES, "llava", "vision", llava, image(4),
-         lambda model, inputs: model(*inputs)[1]),
-    Case("Stable Diffusion, autoencoder", EXAMPLES, "stable_diffusion", "stable_diffusion.vae",
-         autoencoder, pictures, lambda model, inputs: model.decode(model.encode(*inputs)[0])),
-    Case("Keyword transformer", EXAMPLES, "speechcommands", "kwt", kwt, sound, call),
-    Case("Segment Anything, two-way", EXAMPLES, "segment_anything",
-         "segment_anything.transformer", two_way, masked_image,
-         lambda model, inputs: model(*inputs)[1]),
-    Case("UMT5, padded", AUDIO, "mlx_audio/tts/models/longcat_audiodit", "text_encoder", umt5,
-         padded, lambda model, inputs: model(*inputs)[0]),
-    Case("LFM2 detokenizer, window", AUDIO, "mlx_audio/sts/models/lfm_audio", "detokenizer",
-         detokenizer, windowed, call),
-    Case("Voxtral, acoustic", AUDIO, "mlx_audio/tts/models/voxtral_tts", "acoustic_head",
-         acoustic, features, lambda model, inputs: model._run_transformer(*inputs)),
-    Case("Mega-ASR, encoder", AUDIO, "mlx_audio/stt/models/mega_asr", "router", encoder,
-         features, call),
-)  # fmt: skip
 
 
 def main() -> int:
@@ -283,72 +81,11 @@ def main() -> int:
     return 1 if wrong or (args.all and missing) else 0
 
 
-# Two versions of a module
-
-
-def modules_of(case: Case, checkouts: Path, scratch: Path) -> tuple[Any, Any]:
-    """The module as it is, and as it is rewritten, each in packages of its own."""
-    root = checkouts / case.repo / case.root
-    if not root.is_dir():
-        raise FileNotFoundError(root)
-    copy = scratch / case.repo / case.root
-    if not copy.exists():
-        rewrite_into(root, copy)
-    register_packages(checkouts / case.repo)
-    original = load("before_" + label(case), root, case.module)
-    rewritten = load("after_" + label(case), copy, case.module)
-    return original, rewritten
-
-
-def register_packages(repo: Path) -> None:
-    """Lets modules import others of their repo by its own name, again without the `__init__` of
-    the packages on the way."""
-    for folder in (item.parent for item in repo.glob("*/__init__.py")):
-        for path in (folder, *(item for item in folder.glob("**/") if item.name != "__pycache__")):
-            name = ".".join(path.relative_to(repo).parts)
-            if name not in sys.modules and len(path.relative_to(repo).parts) <= 3:
-                package = types.ModuleType(name)
-                package.__path__ = [str(path)]
-                sys.modules[name] = package
-
-
-def label(case: Case) -> str:
-    return f"{case.repo}_{case.root}".replace("-", "_").replace("/", "_")
-
-
-def rewrite_into(root: Path, copy: Path) -> None:
-    """Copies the Python files of a folder, with attention by hand rewritten where that is
-    proved."""
-    for path in root.rglob("*.py"):
-        data = path.read_bytes()
-        if b"softmax" in data:
-            data = applied(data, rewrites_of(Source(path, data), unproven=False)[0])
-        target = copy / path.relative_to(root)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(data)
-
-
-def load(top: str, root: Path, module: str) -> Any:
-    """A module below a folder, without running the `__init__` of the packages around it: those
-    import whatever the repo needs for other models."""
-    parts = module.split(".")
-    folder = root
-    for index in range(len(parts)):
-        name = ".".join([top, *parts[:index]])
-        if name not in sys.modules:
-            package = types.ModuleType(name)
-            package.__path__ = [str(folder)]
-            sys.modules[name] = package
-        folder = folder / parts[index]
-    return importlib.import_module(f"{top}.{module}")
-
-
 # Measuring
 
 
 def built(case: Case, module: Any, size: int, length: int, dtype: Any) -> nn.Module:
-    global _length, _size
-    _length, _size = length, size
+    use_sizes(size, length)
     mx.random.seed(0)
     model = case.build(module, size)
     # Weights that start as zeros, such as positions, would hide what depends on them.

@@ -14,7 +14,8 @@ from flash_codemods.handwritten.handwritten_attention import (
     rewrites_of,
     verdicts,
 )
-from flash_codemods.handwritten.proving.evaluator import Evaluator, NotEvaluable
+from flash_codemods.handwritten.proving.evaluator import Evaluator
+from flash_codemods.handwritten.proving.missing import Missing, NotEvaluable
 from flash_codemods.handwritten.proving.proof import prove
 from flash_codemods.handwritten.proving.prover import verdict_on
 from flash_integrate.attention.rewrites import applied, kept_of, taken_back
@@ -159,8 +160,6 @@ def test_evaluator_knows_array_expressions_alone(expression: str) -> None:
     import mlx.core as mx
 
     from flash_codemods.handwritten.operations import Names
-    from flash_codemods.handwritten.proving.evaluator import Missing
-
     names = Names(ast.parse("import mlx.core as mx"))
     with pytest.raises((NotEvaluable, Missing)):
         Evaluator(mx, names, {}).value(ast.parse(expression, mode="eval").body)

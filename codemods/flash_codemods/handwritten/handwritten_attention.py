@@ -12,14 +12,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from flash_codemods.handwritten.masks import CannotSay
 from flash_codemods.handwritten.operations import statements_of
 from flash_codemods.handwritten.proving.prover import verdict_on
 from flash_codemods.handwritten.proving.question import Question, Verdict
-from flash_codemods.handwritten.reading import Reading, read_functions
-from flash_codemods.handwritten.rewriting import Rewriting
-from flash_codemods.handwritten.text import Text, apply
+from flash_codemods.handwritten.reading.functions import Reading, read_functions
 from flash_codemods.handwritten.values import Found
+from flash_codemods.handwritten.writing.reasons import CannotSay
+from flash_codemods.handwritten.writing.rewriting import Rewriting
+from flash_codemods.handwritten.writing.text import Text, apply
 from flash_integrate.attention.rewrites import Rewrite, occurrences
 from flash_integrate.notes import Refusal
 from flash_integrate.python.source import Source

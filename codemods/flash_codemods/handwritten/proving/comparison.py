@@ -12,7 +12,7 @@ from typing import Any
 
 from flash_codemods.handwritten.operations import CORE
 from flash_codemods.handwritten.proving.cases import UNFIT, Made
-from flash_codemods.handwritten.proving.evaluator import NotEvaluable
+from flash_codemods.handwritten.proving.missing import NotEvaluable
 from flash_codemods.handwritten.proving.versions import Version
 
 TYPES = ("float32", "bfloat16", "float16")

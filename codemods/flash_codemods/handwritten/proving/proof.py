@@ -13,10 +13,10 @@ from flash_codemods.handwritten.proving.cases import (
     Made,
     Search,
     Sizes,
-    kinds_of_inputs,
 )
 from flash_codemods.handwritten.proving.comparison import Comparison, arrays, unseen_row
-from flash_codemods.handwritten.proving.evaluator import Missing, NotEvaluable
+from flash_codemods.handwritten.proving.kinds import kinds_of_inputs
+from flash_codemods.handwritten.proving.missing import Missing, NotEvaluable
 from flash_codemods.handwritten.proving.question import Question, Verdict
 from flash_codemods.handwritten.proving.roles import orders_of, shape_of_result
 from flash_codemods.handwritten.proving.versions import touched, versions

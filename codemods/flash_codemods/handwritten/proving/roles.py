@@ -9,7 +9,8 @@ from typing import Any
 
 from flash_codemods.handwritten.operations import Names
 from flash_codemods.handwritten.proving.cases import ALL_SIZES, UNFIT, Sizes
-from flash_codemods.handwritten.proving.evaluator import Evaluator, Missing, NotEvaluable
+from flash_codemods.handwritten.proving.evaluator import Evaluator
+from flash_codemods.handwritten.proving.missing import Missing, NotEvaluable
 from flash_codemods.handwritten.proving.versions import Version
 
 Orders = dict[str, tuple[str, tuple[int, ...]]]

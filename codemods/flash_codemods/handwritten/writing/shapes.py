@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import ast
 
-from flash_codemods.handwritten.draft import Draft
-from flash_codemods.handwritten.operands import Operand
 from flash_codemods.handwritten.operations import integer
-from flash_codemods.handwritten.text import Edit
+from flash_codemods.handwritten.writing.draft import Draft
+from flash_codemods.handwritten.writing.operand import Operand
+from flash_codemods.handwritten.writing.text import Edit
 
 
 class Shapes(Draft):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ast
 
-from flash_codemods.handwritten.masks import CannotSay
-from flash_codemods.handwritten.reading import Reading
-from flash_codemods.handwritten.text import Edit, Text
+from flash_codemods.handwritten.reading.functions import Reading
 from flash_codemods.handwritten.values import Binding, Found, Items, Lost, Scores, Weights
+from flash_codemods.handwritten.writing.reasons import CannotSay
+from flash_codemods.handwritten.writing.text import Edit, Text
 
 
 class Draft:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ast
 
-from flash_codemods.handwritten.draft import Draft
-from flash_codemods.handwritten.masks import CannotSay, MaskWriter, masks_of, most_at_once
-from flash_codemods.handwritten.text import Edit
 from flash_codemods.handwritten.values import Binding, Choice, Mask, Step
+from flash_codemods.handwritten.writing.draft import Draft
+from flash_codemods.handwritten.writing.masks import MaskWriter, masks_of, most_at_once
+from flash_codemods.handwritten.writing.reasons import CannotSay
+from flash_codemods.handwritten.writing.text import Edit
 
 _MASK_NAMES = ("attention_mask", "attn_mask", "fused_mask")
 _BIAS_NAMES = ("bias", "attention_bias", "score_bias")

@@ -1,0 +1,1 @@
+"""What a function holds: names, arrays, and the attention among them."""

@@ -1,0 +1,128 @@
+"""Writes the fused call in the place of attention by hand, and takes out what it makes needless."""
+
+from __future__ import annotations
+
+import ast
+
+from flash_codemods.handwritten.values import Binding, Weights
+from flash_codemods.handwritten.writing.call import Call
+from flash_codemods.handwritten.writing.keys import Keys
+from flash_codemods.handwritten.writing.masks import MaskWriter
+from flash_codemods.handwritten.writing.reasons import CannotSay
+from flash_codemods.handwritten.writing.shapes import Shapes
+from flash_codemods.handwritten.writing.text import Edit
+
+
+class Rewriting(Keys, Call, Shapes):
+    """The edits that make one attention a fused call.
+
+    Raises, from `edits`:
+        CannotSay: why it can't be one.
+    """
+
+    def edits(self) -> list[Edit]:
+        core = self.names.core()
+        if core is None:
+            raise CannotSay("the file does not import mlx.core", self.found.node)
+        rank = self.rank = self._rank()
+        self._check_same_suite()
+        for statement in self._chain_statements():
+            if statement is not self.found.statement:
+                self._remove(statement)
+        self.gone.append(self.found.node)
+        query = self._operand(self.scores.query, self.scores.names, "query")
+        key = self._key()
+        value = self._operand(self.found.value, self.found.names, "value")
+        if key.repeats != value.repeats:
+            self.keeps_repeats = True
+            key = self._key()
+            value = self._operand(self.found.value, self.found.names, "value")
+        operands = (query, key, value)
+        for operand in operands:
+            self.gone += operand.gone
+            self.made += operand.edits
+            if operand.repeats:
+                self.alone.update(
+                    part.lineno for part in operand.gone if isinstance(part, ast.stmt)
+                )
+        self._replace_shapes(query, key)
+        kind = query.kind
+        masks = MaskWriter(self.text, self.names, self.chain_names, kind)
+        mask = self._mask(masks)
+        scale = self._scale([*self.scores.factors, *query.factors, *key.factors])
+        self._write(core, rank, operands, scale, mask)
+        self._remove_dead()
+        self._check_uses()
+        self._check_names()
+        return self.text.tidied(self.made, self.alone)
+
+    def _chain_statements(self) -> list[ast.stmt]:
+        found = [binding.statement for binding in self.chain if binding.statement is not None]
+        for statement in found:
+            plain = isinstance(statement, ast.AugAssign) or (
+                isinstance(statement, ast.Assign)
+                and len(statement.targets) == 1
+                and isinstance(statement.targets[0], ast.Name)
+            )
+            if not plain:
+                raise CannotSay("the scores or weights are bound together with others", statement)
+        return found
+
+    def _check_same_suite(self) -> None:
+        """The product, the softmax and the call stand in one suite: what runs once, runs once."""
+        above: ast.AST = self.found.statement
+        while above in self.parents:
+            above = self.parents[above]
+            if isinstance(above, ast.ExceptHandler):
+                raise CannotSay("it stands in for a call that failed", self.found.node)
+        suite = self._suite_of(self.found.statement)
+        for node in (self.scores.product, self.found.weights.softmax):
+            if self._statement_of(node) not in suite:
+                raise CannotSay("the scores are made in another branch than they are used in", node)
+
+    def _check_names(self) -> None:
+        """The names in the call stand for what they stood for when the scores were made."""
+        used = {**self.scores.names, **getattr(self, "factor_names", {})}
+        for name, binding in used.items():
+            if self._rebound(name, binding):
+                raise CannotSay(
+                    f"`{name}` is bound anew before the result is made", self.found.node
+                )
+
+    def _check_uses(self) -> None:
+        """Scores and weights are used for nothing but the result."""
+        gone = {part for node in self.gone for part in ast.walk(node)}
+        for binding in self.chain:
+            for use in binding.uses:
+                if use in gone or self._is_stand_in(use):
+                    continue
+                raise CannotSay(self._use(binding, use), use)
+        if self.found.loop is not None:
+            self._check_loop(gone)
+
+    def _is_stand_in(self, use: ast.Name) -> bool:
+        """Whether a use is the target of `scores += mask`, read as a name of its own."""
+        return use not in self.parents
+
+    def _check_loop(self, gone: set[ast.AST]) -> None:
+        assert self.found.loop is not None
+        names = {binding.name for binding in self.chain}
+        for part in ast.walk(self.found.loop):
+            reads = isinstance(part, ast.Name) and isinstance(part.ctx, ast.Load)
+            again = reads and part.id in names and part not in gone  # type: ignore[attr-defined]
+            if again and part.lineno < self.scores.product.lineno:  # type: ignore[attr-defined]
+                raise CannotSay("the scores are used again in the loop's next turn", part)
+
+    def _use(self, binding: Binding, use: ast.Name) -> str:
+        what = "weights" if isinstance(binding.value, Weights) else "scores"
+        statement = self._statement_of(use)
+        parent = self.parents.get(use)
+        if isinstance(parent, ast.Attribute) and parent.attr == "shape":
+            return f"the {what} `{use.id}` are asked for their shape"
+        if isinstance(statement, ast.Return):
+            return f"the {what} `{use.id}` are returned"
+        if isinstance(statement, ast.Assign) and any(
+            isinstance(target, ast.Attribute | ast.Subscript) for target in statement.targets
+        ):
+            return f"the {what} `{use.id}` are stored"
+        return f"the {what} `{use.id}` are used again"
