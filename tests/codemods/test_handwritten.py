@@ -160,6 +160,7 @@ def test_evaluator_knows_array_expressions_alone(expression: str) -> None:
     import mlx.core as mx
 
     from flash_codemods.handwritten.operations import Names
+
     names = Names(ast.parse("import mlx.core as mx"))
     with pytest.raises((NotEvaluable, Missing)):
         Evaluator(mx, names, {}).value(ast.parse(expression, mode="eval").body)
