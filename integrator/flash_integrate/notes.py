@@ -16,3 +16,15 @@ class Note:
 @dataclass(frozen=True)
 class Refusal(Note):
     """Why a codemod that is meant for a file's style does not change this file."""
+
+
+@dataclass(frozen=True)
+class HandedOver(Refusal):
+    """Why a file needs no change: what it starts turns the runtime on itself."""
+
+
+@dataclass(frozen=True)
+class Uncovered(Note):
+    """A way to start attention that passes by every call, and why. `entry` says what starts it."""
+
+    entry: str = ""

@@ -416,8 +416,35 @@ def test_a_process_gets_the_call_where_its_function_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("target", ["elsewhere.work", "lambda: load(1)", "TARGETS[0]"])
-def test_a_process_that_runs_what_is_not_found_is_noted(tmp_path: Path, target: str) -> None:
+def test_a_process_that_runs_what_is_not_found_is_not_covered(tmp_path: Path, target: str) -> None:
     starts = STARTS_ANEW.format(module="elsewhere", target=target)
-    note = run(tmp_path, {"start.py": starts})["start.py"].notes[0]
-    assert note.line == 9
-    assert note.reason.startswith("what the process runs was not found in the project")
+    [uncovered] = run(tmp_path, {"start.py": starts})["start.py"].uncovered
+    assert (uncovered.line, uncovered.entry) == (9, "the process started here")
+    assert uncovered.reason.startswith("what it runs was not found in the project")
+
+
+@pytest.mark.parametrize(
+    ("cli", "reason"),
+    [
+        ("# flash-integrate: skip\n" + CLI, "a comment in it says so"),
+        (f"{MODEL}\n\ndef main(): answer(1)\n", "the function's body shares its line with the def"),
+        (CLI, None),
+        ("from .model import MODEL\n\n\ndef main():\n    print(MODEL)\n", None),
+    ],
+)
+def test_installed_commands_that_get_no_call_are_named(
+    tmp_path: Path, cli: str, reason: str | None
+) -> None:
+    model = f'MODEL = "tiny"\n{MODEL}'
+    files = {"bot/__init__.py": "", "bot/model.py": model, "bot/cli.py": cli}
+    outcomes = run(tmp_path, {**files, "pyproject.toml": SCRIPTS.format("bot.cli:main")})
+    found = [item for outcome in outcomes.values() for item in outcome.uncovered]
+    assert [(item.entry, item.reason) for item in found] == (
+        [("the command bot", reason)] if reason else []
+    )
+
+
+def test_a_server_that_passes_by_the_command_line_is_named(tmp_path: Path) -> None:
+    serve = BOTH.replace("{what}, workers={workers}", "app")
+    [uncovered] = run(tmp_path, {"model.py": MODEL, "serve.py": serve})["serve.py"].uncovered
+    assert (uncovered.line, uncovered.entry) == (8, "a server that imports serve:app")

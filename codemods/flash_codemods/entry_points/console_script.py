@@ -16,7 +16,7 @@ import ast
 from flash_codemods.enable import enable_at
 from flash_codemods.entry_points.started_elsewhere import handed_over
 from flash_integrate.notes import Refusal
-from flash_integrate.planning.installed import console_functions, console_scripts
+from flash_integrate.planning.installed import console_functions, installed_names
 from flash_integrate.planning.starts import Starts
 from flash_integrate.project.workspace import FileFacts, Spot
 from flash_integrate.python.edits import Insertion
@@ -54,7 +54,7 @@ def _guards_beside(facts: FileFacts) -> list[Statement]:
         for node in walk(statement)
         if isinstance(node, ast.Call)
     ]
-    installed = facts.workspace.get(console_scripts).get(facts.name, set())
+    installed = installed_names(facts)
     starts_one = any(dotted(call.func) in installed for call in calls)
     needs_none = starts.guard is None or starts_one or handed_over(facts, starts.guard_body)
     return [] if starts.guard is None or needs_none else [starts.guard]

@@ -16,7 +16,7 @@ from flash_integrate.attention.reach import (
 )
 from flash_integrate.attention.uses import Uses
 from flash_integrate.inserted.presence import integrated_at
-from flash_integrate.notes import Refusal
+from flash_integrate.notes import HandedOver, Refusal
 from flash_integrate.planning.codemod import Codemod
 from flash_integrate.planning.plan import left_alone
 from flash_integrate.project.workspace import FileFacts
@@ -26,7 +26,7 @@ from flash_integrate.quoting import quoted
 _WITH_FLAGS: Sequence[Codemod] = (argparse_script, click_command, typer_command)
 
 
-def handed_over(facts: FileFacts, body: Sequence[ast.stmt]) -> Refusal | None:
+def handed_over(facts: FileFacts, body: Sequence[ast.stmt]) -> HandedOver | None:
     """Why statements need no call: they run a function of a file that turns the runtime on in it,
     and no attention besides. Functions of this file that they call are looked into."""
     target: FileFacts | None = None
@@ -38,7 +38,8 @@ def handed_over(facts: FileFacts, body: Sequence[ast.stmt]) -> Refusal | None:
             return None
     if target is None:
         return None
-    return Refusal(f"only starts {quoted(target.name)}, which turns the runtime on", body[0].lineno)
+    reason = f"only starts {quoted(target.name)}, which turns the runtime on"
+    return HandedOver(reason, body[0].lineno)
 
 
 def _called(facts: FileFacts, body: Sequence[ast.stmt], seen: set[str]) -> Iterator[str]:

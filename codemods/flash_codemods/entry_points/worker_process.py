@@ -4,8 +4,6 @@ workers import: a patch of the parent does not reach those.
 Inserts: the call as first statement of the function, or below the imports of the application's
 module. It does what the parent has chosen, by flags too. Where another codemod edits the file this
 comes on top, unless that one inserts a call that the worker runs as well.
-
-Notes: processes that run what is not found in the project.
 """
 
 from __future__ import annotations
@@ -49,13 +47,7 @@ def edit(facts: FileFacts, match: list[Started]) -> list[Insertion]:
 
 
 def remarks(facts: FileFacts, edits: Sequence[Edit]) -> Iterator[Note]:
-    """The processes of the file that get no call."""
-    reason = (
-        "what the process runs was not found in the project: it has MLX's own attention unless it "
-        "calls enable_flash_attention(inherit=True)"
-    )
-    for item in facts.workspace.get(Processes).lost(facts.name):
-        yield Note(reason, item.line)
+    """The functions that take no line."""
     for item in match(facts) or ():
         function = _function(facts, item.name)
         if function is not None and facts.first_line_of(function) is None:

@@ -14,13 +14,13 @@ _MOST_WRAPPERS = 4
 """Through so many names and wrappers an installed one is followed."""
 
 
-def console_scripts(workspace: Workspace) -> dict[PurePosixPath, set[str]]:
-    """For each file of the project the names of its functions that are installed as commands,
-    or wrapped by what is: of `menu = checked(main)` also `main`."""
-    found: dict[PurePosixPath, set[str]] = {}
-    for path, name in entry_points(workspace.project):
-        for home, function in _behind(workspace, path, name, _MOST_WRAPPERS):
-            found.setdefault(home, set()).add(function)
+def installed(workspace: Workspace) -> dict[PurePosixPath, dict[str, str]]:
+    """For each file of the project the names in it that are installed as commands, with the
+    command; also those that such a name wraps: of `menu = checked(main)` also `main`."""
+    found: dict[PurePosixPath, dict[str, str]] = {}
+    for command in entry_points(workspace.project):
+        for home, name in _behind(workspace, command.home, command.function, _MOST_WRAPPERS):
+            found.setdefault(home, {}).setdefault(name, command.name)
     return found
 
 
@@ -41,9 +41,14 @@ def _behind(
                 yield from _behind(workspace, home, wrapped, depth - 1)
 
 
+def installed_names(facts: FileFacts) -> dict[str, str]:
+    """The names in a file that are installed as commands, with the command."""
+    return facts.workspace.get(installed).get(facts.name, {})
+
+
 def console_functions(facts: FileFacts) -> list[Statement]:
     """The functions of a file that are installed as commands."""
-    names = facts.workspace.get(console_scripts).get(facts.name, set())
+    names = installed_names(facts)
     return [
         item
         for item in facts.module_level

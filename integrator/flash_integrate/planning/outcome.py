@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from flash_integrate.attention.rewrites import Kept, Rewrite, applied
-from flash_integrate.notes import Note
+from flash_integrate.notes import Note, Uncovered
 from flash_integrate.planning.plan import Status
 
 NO_MLX = "no MLX"
@@ -27,6 +27,7 @@ class Outcome:
     codemod: str | None = None
     review: str = ""
     notes: tuple[Note, ...] = ()
+    uncovered: tuple[Uncovered, ...] = ()
     before: bytes = field(default=b"", repr=False)
     after: bytes = field(default=b"", repr=False)
     lines: frozenset[int] = frozenset()

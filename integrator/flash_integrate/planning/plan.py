@@ -3,8 +3,9 @@ Pure."""
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -13,9 +14,15 @@ from flash_integrate.attention.signs import handwritten_lines, replaces_attentio
 from flash_integrate.inserted.marker import skip_marker_line
 from flash_integrate.inserted.presence import integrated_at, uses_name
 from flash_integrate.inserted.snippets import ENABLE
-from flash_integrate.notes import Note, Refusal
+from flash_integrate.notes import HandedOver, Note, Refusal, Uncovered
 from flash_integrate.planning.codemod import Codemod, asked, name_of, registry, remarks
-from flash_integrate.project.kinds import is_converter, skip_by_name
+from flash_integrate.planning.uncovered import (
+    runs_on_import,
+    uncovered_commands,
+    uncovered_processes,
+    uncovered_servers,
+)
+from flash_integrate.project.kinds import is_converter, is_test, skip_by_name
 from flash_integrate.project.workspace import FileFacts
 from flash_integrate.python.edits import Edit, Insertion
 
@@ -49,6 +56,9 @@ class Decision:
     review: str = ""
     edits: tuple[Edit, ...] = ()
     notes: tuple[Note, ...] = ()
+    needs_none: bool = False
+    """Left alone because no call is missing in it."""
+    uncovered: tuple[Uncovered, ...] = ()
 
 
 def plan(facts: FileFacts) -> Decision:
@@ -57,6 +67,20 @@ def plan(facts: FileFacts) -> Decision:
     Raises:
         UnreadableSource: the file can't be decoded or parsed.
     """
+    decision = _decide(facts)
+    return dataclasses.replace(decision, uncovered=tuple(_uncovered(facts, decision)))
+
+
+def _uncovered(facts: FileFacts, decision: Decision) -> Iterator[Uncovered]:
+    if decision.status is Status.SKIPPED and not decision.needs_none:
+        yield from uncovered_commands(facts, decision.reason)
+    if decision.status is Status.CHANGED:
+        yield from uncovered_servers(facts, decision.edits)
+    if decision.status is not Status.SKIPPED or not is_test(facts.name):
+        yield from uncovered_processes(facts)
+
+
+def _decide(facts: FileFacts) -> Decision:
     if reason := skip_by_name(facts.name):  # first: it needs no syntax tree
         return Decision(Status.SKIPPED, reason)
     if (line := integrated_at(facts.module)) is not None:
@@ -116,7 +140,9 @@ def _choose(facts: FileFacts) -> Decision:
             )
     if refusals:
         # The last one asked is the one that would have inserted the call alone.
-        return Decision(Status.SKIPPED, refusals[-1].reason, refusals[-1].line)
+        last = refusals[-1]
+        is_handed_over = isinstance(last, HandedOver)
+        return Decision(Status.SKIPPED, last.reason, last.line, needs_none=is_handed_over)
     if (name := _left_out(facts)) is not None:
         if facts.get(reached) is None:
             return Decision(Status.SKIPPED, NO_ATTENTION)
@@ -150,13 +176,12 @@ def _beside(facts: FileFacts, codemod: Codemod) -> Iterator[Codemod]:
             yield other
 
 
-def _on_top(edits: Iterable[Edit], more: Iterable[Edit]) -> list[Edit]:
+def _on_top(edits: Sequence[Edit], more: Iterable[Edit]) -> list[Edit]:
     """The calls of `more` that `edits` do not make already: at the same place, or at module level,
     where whoever imports the file makes them."""
-    calls = [item for item in edits if isinstance(item, Insertion) and ENABLE in item.code]
-    if any(len(item.anchor or ()) < 2 for item in calls):
+    if runs_on_import(edits):
         return []
-    places = {item.anchor for item in calls}
+    places = {item.anchor for item in edits if isinstance(item, Insertion)}
     return [item for item in more if not isinstance(item, Insertion) or item.anchor not in places]
 
 
@@ -167,7 +192,8 @@ def _reason(facts: FileFacts) -> str | Decision:
     if way is None:
         return Decision(Status.SKIPPED, NO_ATTENTION)
     if is_converter(facts.name) and not facts.get(runs_models):
-        return Decision(Status.SKIPPED, "converts weights without running the model")
+        reason = "converts weights without running the model"
+        return Decision(Status.SKIPPED, reason, needs_none=True)
     return way
 
 

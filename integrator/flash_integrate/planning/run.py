@@ -151,7 +151,11 @@ def outcome_of(name: PurePosixPath, workspace: Workspace) -> Outcome:
 
 def _as_decided(base: Path, facts: FileFacts, decision: Decision) -> Outcome:
     line = facts.source.shown_line(decision.line)
-    outcome = Outcome(base, facts.name, decision.status, decision.reason, line)
+    uncovered = tuple(
+        dataclasses.replace(item, line=facts.source.shown_line(item.line))
+        for item in decision.uncovered
+    )
+    outcome = Outcome(base, facts.name, decision.status, decision.reason, line, uncovered=uncovered)
     if decision.status is not Status.CHANGED:
         return outcome
     rewritten = _rewritten(facts, decision)

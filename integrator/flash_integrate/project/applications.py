@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from flash_integrate.python.module import Module
-from flash_integrate.python.syntax import Function, dotted
+from flash_integrate.python.syntax import Function, assignments, dotted
 
 
 @dataclass(frozen=True)
@@ -76,3 +76,9 @@ def _is_of(module: Module, node: ast.expr, package: str, names: tuple[str, ...])
     """Whether an expression stands for one of these names of a package."""
     parts = (module.qualified(dotted(node)) or "").split(".")
     return parts[0] == package and parts[-1] in names
+
+
+def application_names(module: Module) -> list[tuple[str, int]]:
+    """The names that a module gives its applications, with their lines."""
+    made = [node for node in module.tree.body if makes_application(module, node)]
+    return [(name, node.lineno) for node in made for name, _ in assignments(node)]

@@ -6,6 +6,7 @@ from __future__ import annotations
 import configparser
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -25,19 +26,28 @@ _OPTIONS = ("console_scripts", "gui_scripts")
 # In setup.py, as a list under its name, or as the text of a section.
 _LIST = re.compile(r"(?:console|gui)_scripts[\"']?\s*[:=]\s*\[")
 _SECTION = re.compile(r"\[(?:console|gui)_scripts\]([^\[\"']*)")
-_ENTRY_POINT = re.compile(r"=\s*([A-Za-z_][\w.]*):([A-Za-z_]\w*)")
+_ENTRY_POINT = re.compile(r"([\w.-]*)\s*=\s*([A-Za-z_][\w.]*):([A-Za-z_]\w*)")
 
 
-def entry_points(project: Project) -> Iterator[tuple[PurePosixPath, str]]:
-    """The files of the project, and the names in them, that its manifests have installed as
-    commands. A manifest that can't be read has none: who builds the package is told."""
+@dataclass(frozen=True)
+class Command:
+    """A command that packaging installs, and what it runs: a name in a file of the project."""
+
+    name: str
+    home: PurePosixPath
+    function: str
+
+
+def entry_points(project: Project) -> Iterator[Command]:
+    """The commands that the project's manifests install. A manifest that can't be read has none:
+    who builds the package is told."""
     folders = {folder for path in project.scans for folder in path.parents}
     for folder in sorted(folders):
         for manifest, commands in _READERS.items():
             text = _read(project, folder / manifest)
-            for module, function in _ENTRY_POINT.findall(commands(text)) if text else ():
+            for name, module, function in _ENTRY_POINT.findall(commands(text)) if text else ():
                 for target in project.resolve(Import(0, module), folder / manifest):
-                    yield target, function
+                    yield Command(name, target, function)
 
 
 def _read(project: Project, manifest: PurePosixPath) -> str:
@@ -48,15 +58,18 @@ def _read(project: Project, manifest: PurePosixPath) -> str:
 
 
 def _of_pyproject(text: str) -> str:
-    """The commands as lines, `= module:function`; so below."""
+    """The commands as lines, `name = module:function`; so below."""
     try:
         document = read_toml(text)
     except NotToml:
         return ""
-    found = [value for keys in _TABLES for value in _table(document, keys).values()]
-    # Poetry also has tables here, for extras.
-    references = [value.get("reference") if isinstance(value, dict) else value for value in found]
-    return "\n".join(f"= {reference}" for reference in references)
+    found = {name: value for keys in _TABLES for name, value in _table(document, keys).items()}
+    lines = []
+    for name, value in found.items():
+        # Poetry also has tables here, for extras.
+        reference = value.get("reference") if isinstance(value, dict) else value
+        lines.append(f"{name} = {reference}")
+    return "\n".join(lines)
 
 
 def _table(document: Any, keys: tuple[str, ...]) -> dict[str, Any]:

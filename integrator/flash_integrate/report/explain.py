@@ -48,6 +48,9 @@ def _explain(facts: FileFacts, outcome: Outcome, *, unproven: bool) -> Iterator[
         yield f"  inserts {_place(facts, edit)}:"
         text = edit.text if isinstance(edit, Splice) else edit.code
         yield from (f"    | {line}" for line in text.strip("\n").splitlines())
+    for item in decision.uncovered:
+        where = f" (line {item.line})" if item.line else ""
+        yield f"  not covered: {item.entry}: {item.reason}{where}"
     for note in decision.notes:
         yield f"  note: {note.reason}{_line(facts, note.line)}"
 

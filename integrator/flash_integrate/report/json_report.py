@@ -74,4 +74,8 @@ def _file_as_dict(outcome: Outcome, dry_run: bool) -> dict[str, Any]:
         # A change that could not be written failed: its lines are in no file.
         "changed_lines": sorted(outcome.lines) if outcome.changes else [],
         "notes": [{"line": note.line, "text": note.reason} for note in outcome.notes],
+        "uncovered": [
+            {"line": item.line, "entry": item.entry, "why": item.reason}
+            for item in outcome.uncovered
+        ],
     }

@@ -41,6 +41,7 @@ def as_markdown(outcomes: Sequence[Outcome], *, dry_run: bool) -> str:
         _changes(outcomes),
         _rewrites(outcomes),
         _notes(outcomes, dry_run),
+        _uncovered(outcomes, dry_run),
         _failures(outcomes),
         _skipped(outcomes),
         _WAYS_BACK if _with(outcomes, Status.CHANGED) else "",
@@ -122,6 +123,16 @@ def _note_lines(outcomes: Iterable[Outcome], dry_run: bool) -> Iterator[str]:
         for note in outcome.notes:
             line = line_on_disk(outcome, note.line, dry_run=dry_run) if note.line else None
             yield f"- {_place(outcome, line)}: {_text(note.reason)}"
+
+
+def _uncovered(outcomes: Iterable[Outcome], dry_run: bool) -> str:
+    """The ways to start attention that pass by every call."""
+    lines = []
+    for outcome in outcomes:
+        for item in outcome.uncovered:
+            line = line_on_disk(outcome, item.line, dry_run=dry_run) if item.line else None
+            lines.append(f"- {_place(outcome, line)}: {_text(item.entry)}: {_text(item.reason)}")
+    return _section("Not covered", lines)
 
 
 def _failures(outcomes: Iterable[Outcome]) -> str:

@@ -117,7 +117,7 @@ def print_outcome(console: Console, outcome: Outcome, *, dry_run: bool) -> None:
 
 
 def _is_of_interest(outcome: Outcome) -> bool:
-    return outcome.status not in _AS_IT_WAS or bool(outcome.notes)
+    return outcome.status not in _AS_IT_WAS or bool(outcome.notes or outcome.uncovered)
 
 
 def _print_details(console: Console, outcome: Outcome) -> None:
@@ -128,6 +128,10 @@ def _print_details(console: Console, outcome: Outcome) -> None:
     for note in outcome.notes:
         line = f":{note.line}" if note.line else ""
         say(console, f"{name}{line}: note: {note.reason}", "yellow", indent="  ")
+    for item in outcome.uncovered:
+        line = f":{item.line}" if item.line else ""
+        text = f"{name}{line}: not covered: {item.entry}: {item.reason}"
+        say(console, text, "yellow", indent="  ")
 
 
 def say(console: Console, text: str, style: str = "", indent: str = "") -> None:

@@ -1,0 +1,48 @@
+"""The ways to start a file's attention that pass by every call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from flash_integrate.attention.reach import leads_to_attention, reached
+from flash_integrate.inserted.snippets import ENABLE
+from flash_integrate.notes import Uncovered
+from flash_integrate.planning.installed import installed_names
+from flash_integrate.project.applications import application_names
+from flash_integrate.project.processes import Processes
+from flash_integrate.project.workspace import FileFacts
+from flash_integrate.python.edits import Edit, Insertion
+
+
+def uncovered_commands(facts: FileFacts, reason: str) -> Iterator[Uncovered]:
+    """The installed commands of a file that stays as it is, which run attention."""
+    for name, command in installed_names(facts).items():
+        node = facts.module.definitions.get(name)
+        if node is not None and leads_to_attention(facts, name):
+            yield Uncovered(reason, node.lineno, f"the command {command}")
+
+
+def uncovered_servers(facts: FileFacts, edits: Sequence[Edit]) -> Iterator[Uncovered]:
+    """The application of a file whose call is below its command line, which a server that imports
+    it does not read."""
+    if not runs_on_import(edits):
+        for name, line in application_names(facts.module):
+            reason = "only the file's own command line makes the call"
+            yield Uncovered(reason, line, f"a server that imports {facts.name.stem}:{name}")
+
+
+def uncovered_processes(facts: FileFacts) -> Iterator[Uncovered]:
+    """The processes that a file starts, where what they run was not found."""
+    lost = facts.workspace.get(Processes).lost(facts.name)
+    for item in lost if lost and facts.get(reached) is not None else ():
+        reason = (
+            "what it runs was not found in the project; "
+            "enable_flash_attention(inherit=True) in there does what this file does"
+        )
+        yield Uncovered(reason, item.line, "the process started here")
+
+
+def runs_on_import(edits: Sequence[Edit]) -> bool:
+    """Whether one of the calls stands at module level, where whoever imports the file makes it."""
+    calls = [item for item in edits if isinstance(item, Insertion) and ENABLE in item.code]
+    return any(len(item.anchor or ()) < 2 for item in calls)
