@@ -316,6 +316,7 @@ def test_an_installed_name_for_a_wrapped_function(tmp_path: Path, how: str) -> N
     )
     assert changed(outcomes) == {"bot/menu.py": "console-script"}
     assert outcomes["bot/menu.py"].after.count(b"enable_flash_attention()") == 1
+    assert not any(outcome.uncovered for outcome in outcomes.values())
 
 
 def test_a_package_of_the_project_that_is_named_as_a_library_is_none(tmp_path: Path) -> None:

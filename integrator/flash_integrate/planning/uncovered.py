@@ -15,9 +15,9 @@ from flash_integrate.python.edits import Edit, Insertion
 
 
 def uncovered_commands(facts: FileFacts, reason: str) -> Iterator[Uncovered]:
-    """The installed commands of a file that stays as it is, which run attention."""
+    """The installed commands of a file that stays as it is, whose functions run attention."""
     for name, command in installed_names(facts).items():
-        node = facts.module.definitions.get(name)
+        node = facts.module.defines(name)  # what a variable wraps is looked at where it is defined
         if node is not None and leads_to_attention(facts, name):
             yield Uncovered(reason, node.lineno, f"the command {command}")
 
@@ -27,7 +27,7 @@ def uncovered_servers(facts: FileFacts, edits: Sequence[Edit]) -> Iterator[Uncov
     it does not read."""
     if not runs_on_import(edits):
         for name, line in application_names(facts.module):
-            reason = "only the file's own command line makes the call"
+            reason = "the call is made by the file's own command line alone"
             yield Uncovered(reason, line, f"a server that imports {facts.name.stem}:{name}")
 
 

@@ -108,6 +108,10 @@ def _results(outcome: Outcome, dry_run: bool) -> Iterator[dict[str, Any]]:
     for note in outcome.notes:
         line = line_on_disk(outcome, note.line or 1, dry_run=dry_run)
         yield _result(outcome, NOTE_RULE, "note", note.reason, line)
+    for item in outcome.uncovered:
+        line = line_on_disk(outcome, item.line or 1, dry_run=dry_run)
+        message = f"Not covered: {item.entry}: {item.reason}"
+        yield _result(outcome, NOTE_RULE, "note", message, line)
 
 
 def _rewrite_result(outcome: Outcome, rewrite: Rewrite) -> dict[str, Any]:
