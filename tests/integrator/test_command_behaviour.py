@@ -21,7 +21,7 @@ STAND_INS = {
 import sys
 
 
-def enable_flash_attention(enabled=True, block_size=None):
+def enable_flash_attention(enabled=True, block_size=None, *, inherit=False):
     print("enabled", enabled, block_size, file=sys.stderr)
 """,
 }
@@ -213,7 +213,7 @@ CASES = {
         LATE_TYPER, "--model m", "command-call", "typer.Option has no name in this file"
     ),
     "bolt": Case(BOLT, "--model m", "typer-command"),
-    "dash": Case(DASH, "", "main-guard"),
+    "dash": Case(DASH, "", "application"),
 }
 
 
