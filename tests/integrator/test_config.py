@@ -111,7 +111,7 @@ def test_the_command_line_is_checked() -> None:
     ):
         merge(Config(), offered(), only=["nonsense"])
     with pytest.raises(ConfigError, match=r"^--skip: no codemod .* did you mean web-app\?$"):
-        merge(Config(), offered(), skip=["webapp"])
+        merge(Config(), offered(), skip=["flatscript"])
     with pytest.raises(ConfigError, match=rf"^--only and --skip both name {CODEMODS[0]}"):
         merge(Config(), offered(), only=CODEMODS[:1], skip=CODEMODS[:1])
 
