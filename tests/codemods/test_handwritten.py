@@ -4,6 +4,7 @@ reason, and what is offered is proved."""
 from __future__ import annotations
 
 import ast
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,15 @@ def test_refusal_has_its_reason(path: Path) -> None:
     assert matches == []
     reasons = [refusal.reason for refusal in refusals]
     assert reasons == ([] if expected == "nothing" else [expected])
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="this Python reads it")
+def test_newer_syntax_is_the_reason_where_there_is_attention() -> None:
+    text = (FOLDER / "mask_added.before.py").read_text() + "\nprint(f'{x.split('/')}')\n"
+    matches, refusals = examine(Source(Path("model.py"), text.encode()))
+    assert matches == []
+    assert [refusal.line for refusal in refusals] == [24]
+    assert "newer Python's syntax" in refusals[0].reason
 
 
 def test_newlines_and_encoding_stay() -> None:

@@ -20,6 +20,7 @@ from flash_codemods.handwritten.values import Found
 from flash_codemods.handwritten.writing.reasons import CannotSay
 from flash_codemods.handwritten.writing.rewriting import Rewriting
 from flash_codemods.handwritten.writing.text import Text, apply
+from flash_integrate.attention.handwritten import handwritten_attention
 from flash_integrate.attention.rewrites import Rewrite, occurrences
 from flash_integrate.notes import Refusal
 from flash_integrate.python.source import Source
@@ -56,8 +57,11 @@ def examine(source: Source) -> tuple[list[Match], list[Refusal]]:
         return [], []
     try:
         tree = ast.parse(text)
-    except (SyntaxError, ValueError):  # in a newer Python's syntax
-        return [], []
+    except (SyntaxError, ValueError):
+        reason = "the file is in a newer Python's syntax than the one that runs this tool"
+        return [], [
+            Refusal(reason, line) for line in sorted(set(handwritten_attention(source.tree)))
+        ]
     try:
         readings = read_functions(tree, text)
     except RecursionError:

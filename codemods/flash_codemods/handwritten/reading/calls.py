@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import re
+from collections.abc import Iterable
 
 from flash_codemods.handwritten.operations import (
     Operation,
@@ -49,14 +51,11 @@ class Calls(ScoreSteps):
                 tainted += [it for it in of.values if isinstance(it, Scores | Weights | Lost)]
         if tainted:
             return self._operation_on_scores(node, operation, values, tainted)
-        first = values[0] if values else None
-        made = shaped(operation, values)
-        if not isinstance(first, Array) or first.product is None:
+        made, product = shaped(operation, values), _product_in(values)
+        if product is None:
             self._learn_numbers(operation)
             return made
-        if operation.name == "softmax":
-            return self.no_keys[first.product]
-        return with_product(made, first.product)
+        return self.no_keys[product] if operation.name == "softmax" else with_product(made, product)
 
     def _product_call(self, node: ast.Call, operation: Operation) -> Value:
         arguments = operation.arguments
@@ -75,6 +74,8 @@ class Calls(ScoreSteps):
         for of in values:
             if isinstance(of, Weights) and self._drops_nothing(node.func):
                 return of
+            if isinstance(of, Scores):
+                return self._of_projection(of, node, values, called)
             if isinstance(of, Scores | Weights | Lost):
                 return self._lose_to_call(of, node, called)
             if isinstance(of, Items):
@@ -89,6 +90,16 @@ class Calls(ScoreSteps):
         if called in ("tuple", "list") and len(values) == 1:
             return values[0]
         return self._result_of(node, values)
+
+    def _of_projection(self, of: Scores, node: ast.Call, values: list[Value], called: str) -> Value:
+        """What a function makes of what looked like scores, and may have been a projection."""
+        lost = self._lose_to_call(of, node, called)
+        plain = Array(self.rank_of(of))
+        result = self._result_of(node, [plain if value is of else value for value in values])
+        if not isinstance(result, Array) or not isinstance(lost, Lost):
+            return lost
+        self.no_keys[of.product] = dataclasses.replace(lost, is_weights=True)
+        return with_product(result, of.product)
 
     def _drops_nothing(self, called: ast.expr) -> bool:
         name = self_attribute(called)
@@ -135,6 +146,16 @@ class Calls(ScoreSteps):
 
     def returned(self, function: ast.FunctionDef, given: list[Value]) -> Value:
         raise NotImplementedError
+
+
+def _product_in(values: Iterable[Value]) -> ast.expr | None:
+    """The product of two arrays that one of some values is made of."""
+    for value in values:
+        inner = _product_in(value.values) if isinstance(value, Items) else None
+        product = value.product if isinstance(value, Array) else inner
+        if product is not None:
+            return product
+    return None
 
 
 def _is_static(function: ast.FunctionDef) -> bool:

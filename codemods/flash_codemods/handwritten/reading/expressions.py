@@ -12,7 +12,7 @@ from flash_codemods.handwritten.operations import (
 from flash_codemods.handwritten.reading.axes import indexed
 from flash_codemods.handwritten.reading.calls import Calls
 from flash_codemods.handwritten.reading.classes import SCALE, self_attribute
-from flash_codemods.handwritten.reading.scores import is_plain_number
+from flash_codemods.handwritten.reading.scores import is_plain_number, with_product
 from flash_codemods.handwritten.values import (
     Array,
     Items,
@@ -84,7 +84,7 @@ class Expressions(Calls):
             return of.values[index] if -len(of.values) <= index < len(of.values) else Other()
         if not isinstance(of, Array):
             return Array()
-        return indexed(of, node.slice)
+        return with_product(indexed(of, node.slice), of.product)
 
     def _unaryop(self, node: ast.UnaryOp) -> Value:
         of = self.value(node.operand)

@@ -201,7 +201,10 @@ class ScoreSteps(Products):
                 return of
         if isinstance(one, Scores) and isinstance(other, Scores):
             return self._meet_scores(one, other, node)
-        for of in (one, other):
+        for of, rest in ((one, other), (other, one)):
+            product = rest.product if isinstance(rest, Array) else None
+            if isinstance(of, Scores) and product is of.product and product in self.no_keys:
+                return dataclasses.replace(self.no_keys[product], is_weights=False)
             if isinstance(of, Weights | Scores):
                 return self._lose(of, node, "are made in one branch and not in the other")
         if isinstance(one, Array) and isinstance(other, Array):
@@ -210,6 +213,7 @@ class ScoreSteps(Products):
                 one.rank if same else None,
                 one.transposed and other.transposed,
                 one.single and other.single,
+                one.product or other.product,
             )
         return Array() if isinstance(one, Array) or isinstance(other, Array) else Other()
 
@@ -230,7 +234,7 @@ class ScoreSteps(Products):
         return dataclasses.replace(one, steps=steps, widened=widened)
 
 
-def with_product(of: Value, product: ast.expr) -> Value:
+def with_product(of: Value, product: ast.expr | None) -> Value:
     return dataclasses.replace(of, product=product) if isinstance(of, Array) else of
 
 
