@@ -12,7 +12,8 @@ from mlx.utils import tree_map
 from mlx_flash_runtime.problem import Device
 from mlx_flash_runtime.settings import Settings
 from mlx_flash_runtime.tools.rehearsal import LayerCalls, rehearse
-from vision_families import FAMILIES, larger, make, prompt, read
+from vision_configurations import FAMILIES
+from vision_families import larger, make, prompt, read
 
 # So many times as many patches along each side as in the tests, which makes 4,096; by the family,
 # or by what its images come with.

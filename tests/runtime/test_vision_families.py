@@ -17,7 +17,8 @@ from mlx_flash_runtime.patching import mla, originals
 from mlx_flash_runtime.planning.layers import forget
 from mlx_flash_runtime.problem.masks import Causal, Window, structure_of
 from mlx_flash_runtime.routes import ROUTES
-from vision_families import FAMILIES, make, prompt, read
+from vision_configurations import FAMILIES
+from vision_families import make, prompt, read
 
 pytest.importorskip("mlx_vlm", reason="mlx-vlm is not installed: make test GROUPS='dev vision'")
 from mlx_vlm.generate import maybe_quantize_kv_cache
@@ -174,6 +175,7 @@ OTHER_CACHES: dict[str, Callable[[], Any]] = {
 @pytest.mark.parametrize("route", ["", "blockwise"])
 @pytest.mark.parametrize("kind", OTHER_CACHES)
 def test_logits_with_other_caches(kind: str, route: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(originals, "unrecognised", {})
     language = make("llava").language_model
 
     def logits() -> Answers:
