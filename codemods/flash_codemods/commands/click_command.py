@@ -54,12 +54,11 @@ def edit(facts: FileFacts, match: Sequence[Command]) -> list[Edit]:
 
 
 def _parameters(facts: FileFacts, command: Command) -> list[str]:
-    """The parameters, annotated where the function's author annotates others."""
+    """The parameters, annotated where the function's author annotates others, or its result."""
     disable, block_size = FLAG_NAMES
     arguments = command.node.args
-    if any(
-        item.annotation for item in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
-    ):
+    others = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+    if command.node.returns or any(item.annotation for item in others):
         return [f"{disable}: bool = False", f"{block_size}: {optional_text(facts)} = None"]
     return [f"{disable}=False", f"{block_size}=None"]
 

@@ -64,7 +64,7 @@ def _missing(source: Source, result: Source) -> tuple[int, str] | None:
     """The first line of the reverted file that uses a name of the import, or a value of the flags,
     which nothing in it gives; and what it uses."""
     given = {name for node in result.nodes for name in _names_given(node)}
-    namespaces = {ast.unparse(item.value) for item in _values_read(source)}
+    namespaces = {_namespace_of(item) for item in _values_read(source)}
     found = []
     for node in result.nodes:
         if isinstance(node, ast.Name) and node.id in {ENABLE, *FLAG_NAMES} - given:
@@ -72,9 +72,17 @@ def _missing(source: Source, result: Source) -> tuple[int, str] | None:
         elif isinstance(node, ast.Attribute | ast.Subscript):
             name = flag_value(node)
             own = not _flags_given(result) and name is not None
-            if own and ast.unparse(node.value) in namespaces:
+            if own and _namespace_of(node) in namespaces:
                 found.append((node.lineno, str(name)))
     return min(found, default=None)
+
+
+def _namespace_of(node: ast.Attribute | ast.Subscript) -> str:
+    """What a value is read from, in words: `args` of `args.x` and of `vars(args)["x"]`."""
+    holder = node.value
+    if isinstance(holder, ast.Call) and dotted(holder.func) == "vars" and len(holder.args) == 1:
+        holder = holder.args[0]
+    return ast.unparse(holder)
 
 
 def _names_given(node: ast.AST) -> list[str]:

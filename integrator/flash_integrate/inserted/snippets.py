@@ -153,8 +153,10 @@ def _guarded(arguments: Sequence[str], style: Style, indent: int) -> str:
 
 
 def remove_names(namespace: str, style: Style, indent: int, *, mapping: bool) -> str:
-    """The statements that take the two names out of a namespace or dict."""
-    items = [_item(namespace, name, style, mapping) for name in FLAG_NAMES]
+    """The statements that take the two names out of a namespace or dict. Out of a namespace by its
+    dict: type checkers know of no attribute of it that can be deleted."""
+    held_in = namespace if mapping else f"vars({namespace})"
+    items = [_item(held_in, name, style, mapping=True) for name in FLAG_NAMES]
     line = f"del {', '.join(items)}\n"
     if indent + len(line) - 1 <= style.width:
         return line

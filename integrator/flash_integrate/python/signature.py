@@ -88,6 +88,8 @@ class Signature:
         fits = len(self._line(at).rstrip("\r\n")) + len(inline) <= width and "\n" not in inline
         if fits and at[0] == self.opening[0]:
             return [(at, inline)]
+        if last is None and self.closing == self.opening:
+            return [(at, self._spread(parameters, width))]
         indent = (
             self._indent(last.start)
             if last is not None and self._starts_its_line(last.start)
@@ -105,6 +107,9 @@ class Signature:
         """From where to where the elements `first` to `last` are cut out, with the commas that
         came with them."""
         start, end = self.elements[first], self.elements[last]
+        is_all = not first and last + 1 == len(self.elements)
+        if is_all and self._starts_its_line(self.closing) and self._ends_its_line(self.opening):
+            return [(self.opening, self.closing)]
         if (
             end.comma
             and self._starts_its_line(start.start)
@@ -119,6 +124,18 @@ class Signature:
         if before is not None and before.comma and self._is_commented(before.comma):
             return [(before.end, before.comma), (self._end_of_line(before.comma), end.end)]
         return [(before.end if before else self.opening, end.end)]
+
+    def _spread(self, parameters: Sequence[str], width: int) -> str:
+        """What is put between empty parentheses that have to be taken apart, as black would write
+        it."""
+        outer = self._indent(self.opening)
+        inner = outer + "    "
+        joined = ", ".join(parameters)
+        if "\n" in joined or len(inner + joined) > width:
+            joined = (
+                "".join(f"\n{item}," for item in parameters).lstrip().replace("\n", f"\n{inner}")
+            )
+        return f"\n{inner}{joined}\n{outer}"
 
     def _own_lines(self, parameters: Sequence[str], beside: Position) -> str:
         margin = self._indent(beside)
@@ -139,6 +156,9 @@ class Signature:
     def _indent(self, at: Position) -> str:
         line = self._line(at)
         return line[: len(line) - len(line.lstrip())]
+
+    def _ends_its_line(self, at: Position) -> bool:
+        return not self._line(at)[at[1] :].strip()
 
     def _starts_its_line(self, at: Position) -> bool:
         return not self._line(at)[: at[1]].strip()
