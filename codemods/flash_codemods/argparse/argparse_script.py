@@ -138,8 +138,19 @@ def _mentions(statement: Statement, scope: object, name: str) -> bool:
 def _flags(facts: FileFacts, parser: Parser) -> Insertion:
     own_defaults = parser.keyword("argument_default") is not None
     indent = parser.last_argument.node.col_offset
-    code = flags(parser.name, facts.style, indent, own_defaults=own_defaults)
+    code = flags(
+        parser.name,
+        facts.style,
+        indent,
+        own_defaults=own_defaults,
+        has_commands=_has_commands(facts, parser),
+    )
     return Insertion(parser.last_argument.place, code)
+
+
+def _has_commands(facts: FileFacts, parser: Parser) -> bool:
+    adds = f"{parser.name}.add_subparsers"
+    return any(dotted(call.func) == adds for call in facts.module.of_kind(ast.Call))
 
 
 def _call(facts: FileFacts, namespace: Namespace) -> Insertion:

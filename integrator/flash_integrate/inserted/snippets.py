@@ -12,6 +12,8 @@ DISABLE_FLAG = "--disable-flash-attention"
 BLOCK_SIZE_FLAG = "--flash-block-size"
 DISABLE_HELP = "use stock MLX attention"
 BLOCK_SIZE_HELP = "a multiple of 8"
+BEFORE_COMMAND = "; before the command"
+"""Ends the help of the flags of a parser that has commands: argparse takes them nowhere else."""
 FLAG_NAMES = ("disable_flash_attention", "flash_block_size")
 
 
@@ -52,19 +54,27 @@ def _option(function: str, arguments: Sequence[str], style: Style, indent: int) 
     return _call(function, in_quotes, style, indent)
 
 
-def flags(parser: str, style: Style, indent: int, *, own_defaults: bool = False) -> str:
+def flags(
+    parser: str,
+    style: Style,
+    indent: int,
+    *,
+    own_defaults: bool = False,
+    has_commands: bool = False,
+) -> str:
     """The two `add_argument` calls on the expression `parser`, at a column of `indent`.
 
     `own_defaults` states the defaults, for a parser whose `argument_default` would take their
-    place.
+    place; `has_commands` has the help say where the flags of a parser with commands go.
     """
+    where = BEFORE_COMMAND if has_commands else ""
     disable = [repr(DISABLE_FLAG), "action='store_true'"]
     block_size = [repr(BLOCK_SIZE_FLAG)]
     if own_defaults:
         disable.append("default=False")
         block_size.append("default=None")
-    disable.append(f"help={DISABLE_HELP!r}")
-    block_size += ["metavar='N'", f"help={BLOCK_SIZE_HELP!r}"]
+    disable.append(f"help={DISABLE_HELP + where!r}")
+    block_size += ["metavar='N'", f"help={BLOCK_SIZE_HELP + where!r}"]
     add = f"{parser}.add_argument"
     return _option(add, disable, style, indent) + _option(add, block_size, style, indent)
 
