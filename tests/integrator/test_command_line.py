@@ -251,15 +251,15 @@ def test_without_a_path_it_is_the_current_folder(flash_integrate: Run, repo: Pat
 def test_where_nothing_is_to_do_one_line_says_so(flash_integrate: Run, repo: Path) -> None:
     flash_integrate(repo)
     told = (
-        b"nothing to do: 1 already integrated, 2 skipped "
-        b"(1 a library module: nothing in it starts a program, 1 no MLX)\n"
+        b"nothing to do: 1 already integrated, 2 skipped: "
+        b"a library module: nothing in it starts a program (1), no MLX (1)\n"
     )
     for option in ([], ["--check"], ["--dry-run"]):
         result = flash_integrate(repo, *option)
         assert (result.stdout, result.stderr) == (b"", told)
     flash_integrate(repo, "--revert")
     again = flash_integrate(repo, "--revert").stderr
-    assert again == b"nothing to revert: 3 skipped (3 not integrated by this tool)\n"
+    assert again == b"nothing to revert: 3 skipped: not integrated by this tool (3)\n"
 
 
 def test_quiet_says_nothing_but_what_failed(flash_integrate: Run, repo: Path) -> None:
@@ -313,3 +313,45 @@ def test_a_folder_without_python_is_no_error(flash_integrate: Run, tmp_path: Pat
     result = flash_integrate(tmp_path)
     assert result.returncode == 0
     assert b"no Python files found" in result.stderr
+
+
+def explained(flash_integrate: Run, repo: Path, *options: str) -> str:
+    result = flash_integrate(repo / "run.py", "--explain", *options)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.decode()
+
+
+def test_explain_names_the_codemods_that_came_near_and_no_others(
+    flash_integrate: Run, repo: Path
+) -> None:
+    text = explained(flash_integrate, repo)
+    assert text.startswith("run.py: argparse-script changes it: imports mlx_lm\n")
+    assert "  main-guard: fits, and is asked later\n" in text
+    assert "click-command" not in text
+    assert "console-script" not in text
+
+
+def test_explain_does_not_call_a_script_a_library_for_what_was_left_out(
+    flash_integrate: Run, repo: Path
+) -> None:
+    text = explained(flash_integrate, repo, "--only", "console-script")
+    assert "would be changed by argparse-script, which is left out" in text
+    assert "a library module" not in text
+
+
+def test_explain_of_an_integrated_file_finds_no_fault_with_what_was_inserted(
+    flash_integrate: Run, repo: Path
+) -> None:
+    flash_integrate(repo)
+    text = explained(flash_integrate, repo)
+    assert text.startswith("run.py: already integrated: imports the runtime (line ")
+    assert "of its own" not in text
+    assert "argparse-script" not in text
+
+
+def test_explain_of_a_file_that_can_not_be_read_fails(flash_integrate: Run, repo: Path) -> None:
+    (repo / "broken.py").write_text("import mlx\nx = = 1\n")
+    result = flash_integrate(repo, "--explain")
+    assert result.returncode == 2
+    assert b"broken.py:2: failed: " in result.stdout
+    assert b"run.py: argparse-script changes it" in result.stdout

@@ -116,7 +116,7 @@ def test_review_asks_for_the_rewrite_by_itself(model: Path, answers: str, accept
     command = [sys.executable, "-m", "flash_integrate", str(model), "--interactive"]
     command += ["--only", "handwritten-attention"]
     result = subprocess.run(command, input=answers.encode(), capture_output=True)
-    assert b"make this hunk" in result.stderr
+    assert b"apply this hunk" in result.stderr
     assert b"the model's code: proved" in result.stderr
     changed = contents(model)
     assert (changed["model.py"] != before["model.py"]) is accepted

@@ -67,8 +67,7 @@ def _run(paths: list[Path], options: Options) -> int:
     check_patterns("--exclude", options.exclude)
     config = _configuration(paths, options)
     if options.explain:
-        _explain(paths, options, config)
-        return 0
+        return _explain(paths, options, config)
     outcomes = _scan(paths, options, config, ProgressBar(console))
     asks_git = options.writing and not (options.force or options.reverting)
     if options.interactive:
@@ -101,13 +100,14 @@ def _configuration(paths: Iterable[Path], options: Options) -> Config:
     return dataclasses.replace(config, unproven=options.unproven)
 
 
-def _explain(paths: list[Path], options: Options, config: Config) -> None:
+def _explain(paths: list[Path], options: Options, config: Config) -> int:
     run = Run(config)
     files = list(discover(paths, options.exclude))
     for found in files:
         run.scan(found, look_further=True)
     for line in explain_files(run, files):
         click.echo(printable(line))
+    return EXIT_FAILED if run.failed else 0
 
 
 def _has_work(outcomes: Iterable[Outcome], extras: Extras) -> bool:

@@ -216,11 +216,13 @@ class _Command(click.Command):
 @click.version_option(__version__)
 @click.pass_context
 def main(context: click.Context, /, paths: tuple[Path, ...], **options: Any) -> None:
-    """Put the Flash Attention runtime into the MLX scripts below PATH, by default the current
-    folder; - is standard input.
+    """Put the Flash Attention runtime into the MLX scripts below PATH: by default those of the
+    current folder; - is standard input.
 
-    Each script that runs attention gains a guarded import, the flags --disable-flash-attention and
-    --flash-block-size, and one call; scripts keep working where the runtime is not installed.
+    \b
+    Each script that runs attention gains one call, and two flags that steer it,
+    --disable-flash-attention and --flash-block-size. Where the runtime is not
+    installed, it runs on MLX's own attention as before.
     """
     # Python looks for garbage whenever some hundred objects were made, and a syntax tree has ten
     # thousand: that would take a third of a run's time.

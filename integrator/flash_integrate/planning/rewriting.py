@@ -105,12 +105,17 @@ def take_back(outcome: Outcome, path: Path, kept: Iterable[Kept]) -> Outcome:
     gone = tuple(item for item in kept if item not in left)
     return dataclasses.replace(
         outcome,
-        reason=f"{len(gone)} rewrite{'s' if len(gone) != 1 else ''} taken back",
+        reason=_taken_out(0 if inserted is None else len(inserted.lines), len(gone)),
         notes=notes,
         after=after,
         taken_back=gone,
         left=tuple(left),
     )
+
+
+def _taken_out(lines: int, rewrites: int) -> str:
+    back = f"{rewrites} rewrite{'s' if rewrites != 1 else ''} taken back"
+    return f"{lines} lines taken out, {back}" if lines else back
 
 
 def _edited_since(kept: Kept) -> str:

@@ -59,7 +59,7 @@ def integrate(
 
 
 class Run:
-    """The workspaces of one run, a base folder each, and the files that could not be read. `given`
+    """The workspaces of one run, a base folder each, and the files that failed. `given`
     are files whose bytes are at hand, and are not read from disk."""
 
     def __init__(self, config: Config, given: Mapping[Path, bytes] | None = None) -> None:
@@ -107,6 +107,8 @@ class Run:
         outcome = outcome_of(found.name, self.workspaces[found.base])
         if outcome.reason != NO_MLX and found.path.suffix != SUFFIX:
             outcome = self._rewritten(outcome)
+        if outcome.status is Status.FAILED:
+            self.failed[found.path] = outcome
         self.workspaces[found.base].forget(found.name)
         return outcome
 

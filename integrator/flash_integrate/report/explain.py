@@ -64,9 +64,9 @@ def _codemods(facts: FileFacts, decision: Decision) -> Iterator[str]:
         yield from (f"  {line}" for line in asked(codemod, "explain", facts) or ())
         match = codemod.match(facts)
         if isinstance(match, Refusal):
-            yield f"  {name}: does not take it: {match.reason}{_line(facts, match.line)}"
+            yield f"  {name}: does not change it: {match.reason}{_line(facts, match.line)}"
         elif match is not None and name != decision.codemod:
-            yield f"  {name}: would take it, if no other did"
+            yield f"  {name}: fits, {'and is asked later' if decision.codemod else 'in form'}"
 
 
 def _rewrites(facts: FileFacts, unproven: bool) -> Iterator[str]:

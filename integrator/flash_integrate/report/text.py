@@ -191,7 +191,7 @@ def _result(outcome: Outcome, dry_run: bool) -> str:
 
 
 def _counts(outcomes: Sequence[Outcome], dry_run: bool) -> str:
-    """`10 would change, 3 skipped (2 no MLX, 1 a test)`."""
+    """`10 would change, 3 skipped: no MLX (2), a test (1)`."""
     count = Counter(outcome.status for outcome in outcomes)
     parts = []
     for status in Status:
@@ -204,5 +204,6 @@ def _counts(outcomes: Sequence[Outcome], dry_run: bool) -> str:
     if not parts:
         return "no Python files found"
     reasons = Counter(outcome.reason for outcome in outcomes if outcome.status is Status.SKIPPED)
-    why = ", ".join(f"{number} {reason}" for reason, number in reasons.most_common())
-    return ", ".join(parts) + (f" ({why})" if why else "")
+    why = ", ".join(f"{reason} ({number})" for reason, number in reasons.most_common())
+    parts.sort(key=lambda part: part.endswith(Status.SKIPPED.value))  # last, with their reasons
+    return ", ".join(parts) + (f": {why}" if why else "")

@@ -240,7 +240,7 @@ def _question(unit: Unit) -> str:
 
 def _verb(unit: Unit) -> str:
     if unit.is_rewrite:
-        return "make"
+        return "apply"
     return "take out" if unit.parts[0].outcome.status is Status.REVERTED else "insert"
 
 

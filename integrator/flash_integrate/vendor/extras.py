@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path, PurePosixPath
 
+from flash_integrate.attention.record import RECORD
 from flash_integrate.attention.rewrites import Kept, kept_of
 from flash_integrate.disk import reading, writing
 from flash_integrate.errors import FileError
@@ -36,6 +37,8 @@ from flash_integrate.vendor.runtime_copy import (
     plan_vendor,
 )
 from flash_integrate.vendor.script_metadata import Block, read_block
+
+_RECORD_REMARK = ": what stood in the place of rewritten attention, for --revert; commit it too"
 
 
 @dataclass(frozen=True)
@@ -215,4 +218,5 @@ def _by_base(outcomes: Iterable[Outcome], *statuses: Status) -> dict[Path, list[
 def _described(change: Change | ManifestEdit | RecordChange, dry_run: bool) -> str:
     verb, done = ("remove", "removed") if change.after is None else ("write", "wrote")
     name = f"{COPY}/" if COPY in change.name.parents else quoted(change.name)
-    return f"would {verb} {name}" if dry_run else f"{done} {name}"
+    why = _RECORD_REMARK if change.name == RECORD and change.after is not None else ""
+    return f"would {verb} {name}{why}" if dry_run else f"{done} {name}{why}"
