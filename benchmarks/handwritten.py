@@ -76,7 +76,8 @@ def main() -> int:
     with ProcessPoolExecutor(args.jobs) as pool:
         results = pool.map(look, *zip(*files, strict=True))
         looked = list(track(results, description="files", total=len(files), console=console))
-    broken = check(repos, looked, args.importer)
+    importer = shutil.which(args.importer) if args.importer else None
+    broken = check(repos, looked, importer and str(Path(importer).absolute()))
     rows = [row for item in looked for row in item.rows]
     table = "\n".join(page_of(repos, rows, broken))
     if args.page is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import dataclasses
 import re
 from collections.abc import Iterable
 
@@ -76,7 +75,7 @@ class Calls(ScoreSteps):
                 return of
             if isinstance(of, Scores):
                 return self._of_projection(of, node, values, called)
-            if isinstance(of, Scores | Weights | Lost):
+            if isinstance(of, Weights | Lost):
                 return self._lose_to_call(of, node, called)
             if isinstance(of, Items):
                 for item in of.values:
@@ -98,8 +97,7 @@ class Calls(ScoreSteps):
         result = self._result_of(node, [plain if value is of else value for value in values])
         if not isinstance(result, Array) or not isinstance(lost, Lost):
             return lost
-        self.no_keys[of.product] = dataclasses.replace(lost, is_weights=True)
-        return with_product(result, of.product)
+        return self._as_projection(of, result, lost)
 
     def _drops_nothing(self, called: ast.expr) -> bool:
         name = self_attribute(called)

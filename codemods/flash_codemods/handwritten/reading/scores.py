@@ -81,11 +81,8 @@ class ScoreSteps(Products):
             # Before a softmax it may have been a projection: `(x @ w.T).reshape(...)`.
             self._learn_numbers(operation)
             lost = self._lose(of, node, f"go through `{name}`")
-            self.no_keys[of.product] = dataclasses.replace(lost, is_weights=True)
             made = shaped(operation, [Array(self.rank_of(of))])
-            return (
-                dataclasses.replace(made, product=of.product) if isinstance(made, Array) else made
-            )
+            return self._as_projection(of, made, lost)
         if len(tainted) > 1 and name not in ("where",):
             return self._lose(of, node, "are combined with another product of the queries")
         if name == "astype":
@@ -103,6 +100,12 @@ class ScoreSteps(Products):
         if name == "tanh":
             return self._lose(of, node, "are capped by `tanh`, which MLX's own function can't say")
         return self._lose(of, node, f"go through `{name}`")
+
+    def _as_projection(self, of: Scores, made: Value, lost: Lost) -> Value:
+        """What was made of scores, as an array; `lost` says why a softmax of it is no attention
+        that is known."""
+        self.no_keys[of.product] = dataclasses.replace(lost, is_weights=True)
+        return with_product(made, of.product)
 
     def _softmax_of_lost(self, of: Lost) -> Lost:
         return dataclasses.replace(of, is_weights=True)
