@@ -72,7 +72,7 @@ def test_every_codemod_has_cases_and_says_what_it_does() -> None:
 def test_help_of_a_patched_script_shows_the_flags(path: Path, tmp_path: Path) -> None:
     """With stand-ins for the packages it imports, `--help` runs as a process, without the
     runtime."""
-    for package in ("mlx_lm", "mlx_whisper", "mlx_flash_runtime"):
+    for package in ("mlx_lm", "parakeet_mlx", "mlx_flash_runtime"):
         body = (
             "raise ImportError"
             if package == "mlx_flash_runtime"

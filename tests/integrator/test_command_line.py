@@ -224,7 +224,7 @@ def test_a_single_file_still_has_its_local_imports_seen_through(
     script = "import model\n\nif __name__ == '__main__':\n    print(model.attention(64, 4))\n"
     (repo / "use.py").write_text(script)
     result = flash_integrate(repo / "use.py")
-    assert b"imports model.py" in result.stderr
+    assert b"use.py:4 -> model.py:" in result.stderr
     assert (repo / "use.py").read_text() != script
     assert (repo / "run.py").read_text() == SCRIPT
 

@@ -96,7 +96,8 @@ def test_check_and_reports_have_it(flash_integrate: Run, model: Path, tmp_path: 
     assert rewrite["proved"] is True
     assert rewrite["verdict"].startswith("proved on ")
     found = json.loads(files[1].read_text())["runs"][0]["results"]
-    assert [item["ruleId"] for item in found] == ["handwritten-attention"]
+    assert [item["ruleId"] for item in found] == ["review-note", "handwritten-attention"]
+    found = found[1:]  # the note is on what stays
     assert rewrite["verdict"] in found[0]["message"]["text"]
     text = files[2].read_text()
     assert "proved on " in text

@@ -337,7 +337,7 @@ def test_attention_is_reached_through_a_local_module(flash_integrate: Run, repo:
         as_saved_by_jupyter(notebook("x = 1", "from model import attention\n\nattention(64, 4)"))
     )
     result = flash_integrate(repo, "-v")
-    assert b"imports model.py" in result.stderr
+    assert b" -> model.py:" in result.stderr
     assert sources(path.read_bytes()) == [
         "x = 1",
         f"from model import attention\n{INSERTED}\nattention(64, 4)",

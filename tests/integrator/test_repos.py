@@ -12,6 +12,7 @@ import pytest
 from conftest import Run
 from outcomes import changed, run
 
+MLX_LM = "mlx_lm.load -> mlx_lm.models.base -> mx.fast.scaled_dot_product_attention"
 SHARED_PARSER = """\
 import argparse
 
@@ -286,8 +287,8 @@ def test_attention_is_asked_of_names_and_not_of_files(flash_integrate: Run, tmp_
     )
     found = statuses(flash_integrate, repo, tmp_path / "report.json")
     assert found["prepare.py"] == ("skipped", "no attention is reached from it")
-    assert found["train.py"] == ("flat-script", "imports mlx_lm")
-    assert found["by_name.py"] == ("flat-script", "imports mlx_lm")
+    assert found["train.py"] == ("flat-script", f"train.py:3 -> utils.py:11 -> {MLX_LM}")
+    assert found["by_name.py"] == ("flat-script", f"by_name.py:3 -> utils.py:11 -> {MLX_LM}")
     assert found["utils.py"] == ("skipped", "a library module: nothing in it starts a program")
 
 
@@ -310,7 +311,9 @@ def test_a_folder_that_a_script_adds_to_the_path(
     repo = make(tmp_path / "repo", files)
     before = run_script(repo / "tools" / "chat.py")
     found = statuses(flash_integrate, repo, tmp_path / "report.json")
-    assert found["tools/chat.py"] == ("main-guard", "imports mlx_lm")
+    codemod, chain = found["tools/chat.py"]
+    assert codemod == "main-guard"
+    assert chain.endswith(f" -> tools/lib/engine/model.py:5 -> {MLX_LM}")
     assert found["tools/other.py"] == ("skipped", "no MLX")
     assert flash_integrate(repo).returncode == 0
     assert run_script(repo / "tools" / "chat.py") == before == "hello\n"

@@ -284,7 +284,7 @@ def _refuse_sharing(facts: FileFacts, parser: Parser) -> Refusal | None:
         found = user.get(Namespaces)
         own = [use for use in found.found if use.parser == parser]
         fits = own and all(use.can_be_followed for use in own) and not found.unsuited
-        if not fits or left_alone(user) is not None or user.get(reached) is None:
+        if not fits or left_alone(user) is not None or not user.get(reached):
             shared = f"its parser is built in {quoted(parser.home)}"
             return Refusal(f"{shared}, which {quoted(user.name)} uses without the integration")
     return None

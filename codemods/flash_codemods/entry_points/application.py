@@ -43,7 +43,7 @@ def _adds_to_another(facts: FileFacts) -> bool:
             continue
         symbols = facts.workspace.names.symbols(found[0].name)
         if symbols is not None and symbols.definitions[found[1]].is_application:
-            return found[0].get(reached) is None
+            return not found[0].get(reached)
     return False
 
 

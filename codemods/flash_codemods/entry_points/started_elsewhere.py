@@ -10,11 +10,11 @@ from flash_codemods.argparse.namespaces import Namespaces
 from flash_codemods.commands import click_command, typer_command
 from flash_codemods.commands.functions import find_commands
 from flash_integrate.attention.reach import (
+    has_attention,
     leads_to_attention,
     reached,
     runs_attention,
 )
-from flash_integrate.attention.uses import Uses
 from flash_integrate.inserted.presence import integrated_at
 from flash_integrate.notes import HandedOver, Refusal
 from flash_integrate.planning.codemod import Codemod
@@ -53,7 +53,7 @@ def _called(facts: FileFacts, body: Sequence[ast.stmt], seen: set[str]) -> Itera
         if name is None or name in seen:
             continue
         seen.add(name)
-        if isinstance(function, Function) and Uses.of(function).attention is None:
+        if isinstance(function, Function) and not has_attention(facts, function):
             yield from _called(facts, function.body, seen)
         else:
             yield name
@@ -63,7 +63,7 @@ def _turns_it_on(facts: FileFacts) -> bool:
     """Whether a file has flags for the runtime, from this run or an earlier one."""
     if integrated_at(facts.module) is not None:
         return bool(facts.get(Namespaces).found or facts.get(find_commands))
-    if left_alone(facts) is not None or facts.get(reached) is None:
+    if left_alone(facts) is not None or not facts.get(reached):
         return False
     matches = (codemod.match(facts) for codemod in _WITH_FLAGS)
     fitting = [match for match in matches if match is not None and not isinstance(match, Refusal)]

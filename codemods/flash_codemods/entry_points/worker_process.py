@@ -66,4 +66,4 @@ def _function(facts: FileFacts, name: str) -> Statement | None:
 
 def _runs_attention(facts: FileFacts, function: Statement) -> bool:
     reach = facts.workspace.get(AttentionReach)
-    return reach.of_definition(facts.name, function.node) is not None
+    return bool(reach.of_definition(facts.name, function.node))

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import ast
 
-from flash_integrate.attention.reach import holds_models, reached
+from flash_integrate.attention.libraries import holds_models
+from flash_integrate.attention.reach import reached
 from flash_integrate.inserted.snippets import Style, enable
 from flash_integrate.notebook.program import Program
 from flash_integrate.notes import Note, Refusal
@@ -34,7 +35,7 @@ def match(facts: FileFacts) -> Statement | Refusal | None:
         return None
     if program.refusal is not None:
         return Refusal(program.refusal)
-    if facts.get(reached) is None:
+    if not facts.get(reached):
         return Refusal("no attention is reached from it")
     imports = sorted(facts.module.imports, key=lambda item: item.line)
     first = next(iter([*filter(_is_of_mlx, imports), *imports]), None)

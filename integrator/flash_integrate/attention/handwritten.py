@@ -4,21 +4,25 @@ it."""
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
+from flash_integrate.python.module import Module
 from flash_integrate.python.syntax import Function, own_nodes, walk
 
 _PRODUCTS = {"matmul", "einsum"}
 
 
-def handwritten_attention(root: ast.AST) -> Iterator[int]:
-    """The lines of the softmaxes of `softmax(q @ k.T) @ v`, each function looked at for itself.
+def handwritten_attention(module: Module, root: ast.AST) -> Iterator[ast.Call]:
+    """The softmaxes of `softmax(q @ k.T) @ v` in a part of a module, each function looked at for
+    itself.
 
     A softmax at the end of a perceptron is none: nothing is multiplied by what it gives.
     """
     for node in walk(root):
-        if node is root or isinstance(node, Function):
-            yield from _Variables().attention(node)
+        if isinstance(node, Function | ast.Module):
+            yield from _Variables().attention(item.node for item in module.inside(node))
+        elif node is root and isinstance(node, ast.stmt):
+            yield from _Variables().attention([node])
 
 
 class _Variables:
@@ -26,31 +30,30 @@ class _Variables:
 
     def __init__(self) -> None:
         self.scores: set[str] = set()
-        self.weights: dict[str, int] = {}
-        """With the line of the softmax."""
+        self.weights: dict[str, ast.Call] = {}
+        """With the softmax."""
 
-    def attention(self, function: ast.AST) -> Iterator[int]:
-        """The lines of the softmaxes by which a function multiplies; it is read from above to
+    def attention(self, statements: Iterable[ast.stmt]) -> Iterator[ast.Call]:
+        """The softmaxes by which the statements of a function multiply; it is read from above to
         below."""
-        for statement in _own_statements(function):
-            for operand in (
-                operand for node in own_nodes(statement) for operand in _operands(node)
-            ):
-                if (line := self._softmax_in(operand)) is not None:
-                    yield line
+        for statement in statements:
+            for node in own_nodes(statement):
+                for operand in _operands(node):
+                    if (softmax := self._softmax_in(operand)) is not None:
+                        yield softmax
             if isinstance(statement, ast.Assign | ast.AnnAssign) and statement.value is not None:
                 self._bind(statement, statement.value)
 
     def _bind(self, statement: ast.Assign | ast.AnnAssign, value: ast.expr) -> None:
         targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
         for name in (target.id for target in targets if isinstance(target, ast.Name)):
-            if (line := self._softmax_in(value)) is not None:
-                self.weights[name] = line
+            if (softmax := self._softmax_in(value)) is not None:
+                self.weights[name] = softmax
             elif self._is_made_of_product(value):
                 self.scores.add(name)
 
-    def _softmax_in(self, node: ast.expr) -> int | None:
-        """The line of the softmax whose weights an expression is, also masked, cast or dropped
+    def _softmax_in(self, node: ast.expr) -> ast.Call | None:
+        """The softmax whose weights an expression is, also masked, cast or dropped
         out."""
         todo = [node]
         while todo:
@@ -64,7 +67,7 @@ class _Variables:
             elif isinstance(part, ast.Call):
                 given = _given(part)
                 if _called(part) == "softmax" and any(map(self._is_made_of_product, given)):
-                    return part.lineno
+                    return part
                 todo += reversed(given)
         return None
 
@@ -73,19 +76,6 @@ class _Variables:
             _operands(part) or (isinstance(part, ast.Name) and part.id in self.scores)
             for part in walk(node)
         )
-
-
-def _own_statements(root: ast.AST) -> list[ast.stmt]:
-    """The statements below a node, without those of the functions within it."""
-    found: list[ast.stmt] = []
-    todo = [root]
-    while todo:
-        node = todo.pop()
-        if isinstance(node, ast.stmt):
-            found.append(node)
-        if node is root or not isinstance(node, Function):
-            todo.extend(ast.iter_child_nodes(node))
-    return sorted(found, key=lambda statement: (statement.lineno, statement.col_offset))
 
 
 def _operands(node: ast.AST) -> list[ast.expr]:

@@ -2,194 +2,296 @@
 classes it imports.
 
 The question is asked of names, not of files: a script that takes `read_jsonl` from a module which
-elsewhere loads a model does not run attention.
+elsewhere loads a model does not run attention; nor does one that calls a class's `is_local`
+because another method of it does.
 """
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
-from typing import TypeAlias
 
-from flash_integrate.attention.uses import Uses
+from flash_integrate.attention.evidence import Evidence, Kind, Place
+from flash_integrate.attention.libraries import attention_of, holds_models, runs_models
+from flash_integrate.attention.uses import ANY, Uses
 from flash_integrate.project.imports import Import, Project
-from flash_integrate.project.names import Symbols, wanted
+from flash_integrate.project.names import WHOLE, Defined, Outside, Symbols
 from flash_integrate.project.workspace import FileFacts, Workspace
+from flash_integrate.python.syntax import Function, dotted
 
-# A word of the package's name: `mlxtend` and the driver `mlx90614` have nothing to do with MLX.
-_MLX = re.compile(r"(^|_)mlx(_|$)")
-_NAMED_OTHERWISE = {"mflux", "fastmlx", "mlxim", "diffusionkit"}
-# MLX packages that hold no model.
-_NO_MODELS = {
-    "mlx", "mlx_cluster", "mlx_cuda", "mlx_data", "mlx_flash_runtime", "mlx_graphs", "mlx_metal",
-    "mlx_optimizers",
-}  # fmt: skip
-# What a package of models offers besides running them, by the name of a module or of what it
-# defines.
-_RUNS_NOTHING = {
-    "convert", "quantize", "quantize_model", "dequantize_model", "save", "save_config",
-    "save_model", "save_weights", "save_gguf", "convert_to_gguf", "upload_to_hub",
-    "create_model_card", "get_model_path", "fetch_from_hub", "hf_repo_to_path", "load_config",
-    "load_tokenizer", "TokenizerWrapper", "compute_bits_per_weight", "get_total_parameters",
-    "__version__", "version", "load_audio", "load_dataset", "download", "tokenizer_utils",
-}  # fmt: skip
-_Seen: TypeAlias = set[tuple[PurePosixPath, str]]
-_Steps: TypeAlias = "Iterator[str | _Steps]"
-WHOLE = ""
-"""Stands for a file as a whole, where the name of one of its definitions is asked for."""
+_ATTENTION = {
+    "scaled_dot_product_attention",
+    "MultiHeadAttention",
+    "Transformer",
+    "TransformerEncoder",
+    "TransformerDecoder",
+    "TransformerEncoderLayer",
+    "TransformerDecoderLayer",
+}
 
 
-def holds_models(module: str) -> bool:
-    """Whether a module belongs to a package of MLX models (mlx_lm, mlx_vlm, mlx_whisper, ...)."""
-    package = module.partition(".")[0]
-    return package in _NAMED_OTHERWISE or (bool(_MLX.search(package)) and package not in _NO_MODELS)
+@dataclass(frozen=True)
+class _Part:
+    """A definition of a file, a method of a class (`Model.load`) or the file as a `WHOLE`; and how
+    the search came here: from which part, and from which line of it."""
+
+    path: PurePosixPath
+    name: str
+    before: _Part | None = field(default=None, compare=False)
+    line: int = field(default=0, compare=False)
 
 
-def imports_models(project: Project, path: PurePosixPath, item: Import) -> bool:
-    """Whether an import in a file of the project is of a package of MLX models: not of a folder of
-    the project itself that is named like one."""
-    return not item.dots and holds_models(item.module) and not project.resolve(item, path)
+@dataclass(frozen=True)
+class _End:
+    """Attention, and the line that comes to it."""
+
+    line: int
+    names: tuple[str, ...]
+    kind: Kind
+
+
+@dataclass(frozen=True)
+class Reached:
+    """What a search came to: the nearest attention that can be routed, or else all that is
+    written by hand."""
+
+    routed: Evidence | None = None
+    by_hand: tuple[Evidence, ...] = ()
+
+    def __bool__(self) -> bool:
+        """Whether there is attention of any kind."""
+        return bool(self.routed or self.by_hand)
 
 
 class AttentionReach:
-    """Answers for the files of one project; every definition is read at most once."""
+    """Answers for the files of one project; what a definition uses is read at most once."""
 
     def __init__(self, workspace: Workspace) -> None:
         self.project = workspace.project
         self.names = workspace.names
         self._module = workspace.module
         self._uses: dict[tuple[PurePosixPath, str], Uses] = {}
-        self._imports_mlx: dict[PurePosixPath, bool] = {}
-        self._leads_nowhere: _Seen = set()
+        self._has_mlx: dict[PurePosixPath, bool] = {}
+        self._leads_nowhere: set[_Part] = set()
 
-    def of_script(self, path: PurePosixPath) -> str | None:
-        """How the script at `path` comes to attention, in words; None if it does not."""
-        return self._first(lambda seen: self._search(path, WHOLE, "", seen))
+    def of_script(self, path: PurePosixPath) -> Reached:
+        """How the script at `path` comes to attention."""
+        return self._search(_Part(path, WHOLE))
 
-    def of_definition(self, path: PurePosixPath, node: ast.stmt) -> str | None:
+    def of_definition(self, path: PurePosixPath, node: ast.stmt) -> Reached:
         """How one definition of the file at `path` comes to attention."""
-        return self._first(lambda seen: self._follow_uses(path, Uses.of(node), "", seen))
+        return self._search(self._part_of(path, node))
+
+    def attends(self, path: PurePosixPath, node: ast.stmt) -> bool:
+        """Whether a definition of the file at `path` calls attention itself."""
+        return any(isinstance(item, _End) for item in self._leads(self._part_of(path, node)))
+
+    def _part_of(self, path: PurePosixPath, node: ast.stmt) -> _Part:
+        """A definition as a part; it may be nested, or one of several of a name: its line stands
+        for it."""
+        name = f"line {node.lineno}"
+        if (path, name) not in self._uses:
+            self._uses[path, name] = Uses.of(node, self._module(path))
+        return _Part(path, name)
 
     def uses(self, path: PurePosixPath, name: str) -> Uses:
         """What a definition of the file at `path` uses, or with the name `WHOLE` the file."""
         if (path, name) not in self._uses:
             module = self._module(path)
-            node = module.tree if name == WHOLE else module.definitions[name]
-            self._uses[path, name] = Uses.of(node)
+            self._uses[path, name] = Uses.of(_node(module.tree, module.definitions, name), module)
         return self._uses[path, name]
 
-    def imports_mlx(self, path: PurePosixPath) -> bool:
-        """Whether a file imports MLX or a package for it, or another file of the project that
-        does."""
-        if path not in self._imports_mlx:
-            holds = partial(_imports_mlx, self.project)
-            self._imports_mlx |= self.project.reaching(path, self._imports_mlx, holds)
-        return self._imports_mlx[path]
-
-    def _first(self, start: Callable[[_Seen], _Steps]) -> str | None:
-        """The first answer of a step or of those that it leads to, in their order. Not by
-        recursion: one definition may lead to the next more often than one call may to another."""
-        seen: _Seen = set()
-        stack = [start(seen)]
-        while stack:
-            found = next(stack[-1], None)
-            if isinstance(found, str):
-                return found
-            if found is None:
-                stack.pop()
-            else:
-                stack.append(found)
-        self._leads_nowhere |= seen
-        return None
-
-    def _is_new(self, path: PurePosixPath, name: str, seen: _Seen) -> bool:
-        """Whether a name of a file is still to be looked at."""
-        if (path, name) in seen or (path, name) in self._leads_nowhere:
-            return False
-        seen.add((path, name))
-        return True
-
-    # A step yields an answer, or further steps. `way` is how the script came to the file in which
-    # the step looks.
-
-    def _search(self, path: PurePosixPath, name: str, way: str, seen: _Seen) -> _Steps:
-        """Looks at one definition (or a whole file) and at everything that it names."""
-        if name == WHOLE and not self._is_new(path, name, seen):
-            return
-        yield self._follow_uses(path, self.uses(path, name), way, seen)
-        symbols = self.names.symbols(path) if name == WHOLE else None
-        for item in symbols.stars if symbols is not None else ():
-            yield self._follow_import(path, item, "*", "", seen)
-
-    def _follow_uses(self, path: PurePosixPath, uses: Uses, way: str, seen: _Seen) -> _Steps:
-        if uses.attention is not None and self.imports_mlx(path):
-            yield way or uses.attention
-        if uses.loads_by_name:
-            yield way or "loads modules by name"
+    def by_hand(self, path: PurePosixPath, name: str) -> list[int]:
+        """The lines on which a definition of the file at `path` writes attention out, with MLX."""
         symbols = self.names.symbols(path)
+        return [
+            line
+            for softmax, line in self.uses(path, name).by_hand
+            if symbols is not None and self._is_mlx(path, symbols, softmax)
+        ]
+
+    def _search(self, start: _Part) -> Reached:
+        """Looks at parts in the order of their distance, so that the shortest chain is found."""
+        by_hand: list[Evidence] = []
+        seen = {start}
+        todo = deque([start])
+        while todo:
+            part = todo.popleft()
+            for found in self._leads(part):
+                if isinstance(found, _Part):
+                    if found not in seen and found not in self._leads_nowhere:
+                        seen.add(found)
+                        todo.append(found)
+                elif found.kind is Kind.BY_HAND:
+                    by_hand.append(_chain(part, found))
+                else:
+                    return Reached(_chain(part, found))
+        if not by_hand:
+            self._leads_nowhere |= seen
+        return Reached(by_hand=tuple(by_hand))
+
+    def _leads(self, part: _Part) -> Iterator[_Part | _End]:
+        """What a part of a file leads to: attention first, then other parts."""
+        symbols = self.names.symbols(part.path)
         if symbols is None:
             return
-        for name in uses.names:
-            yield self._follow(path, symbols, name, way, seen)
-        for module, app in uses.served:
-            home = self.names.application_home(path, module, app)
-            target = self.names.symbols(home) if home is not None else None
-            if home is not None and target is not None:
-                yield self._follow(home, target, app, f"serves {home}", seen)
+        uses = self.uses(part.path, part.name)
+        further = []
+        for name, line in uses.names.items():
+            found = self._named(part, symbols, name, line)
+            if isinstance(found, _End):
+                yield found
+            elif found is not None:
+                further.append(found)
+        for line in self.by_hand(part.path, part.name):
+            yield _End(line, ("attention written by hand",), Kind.BY_HAND)
+        if part.name == WHOLE:
+            yield from _star_imports(symbols)
+        for module, line in uses.loaded.items():
+            yield from self._loaded(part, module, line)
+        yield from further
+        for (module, application), line in uses.served.items():
+            home = self.names.application_home(part.path, module, application)
+            if home is not None:
+                yield _Part(home, WHOLE, part, line)
 
-    def _follow(
-        self, path: PurePosixPath, symbols: Symbols, name: str, way: str, seen: _Seen
-    ) -> _Steps:
-        """Follows a dotted name that is used in `path` to where it is defined."""
-        if not self._is_new(path, name, seen):
-            return
-        root = name.partition(".")[0]
-        if root in symbols.definitions:
+    def _named(self, part: _Part, symbols: Symbols, name: str, line: int) -> _Part | _End | None:
+        """What a dotted name in a part of a file leads to."""
+        if (own := self._own_method(part, symbols, name)) is not None:
+            return _Part(part.path, own, part, line)
+        meaning = self.names.meaning(part.path, name)
+        if isinstance(meaning, Defined):
+            return self._defined(meaning, part, line)
+        if isinstance(meaning, Outside) and holds_models(meaning.name):
+            return _End(line, *attention_of(meaning.name)) if runs_models(meaning.name) else None
+        full = meaning.name if isinstance(meaning, Outside) else name
+        if full.rpartition(".")[2] in _ATTENTION and self._is_mlx(part.path, symbols, name):
+            return _End(line, (_as_written(full),), Kind.MLX)
+        return None
+
+    def _defined(self, meaning: Defined, before: _Part, line: int) -> _Part:
+        symbols = self.names.symbols(meaning.path)
+        definition = symbols.definitions.get(meaning.name) if symbols is not None else None
+        name, method = meaning.name, meaning.rest.partition(".")[0]
+        if definition is not None and definition.is_application:
             # What an application does stands in functions that are decorated with it.
-            yield self._search(
-                path, WHOLE if symbols.definitions[root].is_application else root, way, seen
-            )
-        elif (binding := symbols.binding(name)) is not None:
-            yield self._follow_import(path, *binding, seen)
+            name = WHOLE
+        elif definition is not None and method in definition.methods:
+            name = f"{name}.{method}"
+        return _Part(meaning.path, name, before, line)
 
-    def _follow_import(
-        self, path: PurePosixPath, item: Import, name: str, attribute: str, seen: _Seen
-    ) -> _Steps:
-        if imports_models(self.project, path, item):
-            package, *modules = item.module.split(".")
-            if _RUNS_NOTHING.isdisjoint([*modules, name]):
-                yield f"imports {package}"
+    def _own_method(self, part: _Part, symbols: Symbols, name: str) -> str | None:
+        """What a name in a method stands for that begins with the method's `self` or `cls`: another
+        method, or the class as a whole."""
+        owner, _, method = part.name.partition(".")
+        if not method:
+            return None
+        module = self._module(part.path)
+        node = _node(module.tree, module.definitions, part.name)
+        root, _, rest = name.partition(".")
+        if not isinstance(node, Function) or root != _receiver(node):
+            return None
+        attribute = rest.partition(".")[0]
+        is_method = attribute in symbols.definitions[owner].methods
+        return f"{owner}.{attribute}" if is_method else owner
+
+    def _is_mlx(self, path: PurePosixPath, symbols: Symbols, name: str) -> bool:
+        """Whether a name in a file is of MLX: by the imports on its way or, where those say
+        nothing of it, as the file has something of MLX."""
+        meaning = self.names.meaning(path, name)
+        if isinstance(meaning, Outside):
+            return meaning.package == "mlx"
+        if path not in self._has_mlx:
+            meanings = (self.names.meaning(path, item) for item in symbols.imported)
+            packages = {item.package for item in symbols.stars}
+            packages |= {found.package for found in meanings if isinstance(found, Outside)}
+            self._has_mlx[path] = any(item == "mlx" or holds_models(item) for item in packages)
+        return self._has_mlx[path]
+
+    def _loaded(self, part: _Part, module: str, line: int) -> Iterator[_Part | _End]:
+        """What a module that is loaded by its name leads to."""
+        if ANY not in module:
+            found = self.names.named_module(part.path, module)
+            if isinstance(found, Defined):
+                yield _Part(found.path, WHOLE, part, line)
+            elif found is not None and holds_models(found.name) and runs_models(found.name):
+                yield _End(line, *attention_of(found.name))
             return
-        for target in self.project.resolve(item, path):
-            symbols = self.names.symbols(target)
-            if symbols is None:
-                continue
-            way = f"imports {target}"
-            if name in (
-                "*",
-                "",
-            ):  # everything, or the module as an object: `getattr(models, args.arch)`
-                yield self._search(target, WHOLE, way, seen)
-            else:
-                yield self._follow(
-                    target, symbols, wanted(target, item, name, attribute), way, seen
-                )
+        files = self._matching(module)
+        yield from (_Part(path, WHOLE, part, line) for path in files)
+        if not files and self.project.attending:
+            yield _End(line, ("a module that is chosen by name",), Kind.BY_NAME)
+
+    def _matching(self, module: str) -> list[PurePosixPath]:
+        """The files of the project that a name with unknown parts may stand for."""
+        if not module.strip(f".{ANY}"):
+            return []
+        parts = [re.escape(part) for part in module.strip(".").split(".")]
+        path = "/".join(parts).replace(re.escape(ANY), "[^/]+")
+        pattern = re.compile(rf"(?:.*/)?{path}(?:/__init__)?\.py")
+        return [path for path in self.project.scans if pattern.fullmatch(path.as_posix())]
 
 
-def _imports_mlx(project: Project, path: PurePosixPath) -> bool:
-    return any(
-        imports_models(project, path, item)
-        or (not item.dots and item.module.partition(".")[0] == "mlx")
-        for item in project.scans[path].imports
-    )
+def _node(tree: ast.Module, definitions: dict[str, ast.stmt], name: str) -> ast.Module | ast.stmt:
+    if name == WHOLE:
+        return tree
+    owner, _, method = name.partition(".")
+    node = definitions[owner]
+    body = node.body if method and isinstance(node, ast.ClassDef) else []
+    found = [item for item in body if isinstance(item, Function) and item.name == method]
+    return found[-1] if found else node
 
 
-def reached(facts: FileFacts) -> str | None:
-    """How a file comes to attention, in words; None if it does not."""
-    return facts.workspace.get(AttentionReach).of_script(facts.name)
+def _receiver(method: Function) -> str | None:
+    """The name that a method has for its object or class: `self`, `cls`; none of a static one."""
+    decorators = {dotted(item) for item in method.decorator_list}
+    arguments = [*method.args.posonlyargs, *method.args.args]
+    return None if "staticmethod" in decorators or not arguments else arguments[0].arg
+
+
+def _star_imports(symbols: Symbols) -> Iterator[_End]:
+    for item in symbols.stars:
+        if not item.dots and holds_models(item.module) and runs_models(item.module):
+            yield _End(item.line, *attention_of(f"{item.module}.*"))
+
+
+def _as_written(name: str) -> str:
+    """A full name of MLX as scripts write it."""
+    return name.replace("mlx.core.", "mx.").replace("mlx.nn.", "nn.")
+
+
+def _chain(part: _Part, end: _End) -> Evidence:
+    """The places on the way to an end: of each file the line that leads out of it."""
+    places = [Place(part.path, end.line)]
+    at: _Part | None = part
+    while at is not None:
+        if at.before is not None and at.before.path != places[0].path:
+            places.insert(0, Place(at.before.path, at.line))
+        at = at.before
+    return Evidence(tuple(places), end.names, end.kind)
+
+
+def reached(facts: FileFacts) -> Reached:
+    """How a file comes to attention, with its own lines as a person sees them."""
+    found = facts.workspace.get(AttentionReach).of_script(facts.name)
+    routed = _as_shown(facts, found.routed) if found.routed is not None else None
+    return Reached(routed, tuple(_as_shown(facts, evidence) for evidence in found.by_hand))
+
+
+def _as_shown(facts: FileFacts, evidence: Evidence) -> Evidence:
+    first, *others = evidence.places
+    line = facts.source.shown_line(first.line) or first.line
+    return replace(evidence, places=(Place(first.path, line), *others))
+
+
+def imports_models(project: Project, path: PurePosixPath, item: Import) -> bool:
+    """Whether an import in a file of the project is of a package of MLX models: not of a folder of
+    the project itself that is named like one."""
+    return not item.dots and holds_models(item.module) and not project.resolve(item, path)
 
 
 def runs_attention(facts: FileFacts, name: str) -> bool:
@@ -203,7 +305,12 @@ def leads_to_attention(facts: FileFacts, name: str) -> bool:
     """Whether what a file defines by a name comes to attention."""
     node = facts.module.defines(name) or facts.module.definitions.get(name)
     reach = facts.workspace.get(AttentionReach)
-    return node is not None and reach.of_definition(facts.name, node) is not None
+    return node is not None and bool(reach.of_definition(facts.name, node))
+
+
+def has_attention(facts: FileFacts, node: ast.stmt) -> bool:
+    """Whether a definition of a file calls attention itself, and not through another one."""
+    return facts.workspace.get(AttentionReach).attends(facts.name, node)
 
 
 def model_functions(facts: FileFacts) -> set[str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 import re
 
-from flash_integrate.attention.handwritten import handwritten_attention
+from flash_integrate.attention.reach import AttentionReach
+from flash_integrate.project.names import WHOLE
 from flash_integrate.project.workspace import FileFacts
 from flash_integrate.python.syntax import dotted
 
@@ -33,6 +34,6 @@ def runs_models(facts: FileFacts) -> bool:
 
 
 def handwritten_lines(facts: FileFacts) -> list[int]:
-    """The lines of functions that compute `softmax(q @ k.T) @ v` from its parts: no patch can reach
-    those."""
-    return sorted(set(handwritten_attention(facts.tree)))
+    """The lines of functions that compute `softmax(q @ k.T) @ v` from its parts, with MLX: no patch
+    can reach those."""
+    return sorted(set(facts.workspace.get(AttentionReach).by_hand(facts.name, WHOLE)))

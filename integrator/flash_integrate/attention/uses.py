@@ -1,5 +1,5 @@
-"""What a piece of code uses: attention itself, names that lead further, applications that it
-serves."""
+"""What a piece of code uses: the names that it reads, modules that it loads by name, applications
+that it serves, attention that it writes out."""
 
 from __future__ import annotations
 
@@ -9,82 +9,141 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from flash_integrate.attention.handwritten import handwritten_attention
-from flash_integrate.python.syntax import dotted, walk
+from flash_integrate.python.module import Module
+from flash_integrate.python.syntax import assignments, dotted, walk
 
-_ATTENTION = {
-    "scaled_dot_product_attention",
-    "MultiHeadAttention",
-    "Transformer",
-    "TransformerEncoder",
-    "TransformerDecoder",
-    "TransformerEncoderLayer",
-    "TransformerDecoderLayer",
-}
+ANY = "*"
+"""Stands in the name of a module for a part that is known only when the program runs."""
 _APPLICATION = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)")
+_LOADERS = {"import_module", "__import__"}
 
 
 @dataclass(frozen=True)
 class Uses:
-    """What a piece of code shows by itself, what it names, and the applications that it serves by
-    their names.
+    """What a piece of code shows by itself, each with the line where it stands first.
 
-    `attention` is what looks like MLX's, or is written by hand: in a file without MLX it is
-    PyTorch's, say.
+    `names` are dotted, with as many attributes as follow; one on the result of a call begins with
+    `()`. `loaded` are modules, with `ANY` for what isn't known. `by_hand` are the softmaxes of
+    attention that is written out, by the function that they call.
     """
 
-    attention: str | None
-    loads_by_name: bool
-    names: tuple[str, ...]
-    served: tuple[tuple[str, str], ...]
+    names: dict[str, int]
+    loaded: dict[str, int]
+    served: dict[tuple[str, str], int]
+    by_hand: tuple[tuple[str, int], ...]
 
     @classmethod
-    def of(cls, node: ast.AST) -> Uses:
+    def of(cls, node: ast.AST, module: Module) -> Uses:
         nodes = walk(node)
+        calls = [child for child in nodes if isinstance(child, ast.Call)]
         attributes = {child.attr for child in nodes if isinstance(child, ast.Attribute)}
-        names = attributes | {child.id for child in nodes if isinstance(child, ast.Name)}
         # Who loads a module by name and calls its main() hands over to a script that is looked at
         # for itself.
-        loads_by_name = "import_module" in names and "main" not in attributes
-        return cls(
-            _attention(node, names),
-            loads_by_name,
-            tuple(sorted(_names_used(node))),
-            tuple(_served(node)),
-        )
+        loads = [] if "main" in attributes else [call for call in calls if _loads(call)]
+        loaded = {
+            name: call.lineno for call in loads for name in _modules(call, _Values(nodes, module))
+        }
+        names = _names_read(nodes)
+        has_softmax = any(name.rpartition(".")[2] == "softmax" for name in names)
+        softmaxes = handwritten_attention(module, node) if has_softmax else ()
+        by_hand = tuple((dotted(call.func) or "", call.lineno) for call in softmaxes)
+        return cls(names, loaded, dict(_served(calls)), by_hand)
 
 
-def _attention(node: ast.AST, names: set[str]) -> str | None:
-    """Attention by the name of what is called, or written by hand."""
-    if used := sorted(names & _ATTENTION):
-        return f"uses {used[0]}"
-    by_hand = "softmax" in names and next(handwritten_attention(node), None) is not None
-    return "has attention written by hand" if by_hand else None
-
-
-def _names_used(node: ast.AST) -> set[str]:
-    """The dotted names that a node reads, each with as many attributes as follow it."""
+def _names_read(nodes: list[ast.AST]) -> dict[str, int]:
+    """The dotted names that nodes read, those on the highest line first."""
     inner: set[int] = set()
-    names: set[str] = set()
-    for child in walk(node):
-        if isinstance(child, ast.Attribute | ast.Name) and id(child) not in inner:
-            name = dotted(child)
-            if name is not None:
-                names.add(name)
-                part: ast.AST = child
-                while isinstance(part, ast.Attribute):
-                    part = part.value
-                    inner.add(id(part))
-    return names
+    found: dict[str, int] = {}
+    for child in nodes:  # an attribute comes before what it is an attribute of
+        if not isinstance(child, ast.Attribute | ast.Name) or id(child) in inner:
+            continue
+        if isinstance(child, ast.Name) and not isinstance(child.ctx, ast.Load):
+            continue
+        part: ast.expr = child
+        parts = []
+        while isinstance(part, ast.Attribute):
+            parts.append(part.attr)
+            part = part.value
+            inner.add(id(part))
+        parts.append(part.id if isinstance(part, ast.Name) else "()")
+        name = ".".join(reversed(parts))
+        found[name] = min(child.lineno, found.get(name, child.lineno))
+    return dict(sorted(found.items(), key=lambda item: item[1]))
 
 
-def _served(node: ast.AST) -> Iterator[tuple[str, str]]:
+# Modules that are loaded by name
+
+
+def _loads(call: ast.Call) -> bool:
+    return bool(call.args) and (dotted(call.func) or "").rpartition(".")[2] in _LOADERS
+
+
+class _Values:
+    """The assignments among some nodes, and those at a module's level."""
+
+    def __init__(self, nodes: list[ast.AST], module: Module) -> None:
+        self._nodes = nodes
+        self._module = module
+
+    def of(self, name: str) -> list[ast.expr]:
+        own = [value for node in self._nodes for to, value in assignments(node) if to == name]
+        outer = self._module.definitions.get(name)
+        if own or outer is None:
+            return own
+        return [value for to, value in assignments(outer) if to == name]
+
+
+def _modules(call: ast.Call, values: _Values) -> set[str]:
+    """The modules that `importlib.import_module(...)` may load: a literal, one of a dictionary's,
+    or a text with parts that aren't known."""
+    found = set()
+    todo = [call.args[0]]
+    seen: set[str] = set()
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.IfExp):
+            todo += [node.body, node.orelse]
+        elif isinstance(node, ast.Name) and node.id not in seen and values.of(node.id):
+            seen.add(node.id)
+            todo += values.of(node.id)
+        elif (table := _table(node, values)) is not None:
+            found |= table
+        else:
+            found.add(_text(node))
+    return found
+
+
+def _table(node: ast.expr, values: _Values) -> set[str] | None:
+    """The texts of the dictionary from which `NAMES[key]` or `NAMES.get(key)` takes one."""
+    if isinstance(node, ast.Subscript):
+        owner = node.value
+    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        owner = node.func.value if node.func.attr == "get" else node
+    else:
+        return None
+    given = values.of(dotted(owner) or "")
+    for table in [owner, *given]:
+        if isinstance(table, ast.Dict):
+            texts = {_text(value) for value in table.values}
+            return texts if ANY not in texts else None
+    return None
+
+
+def _text(node: ast.expr) -> str:
+    """The text that an expression makes, with `ANY` for what isn't known of it."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    if isinstance(node, ast.JoinedStr):
+        return "".join(map(_text, node.values))
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        return _text(node.left) + _text(node.right)
+    return ANY
+
+
+def _served(calls: list[ast.Call]) -> Iterator[tuple[tuple[str, str], int]]:
     """The modules and names of `uvicorn.run("server.app:app")`."""
-    for call in walk(node):
-        if (
-            isinstance(call, ast.Call)
-            and call.args
-            and (dotted(call.func) or "").partition(".")[0] == "uvicorn"
-        ):
+    for call in calls:
+        if call.args and (dotted(call.func) or "").partition(".")[0] == "uvicorn":
             value = call.args[0].value if isinstance(call.args[0], ast.Constant) else None
             if isinstance(value, str) and (match := _APPLICATION.fullmatch(value)):
-                yield match[1], match[2]
+                yield (match[1], match[2]), call.lineno

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from flash_integrate.attention.evidence import Evidence
 from flash_integrate.attention.rewrites import Kept, Rewrite, applied
 from flash_integrate.notes import Note, Uncovered
 from flash_integrate.planning.plan import Status
@@ -28,6 +29,8 @@ class Outcome:
     review: str = ""
     notes: tuple[Note, ...] = ()
     uncovered: tuple[Uncovered, ...] = ()
+    evidence: Evidence | None = None
+    """How it comes to attention, where that was asked for and it does."""
     before: bytes = field(default=b"", repr=False)
     after: bytes = field(default=b"", repr=False)
     lines: frozenset[int] = frozenset()

@@ -8,13 +8,17 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import PurePosixPath
 
+from flash_integrate.attention.evidence import Evidence, Kind
+from flash_integrate.attention.libraries import FUSED
 from flash_integrate.attention.reach import reached
-from flash_integrate.attention.signs import handwritten_lines, replaces_attention_at, runs_models
+from flash_integrate.attention.signs import replaces_attention_at, runs_models
 from flash_integrate.inserted.marker import skip_marker_line
 from flash_integrate.inserted.presence import integrated_at, uses_name
 from flash_integrate.inserted.snippets import ENABLE
 from flash_integrate.notes import HandedOver, Note, Refusal, Uncovered
+from flash_integrate.planning.by_hand import becomes_fused, notes_by_hand
 from flash_integrate.planning.codemod import Codemod, asked, name_of, registry, remarks
 from flash_integrate.planning.uncovered import (
     runs_on_import,
@@ -23,7 +27,7 @@ from flash_integrate.planning.uncovered import (
     uncovered_servers,
 )
 from flash_integrate.project.kinds import is_converter, is_test, skip_by_name
-from flash_integrate.project.workspace import FileFacts
+from flash_integrate.project.workspace import FileFacts, Workspace
 from flash_integrate.python.edits import Edit, Insertion
 
 # The comments above everything else; a docstring speaks of what the program does.
@@ -47,7 +51,7 @@ class Status(str, Enum):
 @dataclass(frozen=True)
 class Decision:
     """What is to be done with a file: `CHANGED` with a codemod and its edits, or another status
-    with a reason."""
+    with a reason. `evidence` is how it comes to attention, where it does."""
 
     status: Status
     reason: str
@@ -59,6 +63,7 @@ class Decision:
     needs_none: bool = False
     """Left alone because no call is missing in it."""
     uncovered: tuple[Uncovered, ...] = ()
+    evidence: Evidence | None = None
 
 
 def plan(facts: FileFacts) -> Decision:
@@ -88,6 +93,14 @@ def _decide(facts: FileFacts) -> Decision:
     if (refusal := left_alone(facts)) is not None:
         return Decision(Status.SKIPPED, refusal.reason, refusal.line)
     return _choose(facts)
+
+
+def may_matter(workspace: Workspace, name: PurePosixPath) -> bool:
+    """Whether a file has to be read for its decision: not where its bytes and its imports lead to
+    no attention, unless it names MLX or may be changed for another file."""
+    project, scan = workspace.project, workspace.project.scans[name]
+    is_shared = scan.is_shared and bool(project.attending)
+    return is_shared or scan.names_mlx or project.may_attend(name)
 
 
 def stays_as_it_is(facts: FileFacts) -> Refusal | None:
@@ -122,9 +135,10 @@ def _choose(facts: FileFacts) -> Decision:
         if isinstance(match, Refusal):
             refusals.append(match)
         elif match is not None:
-            reason = asked(codemod, "serves", facts, match) or _reason(facts)
-            if isinstance(reason, Decision):
-                return reason
+            reason: str | None = asked(codemod, "serves", facts, match)
+            evidence = None if reason else _evidence(facts)
+            if isinstance(evidence, Decision):
+                return evidence
             edits = [*codemod.edit(facts, match)]
             own = asked(codemod, "notes", facts, match) or ()
             for other in _beside(facts, codemod):
@@ -132,11 +146,12 @@ def _choose(facts: FileFacts) -> Decision:
                 edits += _on_top(edits, other.edit(facts, on_top)) if on_top is not None else []
             return Decision(
                 Status.CHANGED,
-                reason,
+                reason or str(evidence),
                 codemod=name_of(codemod),
                 review=codemod.REVIEW,
                 edits=tuple(edits),
-                notes=(*refusals, *own, *remarks(facts, edits), *handwritten(facts)),
+                notes=(*refusals, *own, *remarks(facts, edits), *notes_by_hand(facts)),
+                evidence=evidence,
             )
     if refusals:
         # The last one asked is the one that would have inserted the call alone.
@@ -144,7 +159,7 @@ def _choose(facts: FileFacts) -> Decision:
         is_handed_over = isinstance(last, HandedOver)
         return Decision(Status.SKIPPED, last.reason, last.line, needs_none=is_handed_over)
     if (name := _left_out(facts)) is not None:
-        if facts.get(reached) is None:
+        if not facts.get(reached):
             return Decision(Status.SKIPPED, NO_ATTENTION)
         return Decision(Status.SKIPPED, f"would be changed by {name}, which is left out")
     return Decision(Status.SKIPPED, "a library module: nothing in it starts a program")
@@ -185,21 +200,29 @@ def _on_top(edits: Sequence[Edit], more: Iterable[Edit]) -> list[Edit]:
     return [item for item in more if not isinstance(item, Insertion) or item.anchor not in places]
 
 
-def _reason(facts: FileFacts) -> str | Decision:
-    """How a program comes to attention, or the decision that it does not. Asked last: it may read
-    many other files."""
-    way = facts.get(reached)
-    if way is None:
+def _evidence(facts: FileFacts) -> Evidence | Decision:
+    """How a program comes to attention that can be routed, or the decision that it does not. Asked
+    last: it may read many other files."""
+    found = facts.get(reached)
+    if not found:
         return Decision(Status.SKIPPED, NO_ATTENTION)
     if is_converter(facts.name) and not facts.get(runs_models):
         reason = "converts weights without running the model"
         return Decision(Status.SKIPPED, reason, needs_none=True)
-    return way
-
-
-def handwritten(facts: FileFacts) -> list[Note]:
-    """Notes on the attention that a file writes out, which no patch can reach."""
-    reason = (
-        "attention written by hand is not routed; mx.fast.scaled_dot_product_attention would be"
+    if found.routed is not None:
+        return found.routed
+    # A second run would see what this one makes of it.
+    for evidence in found.by_hand:
+        if becomes_fused(facts.workspace, evidence.places[-1]):
+            ends = (f"attention written by hand, which becomes {FUSED}",)
+            return Evidence(evidence.places, ends, Kind.MLX)
+    notes = notes_by_hand(facts)
+    if not notes:
+        notes = [Note(f"attention written by hand is not routed: {found.by_hand[0]}")]
+    return Decision(
+        Status.SKIPPED,
+        "its only attention is written by hand",
+        notes=tuple(notes),
+        evidence=found.by_hand[0],
+        needs_none=True,
     )
-    return [Note(reason, line) for line in facts.get(handwritten_lines)]

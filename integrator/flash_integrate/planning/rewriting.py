@@ -13,36 +13,34 @@ from flash_integrate.attention.rewrites import Kept, Rewrite, kept_of, taken_bac
 from flash_integrate.errors import FileError, UnsafeRewrite
 from flash_integrate.inserted.revert import revert_script
 from flash_integrate.notes import Note
+from flash_integrate.planning.by_hand import notes_by_hand, written_out
 from flash_integrate.planning.codemod import name_of, rewriters
 from flash_integrate.planning.outcome import Outcome
 from flash_integrate.planning.plan import Status, stays_as_it_is
-from flash_integrate.project.config import Config
 from flash_integrate.project.workspace import FileFacts
 from flash_integrate.python.source import Source
 
 
-def with_rewrites(outcome: Outcome, facts: FileFacts, config: Config) -> Outcome:
-    """An outcome with the attention by hand that becomes a fused call.
+def with_rewrites(outcome: Outcome, facts: FileFacts) -> Outcome:
+    """An outcome with the attention by hand that becomes a fused call, and notes on what stays.
 
     Raises:
         UnsafeRewrite: the rewritten file fails a check.
     """
     if outcome.status is Status.FAILED or stays_as_it_is(facts) is not None:
         return outcome
-    for rewriter in rewriters():
-        if config.wants(name_of(rewriter)):
-            rewrites, _ = rewriter.rewrites_of(facts.source, unproven=config.unproven)
-            if rewrites:
-                outcome = _changed(outcome, facts.source, rewriter, rewrites)
+    if outcome.status is Status.SKIPPED and not outcome.notes:
+        outcome = dataclasses.replace(outcome, notes=tuple(notes_by_hand(facts)))
+    for found in facts.get(written_out):
+        if found.rewrites:
+            outcome = _changed(outcome, facts.source, found.rewriter, found.rewrites)
     return outcome
 
 
 def _changed(outcome: Outcome, source: Source, rewriter: Any, rewrites: list[Rewrite]) -> Outcome:
-    rewritten = {rewrite.line for rewrite in rewrites}
-    notes = tuple(note for note in outcome.notes if note.line not in rewritten)
     if not outcome.changes:
         outcome = _for_rewrites(outcome, source.data, rewriter)
-    outcome = dataclasses.replace(outcome, notes=notes, rewrites=tuple(rewrites))
+    outcome = dataclasses.replace(outcome, rewrites=tuple(rewrites))
     _verify(source, outcome, rewriter)
     return outcome
 

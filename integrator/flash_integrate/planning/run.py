@@ -17,12 +17,13 @@ from flash_integrate.notebook.rewriting import rewrite_notebook
 from flash_integrate.notes import Note
 from flash_integrate.planning.codemod import shared_words
 from flash_integrate.planning.outcome import NO_MLX, Outcome
-from flash_integrate.planning.plan import Decision, Status, plan
+from flash_integrate.planning.plan import NO_ATTENTION, Decision, Status, may_matter, plan
 from flash_integrate.planning.pool import can_start_processes, plan_in_processes
 from flash_integrate.planning.rewriting import with_rewrites
 from flash_integrate.project.config import Config
 from flash_integrate.project.discover import NAMED_SUFFIXES, Found, discover
 from flash_integrate.project.imports import Project, Scan
+from flash_integrate.project.kinds import skip_by_name
 from flash_integrate.project.workspace import FileFacts, Workspace
 from flash_integrate.python.edits import Insertion, Rewritten
 from flash_integrate.python.source import Source
@@ -74,6 +75,7 @@ class Run:
             self.workspaces[found.base] = Workspace(
                 Project(found.base, {}, look_further, shared_words()), self.config.wants, source_of
             )
+            self.workspaces[found.base].unproven = self.config.unproven
         workspace = self.workspaces[found.base]
         try:
             with own_errors():
@@ -89,6 +91,8 @@ class Run:
         else:
             if self.config.leaves_out(found.path) is None:
                 workspace.editable.add(found.name)
+                if found.path.suffix != SUFFIX:
+                    workspace.rewritable.add(found.name)
 
     def reasonable_jobs(self) -> int:
         """One process for every forty files that name MLX, at most one for each processor."""
@@ -105,18 +109,20 @@ class Run:
         if reason := self.config.leaves_out(found.path):
             return Outcome(found.base, found.name, Status.SKIPPED, reason)
         outcome = outcome_of(found.name, self.workspaces[found.base])
-        if outcome.reason != NO_MLX and found.path.suffix != SUFFIX:
+        workspace = self.workspaces[found.base]
+        scan = workspace.project.scans[found.name]
+        if scan.names_mlx and scan.may_attend and found.name in workspace.rewritable:
             outcome = self._rewritten(outcome)
         if outcome.status is Status.FAILED:
             self.failed[found.path] = outcome
-        self.workspaces[found.base].forget(found.name)
+        workspace.forget(found.name)
         return outcome
 
     def _rewritten(self, outcome: Outcome) -> Outcome:
         try:
             with own_errors():
                 facts = self.workspaces[outcome.base].facts(outcome.name)
-                return with_rewrites(outcome, facts, self.config)
+                return with_rewrites(outcome, facts)
         except FileError as error:
             return failed(outcome.base, outcome.name, error)
 
@@ -145,6 +151,9 @@ def outcome_of(name: PurePosixPath, workspace: Workspace) -> Outcome:
         with own_errors():
             if not workspace.project.concerns(name):
                 return Outcome(base, name, Status.SKIPPED, NO_MLX)
+            if not may_matter(workspace, name):
+                reason = skip_by_name(name) or NO_ATTENTION
+                return Outcome(base, name, Status.SKIPPED, reason)
             facts = workspace.facts(name)
             return _as_decided(base, facts, plan(facts))
     except FileError as error:
@@ -157,7 +166,18 @@ def _as_decided(base: Path, facts: FileFacts, decision: Decision) -> Outcome:
         dataclasses.replace(item, line=facts.source.shown_line(item.line))
         for item in decision.uncovered
     )
-    outcome = Outcome(base, facts.name, decision.status, decision.reason, line, uncovered=uncovered)
+    outcome = Outcome(
+        base,
+        facts.name,
+        decision.status,
+        decision.reason,
+        line,
+        notes=tuple(
+            Note(note.reason, facts.source.shown_line(note.line)) for note in decision.notes
+        ),
+        evidence=decision.evidence,
+        uncovered=uncovered,
+    )
     if decision.status is not Status.CHANGED:
         return outcome
     rewritten = _rewritten(facts, decision)
@@ -166,9 +186,6 @@ def _as_decided(base: Path, facts: FileFacts, decision: Decision) -> Outcome:
         outcome,
         codemod=decision.codemod,
         review=decision.review,
-        notes=tuple(
-            Note(note.reason, facts.source.shown_line(note.line)) for note in decision.notes
-        ),
         before=rewritten.before,
         after=rewritten.after,
         lines=rewritten.lines,

@@ -34,7 +34,7 @@ def uncovered_servers(facts: FileFacts, edits: Sequence[Edit]) -> Iterator[Uncov
 def uncovered_processes(facts: FileFacts) -> Iterator[Uncovered]:
     """The processes that a file starts, where what they run was not found."""
     lost = facts.workspace.get(Processes).lost(facts.name)
-    for item in lost if lost and facts.get(reached) is not None else ():
+    for item in lost if lost and facts.get(reached) else ():
         reason = (
             "what it runs was not found in the project; "
             "enable_flash_attention(inherit=True) in there does what this file does"

@@ -18,15 +18,25 @@ from flash_integrate.disk import reading
 from flash_integrate.errors import FileError
 
 _FROM = re.compile(
-    rb"^[ \t\f]*from[ \t]+(\.*)([\w.]*)[ \t]+import[ \t]*(\([^)]*\)|[^\n]*)", re.MULTILINE
+    rb"(?:^|[;:])[ \t\f]*from[ \t]+(\.*)([\w.]*)[ \t]+import[ \t]*(\([^)]*\)|[^\n]*)", re.MULTILINE
 )
-_IMPORT = re.compile(rb"^[ \t\f]*import[ \t]+([\w., \t]+)", re.MULTILINE)
+_IMPORT = re.compile(rb"(?:^|[;:])[ \t\f]*import[ \t]+([\w., \t]+)", re.MULTILINE)
 _NAME = re.compile(rb"(\w+)(?:\s+as\s+\w+)?")
 _APPLICATION = re.compile(rb"[\"']([A-Za-z_][\w.]*):([A-Za-z_]\w*)[\"']")
 _ADDS_FOLDER = re.compile(rb"\bsys\.path\.(?:insert|append)\(\s*([^\r\n]*)")
 _FOLDER = re.compile(rb"[\"']/?((?:[\w.-]+/)*[\w.-]+)/?[\"']")
 # A package of models for MLX whose name does not say so is named too.
 _MLX = re.compile(rb"mlx|mflux")
+_BOUND = re.compile(
+    rb"\bmlx[\w.]*[ \t]+as[ \t]+(\w+)"
+    rb"|\bfrom[ \t]+mlx[\w.]*[ \t]+import[ \t]*(\([^)]*\)|[^\n]*)"
+)
+_ATTENTION = re.compile(
+    rb"softmax|scaled_dot_product_attention|MultiHeadAttention"
+    rb"|\bTransformer(?:Encoder|Decoder)?(?:Layer)?\b"
+)
+_BY_NAME = re.compile(rb"\b(?:import_module|__import__)\b|^def __getattr__\b", re.MULTILINE)
+_LIBRARY_BY_NAME = re.compile(rb"\b(?:import_module|__import__)\(\s*f?[\"']\w*(?:mlx|mflux)")
 _COMMENT = re.compile(rb"#[^\r\n]*")
 
 
@@ -86,24 +96,61 @@ def scan_folders(data: bytes) -> Iterator[str]:
             yield "/".join(named)
 
 
+def scan_bound(data: bytes) -> Iterator[str]:
+    """The names that a file's imports bind to something of MLX, and perhaps some more: `mx` for
+    `import mlx.core as mx`."""
+    for match in _BOUND.finditer(plain_lines(data)):
+        bare = _COMMENT.sub(b"", match[1] or match[2])
+        yield from (word.decode() for word in re.findall(rb"\w+|\*", bare))
+
+
+def _is_library(item: Import) -> bool:
+    """Whether a package is imported that may hold models for MLX."""
+    package = item.module.partition(".")[0]
+    named = not item.dots and package != "mlx" and _MLX.search(package.encode())
+    return bool(named) and package != "mlx_flash_runtime"
+
+
 @dataclass(frozen=True)
 class Scan:
-    """What the first look at a file's bytes gives: whether they name MLX, whether they hold one of
-    the `words` by which a file may be changed for another one, the imports, and the folders besides
-    its own in which those are looked for."""
+    """What the first look at a file's bytes gives, before any file is parsed.
+
+    `names_mlx`: whether the bytes name MLX; `is_shared`: whether they hold one of the `words` by
+    which a file may be changed for another one; `folders` are those besides its own in which its
+    imports are looked for. `mlx` are the names that it has of MLX; `may_attend`, `loads_by_name`
+    and `loads_library` say whether there is a word in it by which attention is called, a module is
+    loaded, or one of a package of models.
+    """
 
     names_mlx: bool
     is_shared: bool
     imports: tuple[Import, ...]
     folders: tuple[str, ...]
+    mlx: frozenset[str]
+    may_attend: bool
+    loads_by_name: bool
+    loads_library: bool
 
     @staticmethod
     def of(data: bytes, words: Iterable[bytes] = ()) -> Scan:
+        names_mlx = _MLX.search(data) is not None
         return Scan(
-            _MLX.search(data) is not None,
+            names_mlx,
             any(word in data for word in words),
             tuple(scan_imports(data)),
             tuple(scan_folders(data)),
+            frozenset(scan_bound(data)) if names_mlx else frozenset(),
+            _ATTENTION.search(data) is not None,
+            _BY_NAME.search(data) is not None,
+            names_mlx and _LIBRARY_BY_NAME.search(data) is not None,
+        )
+
+    @property
+    def imports_mlx(self) -> bool:
+        """Whether the file imports MLX, or a package that is named after it."""
+        return self.names_mlx and any(
+            not item.dots and _MLX.search(item.module.partition(".")[0].encode())
+            for item in self.imports
         )
 
 
@@ -127,6 +174,7 @@ class Project:
         self.scans = scans
         self.look_further = look_further
         self._reaches_mlx: dict[PurePosixPath, bool] = {}
+        self._may_attend: dict[PurePosixPath, bool] = {}
         self._resolved: dict[
             tuple[Import, PurePosixPath, tuple[str, ...]], list[PurePosixPath]
         ] = {}
@@ -196,22 +244,71 @@ class Project:
         return []
 
     def reaches_mlx(self, path: PurePosixPath) -> bool:
-        """Whether `path` names MLX, or imports a file of the tree that reaches it."""
+        """Whether `path` names MLX, or imports a file of the tree that reaches it, or one that
+        takes modules by names which its imports don't show."""
         if path not in self._reaches_mlx:
-            self._reaches_mlx |= self.reaching(
-                path, self._reaches_mlx, lambda file: self.scans[file].names_mlx
-            )
+            self._reaches_mlx |= self.reaching(path, self._reaches_mlx, self._may_name_mlx)
         return self._reaches_mlx[path]
+
+    def _may_name_mlx(self, path: PurePosixPath) -> bool:
+        return self.scans[path].names_mlx or self.scans[path].loads_by_name
+
+    def may_attend(self, path: PurePosixPath) -> bool:
+        """Whether `path` may come to attention, as far as bytes and imports show it: where they
+        don't, nothing has to be parsed."""
+        if path not in self._may_attend:
+            self._may_attend |= self.reaching(path, self._may_attend, self._shows_attention)
+        return self._may_attend[path]
+
+    def _shows_attention(self, path: PurePosixPath) -> bool:
+        """Whether a file by itself may call attention, or load a module by its name that does."""
+        return path in self.attending or (self.scans[path].loads_by_name and bool(self.attending))
+
+    @cached_property
+    def attending(self) -> set[PurePosixPath]:
+        """The files that have MLX and a word of attention, or import a package of models."""
+        self._find_what_is_imported()
+        known: dict[PurePosixPath, bool] = {}
+        found = set()
+        for path, scan in self.scans.items():
+            if scan.loads_library or any(_is_library(item) for item in scan.imports):
+                found.add(path)
+            elif scan.may_attend:
+                known |= self.reaching(path, known, self._imports_mlx, self._may_give_mlx)
+                if known[path]:
+                    found.add(path)
+        return found
+
+    def _find_what_is_imported(self) -> None:
+        """Has the files looked at that only imports lead to, see `look_further`."""
+        count = -1
+        while self.look_further and count != len(self.scans):
+            count = len(self.scans)
+            for path in list(self.scans):
+                for item in self.scans[path].imports:
+                    self.resolve(item, path)
+
+    def _imports_mlx(self, path: PurePosixPath) -> bool:
+        return bool(self.scans[path].mlx) or self.scans[path].imports_mlx
+
+    def _may_give_mlx(self, item: Import) -> bool:
+        """Whether one of the names that an import takes is one that some file has of MLX."""
+        return not self._bound_to_mlx.isdisjoint(item.names)
+
+    @cached_property
+    def _bound_to_mlx(self) -> set[str]:
+        return {"*"}.union(*(scan.mlx for scan in self.scans.values()))
 
     def reaching(
         self,
         path: PurePosixPath,
         known: Mapping[PurePosixPath, bool],
         holds: Callable[[PurePosixPath], bool],
+        follows: Callable[[Import], bool] = lambda item: True,
     ) -> dict[PurePosixPath, bool]:
-        """Whether something holds for a file or for one that it imports, itself or through others.
-        The answer is given for every file on the way whose answer is not `known`; what such a file
-        imports is looked at once."""
+        """Whether something holds for a file or for one that it imports, itself or through others,
+        by imports that `follows` lets through. The answer is given for every file on the way whose
+        answer is not `known`; what such a file imports is looked at once."""
         importers: dict[PurePosixPath, list[PurePosixPath]] = {path: []}
         reaching: list[PurePosixPath] = []
         todo = [path]
@@ -223,6 +320,7 @@ class Project:
                 for target in (
                     target
                     for item in self.scans[file].imports
+                    if follows(item)
                     for target in self.resolve(item, file)
                 ):
                     if target not in importers:

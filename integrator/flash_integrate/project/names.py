@@ -4,67 +4,111 @@ way of a name through imports."""
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from flash_integrate.errors import FileError
 from flash_integrate.project.applications import makes_application
 from flash_integrate.project.imports import Import, Project
 from flash_integrate.python.module import Imported, Module, longest_bound
-from flash_integrate.python.syntax import dotted
+from flash_integrate.python.syntax import Function, dotted
 
-_MOST_IMPORTS = 4
-"""Through so many re-exports a name is followed."""
+WHOLE = ""
+"""Stands for a file as a whole, where the name of one of its definitions is asked for."""
+_GIVES_NAMES = "__getattr__"
 
 
 @dataclass(frozen=True)
 class Definition:
-    """A function, class or variable of a module: whether it is an application, and of what it
-    is another name."""
+    """A function, class or variable of a module: whether it is an application, of what it is
+    another name, and the methods of a class."""
 
     is_application: bool = False
     alias: str | None = None
+    methods: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, module: Module, node: ast.stmt) -> Definition:
+        alias_of = dotted(node.value) if isinstance(node, ast.Assign) else None
+        body = node.body if isinstance(node, ast.ClassDef) else []
+        methods = frozenset(item.name for item in body if isinstance(item, Function))
+        return cls(makes_application(module, node), alias_of, methods)
 
 
 @dataclass(frozen=True)
 class Symbols:
     """A module's top-level definitions and the names that its imports bind. It holds no tree:
-    those are large."""
+    those are large.
+
+    `lazy` are the modules from which the module's `__getattr__` takes names, and the names there.
+    """
 
     imported: dict[str, Imported]
-    stars: list[Import]
+    stars: list[Imported]
     definitions: dict[str, Definition]
+    lazy: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, module: Module) -> Symbols:
         found = cls({}, [], {})
         for item in module.imports:
             if item.name == "*":
-                found.stars.append(_import_of(item))
+                found.stars.append(item)
             else:
                 found.imported[item.bound] = item
         for name, node in module.definitions.items():
-            alias_of = dotted(node.value) if isinstance(node, ast.Assign) else None
-            found.definitions[name] = Definition(makes_application(module, node), alias_of)
+            found.definitions[name] = Definition.of(module, node)
+        if _GIVES_NAMES in found.definitions:
+            found.lazy.update(_lazy_names(module))
         return found
 
     def binds(self, name: str) -> bool:
         return name in self.definitions or name in self.imported
 
-    def binding(self, name: str) -> tuple[Import, str, str] | None:
-        """What an import binds of a dotted name: the import, the name that it takes, the attribute
-        that follows."""
+    def import_of(self, name: str) -> tuple[Imported, str] | None:
+        """The import that binds a dotted name, or the longest beginning of it, and what follows."""
         found = longest_bound(self.imported, name)
-        if found is None:
-            return None
-        item, tail = found
-        attribute = tail.partition(".")[0]
-        return _import_of(item), item.name or attribute, attribute
+        root, _, rest = name.partition(".")
+        if found is None and any(bound.startswith(f"{root}.") for bound in self.imported):
+            return Imported(root, 0, root, None, 1, True), rest  # `import a.b` binds `a` too
+        return found
 
 
-def _import_of(item: Imported) -> Import:
-    return Import(item.dots, item.module, (item.name,) if item.name else ())
+def _lazy_names(module: Module) -> Iterator[tuple[str, tuple[str, str]]]:
+    """What the dictionaries of a module with `__getattr__` give: `{"Model": ".model"}`, or
+    `{"Model": ("pkg.model", "Model")}`."""
+    for node in module.definitions.values():
+        value = node.value if isinstance(node, ast.Assign | ast.AnnAssign) else None
+        if not isinstance(value, ast.Dict):
+            continue
+        for key, given in zip(value.keys, value.values, strict=True):
+            parts = given.elts if isinstance(given, ast.Tuple | ast.List) else [given]
+            words = [part.value for part in [key, *parts] if isinstance(part, ast.Constant)]
+            if len(words) in (2, 3) and all(isinstance(word, str) for word in words):
+                name, home, *there = map(str, words)
+                yield name, (home, there[0] if there else name)
+
+
+@dataclass(frozen=True)
+class Defined:
+    """A definition of a file of the project (`WHOLE`: the file itself), and the attributes of it
+    that a dotted name goes on to."""
+
+    path: PurePosixPath
+    name: str
+    rest: str = ""
+
+
+@dataclass(frozen=True)
+class Outside:
+    """A name of a package that is no part of the project: `mlx.core.softmax` for `mx.softmax`."""
+
+    name: str
+
+    @property
+    def package(self) -> str:
+        return self.name.partition(".")[0]
 
 
 class Names:
@@ -85,81 +129,125 @@ class Names:
                 self._symbols[path] = None
         return self._symbols[path]
 
-    def imported_definition(
-        self, path: PurePosixPath, used: str
-    ) -> tuple[PurePosixPath, str] | None:
-        """The file, and the name in it, from which the file `path` imports a dotted name, one
-        import further."""
-        symbols = self.symbols(path)
-        binding = symbols.binding(used) if symbols is not None else None
-        if binding is None:
-            return None
-        item, name, attribute = binding
-        for target in self.project.resolve(item, path):
-            defined, found = wanted(target, item, name, attribute), self.symbols(target)
-            if found is not None and found.binds(defined):
-                return target, defined
+    def meaning(self, path: PurePosixPath, used: str) -> Defined | Outside | None:
+        """What a dotted name in the file `path` stands for, through every import and package on
+        its way; None where that can't be said, as of a variable."""
+        todo = [(path, used)]
+        seen = set()
+        while todo:
+            step = todo.pop()
+            if step in seen:
+                continue
+            seen.add(step)
+            found = self._step(*step)
+            if isinstance(found, Defined | Outside):
+                return found
+            todo += reversed(found)
         return None
 
+    def _step(
+        self, path: PurePosixPath, used: str
+    ) -> Defined | Outside | list[tuple[PurePosixPath, str]]:
+        """What a name stands for in one file, or the files and names where that is to be looked
+        for, the likeliest first."""
+        if not used:
+            return Defined(path, WHOLE)
+        symbols = self.symbols(path)
+        if symbols is None:
+            return []
+        root, _, rest = used.partition(".")
+        if root in symbols.definitions:
+            return Defined(path, root, rest)
+        if (bound := symbols.import_of(used)) is not None:
+            return self._through_import(path, *bound)
+        if root in symbols.lazy:
+            module, name = symbols.lazy[root]
+            return self._in_module(path, module, f"{name}.{rest}".rstrip("."))
+        further = [
+            (home, used)
+            for star in symbols.stars
+            if (home := self.module_file(path, star.dots, star.module)) is not None
+        ]
+        if (submodule := self._submodule(path, root)) is not None:
+            further.append((submodule, rest))
+        if not further and _GIVES_NAMES in symbols.definitions:
+            return Defined(path, _GIVES_NAMES)
+        return further
+
+    def _through_import(
+        self, path: PurePosixPath, item: Imported, rest: str
+    ) -> Outside | list[tuple[PurePosixPath, str]]:
+        home = self.module_file(path, item.dots, item.module)
+        used = f"{item.name or ''}.{rest}".strip(".")
+        root, _, inner = used.partition(".")
+        if home is not None and home != path:
+            return [(home, used)]
+        # `from . import layers` in a package takes its own module, as does any import from a
+        # folder that has no `__init__`.
+        found = self.project.resolve(Import(item.dots, item.module, (root,)), path) if root else []
+        modules = [target for target in found if target not in (home, path)]
+        if modules:
+            return [(modules[0], inner)]
+        return [] if item.dots or home is not None else Outside(f"{item.module}.{used}".strip("."))
+
+    def _in_module(
+        self, path: PurePosixPath, module: str, used: str
+    ) -> Outside | list[tuple[PurePosixPath, str]]:
+        """Where a name is looked for in a module that is named by a text, as for
+        `importlib.import_module`."""
+        name = module.lstrip(".")
+        dots = len(module) - len(name)
+        for level in (dots, dots or 1):
+            if (home := self.module_file(path, level, name)) is not None:
+                return [(home, used)]
+        return [] if dots else Outside(f"{module}.{used}".strip("."))
+
+    def module_file(self, path: PurePosixPath, dots: int, module: str) -> PurePosixPath | None:
+        """The file of a module that `path` imports; None if the project has none."""
+        found = self.project.resolve(Import(dots, module), path)
+        packages = [target for target in found if target.name == "__init__.py"]
+        return next(iter(packages or found), None)
+
+    def _submodule(self, package: PurePosixPath, name: str) -> PurePosixPath | None:
+        if package.name != "__init__.py":
+            return None
+        found = self.project.resolve(Import(1, name), package)
+        return next((target for target in found if target != package), None)
+
+    def named_module(self, path: PurePosixPath, module: str) -> Defined | Outside | None:
+        """What `importlib.import_module(module)` loads in the file `path`."""
+        found = self._in_module(path, module, "")
+        if isinstance(found, Outside):
+            return found
+        return Defined(found[0][0], WHOLE) if found else None
+
     def home(self, path: PurePosixPath, used: str) -> tuple[PurePosixPath, str] | None:
-        """The file that defines a dotted name used in the file `path`, and the name in it."""
-        for _ in range(_MOST_IMPORTS):
-            target = self.imported_definition(path, used)
-            if target is None:
-                return None
-            path, used = target
-            symbols = self.symbols(path)
-            if symbols is not None and used in symbols.definitions:
-                return target
+        """The file that defines a dotted name which the file `path` imports, and the name in
+        it."""
+        found = self.meaning(path, used)
+        if isinstance(found, Defined) and found.path != path and found.name != WHOLE:
+            return found.path, found.name
         return None
 
     def application_home(
         self, path: PurePosixPath, module: str, application: str
     ) -> PurePosixPath | None:
         """The file that makes the application which `path` names as `module:application`,
-        re-exports seen through."""
-        item, name, home = Import(0, module), application, None
-        for _ in range(_MOST_IMPORTS):
-            others = (target for target in self.project.resolve(item, path) if target != path)
-            targets = ((target, self.symbols(target)) for target in others)
-            found = next(
-                (
-                    (target, symbols)
-                    for target, symbols in targets
-                    if symbols and symbols.binds(name)
-                ),
-                None,
-            )
-            if found is None:
-                return home or self._handed_on(path, item, name)
-            home, symbols = found
-            definition = symbols.definitions.get(name)
-            binding = symbols.binding(name if definition is None else definition.alias or "")
-            if binding is None:
+        re-exports and other names of it seen through."""
+        others = (
+            target for target in self.project.resolve(Import(0, module), path) if target != path
+        )
+        home, name = next(others, None), application
+        seen = set()
+        while home is not None and (home, name) not in seen:
+            seen.add((home, name))
+            found = self.meaning(home, name)
+            if not isinstance(found, Defined):
+                return None
+            home, name = found.path, found.name
+            symbols = self.symbols(home)
+            alias = symbols.definitions[name].alias if symbols and name != WHOLE else None
+            if alias is None:
                 return home
-            path, item = home, binding[0]
-            name = binding[2] or binding[1]
+            name = f"{alias}.{found.rest}".rstrip(".")
         return home
-
-    def _handed_on(self, path: PurePosixPath, item: Import, name: str) -> PurePosixPath | None:
-        """The module that defines a name which a package takes over from it without naming it: by
-        `*`, say."""
-        for package in self.project.resolve(item, path):
-            symbols = self.symbols(package)
-            inner = [*map(_import_of, symbols.imported.values()), *symbols.stars] if symbols else []
-            for target in (
-                target for found in inner for target in self.project.resolve(found, package)
-            ):
-                defines = self.symbols(target)
-                if defines is not None and name in defines.definitions:
-                    return target
-        return None
-
-
-def wanted(target: PurePosixPath, item: Import, name: str, attribute: str) -> str:
-    """The name to look for in `target`: where an import takes a module or package from the one
-    that it names, that is the attribute used of it."""
-    module = target.parent if target.name == "__init__.py" else target.with_suffix("")
-    package = item.module.rpartition(".")[2]
-    is_module = module.name == name and package in ("", module.parent.name)
-    return attribute if attribute and is_module else name

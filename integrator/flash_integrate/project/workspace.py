@@ -112,7 +112,8 @@ class Workspace:
     that defines it.
 
     `wants` says of a codemod's name whether it is asked; `editable` are the files that this run
-    may change. `given` are files whose bytes are at hand; `source` makes one of the bytes that
+    may change, `rewritable` those whose own lines it may replace, and `unproven` whether without
+    a proof. `given` are files whose bytes are at hand; `source` makes one of the bytes that
     are read.
     """
 
@@ -126,6 +127,8 @@ class Workspace:
         self.project = project
         self.wants = wants
         self.editable: set[PurePosixPath] = set()
+        self.rewritable: set[PurePosixPath] = set()
+        self.unproven = False
         self.names = Names(project, self.module)
         self.given: dict[PurePosixPath, Source] = {}
         self._facts: dict[PurePosixPath, FileFacts] = {}

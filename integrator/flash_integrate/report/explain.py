@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from flash_integrate.attention.reach import reached
-from flash_integrate.notebook.program import SUFFIX
 from flash_integrate.notes import Refusal
-from flash_integrate.planning.codemod import asked, name_of, registry, rewriters
+from flash_integrate.planning.by_hand import written_out
+from flash_integrate.planning.codemod import asked, name_of, registry
 from flash_integrate.planning.installed import console_functions
 from flash_integrate.planning.outcome import NO_MLX, Outcome
 from flash_integrate.planning.plan import Decision, Status, plan, stays_as_it_is
@@ -29,21 +29,21 @@ def explain_files(run: Run, files: Iterable[Found]) -> Iterator[str]:
             yield f"{quoted(found.name)}{line}: {outcome.status.value}: {outcome.reason}"
         else:
             facts = run.workspaces[found.base].facts(found.name)
-            yield from list(_explain(facts, outcome, unproven=run.config.unproven))
+            yield from list(_explain(facts, outcome))
 
 
-def _explain(facts: FileFacts, outcome: Outcome, *, unproven: bool) -> Iterator[str]:
+def _explain(facts: FileFacts, outcome: Outcome) -> Iterator[str]:
     """Lines of text on one file that can be read."""
     decision = plan(facts)
     changes = outcome.status is Status.CHANGED
     change = f"{outcome.codemod} changes it" if changes else outcome.status.value
     where = f" (line {outcome.line})" if outcome.line else ""
     yield f"{quoted(facts.name)}: {change}: {outcome.reason}{where}"
-    yield f"  attention: {facts.get(reached) or 'none is reached'}"
+    yield from (f"  attention: {chain}" for chain in _chains(facts))
     yield f"  started by: {', '.join(_entries(facts)) or 'nothing in it'}"
     if decision.status is not Status.INTEGRATED and stays_as_it_is(facts) is None:
         yield from _codemods(facts, decision)
-        yield from _rewrites(facts, unproven)
+        yield from _rewrites(facts)
     for edit in decision.edits:
         yield f"  inserts {_place(facts, edit)}:"
         text = edit.text if isinstance(edit, Splice) else edit.code
@@ -69,18 +69,20 @@ def _codemods(facts: FileFacts, decision: Decision) -> Iterator[str]:
             yield f"  {name}: fits, {'and is asked later' if decision.codemod else 'in form'}"
 
 
-def _rewrites(facts: FileFacts, unproven: bool) -> Iterator[str]:
+def _chains(facts: FileFacts) -> list[str]:
+    """How the file comes to attention: the shortest way, or each way to attention by hand."""
+    found = facts.get(reached)
+    chains = [found.routed] if found.routed else found.by_hand
+    return [str(chain) for chain in chains] or ["none is reached"]
+
+
+def _rewrites(facts: FileFacts) -> Iterator[str]:
     """What becomes of each attention that the file writes out by hand."""
-    if facts.name.suffix == SUFFIX:
-        return
-    for rewriter in rewriters():
-        name = name_of(rewriter)
-        if not facts.workspace.wants(name):
-            continue
-        rewrites, refusals = rewriter.rewrites_of(facts.source, unproven=unproven)
-        for rewrite in rewrites:
+    for found in facts.get(written_out):
+        name = name_of(found.rewriter)
+        for rewrite in found.rewrites:
             yield f"  {name}: line {rewrite.line}: {rewrite.described}"
-        for refusal in refusals:
+        for refusal in found.refusals:
             yield f"  {name}: stays by hand: {refusal.reason}{_line(facts, refusal.line)}"
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from flash_integrate import __version__
+from flash_integrate.attention.evidence import Evidence
 from flash_integrate.planning.outcome import Outcome
 from flash_integrate.planning.plan import Status
 
@@ -53,12 +54,18 @@ def _word(status: Status, dry_run: bool) -> str:
     return would or _WORDS.get(status, status.value)
 
 
+def _evidence_as_dict(evidence: Evidence) -> dict[str, Any]:
+    places = [{"path": place.path.as_posix(), "line": place.line} for place in evidence.places]
+    return {"kind": evidence.kind.value, "places": places, "ends": list(evidence.ends)}
+
+
 def _file_as_dict(outcome: Outcome, dry_run: bool) -> dict[str, Any]:
     return {
         "path": outcome.name.as_posix(),
         "status": _word(outcome.status, dry_run),
         "reason": outcome.reason,
         "line": outcome.line,
+        "evidence": _evidence_as_dict(outcome.evidence) if outcome.evidence else None,
         "codemod": outcome.codemod,
         "rewrites": [
             {

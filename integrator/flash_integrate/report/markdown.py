@@ -111,7 +111,8 @@ def _how(outcome: Outcome) -> str:
     if outcome.after == outcome.before:
         return f"{_text(outcome.codemod or '')}: {_text(outcome.reason)}"
     size = f"{len(outcome.lines)} lines" if outcome.lines else "a part of a line"
-    return f"{_text(outcome.codemod or '')}: {size}, as it {_text(outcome.reason)}"
+    why = _code(printable(outcome.reason)) if outcome.evidence else _text(outcome.reason)
+    return f"{_text(outcome.codemod or '')}: {size}; {why}"
 
 
 def _notes(outcomes: Iterable[Outcome], dry_run: bool) -> str:

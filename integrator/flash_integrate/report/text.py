@@ -121,8 +121,10 @@ def _is_of_interest(outcome: Outcome) -> bool:
 
 
 def _print_details(console: Console, outcome: Outcome) -> None:
-    """The rewrites of a file's own code, and the notes on it."""
+    """How a file comes to attention, the rewrites of its own code, and the notes on it."""
     name = quoted(outcome.name.name)
+    if _is_chain(outcome):
+        say(console, outcome.reason, indent="  ")
     for rewrite in outcome.rewrites:
         say(console, f"{name}:{rewrite.line}: {rewrite.described}", "cyan", indent="  ")
     for note in outcome.notes:
@@ -175,8 +177,13 @@ def _row(outcome: Outcome, dry_run: bool) -> _Row:
         _place(outcome),
         _result(outcome, dry_run),
         outcome.codemod or "",
-        printable(outcome.reason),
+        "" if _is_chain(outcome) else printable(outcome.reason),
     )
+
+
+def _is_chain(outcome: Outcome) -> bool:
+    """Whether the reason is how a file comes to attention: that has lines of its own."""
+    return outcome.evidence is not None and outcome.reason == str(outcome.evidence)
 
 
 def _place(outcome: Outcome) -> str:

@@ -1,0 +1,61 @@
+"""Attention that a file writes out by hand, and what this run makes of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from flash_integrate.attention.evidence import Place
+from flash_integrate.attention.rewrites import Rewrite
+from flash_integrate.attention.signs import handwritten_lines
+from flash_integrate.errors import FileError
+from flash_integrate.notes import Note, Refusal
+from flash_integrate.planning.codemod import name_of, rewriters
+from flash_integrate.project.workspace import FileFacts, Workspace
+
+
+@dataclass(frozen=True)
+class WrittenOut:
+    """What one rewriter makes of a file's attention: the lines that it replaces, and why it
+    leaves the rest."""
+
+    rewriter: Any
+    rewrites: list[Rewrite]
+    refusals: list[Refusal]
+
+
+def written_out(facts: FileFacts) -> list[WrittenOut]:
+    """What becomes of the attention that a file writes out. Nothing where no line of the file's own
+    may be replaced: in a notebook, on standard input.
+
+    Raises:
+        UnreadableSource: the file can't be decoded or parsed.
+    """
+    workspace = facts.workspace
+    if facts.name not in workspace.rewritable or b"softmax" not in facts.source.data:
+        return []
+    return [
+        WrittenOut(rewriter, *rewriter.rewrites_of(facts.source, unproven=workspace.unproven))
+        for rewriter in rewriters()
+        if workspace.wants(name_of(rewriter))
+    ]
+
+
+def becomes_fused(workspace: Workspace, place: Place) -> bool:
+    """Whether this run turns the attention by hand at a place into a call that can be routed: what
+    is reached through it is then reached by a second run, too."""
+    try:
+        found = workspace.facts(place.path).get(written_out)
+    except FileError:  # reported when the file's own turn comes
+        return False
+    return any(rewrite.line == place.line for item in found for rewrite in item.rewrites)
+
+
+def notes_by_hand(facts: FileFacts) -> list[Note]:
+    """Notes on the attention by hand that this run leaves as it is, which no patch can reach."""
+    found = facts.get(written_out)
+    fused = {rewrite.line for item in found for rewrite in item.rewrites}
+    reason = (
+        "attention written by hand is not routed; mx.fast.scaled_dot_product_attention would be"
+    )
+    return [Note(reason, line) for line in facts.get(handwritten_lines) if line not in fused]

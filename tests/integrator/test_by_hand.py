@@ -1,0 +1,98 @@
+"""Scripts whose only attention is written by hand: no patch reaches that, so none is inserted,
+unless the same run makes a fused call of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from conftest import Run
+from outcomes import run
+
+from flash_integrate.attention.evidence import Kind
+from flash_integrate.planning.plan import Status
+
+CASES = Path(__file__).parents[2] / "fixtures" / "codemods" / "handwritten-attention"
+PROVED = (CASES / "mask_added.before.py").read_text()
+REFUSED = (CASES / "weights_returned.noop.py").read_text()
+SCRIPT = "from model import Attention\n\nprint(Attention(8, 2))\n"
+RECORD = ".flash-integrate/rewritten.json"
+
+
+def contents(repo: Path) -> dict[str, str]:
+    return {
+        path.relative_to(repo).as_posix(): path.read_text()
+        for path in repo.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_what_stays_by_hand_gets_no_call_and_a_note(tmp_path: Path) -> None:
+    outcomes = run(tmp_path, {"model.py": REFUSED, "run.py": SCRIPT})
+    script = outcomes["run.py"]
+    assert script.status is Status.SKIPPED
+    assert script.reason == "its only attention is written by hand"
+    assert script.evidence is not None and script.evidence.kind is Kind.BY_HAND
+    chain = str(script.evidence)
+    assert chain.startswith("run.py:3 -> model.py:")
+    assert [note.reason for note in script.notes] == [
+        f"attention written by hand is not routed: {chain}"
+    ]
+    (note,) = outcomes["model.py"].notes
+    assert note.line == script.evidence.places[-1].line
+
+
+def test_what_the_run_fuses_gets_the_call_in_the_same_run(
+    flash_integrate: Run, tmp_path: Path
+) -> None:
+    """Else a second run would insert it: now there is nothing left to do for one."""
+    (tmp_path / "model.py").write_text(PROVED)
+    (tmp_path / "run.py").write_text(SCRIPT)
+    before = contents(tmp_path)
+    assert flash_integrate(tmp_path).returncode == 0
+    once = contents(tmp_path)
+    assert "enable_flash_attention" in once["run.py"]
+    assert "scaled_dot_product_attention" in once["model.py"]
+    assert flash_integrate(tmp_path, "--check").returncode == 0
+    assert flash_integrate(tmp_path).returncode == 0
+    assert contents(tmp_path) == once
+    assert flash_integrate(tmp_path, "--revert").returncode == 0
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "options", [["--skip", "handwritten-attention"], ["--only", "flat-script"]]
+)
+def test_what_could_be_fused_and_is_not_gets_no_call(
+    options: list[str], flash_integrate: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "model.py").write_text(PROVED)
+    (tmp_path / "run.py").write_text(SCRIPT)
+    result = flash_integrate(tmp_path, *options)
+    assert b"its only attention is written by hand" in result.stderr
+    assert contents(tmp_path) == {"model.py": PROVED, "run.py": SCRIPT}
+
+
+def test_a_script_that_is_named_alone_gets_no_call_for_a_model_that_stays(
+    flash_integrate: Run, tmp_path: Path
+) -> None:
+    """The model is seen through, and not one of the files that the run may change."""
+    (tmp_path / "model.py").write_text(PROVED)
+    (tmp_path / "run.py").write_text(SCRIPT)
+    assert flash_integrate(tmp_path / "run.py").returncode == 0
+    assert contents(tmp_path) == {"model.py": PROVED, "run.py": SCRIPT}
+
+
+def test_attention_that_can_be_routed_besides_is_enough(tmp_path: Path) -> None:
+    script = "from mlx_lm import load\n" + SCRIPT.replace("8, 2", "load('tiny')")
+    outcome = run(tmp_path, {"model.py": REFUSED, "run.py": script})["run.py"]
+    assert outcome.status is Status.CHANGED
+    assert str(outcome.evidence).startswith("run.py:4 -> mlx_lm.load -> ")
+
+
+def test_a_library_whose_attention_is_written_by_hand(tmp_path: Path) -> None:
+    script = "import mlx_whisper\n\nprint(mlx_whisper.transcribe('speech.wav'))\n"
+    outcome = run(tmp_path, {"run.py": script})["run.py"]
+    assert outcome.status is Status.SKIPPED
+    (note,) = outcome.notes
+    assert "run.py:3 -> mlx_whisper.transcribe -> attention written by hand in" in note.reason
