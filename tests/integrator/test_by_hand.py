@@ -32,7 +32,8 @@ def test_what_stays_by_hand_gets_no_call_and_a_note(tmp_path: Path) -> None:
     script = outcomes["run.py"]
     assert script.status is Status.SKIPPED
     assert script.reason == "its only attention is written by hand"
-    assert script.evidence is not None and script.evidence.kind is Kind.BY_HAND
+    assert script.evidence is not None
+    assert script.evidence.kind is Kind.BY_HAND
     chain = str(script.evidence)
     assert chain.startswith("run.py:3 -> model.py:")
     assert [note.reason for note in script.notes] == [

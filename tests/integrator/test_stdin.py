@@ -171,7 +171,7 @@ def test_with_its_name_it_is_that_file_with_the_modules_it_imports(
 ) -> None:
     (repo / "use.py").write_bytes(GUARD_BELOW_MODEL)
     named = piped(GUARD_BELOW_MODEL, "--stdin-filename", "use.py", cwd=repo)
-    assert b"use.py: changed: main-guard, imports model.py" in named.stderr
+    assert b"use.py: changed: main-guard\n  use.py:4 -> model.py:3 -> nn.Multi" in named.stderr
     assert (repo / "use.py").read_bytes() == GUARD_BELOW_MODEL
     flash_integrate(repo / "use.py")
     assert named.stdout == (repo / "use.py").read_bytes()

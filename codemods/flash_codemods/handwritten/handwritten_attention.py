@@ -23,6 +23,7 @@ from flash_codemods.handwritten.writing.text import Text, apply
 from flash_integrate.attention.handwritten import handwritten_attention
 from flash_integrate.attention.rewrites import Rewrite, occurrences
 from flash_integrate.notes import Refusal
+from flash_integrate.python.module import Module
 from flash_integrate.python.source import Source
 
 NAME = "handwritten-attention"
@@ -59,9 +60,9 @@ def examine(source: Source) -> tuple[list[Match], list[Refusal]]:
         tree = ast.parse(text)
     except (SyntaxError, ValueError):
         reason = "the file is in a newer Python's syntax than the one that runs this tool"
-        return [], [
-            Refusal(reason, line) for line in sorted(set(handwritten_attention(source.tree)))
-        ]
+        module = Module(source)
+        lines = {call.lineno for call in handwritten_attention(module, module.tree)}
+        return [], [Refusal(reason, line) for line in sorted(lines)]
     try:
         readings = read_functions(tree, text)
     except RecursionError:

@@ -34,7 +34,9 @@ def uncovered_servers(facts: FileFacts, edits: Sequence[Edit]) -> Iterator[Uncov
 def uncovered_processes(facts: FileFacts) -> Iterator[Uncovered]:
     """The processes that a file starts, where what they run was not found."""
     lost = facts.workspace.get(Processes).lost(facts.name)
-    for item in lost if lost and facts.get(reached) else ():
+    if not lost or not facts.get(reached):
+        return
+    for item in lost:
         reason = (
             "what it runs was not found in the project; "
             "enable_flash_attention(inherit=True) in there does what this file does"
