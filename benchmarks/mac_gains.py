@@ -121,7 +121,7 @@ def patched(problem: Problem, stock: Problem) -> str:
     assert work is not None
     if not is_fused(stock, MAC)[0]:
         return "fused"
-    return f"fused, {work.products / of_stock(stock, MAC).products:.0%} of the products"
+    return f"fused, {work.products / of_stock(stock, MAC).products:.0%} of the multiply-adds"
 
 
 def mebibytes(count: int) -> str:

@@ -53,7 +53,7 @@ class Work:
     def __str__(self) -> str:
         products, moved = self.products / 1e9, self.moved / 2**20
         launches = f"{self.launches} launch{'es' if self.launches > 1 else ''}"
-        return f"{products:,.1f} G products, {moved:,.0f} MiB moved, {launches}"
+        return f"{products:,.1f} G multiply-adds, {moved:,.0f} MiB moved, {launches}"
 
 
 def copies(count: int, problem: Problem) -> Work:

@@ -39,7 +39,7 @@ def doctor(as_json: bool, build: bool, record: Path | None) -> None:
     mlx-flash doctor --build
     mlx-flash doctor --record fused.json
 
-    Looks at the device, MLX and its fused kernels, the speed of products, the compiler and mlx-lm.
+    Looks at the device, MLX and its fused kernels, the speed of matmul, the compiler and mlx-lm.
     Colours are off where NO_COLOR is set or the output is no terminal. Exits with 1 if something
     is broken, else with 0.
     """

@@ -155,8 +155,8 @@ def products(device: Device) -> Finding:
     speed = gigaflops()
     value = f"{speed:,.0f} GFLOP/s in float32 ({_PRODUCT_SIZE} x {_PRODUCT_SIZE} matrices)"
     if device.backend == "cpu" and speed < _SLOW_PRODUCT:
-        return Finding("products", "warning", value, _BLAS_ADVICE)
-    return Finding("products", "ok", value)
+        return Finding("matmul", "warning", value, _BLAS_ADVICE)
+    return Finding("matmul", "ok", value)
 
 
 def gigaflops(size: int = _PRODUCT_SIZE) -> float:
