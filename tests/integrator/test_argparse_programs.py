@@ -19,6 +19,7 @@ from argparse_places import (
     after_a_config_parser,
     after_one_of_its_name,
     called_from_two_places,
+    passed_on_at_once,
     under_a_walrus,
 )
 from argparse_programs import Layout, Program, programs
@@ -101,6 +102,7 @@ FALL_BACK = {
     after_a_config_parser,
     after_one_of_its_name,
     called_from_two_places,
+    passed_on_at_once,
     under_a_walrus,
 }
 

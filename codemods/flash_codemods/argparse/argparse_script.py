@@ -8,8 +8,7 @@ there, once, if every script that uses it is integrated.
 
 Known are the shapes that public repos use: a parser, or one of a subclass, that has a name; parsed
 by `parse_args` or `parse_known_args`, where it is built or in another function or file; arguments
-that get a name, are returned, or are handed to a function. Anything else is refused with its
-reason, and gets the call alone.
+that get a name or are returned. Anything else is refused with its reason, and gets the call alone.
 """
 
 from __future__ import annotations
@@ -155,9 +154,7 @@ def _has_commands(facts: FileFacts, parser: Parser) -> bool:
 
 def _call(facts: FileFacts, namespace: Namespace) -> Insertion:
     statement, target = namespace.statement, namespace.target
-    before = namespace.entry is not None
-    is_apart = len(statement.place) == 1 and not before
-    spot = Spot.beside(statement, before=before, is_apart=is_apart)
+    spot = Spot.beside(statement, before=False, is_apart=len(statement.place) == 1)
     style, mapping = facts.style, namespace.mapping
     function = statement.scope.node
     if namespace.fixed and isinstance(function, Function) and function.args.args:
@@ -189,14 +186,11 @@ def _refuse_script(facts: FileFacts) -> Refusal | None:
         return Refusal("parses its arguments in steps, with several parsers", steps)
     if found.unsuited:
         return Refusal(found.unsuited[0].reason, found.unsuited[0].line)
-    project = facts.workspace.project
     for one in found.found:
         if not one.can_be_followed:
             return Refusal(
                 "its parse call shares its line with another statement", one.statement.line
             )
-        if one.entry is not None and project.is_imported_by_name(facts.name, one.entry):
-            return Refusal(f"other files import {one.entry}, to which it passes its arguments")
     if (fixed := _fixed(found)) is not None:
         return Refusal("parses a fixed list of arguments", fixed.statement.line)
     refusals = (_refuse_parser(facts, one.parser) for one in found.found)
@@ -205,17 +199,8 @@ def _refuse_script(facts: FileFacts) -> Refusal | None:
 
 def _in_steps(found: Namespaces) -> int | None:
     """The line on which one parser leaves the rest of the command line to another one."""
-    for one in found.found:
-        others = [item for item in found.found if item.parser != one.parser]
-        lines = [item.statement.line for item in others if _after(one.statement, item.statement)]
-        lines += [item.line for item in found.unsuited if item.parser != one.parser]
-        if one.leaves_rest and lines:
-            return one.statement.line
-    return None
-
-
-def _after(one: Statement, other: Statement) -> bool:
-    return one.scope is other.scope and one.precedes(other)
+    leaving = [one.statement.line for one in found.found if one.leaves_rest]
+    return leaving[0] if leaving and len(found.used) > 1 else None
 
 
 def _fixed(found: Namespaces) -> Namespace | None:

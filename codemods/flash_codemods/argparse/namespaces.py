@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from flash_codemods.argparse.parsers import DEEPEST, PARSE_METHODS, Parser, Parsers
-from flash_codemods.argparse.uses import arguments, is_used_whole, seeing
+from flash_codemods.argparse.uses import is_used_whole, seeing
 from flash_integrate.errors import UnreadableSource
 from flash_integrate.project.workspace import FileFacts
 from flash_integrate.python.syntax import (
@@ -16,7 +16,6 @@ from flash_integrate.python.syntax import (
     Scope,
     Statement,
     dotted,
-    is_docstring,
     method,
     own_nodes,
     parameters,
@@ -32,8 +31,7 @@ class Namespace:
 
     `target` is that name; `mapping` says that it is a dict (`vars(...)`); `escapes` that it is used
     as a whole; `fixed` that it was parsed from a literal list, so it holds defaults; `leaves_rest`
-    that unknown arguments were left to others. `statement` is where it is bound; where `entry` is
-    the name of a function, the statement is the first of it, and the namespace a parameter.
+    that unknown arguments were left to others. `statement` is where it is bound.
     """
 
     parser: Parser
@@ -43,12 +41,11 @@ class Namespace:
     escapes: bool = False
     fixed: bool = False
     leaves_rest: bool = False
-    entry: str | None = None
 
     @property
     def can_be_followed(self) -> bool:
         """Whether a whole line can be inserted where the namespace is to be read."""
-        return self.statement.starts_its_line if self.entry else self.statement.ends_its_line
+        return self.statement.ends_its_line
 
 
 @dataclass(frozen=True)
@@ -160,21 +157,19 @@ class Namespaces:
             if reason is not None:
                 return Unsuited(parser, reason, at.line)
             fixed = isinstance(_argument(call, 0, "args"), ast.List | ast.Tuple)
-        if isinstance(node, ast.Expr) and node.value is call and fixed:
-            return None  # `parser.parse_args(["--help"])` is for what it prints
         if isinstance(node, ast.Return) and node.value is expression:
             function = at.scope.node
             if isinstance(function, Function) and function.name in self.functions:
                 return None  # who calls the function has the namespace
             reason = "a method, or a decorated function, returns the parsed arguments at once"
             return Unsuited(parser, reason, at.line)
-        found = self._named(at, expression, call) or self._passed(node, expression)
+        found = self._named(at, expression, call)
         if found is None:
             reason = "the parsed arguments are used in the statement that parses them"
             return Unsuited(parser, reason, at.line)
-        where, name, escapes, entry = found
+        name, escapes = found
         is_dict, leaves_rest = mapping or made_dict, _parses_known(call)
-        return Namespace(parser, where, name, is_dict, escapes, fixed, leaves_rest, entry)
+        return Namespace(parser, at, name, is_dict, escapes, fixed, leaves_rest)
 
     def _doubt(self, at: Statement, call: ast.Call) -> str | None:
         """Why a parse call may be another than it seems, or fill something of its own."""
@@ -213,8 +208,8 @@ class Namespaces:
 
     def _named(
         self, at: Statement, expression: ast.expr, call: ast.Call
-    ) -> tuple[Statement, str, bool, None] | None:
-        """Where the statement itself gives the namespace a name."""
+    ) -> tuple[str, bool] | None:
+        """The name that the statement gives the namespace, and whether it is used as a whole."""
         node = at.node
         if not isinstance(node, ast.Assign | ast.AnnAssign) or node.value is not expression:
             return None
@@ -228,25 +223,7 @@ class Namespaces:
             return None
         # An attribute can be reached from anywhere, and so can what has two names.
         shared = "." in name or (isinstance(node, ast.Assign) and len(node.targets) > 1)
-        return at, name, shared or self._escapes(name, at.scope.node), None
-
-    def _passed(
-        self, node: ast.stmt, expression: ast.expr
-    ) -> tuple[Statement, str, bool, str] | None:
-        """Where it becomes the parameter of a function of this file, which nothing else calls:
-        `main(parser.parse_args())`."""
-        for call in calls_in(node):
-            function = self.functions.get(dotted(call.func) or "")
-            for name, value in arguments(call, function) if function is not None else ():
-                if value is expression and function is not None and self._is_read_once(function):
-                    body = [item for item in function.body if not is_docstring(item)]
-                    first = self.module.statement((body or function.body)[0])
-                    return first, name, self._escapes(name, function), function.name
-        return None
-
-    def _is_read_once(self, function: Function) -> bool:
-        names = (node for node in self.module.of_kind(ast.Name) if node.id == function.name)
-        return sum(isinstance(node.ctx, ast.Load) for node in names) == 1
+        return name, shared or self._escapes(name, at.scope.node)
 
     def _escapes(self, name: str, within: ast.AST) -> bool:
         """Whether a namespace is ever used as a whole. A global can be used in every function, a
@@ -270,26 +247,11 @@ def calls_in(node: ast.stmt) -> list[ast.Call]:
 
 
 def _value_of(node: ast.stmt, call: ast.Call) -> tuple[ast.expr, bool]:
-    """The whole expression that is the namespace, and whether it is a dict: sees through
-    `parse_known_args()[0]`, `vars(...)`, `dict(...)` and `.__dict__`."""
-    expression: ast.expr = call
-    mapping = False
-    parts = own_nodes(node)
-    while True:
-        outer = next((part for part in parts if _wraps(part, expression, call)), None)
-        if not isinstance(outer, ast.expr):
-            return expression, mapping
-        mapping = mapping or not isinstance(outer, ast.Subscript)
-        expression = outer
-
-
-def _wraps(outer: ast.AST, expression: ast.expr, call: ast.Call) -> bool:
-    if isinstance(outer, ast.Subscript):
-        return outer.value is expression and _is_pair(expression, call)
-    if isinstance(outer, ast.Attribute):
-        return outer.value is expression and outer.attr == "__dict__"
-    is_dict = isinstance(outer, ast.Call) and dotted(outer.func) in ("vars", "dict")
-    return is_dict and isinstance(outer, ast.Call) and outer.args == [expression]
+    """The whole expression that is the namespace, and whether it is a dict: `vars(...)` of it."""
+    for outer in calls_in(node):
+        if dotted(outer.func) == "vars" and outer.args == [call]:
+            return outer, True
+    return call, False
 
 
 def _parses_known(call: ast.Call) -> bool:
