@@ -84,6 +84,7 @@ def _answer(far_end: Connection, connection: Connection) -> None:
     while True:
         try:
             function, args = connection.recv()
-        except EOFError:
+            result = function(*args)
+            connection.send(result)
+        except (EOFError, BrokenPipeError):
             return
-        connection.send(function(*args))
