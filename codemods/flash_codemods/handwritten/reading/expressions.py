@@ -61,17 +61,19 @@ class Expressions(Calls):
             return Other()
         if isinstance(of, Scores | Weights | Lost):
             return self._lose(of, node, f"are read by their `{node.attr}`")
-        if SCALE.match(node.attr) or self._is_setting(node):
+        if self._is_setting(node):
             return Number()
         if node.attr == "T" and isinstance(of, Array):
             return dataclasses.replace(of, transposed=True, single=False)
         return Array() if node.attr in ("real", "imag") else Other()
 
     def _is_setting(self, node: ast.Attribute) -> bool:
-        """`config.head_dim`, or `self.config.head_dim`: no array, whatever else it is."""
+        """`config.head_dim`, `self.config.head_dim`, or the `scale` of a module that is not seen
+        here: no array, whatever else it is."""
         of = node.value
-        name = of.attr if isinstance(of, ast.Attribute) else getattr(of, "id", "")
-        return _SETTINGS.match(name) is not None
+        if isinstance(of, ast.Name):
+            return _SETTINGS.match(of.id) is not None or SCALE.match(node.attr) is not None
+        return isinstance(of, ast.Attribute) and _SETTINGS.match(of.attr) is not None
 
     def _subscript(self, node: ast.Subscript) -> Value:
         of = self.value(node.value)
