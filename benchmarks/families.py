@@ -27,7 +27,7 @@ from model_families import families, make
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "families.md"
 LENGTH = 4096
 DEVICES = {
-    "Metal": Device("metal", (0, 32, 4), 64 * 2**30, "Darwin"),
+    "Metal": Device("metal", (0, 32, 4), 64 * 2**30, "Darwin", own_kernel=True),
     "CUDA": Device("cuda", (0, 32, 4), 80 * 2**30, own_kernel=True),
     "CPU": Device("cpu", (0, 32, 4), 64 * 2**30, own_kernel=True),
 }

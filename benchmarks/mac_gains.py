@@ -14,7 +14,7 @@ from mlx_flash_runtime.problem.masks import Segments, Window
 from mlx_flash_runtime.stock.fused import error_of, is_fused
 
 FAMILIES = Path(__file__).resolve().parents[1] / "docs" / "families.md"
-MAC = Device("metal", (0, 32, 4), 64 * 2**30, "Darwin")
+MAC = Device("metal", (0, 32, 4), 64 * 2**30, "Darwin", own_kernel=True)
 # Routes of `families.md` on which a layer runs as without the patch.
 MLX_ITSELF = {"native", "unfused"}
 

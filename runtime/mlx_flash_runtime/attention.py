@@ -160,9 +160,10 @@ class Explanation:
         )
         if self.lowered_work is not None:
             lines.append(f"  counted, rewritten: {self.lowered_work}")
-        if self.kernel_work is not None:
+        has_choice = self.kernel_work is not None and self.route != "native"
+        if has_choice:
             lines.append(f"  counted, our own kernel: {self.kernel_work}")
-        if self.lowered_work is not None or self.kernel_work is not None:
+        if self.lowered_work is not None or has_choice:
             lines.append(f"  counted, MLX's own function: {self.stock_work}")
         return "\n".join(lines)
 

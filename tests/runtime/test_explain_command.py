@@ -66,7 +66,11 @@ def test_distinct_calls_of_a_model_that_is_never_computed(window_model: Path) ->
     assert windows["problem"]["structure"] == {"size": 1024}
     assert windows["problem"]["dtype"] == "bfloat16"
     assert windows["phase"] == "prefill"
-    assert [one["route"] for one in full["refused"]] == ["cuda_kernel", "lowered"]
+    assert [one["route"] for one in full["refused"]] == [
+        "cuda_kernel",
+        "lowered",
+        "metal_kernel",
+    ]
 
 
 def test_the_same_as_text(window_model: Path) -> None:

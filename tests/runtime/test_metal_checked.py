@@ -29,7 +29,7 @@ DECODE = Problem(1, 4, 2, 1, 300, 80, 80, "float16")
 def forget() -> None:
     few_queries._first.cache_clear()
     few_queries._second.cache_clear()
-    checked._is_right.cache_clear()
+    checked.run.cache_clear()
     checked._kept.cache_clear()
 
 

@@ -32,7 +32,7 @@ DEVICE = replace(METAL, own_kernel=True)
 def forget() -> None:
     few_queries._first.cache_clear()
     few_queries._second.cache_clear()
-    checked._is_right.cache_clear()
+    checked.run.cache_clear()
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from mlx_flash_runtime.planning.choice import choose
 from mlx_flash_runtime.planning.planner import Planner
 from mlx_flash_runtime.problem import Device, MaskKind, Problem
 from mlx_flash_runtime.problem.masks import Prefix, Segments, Structure, Window
-from mlx_flash_runtime.routes import blockwise, lowered, native, query_blocks, unfused
+from mlx_flash_runtime.routes import blockwise, lowered, metal_kernel, native, query_blocks, unfused
 from mlx_flash_runtime.settings import Settings
 from mlx_flash_runtime.stock import gradient
 from mlx_flash_runtime.stock.fused import error_of, is_fused
@@ -259,6 +259,12 @@ def test_no_call_that_mlx_fuses_is_taken_from_it(case: Problem, device: Device) 
     choice = choose(case, device, Settings(True))
     if error_of(case, device) is not None:
         assert choice.route in (lowered, blockwise)
+    elif choice.route is metal_kernel:
+        told = explain(case, device=device)
+        assert told.kernel_work is not None
+        most = 0.5 if case.query_length > 48 else 0.9
+        own = told.kernel_work.cost(replace(device, nax=False))
+        assert own <= most * told.stock_work.cost(device)
     elif is_fused(case, device)[0] and choice.route is not native:
         # Fewer keys, in calls that MLX fuses, too.
         assert choice.route is lowered

@@ -153,8 +153,8 @@ def test_block_size_variable(script: Path) -> None:
         (
             "MLX_FLASH_ROUTE",
             "fast",
-            "fast is not a route; the routes are cuda_kernel, lowered, native, forced, cpu_kernel, "
-            "metal_kernel, query_blocks, blockwise, unfused, reference",
+            "fast is not a route; the routes are cuda_kernel, lowered, metal_kernel, native, "
+            "forced, cpu_kernel, query_blocks, blockwise, unfused, reference",
         ),
     ],
 )

@@ -75,14 +75,20 @@ def of_fused(problem: Problem, device: Device) -> Work:
     """MLX's fused kernel: of a mask it skips what the word "causal" hides, and reads any other for
     all scores."""
     p = problem
-    seen = p.score_count * _seen_share(p)
-    products = seen * (p.head_dim + p.value_head_dim)
-    if max(p.head_dim, p.value_head_dim) > _LARGE_HEAD_DIM:
-        products *= _LARGE_HEAD_DIM_FACTOR
+    products = fused_products(p, p.score_count * _seen_share(p))
     passes = _FUSED_TRAINING if p.training else 1
     return Work(
-        passes * products, passes * (_inputs(p) + _mask_bytes(p, device)), 3 if p.training else 1
+        passes * products, passes * (inputs(p) + _mask_bytes(p, device)), 3 if p.training else 1
     )
+
+
+def fused_products(problem: Problem, scores: float) -> float:
+    """The products of so many scores in MLX's fused kernel, in those of its speed at small head
+    dims."""
+    products = scores * (problem.head_dim + problem.value_head_dim)
+    if max(problem.head_dim, problem.value_head_dim) > _LARGE_HEAD_DIM:
+        products *= _LARGE_HEAD_DIM_FACTOR
+    return products
 
 
 def of_unfused(problem: Problem, device: Device) -> Work:
@@ -91,7 +97,7 @@ def of_unfused(problem: Problem, device: Device) -> Work:
     passes = _UNFUSED_TRAINING if p.training else 1
     products = p.score_count * (p.head_dim + p.value_head_dim)
     over_scores = _SCORE_PASSES if p.mask == "none" else _MASKED_SCORE_PASSES
-    moved = _inputs(p) + _mask_bytes(p, device) + over_scores * p.item_bytes * p.score_count
+    moved = inputs(p) + _mask_bytes(p, device) + over_scores * p.item_bytes * p.score_count
     return Work(passes * products, passes * moved, 4 * passes)
 
 
@@ -112,7 +118,7 @@ def _mask_bytes(problem: Problem, device: Device) -> int:
     return item * problem.score_count
 
 
-def _inputs(problem: Problem) -> int:
+def inputs(problem: Problem) -> int:
     """Bytes of q, k, v and the output."""
     p = problem
     rows = p.query_heads * p.query_length + p.key_heads * p.key_length

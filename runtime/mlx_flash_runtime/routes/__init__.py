@@ -16,10 +16,10 @@ from .stock import forced, native, unfused
 ROUTES: tuple[Route, ...] = (
     cuda_kernel,
     lowered,
+    metal_kernel,
     native,
     forced,
     cpu_kernel,
-    metal_kernel,
     query_blocks,
     blockwise,
     unfused,

@@ -20,8 +20,10 @@ from typing import Any, NamedTuple
 
 import mlx.core as mx
 import numpy as np
-from metal_kernel.translation import COMPILER, Failure, as_cpp, buffers, compiled
+from metal_kernel.translation import COMPILER, INCLUDE, Failure, as_cpp, buffers, compiled
 from numpy.typing import NDArray
+
+from mlx_flash_runtime.kernels.metal import steel
 
 # Rows of NaN between the matrices of an array that a kernel may be given with any strides, and
 # numbers of it before and after each array.
@@ -96,7 +98,7 @@ class Kernel:
         contents = [_as_numpy(x) for x in inputs]
         results = []
         for last_first in (False, True):
-            # With columns apart, too, the second time.
+            # The second time with columns apart, too, and from the last threadgroup to the first.
             arrays = [_laid_out(x, strided, 1 + last_first) for x in contents]
             known = dict(zip(self._arguments.input_names, arrays, strict=True))
             outputs = [
@@ -123,6 +125,15 @@ class Kernel:
 
 
 _METAL_KERNEL = mx.fast.metal_kernel
+
+
+def header(name: str) -> str:
+    """A header of MLX's kernels, in the place of `steel._read`: ours, where C++ needs another."""
+    own = INCLUDE / name
+    return own.read_text(encoding="utf-8") if own.exists() else _HEADER(name)
+
+
+_HEADER = steel._read
 
 
 def metal_kernel(

@@ -29,7 +29,7 @@ from attention_cases import Case, expected, make, runner, wide  # noqa: E402
 from backends import METAL  # noqa: E402
 from metal_kernel import emulated, translation  # noqa: E402
 
-from mlx_flash_runtime.kernels.metal import checked, few_queries  # noqa: E402
+from mlx_flash_runtime.kernels.metal import checked, few_queries, steel  # noqa: E402
 from mlx_flash_runtime.kernels.metal.few_queries import Bits  # noqa: E402
 from mlx_flash_runtime.planning import machine  # noqa: E402
 from mlx_flash_runtime.problem import Problem  # noqa: E402
@@ -50,12 +50,15 @@ OTHERWISE = {"<": "<=", "<=": "<", ">": ">=", ">=": ">"}
 SIZES = {
     "latents": {"head_dim": 72, "value_head_dim": 264},
     "small": {"head_dim": 20, "value_head_dim": 36},
+    "64": {"head_dim": 64, "value_head_dim": 64},
 }
 CASES = [
     (Case(3, 331, heads=6, key_heads=2, batch=2, mask="causal", sinks=True), mx.float32),
     (Case(5, 45, heads=9, key_heads=1, mask=("additive", (1, 9, 5, 45)), **SIZES["small"]), 0),
     (Case(2, 290, mask=("window", (33,)), **SIZES["small"]), mx.float16),
     (Case(1, 65, heads=20, key_heads=2, batch=2, **SIZES["latents"]), mx.float32),
+    (Case(70, 102, key_heads=1, mask=("window", (40,)), sinks=True, **SIZES["64"]), mx.float32),
+    (Case(64, 64, mask=("segments", (20, 13, 31)), **SIZES["64"]), mx.float16),
     (Case(7, 40, mask=("rows hidden", (7, 40)), head_dim=64, value_head_dim=64), mx.float32),
 ]
 
@@ -85,7 +88,7 @@ class Mutant(NamedTuple):
 
     def __str__(self) -> str:
         whole = TEXTS[self.text]
-        line = whole[whole.rfind("\n", 0, self.start) + 1 : whole.index("\n", self.stop)]
+        line = whole[whole.rfind("\n", 0, self.start) + 1 :].partition("\n")[0]
         was = whole[self.start : self.stop].strip()
         number = whole.count("\n", 0, self.start) + 1
         return f"{self.text}:{number}: {line.strip()}: {was!r} is {self.instead.strip()!r}"
@@ -96,6 +99,7 @@ TEXTS = {
     "combined.metal": few_queries._text("combined.metal"),
     "_BODY": few_queries._BODY.template,
     "_COMBINED": few_queries._COMBINED.template,
+    **{f"_CHANGES[{i}]": change.text for i, change in enumerate(steel._CHANGES)},
 }
 
 
@@ -117,11 +121,15 @@ def apply(mutant: Mutant) -> None:
     few_queries._text = texts.__getitem__
     few_queries._BODY = Template(texts["_BODY"])
     few_queries._COMBINED = Template(texts["_COMBINED"])
+    steel._CHANGES = tuple(
+        change._replace(text=texts[f"_CHANGES[{i}]"]) for i, change in enumerate(steel._CHANGES)
+    )
 
 
 def is_right() -> bool:
     """Whether the kernels, as they now are, are right in every case."""
     mx.fast.metal_kernel = emulated.metal_kernel
+    steel._read = emulated.header
     machine.current_device = lambda: replace(METAL, own_kernel=True)
     checked.is_right = lambda problem: True
     for case, dtype in CASES:

@@ -26,7 +26,7 @@ extern "C" [[gnu::visibility("default")]] int launch(
   for (uint z = 0; z < groups.z; ++z) {{
     for (uint y = 0; y < groups.y; ++y) {{
       for (uint x = 0; x < groups.x; ++x) {{
-        const uint3 at(x, y, z);
+        const uint3 at = last_first ? groups - uint3(x + 1, y + 1, z + 1) : uint3(x, y, z);
         const auto body = [&](uint i) {{
           const uint3 own(i % threads.x, i / threads.x % threads.y, i / threads.x / threads.y);
           {function}({arguments});
@@ -52,6 +52,8 @@ _ATTRIBUTES = {
 }
 _SHARED = re.compile(r"(?m)(^|[;{])(\s*)threadgroup (\w+) (\w+)(\[[^;]*\]);")
 _AS_STATIC = r"\1\2static \3 \4\5; emulated::clear(\4);"
+# Of Apple's headers there is one, which comes first.
+_UNKNOWN = re.compile(r"#pragma .*|#include <metal_\w+>|\[\[threadgroup\(\d+\)\]\]")
 _INCLUDED = re.compile(r'(?m)^#include "(mlx/[^"]+)"')
 _HEADER = "#include <metal_stdlib>\nusing namespace metal;\n"
 
@@ -74,7 +76,7 @@ def as_cpp(text: str) -> str:
             arguments.append(f"{'*' if '&' in parameter else ''}static_cast<{type}*>(b[{number}])")
         else:
             arguments.append(_ATTRIBUTES[attribute])
-    body = _SHARED.sub(_AS_STATIC, body)
+    body = _plain(body)
     main = _MAIN.format(function=function, arguments=", ".join(arguments))
     return f"{_HEADER}{body}\n{main}"
 
@@ -92,8 +94,12 @@ def flattened(header: str, folders: Sequence[Path]) -> str:
         text = path.read_text(encoding="utf-8")
         return _INCLUDED.sub(lambda found: text_of(found.group(1)), text)
 
-    text = re.sub(r"#pragma .*|\[\[threadgroup\(\d+\)\]\]", "", text_of(header))
-    return _SHARED.sub(_AS_STATIC, text)
+    return _plain(text_of(header))
+
+
+def _plain(text: str) -> str:
+    """Without what C++ does not know; memory of a threadgroup is there once."""
+    return _SHARED.sub(_AS_STATIC, _UNKNOWN.sub("", text))
 
 
 def parameters_of(text: str) -> list[str]:

@@ -20,10 +20,10 @@ from ...environment import private_files, user_cache
 from ...environment.log import logger
 from ...ops import written_out
 from ...problem import Problem
-from ...problem.masks import Structure
+from ...problem.masks import Structure, Window
 from ...stock.release import mlx_version
 from ...version import __version__
-from . import few_queries
+from . import kernel, tile_skipping
 from .few_queries import Bits
 
 # The largest error of an output, whose numbers are about 1: many times what rounding comes to, and
@@ -31,6 +31,8 @@ from .few_queries import Bits
 _MOST_ERROR = {"float32": 4e-3, "float16": 4e-3, "bfloat16": 2e-2}
 # Keys of the small arrays: several tiles of them, the last of which is not full.
 _KEYS = 70
+_WHOLE_TILES = 64
+_WINDOW = Window(40)  # which starts in the midst of a tile
 _MOST_BYTES = 2**12
 _refused = ""  # in this process
 _to_tell: set[Callable[[], None]] = set()
@@ -50,27 +52,26 @@ def is_right(problem: Problem, bits: Bits | None = None) -> bool:
     """Whether the kernel for `problem` is; run once in a process for each kind."""
     if why_not():
         return False
-    rows = problem.query_heads // problem.key_heads
-    small = replace(
-        problem,
-        batch=1,
-        query_heads=rows,
-        key_heads=1,
-        key_length=_KEYS + problem.query_length,
-        mask_shape=(),
-        structure=problem.structure if problem.window is not None else None,
-    )
-    return _is_right(small, bits)
+    group = problem.query_heads // problem.key_heads
+    small = replace(problem, batch=1, query_heads=group, key_heads=1, mask_shape=())
+    if kernel.is_for_few(problem):
+        structure = problem.structure if problem.window is not None else None
+        keys = _KEYS + problem.query_length
+        small = replace(small, key_length=keys, structure=structure)
+    else:  # which is told of any mask by the first and the last key that a query sees
+        queries = _KEYS if problem.query_length % tile_skipping.BLOCK else _WHOLE_TILES
+        keys = _WHOLE_TILES + (_KEYS if problem.key_length % tile_skipping.BLOCK else _WHOLE_TILES)
+        small = replace(small, query_length=queries, key_length=keys)
+        small = replace(small, query_heads=min(group, 2), mask="window", structure=_WINDOW)
+    return run(small, bits)
 
 
 @lru_cache(maxsize=256)
-def _is_right(small: Problem, bits: Bits | None) -> bool:
+def run(small: Problem, bits: Bits | None = None) -> bool:
+    """Whether the kernel for a problem of small sizes is right: it is run."""
     try:
         error = _error(small, bits)
-    except (
-        RuntimeError,
-        ValueError,
-    ) as refused:  # it does not compile, or takes too many registers
+    except (RuntimeError, ValueError) as refused:  # it does not compile, or needs too much
         return _refuse(str(refused))
     if error <= _MOST_ERROR[small.dtype]:
         return True
@@ -86,9 +87,9 @@ def _error(small: Problem, bits: Bits | None) -> float:
         return mx.random.normal(shape, key=next(random)).astype(dtype)
 
     p = small
-    q = normal(1, p.query_heads, p.query_length, p.head_dim)
-    k = normal(1, 1, p.key_length, p.head_dim)
-    v = normal(1, 1, p.key_length, p.value_head_dim)
+    q = normal(p.batch, p.query_heads, p.query_length, p.head_dim)
+    k = normal(p.batch, p.key_heads, p.key_length, p.head_dim)
+    v = normal(p.batch, p.key_heads, p.key_length, p.value_head_dim)
     scale = p.head_dim**-0.5
     arrays = [q]
     if bits is None:
@@ -100,15 +101,15 @@ def _error(small: Problem, bits: Bits | None) -> float:
         k, v = (mx.dequantize(*x, group_size=group_size, bits=width) for x in packed)
     arrays.append(mx.array([scale, p.softcap or 1.0], mx.float32))
     mask: mx.array | Structure | None = p.visible
-    if few_queries.reads_mask(p):
-        added = normal(1, p.query_heads, p.query_length, p.key_length)
+    if kernel.reads_mask(p):
+        added = normal(p.batch, p.query_heads, p.query_length, p.key_length)
         shown = added if p.mask == "additive" else added > -0.5
         arrays.append(shown)
         mask = shown.astype(mx.float32) if p.mask == "additive" else shown
     sinks = normal(p.query_heads) if p.sinks else None
     if sinks is not None:
         arrays.append(sinks)
-    out = few_queries.attention(p, arrays, bits)
+    out = kernel.attention(p, arrays, bits)
     wide = (x.astype(mx.float32) for x in (q, k, v))
     wanted = written_out.attention(*wide, scale=scale, mask=mask, sinks=sinks, softcap=p.softcap)
     difference = mx.abs(out.astype(mx.float32) - wanted)

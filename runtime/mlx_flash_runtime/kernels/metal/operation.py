@@ -1,4 +1,4 @@
-"""The Metal kernel for few queries as an operation of MLX, with the gradients of MLX's own."""
+"""The Metal kernels as an operation of MLX, with the gradients of MLX's own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ... import stock
 from ...ops import written_out
 from ...ops.derivatives import with_derivatives_of
 from ...problem import Launch, Problem, as_float
-from . import checked, few_queries
+from . import checked, kernel
 
 
 def launch(problem: Problem) -> Launch:
@@ -20,7 +20,7 @@ def launch(problem: Problem) -> Launch:
     instead where the kernel turns out not to, see `checked`."""
     dtype: mx.Dtype = getattr(mx, problem.dtype)
     scores = problem.batch, problem.query_heads, problem.query_length, problem.key_length
-    takes_mask = few_queries.reads_mask(problem)
+    takes_mask = kernel.reads_mask(problem)
 
     def run(q: Any, k: Any, v: Any, *, scale: Any, mask: Any, sinks: Any) -> mx.array:
         factor = as_float(scale)
@@ -46,7 +46,7 @@ def _exact(problem: Problem, scale: float) -> Callable[..., mx.array]:
 
     def attention(*arrays: mx.array) -> mx.array:
         q, k, v, *rest = arrays
-        mask = rest[0] if few_queries.reads_mask(problem) else problem.visible
+        mask = rest[0] if kernel.reads_mask(problem) else problem.visible
         sinks = rest[-1] if problem.sinks else None
         return written_out.attention(
             q, k, v, scale=scale, mask=mask, sinks=sinks, softcap=problem.softcap
@@ -59,7 +59,7 @@ def _exact(problem: Problem, scale: float) -> Callable[..., mx.array]:
 def _operation(problem: Problem, scale: float) -> Callable[..., mx.array]:
     def attention(*arrays: mx.array) -> mx.array:
         q, k, v, *rest = arrays
-        return few_queries.attention(problem, [q, k, v, _numbers(scale, problem.softcap), *rest])
+        return kernel.attention(problem, [q, k, v, _numbers(scale, problem.softcap), *rest])
 
     function: Callable[..., mx.array] = with_derivatives_of(_exact(problem, scale), attention)
     return function

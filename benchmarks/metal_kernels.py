@@ -1,0 +1,104 @@
+"""What our kernels for Metal come to by counting, beside MLX's own way: the table of docs/metal.md.
+
+python benchmarks/metal_kernels.py    # writes it there
+
+Nothing is measured: products and bytes are counted from the shapes, and a chip's time for them is
+estimated from the memory bandwidth that Apple publishes for it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from mlx_flash_runtime import explain
+from mlx_flash_runtime.ops.work import Work
+from mlx_flash_runtime.problem import Device, Problem
+from mlx_flash_runtime.problem.masks import Segments, Structure, Window
+from mlx_flash_runtime.stock.fused import is_fused
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "metal.md"
+START, STOP = "<!-- counted: benchmarks/metal_kernels.py -->\n", "<!-- counted, end -->\n"
+MAC = Device("metal", (0, 32, 4), 64 * 2**30, "Darwin", own_kernel=True)
+# Bytes a second, by Apple's pages of technical specifications; of each generation the chip without
+# Pro or Max.
+CHIPS = {"M1": 68.25e9, "M2": 100e9, "M3": 100e9, "M4": 120e9, "M5": 153e9}
+WITH_NAX = {"M5"}
+
+
+def call(queries: int, keys: int, head_dim: int = 128, **changes: object) -> Problem:
+    problem = Problem(1, 32, 8, queries, keys, head_dim, head_dim, "bfloat16", "causal")
+    return replace(problem, **changes)  # type: ignore[arg-type]  # fields of a Problem
+
+
+def masked(problem: Problem, structure: Structure) -> Problem:
+    kind = "window" if isinstance(structure, Window) else "segments"
+    shape = problem.query_length, problem.key_length
+    return replace(problem, mask=kind, mask_shape=shape, structure=structure)
+
+
+def cases() -> dict[str, Problem]:
+    """By name."""
+    found = {}
+    for size in (128, 512, 1024, 4096):
+        found[f"window {size:,}, prompt of 16,384"] = masked(call(16384, 16384), Window(size))
+    for size in (128, 512, 1024, 4096):
+        name = f"window {size:,}, chunk of 2,048 after 14,336"
+        found[name] = masked(call(2048, 16384), Window(size))
+    found["16 documents of 1,024"] = masked(call(16384, 16384), Segments((1024,) * 16))
+    found["192/128, prompt of 8,192"] = call(8192, 8192, 192, value_head_dim=128)
+    for keys in (8192, 32768):
+        found[f"one query on {keys:,}, D 80"] = call(1, keys, 80)
+        latents = {"query_heads": 16, "key_heads": 1, "value_head_dim": 512}
+        found[f"one query on {keys:,}, latents 576/512"] = call(1, keys, 576, **latents)
+    for queries in (12, 48):
+        found[f"{queries} queries on 8,192, D 128"] = call(queries, 8192)
+        found[f"{queries} queries on 8,192, D 256"] = call(queries, 8192, 256)
+    return found
+
+
+def table() -> str:
+    """In Markdown."""
+    chips = " | ".join(CHIPS)
+    lines = [
+        f"| 32/8 heads, bfloat16 | MLX's way | here | our kernel | {chips} |",
+        f"|---|---|---|---|{'---:|' * len(CHIPS)}",
+    ]
+    for name, problem in cases().items():
+        told = explain(problem, device=MAC)
+        assert told.kernel_work is not None
+        fused = "fused" if is_fused(problem, MAC)[0] else "unfused"
+        estimates = [_estimates(problem, chip) for chip in CHIPS]
+        lines.append(
+            f"| {name} | {fused}: {_counted(told.stock_work)} | `{told.route}` |"
+            f" {_counted(told.kernel_work)} | {' | '.join(estimates)} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _counted(work: Work) -> str:
+    return f"{work.products / 1e9:,.1f} G, {work.moved / 2**20:,.0f} MiB"
+
+
+def _estimates(problem: Problem, chip: str) -> str:
+    """Milliseconds of MLX's own way and of our kernel, which has no use of an M5's matrix units."""
+    device = replace(MAC, nax=chip in WITH_NAX)
+    told = explain(problem, device=device)
+    assert told.kernel_work is not None
+    stock = told.stock_work.cost(device)
+    own = told.kernel_work.cost(replace(device, nax=False))
+    return " / ".join(_shown(1e3 * cost / CHIPS[chip]) for cost in (stock, own))
+
+
+def _shown(milliseconds: float) -> str:
+    return f"{milliseconds:,.0f}" if milliseconds >= 100 else f"{milliseconds:.2g}"
+
+
+def page(text: str) -> str:
+    """The page with the table as it is now."""
+    before, rest = text.split(START)
+    return f"{before}{START}{table()}{STOP}{rest.split(STOP)[1]}"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,0 +1,154 @@
+"""MLX's own kernel for many queries, which skips the keys that a window, packed documents or a
+prefix hide: see `steel`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import mlx.core as mx
+
+from ...problem import Problem
+from . import steel
+
+# Queries and keys of a block, simdgroups of a threadgroup: as MLX has them.
+BLOCK = 32
+_SIMDGROUPS, _LANES = 4, 32
+_THREADGROUP_BYTES = 2**15
+_LARGE_HEAD_DIM = 128
+
+# For which MLX has its kernel, too, and those of DeepSeek's prefill.
+HEAD_DIMS = {(64, 64), (80, 80), (96, 96), (128, 128), (96, 64), (192, 128)}
+
+_BEFORE = """
+  using MaskType = bool;
+  using AccumType = float;
+  constexpr int WM = {simdgroups}, WN = 1;
+  constexpr bool has_mask = false, do_causal = false, save_lse = false;
+  constexpr bool has_sinks = {has_sinks};
+  const uint simd_lane_id = thread_index_in_simdgroup;
+  const uint simd_group_id = simdgroup_index_in_threadgroup;
+  const uint3 tid = threadgroup_position_in_grid;
+  const uint3 lid = thread_position_in_threadgroup;
+  device float* lse = nullptr;
+  const device bool* mask = nullptr;
+  {no_sinks}
+  AttnMaskParams own_mask_params;
+  const thread AttnMaskParams* mask_params = &own_mask_params;
+  AttnParams own_params;
+  own_params.B = Q_shape[0];
+  own_params.H = Q_shape[1];
+  own_params.D = BD;
+  own_params.qL = Q_shape[2];
+  own_params.kL = K_shape[2];
+  own_params.gqa_factor = Q_shape[1] / K_shape[1];
+  own_params.scale = factor[0];
+  own_params.NQ = (own_params.qL + BQ - 1) / BQ;
+  own_params.NK = (own_params.kL + BK - 1) / BK;
+  own_params.NQ_aligned = own_params.qL / BQ;
+  own_params.NK_aligned = own_params.kL / BK;
+  own_params.qL_rem = own_params.qL % BQ;
+  own_params.kL_rem = own_params.kL % BK;
+  own_params.qL_off = own_params.kL - own_params.qL;
+  own_params.Q_strides[2] = BD;
+  own_params.K_strides[2] = BD;
+  own_params.V_strides[2] = BV;
+  own_params.O_strides[2] = BV;
+  own_params.Q_strides[1] = int64_t(own_params.qL) * BD;
+  own_params.K_strides[1] = int64_t(own_params.kL) * BD;
+  own_params.V_strides[1] = int64_t(own_params.kL) * BV;
+  own_params.O_strides[1] = int64_t(own_params.qL) * BV;
+  own_params.Q_strides[0] = Q_shape[1] * own_params.Q_strides[1];
+  own_params.K_strides[0] = K_shape[1] * own_params.K_strides[1];
+  own_params.V_strides[0] = K_shape[1] * own_params.V_strides[1];
+  own_params.O_strides[0] = Q_shape[1] * own_params.O_strides[1];
+  const thread AttnParams* params = &own_params;
+"""
+
+
+def keys_of_block(head_dim: int) -> int:
+    """The keys that a threadgroup takes at once, as in MLX."""
+    return BLOCK if head_dim < _LARGE_HEAD_DIM else BLOCK // 2
+
+
+def why_not(problem: Problem) -> str:
+    """Why the kernel is not for a problem; empty where it is. Reads MLX's headers."""
+    if problem.visible is None or problem.query_length > problem.key_length:
+        return "its mask is not known by what it says"
+    if problem.softcap is not None:
+        return "it does not cap scores"
+    if (problem.head_dim, problem.value_head_dim) not in HEAD_DIMS:
+        return "it is for other head dims"
+    if _memory(problem) > _THREADGROUP_BYTES:
+        return "a threadgroup's memory is too small for this head dim in float32"
+    try:
+        steel.text()
+    except steel.Unknown as error:
+        return str(error)
+    return ""
+
+
+def _memory(problem: Problem) -> int:
+    """Bytes of a threadgroup's memory: `Q_smem` and `KV_smem`."""
+    pad, keys = 16 // problem.item_bytes, keys_of_block(problem.head_dim)
+    queries = BLOCK * (problem.head_dim + pad)
+    both = (keys + pad) * problem.head_dim, keys * (problem.value_head_dim + pad)
+    return problem.item_bytes * (queries + max(both))
+
+
+def attention(problem: Problem, arrays: Sequence[mx.array]) -> mx.array:
+    """The kernel, `[B, H, L, D_v]`, for problems that `why_not` has nothing against; it has no
+    gradient and no vmap of its own. `arrays` are q, k, v, the scale as the first of an array in
+    float32, then sinks if any."""
+    p, dtype = problem, getattr(mx, problem.dtype)
+    q, k, v, scale, *sinks = arrays
+    keys = keys_of_block(p.head_dim)
+    threads = _SIMDGROUPS * _LANES
+    blocks = -(-p.query_length // BLOCK)
+    (out,) = _kernel(p.sinks)(
+        inputs=[q, k, v, scale, *_seen(p), *(one.astype(dtype) for one in sinks)],
+        template=[
+            ("T", dtype),
+            ("BQ", BLOCK),
+            ("BK", keys),
+            ("BD", p.head_dim),
+            ("BV", p.value_head_dim),
+            ("align_Q", p.query_length % BLOCK == 0),
+            ("align_K", p.key_length % keys == 0),
+        ],
+        output_shapes=[(p.batch, p.query_heads, p.query_length, p.value_head_dim)],
+        output_dtypes=[dtype],
+        grid=(blocks * threads, p.query_heads, p.batch),
+        threadgroup=(threads, 1, 1),
+    )
+    return out  # type: ignore[no-any-return]
+
+
+@lru_cache(maxsize=64)
+def _seen(problem: Problem) -> tuple[mx.array, mx.array]:
+    """The first and the last key that each query sees, int32 `[L]`."""
+    structure = problem.visible
+    assert structure is not None
+    positions = range(problem.key_length - problem.query_length, problem.key_length)
+    first = mx.array([structure.first(position) for position in positions], mx.int32)
+    last = mx.array([structure.last(position) for position in positions], mx.int32)
+    mx.eval(first, last)
+    return first, last
+
+
+@lru_cache(maxsize=2)
+def _kernel(sinks: bool) -> Any:
+    kernel = steel.text()
+    before = _BEFORE.format(
+        simdgroups=_SIMDGROUPS,
+        has_sinks="true" if sinks else "false",
+        no_sinks="" if sinks else "const device T* sinks = Q;",
+    )
+    return mx.fast.metal_kernel(
+        name=f"flash_tile_skipping{'_sinks' if sinks else ''}",
+        input_names=["Q", "K", "V", "factor", "first", "last", *(["sinks"] if sinks else [])],
+        output_names=["O"],
+        source=before + kernel.body,
+        header=kernel.header,
+    )

@@ -1,0 +1,156 @@
+"""MLX's own kernel for many queries, told to skip what a mask hides: from the headers of the MLX
+that is here, by emulated threads, against attention in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
+
+import mlx.core as mx
+import pytest
+from attention_cases import Case, assert_as_exact_as, make, runner
+from backends import METAL, pretend
+from metal_kernel import emulated
+
+from mlx_flash_runtime import explain
+from mlx_flash_runtime.kernels.metal import checked, steel, tile_skipping
+from mlx_flash_runtime.problem import MaskKind, Problem
+from mlx_flash_runtime.problem.masks import Structure, Window
+from mlx_flash_runtime.routes import metal_kernel
+
+pytestmark = [
+    pytest.mark.skipif(emulated.why_not() is not None, reason=str(emulated.why_not())),
+    pytest.mark.xdist_group("metal-emulated"),
+]
+DEVICE = replace(METAL, own_kernel=True)
+
+
+def forget() -> None:
+    tile_skipping._kernel.cache_clear()
+    steel.text.cache_clear()
+    checked.run.cache_clear()
+
+
+@pytest.fixture
+def on_metal(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    pretend(monkeypatch, DEVICE)
+    monkeypatch.setattr(mx.fast, "metal_kernel", emulated.metal_kernel)
+    monkeypatch.setattr(steel, "_read", emulated.header)
+    monkeypatch.setattr(checked, "why_not", lambda: "")
+    forget()
+    yield
+    forget()
+
+
+def mlx(*args: Any, **kwargs: Any) -> mx.array:
+    return mx.fast.scaled_dot_product_attention(*args, **kwargs)
+
+
+def sizes(head_dim: int, value_head_dim: int | None = None) -> dict[str, int]:
+    return {"head_dim": head_dim, "value_head_dim": value_head_dim or head_dim}
+
+
+CASES = {
+    "a window": (Case(70, 70, mask=("window", (20,)), **sizes(64)), mx.float32),
+    "a window of one key": (Case(70, 70, mask=("window", (1,)), **sizes(64)), mx.float32),
+    "a chunk after a cache": (
+        Case(64, 200, heads=4, key_heads=2, batch=2, mask=("window", (33,)), **sizes(64)),
+        mx.float32,
+    ),
+    "documents": (
+        Case(100, 100, mask=("segments", (1, 40, 31, 28)), sinks=True, **sizes(128)),
+        mx.float16,
+    ),
+    "a prefix": (Case(70, 70, mask=("prefix", (45,)), **sizes(96, 64)), mx.bfloat16),
+    "causal": (Case(49, 81, heads=4, mask="causal", **sizes(192, 128)), mx.bfloat16),
+    "head dim 80": (Case(64, 96, mask=("window", (40,)), **sizes(80)), mx.float16),
+}
+
+
+@pytest.mark.parametrize(("case", "dtype"), CASES.values(), ids=CASES)
+def test_it_is_as_exact_as_mlx(case: Case, dtype: mx.Dtype, on_metal: None) -> None:
+    """Behind the check that a Mac makes."""
+    assert_as_exact_as(mlx, runner(metal_kernel, None), make(case, dtype))
+
+
+@pytest.mark.parametrize(
+    ("line", "instead"),
+    [
+        ("last[last_query] / BK + 1", "last[last_query] / BK"),
+        ("first[first_query] / BK", "first[last_query] / BK"),
+        ("key + jj > to", "key + jj >= to"),
+        ("kb * BK < first[last_query]", "kb * BK < first[first_query]"),
+    ],
+)
+def test_what_is_broken_shows(
+    line: str, instead: str, on_metal: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = [
+        change._replace(text=change.text.replace(line, instead)) for change in steel._CHANGES
+    ]
+    assert changes != list(steel._CHANGES)
+    monkeypatch.setattr(steel, "_CHANGES", tuple(changes))
+    small = Problem(1, 2, 1, 70, 134, 64, 64, "float32", "window", (), Window(40))
+    assert not checked._error(small, None) < 1e-3
+
+
+@pytest.mark.xdist_group("mlx-metal")
+def test_the_newest_headers_are_known(
+    metal_wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ZipFile(metal_wheel) as files:
+        names = [name for name in files.namelist() if name.startswith("mlx/include/mlx/backend")]
+        files.extractall(tmp_path, names)
+
+    def read(name: str) -> str:
+        return (tmp_path / "mlx" / "include" / name).read_text(encoding="utf-8")
+
+    monkeypatch.setattr(steel, "_read", read)
+    steel.text.cache_clear()
+    assert "first_block" in steel.text().body
+    steel.text.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("line", "instead", "why"),
+    [
+        ("kb < kb_lim", "kb != kb_lim", "it is another loop"),
+        ("int BV,", "", "values have no head dim of their own"),
+    ],
+)
+def test_other_headers_have_no_such_kernel(
+    line: str, instead: str, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = steel._read
+    monkeypatch.setattr(steel, "_read", lambda name: original(name).replace(line, instead))
+    steel.text.cache_clear()
+    window = Problem(1, 2, 1, 4096, 4096, 64, 64, "float32", "window", (), Window(33))
+    holds, reason = metal_kernel.holds(window, DEVICE)
+    steel.text.cache_clear()
+    assert not holds
+    assert "its attention kernel has 0 times" in reason
+
+
+def prefill(mask: MaskKind, structure: Structure | None, **changes: Any) -> Problem:
+    """A prompt of 16,384 tokens."""
+    shape = () if structure is None else (16384, 16384)
+    case = Problem(1, 32, 8, 16384, 16384, 128, 128, "bfloat16", mask, shape, structure)
+    return replace(case, **changes)
+
+
+def test_where_it_promises_half_of_mlx_s_own_way_it_is_taken() -> None:
+    """But not where a rewriting serves, which asks for no more than MLX's own kernels."""
+    folded, long = (prefill("window", Window(size)) for size in (1024, 16000))
+    told = explain(folded, device=DEVICE)
+    assert told.route == "lowered"
+    assert told.kernel_work is not None
+    assert told.kernel_work.cost(DEVICE) < 0.1 * told.stock_work.cost(DEVICE)
+    assert explain(long, device=DEVICE).route == "metal_kernel"
+    assert explain(replace(long, training=True), device=DEVICE).route != "metal_kernel"
+    assert explain(prefill("causal", None), device=DEVICE).route == "native"
+    latents = prefill("causal", None, head_dim=192)
+    assert explain(latents, device=DEVICE).route != "metal_kernel"
+    assert metal_kernel.holds(latents, DEVICE)[0]
