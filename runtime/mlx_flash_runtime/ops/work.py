@@ -96,9 +96,14 @@ def of_unfused(problem: Problem, device: Device) -> Work:
     p = problem
     passes = _UNFUSED_TRAINING if p.training else 1
     products = p.score_count * (p.head_dim + p.value_head_dim)
-    over_scores = _SCORE_PASSES if p.mask == "none" else _MASKED_SCORE_PASSES
-    moved = inputs(p) + _mask_bytes(p, device) + over_scores * p.item_bytes * p.score_count
+    moved = inputs(p) + _mask_bytes(p, device) + score_bytes(p)
     return Work(passes * products, passes * moved, 4 * passes)
+
+
+def score_bytes(problem: Problem) -> int:
+    """Bytes that an unfused way reads and writes of its scores."""
+    passes = _SCORE_PASSES if problem.mask == "none" else _MASKED_SCORE_PASSES
+    return passes * problem.item_bytes * problem.score_count
 
 
 def _seen_share(problem: Problem) -> float:

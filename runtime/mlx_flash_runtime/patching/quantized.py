@@ -7,6 +7,9 @@ some heads at a time (heads are independent of each other), and go where any att
 
 On CUDA they always are: that backend's quantized_matmul (MLX 0.32.4) takes no slice of a cache,
 and where keys are broadcast over groups of query heads, it takes the first head's keys for all.
+
+On Metal a kernel of ours reads the quantized arrays for few queries, and leaves no scores, where
+that costs less by counting.
 """
 
 from __future__ import annotations
@@ -18,12 +21,16 @@ from typing import Any
 
 import mlx.core as mx
 
+from ..kernels.metal import operation
+from ..kernels.metal.few_queries import Bits
+from ..kernels.metal.kernel import reads_mask
 from ..ops.online_softmax import after
 from ..ops.written_out import mask_as_array, masked, weights_of
 from ..planning import layers
 from ..planning.counts import Kind
 from ..planning.machine import current_device
-from ..problem import as_float, phase_of
+from ..problem import Problem, as_float, phase_of
+from ..routes.metal_kernel import metal_kernel
 from . import state
 
 NAME = "quantized"
@@ -43,6 +50,9 @@ _FEW_NUMBERS = 2**14
 _BYTES_AT_ONCE = 2**27
 
 Quantized = Sequence[mx.array]
+# Of which our kernel for Metal takes them.
+_KERNEL_BITS = (4, 8)
+_BY_KERNEL = "metal_kernel: our own kernel reads the quantized keys and values once"
 _SINKS = "on the quantized keys and values, with sinks"
 
 
@@ -131,6 +141,9 @@ def _attention(
     does not take."""
     planner = state.planner
     assert planner is not None
+    done = _by_kernel(queries, q_keys, q_values, scale, mask, sinks, Bits(bits, group_size))
+    if done is not None:
+        return done
     products_work = current_device().backend != "cuda"
     factor = as_float(scale)
     if factor is None or (products_work and _products_pay(queries, q_keys, bits)):
@@ -152,6 +165,48 @@ def _attention(
     phase, route, reason = plan.kind
     out = parts[0] if len(parts) == 1 else mx.concatenate(parts, axis=1)
     return out, Kind(phase, NAME, f"dequantized some heads at a time, then {route}: {reason}")
+
+
+def _by_kernel(
+    queries: mx.array,
+    q_keys: Quantized,
+    q_values: Quantized,
+    scale: Any,
+    mask: Any,
+    sinks: mx.array | None,
+    bits: Bits,
+) -> tuple[mx.array, Kind] | None:
+    """The call on the Metal kernel, which reads the quantized arrays as they are; None where there
+    is none, or it does not pay."""
+    assert state.planner is not None
+    device, wanted = current_device(), state.planner.settings.route
+    if wanted not in (None, metal_kernel.name):
+        return None
+    factor = as_float(scale)
+    known = bits.bits in _KERNEL_BITS and len(q_keys) == len(q_values) == 3
+    if device.backend != "metal" or factor is None or not known:
+        return None
+    if not queries.dtype == q_keys[1].dtype == q_values[1].dtype:
+        return None
+    # Of the type and the shapes that the dequantized ones would have; nothing is computed.
+    k, v = (
+        mx.zeros((*x[0].shape[:3], x[0].shape[3] * 32 // bits.bits)) for x in (q_keys, q_values)
+    )
+    k, v = k.astype(queries.dtype), v.astype(queries.dtype)
+    problem = Problem.of(queries, k, v, mask, sinks)
+    if problem is None or not metal_kernel.takes_quantized(problem, device):
+        return None
+    if wanted is None and not metal_kernel.pays_quantized(problem, bits, device):
+        return None
+    arrays = [queries, *q_keys, *q_values]
+    if reads_mask(problem):
+        scores = (*queries.shape[:3], problem.key_length)
+        typed = mask if mask.dtype == mx.bool_ else mask.astype(queries.dtype)
+        arrays.append(mx.broadcast_to(typed, scores))
+    if sinks is not None:
+        arrays.append(sinks)
+    out = operation.quantized(problem, bits, factor, arrays)
+    return None if out is None else (out, Kind(problem.phase, NAME, _BY_KERNEL))
 
 
 def _dequantized(

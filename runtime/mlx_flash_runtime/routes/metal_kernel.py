@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ..kernels.metal import checked, kernel, operation, tile_skipping
-from ..kernels.metal.few_queries import cut_of
-from ..ops.work import Work, fused_products, inputs, of_stock
+from ..kernels.metal.few_queries import Bits, cut_of
+from ..ops.work import Work, fused_products, inputs, of_stock, of_unfused, score_bytes
 from ..problem import Device, Launch, Problem
 from ..stock.fused import is_fused
 from .route import Route
@@ -69,6 +69,20 @@ class MetalKernel(Route):
         extra = self.extra_memory(problem, device, None)
         return _of_few(problem, extra) if kernel.is_for_few(problem) else _of_many(problem, extra)
 
+    def takes_quantized(self, problem: Problem, device: Device) -> bool:
+        """Whether there is a kernel that reads keys and values as `mx.quantize` packs them."""
+        return kernel.is_for_few(problem) and self.holds(problem, device)[0]
+
+    def pays_quantized(self, problem: Problem, bits: Bits, device: Device) -> bool:
+        """Whether it then costs less than products with the quantized arrays, whose scores are all
+        there."""
+        p = problem
+        packed = bits.bits / 8 + 2 * p.item_bytes / bits.group_size  # bytes of a number
+        own = _of_few(p, self.extra_memory(p, device, None), packed)
+        numbers = p.batch * p.key_heads * p.key_length * (p.head_dim + p.value_head_dim)
+        stock = replace(of_unfused(p, device), moved=packed * numbers + score_bytes(p))
+        return own.cost(replace(device, nax=False)) <= _MOST * stock.cost(device)
+
     def prepare(self, problem: Problem, device: Device, then: Callable[[], None]) -> None:
         """Has calls planned anew should a kernel fail its check."""
         if device.backend == "metal":
@@ -86,9 +100,9 @@ class MetalKernel(Route):
         return operation.launch(problem)
 
 
-def _of_few(problem: Problem, parts: int) -> Work:
-    """Whole tiles of queries on the keys that a window leaves; the keys once for each slice of the
-    values, the results of the parts written and read."""
+def _of_few(problem: Problem, parts: int, key_bytes: float | None = None) -> Work:
+    """Whole tiles of queries on the keys that a window leaves; the keys, of so many bytes a number,
+    once for each slice of the values, the results of the parts written and read."""
     p, cut = problem, cut_of(problem)
     keys = p.key_length
     if p.window is not None:
@@ -96,7 +110,7 @@ def _of_few(problem: Problem, parts: int) -> Work:
     tiles = cut.blocks * cut.tiles
     dims = cut.slices * p.head_dim + p.value_head_dim
     products = p.batch * p.key_heads * tiles * cut.rows * keys * dims
-    moved = p.item_bytes * p.batch * p.key_heads * keys * dims
+    moved = (key_bytes or p.item_bytes) * p.batch * p.key_heads * keys * dims
     rows = p.batch * p.query_heads * p.query_length
     moved += p.item_bytes * rows * (p.head_dim + p.value_head_dim)
     if kernel.reads_mask(p):

@@ -68,7 +68,7 @@ EQUIVALENT = {
     "STEP = COUNT < PER_WORD ? COUNT : PER_WORD": "either is the same where they are equal",
     "is_there = WHOLE || first < end": "what is read there is multiplied by zero or not written",
     "score < HIDDEN && added": "HIDDEN becomes HIDDEN",
-    "247: for (int dim = 0; dim < VALUE_DIMS": "no column there is below `end`",
+    "for (int dim = 0; dim < VALUE_DIMS": "no column there is below `end`",
     "DIMS = (D + 8 * RUN - 1)": "one more chunk, of zeros",
     "row < rows && dim < D": "one more row, of which no result is written",
     "first_row + tile * flash::ROWS >= rows": "a tile without rows, which writes nothing",
@@ -90,8 +90,8 @@ class Mutant(NamedTuple):
         whole = TEXTS[self.text]
         line = whole[whole.rfind("\n", 0, self.start) + 1 :].partition("\n")[0]
         was = whole[self.start : self.stop].strip()
-        number = whole.count("\n", 0, self.start) + 1
-        return f"{self.text}:{number}: {line.strip()}: {was!r} is {self.instead.strip()!r}"
+        line = line.strip().removeprefix("UNROLL ")
+        return f"{self.text}: {line}: {was!r} is {self.instead.strip()!r}"
 
 
 TEXTS = {
@@ -170,9 +170,11 @@ def main() -> int:
     for mutant in mutants():
         counts["bounds" if mutant.instead or "barrier" not in str(mutant) else "barriers"] += 1
         if survives(lambda mutant=mutant: mutated(mutant)):
-            found = [why for line, why in EQUIVALENT.items() if line in str(mutant)]
-            (same if found else alive).append(f"{mutant}{': ' if found else ''}{''.join(found)}")
-            print(mutant, flush=True)
+            reasons = [why for line, why in EQUIVALENT.items() if line in str(mutant)]
+            entry = ": ".join([str(mutant), *reasons])
+            is_known = bool(reasons) and entry not in same  # of lines that are alike, one is
+            (same if is_known else alive).append(entry)
+            print(entry, flush=True)
     print(f"{counts}, {len(same)} that change no result, {len(alive)} not found")
     result = {**counts, "change no result": same, "not found": alive}
     RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -10,6 +10,9 @@ namespace flash {
 
 using namespace metal;
 
+// What a lane holds in arrays is in registers only where every index is known.
+#define UNROLL _Pragma("clang loop unroll(full)")
+
 constant constexpr int ROWS = 8;        // queries of a simdgroup
 constant constexpr int TILE = 32;       // keys that it takes at once
 constant constexpr int SIMDGROUPS = 4;  // of a threadgroup
@@ -46,11 +49,11 @@ template <int COUNT, bool WHOLE, typename T>
 inline void read(Matrix<T> from, thread float* x, int row, int first, int end) {
   const device T* data = from.data + row * from.row_stride;
   if (from.stride == 1) {  // nearly always: the compiler makes wide loads of this
-    for (int i = 0; i < COUNT; ++i) {
+    UNROLL for (int i = 0; i < COUNT; ++i) {
       x[i] = WHOLE || first + i < end ? float(data[first + i]) : 0.0f;
     }
   } else {
-    for (int i = 0; i < COUNT; ++i) {
+    UNROLL for (int i = 0; i < COUNT; ++i) {
       x[i] = WHOLE || first + i < end ? float(data[(first + i) * from.stride]) : 0.0f;
     }
   }
@@ -65,10 +68,10 @@ inline void read(
   const float scale = from.scales.data[row * from.scales.row_stride + group * from.scales.stride];
   const float bias = from.biases.data[row * from.biases.row_stride + group * from.biases.stride];
   const device uint32_t* words = from.words.data + row * from.words.row_stride;
-  for (int i = 0; i < COUNT; i += STEP) {
+  UNROLL for (int i = 0; i < COUNT; i += STEP) {
     const int number = is_there ? first + i : 0;
     uint32_t word = words[number / PER_WORD * from.words.stride] >> number % PER_WORD * BITS;
-    for (int j = 0; j < STEP; ++j) {
+    UNROLL for (int j = 0; j < STEP; ++j) {
       x[i + j] = is_there ? scale * float(word & ((1u << BITS) - 1)) + bias : 0.0f;
       word >>= BITS;
     }
@@ -160,17 +163,17 @@ inline void multiply_keys(
     uint lane) {
   constexpr int DIMS = Part<D, RUN, VALUE_DIMS, VALUE_RUN>::DIMS;
   const int row = row_of(lane), column = column_of(lane);
-  for (int n = 0; n < TILE / 8; ++n) part.scores[n] = float2(0.0f);
+  UNROLL for (int n = 0; n < TILE / 8; ++n) part.scores[n] = float2(0.0f);
   for (int dim = 0; dim < DIMS; dim += 8 * RUN) {
     const threadgroup T* own = queries + row * DIMS + dim + column * RUN;
     float2 q[RUN];
-    for (int i = 0; i < RUN; ++i) q[i] = float2(float(own[i]), float(own[RUN + i]));
-    for (int n = 0; n < TILE / 8; ++n) {
+    UNROLL for (int i = 0; i < RUN; ++i) q[i] = float2(float(own[i]), float(own[RUN + i]));
+    UNROLL for (int n = 0; n < TILE / 8; ++n) {
       float left[RUN], right[RUN];
       const int key = first + 8 * n + column;
       read<RUN, DIMS == D>(keys, left, min(key, last), dim + row * RUN, D);
       read<RUN, DIMS == D>(keys, right, min(key + 1, last), dim + row * RUN, D);
-      for (int i = 0; i < RUN; ++i) {
+      UNROLL for (int i = 0; i < RUN; ++i) {
         multiply_add(part.scores[n], q[i], float2(left[i], right[i]));
       }
     }
@@ -188,8 +191,8 @@ inline void weigh(
     int last,
     uint lane) {
   float largest = part.largest;
-  for (int n = 0; n < TILE / 8; ++n) {
-    for (int i = 0; i < 2; ++i) {
+  UNROLL for (int n = 0; n < TILE / 8; ++n) {
+    UNROLL for (int i = 0; i < 2; ++i) {
       const int key = first + 8 * n + column_of(lane) + i;
       float score = part.scores[n][i] * scale;
       if (SOFTCAP) score = softcap * precise::tanh(score / softcap);
@@ -203,13 +206,13 @@ inline void weigh(
   const float factor = fast::exp2(part.largest - largest);
   part.largest = largest;
   part.sum *= factor;
-  for (int n = 0; n < TILE / 8; ++n) {
-    for (int i = 0; i < 2; ++i) {
+  UNROLL for (int n = 0; n < TILE / 8; ++n) {
+    UNROLL for (int i = 0; i < 2; ++i) {
       part.scores[n][i] = fast::exp2(part.scores[n][i] - largest);
       part.sum += part.scores[n][i];
     }
   }
-  for (int i = 0; i < VALUE_DIMS / 8; ++i) part.out[i] *= factor;
+  UNROLL for (int i = 0; i < VALUE_DIMS / 8; ++i) part.out[i] *= factor;
 }
 
 // out += weights * values, for the columns of the values from `start` to `end`.
@@ -223,12 +226,12 @@ inline void multiply_values(
     int last,
     uint lane) {
   const int row = row_of(lane), column = column_of(lane) / 2 * VALUE_RUN;
-  for (int dim = 0; dim < VALUE_DIMS; dim += 4 * VALUE_RUN) {
-    for (int n = 0; n < TILE / 8; ++n) {
+  UNROLL for (int dim = 0; dim < VALUE_DIMS; dim += 4 * VALUE_RUN) {
+    UNROLL for (int n = 0; n < TILE / 8; ++n) {
       float x[VALUE_RUN];
       const int key = min(first + 8 * n + row, last);
       read<VALUE_RUN, WHOLE>(values, x, key, start + dim + column, end);
-      for (int i = 0; i < VALUE_RUN / 2; ++i) {
+      UNROLL for (int i = 0; i < VALUE_RUN / 2; ++i) {
         multiply_add(part.out[dim / 8 + i], part.scores[n], float2(x[2 * i], x[2 * i + 1]));
       }
     }
@@ -244,8 +247,8 @@ inline void write(
     int end,
     uint lane) {
   const int column = column_of(lane) / 2 * VALUE_RUN;
-  for (int dim = 0; dim < VALUE_DIMS; dim += 4 * VALUE_RUN) {
-    for (int i = 0; i < VALUE_RUN; ++i) {
+  UNROLL for (int dim = 0; dim < VALUE_DIMS; dim += 4 * VALUE_RUN) {
+    UNROLL for (int i = 0; i < VALUE_RUN; ++i) {
       const int at = start + dim + column + i;
       if (at < end) out[at] = part.out[dim / 8 + i / 2][i % 2];
     }

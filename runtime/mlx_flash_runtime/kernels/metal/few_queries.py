@@ -86,7 +86,7 @@ _BODY = Template("""
   flash::Part<D, RUN, VALUE_DIMS, VALUE_RUN> part;
   part.largest = flash::HIDDEN;
   part.sum = 0;
-  for (int i = 0; i < VALUE_DIMS / 8; ++i) part.out[i] = float2(0.0f);
+  UNROLL for (int i = 0; i < VALUE_DIMS / 8; ++i) part.out[i] = float2(0.0f);
   for (int key = first; key < stop; key += flash::TILE) {
     const threadgroup T* own_queries = queries + tile * flash::ROWS * DIMS;
     flash::multiply_keys(part, own_queries, own_keys, key, last, lane);
@@ -162,13 +162,13 @@ def cut_of(problem: Problem) -> Cut:
     slices = -(-_rounded_up(p.value_head_dim, step) // _MOST_VALUE_DIMS)
     value_dims = _rounded_up(-(-p.value_head_dim // slices), step)
     rows = p.query_heads // p.key_heads * p.query_length
+    all_tiles = -(-rows // _ROWS)
     tile_bytes = _ROWS * _rounded_up(p.head_dim, 8 * run) * p.item_bytes
-    tiles = 1
-    while 2 * tiles <= min(_SIMDGROUPS, -(-rows // _ROWS)) and (
-        2 * tiles * tile_bytes <= _QUERY_BYTES
-    ):
-        tiles *= 2
-    blocks = -(-rows // (tiles * _ROWS))
+    # Simdgroups of one threadgroup read the same keys at about the same time; but no tile is to be
+    # computed for nothing.
+    fitting = [count for count in (4, 2, 1) if count == 1 or count * tile_bytes <= _QUERY_BYTES]
+    tiles = min(fitting, key=lambda count: _rounded_up(all_tiles, count))
+    blocks = -(-all_tiles // tiles)
     keys = p.key_length
     if p.window is not None:
         keys = min(keys, p.window + p.query_length - 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -13,6 +13,7 @@ from ...ops import written_out
 from ...ops.derivatives import with_derivatives_of
 from ...problem import Launch, Problem, as_float
 from . import checked, kernel
+from .few_queries import Bits
 
 
 def launch(problem: Problem) -> Launch:
@@ -40,12 +41,24 @@ def launch(problem: Problem) -> Launch:
     return run
 
 
-def _exact(problem: Problem, scale: float) -> Callable[..., mx.array]:
+def quantized(
+    problem: Problem, bits: Bits, scale: float, arrays: Sequence[mx.array]
+) -> mx.array | None:
+    """Attention over quantized keys and values: `arrays` are q, the three arrays of the keys, those
+    of the values, then the mask where `kernel.reads_mask`, of all axes, and sinks if any. None
+    where the kernel turns out not to be right."""
+    if not checked.is_right(problem, bits):
+        return None
+    return _operation(problem, scale, bits)(*arrays)
+
+
+def _exact(problem: Problem, scale: float, bits: Bits | None = None) -> Callable[..., mx.array]:
     """The attention of q, k, v, then mask and sinks if any, in operations that MLX differentiates
     and maps."""
 
     def attention(*arrays: mx.array) -> mx.array:
-        q, k, v, *rest = arrays
+        q, keys, values, rest = _parts(arrays, bits)
+        k, v = (_dequantized(x, bits) for x in (keys, values))
         mask = rest[0] if kernel.reads_mask(problem) else problem.visible
         sinks = rest[-1] if problem.sinks else None
         return written_out.attention(
@@ -56,13 +69,35 @@ def _exact(problem: Problem, scale: float) -> Callable[..., mx.array]:
 
 
 @lru_cache(maxsize=256)
-def _operation(problem: Problem, scale: float) -> Callable[..., mx.array]:
+def _operation(problem: Problem, scale: float, bits: Bits | None = None) -> Callable[..., mx.array]:
     def attention(*arrays: mx.array) -> mx.array:
-        q, k, v, *rest = arrays
-        return kernel.attention(problem, [q, k, v, _numbers(scale, problem.softcap), *rest])
+        q, keys, values, rest = _parts(arrays, bits)
+        numbers = _numbers(scale, problem.softcap)
+        return kernel.attention(problem, [q, *keys, *values, numbers, *rest], bits)
 
-    function: Callable[..., mx.array] = with_derivatives_of(_exact(problem, scale), attention)
+    exact = _exact(problem, scale, bits)
+    function: Callable[..., mx.array] = with_derivatives_of(exact, attention)
     return function
+
+
+def _parts(
+    arrays: Sequence[mx.array], bits: Bits | None
+) -> tuple[mx.array, Sequence[mx.array], Sequence[mx.array], Sequence[mx.array]]:
+    """q, the arrays of the keys and those of the values, and the others."""
+    count = 1 if bits is None else 3
+    return (
+        arrays[0],
+        arrays[1 : 1 + count],
+        arrays[1 + count : 1 + 2 * count],
+        arrays[1 + 2 * count :],
+    )
+
+
+def _dequantized(arrays: Sequence[mx.array], bits: Bits | None) -> mx.array:
+    if bits is None:
+        return arrays[0]
+    words, scales, biases = arrays
+    return mx.dequantize(words, scales, biases, group_size=bits.group_size, bits=bits.bits)
 
 
 @lru_cache(maxsize=64)

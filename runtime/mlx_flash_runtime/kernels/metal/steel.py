@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 import mlx.core as mx
 
+from ...environment.log import logger
+
 _KERNELS = "mlx/backend/metal/kernels"
 _ATTENTION = f"{_KERNELS}/steel/attn/kernels/steel_attention.h"
 # What MLX gives to every kernel by itself.
@@ -23,6 +25,9 @@ _CONSTANT = re.compile(r"(?m)^constant bool \w+ \[\[function_constant\(\d+\)\]\]
 _KERNEL = re.compile(
     r"// clang-format off\s+template <[^{]*?int BV,[^{]*?\[\[kernel[^{]*?void attention\("
 )
+
+
+_OTHERS = "the headers of this MLX's kernel are not those that it is made from"
 
 
 class Text(NamedTuple):
@@ -96,7 +101,9 @@ def text() -> Text:
         _flattened(_GIVEN, given)
         whole = _flattened(_ATTENTION, given)
     except OSError as error:
-        raise Unknown(f"this MLX has no headers of its kernels ({error})") from None
+        raise Unknown(
+            f"this MLX is installed without the headers of its kernels ({error})"
+        ) from None
     kernel = _once(_KERNEL, whole)
     start = whole.index("{", kernel.end())
     stop = _end_of_block(whole, start)
@@ -111,7 +118,8 @@ def text() -> Text:
 def _once(pattern: re.Pattern[str], text: str) -> re.Match[str]:
     found = list(pattern.finditer(text))
     if len(found) != 1:
-        raise Unknown(f"its attention kernel has {len(found)} times {pattern.pattern!r}")
+        logger.debug("flash attention: MLX's kernel has %d times %s", len(found), pattern.pattern)
+        raise Unknown(_OTHERS)
     return found[0]
 
 
@@ -122,7 +130,7 @@ def _end_of_block(text: str, start: int) -> int:
         depth += 1 if found[0] == "{" else -1
         if depth == 0:
             return found.start()
-    raise Unknown("its attention kernel has no end")
+    raise Unknown(_OTHERS)
 
 
 def _flattened(name: str, seen: set[str]) -> str:
