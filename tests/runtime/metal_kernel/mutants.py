@@ -74,6 +74,7 @@ EQUIVALENT = {
     "first_row + tile * flash::ROWS >= rows": "a tile without rows, which writes nothing",
     "keys - length - WINDOW + 1": "one more key, which the window hides",
     "(keys - seen + flash::TILE - 1)": "one more tile, without keys",
+    "kb * BK < first[last_query]": "a tile is looked at of which nothing is hidden",
     "(tiles + parts - 1) / parts": "longer parts, of which the last have no keys",
 }
 
@@ -172,7 +173,7 @@ def main() -> int:
         if survives(lambda mutant=mutant: mutated(mutant)):
             reasons = [why for line, why in EQUIVALENT.items() if line in str(mutant)]
             entry = ": ".join([str(mutant), *reasons])
-            is_known = bool(reasons) and entry not in same  # of lines that are alike, one is
+            is_known = bool(reasons) and entry not in same  # of lines that are alike one alone
             (same if is_known else alive).append(entry)
             print(entry, flush=True)
     print(f"{counts}, {len(same)} that change no result, {len(alive)} not found")
