@@ -9,7 +9,6 @@ because another method of it does.
 from __future__ import annotations
 
 import ast
-import re
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -17,8 +16,8 @@ from pathlib import PurePosixPath
 
 from flash_integrate.attention.evidence import Evidence, Kind, Place
 from flash_integrate.attention.libraries import attention_of, holds_models, runs_models
-from flash_integrate.attention.uses import ANY, Uses
-from flash_integrate.project.imports import Import, Project
+from flash_integrate.attention.uses import Uses
+from flash_integrate.project.imports import ANY, Import, Project
 from flash_integrate.project.names import WHOLE, Defined, Outside, Symbols
 from flash_integrate.project.workspace import FileFacts, Workspace
 from flash_integrate.python.syntax import Function, dotted
@@ -221,19 +220,10 @@ class AttentionReach:
             elif found is not None and holds_models(found.name) and runs_models(found.name):
                 yield _End(line, *attention_of(found.name))
             return
-        files = self._matching(module)
+        files = self.project.loaded(module, part.path)
         yield from (_Part(path, WHOLE, part, line) for path in files)
         if not files and self.project.attending:
             yield _End(line, ("a module that is chosen by name",), Kind.BY_NAME)
-
-    def _matching(self, module: str) -> list[PurePosixPath]:
-        """The files of the project that a name with unknown parts may stand for."""
-        if not module.strip(f".{ANY}"):
-            return []
-        parts = [re.escape(part) for part in module.strip(".").split(".")]
-        path = "/".join(parts).replace(re.escape(ANY), "[^/]+")
-        pattern = re.compile(rf"(?:.*/)?{path}(?:/__init__)?\.py")
-        return [path for path in self.project.scans if pattern.fullmatch(path.as_posix())]
 
 
 def _node(tree: ast.Module, definitions: dict[str, ast.stmt], name: str) -> ast.Module | ast.stmt:

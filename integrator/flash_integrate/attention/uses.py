@@ -9,11 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from flash_integrate.attention.handwritten import handwritten_attention
+from flash_integrate.project.imports import ANY
 from flash_integrate.python.module import Module
 from flash_integrate.python.syntax import assignments, dotted, walk
 
-ANY = "*"
-"""Stands in the name of a module for a part that is known only when the program runs."""
 _APPLICATION = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)")
 _LOADERS = {"import_module", "__import__"}
 

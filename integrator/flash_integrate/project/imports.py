@@ -23,6 +23,9 @@ _FROM = re.compile(
 _IMPORT = re.compile(rb"(?:^|[;:])[ \t\f]*import[ \t]+([\w., \t]+)", re.MULTILINE)
 _NAME = re.compile(rb"(\w+)(?:\s+as\s+\w+)?")
 _APPLICATION = re.compile(rb"[\"']([A-Za-z_][\w.]*):([A-Za-z_]\w*)[\"']")
+_MODULE = re.compile(rb"([\"'])(\.?[A-Za-z_](?:[\w.]|\{[\w.]+\})*)\1")
+ANY = "*"
+"""Stands in the name of a module for a part that is known only when the program runs."""
 _ADDS_FOLDER = re.compile(rb"\bsys\.path\.(?:insert|append)\(\s*([^\r\n]*)")
 _FOLDER = re.compile(rb"[\"']/?((?:[\w.-]+/)*[\w.-]+)/?[\"']")
 # A package of models for MLX whose name does not say so is named too.
@@ -96,6 +99,14 @@ def scan_folders(data: bytes) -> Iterator[str]:
             yield "/".join(named)
 
 
+def scan_loaded(data: bytes) -> Iterator[str]:
+    """What may be names of modules in a file that loads some by name: its texts of such a form,
+    with `ANY` for what an f-string leaves open, or what is added to a text."""
+    for match in _MODULE.finditer(data):
+        text = re.sub(r"\{[^}]*\}", ANY, match[2].decode())
+        yield text + ANY if text.endswith(".") else text
+
+
 def scan_bound(data: bytes) -> Iterator[str]:
     """The names that a file's imports bind to something of MLX, and perhaps some more: `mx` for
     `import mlx.core as mx`."""
@@ -119,7 +130,7 @@ class Scan:
     which a file may be changed for another one; `folders` are those besides its own in which its
     imports are looked for. `mlx` are the names that it has of MLX; `may_attend`, `loads_by_name`
     and `loads_library` say whether there is a word in it by which attention is called, a module is
-    loaded, or one of a package of models.
+    loaded, or one of a package of models; `loaded` are texts that may be names of such modules.
     """
 
     names_mlx: bool
@@ -130,6 +141,7 @@ class Scan:
     may_attend: bool
     loads_by_name: bool
     loads_library: bool
+    loaded: tuple[str, ...]
 
     @staticmethod
     def of(data: bytes, words: Iterable[bytes] = ()) -> Scan:
@@ -141,8 +153,9 @@ class Scan:
             tuple(scan_folders(data)),
             frozenset(scan_bound(data)) if names_mlx else frozenset(),
             _ATTENTION.search(data) is not None,
-            _BY_NAME.search(data) is not None,
+            loads_by_name := _BY_NAME.search(data) is not None,
             names_mlx and _LIBRARY_BY_NAME.search(data) is not None,
+            tuple(sorted(set(scan_loaded(data)))) if loads_by_name else (),
         )
 
     @property
@@ -175,6 +188,7 @@ class Project:
         self.look_further = look_further
         self._reaches_mlx: dict[PurePosixPath, bool] = {}
         self._may_attend: dict[PurePosixPath, bool] = {}
+        self._loaded: dict[str, list[PurePosixPath]] = {}
         self._resolved: dict[
             tuple[Import, PurePosixPath, tuple[str, ...]], list[PurePosixPath]
         ] = {}
@@ -244,14 +258,12 @@ class Project:
         return []
 
     def reaches_mlx(self, path: PurePosixPath) -> bool:
-        """Whether `path` names MLX, or imports a file of the tree that reaches it, or one that
-        takes modules by names which its imports don't show."""
+        """Whether `path` names MLX, or imports a file of the tree that reaches it."""
         if path not in self._reaches_mlx:
-            self._reaches_mlx |= self.reaching(path, self._reaches_mlx, self._may_name_mlx)
+            self._reaches_mlx |= self.reaching(
+                path, self._reaches_mlx, lambda file: self.scans[file].names_mlx
+            )
         return self._reaches_mlx[path]
-
-    def _may_name_mlx(self, path: PurePosixPath) -> bool:
-        return self.scans[path].names_mlx or self.scans[path].loads_by_name
 
     def may_attend(self, path: PurePosixPath) -> bool:
         """Whether `path` may come to attention, as far as bytes and imports show it: where they
@@ -317,12 +329,7 @@ class Project:
             if known.get(file, False) or holds(file):
                 reaching.append(file)
             elif file not in known:
-                for target in (
-                    target
-                    for item in self.scans[file].imports
-                    if follows(item)
-                    for target in self.resolve(item, file)
-                ):
+                for target in self._leads_to(file, follows):
                     if target not in importers:
                         importers[target] = []
                         todo.append(target)
@@ -334,6 +341,35 @@ class Project:
                 found[file] = True
                 reaching += importers[file]
         return found
+
+    def _leads_to(
+        self, path: PurePosixPath, follows: Callable[[Import], bool]
+    ) -> Iterator[PurePosixPath]:
+        """The files that a file imports, and those that it loads by names in its text."""
+        for item in self.scans[path].imports:
+            if follows(item):
+                yield from self.resolve(item, path)
+        for name in self.scans[path].loaded:
+            yield from self.loaded(name, path)
+
+    def loaded(self, name: str, path: PurePosixPath) -> list[PurePosixPath]:
+        """The files that a module's name in `importlib.import_module(name)` may stand for, in the
+        file `path`: `ANY` in it stands for a part of it that isn't known."""
+        module = name.lstrip(".")
+        if ANY not in name:
+            # Relative to the package, if it has a dot; what is given as a package is left open.
+            return self.resolve(Import(len(name) - len(module), module), path)
+        if name not in self._loaded:
+            self._loaded[name] = self._matching(module)
+        return self._loaded[name]
+
+    def _matching(self, module: str) -> list[PurePosixPath]:
+        if not module.strip(f".{ANY}"):
+            return []
+        parts = "/".join(re.escape(part) for part in module.split("."))
+        parts = parts.replace(re.escape(ANY), "[^/]+")
+        pattern = re.compile(rf"(?:.*/)?{parts}(?:/__init__)?\.py")
+        return [path for path in self.scans if pattern.fullmatch(path.as_posix())]
 
     def concerns(self, path: PurePosixPath) -> bool:
         """Whether a file may have to be edited: it reaches MLX, or may be changed for one that

@@ -21,7 +21,7 @@ from flash_integrate.python.module import Module
 from flash_integrate.python.source import Source
 from flash_integrate.python.syntax import Function, Place, Statement, guarded_suite, is_docstring
 
-_KEPT = 64
+_KEPT = 32
 """Files whose bytes, tree and facts are kept at a time: all would take too much memory."""
 
 Found = TypeVar("Found")
