@@ -449,3 +449,38 @@ def test_a_server_that_passes_by_the_command_line_is_named(tmp_path: Path) -> No
     serve = BOTH.replace("{what}, workers={workers}", "app")
     [uncovered] = run(tmp_path, {"model.py": MODEL, "serve.py": serve})["serve.py"].uncovered
     assert (uncovered.line, uncovered.entry) == (8, "a server that imports serve:app")
+
+
+BY_HAND = """\
+import mlx.core as mx
+
+
+def answer(q, k, v):
+    weights = mx.softmax(q @ k.T, axis=-1)
+    return weights @ v, weights
+"""
+
+
+def test_who_has_attention_by_hand_alone_is_no_user_of_the_flags(tmp_path: Path) -> None:
+    """It gets no call that would take the two names out of its arguments again."""
+    starts = (
+        "from model import {name}\n\nfrom options import build_parser\n\n"
+        "args = build_parser().parse_args()\n{name}(**vars(args))\n"
+    )
+    files = {
+        "options.py": PARSER,
+        "model.py": f"{BY_HAND}\n\n{MODEL.replace('answer', 'generate')}",
+        "run.py": starts.format(name="generate"),
+        "hand.py": starts.format(name="answer"),
+    }
+    outcomes = run(tmp_path, files)
+    assert outcomes["hand.py"].reason == "its only attention is written by hand"
+    assert changed(outcomes) == {"run.py": "flat-script"}
+
+
+def test_a_script_is_not_handed_over_to_what_gets_no_call(tmp_path: Path) -> None:
+    cli = CLI.replace(".model", "model")
+    main = "from cli import main\n\nif __name__ == '__main__':\n    main()\n"
+    outcomes = run(tmp_path, {"model.py": BY_HAND, "cli.py": cli, "start.py": main})
+    assert changed(outcomes) == {}
+    assert outcomes["start.py"].reason == "its only attention is written by hand"

@@ -21,7 +21,6 @@ from flash_codemods.argparse.abbreviations import abbreviation_notes
 from flash_codemods.argparse.namespaces import Namespace, Namespaces, may_parse
 from flash_codemods.argparse.parsers import Parser, Parsers
 from flash_codemods.argparse.sharing import Sharing, shared_parsers
-from flash_integrate.attention.reach import reached
 from flash_integrate.inserted.presence import integrated_at
 from flash_integrate.inserted.snippets import (
     BLOCK_SIZE_FLAG,
@@ -32,7 +31,7 @@ from flash_integrate.inserted.snippets import (
     remove_names,
 )
 from flash_integrate.notes import Note, Refusal
-from flash_integrate.planning.plan import left_alone
+from flash_integrate.planning.plan import is_integrated, left_alone
 from flash_integrate.planning.starts import Starts
 from flash_integrate.project.workspace import FileFacts, Spot
 from flash_integrate.python.edits import Insertion
@@ -269,7 +268,7 @@ def _refuse_sharing(facts: FileFacts, parser: Parser) -> Refusal | None:
         found = user.get(Namespaces)
         own = [use for use in found.found if use.parser == parser]
         fits = own and all(use.can_be_followed for use in own) and not found.unsuited
-        if not fits or left_alone(user) is not None or not user.get(reached):
+        if not fits or not is_integrated(user):
             shared = f"its parser is built in {quoted(parser.home)}"
             return Refusal(f"{shared}, which {quoted(user.name)} uses without the integration")
     return None

@@ -12,13 +12,12 @@ from flash_codemods.commands.functions import find_commands
 from flash_integrate.attention.reach import (
     has_attention,
     leads_to_attention,
-    reached,
     runs_attention,
 )
 from flash_integrate.inserted.presence import integrated_at
 from flash_integrate.notes import HandedOver, Refusal
 from flash_integrate.planning.codemod import Codemod
-from flash_integrate.planning.plan import left_alone
+from flash_integrate.planning.plan import is_integrated
 from flash_integrate.project.workspace import FileFacts
 from flash_integrate.python.syntax import Function, dotted, walk
 from flash_integrate.quoting import quoted
@@ -63,7 +62,7 @@ def _turns_it_on(facts: FileFacts) -> bool:
     """Whether a file has flags for the runtime, from this run or an earlier one."""
     if integrated_at(facts.module) is not None:
         return bool(facts.get(Namespaces).found or facts.get(find_commands))
-    if left_alone(facts) is not None or not facts.get(reached):
+    if not is_integrated(facts):
         return False
     matches = (codemod.match(facts) for codemod in _WITH_FLAGS)
     fitting = [match for match in matches if match is not None and not isinstance(match, Refusal)]

@@ -136,7 +136,7 @@ def _choose(facts: FileFacts) -> Decision:
             refusals.append(match)
         elif match is not None:
             reason: str | None = asked(codemod, "serves", facts, match)
-            evidence = None if reason else _evidence(facts)
+            evidence = None if reason else facts.get(evidence_of)
             if isinstance(evidence, Decision):
                 return evidence
             edits = [*codemod.edit(facts, match)]
@@ -200,7 +200,12 @@ def _on_top(edits: Sequence[Edit], more: Iterable[Edit]) -> list[Edit]:
     return [item for item in more if not isinstance(item, Insertion) or item.anchor not in places]
 
 
-def _evidence(facts: FileFacts) -> Evidence | Decision:
+def is_integrated(facts: FileFacts) -> bool:
+    """Whether a file gets the call, if it has a place for one."""
+    return left_alone(facts) is None and not isinstance(facts.get(evidence_of), Decision)
+
+
+def evidence_of(facts: FileFacts) -> Evidence | Decision:
     """How a program comes to attention that can be routed, or the decision that it does not. Asked
     last: it may read many other files."""
     found = facts.get(reached)
