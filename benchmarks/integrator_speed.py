@@ -1,10 +1,12 @@
 """How fast flash-integrate is, and how much memory it takes: each case a process of its own, the
 median of several.
 
-    python benchmarks/integrator_speed.py [CLONES]
+    python benchmarks/integrator_speed.py [CLONES] [--transformers FOLDER]
 
 CLONES is the folder of `benchmarks/corpus.py`; without it the cases on mlx-examples and mlx-lm
-are left out. The trees without MLX are the standard library's files, over and over. The peer is
+are left out. FOLDER holds an unpacked wheel of transformers, a large tree with MLX in two of its
+files: `pip download --no-deps transformers==5.24.0`, and `python -m zipfile -e` of what it
+brings. The trees without MLX are the standard library's files, over and over. The peer is
 LibCST's own `python -m libcst.tool codemod` on the files of the installed mlx_lm, one process
 each: with its command that changes nothing, which is the price of reading and printing alone, and
 with one that adds the import alone, as LibCST's documentation has it done.
@@ -81,11 +83,12 @@ def main() -> None:
     parser.add_argument(
         "clones", type=Path, nargs="?", help="folder with clones of mlx-examples and mlx-lm"
     )
+    parser.add_argument("--transformers", type=Path, help="folder with the wheel's files")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--no-write", action="store_true", help="print the rows alone")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        rows = list(measure(Path(folder), args.clones, args.repeats))
+        rows = list(measure(Path(folder), args))
     for row in rows:
         print(
             f"{row.case:45} {row.files:6} files {row.seconds:8.2f} s {row.processor_seconds:8.2f} "
@@ -100,12 +103,13 @@ def main() -> None:
             "integrator_speed.json",
             [asdict(row) for row in rows],
             title="How fast flash-integrate is",
-            command="python benchmarks/integrator_speed.py CLONES",
+            command="python benchmarks/integrator_speed.py CLONES --transformers FOLDER",
             definitions=[how],
         )
 
 
-def measure(folder: Path, clones: Path | None, repeats: int) -> Iterator[Row]:
+def measure(folder: Path, args: argparse.Namespace) -> Iterator[Row]:
+    clones, repeats = args.clones, args.repeats
     (folder / "empty").mkdir()
     yield timed("start-up without work", [*DRY_RUN, str(folder / "empty")], [], repeats, "0.25 s")
     check = [sys.executable, "-c", IMPORTS_LIBCST, str(folder / "empty")]
@@ -131,6 +135,10 @@ def measure(folder: Path, clones: Path | None, repeats: int) -> Iterator[Row]:
                 repeats,
                 "5 s" if jobs == 1 else "",
             )
+    if args.transformers is not None:
+        files = [*args.transformers.rglob("*.py")]
+        command = [*DRY_RUN, "-j", "1", str(args.transformers)]
+        yield timed("transformers, MLX in two files, -j 1", command, files, repeats)
     package = Path(importlib.import_module("mlx_lm").__file__ or "").parent
     own = tree(folder / "mlx_lm", sorted(package.rglob("*.py")), base=package)
     ours = timed("mlx_lm, -j 1", [*DRY_RUN, "-j", "1", str(folder / "mlx_lm")], own, repeats)
