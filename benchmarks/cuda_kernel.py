@@ -18,7 +18,7 @@ from typing import Any
 
 import mlx.core as mx
 from route_cases import Run
-from routes import timed
+from routes import numbers_of, timed
 from store import parser_of, place, write
 
 from mlx_flash_runtime import stock
@@ -150,7 +150,7 @@ def measured(problem: Problem, rounds: int) -> dict[str, Any]:
     }
     for run in runs.values():
         mx.eval(run(1))
-    row |= timed(runs, rounds, LIMIT)
+    row |= numbers_of(timed(runs, rounds, LIMIT))
     row["over_stock"] = ratio(row["stock_ms"], row["kernel_ms"])
     return row | {f"{name}_first_ms": first_call(problem, name) for name in attends}
 

@@ -20,7 +20,7 @@ from typing import Any
 import mlx.core as mx
 from cuda_kernel import inputs, mask_of, measure_all
 from route_cases import Run
-from routes import timed
+from routes import numbers_of, timed
 
 from mlx_flash_runtime import stock
 from mlx_flash_runtime.planning.choice import choose
@@ -126,7 +126,7 @@ def measured(problem: Problem, rounds: int) -> dict[str, Any]:
         runs[name] = partial(chained, one, q)
         mx.eval(runs[name](1))
         row[f"{name}_mib"] = peak(runs[name])
-    row |= timed(runs, rounds, LIMIT)
+    row |= numbers_of(timed(runs, rounds, LIMIT))
     row["over_stock"] = ratio(row["stock_ms"], row["kernel_ms"])
     if "others_ms" in row:
         row["over_others"] = ratio(row["others_ms"], row["kernel_ms"])

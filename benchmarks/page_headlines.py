@@ -9,6 +9,7 @@ from statistics import median
 from page_sections import Results, Rows, machine_of, name_of
 
 from mlx_flash_runtime.tools.bench.machine import described
+from mlx_flash_runtime.tools.bench.show import routes_column
 from mlx_flash_runtime.tools.bench.tables import Column, Row, make_table, number, text
 
 ATTENTION = """\
@@ -64,7 +65,8 @@ def figures(results: Results, others: list[Rows]) -> str:
         parts += [ATTENTION, table, *_plain_blas(results, others)]
     routes = _routes(others)
     if routes:
-        parts += [ROUTES, make_table("", ROUTE_COLUMNS, routes).as_markdown()]
+        columns = [*CALL_COLUMNS, routes_column(routes), *TIME_COLUMNS]
+        parts += [ROUTES, make_table("", columns, routes).as_markdown()]
     if workflows:
         parts += [WORKFLOWS, make_table("", WORKFLOW_COLUMNS, workflows).as_markdown()]
     if machines:
@@ -142,10 +144,8 @@ ATTENTION_COLUMNS = [
     number("mean_over_stock", "mean × stock", 2),
     number("worst_over_stock", "worst", 2),
 ]
-ROUTE_COLUMNS = [
-    text("machine", "machine"),
-    text("case", "call"),
-    text("route", "route"),
+CALL_COLUMNS = [text("machine", "machine"), text("case", "call")]
+TIME_COLUMNS = [
     number("stock_ms", "stock ms"),
     number("ours_ms", "ours ms"),
     number("over_stock", "× stock", 2),

@@ -13,7 +13,7 @@ import macs
 from suite import MACHINES, commands
 
 from mlx_flash_runtime.tools.bench.machine import described
-from mlx_flash_runtime.tools.bench.show import CHAOTIC, is_chaotic, tables_of
+from mlx_flash_runtime.tools.bench.show import CHAOTIC, is_chaotic, routes_column, tables_of
 from mlx_flash_runtime.tools.bench.tables import (
     Column,
     Document,
@@ -167,7 +167,7 @@ def _columns(measured: Rows) -> list[Column]:
     names = ("plain", "stock", "ours")
     return [
         text("case", "case"),
-        text("route", "route"),
+        routes_column(measured.rows),
         *(Column(f"{name} ms", partial(_time, name)) for name in names),
         number("over_plain", "× plain", 2),
         number("over_stock", "× stock", 2),

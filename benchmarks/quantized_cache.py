@@ -15,11 +15,10 @@ import mlx.core as mx
 from mlx_lm.generate import generate_step
 from store import parser_of, place, write
 
-from mlx_flash_runtime.report import report
-from mlx_flash_runtime.tools.bench.grid import routes_between
 from mlx_flash_runtime.tools.bench.machine import is_out_of_memory
 from mlx_flash_runtime.tools.bench.models import SIZES, Model, make
 from mlx_flash_runtime.tools.bench.numbers import significant
+from mlx_flash_runtime.tools.bench.taken import counting, in_words
 from mlx_flash_runtime.tools.bench.workflow import attention
 from mlx_flash_runtime.tools.bench.workloads import random_tokens
 
@@ -37,15 +36,18 @@ VARIANTS = ("stock", "ours")
 def measured(model: Model, length: int, bits: int | None) -> dict[str, Any]:
     """One row: a cache of so many bits, or of the model's own type."""
     row: dict[str, Any] = {"cache": f"{bits} bits" if bits else model.dtype, "prompt": length}
+    row["routes"] = "-"
     refused = []
     for variant in VARIANTS:
-        before = report()
         with attention(variant):
             try:
                 prefill(model, length, bits)
                 mx.clear_cache()
                 mx.reset_peak_memory()
-                seconds = prefill(model, length, bits)
+                with counting() as taken:
+                    seconds = prefill(model, length, bits)
+                if variant == "ours":
+                    row["routes"] = in_words(taken) or "-"
                 row |= {
                     f"{variant}_s": significant(seconds),
                     f"{variant}_mib": round(mx.get_peak_memory() / 2**20),
@@ -57,7 +59,7 @@ def measured(model: Model, length: int, bits: int | None) -> dict[str, Any]:
                 refused.append(f"{variant}: {reason}")
                 row |= {f"{variant}_s": None, f"{variant}_mib": None}
         mx.clear_cache()
-    return row | {"routes": routes_between(before, report()), "refused": "; ".join(refused) or "-"}
+    return row | {"refused": "; ".join(refused) or "-"}
 
 
 def prefill(model: Model, length: int, bits: int | None) -> float:

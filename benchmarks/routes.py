@@ -19,21 +19,20 @@ import mlx.core as mx
 from route_cases import Case, Run, cases
 from store import parser_of, place, write
 
-from mlx_flash_runtime import enable_flash_attention, report
+from mlx_flash_runtime import enable_flash_attention
 from mlx_flash_runtime.patching import state
 from mlx_flash_runtime.planning.machine import current_device
-from mlx_flash_runtime.planning.planner import forget_plans
-from mlx_flash_runtime.tools.bench.grid import routes_between
 from mlx_flash_runtime.tools.bench.machine import is_out_of_memory
 from mlx_flash_runtime.tools.bench.numbers import ratio, significant
-from mlx_flash_runtime.tools.bench.timing import calibrated, interleaved, peak_memory
+from mlx_flash_runtime.tools.bench.taken import in_words
+from mlx_flash_runtime.tools.bench.timing import SideBySide, peak_memory, side_by_side
 
 TITLE = "Where the planner leaves MLX's own path"
 DEFINITIONS = (
     "plain: softmax(QKᵀ)V in MLX operations; stock: MLX's own attention; ours: flash attention "
-    "enabled, on the routes named. One process, in turns, after a warm-up; medians per call, the "
-    "± is half the interquartile range; a timed region chains as many calls as it takes to last "
-    "10 ms.",
+    "enabled, on the routes named, those of the timed calls. One process, in turns, after a "
+    "warm-up; medians per call, the ± is half the interquartile range; a timed region chains as "
+    "many calls of each as the fastest takes to last 10 ms, 256 at most.",
     "Stock gets a mask as an array that exists already; ours makes it anew for every call, as a "
     "model does for every forward pass. Training: the gradients of all inputs. bfloat16, batch 1, "
     "16 heads on 4 key heads, causal, unless the name says otherwise.",
@@ -52,8 +51,8 @@ REGION, LIMIT = 0.01, 4.0  # seconds of a timed region, at least, and of a case,
 
 def measured(case: Case, rounds: int) -> dict[str, Any]:
     """One row: of each candidate milliseconds (median and quartiles) and MiB, or its error; the
-    routes that ours took, and how far it is from stock."""
-    row: dict[str, Any] = {"case": case.name, "route": None, "error": None, "wrong": False}
+    routes that the timed calls of ours took, and how far it is from stock."""
+    row: dict[str, Any] = {"case": case.name, "routes": None, "error": None, "wrong": False}
     runs: dict[str, Run] = {"stock": stock(case.run(case.attend, lambda: case.stock_arguments))}
     if case.plain is not None:
         runs["plain"] = stock(case.run(case.plain, lambda: case.stock_arguments))
@@ -63,8 +62,6 @@ def measured(case: Case, rounds: int) -> dict[str, Any]:
     results: dict[str, Sequence[mx.array]] = {}
     for name, run in list(runs.items()):
         try:
-            if name == "ours":
-                row["route"] = route_of(run)
             results[name] = run(1)
             mx.eval(results[name])
             row[f"{name}_peak_mib"] = significant(peak_memory(partial(run, 1)) / 2**20)
@@ -75,40 +72,27 @@ def measured(case: Case, rounds: int) -> dict[str, Any]:
             del runs[name]
     row |= checked(results, case.reference, EPSILON[case.arrays[0].dtype])
     results.clear()
-    row |= timed(runs, rounds) if runs else {}
+    if runs:
+        measurement = timed(runs, rounds)
+        row |= numbers_of(measurement) | {"routes": in_words(measurement.taken)}
     for name in ("plain", "stock"):
         row[f"over_{name}"] = ratio(row[f"{name}_ms"], row["ours_ms"])
     row["memory_ratio"] = ratio(row["stock_peak_mib"], row["ours_peak_mib"])
     return row
 
 
-def route_of(run: Run) -> str:
-    """The routes of a call as a process sees them that has not made it before, but for its first:
-    that one may find out that it is traced for a gradient."""
-    forget_plans()
-    mx.eval(run(1))
-    before = report()
-    mx.eval(run(1))
-    return routes_between(before, report())
+def timed(runs: dict[str, Run], rounds: int, limit: float = LIMIT) -> SideBySide:
+    """The candidates in turns, in about `limit` seconds."""
+    return side_by_side(runs, region=REGION, limit=limit, rounds=rounds)
 
 
-def timed(runs: dict[str, Run], rounds: int, limit: float = LIMIT) -> dict[str, float]:
-    """Milliseconds of each candidate, median and quartiles; in about `limit` seconds."""
-    calls, rounds = calibrated(
-        {name: partial(run, 1) for name, run in runs.items()},
-        region=REGION,
-        limit=limit,
-        rounds=rounds,
-    )
-    chains = {name: partial(run, calls) for name, run in runs.items()}
-    if calls > 1:
-        interleaved(chains, 1)
+def numbers_of(measured: SideBySide) -> dict[str, float]:
+    """Milliseconds of each candidate, median and quartiles."""
     numbers: dict[str, float] = {}
-    for name, timing in interleaved(chains, rounds, calls).items():
+    for name, timing in measured.timings.items():
         values = (significant(1e3 * value) for value in (timing.median, *timing.quartiles))
-        numbers |= dict(
-            zip((f"{name}_ms", f"{name}_low_ms", f"{name}_high_ms"), values, strict=True)
-        )
+        keys = (f"{name}_ms", f"{name}_low_ms", f"{name}_high_ms")
+        numbers |= dict(zip(keys, values, strict=True))
     return numbers
 
 
@@ -176,7 +160,7 @@ def told(row: dict[str, Any]) -> str:
         for name in ("plain", "stock", "ours")
     ]
     wrong = " WRONG" if row["wrong"] else ""
-    return f"{row['case']}: {', '.join(times)} ms; {row['route']}, x{row['over_stock']}{wrong}"
+    return f"{row['case']}: {', '.join(times)} ms; {row['routes']}, x{row['over_stock']}{wrong}"
 
 
 if __name__ == "__main__":

@@ -211,3 +211,15 @@ def test_a_page_that_cannot_be_written(tmp_path: Path) -> None:
         result.stderr
         == f"error: {tmp_path}/nowhere/page.html: there is no folder {tmp_path}/nowhere\n"
     )
+
+
+def test_a_result_without_the_routes_of_its_timed_calls_says_whose_they_are() -> None:
+    new, old = {"routes": "native 92%, cuda_kernel 8%"}, {"route": "cuda_kernel"}
+    earlier = show.routes_column([old])
+    assert (earlier.heading, earlier.cell(old)) == ("route of the first calls", "cuda_kernel")
+    column = show.routes_column([new, old])
+    assert column.heading == "routes"
+    assert [column.cell(row) for row in (new, old)] == [
+        "native 92%, cuda_kernel 8%",
+        "cuda_kernel (first calls)",
+    ]

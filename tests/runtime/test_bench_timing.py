@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import statistics
 from collections import Counter
+from functools import partial
 from itertools import pairwise, permutations
 
 import mlx.core as mx
@@ -12,8 +13,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlx_flash_runtime import stock
+from mlx_flash_runtime.control import flash_attention_enabled
 from mlx_flash_runtime.tools.bench.numbers import ratio, significant
-from mlx_flash_runtime.tools.bench.timing import Timing, calibrated, interleaved, peak_memory, turns
+from mlx_flash_runtime.tools.bench.taken import in_words
+from mlx_flash_runtime.tools.bench.timing import (
+    Timing,
+    calibrated,
+    chained,
+    interleaved,
+    peak_memory,
+    side_by_side,
+    turns,
+)
 
 
 @given(st.lists(st.floats(1e-6, 10), min_size=2, max_size=30))
@@ -53,6 +65,42 @@ def test_candidates_are_evaluated_and_counted_per_call() -> None:
     timings = interleaved(runs, 5, calls=2)
     assert all(len(timing.seconds) == len(timing.processor) == 5 for timing in timings.values())
     assert all(second > 0 for timing in timings.values() for second in timing.seconds)
+
+
+def test_candidates_make_the_same_calls_and_the_timed_ones_of_ours_are_counted() -> None:
+    q = mx.random.normal((1, 2, 16, 32))
+    lengths: dict[str, list[int]] = {"ours": [], "stock": []}
+
+    def chain(name: str, calls: int) -> object:
+        lengths[name].append(calls)
+        if name == "stock":
+            return chained(lambda x: [stock.attention(x, q, q, scale=1.0)], q, calls)
+        return chained(
+            lambda x: [mx.fast.scaled_dot_product_attention(x, q, q, scale=1.0)], q, calls
+        )
+
+    with flash_attention_enabled():
+        chains = {name: partial(chain, name) for name in lengths}
+        measured = side_by_side(chains, region=1e-3, limit=0.2, rounds=5)
+    assert lengths["ours"] == lengths["stock"]
+    # One round to find out how many calls to make, one to warm up such a chain, and the timed ones.
+    assert lengths["ours"][1:][-measured.rounds :] == [measured.calls] * measured.rounds
+    assert sum(measured.taken.values()) == measured.calls * measured.rounds
+
+
+@pytest.mark.parametrize(
+    ("taken", "words"),
+    [
+        ({}, None),
+        ({"native": 7}, "native"),
+        ({"cuda_kernel": 128, "native": 1472}, "native 92%, cuda_kernel 8%"),
+        ({"cuda_kernel": 1, "native": 999}, "native >99%, cuda_kernel <1%"),
+    ],
+)
+def test_routes_are_shown_with_their_shares_of_the_calls(
+    taken: dict[str, int], words: str | None
+) -> None:
+    assert in_words(taken) == words
 
 
 def test_no_garbage_is_collected_while_candidates_are_timed() -> None:

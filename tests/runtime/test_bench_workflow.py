@@ -60,7 +60,7 @@ def test_every_workflow_is_measured(name: str) -> None:
         assert row["stock_peak_mib"] > 0
         assert (row["stock_first_token_ms"] is not None) == (name in ("chat", "batch"))
         assert row["difference"] <= 10 * row["rounding"]
-        assert row["route"]
+        assert row["routes"]
     assert mx.fast.scaled_dot_product_attention is STOCK
 
 

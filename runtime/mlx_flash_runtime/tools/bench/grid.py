@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,7 +17,6 @@ from ...ops.written_out import attention
 from ...planning.choice import stock_memory
 from ...planning.machine import current_device
 from ...problem import Problem
-from ...report import report
 from ...settings import resolve
 from ...stock.release import mlx_version
 from .check import Attend, Check, error_budget, make_check, run_phase
@@ -26,7 +24,8 @@ from .inputs import Inputs, inputs_that_fit
 from .machine import free_memory, is_out_of_memory
 from .numbers import ratio, significant
 from .problems import as_planned, words_of
-from .timing import Timing, calibrated, chained, interleaved, peak_memory
+from .taken import in_words
+from .timing import Timing, chained, peak_memory, side_by_side
 
 CANDIDATES = ("plain", "stock", "ours")
 GAIN = 1.15  # the speedup that the project's first claims counted from
@@ -74,7 +73,7 @@ def _rows(problems: Iterable[Problem], rounds: int) -> Iterator[Row]:
 def measure_row(problem: Problem, rounds: int) -> Row:
     """One problem. A candidate that does not fit into memory has no numbers, the others have
     theirs."""
-    row: Row = {**words_of(problem), "route": None, "calls": None, "rounds": None}
+    row: Row = {**words_of(problem), "routes": None, "calls": None, "rounds": None}
     for name in CANDIDATES:
         row |= {f"{name}_{key}": None for key in _NUMBERS} | {f"{name}_status": TOO_LARGE}
     try:
@@ -90,15 +89,16 @@ def measure_row(problem: Problem, rounds: int) -> Row:
 
 
 def _times(problem: Problem, candidates: dict[str, _Candidate], rounds: int) -> Row:
-    """The numbers of the candidates, timed in turns, and how often: calls and rounds."""
-    single = {name: partial(one.chained, 1) for name, one in candidates.items()}
-    calls, rounds = calibrated(single, region=_REGION, limit=_ROW, rounds=rounds)
-    runs = {name: partial(one.chained, calls) for name, one in candidates.items()}
-    if calls > 1:
-        # The chain is new to the allocator and, on a GPU, to the graphs that MLX keeps.
-        interleaved(runs, 1)
-    row: Row = {"calls": calls, "rounds": rounds}
-    for name, timing in interleaved(runs, rounds, calls).items():
+    """The numbers of the candidates, timed in turns, on which routes, and how often: calls and
+    rounds."""
+    chains = {name: one.chained for name, one in candidates.items()}
+    measured = side_by_side(chains, region=_REGION, limit=_ROW, rounds=rounds)
+    row: Row = {
+        "routes": in_words(measured.taken),
+        "calls": measured.calls,
+        "rounds": measured.rounds,
+    }
+    for name, timing in measured.timings.items():
         row |= timed(problem, name, timing)
     return row
 
@@ -187,16 +187,13 @@ def _that_fit(problem: Problem, inputs: Inputs, check: Check, row: Row) -> dict[
 
 
 def _checked(name: str, candidate: _Candidate, check: Check) -> Row:
-    """The error and the peak memory of a candidate; of ours the routes that its calls took."""
-    before = report()
+    """The error and the peak memory of a candidate."""
     results = candidate.run(check.cotangent)
     mx.eval(results)
-    known: Row = {"route": routes_between(before, report())} if name == "ours" else {}
-    known[f"{name}_error"] = significant(check.error(results), 2)
+    error = significant(check.error(results), 2)
     del results
     peak = peak_memory(partial(candidate.chained, 1))
-    known[f"{name}_peak_mib"] = significant(peak / 2**20)
-    return known
+    return {f"{name}_error": error, f"{name}_peak_mib": significant(peak / 2**20)}
 
 
 def _needed(problem: Problem, name: str) -> int:
@@ -209,13 +206,6 @@ def _needed(problem: Problem, name: str) -> int:
     else:
         forward = explain(problem).extra_memory
     return 2 * forward if problem.training else forward
-
-
-def routes_between(before: Any, after: Any) -> str:
-    """The routes of the calls between two reports, most used first, joined by `+`."""
-    counts = Counter(after.as_dict()["routes"])
-    counts.subtract(before.as_dict()["routes"])
-    return "+".join(route for route, calls in counts.most_common() if calls > 0)
 
 
 SUMMARY_KEYS = ("dtype", "phase", "mask", "heads", "kv_heads")

@@ -9,10 +9,12 @@ from .tables import Column, Document, Row, Table, make_table, number, text, vary
 
 GRID_DEFINITIONS = (
     "plain: softmax(QKᵀ)V in MLX operations; stock: mx.fast.scaled_dot_product_attention; ours: "
-    "the same call with flash attention enabled, on the route named.",
+    "the same call with flash attention enabled, on the routes named: those of the timed calls, "
+    "with their shares of them.",
     "Times are medians in milliseconds per call, all candidates in one process, in turns, after a "
-    "warm-up, Python's garbage collector off; the ± is half the interquartile range. Each timed "
-    "region chains as many calls as it takes to last 10 ms or more.",
+    "warm-up, Python's garbage collector off; the ± is half the interquartile range. A timed "
+    "region chains as many calls of each candidate as the fastest takes to last 10 ms, 256 at "
+    "most.",
     "Speedups divide the times shown in the same row. Mean: arithmetic, over the rows that have "
     "both times.",
     "Stability: 1 minus the interquartile range over the median, of ours; 1 is the same time in "
@@ -26,9 +28,10 @@ GRID_DEFINITIONS = (
 
 
 WORKFLOW_DEFINITIONS = (
-    "stock: MLX's own attention; ours: flash attention enabled, on the routes named; both in one "
-    "process, in turns, after two runs of each, Python's garbage collector off; the ± is half the "
-    "interquartile range.",
+    "stock: MLX's own attention; ours: flash attention enabled, on the routes named (those of the "
+    "attention calls of the timed runs, with their shares of the calls; of a compiled training "
+    "step those that it was compiled with); both in one process, in turns, after two runs of "
+    "each, Python's garbage collector off; the ± is half the interquartile range.",
     "Tokens/s: tokens trained or evaluated per second; in chat and batch those of the replies "
     "over the whole time, prompts included. Length: tokens of a training row, of an evaluated "
     "text, of a prompt (in batch the longest; the shortest has half; in chat a token fewer in "
@@ -98,7 +101,7 @@ def _grid(document: Document) -> list[Table]:
     times = [Column(f"{name} ms", _time(name)) for name in CANDIDATES]
     columns = [
         *shape,
-        text("route", "route"),
+        routes_column(rows),
         *times,
         number("over_plain", "× plain", 2),
         number("over_stock", "× stock", 2),
@@ -109,6 +112,20 @@ def _grid(document: Document) -> list[Table]:
     ]
     table = make_table(constant, columns, rows, _wrong(rows), len(shape))
     return [table, _grid_summary(document.summary)]
+
+
+def routes_column(rows: Sequence[Row]) -> Column:
+    """The routes of the timed calls. Results of earlier releases know those of the first calls
+    alone, and say so."""
+    if not any("routes" in row for row in rows):
+        return text("route", "route of the first calls")
+
+    def cell(row: Row) -> str:
+        if "routes" in row:
+            return row["routes"] or "-"
+        return f"{row['route']} (first calls)"
+
+    return Column("routes", cell, words=True)
 
 
 def _wrong(rows: list[Row]) -> list[int]:
@@ -191,7 +208,7 @@ def _workflow(document: Document) -> list[Table]:
     first_token = [Column("first token ms", _first_tokens)] if replies else []
     columns = [
         *shape,
-        text("route", "route"),
+        routes_column(rows),
         Column("stock tokens/s", _speed("stock")),
         Column("ours tokens/s", _speed("ours")),
         number("over_stock", "× stock", 2),

@@ -10,11 +10,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
 
+from .taken import counting
+
 Candidates = Mapping[str, Callable[[], Any]]
+Chains = Mapping[str, Callable[[int], Any]]
 
 _MOST_CALLS = 256
 _FEWEST_ROUNDS = 3
@@ -120,6 +124,36 @@ def calibrated(
         fastest, total = min(fastest, seconds), total + seconds
     calls = max(1, min(_MOST_CALLS, math.ceil(region / fastest)))
     return calls, max(_FEWEST_ROUNDS, min(rounds, int(limit / (calls * total))))
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """Candidates timed in turns: `calls` in each of their timed regions, and the attention calls of
+    all of these by the route that they took."""
+
+    calls: int
+    timings: dict[str, Timing]
+    taken: Mapping[str, int]
+
+    @property
+    def rounds(self) -> int:
+        """Timed regions of each candidate."""
+        return len(next(iter(self.timings.values())).seconds)
+
+
+def side_by_side(chains: Chains, *, region: float, limit: float, rounds: int) -> SideBySide:
+    """Times candidates that have been warmed up, each a function of how many calls to make. All
+    make the same number in a timed region, so that what a region costs by itself falls on all of
+    them alike; how many, and how many rounds, as `calibrated` says."""
+    single = {name: partial(chain, 1) for name, chain in chains.items()}
+    calls, rounds = calibrated(single, region=region, limit=limit, rounds=rounds)
+    runs = {name: partial(chain, calls) for name, chain in chains.items()}
+    if calls > 1:
+        # The chain is new to the allocator and, on a GPU, to the graphs that MLX keeps.
+        interleaved(runs, 1)
+    with counting() as taken:
+        timings = interleaved(runs, rounds, calls)
+    return SideBySide(calls, timings, taken)
 
 
 def peak_memory(run: Callable[[], Any]) -> int:

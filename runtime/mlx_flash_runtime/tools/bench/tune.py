@@ -18,7 +18,7 @@ from .check import Check, error_budget, make_check, run_phase
 from .inputs import Inputs, inputs_that_fit
 from .machine import free_memory, is_out_of_memory
 from .numbers import significant
-from .timing import Timing, calibrated, interleaved
+from .timing import Timing, side_by_side
 
 # A route has to gain more than this over MLX's own function: less is what two runs of the same
 # differ by.
@@ -51,9 +51,9 @@ def interleaving(seconds: float) -> Time:
         return [run() for _ in range(calls)]
 
     def time(runs: Mapping[str, Run]) -> Mapping[str, Timing]:
-        calls, rounds = calibrated(runs, region=_REGION, limit=seconds, rounds=_ROUNDS)
-        several = {name: partial(repeated, run, calls) for name, run in runs.items()}
-        return interleaved(several, rounds, calls)
+        several = {name: partial(repeated, run) for name, run in runs.items()}
+        measured = side_by_side(several, region=_REGION, limit=seconds, rounds=_ROUNDS)
+        return measured.timings
 
     return time
 

@@ -14,11 +14,11 @@ from ...patching import state
 from ...planning.choice import stock_memory
 from ...planning.machine import current_device
 from ...problem import Problem
-from ...report import report
-from .grid import OK, TOO_LARGE, WRONG, Row, need_flash_attention, routes_between
+from .grid import OK, TOO_LARGE, WRONG, Row, need_flash_attention
 from .machine import free_memory, is_out_of_memory
 from .models import Model
 from .numbers import ratio, significant
+from .taken import counting, in_words
 from .timing import Timing, no_collections, turns
 from .workloads import TRAINING, Run, Sizes, Work, adapt, prepare, random_tokens, tokens_of
 
@@ -120,7 +120,7 @@ def _empty_row(model: Model, workflow: str, sizes: Sizes, checkpoint: bool) -> R
     row |= {
         "batch": 1 if workflow == "chat" else sizes.batch,
         "checkpoint": checkpoint,
-        "route": None,
+        "routes": None,
         "rounds": None,
     }
     for variant in VARIANTS:
@@ -154,7 +154,11 @@ def _measured(
             slowest += seconds
     if works:
         row["rounds"] = max(3, min(rounds, int(_ROW / slowest)))
-        for variant, runs in _interleaved(works, row["rounds"]).items():
+        with counting() as taken:
+            timed = _interleaved(works, row["rounds"])
+        # A compiled step calls attention in Python only when it is compiled, before it is timed.
+        row["routes"] = in_words(taken) or row.get("routes")
+        for variant, runs in timed.items():
             row |= _numbers(variant, runs, tokens_of(workflow, sizes))
     speeds = {variant: row.get(f"{variant}_tokens_per_s") for variant in VARIANTS}
     row["over_stock"] = ratio(speeds["ours"], speeds["stock"])
@@ -188,11 +192,11 @@ _NUMBERS = (
 def _warmed_up(make: Callable[[], Work], variant: str, row: Row) -> tuple[Work, float]:
     """The work after two runs (the first compiles), with the peak memory of the second and its
     seconds."""
-    before = report()
     work = make()
-    work()
+    with counting() as taken:
+        work()
     if variant == "ours":
-        row["route"] = routes_between(before, report())
+        row["routes"] = in_words(taken)
     mx.clear_cache()
     mx.reset_peak_memory()
     seconds = work().seconds
