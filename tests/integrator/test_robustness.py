@@ -251,7 +251,12 @@ def test_a_run_that_is_ended_between_two_files(many: Path, number: signal.Signal
     texts = [(many / f"run_{number:03}.py").read_text() for number in range(300)]
     assert set(texts) == {FLAT, patched}
     if number == signal.SIGINT:
-        assert stderr == "Interrupted. Each file is as it was, or changed as a whole.\n"
+        first, *told = stderr.splitlines()
+        assert first == "Interrupted:"
+        assert set(told) == {
+            f"{'written' if text == patched else 'not written'}: run_{number:03}.py"
+            for number, text in enumerate(texts)
+        }
         assert len(names(many)) == 300
     # Nothing that it left behind is in the way of the next one.
     assert run(many, "-j1").returncode == 0
@@ -267,7 +272,7 @@ def test_ctrl_c_while_several_processes_plan(many: Path, later: float) -> None:
     os.killpg(run_ends.pid, signal.SIGINT)
     _, stderr = run_ends.communicate()
     assert run_ends.returncode == 130
-    assert stderr == "Interrupted. Each file is as it was, or changed as a whole.\n"
+    assert stderr == "Interrupted:\nnothing was written\n"
     assert len(names(many)) == 300
 
 
