@@ -8,16 +8,18 @@ import os
 import sys
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from click.shell_completion import CompletionItem
 
 from flash_integrate import __version__
 from flash_integrate.cli.errors import WrongUsage
 from flash_integrate.cli.options import STDIN, STDOUT, Options, refuse_clashes
 from flash_integrate.cli.terminal import print_in_any_encoding
 from flash_integrate.quoting import printable
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 EXIT_INTERRUPTED = 130
 
@@ -54,6 +56,8 @@ def _is_read(file: Path) -> bool:
 
 def _codemods(_: click.Context, __: click.Parameter, begun: str) -> list[CompletionItem]:
     """The codemods whose name begins so, for the shell's completion."""
+    from click.shell_completion import CompletionItem
+
     from flash_integrate.planning.codemod import offered
 
     found = offered().items()

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
-from urllib.request import url2pathname
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from flash_integrate.vendor.requirement import PACKAGE
 
@@ -83,7 +82,7 @@ def _of(recorded: dict[str, Any], below: str) -> Origin:
         return Origin(git=_without_user(url))
     if not url.startswith("file:") or "dir_info" not in recorded:
         return Origin()
-    folder = Path(url2pathname(urlsplit(url).path), below)
+    folder = Path(unquote(urlsplit(url).path), below)
     remote = _remote_of(folder) if folder.is_dir() else ""
     return Origin(git=remote) if remote else Origin(folder=str(folder))
 
