@@ -98,6 +98,13 @@ def test_an_unknown_subcommand_is_refused() -> None:
     assert "No such command 'benhc'" in result.output
 
 
+@pytest.mark.parametrize("wrong", [["benhc"], ["--nope"], ["explain", "--nope"]])
+def test_a_wrong_command_line_is_told_as_every_error_is(wrong: list[str]) -> None:
+    result = CliRunner().invoke(mlx_flash, wrong)
+    assert result.exit_code == 2
+    assert result.output.splitlines()[-1].startswith("error: No such ")
+
+
 def test_defaults_are_shown_as_they_are_typed() -> None:
     shown = CliRunner().invoke(mlx_flash, ["bench", "grid", "--help"], terminal_width=200).output
     assert "[default: 64,128]" in shown

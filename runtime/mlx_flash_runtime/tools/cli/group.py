@@ -20,6 +20,17 @@ class Interrupted(click.ClickException):
         click.echo("stopped", file=file, err=True)
 
 
+class WrongUsage(click.UsageError):
+    """A wrong command line, told as every other error is."""
+
+    def show(self, file: Any = None) -> None:
+        if self.ctx is not None:
+            click.echo(self.ctx.get_usage(), file=file, err=True)
+            help_line = f"Try '{self.ctx.command_path} --help' for help.\n"
+            click.echo(help_line, file=file, err=True)
+        click.echo(f"error: {self.format_message()}", file=file, err=True)
+
+
 class LazyGroup(click.Group):
     """A group whose subcommands are named by module and attribute, with the help that lists show.
     Nothing is imported before a subcommand runs or is asked for help."""
@@ -33,6 +44,14 @@ class LazyGroup(click.Group):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             raise Interrupted("stopped") from None
+        except click.UsageError as error:
+            raise _as_others(error) from None
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            raise _as_others(error) from None
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.lazy)
@@ -47,6 +66,12 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, help_text) for name, (_, help_text) in self.lazy.items()])
+
+
+def _as_others(error: click.UsageError) -> click.UsageError:
+    """A wrong use as every other error is told; where nothing was given, click shows the help."""
+    shows_help = type(error).__name__ == "NoArgsIsHelpError"  # newer releases of click have it
+    return error if shows_help else WrongUsage(error.format_message(), error.ctx)
 
 
 # One line a subcommand: its module and function, and its help in lists.
