@@ -325,7 +325,7 @@ def test_explain_names_the_codemods_that_came_near_and_no_others(
     flash_integrate: Run, repo: Path
 ) -> None:
     text = explained(flash_integrate, repo)
-    assert text.startswith("run.py: argparse-script changes it: imports mlx_lm\n")
+    assert text.startswith("run.py: argparse-script changes it: ")
     assert "  main-guard: fits, and is asked later\n" in text
     assert "click-command" not in text
     assert "console-script" not in text
