@@ -18,6 +18,7 @@ from mlx_flash_runtime.kernels.metal.few_queries import Bits
 from mlx_flash_runtime.planning import planner
 from mlx_flash_runtime.problem import Device, Problem
 from mlx_flash_runtime.problem.masks import Window
+from mlx_flash_runtime.tools.doctor import attention
 
 pytestmark = [
     pytest.mark.skipif(emulated.why_not() is not None, reason=str(emulated.why_not())),
@@ -115,4 +116,6 @@ def test_a_kernel_that_fails_is_never_used_again(
     monkeypatch.setattr(checked, "_refused", "")
     forget()
     assert why in checked.why_not()
+    (finding,) = attention.metal_kernels(METAL)
+    assert (finding.value, finding.status) == (checked.why_not(), "warning")
     assert not checked.is_right(DECODE)

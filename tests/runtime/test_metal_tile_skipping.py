@@ -18,7 +18,7 @@ from metal_kernel import emulated
 from mlx_flash_runtime import explain
 from mlx_flash_runtime.kernels.metal import checked, steel, tile_skipping
 from mlx_flash_runtime.problem import MaskKind, Problem
-from mlx_flash_runtime.problem.masks import Structure, Window
+from mlx_flash_runtime.problem.masks import Prefix, Segments, Structure, Window
 from mlx_flash_runtime.routes import metal_kernel
 
 pytestmark = [
@@ -132,6 +132,27 @@ def test_other_headers_have_no_such_kernel(
     steel.text.cache_clear()
     assert not holds
     assert "headers of this MLX's kernel are not those" in reason
+
+
+@pytest.mark.parametrize(
+    ("mask", "structure", "queries", "keys"),
+    [
+        ("causal", None, 5, 9),
+        ("window", Window(3), 50, 90),
+        ("prefix", Prefix(20), 70, 70),
+        ("segments", Segments((1, 40, 31, 28)), 100, 100),
+        ("segments", Segments((3, 2)), 4, 5),
+    ],
+)
+def test_each_query_has_the_first_and_the_last_key_that_it_sees(
+    mask: MaskKind, structure: Structure | None, queries: int, keys: int
+) -> None:
+    problem = Problem(1, 1, 1, queries, keys, 64, 64, "float32", mask, (), structure)
+    visible, positions = problem.visible, range(keys - queries, keys)
+    assert visible is not None
+    first, last = tile_skipping._seen(problem)
+    assert first.tolist() == [visible.first(position) for position in positions]
+    assert last.tolist() == [visible.last(position) for position in positions]
 
 
 def prefill(mask: MaskKind, structure: Structure | None, **changes: Any) -> Problem:

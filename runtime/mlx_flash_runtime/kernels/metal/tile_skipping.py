@@ -5,11 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any
 
 import mlx.core as mx
 
 from ...problem import Problem
+from ...problem.masks import Prefix, Segments, Window
 from . import steel
 
 # Queries and keys of a block, simdgroups of a threadgroup: as MLX has them.
@@ -128,11 +130,18 @@ def attention(problem: Problem, arrays: Sequence[mx.array]) -> mx.array:
 @lru_cache(maxsize=64)
 def _seen(problem: Problem) -> tuple[mx.array, mx.array]:
     """The first and the last key that each query sees, int32 `[L]`."""
-    structure = problem.visible
-    assert structure is not None
-    positions = range(problem.key_length - problem.query_length, problem.key_length)
-    first = mx.array([structure.first(position) for position in positions], mx.int32)
-    last = mx.array([structure.last(position) for position in positions], mx.int32)
+    position = mx.arange(problem.key_length - problem.query_length, problem.key_length)
+    first, last = mx.zeros_like(position), position
+    match problem.visible:
+        case Window(size):
+            first = mx.maximum(position - size + 1, 0)
+        case Prefix(length):
+            last = mx.maximum(position, length - 1)
+        case Segments(lengths):
+            starts = mx.array([0, *accumulate(lengths[:-1])], mx.int32)
+            # A position's document is the last of those that start before it, or there.
+            document = mx.sum(position[:, None] >= starts, axis=-1) - 1
+            first = starts[document]
     mx.eval(first, last)
     return first, last
 

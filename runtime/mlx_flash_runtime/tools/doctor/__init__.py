@@ -76,6 +76,7 @@ def examine() -> Examination:
         surroundings.compiler(),
         *attention.cpu_kernel(device),
         *attention.cuda_kernel(device),
+        *attention.metal_kernels(device),
         surroundings.library("mlx-lm", "for language models: pip install 'mlx-flash-runtime[lm]'"),
         surroundings.library("mlx-vlm"),
         surroundings.plots(),

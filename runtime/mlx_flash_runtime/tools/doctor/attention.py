@@ -15,6 +15,7 @@ from ...environment import loading
 from ...environment.variables import PREFIX, switch
 from ...kernels.cpu import library
 from ...kernels.cuda import cache, tiles
+from ...kernels.metal import checked
 from ...planning import calibration
 from ...planning.choice import candidates
 from ...problem import Call, Device, Problem
@@ -201,3 +202,15 @@ def cuda_kernel(device: Device) -> Iterator[Finding]:
     form = "for Hopper" if tiles.has_warpgroups(device.capability) else "for any GPU"
     value = f"in the form {form}, compiled when it is needed, into {cache.folder()}"
     yield Finding("cuda kernel", "ok", value)
+
+
+def metal_kernels(device: Device) -> Iterator[Finding]:
+    """Whether one has failed its check on this machine; nothing without Metal."""
+    if device.backend != "metal":
+        return
+    reason = checked.why_not()
+    if reason:
+        advice = "none is used with this version; MLX's own attention runs. A report is welcome"
+        yield Finding("metal kernels", "warning", reason, advice)
+        return
+    yield Finding("metal kernels", "ok", "each is checked when it is first to be used")
