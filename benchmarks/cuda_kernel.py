@@ -9,6 +9,7 @@ Writes benchmarks/results/cuda_kernel_MACHINE.json.
 from __future__ import annotations
 
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -27,15 +28,17 @@ from mlx_flash_runtime.problem import MaskKind, Problem
 from mlx_flash_runtime.problem.masks import Window, window_mask
 from mlx_flash_runtime.routes import cuda_kernel
 from mlx_flash_runtime.stock.fused import is_fused
-from mlx_flash_runtime.tools.bench.inputs import make_inputs
+from mlx_flash_runtime.tools.bench.check import WrongResult, need_right
+from mlx_flash_runtime.tools.bench.inputs import Inputs, make_inputs
 from mlx_flash_runtime.tools.bench.numbers import ratio, significant
 from mlx_flash_runtime.tools.bench.timing import chained
 
 TITLE = "The CUDA kernel"
 DEFINITIONS = (
     "Batch 1, 16 heads on 4 key heads; milliseconds of a call, medians in turns in one process "
-    "after a warm-up, ± half the interquartile range; a timed region chains as many calls as it "
-    "takes to last 10 ms. Fused: MLX has a fused kernel for it, which cuDNN provides.",
+    "after a warm-up and a check against float64 attention, ± half the interquartile range; a "
+    "timed region chains as many calls of each as the fastest takes to last 10 ms, 256 at most. "
+    "Fused: MLX has a fused kernel for it, which cuDNN provides.",
     "First: the first call at a length that the process has not seen, the median of several such "
     "lengths near the one named; both kernels are loaded by then.",
 )
@@ -103,6 +106,13 @@ def inputs(problem: Problem) -> tuple[mx.array, mx.array, mx.array]:
     return q, k, v
 
 
+def inputs_of(problem: Problem, q: mx.array, k: mx.array, v: mx.array) -> Inputs:
+    """The inputs as a check takes them; the cotangent `[B, H, L, D]` is random, of that layout."""
+    mask = "causal" if problem.mask == "causal" else mask_of(problem)
+    cotangent = mx.random.normal(q.shape, key=mx.random.key(1)).astype(q.dtype)
+    return Inputs(q, k, v, mask, None, _heads_behind_lengths(cotangent))
+
+
 def _heads_behind_lengths(x: mx.array) -> mx.array:
     return mx.swapaxes(mx.contiguous(mx.swapaxes(x, 1, 2)), 1, 2)
 
@@ -145,11 +155,10 @@ def measured(problem: Problem, rounds: int) -> dict[str, Any]:
         row["mask"] = f"window {problem.window}"
     row["fused"] = is_fused(problem, current_device())[0]
     attends = candidates(problem)
+    need_right(problem, inputs_of(problem, q, k, v), attends)
     runs: dict[str, Run] = {
         name: partial(chained, partial(one, attend, k, v), q) for name, attend in attends.items()
     }
-    for run in runs.values():
-        mx.eval(run(1))
     row |= numbers_of(timed(runs, rounds, LIMIT))
     row["over_stock"] = ratio(row["stock_ms"], row["kernel_ms"])
     return row | {f"{name}_first_ms": first_call(problem, name) for name in attends}
@@ -186,7 +195,7 @@ def measure_all(
     definitions: Sequence[str],
 ) -> None:
     """The command of a script `name` that measures a row a problem on CUDA: prints each, and writes
-    them."""
+    them; exits with 1 where a result is wrong, which has no row."""
     parser = parser_of(description)
     parser.add_argument(
         "--only", default="", metavar="TEXT", help="problems whose words have this in them"
@@ -200,12 +209,19 @@ def measure_all(
         parser.error(f"no problem has {args.only!r} in its words: {'; '.join(map(str, problems))}")
     path = place(args, name)
     rows = []
+    wrong = False
     for problem in chosen:
-        rows.append(measured(problem, args.rounds))
-        print(" ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
+        try:
+            rows.append(measured(problem, args.rounds))
+            print(" ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
+        except WrongResult as error:
+            print(f"WRONG, left out: {error}", file=sys.stderr)
+            wrong = True
         mx.clear_cache()
     command = f"python benchmarks/{name}.py {args.machine}"
     print(f"written: {write(path, rows, title=title, command=command, definitions=definitions)}")
+    if wrong:
+        sys.exit(1)
 
 
 def main() -> None:

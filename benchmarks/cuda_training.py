@@ -30,6 +30,8 @@ from mlx_flash_runtime.problem.masks import Window
 from mlx_flash_runtime.routes import cuda_kernel
 from mlx_flash_runtime.settings import Settings
 from mlx_flash_runtime.stock.fused import is_fused
+from mlx_flash_runtime.tools.bench.check import need_right
+from mlx_flash_runtime.tools.bench.inputs import Inputs
 from mlx_flash_runtime.tools.bench.numbers import ratio, significant
 from mlx_flash_runtime.tools.bench.timing import chained
 
@@ -120,8 +122,12 @@ def measured(problem: Problem, rounds: int) -> dict[str, Any]:
         "mask": f"window {problem.window}" if problem.window else problem.mask,
         "fused": is_fused(problem, current_device())[0],
     }
+    attends = candidates(problem)
+    arguments = {"scale": problem.head_dim**-0.5, "mask": mask, "sinks": None}
+    functions = {name: partial(attend, **arguments) for name, attend in attends.items()}
+    need_right(problem, Inputs(q, k, v, mask, None, cotangent), functions)
     runs: dict[str, Run] = {}
-    for name, attend in candidates(problem).items():
+    for name, attend in attends.items():
         one = partial(step, attend, problem, (k, v, cotangent), mask)
         runs[name] = partial(chained, one, q)
         mx.eval(runs[name](1))

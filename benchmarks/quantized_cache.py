@@ -19,7 +19,7 @@ from mlx_flash_runtime.tools.bench.machine import is_out_of_memory
 from mlx_flash_runtime.tools.bench.models import SIZES, Model, make
 from mlx_flash_runtime.tools.bench.numbers import significant
 from mlx_flash_runtime.tools.bench.taken import counting, in_words
-from mlx_flash_runtime.tools.bench.workflow import attention
+from mlx_flash_runtime.tools.bench.variants import attention
 from mlx_flash_runtime.tools.bench.workloads import random_tokens
 
 TITLE = "A prefill into a quantized cache"

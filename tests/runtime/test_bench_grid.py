@@ -19,6 +19,7 @@ from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlx_flash_runtime import stock
 from mlx_flash_runtime.problem import Problem
 from mlx_flash_runtime.routes import blockwise
 from mlx_flash_runtime.tools.bench import check, grid, inputs, problems, show, tables
@@ -301,3 +302,25 @@ def test_it_says_so_where_flash_attention_is_off(monkeypatch: pytest.MonkeyPatch
     assert result.stderr == f"{off}MLX 0.30.0 is not a version this package knows\n"
     monkeypatch.setenv("MLX_FLASH_DISABLE", "1")
     assert run(*SMALL).stderr == f"{off}MLX_FLASH_DISABLE is set\n"
+
+
+def test_a_difference_of_two_percent_is_wrong_in_float32() -> None:
+    (problem,) = problems.cross_product(
+        (1,), (40,), (16,), (2,), masks=("causal",), phases=("train",)
+    )
+    made = inputs.make_inputs(problem)
+
+    def stock_attention(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
+        return stock.attention(q, k, v, scale=made.scale, mask=made.mask)
+
+    def off(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
+        return 1.02 * stock_attention(q, k, v)
+
+    def off_in_a_gradient(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
+        zero = 1e-3 * (v - mx.stop_gradient(v)).sum()
+        return stock_attention(q, k, v) + zero
+
+    check.need_right(problem, made, {"stock": stock_attention, "again": stock_attention})
+    for candidate in (off, off_in_a_gradient):
+        with pytest.raises(check.WrongResult, match="candidate: error "):
+            check.need_right(problem, made, {"stock": stock_attention, "candidate": candidate})

@@ -15,8 +15,9 @@ import pytest
 from click.testing import CliRunner, Result
 from mlx.utils import tree_map
 
+from mlx_flash_runtime.planning.planner import forget_plans
 from mlx_flash_runtime.routes import blockwise
-from mlx_flash_runtime.tools.bench import models, workflow, workloads
+from mlx_flash_runtime.tools.bench import model_check, models, variants, workflow, workloads
 from mlx_flash_runtime.tools.bench.tables import load
 from mlx_flash_runtime.tools.cli.group import mlx_flash
 from tiny_models import make_models
@@ -48,7 +49,7 @@ def test_every_workflow_is_measured(name: str) -> None:
     )
     assert [row["length"] for row in rows] == [33, 64]
     for row in rows:
-        assert {row[f"{variant}_status"] for variant in workflow.VARIANTS} == {"ok"}
+        assert {row[f"{variant}_status"] for variant in variants.VARIANTS} == {"ok"}
         assert row["over_stock"] == round(row["ours_tokens_per_s"] / row["stock_tokens_per_s"], 2)
         assert (
             row["stock_low_tokens_per_s"]
@@ -60,6 +61,7 @@ def test_every_workflow_is_measured(name: str) -> None:
         assert row["stock_peak_mib"] > 0
         assert (row["stock_first_token_ms"] is not None) == (name in ("chat", "batch"))
         assert row["difference"] <= 10 * row["rounding"]
+        assert 0 < row["layer_difference"] <= 10 * row["layer_rounding"]
         assert row["routes"]
     assert mx.fast.scaled_dot_product_attention is STOCK
 
@@ -73,6 +75,34 @@ def test_a_wrong_route_is_printed_as_wrong_and_fails(monkeypatch: pytest.MonkeyP
     assert "WRONG: " in result.stdout
 
 
+@pytest.mark.parametrize(("rounding", "wrong"), [(0.01, True), (0.4, False)])
+def test_logits_count_only_where_other_roundings_leave_them_alone(
+    rounding: float, wrong: bool
+) -> None:
+    found = {"difference": 0.9, "rounding": rounding}
+    found |= {"layer_difference": 1e-7, "layer_rounding": 1e-7}
+    assert model_check.is_wrong(found) == wrong
+    # That a layer is wrong is seen whatever the logits are.
+    assert model_check.is_wrong(found | {"layer_difference": 1e-4})
+    assert model_check.is_wrong(found | {"layer_difference": float("nan")})
+
+
+def test_one_wrong_layer_is_found_in_a_model_whose_logits_say_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = models.make("tiny", "gemma")
+    monkeypatch.setenv("MLX_FLASH_ROUTE", "blockwise")
+    right = model_check.compared(model, 32)
+    attend = blockwise.attend
+    monkeypatch.setattr(blockwise, "attend", lambda *args: lambda call: attend(*args)(call) * 1.01)
+    forget_plans()
+    wrong = model_check.compared(model, 32)
+    monkeypatch.undo()
+    forget_plans()
+    assert not model_check.is_wrong(right | {"rounding": 0.4})
+    assert model_check.is_wrong(wrong | {"rounding": 0.4})
+
+
 def test_a_length_that_does_not_fit_is_reported_and_the_others_go_on() -> None:
     model = models.make("tiny", "llama")
     # The scores of 600 tokens take 11 MiB.
@@ -82,8 +112,8 @@ def test_a_length_that_does_not_fit_is_reported_and_the_others_go_on() -> None:
         first, second = workflow.measure(lambda: model, "chat", sizes, 3)
     finally:
         mx.set_memory_limit(before)
-    assert [first[f"{variant}_status"] for variant in workflow.VARIANTS] == ["ok"] * 3
-    assert [second[f"{variant}_status"] for variant in workflow.VARIANTS] == [
+    assert [first[f"{variant}_status"] for variant in variants.VARIANTS] == ["ok"] * 3
+    assert [second[f"{variant}_status"] for variant in variants.VARIANTS] == [
         "out of memory",
         "ok",
         "ok",
@@ -120,7 +150,7 @@ def test_a_training_step_that_does_not_fit_costs_its_own_numbers_alone(
 
     monkeypatch.setattr(workflow, "prepare", prepare)
     rows = list(workflow.measure(make, "full", [workloads.Sizes(n, 1, 2) for n in (32, 64, 33)], 3))
-    statuses = [[row[f"{variant}_status"] for variant in workflow.VARIANTS] for row in rows]
+    statuses = [[row[f"{variant}_status"] for variant in variants.VARIANTS] for row in rows]
     assert statuses == [["ok"] * 3, ["out of memory", "ok", "ok"], ["ok"] * 3]
     assert len(made) == 2
 
@@ -168,9 +198,9 @@ def test_the_stand_in_has_attentions_shape_and_needs_all_its_inputs(
 ) -> None:
     q = mx.random.normal((2, heads, 6, 8))
     k, v = mx.random.normal((2, keys, length, 8)), mx.random.normal((2, keys, length, value_dim))
-    out = workflow.stand_in(q, k, v, scale=1.0, mask=None)
+    out = variants.stand_in(q, k, v, scale=1.0, mask=None)
     assert out.shape == STOCK(q, k, v, scale=1.0).shape
-    gradients = mx.grad(lambda *qkv: workflow.stand_in(*qkv).square().sum(), argnums=(0, 1, 2))(
+    gradients = mx.grad(lambda *qkv: variants.stand_in(*qkv).square().sum(), argnums=(0, 1, 2))(
         q, k, v
     )
     for gradient, x in zip(gradients, (q, k, v), strict=True):

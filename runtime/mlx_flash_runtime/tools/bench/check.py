@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import mlx.core as mx
@@ -143,3 +143,22 @@ def error_budget(problem: Problem, check: Check, stock_error: float | None) -> f
     tests allow the same factors over plain attention."""
     factor = 3 if problem.training else 2
     return factor * max(stock_error or 0.0, check.rounding, _EPSILON[problem.dtype])
+
+
+class WrongResult(Exception):
+    """A candidate does not compute attention; the message says which, of what, and how far off."""
+
+
+def need_right(problem: Problem, inputs: Inputs, attends: Mapping[str, Attend]) -> None:
+    """Raises WrongResult where the error of one of them, in training that of its gradients too,
+    exceeds `error_budget`; that of MLX's own attention, `stock`, is part of the budget."""
+    check = make_check(problem, inputs)
+    errors: dict[str, float] = {}
+    for name, attend in attends.items():
+        results = run_phase(problem, attend, inputs, check.cotangent)
+        mx.eval(results)
+        errors[name] = check.error(results)
+    budget = error_budget(problem, check, errors.pop("stock", None))
+    for name, error in errors.items():
+        if not error <= budget:  # NaN is not, either
+            raise WrongResult(f"{name}: error {error:.1e}, allowed {budget:.1e}: {problem}")

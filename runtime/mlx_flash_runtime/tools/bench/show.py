@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from .grid import CANDIDATES, GAIN, SUMMARY_KEYS, TOO_LARGE, WRONG
+from .model_check import MOST_ROUNDING
 from .tables import Column, Document, Row, Table, make_table, number, text, varying
 
 GRID_DEFINITIONS = (
@@ -42,25 +43,27 @@ WORKFLOW_DEFINITIONS = (
     "Attention: the share of stock's time that is gone when attention is replaced by adding "
     "numbers of the output's shape, which still need q, k and v; at most: the speedup if "
     "attention took no time at all (Amdahl's law).",
-    "Difference: of the logits of ours from those of stock, relative to the largest, for one row "
-    "of up to 2,048 tokens; in brackets that of stock with the keys in reverse order, which is "
-    "the same attention in other roundings. A row is wrong where ours is more than ten times as "
-    "far.",
+    "By layer: how far the outputs of attention are from those of stock on the same inputs, "
+    "relative to the largest, in the layer where they are farthest, for one row of up to 2,048 "
+    "tokens; in brackets that of stock with the keys in reverse order, which is the same attention "
+    "in other roundings. Logits: the same of the model's output; not comparable where other "
+    "roundings alone change it by a tenth or more. A row is wrong where ours is more than ten "
+    "times as far as other roundings are.",
     "Data are random tokens; a model that was made for the measurement has random weights.",
 )
 CHAOTIC = (
-    "Where the difference in brackets is itself of the size of the logits, as with the random "
-    "weights of the shape gemma, stock alone turns roundings into other logits: the comparison "
-    "says nothing there, in either direction. That the routes are right is then known from single "
-    "calls, in `mlx-flash bench grid` and in the tests."
+    "Where the difference of the logits in brackets is itself of the size of the logits, as with "
+    "the random weights of the shape gemma, stock alone turns roundings into other logits: the "
+    "comparison of logits says nothing there, in either direction. That the routes are right is "
+    "then known from the outputs of attention by layer, or, where a result of an earlier release "
+    "has none, from single calls, in `mlx-flash bench grid` and in the tests."
 )
-_MOST_ROUNDING = 0.1
 
 
 def is_chaotic(rows: Sequence[Row]) -> bool:
     """Whether CHAOTIC is to be said of rows of workflows, as their differences look like errors
     otherwise."""
-    return any((row.get("rounding") or 0) > _MOST_ROUNDING for row in rows)
+    return any((row.get("rounding") or 0) > MOST_ROUNDING for row in rows)
 
 
 COMPARE_DEFINITIONS = (
@@ -206,6 +209,9 @@ def _workflow(document: Document) -> list[Table]:
     shape = shape or [_WORKFLOW_NAMES["length"]]
     replies = any(row["stock_first_token_ms"] for row in rows)
     first_token = [Column("first token ms", _first_tokens)] if replies else []
+    differences = [Column("difference", _logits)]
+    if any("layer_difference" in row for row in rows):
+        differences = [Column("by layer", _by_layer), Column("logits", _logits)]
     columns = [
         *shape,
         routes_column(rows),
@@ -216,7 +222,7 @@ def _workflow(document: Document) -> list[Table]:
         Column("MiB", _sizes(("stock", "ours"))),
         Column("attention", _share),
         number("bound", "at most ×", 2),
-        Column("difference", _difference),
+        *differences,
     ]
     return [make_table(constant, columns, rows, _wrong(rows), len(shape))]
 
@@ -242,9 +248,18 @@ def _first_tokens(row: Row) -> str:
     return " / ".join("-" if ms is None else f"{ms:,g}" for ms in times)
 
 
-def _difference(row: Row) -> str:
+def _by_layer(row: Row) -> str:
+    if row.get("layer_difference") is None:
+        return "-"
+    wrong = "WRONG: " if row["ours_status"] == WRONG else ""
+    return f"{wrong}{row['layer_difference']:.1e} ({row['layer_rounding']:.1e})"
+
+
+def _logits(row: Row) -> str:
     if row["difference"] is None:
         return "-"
+    if row["rounding"] > MOST_ROUNDING:
+        return f"not comparable ({row['rounding']:.1e})"
     wrong = "WRONG: " if row["ours_status"] == WRONG else ""
     return f"{wrong}{row['difference']:.1e} ({row['rounding']:.1e})"
 

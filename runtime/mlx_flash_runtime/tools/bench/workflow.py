@@ -4,32 +4,25 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import mlx.core as mx
 
 from ...control import flash_attention_enabled
-from ...patching import state
 from ...planning.choice import stock_memory
 from ...planning.machine import current_device
 from ...problem import Problem
 from .grid import OK, TOO_LARGE, WRONG, Row, need_flash_attention
 from .machine import free_memory, is_out_of_memory
+from .model_check import compared, is_wrong
 from .models import Model
 from .numbers import ratio, significant
 from .taken import counting, in_words
 from .timing import Timing, no_collections, turns
-from .workloads import TRAINING, Run, Sizes, Work, adapt, prepare, random_tokens, tokens_of
+from .variants import VARIANTS, attention
+from .workloads import TRAINING, Run, Sizes, Work, adapt, prepare, tokens_of
 
-# `without` has something as cheap as possible in the place of attention: what is left is what
-# attention cannot gain.
-VARIANTS = ("stock", "ours", "without")
-
-_LENGTH_COMPARED = 2048
-# Logits of ours that are farther from those of stock than so many times what other roundings do
-# are wrong.
-_MOST_ROUNDINGS, _EPSILON = 10, 2.0**-23
 _ROW = 20.0  # seconds that one row takes, about, beyond the first run of each variant
 
 
@@ -84,34 +77,6 @@ def _rows(
             layer_type.__call__ = call  # mlx-lm checkpoints by changing the class
 
 
-@contextmanager
-def attention(variant: str) -> Iterator[None]:
-    """Puts one of VARIANTS in the place of MLX's attention."""
-    with flash_attention_enabled(), nullcontext() if variant == "ours" else state.paused():
-        original = mx.fast.scaled_dot_product_attention
-        if variant == "without":
-            mx.fast.scaled_dot_product_attention = stand_in
-        try:
-            yield
-        finally:
-            mx.fast.scaled_dot_product_attention = original
-
-
-def stand_in(q: mx.array, k: mx.array, v: mx.array, **_: Any) -> mx.array:
-    """Has the shape of attention's output and needs all of q, k and v, so that whatever computes
-    them is still run, forward and backward; itself it only adds numbers, as many as the output
-    has. (With fewer keys than queries, those that the window's cache has kept, their mean.)"""
-    groups, length = q.shape[1] // k.shape[1], q.shape[2]
-    if k.shape[2] >= length:
-        k, v = k[:, :, -length:], v[:, :, -length:]
-    else:
-        k, v = k.mean(axis=2, keepdims=True), v.mean(axis=2, keepdims=True)
-    k = k.mean(axis=-1, keepdims=True)
-    if groups > 1:
-        k, v = mx.repeat(k, groups, axis=1), mx.repeat(v, groups, axis=1)
-    return v + k + q.mean(axis=-1, keepdims=True)
-
-
 def _empty_row(model: Model, workflow: str, sizes: Sizes, checkpoint: bool) -> Row:
     """What is said of every variant that has no numbers."""
     row: Row = {"workflow": workflow, "model": model.name, "dtype": model.dtype, **sizes._asdict()}
@@ -162,9 +127,9 @@ def _measured(
             row |= _numbers(variant, runs, tokens_of(workflow, sizes))
     speeds = {variant: row.get(f"{variant}_tokens_per_s") for variant in VARIANTS}
     row["over_stock"] = ratio(speeds["ours"], speeds["stock"])
-    row |= _share(speeds) | _difference(model, sizes)
-    wrong = not row["difference"] <= _MOST_ROUNDINGS * max(row["rounding"], _EPSILON)
-    return row | ({"ours_status": WRONG} if "ours" in variants and wrong else {})
+    differences = compared(model, sizes.length)
+    row |= _share(speeds) | differences
+    return row | ({"ours_status": WRONG} if "ours" in variants and is_wrong(differences) else {})
 
 
 @contextmanager
@@ -237,54 +202,6 @@ def _share(speeds: dict[str, float | None]) -> Row:
         "attention_share": round(max(0.0, 1 - stock / without), 3),
         "bound": round(max(1.0, without / stock), 2),
     }
-
-
-def _difference(model: Model, sizes: Sizes) -> Row:
-    """How far the logits of ours are from those of stock, relative to the largest; and those of
-    stock with the keys in reverse order, which is the same attention in other roundings. The two
-    should be of one size."""
-    tokens = random_tokens(model, 1, min(sizes.length, _LENGTH_COMPARED))
-    module: Any = model.module
-    module.eval()
-    logits = {}
-    for variant in ("stock", "ours", "reversed"):
-        with attention("ours" if variant == "ours" else "stock"):
-            original = mx.fast.scaled_dot_product_attention
-            if variant == "reversed":
-                mx.fast.scaled_dot_product_attention = _reversed_keys(original)
-            try:
-                logits[variant] = module(tokens).astype(mx.float32)
-                mx.eval(logits[variant])
-            finally:
-                mx.fast.scaled_dot_product_attention = original
-    largest = mx.abs(logits["stock"]).max()
-
-    def difference(variant: str) -> float:
-        furthest: Any = (mx.abs(logits[variant] - logits["stock"]).max() / largest).item()
-        return significant(furthest, 2)
-
-    return {"difference": difference("ours"), "rounding": difference("reversed")}
-
-
-def _reversed_keys(original: Any) -> Any:
-    def backwards(x: mx.array, axis: int) -> mx.array:
-        # A copy: cuDNN takes no negative strides.
-        return mx.take(x, mx.arange(x.shape[axis] - 1, -1, -1), axis=axis)
-
-    def attend(
-        q: mx.array, k: mx.array, v: mx.array, *, scale: float, mask: Any = None, **rest: Any
-    ) -> mx.array:
-        if isinstance(mask, str):
-            length = k.shape[2]
-            mask = mx.arange(length) <= mx.arange(length - q.shape[2], length)[:, None]
-        if mask is not None:
-            mask = backwards(mask, -1)
-        result: mx.array = original(
-            q, backwards(k, 2), backwards(v, 2), scale=scale, mask=mask, **rest
-        )
-        return result
-
-    return attend
 
 
 def _needed(model: Model, workflow: str, sizes: Sizes, variant: str, checkpoint: bool) -> int:
