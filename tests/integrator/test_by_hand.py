@@ -3,6 +3,7 @@ unless the same run makes a fused call of it."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,7 @@ def test_what_stays_by_hand_gets_no_call_and_a_note(tmp_path: Path) -> None:
         f"attention written by hand is not routed: {chain}"
     ]
     (note,) = outcomes["model.py"].notes
-    assert note.line == script.evidence.places[-1].line
+    assert note.line == script.evidence.links[-1].line
 
 
 def test_what_the_run_fuses_gets_the_call_in_the_same_run(
@@ -97,3 +98,23 @@ def test_a_library_whose_attention_is_written_by_hand(tmp_path: Path) -> None:
     assert outcome.status is Status.SKIPPED
     (note,) = outcome.notes
     assert "run.py:3 -> mlx_whisper.transcribe -> attention written by hand in" in note.reason
+
+
+def test_the_reports_have_the_chain(flash_integrate: Run, tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text(
+        "import mlx.core as mx\n\n\ndef attend(q):\n"
+        "    return mx.fast.scaled_dot_product_attention(q, q, q, scale=1.0)\n"
+    )
+    (tmp_path / "run.py").write_text("from model import attend\n\nprint(attend(1))\n")
+    files = [tmp_path / "out.json", tmp_path / "out.md"]
+    flash_integrate(tmp_path, "--dry-run", f"--json={files[0]}", f"--markdown={files[1]}")
+    entry = next(item for item in json.loads(files[0].read_text())["files"] if item["evidence"])
+    assert entry["evidence"] == {
+        "kind": "mlx",
+        "links": [{"path": "run.py", "line": 3}, {"path": "model.py", "line": 5}],
+        "ends": ["mx.fast.scaled_dot_product_attention"],
+    }
+    chain = "run.py:3 -> model.py:5 -> mx.fast.scaled_dot_product_attention"
+    assert entry["reason"] == chain
+    assert f"`{chain}`" in files[1].read_text()
+    assert f"attention: {chain}" in flash_integrate("--explain", tmp_path).stdout.decode()

@@ -1,4 +1,4 @@
-"""How a script comes to attention, as a chain of places: `chat.py:12 -> pkg/model.py:88 ->
+"""How a script comes to attention, as a chain of links: `chat.py:12 -> pkg/model.py:88 ->
 mx.fast.scaled_dot_product_attention`."""
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Kind(str, Enum):
 
 
 @dataclass(frozen=True)
-class Place:
+class Link:
     """A line of a file of the project."""
 
     path: PurePosixPath
@@ -37,11 +37,11 @@ class Place:
 
 @dataclass(frozen=True)
 class Evidence:
-    """The places from a script on, a file each: the line that leads on to the next one, and in the
+    """The links from a script on, a file each: the line that leads on to the next one, and in the
     last file that of the attention. `ends` are the names at the end, of a library also where that
     comes to attention."""
 
-    places: tuple[Place, ...]
+    links: tuple[Link, ...]
     ends: tuple[str, ...]
     kind: Kind
 
@@ -49,5 +49,5 @@ class Evidence:
         return " -> ".join(self.steps())
 
     def steps(self) -> Iterator[str]:
-        yield from map(str, self.places)
+        yield from map(str, self.links)
         yield from self.ends

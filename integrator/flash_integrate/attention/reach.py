@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
-from flash_integrate.attention.evidence import Evidence, Kind, Place
+from flash_integrate.attention.evidence import Evidence, Kind, Link
 from flash_integrate.attention.libraries import attention_of, holds_models, runs_models
 from flash_integrate.attention.uses import Uses
 from flash_integrate.project.imports import ANY, Import, Project
@@ -255,14 +255,14 @@ def _as_written(name: str) -> str:
 
 
 def _chain(part: _Part, end: _End) -> Evidence:
-    """The places on the way to an end: of each file the line that leads out of it."""
-    places = [Place(part.path, end.line)]
+    """The links on the way to an end: of each file the line that leads out of it."""
+    links = [Link(part.path, end.line)]
     at: _Part | None = part
     while at is not None:
-        if at.before is not None and at.before.path != places[0].path:
-            places.insert(0, Place(at.before.path, at.line))
+        if at.before is not None and at.before.path != links[0].path:
+            links.insert(0, Link(at.before.path, at.line))
         at = at.before
-    return Evidence(tuple(places), end.names, end.kind)
+    return Evidence(tuple(links), end.names, end.kind)
 
 
 def reached(facts: FileFacts) -> Reached:
@@ -273,9 +273,9 @@ def reached(facts: FileFacts) -> Reached:
 
 
 def _as_shown(facts: FileFacts, evidence: Evidence) -> Evidence:
-    first, *others = evidence.places
+    first, *others = evidence.links
     line = facts.source.shown_line(first.line) or first.line
-    return replace(evidence, places=(Place(first.path, line), *others))
+    return replace(evidence, links=(Link(first.path, line), *others))
 
 
 def imports_models(project: Project, path: PurePosixPath, item: Import) -> bool:

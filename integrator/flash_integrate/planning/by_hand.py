@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from flash_integrate.attention.evidence import Place
+from flash_integrate.attention.evidence import Link
 from flash_integrate.attention.rewrites import Rewrite
 from flash_integrate.attention.signs import handwritten_lines
 from flash_integrate.errors import FileError
@@ -41,14 +41,14 @@ def written_out(facts: FileFacts) -> list[WrittenOut]:
     ]
 
 
-def becomes_fused(workspace: Workspace, place: Place) -> bool:
-    """Whether this run turns the attention by hand at a place into a call that can be routed: what
+def becomes_fused(workspace: Workspace, link: Link) -> bool:
+    """Whether this run turns the attention by hand at a link into a call that can be routed: what
     is reached through it is then reached by a second run, too."""
     try:
-        found = workspace.facts(place.path).get(written_out)
+        found = workspace.facts(link.path).get(written_out)
     except FileError:  # reported when the file's own turn comes
         return False
-    return any(rewrite.line == place.line for item in found for rewrite in item.rewrites)
+    return any(rewrite.line == link.line for item in found for rewrite in item.rewrites)
 
 
 def notes_by_hand(facts: FileFacts) -> list[Note]:

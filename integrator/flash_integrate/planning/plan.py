@@ -218,9 +218,9 @@ def evidence_of(facts: FileFacts) -> Evidence | Decision:
         return found.routed
     # A second run would see what this one makes of it.
     for evidence in found.by_hand:
-        if becomes_fused(facts.workspace, evidence.places[-1]):
+        if becomes_fused(facts.workspace, evidence.links[-1]):
             ends = (f"attention written by hand, which becomes {FUSED}",)
-            return Evidence(evidence.places, ends, Kind.MLX)
+            return Evidence(evidence.links, ends, Kind.MLX)
     notes = notes_by_hand(facts)
     if not notes:
         notes = [Note(f"attention written by hand is not routed: {found.by_hand[0]}")]

@@ -55,8 +55,8 @@ def _word(status: Status, dry_run: bool) -> str:
 
 
 def _evidence_as_dict(evidence: Evidence) -> dict[str, Any]:
-    places = [{"path": place.path.as_posix(), "line": place.line} for place in evidence.places]
-    return {"kind": evidence.kind.value, "places": places, "ends": list(evidence.ends)}
+    links = [{"path": link.path.as_posix(), "line": link.line} for link in evidence.links]
+    return {"kind": evidence.kind.value, "links": links, "ends": list(evidence.ends)}
 
 
 def _file_as_dict(outcome: Outcome, dry_run: bool) -> dict[str, Any]:
