@@ -115,7 +115,7 @@ class AttentionReach:
 
     def _search(self, start: _Part) -> Reached:
         """Looks at parts in the order of their distance, so that the shortest chain is found."""
-        by_hand: list[Evidence] = []
+        by_hand: dict[Link, Evidence] = {}
         seen = {start}
         todo = deque([start])
         while todo:
@@ -126,12 +126,13 @@ class AttentionReach:
                         seen.add(found)
                         todo.append(found)
                 elif found.kind is Kind.BY_HAND:
-                    by_hand.append(_chain(part, found))
+                    chain = _chain(part, found)
+                    by_hand.setdefault(chain.links[-1], chain)
                 else:
                     return Reached(_chain(part, found))
         if not by_hand:
             self._leads_nowhere |= seen
-        return Reached(by_hand=tuple(by_hand))
+        return Reached(by_hand=tuple(by_hand.values()))
 
     def _leads(self, part: _Part) -> Iterator[_Part | _End]:
         """What a part of a file leads to: attention first, then other parts."""
