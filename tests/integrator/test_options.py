@@ -44,7 +44,7 @@ def test_options_that_can_not_be_heeded_are_refused(
     assert (repo / "run.py").read_text() == SCRIPT
 
 
-@pytest.mark.parametrize("report", ["--json", "--sarif", "--markdown"])
+@pytest.mark.parametrize("report", ["--json", "--sarif", "--markdown", "--html"])
 def test_a_report_that_can_not_be_written_stops_the_run_before_it_writes(
     flash_integrate: Run, repo: Path, report: str
 ) -> None:

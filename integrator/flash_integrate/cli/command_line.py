@@ -200,6 +200,7 @@ class _Command(click.Command):
     **_REPORT,
     help="Write a report for a pull request; - for stdout.",
 )
+@click.option("--html", "html_file", **_REPORT, help="Write a page to review on; - for stdout.")
 @click.option(
     "--color",
     type=click.Choice(["auto", "always", "never"]),

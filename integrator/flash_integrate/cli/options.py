@@ -53,6 +53,7 @@ class Options:
     json_file: Path | None
     sarif_file: Path | None
     markdown_file: Path | None
+    html_file: Path | None
     color: str
     jobs: int | None
     quiet: bool
@@ -63,7 +64,7 @@ class Options:
         """The files that the run writes reports to; `STDOUT` is standard output."""
         return [
             file
-            for file in (self.json_file, self.sarif_file, self.markdown_file)
+            for file in (self.json_file, self.sarif_file, self.markdown_file, self.html_file)
             if file is not None
         ]
 

@@ -51,6 +51,10 @@ def write_reports(outcomes: Sequence[Outcome], options: Options) -> None:
         from flash_integrate.report.markdown import as_markdown
 
         _write(options.markdown_file, as_markdown(outcomes, dry_run=dry_run))
+    if options.html_file is not None:
+        from flash_integrate.report.review_page import as_html
+
+        _write(options.html_file, as_html(outcomes, dry_run=dry_run))
 
 
 def _write(file: Path, text: str) -> None:
