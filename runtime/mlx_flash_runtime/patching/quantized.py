@@ -144,9 +144,10 @@ def _attention(
     done = _by_kernel(queries, q_keys, q_values, scale, mask, sinks, Bits(bits, group_size))
     if done is not None:
         return done
-    products_work = current_device().backend != "cuda"
+    backend = planner.device.backend
+    products_work = backend != "cuda"
     factor = as_float(scale)
-    if factor is None or (products_work and _products_pay(queries, q_keys, bits)):
+    if factor is None or (products_work and _products_pay(queries, q_keys, bits, backend)):
         return None
     heads, key_heads = queries.shape[1], q_keys[0].shape[1]
     groups = heads // key_heads
@@ -230,11 +231,11 @@ def _mask_of(mask: Any, heads: slice) -> Any:
     return mask[:, heads] if is_by_head else mask
 
 
-def _products_pay(queries: mx.array, q_keys: Quantized, bits: int) -> bool:
+def _products_pay(queries: mx.array, q_keys: Quantized, bits: int, backend: str) -> bool:
     """Whether products with the quantized arrays, where they work, are the faster way."""
     if queries.shape[2] > _FEW_QUERIES:
         return False
-    if current_device().backend != "cpu" or queries.dtype not in _FEWEST_ROWS:
+    if backend != "cpu" or queries.dtype not in _FEWEST_ROWS:
         return True
     rows = queries.shape[2] * queries.shape[1] // q_keys[0].shape[1]
     numbers = q_keys[0].size * 32 // bits

@@ -49,6 +49,11 @@ class Planner:
         self._device_varies = mx.metal.is_available() or mx.cuda.is_available()
         gradient.shows()  # asks MLX once, here, outside of any gradient
 
+    @property
+    def device(self) -> Device:
+        """The device that it plans for: that of the calls, or the one that it is told of."""
+        return current_device() if self._told is None else self._told[0]
+
     def attend(self, q: Any, k: Any, v: Any, scale: Any, mask: Any, sinks: Any) -> mx.array:
         """One call of the program: planned, counted for the layer that the caller's caller is, and
         run. The arguments are those of `mx.fast.scaled_dot_product_attention`, of any type."""

@@ -124,7 +124,7 @@ def load(folder: Path, dtype: str | None = None) -> Model:
     """The model in a folder; `dtype` is its own unless given. Raises NotAModel."""
     from mlx_lm.utils import load_model
 
-    _config_of(folder)
+    config_in(folder)
     try:
         module, config = load_model(folder)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
@@ -140,7 +140,7 @@ def by_config(folder: Path, dtype: str | None = None) -> Any:
     Raises NotAModel."""
     from mlx_lm.utils import MODEL_REMAPPING
 
-    config = _config_of(folder)
+    config = config_in(folder)
     kind = config.get("model_type")
     if not isinstance(kind, str):
         raise NotAModel(f"{folder / 'config.json'} describes no model: it has no model_type")
@@ -162,7 +162,8 @@ def by_config(folder: Path, dtype: str | None = None) -> Any:
     return module
 
 
-def _config_of(folder: Path) -> dict[str, Any]:
+def config_in(folder: Path) -> dict[str, Any]:
+    """What the config.json of a folder says. Raises NotAModel."""
     path = folder / "config.json"
     if not folder.is_dir():
         advice = (

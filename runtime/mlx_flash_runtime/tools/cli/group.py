@@ -80,6 +80,7 @@ COMMANDS = {
     "compare": (".compare:compare", "Run a script with and without flash attention, in turns."),
     "doctor": (".doctor:doctor", "What this machine has for attention, and what is missing."),
     "explain": (".explain:explain", "Which route each attention call of a model takes, and why."),
+    "plan": (".plan:plan", "The longest context, or the largest batch in training, that fits."),
     "report": (".report:report", "Make one HTML page of results."),
     "tune": (
         ".tune:tune",

@@ -1,0 +1,5 @@
+"""How much memory a model needs for a step of its work, and what fits: `mlx-flash plan`.
+
+A step is traced with shapes alone (`graph`), its attention standing for the planned routes
+(`stand_ins`), and evaluated as MLX would do it, counting bytes (`evaluation`).
+"""

@@ -1,0 +1,38 @@
+"""MLX's operations by what they do to memory, by their names in a graph (MLX 0.32.4)."""
+
+from __future__ import annotations
+
+OPAQUE = "Opaque"  # not of MLX: an operation that stands for others, see `stand_ins`
+
+# The output is the input's memory, seen otherwise.
+VIEWS = frozenset(
+    [
+        *("AsStrided", "Broadcast", "BroadcastAxes", "Copy", "CustomTransforms", "Depends"),
+        *("ExpandDims", "Slice", "Split", "Squeeze", "StopGradient", "Transpose"),
+        *("Unflatten", "View"),
+    ]
+)
+# Views that may leave out or repeat elements.
+GAPS = frozenset(["AsStrided", "Broadcast", "BroadcastAxes", "Slice", "Split"])
+# Views of an input whose elements lie in the order of its rows, copies of others.
+RESHAPES = frozenset(["Reshape", "Flatten"])
+
+_UNARY = (
+    *("Abs", "ArcCos", "ArcCosh", "ArcSin", "ArcSinh", "ArcTan", "ArcTanh", "AsType"),
+    *("BitwiseInvert", "Ceil", "Conjugate", "Cos", "Cosh", "Erf", "ErfInv", "Exp", "Expm1"),
+    *("Floor", "Imag", "Log", "Log1p", "LogicalNot", "Negative", "Real", "Remainder", "Round"),
+    *("Sigmoid", "Sign", "Sin", "Sinh", "Sqrt", "Square", "Tan", "Tanh"),
+)
+_BINARY = (
+    *("Add", "ArcTan2", "BitwiseBinary", "Divide", "Equal", "Greater", "GreaterEqual", "Less"),
+    *("LessEqual", "LogAddExp", "LogicalAnd", "LogicalOr", "Maximum", "Minimum", "Multiply"),
+    *("NotEqual", "Power", "Subtract"),
+)
+# Those that `mx.compile` makes one of.
+FUSABLE = frozenset([*_UNARY, *_BINARY, "Select"])
+# Of each element by itself: any input may be written over.
+ELEMENTWISE = FUSABLE | {
+    *("Rsqrt", "Log2", "Log10", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Compiled")
+}
+# Their first input may be written over, or any one of those.
+WRITE_OVER = ELEMENTWISE | {"Softmax", "SliceUpdate", "DynamicSliceUpdate"}
