@@ -1,8 +1,9 @@
 """What the patch adds to one attention call: the planner's lookup and the counting of the layer.
 
-    python benchmarks/overhead.py [--dry-run]
+    python benchmarks/overhead.py [--dry-run] [--json FILE]
 
-Takes about ten seconds and writes benchmarks/results/overhead.json.
+Takes about ten seconds and writes benchmarks/results/overhead.json, on a GPU overhead_cuda.json or
+overhead_metal.json.
 
 The calls are those of one small layer, made the way mlx-lm makes them (a module's method calls a
 helper, which calls MLX), and only built, not computed: MLX is lazy. Every case patched and
@@ -18,30 +19,35 @@ import argparse
 import time
 from collections.abc import Callable
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 from store import write
 
+from mlx_flash_runtime.kernels.cpu.build import build
 from mlx_flash_runtime.patching import patch
+from mlx_flash_runtime.planning.machine import current_device
 from mlx_flash_runtime.planning.planner import Planner
 from mlx_flash_runtime.problem import Problem
 from mlx_flash_runtime.problem.masks import window_mask
 from mlx_flash_runtime.settings import Settings
 from mlx_flash_runtime.tools.bench.inputs import make_inputs
+from mlx_flash_runtime.tools.bench.taken import counting, in_words
 
 CALLS, REPEATS = 1000, 60
-# MLX's own function, and what a CPU user has by default.
-ROUTES = ("unfused", "cpu_kernel")
+# MLX's own function, and the plans that this machine takes by default.
+ROUTES = ("unfused", "auto")
 Attention = Callable[..., mx.array]
 
 TITLE = "What the patch adds to a call"
 DEFINITION = (
     "Microseconds of processor time to make a call in Python (MLX computes later), the least of "
-    "many repeats: on MLX's own function, on a Python function in its place that does nothing, and "
-    "patched, by the route unfused, which is MLX's own function again, and by cpu_kernel, which a "
-    "CPU takes by default and whose own call is shorter than MLX's. Next token, new plan: the "
+    "many repeats: on MLX's own function, on a Python function in its place that does nothing, "
+    "and patched: with the route unfused, which is MLX's own function again, and with auto, which "
+    "takes the route that the case then names, as in a program that asks for none; the CPU kernel's "
+    "own call is shorter than MLX's. Next token, new plan: the "
     "planner's part where it sees one more key than before, or a prompt of a new length."
 )
 
@@ -85,15 +91,17 @@ def wrapper_of(stock: Attention) -> Attention:
 
 def cases() -> dict[str, tuple[Any, ...]]:
     """Arguments of `Layer` by name."""
-    decode = make_inputs(Problem(1, 8, 4, 1, 100, 64, 64))
-    prefill = make_inputs(Problem(1, 8, 4, 40, 40, 64, 64))
+    # The type of a model: GPUs have fused kernels for 16 bits.
+    dtype = "float32" if current_device().backend == "cpu" else "bfloat16"
+    decode = make_inputs(Problem(1, 8, 4, 1, 100, 64, 64, dtype=dtype))
+    prefill = make_inputs(Problem(1, 8, 4, 40, 40, 64, 64, dtype=dtype))
     q, k, prompt, keys = decode.q, decode.k, prefill.q, prefill.k
     return {
         "decode": (q, k),
         "causal": (prompt, keys, "causal"),
         "window": (prompt, keys, window_mask(40, 8)),
         "mask": (prompt, keys, mx.ones((40, 40), mx.bool_)),
-        "sinks": (q, k, None, mx.zeros((8,))),
+        "sinks": (q, k, None, mx.zeros((8,), q.dtype)),
     }
 
 
@@ -124,7 +132,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--dry-run", action="store_true", help="print the result and write nothing")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="instead of that file")
     args = parser.parse_args()
+    backend = current_device().backend
+    if backend == "cpu":
+        build()
     rows = []
     for route in ROUTES:
         rows += measured(route)
@@ -132,7 +144,9 @@ def main() -> None:
         print("  ".join(f"{key.removesuffix('_us')} {value}" for key, value in row.items()))
     if not args.dry_run:
         command = "python benchmarks/overhead.py"
-        path = write("overhead.json", rows, title=TITLE, command=command, definitions=[DEFINITION])
+        name = "overhead.json" if backend == "cpu" else f"overhead_{backend}.json"
+        place = args.json.absolute() if args.json else name
+        path = write(place, rows, title=TITLE, command=command, definitions=[DEFINITION])
         print(f"written: {path}")
 
 
@@ -143,14 +157,16 @@ def measured(route: str) -> list[dict[str, Any]]:
     # In a list and a dictionary: the patch replaces names that modules have for it.
     stock = [mx.fast.scaled_dot_product_attention]
     functions = {"mlx": stock[0], "wrapper": wrapper_of(stock[0]), "patched": patched}
-    planner = Planner(Settings(enabled=True, route=route))
+    planner = Planner(Settings(enabled=True, route=None if route == "auto" else route))
     patch.install(planner)
     rows: list[dict[str, Any]] = []
     for case, arguments in cases().items():
-        least = least_microseconds(functions, layer, arguments)
+        with counting() as taken:
+            least = least_microseconds(functions, layer, arguments)
+        name = case if route == "unfused" else f"{case}: {in_words(taken)}"
         times = {f"{name}_us": round(us, 2) for name, us in least.items()}
         added = round(least["patched"] - least["mlx"], 2)
-        rows.append({"route": route, "case": case, **times, "added_us": added})
+        rows.append({"route": route, "case": name, **times, "added_us": added})
     mx.fast.scaled_dot_product_attention = patched
     lengths = count(1000)
     for case, prompts in (("next token", False), ("new plan", True)):
