@@ -32,13 +32,13 @@ from mlx_flash_runtime.tools.bench.machine import machine
 _BENCH = "mlx-flash bench"
 # Of each measurement its command and the seconds that it may take.
 STEPS = {
-    "grid": (f"{_BENCH} grid --dtype float32,bfloat16", 100),
+    "grid": (f"{_BENCH} grid --preset claims --dtype float32,bfloat16", 100),
     "routes": ("python benchmarks/routes.py mac", 240),
     "workflow_lora": (f"{_BENCH} workflow lora --config 1b --batch 1 --length 512,2000", 140),
     "workflow_chat": (f"{_BENCH} workflow chat --config 1b --length 512,2000", 120),
 }
 QUICK_STEPS = {
-    "grid": (f"{_BENCH} grid --batch 1 --length 64 --head-dim 32 --rounds 3", 600),
+    "grid": (f"{_BENCH} grid --preset claims --batch 1 --length 64 --head-dim 32 --rounds 3", 600),
     "routes": ("python benchmarks/routes.py mac --only 'length 100,' --rounds 3", 600),
 }
 

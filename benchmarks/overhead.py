@@ -45,9 +45,9 @@ TITLE = "What the patch adds to a call"
 DEFINITION = (
     "Microseconds of processor time to make a call in Python (MLX computes later), the least of "
     "many repeats: on MLX's own function, on a Python function in its place that does nothing, "
-    "and patched: with the route unfused, which is MLX's own function again, and with auto, which "
-    "takes the route that the case then names, as in a program that asks for none; the CPU kernel's "
-    "own call is shorter than MLX's. Next token, new plan: the "
+    "and patched: with the route unfused, which is MLX's own function again, and with auto, "
+    "which takes the route that the case then names, as in a program that asks for none; the CPU "
+    "kernel's own call is shorter than MLX's. Next token, new plan: the "
     "planner's part where it sees one more key than before, or a prompt of a new length."
 )
 

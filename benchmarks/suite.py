@@ -25,10 +25,10 @@ from store import RESULTS
 _POLL = 0.2  # seconds
 _LENGTHS = "512,2000,8100,16200"  # all but the first are no multiples of 128
 _BENCH = "mlx-flash bench"
-_GRID = f"{_BENCH} grid --dtype float32,bfloat16"
+_GRID = f"{_BENCH} grid --preset claims --dtype float32,bfloat16"
 _GRID_CAUSAL = (
-    f"{_BENCH} grid --batch 1 --head-dim 64 --length 64,128,256,512,1024 --mask causal "
-    "--phase prefill,train"
+    f"{_BENCH} grid --preset claims --batch 1 --head-dim 64 --length 64,128,256,512,1024 "
+    "--mask causal --phase prefill,train"
 )
 
 

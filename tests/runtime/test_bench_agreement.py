@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlx_flash_runtime.tools.bench import agreement, compare, processes
+from mlx_flash_runtime.tools.bench import agreement, compare, processes, scripts
 
 
 @pytest.mark.parametrize(
@@ -181,16 +181,16 @@ def test_advice_names_the_script_as_it_was_given(tmp_path: Path) -> None:
     script = tmp_path / "my scripts" / "plain.py"
     script.parent.mkdir()
     script.write_text("print(1)\n")
-    found = compare.find_script([sys.executable, str(script)])
-    with pytest.raises(compare.NotPatched, match=f"flash-integrate '{script}'"):
-        list(compare.measure(found, 1, stdin=None, timeout=60))
+    found = scripts.find_script([sys.executable, str(script)])
+    with pytest.raises(scripts.NotPatched, match=f"flash-integrate '{script}'"):
+        list(scripts.measure(found, 1, stdin=None, timeout=60))
 
 
 def test_the_flag_goes_straight_after_the_script_that_has_it(tmp_path: Path) -> None:
     flagged, plain = tmp_path / "flagged.py", tmp_path / "plain.py"
     flagged.write_text("parser.add_argument('--disable-flash-attention')\n")
     plain.write_text("enable_flash_attention()\n")
-    script = compare.find_script(["python", str(flagged), "score", "--file", "x.py"])
+    script = scripts.find_script(["python", str(flagged), "score", "--file", "x.py"])
     assert script.without() == [
         "python",
         str(flagged),
@@ -199,7 +199,7 @@ def test_the_flag_goes_straight_after_the_script_that_has_it(tmp_path: Path) -> 
         "--file",
         "x.py",
     ]
-    script = compare.find_script(["python", str(plain), "x"])
+    script = scripts.find_script(["python", str(plain), "x"])
     assert script.without() == ["python", str(plain), "x"]
 
 
@@ -219,3 +219,10 @@ def test_a_process_is_measured_and_ended_in_time(tmp_path: Path) -> None:
         processes.run(
             [sys.executable, "-c", "while True: pass"], disabled=False, stdin=None, timeout=0.2
         )
+
+
+def test_a_launcher_that_ends_well_without_its_script_is_heard() -> None:
+    launcher = "import sys; print('exec: permission denied', file=sys.stderr)"
+    found = scripts.find_script([sys.executable, "-c", launcher])
+    with pytest.raises(scripts.NotPatched, match=r"\n  exec: permission denied$"):
+        list(scripts.measure(found, 1, stdin=None, timeout=60))

@@ -27,7 +27,8 @@ from mlx_flash_runtime.tools.bench.machine import machine
 from mlx_flash_runtime.tools.bench.timing import Timing
 from mlx_flash_runtime.tools.cli.group import mlx_flash
 
-SMALL = ("--batch", "1", "--length", "24", "--head-dim", "16", "--heads", "2", "--rounds", "3")
+SMALL = ("--preset", "claims", "--batch", "1", "--length", "24", "--head-dim", "16", "--heads", "2")
+SMALL += ("--rounds", "3")
 LOOSE_SECONDS = st.floats(1e-7, 1e3)
 
 
@@ -96,8 +97,24 @@ def test_every_phase_and_mask_is_measured_and_right(phase: str, mask: str) -> No
         assert row["routes"]
 
 
-def test_the_default_is_the_eight_configurations() -> None:
-    eight = problems.cross_product()
+def test_the_default_is_what_language_models_do() -> None:
+    for backend, longest in (("metal", 4096), ("cuda", 4096), ("cpu", 2048)):
+        found = problems.preset("models", {}, backend)
+        assert {problem.mask for problem in found} == {"causal"}
+        assert {problem.phase for problem in found} == {"prefill", "decode", "training"}
+        lengths = [problem.key_length for problem in found]
+        assert (min(lengths), max(lengths)) == (128, longest)
+        assert all(problem.key_heads < problem.query_heads for problem in found)
+
+
+def test_options_stand_in_the_place_of_a_presets_own() -> None:
+    found = problems.preset("models", {"heads": (7,), "length": (40,), "dtype": None}, "cpu")
+    assert {(one.query_heads, one.key_heads, one.key_length) for one in found} == {(7, 7, 40)}
+    assert {one.dtype for one in found} == {"bfloat16"}
+
+
+def test_the_claims_are_the_eight_configurations() -> None:
+    eight = problems.preset("claims", {}, "cpu")
     assert {(c.batch, c.key_length, c.head_dim) for c in eight} == {
         (batch, length, dim) for batch in (1, 2) for length in (64, 128) for dim in (32, 64)
     }
@@ -232,7 +249,7 @@ def test_a_closed_pipe_loses_no_file(tmp_path: Path) -> None:
         "--length",
         "64",
     ]
-    options = ["--head-dim", "32", "--rounds", "3", "--json", "rows.json"]
+    options = ["--phase", "prefill", "--rounds", "3", "--json", "rows.json"]
     process = subprocess.Popen(
         [*command, *options], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )

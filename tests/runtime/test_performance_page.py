@@ -42,7 +42,7 @@ def test_nothing_measured_is_said_with_the_commands(page: ModuleType, tmp_path: 
     assert "| LoRA 15-35 % faster | not measured | not measured | not measured |" in text
     assert "There is no row yet for M1, M1 Pro, " in text
     assert "make measure" in text
-    assert "mlx-flash bench grid --dtype float32,bfloat16\n" in text
+    assert "mlx-flash bench grid --preset claims --dtype float32,bfloat16\n" in text
     assert "not measured yet on: CPU, NVIDIA H200, Mac (Metal)." in readme
 
 

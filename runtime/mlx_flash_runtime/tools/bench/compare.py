@@ -1,143 +1,21 @@
-"""A script with and without flash attention, in turns, as processes: what it gained, and how sure
+"""What runs of a script with and without flash attention come to: what it gained, and how sure
 that is."""
 
 from __future__ import annotations
 
 import random
-import shlex
-import shutil
 import statistics
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-from . import agreement, processes
+from . import agreement
 from .numbers import ratio, significant
 from .processes import Outcome
-from .timing import turns
-
-FLAG = "--disable-flash-attention"
-MODES = ("ours", "stock")
-WARM_UPS = 1
+from .scripts import MODES, WARM_UPS
 
 Row = dict[str, Any]
 # The mode and the outcome of each run, in their order.
 Outcomes = Sequence[tuple[str, Outcome]]
-
-
-class ScriptFailed(Exception):
-    """The script did not end as it should; the message says how, and its last words."""
-
-
-class NotPatched(Exception):
-    """The script never called `enable_flash_attention`, so that there is nothing to switch."""
-
-
-@dataclass(frozen=True)
-class Script:
-    """A command line that runs a Python script. `name` is the script's as it was given. `switch` is
-    where the flag goes, None where the environment alone switches: the script's text does not have
-    the flag."""
-
-    command: tuple[str, ...]
-    name: str
-    switch: int | None
-
-    def without(self) -> list[str]:
-        """The command line with flash attention disabled."""
-        command = list(self.command)
-        if self.switch is not None:
-            command.insert(self.switch, FLAG)
-        return command
-
-
-def find_script(command: Sequence[str]) -> Script:
-    """The script of a command line: its first word that names a .py file.
-
-    Raises FileNotFoundError where there is no such file, and for a notebook.
-    """
-    for index, word in enumerate(command):
-        if word.endswith(".ipynb"):
-            raise FileNotFoundError(f"{word} is a notebook; compare runs scripts")
-        if word.endswith(".py"):
-            path = Path(word)
-            if not path.is_file():
-                raise FileNotFoundError(f"{word}: no such file")
-            has_flag = FLAG in path.read_text(encoding="utf-8", errors="replace")
-            # Straight after the script: in front of a subcommand of its own.
-            return Script(tuple(command), word, index + 1 if has_flag else None)
-    return Script(tuple(command), command[0], None)
-
-
-def need_program(name: str) -> None:
-    """Raises FileNotFoundError where there is no program of that name."""
-    if shutil.which(name) is None:
-        advice = f"; a script runs as python {name}" if name.endswith(".py") else ""
-        raise FileNotFoundError(f"{name} cannot be run: no such program{advice}")
-
-
-def measure(
-    script: Script,
-    runs: int,
-    *,
-    stdin: Path | None,
-    timeout: float,
-    client: Sequence[str] | None = None,
-    progress: Callable[[], None] = lambda: None,
-) -> Iterator[tuple[str, Outcome]]:
-    """The outcomes of `runs` runs of each mode, in turns, after WARM_UPS of each, which fill
-    caches and are not timed: MLX compiles kernels for each kind of attention. Their outputs count:
-    they come first.
-
-    Raises NotPatched, ScriptFailed.
-    """
-    for mode in turns(MODES, WARM_UPS + runs):
-        command = script.without() if mode == "stock" else list(script.command)
-        try:
-            outcome = processes.run(
-                command, disabled=mode == "stock", stdin=stdin, timeout=timeout, client=client
-            )
-        except processes.TimedOut:
-            raise ScriptFailed(
-                f"{script.name} did not end within {timeout:g} s and was ended. A server ends "
-                "after its --client COMMAND; --stdin FILE gives an input that ends, --timeout more "
-                "time"
-            ) from None
-        except OSError as error:
-            raise ScriptFailed(
-                f"{error.filename or command[0]} cannot be run: {error.strerror}"
-            ) from error
-        _check(script, mode, outcome)
-        progress()
-        yield mode, outcome
-
-
-def _check(script: Script, mode: str, outcome: Outcome) -> None:
-    if outcome.returncode:
-        raise ScriptFailed(_failure(script, mode, outcome))
-    if outcome.report is None:
-        patch_it = f". Patch it: flash-integrate {shlex.quote(script.name)}"
-        advice = patch_it if script.name.endswith(".py") else ""
-        raise NotPatched(
-            f"{script.name} did not enable flash attention: it is not patched, or the runtime is "
-            f"not installed for its Python{advice}"
-        )
-    if mode != "stock" and not outcome.report["enabled"]:
-        raise NotPatched(
-            f"{script.name} ran with flash attention off: its command line or this MLX turns it off"
-        )
-
-
-def _failure(script: Script, mode: str, outcome: Outcome) -> str:
-    """How a run ended that failed, and its last words."""
-    status = outcome.returncode
-    how = f"status {status}" if status > 0 else f"signal {-status}"
-    words = outcome.stderr.strip() or outcome.stdout.strip() or "(it printed nothing)"
-    last = "\n".join(f"  {line}" for line in words.splitlines()[-5:])
-    which = "without flash attention" if mode == "stock" else "with flash attention"
-    who = f"the client of {script.name}" if outcome.client_failed else script.name
-    return f"{who} ended with {how}, {which}:\n{last}"
 
 
 def timed(outcomes: Outcomes) -> Outcomes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from typing import Any
@@ -14,14 +14,39 @@ DTYPES = ("float32", "float16", "bfloat16")
 PHASES = ("prefill", "decode", "train")
 MASKS = ("none", "causal", "window:N", "bool", "additive")
 
-# The eight configurations of the project's first claims.
-BATCHES, LENGTHS, HEAD_DIMS = (1, 2), (64, 128), (32, 64)
+# What is measured where an option is not given: what language models do, and the eight
+# configurations of the project's first claims. By the option's name; no key heads: as many as query
+# heads.
+PRESETS: dict[str, dict[str, tuple[Any, ...]]] = {
+    "models": {
+        "batch": (1,),
+        "length": (128, 512, 1024, 4096),
+        "head_dim": (64,),
+        "heads": (8,),
+        "kv_heads": (2,),
+        "dtype": ("bfloat16",),
+        "mask": ("causal",),
+        "phase": PHASES,
+    },
+    "claims": {
+        "batch": (1, 2),
+        "length": (64, 128),
+        "head_dim": (32, 64),
+        "heads": (8,),
+        "kv_heads": (),
+        "dtype": ("float32",),
+        "mask": ("none",),
+        "phase": ("prefill",),
+    },
+}
+# On a CPU, MLX's own attention takes up to 20 s for a call of 4,096 tokens with its gradients.
+CPU_LENGTHS = (128, 512, 1024, 2048)
 
 
 def cross_product(
-    batches: Sequence[int] = BATCHES,
-    lengths: Sequence[int] = LENGTHS,
-    head_dims: Sequence[int] = HEAD_DIMS,
+    batches: Sequence[int],
+    lengths: Sequence[int],
+    head_dims: Sequence[int],
     heads: Sequence[int] = (8,),
     kv_heads: Sequence[int] = (),
     dtypes: Sequence[str] = ("float32",),
@@ -48,6 +73,33 @@ def cross_product(
             problem = replace(problem, training=phase == "train")
             problems.append(_with_mask(problem, mask))
     return problems
+
+
+def preset(name: str, given: Mapping[str, Sequence[Any] | None], backend: str) -> list[Problem]:
+    """The problems of one of PRESETS, with the options that are `given` in the place of its own.
+    On a CPU its lengths are CPU_LENGTHS where they would take minutes. Query heads that are given
+    alone have as many key heads.
+
+    Raises ValueError, as `cross_product`.
+    """
+    chosen = dict(PRESETS[name])
+    if name == "models" and backend == "cpu":
+        chosen["length"] = CPU_LENGTHS
+    if given.get("heads") is not None:
+        chosen["kv_heads"] = ()
+    for option, values in given.items():
+        if values is not None:
+            chosen[option] = tuple(values)
+    return cross_product(
+        chosen["batch"],
+        chosen["length"],
+        chosen["head_dim"],
+        chosen["heads"],
+        chosen["kv_heads"],
+        chosen["dtype"],
+        chosen["mask"],
+        chosen["phase"],
+    )
 
 
 def _with_mask(problem: Problem, mask: str) -> Problem:

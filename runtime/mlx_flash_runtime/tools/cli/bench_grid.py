@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from ...planning.machine import current_device
 from ...report import counted
 from ..bench import grid as measuring
 from ..bench import problems, show
@@ -25,64 +26,59 @@ from .options import (
 )
 
 
+def _defaults(option: str) -> str:
+    """What each preset has for it, as help shows a default."""
+    said = []
+    for name, values in problems.PRESETS.items():
+        if values[option]:
+            said.append(f"{name}: {typed(values[option])}")
+    return f"[{'; '.join(said)}]"
+
+
 @click.command()
 @click.option(
-    "--batch",
-    type=Several(),
-    default=typed(problems.BATCHES),
+    "--preset",
+    type=click.Choice(list(problems.PRESETS)),
+    default="models",
     show_default=True,
-    help="Rows at once.",
+    help="What the options below are where they are not given.",
 )
+@click.option("--batch", type=Several(), help=f"Rows at once.  {_defaults('batch')}")
 @click.option(
-    "--length",
+    "--length", type=Several(), help=f"Keys; queries too, but in decode.  {_defaults('length')}"
+)
+@click.option("--head-dim", type=Several(), help=_defaults("head_dim"))
+@click.option("--heads", type=Several(), help=f"Query heads.  {_defaults('heads')}")
+@click.option(
+    "--kv-heads",
     type=Several(),
-    default=typed(problems.LENGTHS),
-    show_default=True,
-    help="Keys; queries too, but in decode.",
+    help=f"Key heads.  {_defaults('kv_heads')}; else as many as --heads",
 )
-@click.option("--head-dim", type=Several(), default=typed(problems.HEAD_DIMS), show_default=True)
-@click.option("--heads", type=Several(), default="8", show_default=True, help="Query heads.")
-@click.option(
-    "--kv-heads", type=Several(), default=(), help="Key heads.  [default: as many as --heads]"
-)
-@click.option("--dtype", type=Several(problems.DTYPES), default="float32", show_default=True)
+@click.option("--dtype", type=Several(problems.DTYPES), help=_defaults("dtype"))
 @click.option(
     "--mask",
     metavar="MASK,...",
-    default="none",
-    help=f"Of {', '.join(problems.MASKS)}.",
-    show_default=True,
+    help=f"Of {', '.join(problems.MASKS)}.  {_defaults('mask')}",
 )
-@click.option("--phase", type=Several(problems.PHASES), default="prefill", show_default=True)
+@click.option("--phase", type=Several(problems.PHASES), help=_defaults("phase"))
 @rounds_option(21, "Timed regions of each candidate.")
 @output_options
-def grid(
-    batch: tuple[int, ...],
-    length: tuple[int, ...],
-    head_dim: tuple[int, ...],
-    heads: tuple[int, ...],
-    kv_heads: tuple[int, ...],
-    dtype: tuple[str, ...],
-    mask: str,
-    phase: tuple[str, ...],
-    rounds: int,
-    outputs: Outputs,
-) -> None:
+def grid(preset: str, mask: str | None, rounds: int, outputs: Outputs, **given: Any) -> None:
     """Attention by shape: by hand, MLX's own, ours.
 
     \b
     mlx-flash bench grid
-    mlx-flash bench grid --length 1024,4096 --mask causal --json grid.json
+    mlx-flash bench grid --length 1024,4096 --phase prefill --json grid.json
+    mlx-flash bench grid --preset claims --dtype float32,bfloat16
 
-    Every combination of the options is one row; values are separated by commas. Phases: prefill
-    (as many queries as keys), decode (one query), train (with the gradients). Exits with 1 if a
-    row is wrong.
+    Every combination of the options is one row; values are separated by commas. Without options
+    it measures what language models do (on a CPU up to 2,048 tokens); the preset claims has the
+    eight shapes that the project's first claims were about. Phases: prefill (as many queries as
+    keys), decode (one query), train (with the gradients). Exits with 1 if a row is wrong.
     """
-    masks = [part.strip() for part in mask.split(",")]
+    masks = None if mask is None else [part.strip() for part in mask.split(",")]
     try:
-        wanted = problems.cross_product(
-            batch, length, head_dim, heads, kv_heads, dtype, masks, phase
-        )
+        wanted = problems.preset(preset, {**given, "mask": masks}, current_device().backend)
         measured = measuring.measure(wanted, rounds)
     except (ValueError, measuring.FlashIsOff) as error:
         raise Usage(str(error)) from error

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ..bench import compare as comparing
-from ..bench import show
+from ..bench import scripts, show
 from ..bench.machine import machine
 from ..bench.tables import Document
 from .options import Failure, Outputs, Usage, output_options, progress
@@ -80,13 +80,13 @@ def compare(
     """
     facts = machine()
     try:
-        script = comparing.find_script(command)
+        script = scripts.find_script(command)
         for program in (command[0], *(client or ())[:1]):
-            comparing.need_program(program)
-        total = len(comparing.MODES) * (comparing.WARM_UPS + runs)
+            scripts.need_program(program)
+        total = len(scripts.MODES) * (scripts.WARM_UPS + runs)
         with progress(f"running {script.name} {total} times") as bar:
             task = bar.add_task(f"running {script.name}", total=total)
-            measured = comparing.measure(
+            measured = scripts.measure(
                 script,
                 runs,
                 stdin=stdin,
@@ -95,9 +95,9 @@ def compare(
                 progress=lambda: bar.advance(task),
             )
             outcomes = list(measured)
-    except (FileNotFoundError, comparing.NotPatched) as error:
+    except (FileNotFoundError, scripts.NotPatched) as error:
         raise Usage(str(error)) from error
-    except comparing.ScriptFailed as error:
+    except scripts.ScriptFailed as error:
         raise Failure(str(error)) from error
     summary = comparing.summary_of(outcomes)
     findings = (
