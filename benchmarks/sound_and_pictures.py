@@ -8,6 +8,7 @@ with the heads of a published model each, run lazily on attention that gives zer
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -91,4 +92,7 @@ def _verdict(name: str) -> str:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     print(section(), end="")
