@@ -35,7 +35,10 @@ STEPS = {
     "grid": (f"{_BENCH} grid --preset claims --dtype float32,bfloat16", 100),
     "routes": ("python benchmarks/routes.py mac", 240),
     "workflow_lora": (f"{_BENCH} workflow lora --config 1b --batch 1 --length 512,2000", 140),
-    "workflow_chat": (f"{_BENCH} workflow chat --config 1b --length 512,2000", 120),
+    "workflow_chat": (
+        f"{_BENCH} workflow chat --config 1b --length 512,2000 --new-tokens 32,256",
+        200,
+    ),
 }
 QUICK_STEPS = {
     "grid": (f"{_BENCH} grid --preset claims --batch 1 --length 64 --head-dim 32 --rounds 3", 600),

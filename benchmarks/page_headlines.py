@@ -4,6 +4,7 @@ its longest."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from statistics import median
 
 from page_sections import Results, Rows, machine_of, name_of
@@ -19,9 +20,11 @@ dim 32 and 64, 8 heads); plain is softmax(QKᵀ)V in MLX operations, stock is ML
 WORKFLOWS = """\
 Whole workflows, stock MLX against the same with flash attention, each at the longest length \
 measured, chat at the
-shortest as well; the last column is the share of stock's time in attention: an upper bound on \
-the gain, apart from
-MLX's one-time setup for each new length (models made on the spot, random weights):"""
+shortest as well; length and reply in tokens, of several replies the longest; the last column is \
+the share of stock's
+time in attention: an upper bound on the gain, apart from MLX's one-time setup for each new \
+length (models made on the
+spot, random weights):"""
 ROUTES = """\
 Single calls for which MLX has no fused kernel, except the last three: those show what the patch \
 costs or gains where
@@ -125,13 +128,18 @@ def _speed(row: Row, name: str) -> str:
 
 
 def _shown(rows: Sequence[Row]) -> Sequence[Row]:
-    """The row of the longest length; of chat, that of the shortest before it."""
-    by_length = sorted(rows, key=lambda row: int(row["length"]))
+    """The row of the longest length; of chat, that of the shortest before it. Of several replies
+    the longest."""
+    longest = max(row["new_tokens"] or 0 for row in rows)
+    of_longest = [row for row in rows if (row["new_tokens"] or 0) == longest]
+    by_length = sorted(of_longest, key=lambda row: int(row["length"]))
     return [*(by_length[:1] if rows[0]["workflow"] == "chat" else []), by_length[-1]]
 
 
-def _first_token(row: Row) -> str:
-    numbers = [row[f"{name}_first_token_ms"] for name in ("stock", "ours")]
+def _of_reply(key: str, row: Row) -> str:
+    """What stock and ours have of it, in workflows with replies; results of earlier releases do not
+    tell the speed after the first token."""
+    numbers = [row.get(f"{name}_{key}") for name in ("stock", "ours")]
     return "-" if None in numbers else " / ".join(f"{number:,.10g}" for number in numbers)
 
 
@@ -156,10 +164,12 @@ WORKFLOW_COLUMNS = [
     text("workflow", "workflow"),
     text("model", "model"),
     number("length", "length"),
+    number("new_tokens", "reply"),
     Column("stock tokens/s", lambda row: _speed(row, "stock")),
     Column("ours", lambda row: _speed(row, "ours")),
     number("over_stock", "× stock", 2),
-    Column("first token ms", _first_token),
+    Column("first token ms", partial(_of_reply, "first_token_ms")),
+    Column("then tokens/s", partial(_of_reply, "later_tokens_per_s")),
     Column("MiB, stock / ours", _mebibytes),
     Column(
         "attention",

@@ -12,8 +12,9 @@ from typing import Any
 import macs
 from suite import MACHINES, commands
 
+from mlx_flash_runtime.tools.bench.definitions import CHAOTIC, is_chaotic
 from mlx_flash_runtime.tools.bench.machine import described
-from mlx_flash_runtime.tools.bench.show import CHAOTIC, is_chaotic, routes_column, tables_of
+from mlx_flash_runtime.tools.bench.show import routes_column, tables_of
 from mlx_flash_runtime.tools.bench.tables import (
     Column,
     Document,

@@ -41,7 +41,8 @@ together. -->
 
 Every number here is one of a file under `benchmarks/results`, made by the command above its \
 table, all candidates in
-one process, in turns. *Plain* is softmax(QKᵀ)V in MLX operations, *stock* MLX's own function
+one process, in turns, unless the words below the table say otherwise. *Plain* is \
+softmax(QKᵀ)V in MLX operations, *stock* MLX's own function
 `mx.fast.scaled_dot_product_attention`, *ours* the same call with flash attention enabled. \
 `mlx-flash bench` and
 `mlx-flash compare` do the same on your machine and with your scripts; `mlx-flash report` makes a \

@@ -27,7 +27,8 @@ DEFINITIONS = (
     "A prompt of so many tokens on a Llama-shaped model with random weights, by mlx-lm's own "
     "generation in steps of 2,048, and one token after it; the cache has so many bits from the "
     "first token on. Memory: the peak, the model's weights and all. Seconds: the second of two "
-    "runs. A run that MLX refuses has the reason in the last column.",
+    "runs, both of stock before both of ours, not in turns. A run that MLX refuses "
+    "has the reason in the last column.",
 )
 CACHES: tuple[int | None, ...] = (None, 8, 4)
 VARIANTS = ("stock", "ours")

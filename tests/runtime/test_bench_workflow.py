@@ -59,7 +59,8 @@ def test_every_workflow_is_measured(name: str) -> None:
         assert 0 <= row["attention_share"] < 1
         assert row["bound"] >= 1
         assert row["stock_peak_mib"] > 0
-        assert (row["stock_first_token_ms"] is not None) == (name in ("chat", "batch"))
+        for key in ("stock_first_token_ms", "ours_later_tokens_per_s"):
+            assert (row[key] is not None) == (name in ("chat", "batch"))
         assert row["difference"] <= 10 * row["rounding"]
         assert 0 < row["layer_difference"] <= 10 * row["layer_rounding"]
         assert row["routes"]
@@ -217,18 +218,22 @@ def test_the_command_on_a_folder(folder: Path, tmp_path: Path) -> None:
         "--length",
         "20,40",
         *QUICK,
-        *REPLY,
+        "--new-tokens",
+        "3,5",
         "--json",
         str(path),
         "--verbose",
     )
     assert result.exit_code == 0, result.stderr
     document = load(path)
-    assert [row["model"] for row in document.rows] == ["gemma", "gemma"]
+    assert {row["model"] for row in document.rows} == {"gemma"}
+    replies = [(row["length"], row["new_tokens"]) for row in document.rows]
+    assert replies == [(20, 3), (20, 5), (40, 3), (40, 5)]
     # Where there is no terminal for a bar.
     assert result.stderr == "measuring chat at 2 lengths ...\n"
     assert "Amdahl" in result.stdout
     assert "first token ms" in result.stdout
+    assert "then tokens/s" in result.stdout
 
 
 def test_bad_models_are_named(folder: Path, tmp_path: Path) -> None:
@@ -292,6 +297,7 @@ def test_a_quantized_model_is_not_trained_in_full(folder: Path, tmp_path: Path) 
     [
         (("chat", "--batch", "4"), "--batch: the workflow chat has none"),
         (("chat", "--checkpoint"), "--checkpoint: the workflow chat has none"),
+        (("chat", "--new-tokens", "8,1"), "--new-tokens: a reply has two tokens or more"),
         (("lora", "--new-tokens", "4"), "--new-tokens: the workflow lora has none"),
         (("lora", "--model", "x", "--config", "1b"), "--config: the model is that of --model x"),
     ],

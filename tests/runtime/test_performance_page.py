@@ -18,7 +18,7 @@ import pytest
 import yaml
 from backends import cpu_only
 
-from mlx_flash_runtime.tools.bench.show import CHAOTIC
+from mlx_flash_runtime.tools.bench.definitions import CHAOTIC
 from mlx_flash_runtime.tools.cli.group import mlx_flash
 
 ROOT = Path(__file__).resolve().parents[2]

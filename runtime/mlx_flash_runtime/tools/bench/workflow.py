@@ -40,7 +40,7 @@ def measure(
     rounds: int,
     checkpoint: bool = False,
 ) -> Iterator[Row]:
-    """One row per length, as it is done, on the model that `make` makes (again, when it was lost
+    """One row of each sizes, as it is done, on the model that `make` makes (again, when it was lost
     for want of memory). Raises FlashIsOff at once."""
     need_flash_attention()
     return _rows(make, workflow, sizes, rounds, checkpoint)
@@ -125,6 +125,7 @@ def _measured(
         row["routes"] = in_words(taken) or row.get("routes")
         for variant, runs in timed.items():
             row |= _numbers(variant, runs, tokens_of(workflow, sizes))
+            row |= _after_first(variant, runs, sizes.new_tokens)
     speeds = {variant: row.get(f"{variant}_tokens_per_s") for variant in VARIANTS}
     row["over_stock"] = ratio(speeds["ours"], speeds["stock"])
     differences = compared(model, sizes.length)
@@ -150,6 +151,7 @@ _NUMBERS = (
     "high_tokens_per_s",
     "stability",
     "first_token_ms",
+    "later_tokens_per_s",
     "peak_mib",
 )
 
@@ -180,15 +182,26 @@ def _interleaved(works: dict[str, Work], rounds: int) -> dict[str, list[Run]]:
 def _numbers(variant: str, runs: list[Run], tokens: int) -> Row:
     timing = Timing(tuple(run.seconds for run in runs))
     low, high = timing.quartiles
-    firsts = [run.first_token for run in runs if run.first_token is not None]
     return {
         f"{variant}_tokens_per_s": significant(tokens / timing.median),
         f"{variant}_low_tokens_per_s": significant(tokens / high),
         f"{variant}_high_tokens_per_s": significant(tokens / low),
         f"{variant}_stability": round(timing.stability, 3),
-        f"{variant}_first_token_ms": significant(1e3 * statistics.median(firsts))
-        if firsts
-        else None,
+    }
+
+
+def _after_first(variant: str, runs: list[Run], new_tokens: int) -> Row:
+    """Milliseconds until the first token of a reply, and the speed of a reply's others; of other
+    workflows nothing."""
+    firsts, speeds = [], []
+    for run in runs:
+        if run.first_token is None:
+            return {}
+        firsts.append(1e3 * run.first_token)
+        speeds.append((new_tokens - 1) / (run.seconds - run.first_token))
+    return {
+        f"{variant}_first_token_ms": significant(statistics.median(firsts)),
+        f"{variant}_later_tokens_per_s": significant(statistics.median(speeds)),
     }
 
 

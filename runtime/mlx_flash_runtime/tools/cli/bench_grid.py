@@ -8,8 +8,8 @@ import click
 
 from ...planning.machine import current_device
 from ...report import counted
+from ..bench import definitions, problems
 from ..bench import grid as measuring
-from ..bench import problems, show
 from ..bench.machine import machine
 from ..bench.tables import Document
 from .cpu_kernel import have_cpu_kernel
@@ -91,7 +91,7 @@ def grid(preset: str, mask: str | None, rounds: int, outputs: Outputs, **given: 
             title="Attention by shape: plain, stock and ours",
             command=command_line(),
             machine=facts,
-            definitions=show.GRID_DEFINITIONS,
+            definitions=definitions.GRID_DEFINITIONS,
             rows=rows,
             summary=measuring.summary(rows),
         )

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ...report import counted
-from ..bench import models, problems, show, workflow, workloads
+from ..bench import definitions, models, problems, workflow, workloads
 from ..bench.grid import FlashIsOff
 from ..bench.machine import is_out_of_memory, machine
 from ..bench.tables import Document
@@ -73,10 +73,8 @@ from .options import (
 )
 @click.option(
     "--new-tokens",
-    type=click.IntRange(2),
-    default=32,
-    show_default=True,
-    help="Tokens of a reply (chat, batch).",
+    type=Several(),
+    help="Tokens of a reply.  [default: chat: 32,256,1024; batch: 32]",
 )
 @click.option(
     "--checkpoint", is_flag=True, help="Train with gradient checkpointing (lora, qlora, full)."
@@ -91,7 +89,7 @@ def workflow_command(
     dtype: str | None,
     length: tuple[int, ...],
     batch: int,
-    new_tokens: int,
+    new_tokens: tuple[int, ...] | None,
     checkpoint: bool,
     rounds: int,
     outputs: Outputs,
@@ -100,7 +98,7 @@ def workflow_command(
 
     \b
     mlx-flash bench workflow lora --model ./my_model --length 1024
-    mlx-flash bench workflow chat --length 512,2048 --json chat.json
+    mlx-flash bench workflow chat --length 512,2048 --new-tokens 256 --json chat.json
 
     On the model of a folder, or on one with random weights that is made for it. Exits with 1 if a
     row is wrong. Needs the extra `lm`.
@@ -116,7 +114,10 @@ def workflow_command(
             )
         return model
 
-    sizes = [workloads.Sizes(each, batch, new_tokens) for each in length]
+    replies = new_tokens or _REPLIES.get(name, (0,))
+    if name in _REPLIES and min(replies) < 2:
+        raise Usage("--new-tokens: a reply has two tokens or more")
+    sizes = [workloads.Sizes(each, batch, reply) for each in length for reply in replies]
     ready: list[models.Model] = []
     try:
         measured = workflow.measure(
@@ -125,7 +126,7 @@ def workflow_command(
         ready.append(make())  # before the kernel is compiled: what is no model is told at once
         have_cpu_kernel()
         document_of = partial(_document, name, machine())
-        lengths = f"{name} at {counted(len(sizes), 'length')}"
+        lengths = f"{name} at {counted(len(length), 'length')}"
         rows = write_measured(measured, len(sizes), lengths, outputs, document_of)
     except (models.NotAModel, FlashIsOff) as error:
         raise Usage(str(error)) from error
@@ -136,22 +137,25 @@ def workflow_command(
 
 
 def _document(name: str, facts: dict[str, Any], rows: list[dict[str, Any]]) -> Document:
-    chaotic = [show.CHAOTIC] if show.is_chaotic(rows) else []
+    chaotic = [definitions.CHAOTIC] if definitions.is_chaotic(rows) else []
     return Document(
         kind="workflow",
         title=f"Workflow {name}: stock and ours",
         command=command_line(),
         machine=facts,
-        definitions=(*show.WORKFLOW_DEFINITIONS, *chaotic),
+        definitions=(*definitions.WORKFLOW_DEFINITIONS, *chaotic),
         rows=rows,
         summary=[],
     )
 
 
+# Tokens of the replies of workflows that have some.
+_REPLIES = {"chat": (32, 256, 1024), "batch": (32,)}
+
 # Options that some workflows alone heed.
 _HEEDED = {
     "batch": tuple(name for name in workloads.WORKFLOWS if name != "chat"),
-    "new_tokens": ("chat", "batch"),
+    "new_tokens": tuple(_REPLIES),
     "checkpoint": workloads.TRAINING,
 }
 

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ..bench import compare as comparing
-from ..bench import scripts, show
+from ..bench import definitions, scripts
 from ..bench.machine import machine
 from ..bench.tables import Document
 from .options import Failure, Outputs, Usage, output_options, progress
@@ -113,7 +113,7 @@ def compare(
             f"{script.name} with and without flash attention",
             command_line,
             facts,
-            show.COMPARE_DEFINITIONS,
+            definitions.COMPARE_DEFINITIONS,
             comparing.rows_of(outcomes),
             summary,
             findings,
