@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from cases import BEFORE, CASES
+from cases import CASES
 
 FORMATTERS = {
     "black": ["black", "--check"],
@@ -18,6 +18,11 @@ FORMATTERS = {
 # A signature on one line, on which the parameters do not fit: its own parameters would have to
 # move to other lines.
 ONE_LINE = {"typer_command/default", "typer_command/run"}
+# A result that is cast or transposed right behind a call that does not fit on a line.
+CALL_WITH_MORE = {
+    "handwritten-attention/einsum",
+    "handwritten-attention/float32_without_cast_back",
+}
 
 
 def rejected(formatter: str, folder: Path, names: Iterable[str]) -> set[str]:
@@ -44,12 +49,12 @@ def patched(formatter: str, folder: Path, texts: dict[str, str]) -> list[str]:
 
 @pytest.mark.parametrize("formatter", FORMATTERS)
 def test_what_passed_before_passes_after(formatter: str) -> None:
-    before = [path.relative_to(CASES).as_posix() for path in BEFORE]
+    before = [path.relative_to(CASES).as_posix() for path in CASES.glob("*/*.before.py")]
     passed = set(before) - rejected(formatter, CASES, before)
     assert len(passed) > 30
     after = [name.replace(".before.", ".after.") for name in passed]
     broken = {name.removesuffix(".after.py") for name in rejected(formatter, CASES, after)}
-    assert broken == (ONE_LINE if formatter != "isort" else set())
+    assert broken == (ONE_LINE | CALL_WITH_MORE if formatter != "isort" else set())
 
 
 ARGPARSE = """\
@@ -97,6 +102,21 @@ def {name}(
 ):
     print(generate(*load(model), "hello"))
 """
+# A comment may be longer than a line of code, and says nothing of the width of one.
+BY_HAND = """\
+import mlx.core as mx
+
+
+def attend(x, heads, scale, mask=None):
+    B, L, _ = x.shape
+    # batch, heads, length, head_dim{spaces}; one array for all three
+    queries = keys = values = x.reshape(B, L, heads, -1).swapaxes(1, 2)
+    scores = queries @ keys.swapaxes(-1, -2) * scale
+    if mask is not None:
+        scores = scores + mask
+    {name} = mx.softmax(scores, axis=-1) @ values
+    return {name}
+"""
 
 
 @pytest.mark.parametrize("formatter", ["black", "ruff"])
@@ -112,6 +132,8 @@ def test_lines_have_the_width_that_the_repo_sets(
         texts[f"args_{length}.py"] = ARGPARSE.format(name="parser", names=name)
         texts[f"parser_{length}.py"] = ARGPARSE.format(name=name, names="args")
         texts[f"typer_{length}.py"] = TYPER.format(name=name)
+    texts["by_hand.py"] = BY_HAND.format(name="output", spaces=" " * 80)
+    texts["by_hand_long.py"] = BY_HAND.format(name="o" * 16, spaces="")
     assert not rejected(formatter, tmp_path, patched(formatter, tmp_path, texts))
 
 

@@ -46,9 +46,9 @@ class Match:
     question: Question
 
 
-def examine(source: Source) -> tuple[list[Match], list[Refusal]]:
-    """The attention written by hand in a file: what could be rewritten, and what could not, with
-    the reason.
+def examine(source: Source, width: int = 88) -> tuple[list[Match], list[Refusal]]:
+    """The attention written by hand in a file: what could be rewritten, in lines of `width`
+    columns, and what could not, with the reason.
 
     Raises:
         UnreadableSource: the file can't be decoded or parsed.
@@ -75,18 +75,21 @@ def examine(source: Source) -> tuple[list[Match], list[Refusal]]:
             continue
         refusals += [Refusal(refused.reason, refused.line) for refused in reading.refused]
         for found in reading.found:
-            result = _match(source, Text(text, tree), reading, found)
+            result = _match(source, Text(text, tree, width), reading, found)
             (matches if isinstance(result, Match) else refusals).append(result)  # type: ignore[arg-type]
     return _apart(matches, refusals), refusals
 
 
-def rewrites_of(source: Source, *, unproven: bool) -> tuple[list[Rewrite], list[Refusal]]:
-    """The rewrites that are offered of a file, and why the rest of its attention stays.
+def rewrites_of(
+    source: Source, *, unproven: bool, width: int = 88
+) -> tuple[list[Rewrite], list[Refusal]]:
+    """The rewrites that are offered of a file, in lines of `width` columns, and why the rest of its
+    attention stays.
 
     Raises:
         UnreadableSource: the file can't be decoded or parsed.
     """
-    matches, refusals = examine(source)
+    matches, refusals = examine(source, width)
     if not matches:
         return [], refusals
     rewrites: list[Rewrite] = []

@@ -34,11 +34,13 @@ def written_out(facts: FileFacts) -> list[WrittenOut]:
     workspace = facts.workspace
     if facts.name not in workspace.rewritable or b"softmax" not in facts.source.data:
         return []
-    return [
-        WrittenOut(rewriter, *rewriter.rewrites_of(facts.source, unproven=workspace.unproven))
-        for rewriter in rewriters()
-        if workspace.wants(name_of(rewriter))
-    ]
+    width = workspace.line_width(facts.name.parent)
+    found = []
+    for rewriter in rewriters():
+        if workspace.wants(name_of(rewriter)):
+            offered = rewriter.rewrites_of(facts.source, unproven=workspace.unproven, width=width)
+            found.append(WrittenOut(rewriter, *offered))
+    return found
 
 
 def becomes_fused(workspace: Workspace, link: Link) -> bool:

@@ -9,7 +9,7 @@ from flash_codemods.handwritten.values import Binding, Factor
 from flash_codemods.handwritten.writing.masking import Masking
 from flash_codemods.handwritten.writing.operand import Operand
 from flash_codemods.handwritten.writing.reasons import CannotSay
-from flash_codemods.handwritten.writing.text import Edit
+from flash_codemods.handwritten.writing.text import Edit, joined
 
 FAST = "fast.scaled_dot_product_attention"
 
@@ -92,34 +92,46 @@ class Call(Masking):
         raise CannotSay(f"the weights are cast to `{ast.unparse(cast)}`", cast)
 
     def _place(self, called: str, arguments: list[str], after: str) -> None:
+        """Writes the call in the place of the attention, or above it where that gets too long."""
         statement = self.found.statement
         start, end = self.text.with_brackets(self.found.node)
-        one_line = f"{called}({', '.join(arguments)}){after}"
-        self.call = one_line
-        limit = self.text.longest_line()
-        first, last = self.text.span(statement)
-        line = self.text.text[first:start] + one_line + self.text.text[end:last]
-        longest = max(len(part) for part in line.split("\n"))
+        self.call = f"{called}({', '.join(arguments)}){after}"
+        if self.text.fits(statement, start, end, self.call):
+            self.made.append(Edit(start, end, self.call))
+            return
         indent = self.text.indent(statement)
-        if longest + len(indent) <= limit:
-            self.made.append(Edit(start, end, one_line))
-            return
+        broken = f"{self._broken(called, arguments, indent)}{after}"
+        first, last = self.text.span(statement)
         target = statement.targets[0] if isinstance(statement, ast.Assign) else None
-        rest = self.text.text[end:last]
-        if isinstance(target, ast.Name) and rest.strip() and self._is_free(target.id):
-            own = f"{target.id} = {called}({', '.join(arguments)}){after}"
-            if len(own) + len(indent) > limit:
-                own = f"{target.id} = {self._broken(called, arguments, after, indent, limit)}"
+        is_used = bool(self.text.text[end:last].strip())
+        if isinstance(target, ast.Name) and is_used and self._is_free(target.id):
+            own = f"{target.id} = {self.call}"
+            if len(indent) + len(own) > self.text.width:
+                own = f"{target.id} = {broken}"
             self._insert_before(statement, own)
-            self.made.append(Edit(start, end, target.id))
+            self.made.append(self._with_result(statement.value, target.id))  # type: ignore[attr-defined]
             return
-        broken = self._broken(called, arguments, after, indent, limit)
         inside = self.text.text[first:start].count("(") > self.text.text[first:start].count(")")
         if inside and not isinstance(statement, ast.If | ast.For | ast.While | ast.With):
             name = self._fresh(("output", "attended", "attention_output"))
             self._insert_before(statement, f"{name} = {broken}")
             broken = name
         self.made.append(Edit(start, end, broken))
+
+    def _with_result(self, made: ast.expr, name: str) -> Edit:
+        """Has `name` stand for the result in what is done with it: on one line where that fits
+        now, since the name is shorter than the attention was."""
+        start, end = self.text.with_brackets(self.found.node)
+        plain = Edit(start, end, name)
+        whole = self.text.with_brackets(made)
+        has_other_edits = any(whole[0] <= edit.start and edit.end <= whole[1] for edit in self.made)
+        if "\n" not in self.text.text[slice(*whole)] or has_other_edits:
+            return plain
+        first, last = self.text.span(made)
+        line = joined(self.text.text[first:start] + name + self.text.text[end:last])
+        if line is None or not self.text.fits(self.found.statement, *whole, line):
+            return plain
+        return Edit(*whole, line)
 
     def _is_free(self, name: str) -> bool:
         """Whether the statement that makes the result reads nothing of the name that it binds."""
@@ -131,15 +143,13 @@ class Call(Masking):
             if part not in inside
         )
 
-    def _broken(
-        self, called: str, arguments: list[str], after: str, indent: str, limit: int
-    ) -> str:
+    def _broken(self, called: str, arguments: list[str], indent: str) -> str:
         step = indent + "    "
         together = f"{step}{', '.join(arguments)}"
-        if len(together) <= limit:
-            return f"{called}(\n{together}\n{indent}){after}"
+        if len(together) <= self.text.width:
+            return f"{called}(\n{together}\n{indent})"
         lines = "".join(f"{step}{argument},\n" for argument in arguments)
-        return f"{called}(\n{lines}{indent}){after}"
+        return f"{called}(\n{lines}{indent})"
 
 
 def _negated(node: ast.expr) -> ast.expr:

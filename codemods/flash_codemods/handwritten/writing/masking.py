@@ -166,7 +166,12 @@ class Masking(Draft):
             return
         start, end = self.text.span(statement)
         self.made = [edit for edit in self.made if not (edit.start <= start < edit.end)]
-        self.made.append(Edit(start, end, f"{name} = {text}"))
+        line = f"{name} = {text}"
+        comment = self.text.rest_of_line(statement)
+        if comment and not self.text.fits(statement, start, end, line):
+            line = f"{comment}\n{self.text.indent(statement)}{line}"
+            end = self.text.line_end(statement)
+        self.made.append(Edit(start, end, line))
 
     def _summed(self, masks: MaskWriter, steps: tuple[Step, ...]) -> str:
         """A mask that is there in any case, and others that may be added to it."""
@@ -206,7 +211,7 @@ class Masking(Draft):
         """The mask so far with one more; broken as black does where it is too long for a line."""
         parts = [text, f"if {name} is None", f"else {name} + {text}"]
         line = " ".join(parts)
-        if len(f"{indent}{name} = {line}") <= self.text.longest_line():
+        if len(f"{indent}{name} = {line}") <= self.text.width:
             return line
         return "(\n" + "".join(f"{indent}    {part}\n" for part in parts) + f"{indent})"
 

@@ -19,10 +19,12 @@ class Edit:
 
 @dataclass
 class Text:
-    """A source with its syntax tree; `text` has `\\n` alone at the ends of its lines."""
+    """A source with its syntax tree; `text` has `\\n` alone at the ends of its lines, and `width`
+    is how many columns the file's formatter gives a line."""
 
     text: str
     tree: ast.Module
+    width: int
     _starts: list[int] = field(default_factory=list)
     _lines: list[str] = field(default_factory=list)
 
@@ -93,15 +95,20 @@ class Text:
 
     def rest_of_line(self, statement: ast.stmt) -> str:
         """What follows a statement on its last line: a comment, if anything."""
-        _, end = self.span(statement)
-        last = statement.end_lineno or statement.lineno
-        return self.text[end : self._starts[last - 1] + len(self._lines[last - 1])].strip()
+        return self.text[self.span(statement)[1] : self.line_end(statement)].strip()
 
-    def longest_line(self) -> int:
-        """How long a line may be: as black breaks them, or as long as the file's own."""
-        code = [len(line.rstrip()) for line in self._lines if line.strip()]
-        over = [length for length in code if length > 88]
-        return 88 if len(over) * 50 <= len(code) else min(max(over), 120)
+    def line_end(self, statement: ast.stmt) -> int:
+        """Where a statement's last line ends, before its newline."""
+        last = (statement.end_lineno or statement.lineno) - 1
+        return self._starts[last] + len(self._lines[last].rstrip("\n"))
+
+    def fits(self, statement: ast.stmt, start: int, end: int, text: str) -> bool:
+        """Whether the lines of a statement, the comment behind it with them, have the file's width
+        once `text` stands in the place of the characters from `start` to `end`."""
+        first = self._starts[statement.lineno - 1]
+        after = self.text[end : self.line_end(statement)].rstrip()
+        lines = f"{self.text[first:start]}{text}{after}".split("\n")
+        return all(len(line) <= self.width for line in lines)
 
     def tidied(self, edits: list[Edit], alone: set[int]) -> list[Edit]:
         """The edits, and with whole lines the blank ones that are one too many, and the comments
@@ -156,6 +163,11 @@ def _runs(numbers: list[int]) -> list[tuple[int, int]]:
 
 def _split(text: str) -> list[str]:
     return re.findall(r"[^\n]*\n|[^\n]+", text)
+
+
+def joined(text: str) -> str | None:
+    """Lines of an expression put on one, None where a comment or a trailing comma keeps them."""
+    return None if "#" in text or re.search(r",\s*\n\s*[)\]}]", text) else _joined(text)
 
 
 def _joined(text: str) -> str:
