@@ -16,6 +16,9 @@ from pathlib import Path
 from corpus_repos import Repo, unpack
 
 FLAG = "--disable-flash-attention"
+CALL = "enable_flash_attention"
+REWRITTEN = "attention rewritten"
+"""What becomes of a model's file that gains neither flags nor the call."""
 ROOT = Path(__file__).parents[1]
 FORMATTERS = {
     "black": ["black", "--check"],
@@ -50,7 +53,7 @@ class Seen:
     diffs: dict[str, list[str]] = field(default_factory=dict)
     """Per changed file the lines of its unified diff, without the two names."""
     outcomes: dict[str, str] = field(default_factory=dict)
-    """Per changed file `flags+patch` or `patch-only`."""
+    """Per changed file `flags+patch`, `patch-only` or `attention rewritten`."""
     seconds: float = 0.0
     passed: dict[str, list[str]] = field(default_factory=dict)
     """Per formatter the changed files that it passed before."""
@@ -85,7 +88,7 @@ def try_on(repo: Repo, git: Path, tool: Tool, *, formatters: bool, run_help: boo
         changed = sorted(path for path in before if after.get(path) != before[path])
         for path in changed:
             seen.diffs[path] = diff(before[path], after[path])
-            seen.outcomes[path] = "flags+patch" if FLAG.encode() in after[path] else "patch-only"
+            seen.outcomes[path] = _outcome(path, after[path])
         changed_scripts = [path for path in changed if path in set(scripts)]
         _compile(changed_scripts, before, after, seen)
         if run_help:
@@ -102,6 +105,14 @@ def try_on(repo: Repo, git: Path, tool: Tool, *, formatters: bool, run_help: boo
         if formatters:
             _compare_formatters(_rejected(folder, changed_scripts), rejected_after, seen)
     return seen
+
+
+def _outcome(path: str, after: bytes) -> str:
+    """What became of a changed file."""
+    if FLAG.encode() in after:
+        return "flags+patch"
+    without_call = path.endswith(".py") and CALL.encode() not in after
+    return REWRITTEN if without_call else "patch-only"
 
 
 def contents(folder: Path) -> dict[str, bytes]:
