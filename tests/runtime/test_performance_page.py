@@ -238,6 +238,22 @@ def test_help_of_a_script_is_help_alone(name: str) -> None:
     } == before
 
 
+def test_the_parts_of_a_policy_add_up(page: ModuleType) -> None:
+    policy = importlib.import_module("policy")
+    series = {"stock": [0.07] + [0.01] * 511, "ours": [0.01] * 512}
+    first, start, later = policy.rows_of("calls of one shape", series)
+    assert (first["part"], first["over_stock"]) == ("1", 7.0)
+    assert (start["part"], start["stock_total_s"], start["ours_total_s"]) == (
+        "1 to 128",
+        1.34,
+        1.28,
+    )
+    assert (later["part"], later["over_stock"]) == ("129 to 512", 1.0)
+    # A shorter run has no steady state, and says how far it went.
+    short = policy.rows_of("calls of one shape", {name: of[:4] for name, of in series.items()})
+    assert [row["part"] for row in short] == ["1", "1 to 4"]
+
+
 @cpu_only
 def test_stock_is_not_measured_against_itself() -> None:
     done = script("cuda_kernel.py", "h200")
