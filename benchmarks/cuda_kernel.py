@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 from itertools import product
 from typing import Any
 
@@ -193,9 +194,11 @@ def measure_all(
     *,
     title: str,
     definitions: Sequence[str],
+    needs: str | None = None,
 ) -> None:
     """The command of a script `name` that measures a row a problem on CUDA: prints each, and writes
-    them; exits with 1 where a result is wrong, which has no row."""
+    them; exits with 1 where a result is wrong, which has no row. `needs` is a package that must be
+    there."""
     parser = parser_of(description)
     parser.add_argument(
         "--only", default="", metavar="TEXT", help="problems whose words have this in them"
@@ -204,6 +207,8 @@ def measure_all(
     args = parser.parse_args()
     if current_device().backend != "cuda":
         parser.error(f"it measures a kernel for CUDA, and the device is {current_device().backend}")
+    if needs is not None and find_spec(needs) is None:
+        parser.error(f"it needs {needs}: pip install {needs}")
     chosen = [problem for problem in problems if args.only in str(problem)]
     if not chosen:
         parser.error(f"no problem has {args.only!r} in its words: {'; '.join(map(str, problems))}")

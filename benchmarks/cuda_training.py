@@ -9,8 +9,6 @@ measured beside ours.
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -19,6 +17,7 @@ from typing import Any
 
 import mlx.core as mx
 from cuda_kernel import inputs, mask_of, measure_all
+from pytorch import PYTORCH, best_of_pytorch
 from route_cases import Run
 from routes import numbers_of, timed
 
@@ -42,9 +41,7 @@ DEFINITIONS = (
     "as many as it takes to last 10 ms. MiB: MLX's memory at the peak of one.",
     "Fused: MLX has a fused gradient for it, which cuDNN provides. Others: the route that we take "
     "without the kernels, which leads to MLX's own.",
-    "pytorch: another program on the same machine in the same run, the best of its backends "
-    "(flash, cuDNN, memory-efficient, with the keys of a head repeated where a backend needs "
-    "that), after the same warm-up.",
+    PYTORCH,
 )
 LIMIT = 0.8  # seconds of a row, about
 LENGTHS = {
@@ -58,7 +55,6 @@ WITHOUT_MASK = ((4096, "bfloat16", 64), (4096, "bfloat16", 128), (4096, "bfloat1
 # Length, window, head dim; and lengths and head dims of masks that are any array.
 WINDOWS = ((2048, 512, 64), (8192, 1024, 128), (4096, 512, 256), (1024, 256, 128))
 ARRAYS = ((2048, 128), (2000, 128), (1024, 256), (2048, 256))
-PYTORCH_ROUNDS, PYTORCH_CALLS = 7, 10
 
 
 def problems() -> Iterator[Problem]:
@@ -132,13 +128,14 @@ def measured(problem: Problem, rounds: int) -> dict[str, Any]:
         runs[name] = partial(chained, one, q)
         mx.eval(runs[name](1))
         row[f"{name}_mib"] = peak(runs[name])
-    row |= numbers_of(timed(runs, rounds, LIMIT))
+    measurement = timed(runs, rounds, LIMIT)
+    row |= numbers_of(measurement)
     row["over_stock"] = ratio(row["stock_ms"], row["kernel_ms"])
     if "others_ms" in row:
         row["over_others"] = ratio(row["others_ms"], row["kernel_ms"])
     if find_spec("torch") and problem.mask in ("causal", "none"):
         mx.clear_cache()
-        row |= of_pytorch(problem)
+        row |= best_of_pytorch(problem, measurement.calls)
         if "pytorch_ms" in row:
             row["over_pytorch"] = ratio(row["pytorch_ms"], row["kernel_ms"])
     return row
@@ -153,67 +150,6 @@ def peak(run: Run) -> float:
     results = run(1)
     mx.eval(results)
     return significant((mx.get_peak_memory() - before) / 2**20)
-
-
-def of_pytorch(problem: Problem) -> dict[str, Any]:
-    """Milliseconds of the best of its backends, and which that is."""
-    import torch
-
-    backends = torch.nn.attention.SDPBackend
-    torch.backends.cuda.matmul.allow_tf32 = True
-    best: dict[str, Any] = {}
-    for backend in (
-        backends.FLASH_ATTENTION,
-        backends.CUDNN_ATTENTION,
-        backends.EFFICIENT_ATTENTION,
-    ):
-        try:
-            milliseconds = _of_backend(problem, backend)
-        except RuntimeError:  # it does not run this one
-            continue
-        if milliseconds < best.get("pytorch_ms", float("inf")):
-            best = {"pytorch_ms": milliseconds, "pytorch": backend.name.split("_")[0].lower()}
-    return best
-
-
-def _of_backend(problem: Problem, backend: Any) -> float:
-    import torch
-    from torch.nn.functional import scaled_dot_product_attention
-
-    p = problem
-    repeats = p.query_heads // p.key_heads
-    in_groups = "EFFICIENT" not in backend.name
-
-    def normal(heads: int) -> Any:
-        return torch.randn(
-            (p.batch, heads, p.query_length, p.head_dim),
-            dtype=getattr(torch, p.dtype),
-            device="cuda",
-        ).requires_grad_()
-
-    q, k, v = normal(p.query_heads), normal(p.key_heads), normal(p.key_heads)
-    cotangent = normal(p.query_heads).detach()
-
-    def one() -> None:
-        keys, values = k, v
-        if not in_groups:
-            keys, values = (x.repeat_interleave(repeats, 1) for x in (k, v))
-        with torch.nn.attention.sdpa_kernel(backend):
-            out = scaled_dot_product_attention(
-                q, keys, values, is_causal=p.mask == "causal", enable_gqa=in_groups
-            )
-        torch.autograd.grad(out, (q, k, v), cotangent)
-
-    one()
-    seconds = []
-    for _ in range(PYTORCH_ROUNDS):
-        torch.cuda.synchronize()
-        start = time.perf_counter()
-        for _ in range(PYTORCH_CALLS):
-            one()
-        torch.cuda.synchronize()
-        seconds.append((time.perf_counter() - start) / PYTORCH_CALLS)
-    return significant(1e3 * statistics.median(seconds))
 
 
 def main() -> None:

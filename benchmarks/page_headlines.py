@@ -1,5 +1,5 @@
-"""The figures in README.md: attention on the eight configurations, single calls, each workflow at
-its longest."""
+"""The figures at the top of docs/performance.md: attention on the eight configurations, single
+calls, each workflow at its longest; and the table of workflows in README.md."""
 
 from __future__ import annotations
 
@@ -25,6 +25,12 @@ the share of stock's
 time in attention: an upper bound on the gain, apart from MLX's one-time setup for each new \
 length (models made on the
 spot, random weights):"""
+IN_SHORT = """\
+Whole workflows, stock MLX against the same with flash attention, in tokens a second, each at the \
+longest length that was
+measured, with replies as short as shown. The models are made on the spot, with random weights; \
+the shape `window` is
+Llama's with a window of 1,024 tokens in three layers of four, `gemma` has head dim 256:"""
 ROUTES = """\
 Single calls for which MLX has no fused kernel, except the last three: those show what the patch \
 costs or gains where
@@ -76,11 +82,21 @@ def figures(results: Results, others: list[Rows]) -> str:
         parts.append("\n".join(machines))
     if missing:
         parts.append(f"Grid and workflows are not measured yet on: {', '.join(missing)}.")
-    parts.append(
-        "[docs/performance.md](docs/performance.md) has every table, the commands, and which "
-        "claims hold where."
-    )
     return "\n\n".join(parts) + "\n"
+
+
+def workflow_table(results: Results) -> str:
+    """The table of README.md: each workflow at the longest length measured."""
+    rows = [
+        row
+        for machine, documents in results.items()
+        for document in documents.values()
+        if document.kind == "workflow"
+        for row in _named(machine, _shown(document.rows)[-1:])
+    ]
+    if not rows:
+        return "No workflow has been measured.\n"
+    return f"{IN_SHORT}\n\n{make_table('', SHORT_COLUMNS, rows).as_markdown()}\n"
 
 
 def _named(machine: str, rows: Sequence[Row]) -> list[Row]:
@@ -156,6 +172,17 @@ CALL_COLUMNS = [text("machine", "machine"), text("case", "call")]
 TIME_COLUMNS = [
     number("stock_ms", "stock ms"),
     number("ours_ms", "ours ms"),
+    number("over_stock", "× stock", 2),
+    Column("MiB, stock / ours", _mebibytes),
+]
+SHORT_COLUMNS = [
+    text("machine", "machine"),
+    text("workflow", "workflow"),
+    text("model", "model"),
+    number("length", "length"),
+    number("new_tokens", "reply"),
+    Column("stock", lambda row: _speed(row, "stock")),
+    Column("ours", lambda row: _speed(row, "ours")),
     number("over_stock", "× stock", 2),
     Column("MiB, stock / ours", _mebibytes),
 ]

@@ -1,5 +1,5 @@
-"""Makes docs/performance.md, and the figures in README.md, of the results under benchmarks/results;
-and what README.md says of Macs, of the planner's rules.
+"""Makes docs/performance.md, and the table of workflows in README.md, of the results under
+benchmarks/results; and what README.md says of Macs, of the planner's rules.
 
 python benchmarks/performance_page.py [--check]
 """
@@ -20,18 +20,18 @@ from store import RESULTS
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "performance.md"
 README = ROOT / "README.md"
-# The table of what a Mac gains stands in README.md between these two lines, and the figures between
-# those after them.
+# The table of what a Mac gains stands in README.md between these two lines, and the measurements
+# between those after them.
 MAC_START = (
     "<!-- For Macs: made by `python benchmarks/performance_page.py`; a test holds it against the "
     "planner. -->"
 )
 MAC_END = "<!-- End of what is for Macs. -->"
 START = (
-    "<!-- Figures: made by `python benchmarks/performance_page.py`; a test holds them against "
+    "<!-- Measured: made by `python benchmarks/performance_page.py`; a test holds them against "
     "benchmarks/results. -->"
 )
-END = "<!-- End of the figures. -->"
+END = "<!-- End of what was measured. -->"
 
 INTRODUCTION = """\
 # What flash attention gains, and where
@@ -85,15 +85,16 @@ def main() -> int:
 def pages(folder: Path) -> dict[Path, str]:
     """The text that each page should have, of the results in a folder."""
     results = page_sections.read(folder)
-    parts = [INTRODUCTION, page_claims.section(results)]
+    figures = page_headlines.figures(results, page_sections.read_rows(folder))
+    parts = [INTRODUCTION, f"## In short\n\n{figures}", page_claims.section(results)]
     parts += page_sections.sections(results, folder)
     chips = macs.unmeasured(macs.read(folder))
     if chips:
         parts.append(NO_ROW.format(chips=", ".join(chips)))
-    figures = page_headlines.figures(results, page_sections.read_rows(folder))
     readme = README.read_text(encoding="utf-8")
     readme = _between(readme, MAC_START, f"{mac_gains.table()}\n", MAC_END)
-    return {PAGE: "\n".join(parts), README: _between(readme, START, figures, END)}
+    measured = page_headlines.workflow_table(results)
+    return {PAGE: "\n".join(parts), README: _between(readme, START, measured, END)}
 
 
 def _between(text: str, start: str, inserted: str, end: str) -> str:

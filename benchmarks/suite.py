@@ -41,6 +41,7 @@ _SUITES = {
         "grid": _GRID,
         "grid_causal": _GRID_CAUSAL,
         "compare": "python benchmarks/compare_script.py",
+        "policy": "python benchmarks/policy.py cpu",
         **{
             f"workflow_{name}": f"{_BENCH} workflow {name} --length 128,512,1000"
             for name in ("lora", "qlora", "full", "chat", "batch", "evaluate")
@@ -53,6 +54,7 @@ _SUITES = {
         "workflow_chat_gemma": _workflow("chat", f"--shape gemma --length {_LENGTHS}"),
         "workflow_chat_window": _workflow("chat", f"--shape window --length {_LENGTHS}"),
         "routes": "python benchmarks/routes.py h200",
+        "policy": "python benchmarks/policy.py h200",
         "cuda_kernel": "python benchmarks/cuda_kernel.py h200",
         "quantized_cache": "python benchmarks/quantized_cache.py h200",
         "workflow_batch_window": _workflow(

@@ -17,7 +17,7 @@ from flash_integrate.planning.plan import Status, plan
 from flash_integrate.python.rewrite import rewrite
 from flash_integrate.python.source import Source
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "integrator.md"
 
 
 @pytest.mark.parametrize("path", [*BEFORE, *REFUSED], ids=name_of)
@@ -65,7 +65,7 @@ def test_every_codemod_has_cases_and_says_what_it_does() -> None:
             assert list(folder.glob("*.before.py")), folder
         assert codemod.SUMMARY
         assert codemod.REVIEW
-        assert f"| `{codemod_name(codemod)}` | " in README.read_text(encoding="utf-8")
+        assert f"| `{codemod_name(codemod)}` | " in PAGE.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("path", sorted(CASES.glob("argparse_script/*.after.py")), ids=name_of)

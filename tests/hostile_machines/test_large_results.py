@@ -124,4 +124,4 @@ def test_a_file_that_is_no_json_is_named(content: bytes, tmp_path: Path) -> None
     with pytest.raises(NotAResult, match=str(path)):
         tables.load(path)
     with pytest.raises(models.NotAModel, match=str(path)):
-        models._config_of(tmp_path)
+        models.config_in(tmp_path)

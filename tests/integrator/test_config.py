@@ -154,11 +154,11 @@ def test_a_file_that_is_not_utf8_is_an_error(tmp_path: Path) -> None:
         load(tmp_path, offered())
 
 
-def test_what_can_be_named_is_listed_by_the_command_and_the_readme(flash_integrate: Run) -> None:
+def test_what_can_be_named_is_listed_by_the_command_and_the_page(flash_integrate: Run) -> None:
     listed = flash_integrate("--list-codemods").stdout.decode().splitlines()
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "integrator.md").read_text()
     assert [line.split(maxsplit=1) for line in listed] == [list(item) for item in offered().items()]
-    table = readme.partition("| codemod | scripts |\n")[2].partition("\n\n")[0]
+    table = page.partition("| codemod | scripts |\n")[2].partition("\n\n")[0]
     assert {*CODEMODS, "notebook", "handwritten-attention"} == set(
         re.findall(r"^\| `([a-z-]+)` \| ", table, re.MULTILINE)
     )

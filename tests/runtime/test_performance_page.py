@@ -1,4 +1,4 @@
-"""docs/performance.md and the figures in README.md are what benchmarks/results says."""
+"""docs/performance.md and the tables in README.md are what benchmarks/results says."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def test_the_pages_are_what_the_results_say(page: ModuleType) -> None:
 
 
 def test_nothing_measured_is_said_with_the_commands(page: ModuleType, tmp_path: Path) -> None:
-    text, readme = page.pages(tmp_path).values()
+    text, _ = page.pages(tmp_path).values()
     assert "| LoRA 15-35 % faster | not measured | not measured | not measured |" in text
     assert "There is no row yet for M1, M1 Pro, " in text
     assert "make measure" in text
     assert "mlx-flash bench grid --preset claims --dtype float32,bfloat16\n" in text
-    assert "not measured yet on: CPU, NVIDIA H200, Mac (Metal)." in readme
+    assert "not measured yet on: CPU, NVIDIA H200, Mac (Metal)." in text
 
 
 def test_another_number_is_another_page(page: ModuleType, tmp_path: Path) -> None:
@@ -51,9 +51,9 @@ def test_another_number_is_another_page(page: ModuleType, tmp_path: Path) -> Non
     row = result["summary"][0]
     row |= {"mean_over_plain": 7.77, "peak_tokens_per_s": 440_358}
     (tmp_path / "grid_cpu.json").write_text(json.dumps(result), encoding="utf-8")
-    text, readme = page.pages(tmp_path).values()
+    text, _ = page.pages(tmp_path).values()
     assert f"| {row['dtype']} | 7.77 |" in text
-    assert f"| CPU | {row['dtype']} | 7.77 |" in readme
+    assert f"| CPU | {row['dtype']} | 7.77 |" in text
     assert f"{row['dtype']} 7.77×: yes" in text
     assert f"{row['dtype']} 440,358: no" in text
 
@@ -102,12 +102,12 @@ def test_routes_have_a_section_on_their_machine(page: ModuleType, tmp_path: Path
         "rows": [row],
     }
     (tmp_path / "routes_h200.json").write_text(json.dumps(result), encoding="utf-8")
-    text, readme = page.pages(tmp_path).values()
+    text, _ = page.pages(tmp_path).values()
     section = text.partition("## NVIDIA H200")[2]
     cells = "lowered | 2 ±0% | out of memory | 2 ±0% | 1.00 | - | 8 | - | 4 | - | WRONG: 1.0e+00 |"
     assert f"| window 1024 of 16384, D 128 | {cells}" in section
     assert "benchmarks/routes.py h200" not in section
-    assert "| NVIDIA H200 | window 1024 of 16384, D 128 | lowered | - | 2 | - | - / 4 |" in readme
+    assert "| NVIDIA H200 | window 1024 of 16384, D 128 | lowered | - | 2 | - | - / 4 |" in text
 
 
 def test_a_measured_mac_has_its_own_section_and_column(page: ModuleType, tmp_path: Path) -> None:
@@ -123,15 +123,15 @@ def test_a_measured_mac_has_its_own_section_and_column(page: ModuleType, tmp_pat
     as_on_a_mac = json.loads(path.read_text(encoding="utf-8"))
     for one in (as_on_a_mac, *as_on_a_mac["results"].values()):
         one["machine"] |= {"backend": "metal", "device": "Apple M3 Max", "system": "macOS"}
-    text, readme = page.pages(tmp_path).values()
+    text, _ = page.pages(tmp_path).values()
     assert "Apple M3 Max" not in text  # this machine is no Mac
     path.write_text(json.dumps(as_on_a_mac), encoding="utf-8")
-    text, readme = page.pages(tmp_path).values()
+    text, _ = page.pages(tmp_path).values()
     assert "| claim | CPU | NVIDIA H200 | Apple M3 Max |" in text
     section = text.partition("## Apple M3 Max")[2]
     assert "length 100, D 64, training | " in section
     assert "M3, M3 Pro, M3 Ultra, M4" in section.partition("## Macs without a row")[2]
-    assert "| Apple M3 Max | float32 |" in readme
+    assert "| Apple M3 Max | float32 |" in text
 
 
 @pytest.mark.parametrize("rounding", [0.4, 0.01])
@@ -152,8 +152,8 @@ def test_the_ratios_of_the_cpu_come_with_the_speed_of_its_products(
     page: ModuleType, tmp_path: Path
 ) -> None:
     for name in ("grid_cpu.json", "cpu_kernel.json"):
-        _, readme = page.pages(tmp_path).values()
-        assert "a plain BLAS" not in readme
+        text, _ = page.pages(tmp_path).values()
+        assert "a plain BLAS" not in text
         result = json.loads((page.RESULTS / name).read_text(encoding="utf-8"))
         for row in result["rows"]:
             # 1 MFLOP in 0.1 ms, which is 10 GFLOP/s.
@@ -166,8 +166,8 @@ def test_the_ratios_of_the_cpu_come_with_the_speed_of_its_products(
                 "numpy_gflops": 250.0,
             }
         (tmp_path / name).write_text(json.dumps(result), encoding="utf-8")
-    _, readme = page.pages(tmp_path).values()
-    assert "it makes 10 GFLOP/s in float32; NumPy's products make 250 on that machine." in readme
+    text, _ = page.pages(tmp_path).values()
+    assert "it makes 10 GFLOP/s in float32; NumPy's products make 250 on that machine." in text
 
 
 def test_every_command_of_the_suite_is_one(page: ModuleType) -> None:
@@ -236,6 +236,22 @@ def test_help_of_a_script_is_help_alone(name: str) -> None:
     assert {
         path: path.stat().st_mtime_ns for path in (ROOT / "benchmarks" / "results").iterdir()
     } == before
+
+
+def test_the_parts_of_a_policy_add_up(page: ModuleType) -> None:
+    policy = importlib.import_module("policy")
+    series = {"stock": [0.07] + [0.01] * 511, "ours": [0.01] * 512}
+    first, start, later = policy.rows_of("calls of one shape", series)
+    assert (first["part"], first["over_stock"]) == ("1", 7.0)
+    assert (start["part"], start["stock_total_s"], start["ours_total_s"]) == (
+        "1 to 128",
+        1.34,
+        1.28,
+    )
+    assert (later["part"], later["over_stock"]) == ("129 to 512", 1.0)
+    # A shorter run has no steady state, and says how far it went.
+    short = policy.rows_of("calls of one shape", {name: of[:4] for name, of in series.items()})
+    assert [row["part"] for row in short] == ["1", "1 to 4"]
 
 
 @cpu_only
