@@ -8,6 +8,7 @@ from pathlib import Path
 
 from flash_integrate.planning.outcome import Outcome
 from flash_integrate.planning.run import EVERYTHING, integrate
+from flash_integrate.project.workspace import _KEPT
 
 CASES = Path(__file__).parents[2] / "fixtures" / "codemods"
 
@@ -22,3 +23,14 @@ def test_no_tree_outlives_its_file() -> None:
     alive = [item for item in gc.get_objects() if isinstance(item, ast.Module)]
     assert sum(outcome.changes for outcome in outcomes) > 50
     assert len(alive) <= 1  # of the script that was looked at last
+
+
+def test_a_tree_goes_with_its_file_and_does_not_wait_for_the_garbage_collector() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        run()
+        alive = [item for item in gc.get_objects() if isinstance(item, ast.Module)]
+    finally:
+        gc.enable()
+    assert len(alive) < 2 * _KEPT  # of some 240

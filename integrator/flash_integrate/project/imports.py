@@ -316,11 +316,12 @@ class Project:
         path: PurePosixPath,
         known: Mapping[PurePosixPath, bool],
         holds: Callable[[PurePosixPath], bool],
-        follows: Callable[[Import], bool] = lambda item: True,
+        follows: Callable[[Import], bool] | None = None,
     ) -> dict[PurePosixPath, bool]:
         """Whether something holds for a file or for one that it imports, itself or through others,
-        by imports that `follows` lets through. The answer is given for every file on the way whose
-        answer is not `known`; what such a file imports is looked at once."""
+        by the imports alone that `follows` lets through, if it is given. The answer is given for
+        every file on the way whose answer is not `known`; what such a file imports is looked at
+        once."""
         importers: dict[PurePosixPath, list[PurePosixPath]] = {path: []}
         reaching: list[PurePosixPath] = []
         todo = [path]
@@ -343,13 +344,13 @@ class Project:
         return found
 
     def _leads_to(
-        self, path: PurePosixPath, follows: Callable[[Import], bool]
+        self, path: PurePosixPath, follows: Callable[[Import], bool] | None
     ) -> Iterator[PurePosixPath]:
         """The files that a file imports, and those that it loads by names in its text."""
         for item in self.scans[path].imports:
-            if follows(item):
+            if follows is None or follows(item):
                 yield from self.resolve(item, path)
-        for name in self.scans[path].loaded:
+        for name in self.scans[path].loaded if follows is None else ():
             yield from self.loaded(name, path)
 
     def loaded(self, name: str, path: PurePosixPath) -> list[PurePosixPath]:

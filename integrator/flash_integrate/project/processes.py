@@ -44,7 +44,7 @@ class Processes:
         self._found = [
             started
             for path, scan in list(workspace.project.scans.items())
-            if _may_start(scan) and not is_test(path) and workspace.project.reaches_mlx(path)
+            if _may_start(scan) and not is_test(path) and workspace.project.may_attend(path)
             for started in _of_file(workspace, path)
         ]
 

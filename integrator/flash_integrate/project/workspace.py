@@ -60,6 +60,10 @@ class FileFacts:
         found: Found = self._found[analysis]
         return found
 
+    def forget(self) -> None:
+        """Lets go of what analyses found in this file."""
+        self._found.clear()
+
     @cached_property
     def module(self) -> Module:
         return Module(self.source)
@@ -188,7 +192,11 @@ class Workspace:
 
     def forget(self, name: PurePosixPath) -> None:
         """Takes a file whose turn is over out of memory."""
-        self._facts.pop(name, None)
+        facts = self._facts.pop(name, None)
+        if facts is not None:
+            # What was found in it refers to it: without this it would stay until the garbage
+            # collector comes by.
+            facts.forget()
 
     def _source(self, name: PurePosixPath) -> Source:
         if name in self.given:
