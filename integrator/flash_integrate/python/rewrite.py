@@ -82,11 +82,14 @@ def _holds(result: bytes, original: bytes) -> bool:
 
 def _parse(source: Source) -> cst.Module:
     try:
-        return cst.parse_module(source.data)
+        module = cst.parse_module(source.data)
     except cst.ParserSyntaxError as error:
         raise UnreadableSource(error.message.partition("\n")[0], line=error.raw_line) from error
     except RecursionError as error:
         raise UnreadableSource("nested too deeply to be parsed", line=1) from error
+    if "\f" in module.default_indent:  # Python starts to count the spaces anew at each of them
+        raise UnreadableSource("its blocks are indented with form feeds; spaces or tabs are read")
+    return module
 
 
 def _carry_over(original: bytes, printed: bytes, result: bytes) -> bytes:
