@@ -107,8 +107,8 @@ def test_a_wrong_command_line_is_told_as_every_error_is(wrong: list[str]) -> Non
 
 def test_defaults_are_shown_as_they_are_typed() -> None:
     shown = CliRunner().invoke(mlx_flash, ["bench", "grid", "--help"], terminal_width=200).output
-    assert "[default: 64,128]" in shown
-    assert "[default: as many as --heads]" in shown
+    assert "[models: 128,512,1024,4096; claims: 64,128]" in shown
+    assert "[models: 2]; else as many as --heads" in shown
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections import deque
 from collections.abc import Iterator, Sequence
 
 from flash_codemods.argparse import argparse_script
@@ -29,7 +30,7 @@ def handed_over(facts: FileFacts, body: Sequence[ast.stmt]) -> HandedOver | None
     """Why statements need no call: they run a function of a file that turns the runtime on in it,
     and no attention besides. Functions of this file that they call are looked into."""
     target: FileFacts | None = None
-    for name in _called(facts, body, set()):
+    for name in _called(facts, body):
         found = facts.workspace.definition(facts.name, name)
         if found is not None and _turns_it_on(found[0]):
             target = target or found[0]
@@ -41,21 +42,28 @@ def handed_over(facts: FileFacts, body: Sequence[ast.stmt]) -> HandedOver | None
     return HandedOver(reason, body[0].lineno)
 
 
-def _called(facts: FileFacts, body: Sequence[ast.stmt], seen: set[str]) -> Iterator[str]:
+def _called(facts: FileFacts, body: Sequence[ast.stmt]) -> Iterator[str]:
     """The names of what statements call, in place of a function of this file what that calls. One
     that has attention in it is named itself."""
+    todo = deque(_names_of_calls(body))
+    seen: set[str] = set()
+    while todo:
+        name = todo.popleft()
+        if name in seen:
+            continue
+        seen.add(name)
+        function = facts.module.defines(name)
+        if isinstance(function, Function) and not has_attention(facts, function):
+            todo.extendleft(reversed(_names_of_calls(function.body)))
+        else:
+            yield name
+
+
+def _names_of_calls(body: Sequence[ast.stmt]) -> list[str]:
     statements = [node for node in body if not isinstance(node, Function | ast.ClassDef)]
     parts = [part for statement in statements for part in walk(statement)]
     names = [dotted(part.func) for part in parts if isinstance(part, ast.Call)]
-    for name in names:
-        function = facts.module.defines(name)
-        if name is None or name in seen:
-            continue
-        seen.add(name)
-        if isinstance(function, Function) and not has_attention(facts, function):
-            yield from _called(facts, function.body, seen)
-        else:
-            yield name
+    return [name for name in names if name is not None]
 
 
 def _turns_it_on(facts: FileFacts) -> bool:
