@@ -17,8 +17,9 @@ from pathlib import PurePosixPath
 from flash_integrate.attention.evidence import Evidence, Kind, Link
 from flash_integrate.attention.libraries import attention_of, holds_models, runs_models
 from flash_integrate.attention.uses import Uses
-from flash_integrate.project.imports import ANY, Import, Project
+from flash_integrate.project.imports import Project
 from flash_integrate.project.names import WHOLE, Defined, Outside, Symbols
+from flash_integrate.project.scan import ANY, Import
 from flash_integrate.project.workspace import FileFacts, Workspace
 from flash_integrate.python.syntax import Function, dotted
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from flash_integrate.attention.handwritten import handwritten_attention
-from flash_integrate.project.imports import ANY
+from flash_integrate.project.scan import ANY
 from flash_integrate.python.module import Module
 from flash_integrate.python.syntax import assignments, dotted, walk
 

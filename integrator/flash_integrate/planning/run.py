@@ -22,8 +22,9 @@ from flash_integrate.planning.pool import can_start_processes, plan_in_processes
 from flash_integrate.planning.rewriting import with_rewrites
 from flash_integrate.project.config import Config
 from flash_integrate.project.discover import NAMED_SUFFIXES, Found, discover
-from flash_integrate.project.imports import Project, Scan
+from flash_integrate.project.imports import Project
 from flash_integrate.project.kinds import skip_by_name
+from flash_integrate.project.scan import Scan
 from flash_integrate.project.workspace import FileFacts, Workspace
 from flash_integrate.python.edits import Insertion, Rewritten
 from flash_integrate.python.source import Source

@@ -1,170 +1,16 @@
-"""The files of a tree as a graph of local imports.
-
-Imports are read from the bytes by regular expressions: it has to be cheap enough for every file of
-a tree, and a file that does not parse still takes part.
-"""
+"""The files of a tree as a graph of local imports."""
 
 from __future__ import annotations
 
-import ast
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from flash_integrate.disk import reading
 from flash_integrate.errors import FileError
-
-_FROM = re.compile(
-    rb"(?:^|[;:])[ \t\f]*from[ \t]+(\.*)([\w.]*)[ \t]+import[ \t]*(\([^)]*\)|[^\n]*)", re.MULTILINE
-)
-_IMPORT = re.compile(rb"(?:^|[;:])[ \t\f]*import[ \t]+([\w., \t]+)", re.MULTILINE)
-_NAME = re.compile(rb"(\w+)(?:\s+as\s+\w+)?")
-_APPLICATION = re.compile(rb"[\"']([A-Za-z_][\w.]*):([A-Za-z_]\w*)[\"']")
-_MODULE = re.compile(rb"([\"'])(\.?[A-Za-z_](?:[\w.]|\{[\w.]+\})*)\1")
-ANY = "*"
-"""Stands in the name of a module for a part that is known only when the program runs."""
-_ADDS_FOLDER = re.compile(rb"\bsys\.path\.(?:insert|append)\(\s*([^\r\n]*)")
-_FOLDER = re.compile(rb"[\"']/?((?:[\w.-]+/)*[\w.-]+)/?[\"']")
-# A package of models for MLX whose name does not say so is named too.
-_MLX = re.compile(rb"mlx|mflux")
-_BOUND = re.compile(
-    rb"\bmlx[\w.]*[ \t]+as[ \t]+(\w+)"
-    rb"|\bfrom[ \t]+mlx[\w.]*[ \t]+import[ \t]*(\([^)]*\)|[^\n]*)"
-)
-_ATTENTION = re.compile(
-    rb"softmax|scaled_dot_product_attention|MultiHeadAttention"
-    rb"|\bTransformer(?:Encoder|Decoder)?(?:Layer)?\b"
-)
-_BY_NAME = re.compile(rb"\b(?:import_module|__import__)\b|^def __getattr__\b", re.MULTILINE)
-_LIBRARY_BY_NAME = re.compile(rb"\b(?:import_module|__import__)\(\s*f?[\"']\w*(?:mlx|mflux)")
-_COMMENT = re.compile(rb"#[^\r\n]*")
-
-
-@dataclass(frozen=True)
-class Import:
-    """`from {dots}{module} import {names}`, or `import {module}` without names."""
-
-    dots: int
-    module: str
-    names: tuple[str, ...] = ()
-
-
-def imported_by(node: ast.AST) -> list[Import]:
-    """What a statement imports; nothing if it is no import."""
-    if isinstance(node, ast.ImportFrom):
-        names = tuple(item.name for item in node.names)
-        return [Import(node.level, node.module or "", names)]
-    return [Import(0, item.name) for item in node.names] if isinstance(node, ast.Import) else []
-
-
-def plain_lines(data: bytes) -> bytes:
-    """`data` without a byte order mark and with line feeds alone between its lines, as Python reads
-    them: a lone return ends a line too. (A form feed is a blank, to be allowed for.)"""
-    data = data.removeprefix(b"\xef\xbb\xbf")
-    return data.replace(b"\r", b"\n") if b"\r" in data else data
-
-
-def scan_imports(data: bytes) -> Iterator[Import]:
-    """The imports that a file's bytes show, wherever they stand; also of the application that it
-    has uvicorn import."""
-    data = plain_lines(data)
-    if b"uvicorn" in data:
-        for module, name in _APPLICATION.findall(data):
-            yield Import(0, module.decode(), (name.decode(),))
-    for match in _FROM.finditer(data):
-        dots, module, names = match.groups()
-        bare = _COMMENT.sub(b"", names).strip(b"()")
-        yield Import(
-            len(dots), module.decode(), tuple(name.decode() for name in _NAME.findall(bare))
-        )
-    for match in _IMPORT.finditer(data):
-        for part in match.group(1).split(b","):
-            if words := part.split():
-                yield Import(0, words[0].decode())
-
-
-def scan_folders(data: bytes) -> Iterator[str]:
-    """The folders that a file adds to `sys.path`, as far as its text says: `sys.path.insert(0,
-    str(HERE / "lib"))` gives lib. Where that stands is left open."""
-    for match in _ADDS_FOLDER.finditer(data) if b"sys.path" in data else ():
-        parts = [
-            part.decode()
-            for folder in _FOLDER.findall(match.group(1))
-            for part in folder.split(b"/")
-        ]
-        if named := [part for part in parts if part not in (".", "..")]:
-            yield "/".join(named)
-
-
-def scan_loaded(data: bytes) -> Iterator[str]:
-    """What may be names of modules in a file that loads some by name: its texts of such a form,
-    with `ANY` for what an f-string leaves open, or what is added to a text."""
-    for match in _MODULE.finditer(data):
-        text = re.sub(r"\{[^}]*\}", ANY, match[2].decode())
-        yield text + ANY if text.endswith(".") else text
-
-
-def scan_bound(data: bytes) -> Iterator[str]:
-    """The names that a file's imports bind to something of MLX, and perhaps some more: `mx` for
-    `import mlx.core as mx`."""
-    for match in _BOUND.finditer(plain_lines(data)):
-        bare = _COMMENT.sub(b"", match[1] or match[2])
-        yield from (word.decode() for word in re.findall(rb"\w+|\*", bare))
-
-
-def _is_library(item: Import) -> bool:
-    """Whether a package is imported that may hold models for MLX."""
-    package = item.module.partition(".")[0]
-    named = not item.dots and package != "mlx" and _MLX.search(package.encode())
-    return bool(named) and package != "mlx_flash_runtime"
-
-
-@dataclass(frozen=True)
-class Scan:
-    """What the first look at a file's bytes gives, before any file is parsed.
-
-    `names_mlx`: whether the bytes name MLX; `is_shared`: whether they hold one of the `words` by
-    which a file may be changed for another one; `folders` are those besides its own in which its
-    imports are looked for. `mlx` are the names that it has of MLX; `may_attend`, `loads_by_name`
-    and `loads_library` say whether there is a word in it by which attention is called, a module is
-    loaded, or one of a package of models; `loaded` are texts that may be names of such modules.
-    """
-
-    names_mlx: bool
-    is_shared: bool
-    imports: tuple[Import, ...]
-    folders: tuple[str, ...]
-    mlx: frozenset[str]
-    may_attend: bool
-    loads_by_name: bool
-    loads_library: bool
-    loaded: tuple[str, ...]
-
-    @staticmethod
-    def of(data: bytes, words: Iterable[bytes] = ()) -> Scan:
-        names_mlx = _MLX.search(data) is not None
-        return Scan(
-            names_mlx,
-            any(word in data for word in words),
-            tuple(scan_imports(data)),
-            tuple(scan_folders(data)),
-            frozenset(scan_bound(data)) if names_mlx else frozenset(),
-            _ATTENTION.search(data) is not None,
-            loads_by_name := _BY_NAME.search(data) is not None,
-            names_mlx and _LIBRARY_BY_NAME.search(data) is not None,
-            tuple(sorted(set(scan_loaded(data)))) if loads_by_name else (),
-        )
-
-    @property
-    def imports_mlx(self) -> bool:
-        """Whether the file imports MLX, or a package that is named after it."""
-        return self.names_mlx and any(
-            not item.dots and _MLX.search(item.module.partition(".")[0].encode())
-            for item in self.imports
-        )
+from flash_integrate.project.scan import ANY, Import, Scan, is_library
 
 
 class Project:
@@ -283,7 +129,7 @@ class Project:
         known: dict[PurePosixPath, bool] = {}
         found = set()
         for path, scan in self.scans.items():
-            if scan.loads_library or any(_is_library(item) for item in scan.imports):
+            if scan.loads_library or any(is_library(item) for item in scan.imports):
                 found.add(path)
             elif scan.may_attend:
                 known |= self.reaching(path, known, self._imports_mlx, self._may_give_mlx)

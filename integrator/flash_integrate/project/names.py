@@ -10,7 +10,8 @@ from pathlib import PurePosixPath
 
 from flash_integrate.errors import FileError
 from flash_integrate.project.applications import makes_application
-from flash_integrate.project.imports import Import, Project
+from flash_integrate.project.imports import Project
+from flash_integrate.project.scan import Import
 from flash_integrate.python.module import Imported, Module, longest_bound
 from flash_integrate.python.syntax import Function, dotted
 

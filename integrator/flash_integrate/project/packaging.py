@@ -12,8 +12,9 @@ from typing import Any
 
 from flash_integrate.disk.reading import SETTINGS_LIMIT
 from flash_integrate.errors import FileError
-from flash_integrate.project.imports import Import, Project
+from flash_integrate.project.imports import Project
 from flash_integrate.project.ini import read_ini
+from flash_integrate.project.scan import Import
 from flash_integrate.project.toml import NotToml, read_toml
 
 _TABLES = (

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from flash_integrate.errors import FileError
-from flash_integrate.project.imports import Import, Scan
 from flash_integrate.project.kinds import is_test
+from flash_integrate.project.scan import Import, Scan
 from flash_integrate.project.workspace import FileFacts, Workspace
 from flash_integrate.python.module import Module
 from flash_integrate.python.syntax import Function, assignments, dotted, last_name, method

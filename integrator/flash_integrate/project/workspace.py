@@ -13,9 +13,10 @@ from typing import Any, TypeVar
 from flash_integrate.disk.checkout import checkout_of
 from flash_integrate.errors import FileError
 from flash_integrate.inserted.snippets import Style
-from flash_integrate.project.imports import Project, Scan
+from flash_integrate.project.imports import Project
 from flash_integrate.project.line_width import line_width
 from flash_integrate.project.names import Names
+from flash_integrate.project.scan import Scan
 from flash_integrate.project.style import style_of
 from flash_integrate.python.module import Module
 from flash_integrate.python.source import Source

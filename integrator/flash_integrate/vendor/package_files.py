@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from flash_integrate.disk import reading
 from flash_integrate.errors import FileError
 from flash_integrate.inserted.snippets import RUNTIME
-from flash_integrate.project.imports import plain_lines
+from flash_integrate.project.scan import plain_lines
 from flash_integrate.quoting import quoted
 from flash_integrate.vendor.copied_files import COPY, MANIFEST
 from flash_integrate.vendor.requirement import PACKAGE

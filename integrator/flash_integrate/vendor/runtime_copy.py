@@ -28,7 +28,7 @@ from flash_integrate.disk import reading, writing
 from flash_integrate.errors import FileError
 from flash_integrate.inserted.snippets import RUNTIME
 from flash_integrate.project.discover import IGNORE_FILE, Found, discover
-from flash_integrate.project.imports import plain_lines
+from flash_integrate.project.scan import plain_lines
 from flash_integrate.quoting import quoted
 from flash_integrate.vendor.copied_files import (
     COPY,
