@@ -211,6 +211,8 @@ def test_summary_is_readable() -> None:
     with flash_attention_enabled():
         layer(x, x, x)
         lines = str(report()).splitlines()
+    # Modules that other tests have loaded may have a function that is left alone, which is said.
+    lines = [line for line in lines if not line.startswith("left as it is: ")]
     assert lines[0] == "flash attention: 1 attention layer, 1 call: cpu_kernel 1"
     assert lines[1:] == [
         "  prefill or training: 1 layer, 1 call",
