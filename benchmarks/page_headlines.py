@@ -3,7 +3,7 @@ calls, each workflow at its longest; and the table of workflows in README.md."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from statistics import median
 
@@ -56,7 +56,7 @@ SHOWN_ROUTES = (
 
 def figures(results: Results, others: list[Rows]) -> str:
     """The tables and what they were measured on; a line where there is nothing yet."""
-    attention, workflows, machines, missing = [], [], [], []
+    attention, machines, missing = [], [], []
     for machine, documents in results.items():
         if not documents:
             missing.append(name_of(machine))
@@ -65,9 +65,6 @@ def figures(results: Results, others: list[Rows]) -> str:
         machines.append(f"- {name_of(machine)}: {described(first.machine)}")
         if f"grid_{machine}" in documents:
             attention += _named(machine, documents[f"grid_{machine}"].summary)
-        for document in documents.values():
-            if document.kind == "workflow":
-                workflows += _named(machine, _shown(document.rows))
     parts = ["Medians, all candidates in one process, in turns, behind a check of the result."]
     if attention:
         table = make_table("", ATTENTION_COLUMNS, attention).as_markdown()
@@ -76,6 +73,7 @@ def figures(results: Results, others: list[Rows]) -> str:
     if routes:
         columns = [*CALL_COLUMNS, routes_column(routes), *TIME_COLUMNS]
         parts += [ROUTES, make_table("", columns, routes).as_markdown()]
+    workflows = [row for rows in _workflows(results) for row in _shown(rows)]
     if workflows:
         parts += [WORKFLOWS, make_table("", WORKFLOW_COLUMNS, workflows).as_markdown()]
     if machines:
@@ -87,16 +85,18 @@ def figures(results: Results, others: list[Rows]) -> str:
 
 def workflow_table(results: Results) -> str:
     """The table of README.md: each workflow at the longest length measured."""
-    rows = [
-        row
-        for machine, documents in results.items()
-        for document in documents.values()
-        if document.kind == "workflow"
-        for row in _named(machine, _shown(document.rows)[-1:])
-    ]
+    rows = [_shown(rows)[-1] for rows in _workflows(results)]
     if not rows:
         return "No workflow has been measured.\n"
     return f"{IN_SHORT}\n\n{make_table('', SHORT_COLUMNS, rows).as_markdown()}\n"
+
+
+def _workflows(results: Results) -> Iterator[list[Row]]:
+    """The rows of each workflow on each machine."""
+    for machine, documents in results.items():
+        for document in documents.values():
+            if document.kind == "workflow":
+                yield _named(machine, document.rows)
 
 
 def _named(machine: str, rows: Sequence[Row]) -> list[Row]:
@@ -175,23 +175,22 @@ TIME_COLUMNS = [
     number("over_stock", "× stock", 2),
     Column("MiB, stock / ours", _mebibytes),
 ]
-SHORT_COLUMNS = [
+WORKFLOW = [
     text("machine", "machine"),
     text("workflow", "workflow"),
     text("model", "model"),
     number("length", "length"),
     number("new_tokens", "reply"),
+]
+SHORT_COLUMNS = [
+    *WORKFLOW,
     Column("stock", lambda row: _speed(row, "stock")),
     Column("ours", lambda row: _speed(row, "ours")),
     number("over_stock", "× stock", 2),
     Column("MiB, stock / ours", _mebibytes),
 ]
 WORKFLOW_COLUMNS = [
-    text("machine", "machine"),
-    text("workflow", "workflow"),
-    text("model", "model"),
-    number("length", "length"),
-    number("new_tokens", "reply"),
+    *WORKFLOW,
     Column("stock tokens/s", lambda row: _speed(row, "stock")),
     Column("ours", lambda row: _speed(row, "ours")),
     number("over_stock", "× stock", 2),

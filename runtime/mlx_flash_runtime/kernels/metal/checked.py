@@ -50,20 +50,22 @@ def tell_when_refused(then: Callable[[], None]) -> None:
 
 def is_right(problem: Problem, bits: Bits | None = None) -> bool:
     """Whether the kernel for `problem` is; run once in a process for each kind."""
-    if why_not():
-        return False
+    return not why_not() and run(_small(problem), bits)
+
+
+@lru_cache(maxsize=256)  # asked for at each call
+def _small(problem: Problem) -> Problem:
+    """The problem of small sizes that is of the same kind."""
     group = problem.query_heads // problem.key_heads
     small = replace(problem, batch=1, query_heads=group, key_heads=1, mask_shape=())
     if kernel.is_for_few(problem):
         structure = problem.structure if problem.window is not None else None
-        keys = _KEYS + problem.query_length
-        small = replace(small, key_length=keys, structure=structure)
-    else:  # which is told of any mask by the first and the last key that a query sees
-        queries = _KEYS if problem.query_length % tile_skipping.BLOCK else _WHOLE_TILES
-        keys = _WHOLE_TILES + (_KEYS if problem.key_length % tile_skipping.BLOCK else _WHOLE_TILES)
-        small = replace(small, query_length=queries, key_length=keys)
-        small = replace(small, query_heads=min(group, 2), mask="window", structure=_WINDOW)
-    return run(small, bits)
+        return replace(small, key_length=_KEYS + problem.query_length, structure=structure)
+    # This kernel is told of any mask by the first and the last key that a query sees.
+    queries = _KEYS if problem.query_length % tile_skipping.BLOCK else _WHOLE_TILES
+    keys = _WHOLE_TILES + (_KEYS if problem.key_length % tile_skipping.BLOCK else _WHOLE_TILES)
+    small = replace(small, query_length=queries, key_length=keys)
+    return replace(small, query_heads=min(group, 2), mask="window", structure=_WINDOW)
 
 
 @lru_cache(maxsize=256)
