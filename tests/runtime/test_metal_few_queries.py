@@ -10,10 +10,11 @@ from typing import Any
 import mlx.core as mx
 import pytest
 from attention_cases import Case, assert_as_exact_as, make, runner
-from backends import METAL, pretend
+from backends import pretend
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from metal_kernel import emulated
+from metal_kernel.calls import DEVICE, mlx, sizes
 from metal_kernel.translation import Failure
 
 from mlx_flash_runtime.kernels.metal import checked, few_queries
@@ -26,7 +27,6 @@ pytestmark = [
     pytest.mark.skipif(emulated.why_not() is not None, reason=str(emulated.why_not())),
     pytest.mark.xdist_group("metal-emulated"),  # each kernel is compiled once
 ]
-DEVICE = replace(METAL, own_kernel=True)
 
 
 def forget() -> None:
@@ -44,14 +44,6 @@ def on_metal(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(checked, "is_right", lambda problem: True)
     yield
     forget()
-
-
-def mlx(*args: Any, **kwargs: Any) -> mx.array:
-    return mx.fast.scaled_dot_product_attention(*args, **kwargs)
-
-
-def sizes(head_dim: int, value_head_dim: int | None = None) -> dict[str, int]:
-    return {"head_dim": head_dim, "value_head_dim": value_head_dim or head_dim}
 
 
 CASES = {

@@ -12,8 +12,9 @@ from zipfile import ZipFile
 import mlx.core as mx
 import pytest
 from attention_cases import Case, assert_as_exact_as, make, runner
-from backends import METAL, pretend
+from backends import pretend
 from metal_kernel import emulated
+from metal_kernel.calls import DEVICE, mlx, sizes
 
 from mlx_flash_runtime import explain
 from mlx_flash_runtime.kernels.metal import checked, steel, tile_skipping
@@ -25,7 +26,6 @@ pytestmark = [
     pytest.mark.skipif(emulated.why_not() is not None, reason=str(emulated.why_not())),
     pytest.mark.xdist_group("metal-emulated"),
 ]
-DEVICE = replace(METAL, own_kernel=True)
 
 
 def forget() -> None:
@@ -43,14 +43,6 @@ def on_metal(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     forget()
     yield
     forget()
-
-
-def mlx(*args: Any, **kwargs: Any) -> mx.array:
-    return mx.fast.scaled_dot_product_attention(*args, **kwargs)
-
-
-def sizes(head_dim: int, value_head_dim: int | None = None) -> dict[str, int]:
-    return {"head_dim": head_dim, "value_head_dim": value_head_dim or head_dim}
 
 
 CASES = {
