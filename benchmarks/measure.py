@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from depends import commit, provenance
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from store import RESULTS
 from suite import run
@@ -59,7 +60,8 @@ def main() -> int:
     path = args.into / f"measured_{slug(str(facts['device']))}.json"
     args.into.mkdir(parents=True, exist_ok=True)
     steps = QUICK_STEPS if args.quick else STEPS
-    whole = {"machine": facts, "commit": commit(), "fused": fused(), **measured(steps)}
+    results = measured(steps, str(facts["backend"]))
+    whole = {"machine": facts, "commit": commit(), "fused": fused(), **results}
     path.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
     print(f"wrote {path}")
     for name, last_line in whole["unfinished"].items():
@@ -70,7 +72,7 @@ def main() -> int:
     return 1 if wrong else 0
 
 
-def measured(steps: dict[str, tuple[str, int]]) -> dict[str, Any]:
+def measured(steps: dict[str, tuple[str, int]], backend: str) -> dict[str, Any]:
     """`results` by the name of the step, as each wrote them, and of the `unfinished` the last line
     that each printed."""
     results, unfinished = {}, {}
@@ -84,7 +86,8 @@ def measured(steps: dict[str, tuple[str, int]]) -> dict[str, Any]:
             advance = partial(_advance, bar, task, done, begin, seconds)
             printed = Path(folder, f"{name}.txt")
             with printed.open("wb") as output:
-                ended_well = run(command, path, begin + seconds, advance, output)
+                code = provenance(name, backend)
+                ended_well = run(command, path, code, begin + seconds, advance, output)
             if not ended_well:
                 lines = printed.read_text(encoding="utf-8", errors="replace").split("\n")
                 unfinished[name] = next((line for line in reversed(lines) if line.strip()), "")
@@ -102,19 +105,6 @@ def _advance(bar: Progress, task: Any, done: int, begin: float, seconds: int) ->
 def slug(device: str) -> str:
     """`apple_m3_max` of `Apple M3 Max`."""
     return re.sub(r"[^a-z0-9]+", "_", device.lower()).strip("_") or "unknown"
-
-
-def commit() -> str | None:
-    """The commit of this checkout, with a + where files differ from it; None outside of one."""
-    found = []
-    for words in (("rev-parse", "HEAD"), ("status", "--porcelain", "--untracked-files=no")):
-        done = subprocess.run(
-            ["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            return None
-        found.append(done.stdout.strip())
-    return found[0] + ("+" if found[1] else "")
 
 
 def fused() -> dict[str, Any] | None:

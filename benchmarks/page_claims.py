@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from page_marks import MARK, mark
 from page_sections import Results, name_of
 
 from mlx_flash_runtime.tools.bench.tables import Document
@@ -26,7 +27,10 @@ Judge = Callable[[dict[str, Document]], str]
 
 def section(results: Results) -> str:
     """One row a claim, one column a machine."""
-    names = [name_of(machine) for machine in results]
+    names = []
+    for machine, documents in results.items():
+        outdated = any(mark(name, document.machine) for name, document in documents.items())
+        names.append(name_of(machine) + (f" {MARK}" if outdated else ""))
     lines = ["| claim | " + " | ".join(names) + " |", "|---" * (1 + len(names)) + "|"]
     for claim, judge in CLAIMS:
         verdicts = [judge(documents) for documents in results.values()]

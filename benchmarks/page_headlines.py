@@ -6,7 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import partial
 from statistics import median
+from typing import Any
 
+from page_marks import MARK, MARKED, mark
 from page_sections import Results, Rows, machine_of, name_of
 
 from mlx_flash_runtime.tools.bench.machine import described
@@ -63,8 +65,9 @@ def figures(results: Results, others: list[Rows]) -> str:
             continue
         first = next(iter(documents.values()))
         machines.append(f"- {name_of(machine)}: {described(first.machine)}")
-        if f"grid_{machine}" in documents:
-            attention += _named(machine, documents[f"grid_{machine}"].summary)
+        grid = documents.get(f"grid_{machine}")
+        if grid:
+            attention += _named(machine, f"grid_{machine}", grid.machine, grid.summary)
     parts = ["Medians, all candidates in one process, in turns, behind a check of the result."]
     if attention:
         table = make_table("", ATTENTION_COLUMNS, attention).as_markdown()
@@ -80,6 +83,8 @@ def figures(results: Results, others: list[Rows]) -> str:
         parts.append("\n".join(machines))
     if missing:
         parts.append(f"Grid and workflows are not measured yet on: {', '.join(missing)}.")
+    if any(MARK in part for part in parts):
+        parts.append(MARKED.format(place="the section of the machine"))
     return "\n\n".join(parts) + "\n"
 
 
@@ -88,20 +93,24 @@ def workflow_table(results: Results) -> str:
     rows = [_shown(rows)[-1] for rows in _workflows(results)]
     if not rows:
         return "No workflow has been measured.\n"
-    return f"{IN_SHORT}\n\n{make_table('', SHORT_COLUMNS, rows).as_markdown()}\n"
+    table = make_table("", SHORT_COLUMNS, rows).as_markdown()
+    if MARK in table:
+        table += f"\n\n{MARKED.format(place='docs/performance.md')}"
+    return f"{IN_SHORT}\n\n{table}\n"
 
 
 def _workflows(results: Results) -> Iterator[list[Row]]:
     """The rows of each workflow on each machine."""
     for machine, documents in results.items():
-        for document in documents.values():
+        for name, document in documents.items():
             if document.kind == "workflow":
-                yield _named(machine, document.rows)
+                yield _named(machine, name, document.machine, document.rows)
 
 
-def _named(machine: str, rows: Sequence[Row]) -> list[Row]:
-    """The rows with their machine's name."""
-    return [{"machine": name_of(machine), **row} for row in rows]
+def _named(machine: str, name: str, facts: dict[str, Any], rows: Sequence[Row]) -> list[Row]:
+    """The rows of the result `name` with their machine's name, and the mark of older code."""
+    shown = name_of(machine) + mark(name, facts)
+    return [{"machine": shown, **row} for row in rows]
 
 
 def _routes(others: list[Rows]) -> list[Row]:
@@ -111,7 +120,7 @@ def _routes(others: list[Rows]) -> list[Row]:
         if measured.name.startswith("routes_"):
             by_case = {row["case"]: row for row in measured.rows}
             rows = [by_case[case] for case in SHOWN_ROUTES if case in by_case]
-            found += _named(machine_of(measured), rows)
+            found += _named(machine_of(measured), measured.name, measured.machine, rows)
     return found
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import macs
+from page_marks import measured_with
 from suite import MACHINES, commands
 
 from mlx_flash_runtime.tools.bench.definitions import CHAOTIC, is_chaotic
@@ -126,7 +127,7 @@ def _section(machine: str, documents: dict[str, Document], others: list[Rows]) -
     for name, document in documents.items():
         whole = wanted.get(name, "")  # with what it has run before
         command = whole if whole.endswith(f"&& {document.command}") else document.command
-        parts.append(_headed(document.title, command, document.machine))
+        parts.append(_headed(name, document.title, command, document.machine))
         tables = tables_of(document)
         for table in tables[:1] if document.kind == "compare" else tables:
             parts.append((f"{table.title}:\n\n" if table.title else "") + table.as_markdown())
@@ -136,7 +137,7 @@ def _section(machine: str, documents: dict[str, Document], others: list[Rows]) -
     if definitions:
         parts.append("\n".join(f"- {definition}" for definition in definitions))
     for measured in others:
-        parts.append(_headed(measured.title, measured.command, measured.machine))
+        parts.append(_headed(measured.name, measured.title, measured.command, measured.machine))
         columns = _columns(measured)
         bad = [i for i, row in enumerate(measured.rows) if row.get("wrong")]
         parts.append(make_table("", columns, measured.rows, bad).as_markdown())
@@ -153,10 +154,9 @@ def _section(machine: str, documents: dict[str, Document], others: list[Rows]) -
     return "\n\n".join(parts) + "\n"
 
 
-def _headed(title: str, command: str, machine: dict[str, Any]) -> str:
-    return "\n\n".join(
-        [f"### {title}", *([f"`{command}`"] if command else []), f"{described(machine)}."]
-    )
+def _headed(name: str, title: str, command: str, machine: dict[str, Any]) -> str:
+    where = f"{described(machine)}. {measured_with(name, machine)}".rstrip()
+    return "\n\n".join([f"### {title}", *([f"`{command}`"] if command else []), where])
 
 
 def _columns(measured: Rows) -> list[Column]:

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from depends import provenance
+
 from mlx_flash_runtime.tools.bench.machine import machine
 
 RESULTS = Path(__file__).parent / "results"
@@ -37,20 +39,28 @@ def write(
     command: str = "",
     definitions: Sequence[str] = (),
 ) -> Path:
-    """Writes rows with the machine and the versions they were measured on into RESULTS, or to a
-    path that is absolute.
+    """Writes rows with the machine, the versions and the code they were measured with into RESULTS,
+    or to a path that is absolute.
 
     `title`, `command` and `definitions` (what the words in the rows mean) are for
     docs/performance.md.
     """
     path = RESULTS / name
     path.parent.mkdir(exist_ok=True)
+    facts = machine()
     result = {
         "title": title,
         "command": command,
-        "machine": machine(),
+        "machine": facts | provenance(path.stem, str(facts["backend"])),
         "definitions": list(definitions),
         "rows": rows,
     }
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return path
+
+
+def stamp(path: Path, facts: dict[str, Any]) -> None:
+    """Adds facts, as `provenance` says them, to those of the machine in a result that is there."""
+    result = json.loads(path.read_text(encoding="utf-8"))
+    result["machine"] |= facts
+    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

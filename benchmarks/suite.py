@@ -1,6 +1,7 @@
 """Every measurement behind docs/performance.md, on one machine: a command each, a file each.
 
-    python benchmarks/suite.py cpu|h200 [--only TEXT] [--into FOLDER] [--seconds N] [--list]
+    python benchmarks/suite.py cpu|h200 [--only TEXT] [--into FOLDER] [--seconds N]
+                                         [--commit SHA] [--list]
 
 Writes NAME_MACHINE.json into benchmarks/results, each as soon as it is measured. After that,
 `python benchmarks/performance_page.py` makes the page anew. On a Mac, `measure.py` is what to run.
@@ -17,12 +18,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
-from store import RESULTS
+from depends import provenance
+from store import RESULTS, stamp
 
 _POLL = 0.2  # seconds
+_LAST_WORDS = 10  # seconds that an interrupted measurement has to write what it measured
 _LENGTHS = "512,2000,8100,16200"  # all but the first are no multiples of 128
 _BENCH = "mlx-flash bench"
 _GRID = f"{_BENCH} grid --preset claims --dtype float32,bfloat16"
@@ -67,6 +71,7 @@ _SUITES = {
     },
 }
 MACHINES = tuple(_SUITES)
+_BACKENDS = {"cpu": "cpu", "h200": "cuda"}
 
 
 def commands(machine: str) -> dict[str, str]:
@@ -92,6 +97,7 @@ def main() -> int:
         metavar="N",
         help="interrupt it after so long",
     )
+    parser.add_argument("--commit", metavar="SHA", help="what is measured, outside of a checkout")
     parser.add_argument(
         "--list", action="store_true", help="print the commands instead of running them"
     )
@@ -107,8 +113,11 @@ def main() -> int:
     end = time.monotonic() + args.seconds
     unfinished = []
     for name, command in chosen.items():
-        print(f"$ {command} --json {args.into / name}.json", flush=True)
-        if not args.list and not run(command, args.into / f"{name}.json", end):
+        path = args.into / f"{name}.json"
+        print(f"$ {command} --json {path}", flush=True)
+        code = provenance(name, _BACKENDS[args.machine])
+        code["commit"] = args.commit or code["commit"]
+        if not args.list and not run(command, path, code, end):
             unfinished.append(name)
     if unfinished:
         print(f"failed, or not finished in time: {', '.join(unfinished)}", file=sys.stderr)
@@ -118,17 +127,20 @@ def main() -> int:
 def run(
     command: str,
     path: Path,
+    code: dict[str, Any],
     end: float,
     meanwhile: Callable[[], None] = lambda: None,
     output: IO[bytes] | None = None,
 ) -> bool:
     """Whether the command ended well, and before `end`. When the time is up it is interrupted: the
-    rows that it has by then are in its file. What was tuned on this machine does not count.
-    `meanwhile` is called while it runs, and `output` gets what it prints."""
+    rows that it has by then are in its file, with `code`, what is measured, as `provenance` says
+    it. What was tuned on this machine does not count. `meanwhile` is called while it runs, and
+    `output` gets what it prints."""
     program, *arguments = shlex.split(f"{command} --json {shlex.quote(str(path))}")
     own = ["-m", "mlx_flash_runtime.tools.cli"] if program == "mlx-flash" else []
     if time.monotonic() >= end:
         return False
+    before = _written(path)
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "MLX_FLASH_CALIBRATION": str(Path(folder, "calibration.json"))}
         process = subprocess.Popen(
@@ -136,15 +148,35 @@ def run(
             env=environment,
             stdout=output,
             stderr=None if output is None else subprocess.STDOUT,
+            start_new_session=True,
         )
-        while process.poll() is None:
-            if time.monotonic() >= end:
-                process.send_signal(signal.SIGINT)
-                process.wait()
-                return False
-            meanwhile()
-            time.sleep(_POLL)
-        return process.returncode == 0
+        try:
+            ended_well = _wait(process, end, meanwhile)
+        finally:
+            with suppress(ProcessLookupError):  # what it started may outlive it
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    if _written(path) != before:
+        stamp(path, code)
+    return ended_well
+
+
+def _wait(process: subprocess.Popen[bytes], end: float, meanwhile: Callable[[], None]) -> bool:
+    """Whether it ends well before `end`; interrupts it then, and waits for its last words."""
+    while process.poll() is None:
+        if time.monotonic() >= end:
+            process.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_LAST_WORDS)
+            return False
+        meanwhile()
+        time.sleep(_POLL)
+    return process.returncode == 0
+
+
+def _written(path: Path) -> int | None:
+    """When the file was written; None where there is none."""
+    return path.stat().st_mtime_ns if path.exists() else None
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import click
 import mlx.core as mx
@@ -50,6 +51,7 @@ def test_another_number_is_another_page(page: ModuleType, tmp_path: Path) -> Non
     result = json.loads((page.RESULTS / "grid_cpu.json").read_text(encoding="utf-8"))
     row = result["summary"][0]
     row |= {"mean_over_plain": 7.77, "peak_tokens_per_s": 440_358}
+    with_the_code_of_now(page, result, "grid_cpu")
     (tmp_path / "grid_cpu.json").write_text(json.dumps(result), encoding="utf-8")
     text, _ = page.pages(tmp_path).values()
     assert f"| {row['dtype']} | 7.77 |" in text
@@ -58,10 +60,68 @@ def test_another_number_is_another_page(page: ModuleType, tmp_path: Path) -> Non
     assert f"{row['dtype']} 440,358: no" in text
 
 
+def with_the_code_of_now(page: ModuleType, result: dict[str, Any], name: str) -> None:
+    """Lets a result say that it was measured with the code that there is."""
+    machine = result["machine"]
+    machine |= importlib.import_module("depends").provenance(name, machine["backend"])
+
+
+def test_a_figure_whose_code_has_changed_is_marked(page: ModuleType, tmp_path: Path) -> None:
+    result = json.loads((page.RESULTS / "workflow_lora_cpu.json").read_text(encoding="utf-8"))
+    path = tmp_path / "workflow_lora_cpu.json"
+    with_the_code_of_now(page, result, path.stem)
+    path.write_text(json.dumps(result), encoding="utf-8")
+    for text in page.pages(tmp_path).values():
+        assert "| CPU | lora |" in text
+        assert "†" not in text
+    commit = result["machine"]["commit"]
+    assert commit is None or f"Commit {commit[:9]}" in page.pages(tmp_path)[page.PAGE]
+    # Another kernel, and another machine's: the first is what this figure depends on.
+    code = result["machine"]["code"]
+    kernels = "runtime/mlx_flash_runtime/kernels"
+    assert f"{kernels}/cpu" in code
+    assert f"{kernels}/cuda" not in code
+    code[f"{kernels}/cpu"] = "another"
+    path.write_text(json.dumps(result), encoding="utf-8")
+    for text in page.pages(tmp_path).values():
+        assert "| CPU † | lora |" in text
+        assert "† measured with other code than there is now" in text
+    text = page.pages(tmp_path)[page.PAGE]
+    assert "| claim | CPU † | NVIDIA H200 | Mac (Metal) |" in text
+    assert f"† Changed since: `{kernels}/cpu`." in text
+    # A result of before they kept it.
+    del result["machine"]["code"]
+    path.write_text(json.dumps(result), encoding="utf-8")
+    for text in page.pages(tmp_path).values():
+        assert "| CPU † | lora |" in text
+    assert "† Measured before results kept the code" in page.pages(tmp_path)[page.PAGE]
+
+
+def test_every_result_says_what_it_depends_on_and_all_of_it_is_there(page: ModuleType) -> None:
+    depends = importlib.import_module("depends")
+    suite, measure = importlib.import_module("suite"), importlib.import_module("measure")
+    names = [path.stem for path in page.RESULTS.glob("*.json")]
+    names += [name for machine in suite.MACHINES for name in suite.commands(machine)]
+    names += [*measure.STEPS]
+    for name in names:
+        for backend in ("cpu", "cuda", "metal"):
+            sources = depends.sources(name, backend)
+            assert sources, name
+            assert [path for path in sources if not (ROOT / path).exists()] == []
+
+
+def test_comments_and_docstrings_are_no_code(page: ModuleType) -> None:
+    code_of = importlib.import_module("depends").code_of
+    lines = ['"""What it is."""', "# Why.", "x = 1  # here", "", "def f():", '    """Says."""']
+    assert code_of("\n".join(lines), ".py") == ["x = 1  # here", "def f():"]
+    assert code_of("// Why.\n#include <a.h>\nint x;\n", ".cuh") == ["#include <a.h>", "int x;"]
+
+
 def test_a_workflow_claim_says_where_it_holds(page: ModuleType, tmp_path: Path) -> None:
     result = json.loads((page.RESULTS / "workflow_lora_cpu.json").read_text(encoding="utf-8"))
     for row, gain in zip(result["rows"], (1.0, 1.1, 1.2), strict=True):
         row["over_stock"] = gain
+    with_the_code_of_now(page, result, "workflow_lora_h200")
     (tmp_path / "workflow_lora_h200.json").write_text(json.dumps(result), encoding="utf-8")
     text, _ = page.pages(tmp_path).values()
     longest = result["rows"][-1]
@@ -101,6 +161,7 @@ def test_routes_have_a_section_on_their_machine(page: ModuleType, tmp_path: Path
         "definitions": ["words"],
         "rows": [row],
     }
+    with_the_code_of_now(page, result, "routes_h200")
     (tmp_path / "routes_h200.json").write_text(json.dumps(result), encoding="utf-8")
     text, _ = page.pages(tmp_path).values()
     section = text.partition("## NVIDIA H200")[2]
@@ -123,6 +184,9 @@ def test_a_measured_mac_has_its_own_section_and_column(page: ModuleType, tmp_pat
     as_on_a_mac = json.loads(path.read_text(encoding="utf-8"))
     for one in (as_on_a_mac, *as_on_a_mac["results"].values()):
         one["machine"] |= {"backend": "metal", "device": "Apple M3 Max", "system": "macOS"}
+    for name, result in as_on_a_mac["results"].items():
+        assert result["machine"]["code"]
+        with_the_code_of_now(page, result, name)
     text, _ = page.pages(tmp_path).values()
     assert "Apple M3 Max" not in text  # this machine is no Mac
     path.write_text(json.dumps(as_on_a_mac), encoding="utf-8")

@@ -1,0 +1,32 @@
+"""What the pages say of a figure whose code has changed since it was measured."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from depends import changed
+
+MARK = "†"
+MARKED = """\
+† measured with other code than there is now, or with code that was not recorded: {place} says \
+with each result what has
+changed since."""
+UNRECORDED = "Measured before results kept the code that they depend on"
+
+
+def mark(name: str, machine: dict[str, Any]) -> str:
+    """` †` where the code that a result depends on is not what was measured; else empty."""
+    return "" if changed(name, machine) == [] else f" {MARK}"
+
+
+def measured_with(name: str, machine: dict[str, Any]) -> str:
+    """The commit that was measured, and in what its code has changed since; empty where there is
+    nothing to say."""
+    commit = machine.get("commit")
+    said = [f"Commit {commit[:9]}{'+' if commit.endswith('+') else ''}."] if commit else []
+    differing = changed(name, machine)
+    if differing is None:
+        said.append(f"{MARK} {UNRECORDED}.")
+    elif differing:
+        said.append(f"{MARK} Changed since: {', '.join(f'`{source}`' for source in differing)}.")
+    return " ".join(said)
