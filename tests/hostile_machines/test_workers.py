@@ -74,6 +74,29 @@ def test_a_program_without_attention_is_told_so(tmp_path: Path) -> None:
     assert ON not in run(ENABLE + "raise KeyError\n", tmp_path).stderr
 
 
+LEFT_TO_A_WORKER = f"""\
+import multiprocessing
+def work():
+    from mlx_flash_runtime import enable_flash_attention
+    enable_flash_attention(inherit=True)
+    import mlx.core as mx
+    x = mx.ones((1, 1, 4, 8))
+    mx.fast.scaled_dot_product_attention(x, x, x, scale=1.0)
+if __name__ == "__main__":
+    {ENABLE.replace(chr(10), chr(10) + "    ")}
+    worker = multiprocessing.get_context("spawn").Process(target=work)
+    worker.start()
+    worker.join()
+"""
+
+
+def test_a_program_that_leaves_attention_to_a_worker_is_not_warned(tmp_path: Path) -> None:
+    told = run(LEFT_TO_A_WORKER, tmp_path, **OURS)
+    assert (told.returncode, told.stderr.count(ON)) == (0, 1), told.stderr
+    assert told.stderr.endswith("; attention is left to the processes that this one started\n")
+    assert run(LEFT_TO_A_WORKER, tmp_path, **OURS, MLX_FLASH_QUIET="1").stderr == ""
+
+
 def test_a_program_that_gains_nothing_is_told_so(tmp_path: Path) -> None:
     told = run(ENABLE + ATTEND + ATTEND, tmp_path, MLX_FLASH_ROUTE="unfused")
     assert told.stderr.startswith(ON)

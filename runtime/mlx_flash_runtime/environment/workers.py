@@ -4,6 +4,7 @@ the first of them."""
 from __future__ import annotations
 
 import os
+import resource
 import sys
 
 # Where a launcher says which of its processes this is: `mlx.launch`, and the Open MPI that it may
@@ -40,6 +41,18 @@ def speak_for_workers() -> None:
     program = _program()
     if program:
         os.environ[_SAID_BY] = f"{os.getpid()} {program}"
+
+
+def seconds_of_children() -> float:
+    """The processor time of the processes that this one has started and seen end."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def has_children() -> bool:
+    """Whether processes run that `multiprocessing` has started for this one."""
+    module = sys.modules.get("multiprocessing")
+    return module is not None and bool(module.active_children())
 
 
 def hand_on(enabled: bool, block_size: int | None) -> None:

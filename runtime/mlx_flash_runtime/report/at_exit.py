@@ -58,10 +58,10 @@ def _of_rank(file: Path) -> Path:
 def speak_at_exit() -> None:
     """Has a program that was told to use flash attention, and of which nobody heard that it runs,
     say why when it exits, unless a report does; asking twice is asking once."""
-    atexit.register(_speak, os.getpid())
+    atexit.register(_speak, os.getpid(), workers.seconds_of_children())
 
 
-def _speak(process: int) -> None:
+def _speak(process: int, seconds_of_children: float) -> None:
     # After an error the traceback is what counts.
     failed = hasattr(sys, "last_value")
     on = unsaid()
@@ -70,6 +70,8 @@ def _speak(process: int) -> None:
     calls = counts.totals().total()
     if calls:
         announce(f"{on}; MLX's own function was best for {counted(calls, 'call')}")
+    elif workers.has_children() or workers.seconds_of_children() > seconds_of_children:
+        announce(f"{on}; attention is left to the processes that this one started")
     elif not is_quiet():
         logger.warning(
             "%s, but this process made no attention call (MLX_FLASH_QUIET=1 leaves this line out)",
