@@ -57,6 +57,17 @@ THERE = f"run.py:3 -> net/llama.py:6 -> {FUSED}"
             },
             "from net import Model\n\nprint(Model())\n",
         ),
+        (
+            {"net/__init__.py": '__all__ = ["llama"]\n'},
+            "from net import *\n\nprint(llama.Model())\n",
+        ),
+        (
+            {
+                "net/__init__.py": "from . import llama\n\n\n"
+                "def __getattr__(name):\n    return getattr(llama, name)\n"
+            },
+            "from net import Model\n\nprint(Model())\n",
+        ),
     ],
     ids=[
         "from_dot",
@@ -69,6 +80,8 @@ THERE = f"run.py:3 -> net/llama.py:6 -> {FUSED}"
         "lazy_pairs",
         "lazy_modules",
         "lazy_import",
+        "star_of_listed_modules",
+        "passed_on",
     ],
 )
 def test_a_name_is_followed_through_a_package(
@@ -175,6 +188,10 @@ def test_a_module_with_an_unknown_name_may_attend_where_one_of_the_repo_does(
     assert run(tmp_path / "without", files)["run.py"].reason == NO_ATTENTION
     evidence = run(tmp_path / "with", {**files, "net.py": ATTENDS})["run.py"].evidence
     assert str(evidence) == "run.py:4 -> a module that is chosen by name"
+    # What is sure counts for more than what may be, however far it is.
+    further = {**files, "net.py": ATTENDS, "run.py": f"import net\n{script}print(net.Model)\n"}
+    evidence = run(tmp_path / "further", further)["run.py"].evidence
+    assert str(evidence) == f"run.py:6 -> net.py:6 -> {FUSED}"
 
 
 def test_pytorch_is_not_asked_for_its_attention_in_a_tree_with_some_mlx(tmp_path: Path) -> None:

@@ -82,6 +82,9 @@ def test_packages_of_models() -> None:
         "from mlx_lm.tokenizer_utils import load\n\nload('model')\n",
         "import mlx_lm.tokenizer_utils\n\nmlx_lm.tokenizer_utils.load('model')\n",
         "from mlx_lm import tokenizer_utils\n\ntokenizer_utils.load('model')\n",
+        "from mlx_lm.sample_utils import make_sampler\n\nmake_sampler(temp=0.0)\n",
+        "from mlx_lm.tuner import TrainingArgs\n\nprint(TrainingArgs())\n",
+        "from moshi_mlx.models.tts import DEFAULT_DSM_TTS_REPO\n\nprint(DEFAULT_DSM_TTS_REPO)\n",
     ],
 )
 def test_what_only_looks_like_it(tmp_path: Path, script: str) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from flash_codemods.argparse.abbreviations import abbreviation_notes
-from flash_codemods.argparse.namespaces import Namespace, Namespaces, may_parse
+from flash_codemods.argparse.namespaces import Namespace, Namespaces, calls_in, may_parse
 from flash_codemods.argparse.parsers import Parser, Parsers
 from flash_codemods.argparse.sharing import Sharing, shared_parsers
 from flash_integrate.inserted.presence import integrated_at
@@ -148,12 +148,14 @@ def _flags(facts: FileFacts, parser: Parser) -> Insertion:
 
 def _has_commands(facts: FileFacts, parser: Parser) -> bool:
     adds = f"{parser.name}.add_subparsers"
-    return any(dotted(call.func) == adds for call in facts.module.of_kind(ast.Call))
+    beside = facts.module.inside(parser.created.scope.node)
+    return any(dotted(call.func) == adds for item in beside for call in calls_in(item.node))
 
 
 def _call(facts: FileFacts, namespace: Namespace) -> Insertion:
     statement, target = namespace.statement, namespace.target
-    spot = Spot.beside(statement, before=False, is_apart=len(statement.place) == 1)
+    is_apart = len(statement.place) == 1 and _stands_apart(statement)
+    spot = Spot.beside(statement, before=False, is_apart=is_apart)
     style, mapping = facts.style, namespace.mapping
     function = statement.scope.node
     if namespace.fixed and isinstance(function, Function) and function.args.args:
@@ -168,6 +170,13 @@ def _call(facts: FileFacts, namespace: Namespace) -> Insertion:
     home = namespace.parser.home
     needs = home if home != facts.name else None
     return Insertion(spot.anchor, code, before=spot.before, needs=needs)
+
+
+def _stands_apart(statement: Statement) -> bool:
+    """Whether a blank line or a comment parts a statement from what follows in its suite."""
+    following = statement.suite[statement.index + 1 : statement.index + 2]
+    end = statement.node.end_lineno or statement.line
+    return not following or following[0].lineno > end + 1
 
 
 def _binds_rest(node: ast.stmt) -> bool:

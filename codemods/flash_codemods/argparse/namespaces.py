@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from flash_codemods.argparse.parsers import DEEPEST, PARSE_METHODS, Parser, Parsers
-from flash_codemods.argparse.uses import is_used_whole, seeing
+from flash_codemods.argparse.uses import arguments, is_used_whole, seeing
 from flash_integrate.errors import UnreadableSource
 from flash_integrate.project.workspace import FileFacts
 from flash_integrate.python.syntax import (
@@ -200,11 +200,29 @@ class Namespaces:
         at: Scope | None = scope
         while at is not None:
             if value.id in parameters(at.node):
-                return True
+                return self._is_given_command_line(at, value.id, seen)
             at = at.parent
         deeper = seen | {value.id}
         bound = self.module.assigned(value.id, scope)
         return any(self._is_command_line(other, item.scope, deeper) for item, other in bound)
+
+    def _is_given_command_line(self, scope: Scope, name: str, seen: frozenset[str]) -> bool:
+        """Whether no call of a function in this file gives a parameter anything else, as where the
+        rest of the command line is left to one of several commands."""
+        function = scope.node
+        if not isinstance(function, Function) or self.functions.get(function.name) is not function:
+            return True
+        for statement in self.module.statements:
+            for call in calls_in(statement.node):
+                given = (
+                    dict(arguments(call, function)) if dotted(call.func) == function.name else {}
+                )
+                value = given.get(name)
+                if value is not None and not self._is_command_line(
+                    value, statement.scope, seen | {name}
+                ):
+                    return False
+        return True
 
     def _named(
         self, at: Statement, expression: ast.expr, call: ast.Call

@@ -3,7 +3,7 @@ statement.
 
 Inserts: the call, without flags: `MLX_FLASH_DISABLE` and `MLX_FLASH_BLOCK_SIZE` do
 what flags would. A `__main__` guard that does not call such a function gets a call too, unless it
-is written on one line.
+is written on one line, and a function that uses nothing of the project gets none.
 
 Refuses: a function whose body shares its line with the `def`; functions that only start a file
 which turns the runtime on itself.
@@ -15,6 +15,7 @@ import ast
 
 from flash_codemods.enable import enable_at
 from flash_codemods.entry_points.started_elsewhere import handed_over
+from flash_integrate.attention.reach import leads_to_attention
 from flash_integrate.notes import Refusal
 from flash_integrate.planning.installed import console_functions, installed_names
 from flash_integrate.planning.starts import Starts
@@ -31,7 +32,7 @@ REVIEW = "the function is the command's entry point in pyproject.toml, setup.cfg
 
 
 def match(facts: FileFacts) -> list[Spot] | Refusal | None:
-    functions = facts.get(console_functions)
+    functions = [item for item in facts.get(console_functions) if _may_attend(facts, item.node)]
     if not functions:
         return None
     handed = [handed_over(facts, getattr(item.node, "body", [])) for item in functions]
@@ -43,6 +44,16 @@ def match(facts: FileFacts) -> list[Spot] | Refusal | None:
         return Refusal("the function's body shares its line with the def", functions[0].line)
     places += [facts.first_line_of(guard) for guard in _guards_beside(facts)]
     return [place for place in places if place is not None]
+
+
+def _may_attend(facts: FileFacts, function: ast.stmt) -> bool:
+    """Whether a function comes to attention, or may by a function or class of the project that it
+    uses: not one that clears a cache with the standard library alone."""
+    if leads_to_attention(facts, getattr(function, "name", "")):
+        return True
+    names = {name for part in walk(function) if (name := dotted(part)) is not None}
+    home = facts.workspace.names.home
+    return any(facts.module.defines(name) or home(facts.name, name) for name in names)
 
 
 def _guards_beside(facts: FileFacts) -> list[Statement]:

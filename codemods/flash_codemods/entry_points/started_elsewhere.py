@@ -10,6 +10,7 @@ from flash_codemods.argparse import argparse_script
 from flash_codemods.argparse.namespaces import Namespaces
 from flash_codemods.commands import click_command, typer_command
 from flash_codemods.commands.functions import find_commands
+from flash_codemods.entry_points import application
 from flash_integrate.attention.reach import (
     has_attention,
     leads_to_attention,
@@ -18,6 +19,7 @@ from flash_integrate.attention.reach import (
 from flash_integrate.inserted.presence import integrated_at
 from flash_integrate.notes import HandedOver, Refusal
 from flash_integrate.planning.codemod import Codemod
+from flash_integrate.planning.installed import installed_names
 from flash_integrate.planning.plan import is_integrated
 from flash_integrate.project.workspace import FileFacts
 from flash_integrate.python.syntax import Function, dotted, walk
@@ -32,7 +34,7 @@ def handed_over(facts: FileFacts, body: Sequence[ast.stmt]) -> HandedOver | None
     target: FileFacts | None = None
     for name in _called(facts, body):
         found = facts.workspace.definition(facts.name, name)
-        if found is not None and _turns_it_on(found[0]):
+        if found is not None and _turns_it_on(*found):
             target = target or found[0]
         elif runs_attention(facts, name) or (found is not None and leads_to_attention(*found)):
             return None
@@ -66,12 +68,16 @@ def _names_of_calls(body: Sequence[ast.stmt]) -> list[str]:
     return [name for name in names if name is not None]
 
 
-def _turns_it_on(facts: FileFacts) -> bool:
-    """Whether a file has flags for the runtime, from this run or an earlier one."""
+def _turns_it_on(facts: FileFacts, name: str) -> bool:
+    """Whether a file has flags for the runtime, or turns it on in whoever imports it or in its
+    function `name`, from this run or an earlier one."""
+    has_call = application.match(facts) is not None or name in installed_names(facts)
     if integrated_at(facts.module) is not None:
-        return bool(facts.get(Namespaces).found or facts.get(find_commands))
+        return bool(has_call or facts.get(Namespaces).found or facts.get(find_commands))
     if not is_integrated(facts):
         return False
+    if has_call and leads_to_attention(facts, name):
+        return True
     matches = (codemod.match(facts) for codemod in _WITH_FLAGS)
     fitting = [match for match in matches if match is not None and not isinstance(match, Refusal)]
     return any(

@@ -23,7 +23,12 @@ _RUNS_NOTHING = {
     "create_model_card", "get_model_path", "fetch_from_hub", "hf_repo_to_path", "load_config",
     "load_tokenizer", "TokenizerWrapper", "compute_bits_per_weight", "get_total_parameters",
     "__version__", "version", "load_audio", "load_dataset", "download", "tokenizer_utils",
+    "audio_io", "cache", "callbacks", "client_utils", "config", "datasets", "dsp",
+    "linear_to_lora_layers", "load_image", "LoRALinear", "make_shards", "process_image",
+    "prompt_utils", "resample_audio", "sample_utils", "tool_parsers", "apply_chat_template",
 }  # fmt: skip
+# Constants and settings.
+_HOLDS_VALUES = re.compile(r"DEFAULT_\w+|\w+(Args|Config)|print_\w+")
 # Read at the commits of fixtures/corpus.json: the module in which a package's models call MLX's
 # function, or several do.
 _CALLS_FUSED = {
@@ -56,7 +61,8 @@ def holds_models(module: str) -> bool:
 
 def runs_models(name: str) -> bool:
     """Whether a dotted name of a package of models is of a part that runs them."""
-    return _RUNS_NOTHING.isdisjoint(name.split(".")[1:])
+    parts = name.split(".")[1:]
+    return _RUNS_NOTHING.isdisjoint(parts) and not any(map(_HOLDS_VALUES.fullmatch, parts))
 
 
 def attention_of(name: str) -> tuple[tuple[str, ...], Kind]:

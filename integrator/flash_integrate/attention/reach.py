@@ -57,14 +57,15 @@ class _End:
 @dataclass(frozen=True)
 class Reached:
     """What a search came to: the nearest attention that can be routed, or else all that is
-    written by hand."""
+    written by hand and the nearest module that is chosen by name, which may have attention."""
 
     routed: Evidence | None = None
     by_hand: tuple[Evidence, ...] = ()
+    by_name: Evidence | None = None
 
     def __bool__(self) -> bool:
         """Whether there is attention of any kind."""
-        return bool(self.routed or self.by_hand)
+        return bool(self.routed or self.by_hand or self.by_name)
 
 
 class AttentionReach:
@@ -117,6 +118,7 @@ class AttentionReach:
     def _search(self, start: _Part) -> Reached:
         """Looks at parts in the order of their distance, so that the shortest chain is found."""
         by_hand: dict[Link, Evidence] = {}
+        by_name: Evidence | None = None
         seen = {start}
         todo = deque([start])
         while todo:
@@ -129,11 +131,13 @@ class AttentionReach:
                 elif found.kind is Kind.BY_HAND:
                     chain = _chain(part, found)
                     by_hand.setdefault(chain.links[-1], chain)
+                elif found.kind is Kind.BY_NAME:
+                    by_name = by_name or _chain(part, found)
                 else:
                     return Reached(_chain(part, found))
-        if not by_hand:
+        if not by_hand and by_name is None:
             self._leads_nowhere |= seen
-        return Reached(by_hand=tuple(by_hand.values()))
+        return Reached(by_hand=tuple(by_hand.values()), by_name=by_name)
 
     def _leads(self, part: _Part) -> Iterator[_Part | _End]:
         """What a part of a file leads to: attention first, then other parts."""
@@ -270,8 +274,12 @@ def _chain(part: _Part, end: _End) -> Evidence:
 def reached(facts: FileFacts) -> Reached:
     """How a file comes to attention, with its own lines as a person sees them."""
     found = facts.workspace.get(AttentionReach).of_script(facts.name)
-    routed = _as_shown(facts, found.routed) if found.routed is not None else None
-    return Reached(routed, tuple(_as_shown(facts, evidence) for evidence in found.by_hand))
+    by_hand = tuple(_as_shown(facts, evidence) for evidence in found.by_hand)
+    routed, by_name = (
+        _as_shown(facts, evidence) if evidence is not None else None
+        for evidence in (found.routed, found.by_name)
+    )
+    return Reached(routed, by_hand, by_name)
 
 
 def _as_shown(facts: FileFacts, evidence: Evidence) -> Evidence:

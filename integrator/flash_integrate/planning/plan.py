@@ -221,6 +221,8 @@ def evidence_of(facts: FileFacts) -> Evidence | Decision:
         if becomes_fused(facts.workspace, evidence.links[-1]):
             ends = (f"attention written by hand, which becomes {FUSED}",)
             return Evidence(evidence.links, ends, Kind.MLX)
+    if found.by_name is not None:
+        return found.by_name
     notes = notes_by_hand(facts)
     if not notes:
         notes = [Note(f"attention written by hand is not routed: {found.by_hand[0]}")]

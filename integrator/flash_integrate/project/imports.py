@@ -100,8 +100,17 @@ class Project:
             candidates += [stem / "__init__.py", *(stem / f"{name}.py" for name in item.names)]
             candidates += [stem / name / "__init__.py" for name in item.names]
             if hits := [candidate for candidate in candidates if self._exists(candidate)]:
-                return hits
+                return hits + self._listed(hits[0]) if "*" in item.names else hits
         return []
+
+    def _listed(self, package: PurePosixPath) -> list[PurePosixPath]:
+        """The modules in the `__all__` of a package: `from package import *` imports them."""
+        if package.name != "__init__.py":
+            return []
+        names = self.scans[package].exported
+        files = [package.with_name(f"{name}.py") for name in names]
+        files += [package.with_name(name) / "__init__.py" for name in names]
+        return [file for file in files if self._exists(file)]
 
     def reaches_mlx(self, path: PurePosixPath) -> bool:
         """Whether `path` names MLX, or imports a file of the tree that reaches it."""

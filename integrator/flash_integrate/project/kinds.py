@@ -12,7 +12,7 @@ _TOOL_FILE = re.compile(r"(^|/)(setup|noxfile|fabfile|dodo|__init__)\.py$")
 _CONVERTS = {"convert", "converter", "quantize", "dequantize", "fuse"}
 # What these words are done to may be anything: `export_embeddings` runs a model, `export_gguf`
 # does not.
-_MOVES = {"merge", "split", "export", "upload", "download"}
+_MOVES = {"merge", "split", "export", "upload", "download", "save"}
 _WEIGHTS = {
     "weight",
     "weights",
@@ -25,7 +25,7 @@ _WEIGHTS = {
     "checkpoints",
     "hub",
 }
-_WEIGHTS |= {"gguf", "safetensors", "onnx", "coreml", "hf", "huggingface", "mlx"}
+_WEIGHTS |= {"gguf", "safetensors", "onnx", "coreml", "hf", "huggingface", "mlx", "mtp"}
 
 
 def is_test(name: PurePosixPath) -> bool:

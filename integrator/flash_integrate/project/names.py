@@ -42,17 +42,19 @@ class Symbols:
     """A module's top-level definitions and the names that its imports bind. It holds no tree:
     those are large.
 
-    `lazy` are the modules from which the module's `__getattr__` takes names, and the names there.
+    `lazy` are the modules from which the module's `__getattr__` takes names, and the names there;
+    `passes_on` is what it takes all others of, as `app` for `return getattr(app, name)`.
     """
 
     imported: dict[str, Imported]
     stars: list[Imported]
     definitions: dict[str, Definition]
     lazy: dict[str, tuple[str, str]] = field(default_factory=dict)
+    passes_on: str | None = None
 
     @classmethod
     def of(cls, module: Module) -> Symbols:
-        found = cls({}, [], {})
+        found = cls({}, [], {}, passes_on=_passed_on(module.defines(_GIVES_NAMES)))
         for item in module.imports:
             if item.name == "*":
                 found.stars.append(item)
@@ -89,6 +91,15 @@ def _lazy_names(module: Module) -> Iterator[tuple[str, tuple[str, str]]]:
             if len(words) in (2, 3) and all(isinstance(word, str) for word in words):
                 name, home, *there = map(str, words)
                 yield name, (home, there[0] if there else name)
+
+
+def _passed_on(gives_names: ast.stmt | None) -> str | None:
+    """The `module` of a `__getattr__` that is nothing but `return getattr(module, name)`."""
+    last = gives_names.body[-1] if isinstance(gives_names, Function) else None
+    call = last.value if isinstance(last, ast.Return) else None
+    if isinstance(call, ast.Call) and dotted(call.func) == "getattr" and len(call.args) == 2:
+        return dotted(call.args[0])
+    return None
 
 
 @dataclass(frozen=True)
@@ -171,6 +182,8 @@ class Names:
         ]
         if (submodule := self._submodule(path, root)) is not None:
             further.append((submodule, rest))
+        if symbols.passes_on is not None and not used.startswith(symbols.passes_on):
+            further.append((path, f"{symbols.passes_on}.{used}"))
         if not further and _GIVES_NAMES in symbols.definitions:
             return Defined(path, _GIVES_NAMES)
         return further

@@ -15,7 +15,7 @@ _FROM = re.compile(
     rb"(?:^|[;:])[ \t\f]*from[ \t]+(\.*)([\w.]*)[ \t]+import[ \t]*(\([^)]*\)|[^\n]*)", re.MULTILINE
 )
 _IMPORT = re.compile(rb"(?:^|[;:])[ \t\f]*import[ \t]+([\w., \t]+)", re.MULTILINE)
-_NAME = re.compile(rb"(\w+)(?:\s+as\s+\w+)?")
+_NAME = re.compile(rb"(\w+|\*)(?:\s+as\s+\w+)?")
 _APPLICATION = re.compile(rb"[\"']([A-Za-z_][\w.]*):([A-Za-z_]\w*)[\"']")
 _MODULE = re.compile(rb"([\"'])(\.?[A-Za-z_](?:[\w.]|\{[\w.]+\})*)\1")
 ANY = "*"
@@ -24,6 +24,8 @@ _ADDS_FOLDER = re.compile(rb"\bsys\.path\.(?:insert|append)\(\s*([^\r\n]*)")
 _FOLDER = re.compile(rb"[\"']/?((?:[\w.-]+/)*[\w.-]+)/?[\"']")
 # A package of models for MLX whose name does not say so is named too.
 _MLX = re.compile(rb"mlx|mflux")
+_ALL = re.compile(rb"^__all__\b[^=\n]*=\s*[\[(]([^\])]*)", re.MULTILINE)
+_TEXT = re.compile(rb"[\"'](\w+)[\"']")
 _BOUND = re.compile(
     rb"\bmlx[\w.]*[ \t]+as[ \t]+(\w+)"
     rb"|\bfrom[ \t]+mlx[\w.]*[ \t]+import[ \t]*(\([^)]*\)|[^\n]*)"
@@ -109,6 +111,12 @@ def scan_bound(data: bytes) -> Iterator[str]:
         yield from (word.decode() for word in re.findall(rb"\w+|\*", bare))
 
 
+def scan_exported(data: bytes) -> Iterator[str]:
+    """The names in a module's `__all__`, as far as its text says."""
+    for match in _ALL.finditer(plain_lines(data)):
+        yield from (word.decode() for word in _TEXT.findall(match[1]))
+
+
 def is_library(item: Import) -> bool:
     """Whether a package is imported that may hold models for MLX."""
     package = item.module.partition(".")[0]
@@ -122,15 +130,17 @@ class Scan:
 
     `names_mlx`: whether the bytes name MLX; `is_shared`: whether they hold one of the `words` by
     which a file may be changed for another one; `folders` are those besides its own in which its
-    imports are looked for. `mlx` are the names that it has of MLX; `may_attend`, `loads_by_name`
-    and `loads_library` say whether there is a word in it by which attention is called, a module is
-    loaded, or one of a package of models; `loaded` are texts that may be names of such modules.
+    imports are looked for, `exported` what `from it import *` takes. `mlx` are the names that it
+    has of MLX; `may_attend`, `loads_by_name` and `loads_library` say whether there is a word in it
+    by which attention is called, a module is loaded, or one of a package of models; `loaded` are
+    texts that may be names of such modules.
     """
 
     names_mlx: bool
     is_shared: bool
     imports: tuple[Import, ...]
     folders: tuple[str, ...]
+    exported: tuple[str, ...]
     mlx: frozenset[str]
     may_attend: bool
     loads_by_name: bool
@@ -145,6 +155,7 @@ class Scan:
             any(word in data for word in words),
             tuple(scan_imports(data)),
             tuple(scan_folders(data)),
+            tuple(scan_exported(data)),
             frozenset(scan_bound(data)) if names_mlx else frozenset(),
             _ATTENTION.search(data) is not None,
             loads_by_name := _BY_NAME.search(data) is not None,

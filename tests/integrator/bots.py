@@ -1,0 +1,45 @@
+"""Small files that tests put together to repos with entry points."""
+
+from __future__ import annotations
+
+MODEL = """\
+from mlx_lm import load
+
+
+def answer(prompt):
+    return load(prompt)
+"""
+
+PARSER = """\
+import argparse
+
+
+def build_parser():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--model")
+    return parser
+"""
+
+CLI = """\
+import argparse
+
+from .model import answer
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--prompt")
+    args = parser.parse_args()
+    print(answer(args.prompt))
+"""
+
+BY_HAND = """\
+import mlx.core as mx
+
+
+def answer(q, k, v):
+    weights = mx.softmax(q @ k.T, axis=-1)
+    return weights @ v, weights
+"""
+
+SCRIPTS = '[project]\nname = "bot"\n\n[project.scripts]\nbot = "{}"\n'

@@ -1,0 +1,59 @@
+"""Functions that a project's packaging installs as commands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from bots import CLI, MODEL, SCRIPTS
+from outcomes import changed, run
+
+WRAPPED = {
+    "a wrapper": "menu_main = runner(menu.main)",
+    "partial": "menu_main = functools.partial(menu.main)",
+    "another name": "menu_main = menu.main",
+}
+
+
+@pytest.mark.parametrize("how", WRAPPED)
+def test_an_installed_name_for_a_wrapped_function(tmp_path: Path, how: str) -> None:
+    entry = f"import functools\n\nfrom . import menu\nfrom .run import runner\n\n{WRAPPED[how]}\n"
+    menu = (
+        'from .model import answer\n\n\ndef main():\n    answer("hi")\n\n\n'
+        'if __name__ == "__main__":\n    main()\n'
+    )
+    outcomes = run(
+        tmp_path,
+        {
+            "bot/__init__.py": "",
+            "bot/model.py": MODEL,
+            "bot/entry.py": entry,
+            "bot/run.py": "def runner(function):\n    return lambda: function()\n",
+            "bot/menu.py": menu,
+            "pyproject.toml": SCRIPTS.format("bot.entry:menu_main"),
+        },
+    )
+    assert changed(outcomes) == {"bot/menu.py": "console-script"}
+    assert outcomes["bot/menu.py"].after.count(b"enable_flash_attention()") == 1
+    assert not any(outcome.uncovered for outcome in outcomes.values())
+
+
+@pytest.mark.parametrize(
+    ("cli", "reason"),
+    [
+        ("# flash-integrate: skip\n" + CLI, "a comment in it says so"),
+        (f"{MODEL}\n\ndef main(): answer(1)\n", "the function's body shares its line with the def"),
+        (CLI, None),
+        ("from .model import MODEL\n\n\ndef main():\n    print(MODEL)\n", None),
+    ],
+)
+def test_installed_commands_that_get_no_call_are_named(
+    tmp_path: Path, cli: str, reason: str | None
+) -> None:
+    model = f'MODEL = "tiny"\n{MODEL}'
+    files = {"bot/__init__.py": "", "bot/model.py": model, "bot/cli.py": cli}
+    outcomes = run(tmp_path, {**files, "pyproject.toml": SCRIPTS.format("bot.cli:main")})
+    found = [item for outcome in outcomes.values() for item in outcome.uncovered]
+    assert [(item.entry, item.reason) for item in found] == (
+        [("the command bot", reason)] if reason else []
+    )

@@ -1,0 +1,160 @@
+"""Applications that a server imports, and processes that a program starts: each gets the call
+where it is run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from bots import MODEL
+from outcomes import changed, run
+
+APP = """\
+from fastapi import FastAPI
+
+from .model import answer
+
+app = FastAPI()
+
+
+@app.post("/answer")
+def post(prompt: str):
+    return answer(prompt)
+"""
+
+
+SERVE = """\
+import argparse
+
+import uvicorn
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int)
+    args = parser.parse_args()
+    uvicorn.run("{application}", port=args.port)
+
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("package", "application"),
+    [
+        ("", "bot.app:app"),
+        ("from .app import app\n", "bot:app"),
+        ("from . import app as _module\n\napp = _module.app\n", "bot:app"),
+        ("from . import app as _module\n\nglobals().update(vars(_module))\n", "bot:app"),
+    ],
+)
+def test_the_script_that_serves_an_application_gets_the_flags(
+    tmp_path: Path, package: str, application: str
+) -> None:
+    """And the application the call, which does what they say: a server's workers, and `uvicorn
+    bot.app:app`, import it alone."""
+    files = {"bot/__init__.py": package, "bot/model.py": MODEL, "bot/app.py": APP}
+    outcomes = run(tmp_path, {**files, "bot/serve.py": SERVE.format(application=application)})
+    assert changed(outcomes) == {"bot/serve.py": "argparse-script", "bot/app.py": "application"}
+    assert b"enable_flash_attention(inherit=True)" in outcomes["bot/app.py"].after
+    assert changed(run(tmp_path / "other", files)) == {"bot/app.py": "application"}
+
+
+BOTH = """\
+import argparse
+
+import uvicorn
+from fastapi import FastAPI
+
+from model import answer
+
+app = FastAPI()
+
+
+@app.post("/answer")
+def post(prompt: str):
+    return answer(prompt)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--workers", type=int, default=1)
+    args = parser.parse_args()
+    uvicorn.run({what}, workers={workers})
+
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "workers", "calls"),
+    [
+        ('"serve:app"', "args.workers", 2),
+        ('"serve:app"', "4, reload=False", 2),
+        ('"serve:app"', "1", 1),
+        ("app", "1", 1),
+    ],
+)
+def test_an_application_that_serves_itself_has_a_call_for_its_workers(
+    tmp_path: Path, what: str, workers: str, calls: int
+) -> None:
+    serve = BOTH.replace("{what}", what).replace("{workers}", workers)
+    outcomes = run(tmp_path, {"model.py": MODEL, "serve.py": serve})
+    assert changed(outcomes) == {"serve.py": "argparse-script"}
+    after = outcomes["serve.py"].after
+    assert after.count(b"        enable_flash_attention(not args.") == 1
+    assert after.count(b"    enable_flash_attention(") == calls
+
+
+def test_a_server_that_passes_by_the_command_line_is_named(tmp_path: Path) -> None:
+    serve = BOTH.replace("{what}, workers={workers}", "app")
+    [uncovered] = run(tmp_path, {"model.py": MODEL, "serve.py": serve})["serve.py"].uncovered
+    assert (uncovered.line, uncovered.entry) == (8, "a server that imports serve:app")
+
+
+def test_tasks_of_an_application_that_another_file_makes(tmp_path: Path) -> None:
+    app = 'from celery import Celery\n\napp = Celery("bot", include=["bot.tasks"])\n'
+    tasks = (
+        "from .celery import app\nfrom .model import answer\n\n\n"
+        "@app.task\ndef reply(prompt):\n    return answer(prompt)\n"
+    )
+    files = {"bot/__init__.py": "", "bot/model.py": MODEL, "bot/celery.py": app}
+    outcomes = run(tmp_path, {**files, "bot/tasks.py": tasks})
+    assert changed(outcomes) == {"bot/tasks.py": "application"}
+
+
+STARTS_ANEW = """\
+import multiprocessing
+
+import {module}
+from mlx_lm import load
+
+
+def main():
+    load("warm")
+    process = multiprocessing.Process(target={target})
+    process.start()
+
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+def test_a_process_gets_the_call_where_its_function_is(tmp_path: Path) -> None:
+    starts = STARTS_ANEW.format(module="model", target="model.answer")
+    outcomes = run(tmp_path, {"model.py": MODEL, "start.py": starts})
+    assert changed(outcomes) == {"model.py": "worker-process", "start.py": "main-guard"}
+    assert outcomes["start.py"].notes == ()
+
+
+@pytest.mark.parametrize("target", ["elsewhere.work", "lambda: load(1)", "TARGETS[0]"])
+def test_a_process_that_runs_what_is_not_found_is_not_covered(tmp_path: Path, target: str) -> None:
+    starts = STARTS_ANEW.format(module="elsewhere", target=target)
+    [uncovered] = run(tmp_path, {"start.py": starts})["start.py"].uncovered
+    assert (uncovered.line, uncovered.entry) == (9, "the process started here")
+    assert uncovered.reason.startswith("what it runs was not found in the project")
