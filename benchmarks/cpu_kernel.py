@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-from store import RESULTS, write
+from store import RESULTS, Result
 
 from mlx_flash_runtime import stock
 from mlx_flash_runtime.kernels.cpu import library
@@ -258,22 +258,21 @@ def main() -> None:
     mx.set_default_device(mx.cpu)
     build()
     assert library.is_ready()
-    rows = []
+    result = Result(
+        args.json.absolute(),
+        title="The CPU kernel",
+        command="python benchmarks/cpu_kernel.py",
+        definitions=DEFINITIONS,
+    )
     for name, part in PARTS.items():
         if args.only in (None, name):
             for each in part():
-                rows.append(each)
+                if args.only is None:
+                    result.add(each)
                 words = [f"{key} {value}" for key, value in each.items() if value not in (None, "")]
                 print("  ".join(words), flush=True)
     if args.only is None:
-        path = write(
-            args.json.absolute(),
-            rows,
-            title="The CPU kernel",
-            command="python benchmarks/cpu_kernel.py",
-            definitions=DEFINITIONS,
-        )
-        print(f"written: {path}")
+        print(f"written: {result.path}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Where attention by blocks is faster than MLX's own: the measurement behind
 `mlx_flash_runtime/ops/crossover.py`.
 
-    python benchmarks/crossover.py [--quick]
+    python benchmarks/crossover.py [--quick] [--json FILE]
 
 Each row is one shape, forward or training (forward and the gradients of q, k, v), on MLX's own
 attention and in blocks: same process, in turns, random data, after a check of the blocks' results,
@@ -17,10 +17,11 @@ import statistics
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-from store import write
+from store import Result
 
 from mlx_flash_runtime import explain, stock
 from mlx_flash_runtime.planning.machine import current_device
@@ -30,6 +31,7 @@ from mlx_flash_runtime.tools.bench.check import need_right, run_phase
 from mlx_flash_runtime.tools.bench.inputs import make_inputs
 from mlx_flash_runtime.tools.bench.timing import Timing, interleaved
 
+TITLE = "Attention by blocks and MLX's own"
 HEADS, KEY_HEADS = 2, 1
 
 
@@ -137,14 +139,16 @@ def main() -> None:
         action="store_true",
         help="a few small shapes, to see that it runs; writes nothing",
     )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="instead of that file")
     args = parser.parse_args()
-    rows: list[dict[str, Any]] = []
+    command = "python benchmarks/crossover.py"
+    path = args.json.absolute() if args.json else "crossover.json"
+    result = Result(path, title=TITLE, command=command, definitions=())
     for problem in grid(args.quick):
         for row in measure(problem, rounds_of(problem)):
-            rows.append(row)
             print(line_of(row), flush=True)
-    if not args.quick:
-        print(f"written: {write('crossover.json', rows)}")
+            if not args.quick:
+                result.add(row)
 
 
 def line_of(row: dict[str, Any]) -> str:

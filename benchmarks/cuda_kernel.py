@@ -1,27 +1,28 @@
 """Our CUDA kernel against MLX's own attention, over lengths: the numbers behind
 `routes/cuda_kernel.py`.
 
-    python benchmarks/cuda_kernel.py MACHINE [--only TEXT] [--rounds N] [--json FILE]
+    python benchmarks/cuda_kernel.py MACHINE [--only TEXT] [--rounds N] [--cold] [--json FILE]
 
-Writes benchmarks/results/cuda_kernel_MACHINE.json.
+Writes benchmarks/results/cuda_kernel_MACHINE.json. With --cold, each call is timed once more with
+nothing of it in the GPU's cache, as in a model, whose other layers ran since.
 """
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from importlib.util import find_spec
 from itertools import product
 from typing import Any
 
 import mlx.core as mx
+from cuda_rows import CHECKED_SCORES, measure_all
 from route_cases import Run
 from routes import numbers_of, timed
-from store import parser_of, place, write
 
 from mlx_flash_runtime import stock
 from mlx_flash_runtime.planning.machine import current_device
@@ -29,7 +30,7 @@ from mlx_flash_runtime.problem import MaskKind, Problem
 from mlx_flash_runtime.problem.masks import Window, window_mask
 from mlx_flash_runtime.routes import cuda_kernel
 from mlx_flash_runtime.stock.fused import is_fused
-from mlx_flash_runtime.tools.bench.check import WrongResult, need_right
+from mlx_flash_runtime.tools.bench.check import need_right
 from mlx_flash_runtime.tools.bench.inputs import Inputs, make_inputs
 from mlx_flash_runtime.tools.bench.numbers import ratio, significant
 from mlx_flash_runtime.tools.bench.timing import chained
@@ -41,7 +42,8 @@ DEFINITIONS = (
     "timed region chains as many calls of each as the fastest takes to last 10 ms, 256 at most. "
     "Fused: MLX has a fused kernel for it, which cuDNN provides.",
     "First: the first call at a length that the process has not seen, the median of several such "
-    "lengths near the one named; both kernels are loaded by then.",
+    "lengths near the one named; both kernels are loaded by then. Cold, where it was measured: the "
+    "median where 128 MiB were written before each call, less that of the writing alone.",
 )
 LIMIT = 0.4  # seconds of a row, about
 NEW_LENGTHS = 5
@@ -70,7 +72,9 @@ CACHED_TYPES = (
 WINDOWS = ((2048, 512, 64), (16384, 1024, 128), (1024, 512, 256), (8192, 512, 256))
 ARRAYS = tuple(product((128, 512, 1024, 4096), (64, 128, 256)))
 
+FLUSHED = 2**27  # bytes; an H200 has 60 MB of cache
 Attend = Callable[[mx.array, mx.array, mx.array], mx.array]
+Call = Callable[[mx.array], list[mx.array]]  # on the queries
 
 
 def problems() -> Iterator[Problem]:
@@ -145,7 +149,12 @@ def candidates(problem: Problem) -> dict[str, Attend]:
     }
 
 
-def measured(problem: Problem, rounds: int) -> dict[str, Any]:
+def options(parser: argparse.ArgumentParser) -> None:
+    """What this script takes beside what all of its kind do."""
+    parser.add_argument("--cold", action="store_true", help="also with an empty cache of the GPU")
+
+
+def measured(problem: Problem, args: argparse.Namespace) -> dict[str, Any]:
     """One row."""
     q, k, v = inputs(problem)
     row: dict[str, Any] = {
@@ -156,13 +165,38 @@ def measured(problem: Problem, rounds: int) -> dict[str, Any]:
         row["mask"] = f"window {problem.window}"
     row["fused"] = is_fused(problem, current_device())[0]
     attends = candidates(problem)
-    need_right(problem, inputs_of(problem, q, k, v), attends)
-    runs: dict[str, Run] = {
-        name: partial(chained, partial(one, attend, k, v), q) for name, attend in attends.items()
-    }
-    row |= numbers_of(timed(runs, rounds, LIMIT))
+    need_right(problem, inputs_of(problem, q, k, v), attends, CHECKED_SCORES)
+    calls = {name: partial(one, attend, k, v) for name, attend in attends.items()}
+    runs: dict[str, Run] = {name: partial(chained, call, q) for name, call in calls.items()}
+    row |= numbers_of(timed(runs, args.rounds, LIMIT))
     row["over_stock"] = ratio(row["stock_ms"], row["kernel_ms"])
+    if args.cold:
+        row |= cold(calls, q, args.rounds)
     return row | {f"{name}_first_ms": first_call(problem, name) for name in attends}
+
+
+def cold(calls: dict[str, Call], q: mx.array, rounds: int) -> dict[str, float]:
+    """Milliseconds of each call after more memory was written than the cache holds, less those of
+    the writing alone."""
+    buffer = mx.zeros((FLUSHED // 4,), mx.float32)
+    mx.eval(buffer)
+
+    def flush(x: mx.array) -> list[mx.array]:
+        (then,) = mx.depends([buffer], [x])
+        return [then + 1]
+
+    def after_flush(call: Call, x: mx.array) -> list[mx.array]:
+        (x,) = mx.depends([x], flush(x))
+        return call(x)
+
+    runs: dict[str, Run] = {"flush": partial(chained, flush, q)}
+    for name, call in calls.items():
+        runs[name] = partial(chained, partial(after_flush, call), q)
+    medians = {name: timing.median for name, timing in timed(runs, rounds, LIMIT).timings.items()}
+    alone = medians.pop("flush")
+    return {
+        f"{name}_cold_ms": significant(1e3 * (seconds - alone)) for name, seconds in medians.items()
+    }
 
 
 def one(attend: Attend, k: mx.array, v: mx.array, q: mx.array) -> list[mx.array]:
@@ -186,59 +220,5 @@ def first_call(problem: Problem, name: str) -> float:
     return significant(1e3 * statistics.median(seconds))
 
 
-def measure_all(
-    name: str,
-    description: str | None,
-    problems: Sequence[Problem],
-    measured: Callable[[Problem, int], dict[str, Any]],
-    *,
-    title: str,
-    definitions: Sequence[str],
-    needs: str | None = None,
-) -> None:
-    """The command of a script `name` that measures a row a problem on CUDA: prints each, and writes
-    them; exits with 1 where a result is wrong, which has no row. `needs` is a package that must be
-    there."""
-    parser = parser_of(description)
-    parser.add_argument(
-        "--only", default="", metavar="TEXT", help="problems whose words have this in them"
-    )
-    parser.add_argument("--rounds", type=int, default=12, metavar="N")
-    args = parser.parse_args()
-    if current_device().backend != "cuda":
-        parser.error(f"it measures a kernel for CUDA, and the device is {current_device().backend}")
-    if needs is not None and find_spec(needs) is None:
-        parser.error(f"it needs {needs}: pip install {needs}")
-    chosen = [problem for problem in problems if args.only in str(problem)]
-    if not chosen:
-        parser.error(f"no problem has {args.only!r} in its words: {'; '.join(map(str, problems))}")
-    path = place(args, name)
-    rows = []
-    wrong = False
-    for problem in chosen:
-        try:
-            rows.append(measured(problem, args.rounds))
-            print(" ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
-        except WrongResult as error:
-            print(f"WRONG, left out: {error}", file=sys.stderr)
-            wrong = True
-        mx.clear_cache()
-    command = f"python benchmarks/{name}.py {args.machine}"
-    print(f"written: {write(path, rows, title=title, command=command, definitions=definitions)}")
-    if wrong:
-        sys.exit(1)
-
-
-def main() -> None:
-    measure_all(
-        "cuda_kernel",
-        __doc__,
-        list(problems()),
-        measured,
-        title=TITLE,
-        definitions=DEFINITIONS,
-    )
-
-
 if __name__ == "__main__":
-    main()
+    measure_all(sys.modules[__name__])

@@ -9,6 +9,8 @@ measured beside ours.
 
 from __future__ import annotations
 
+import argparse
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -16,7 +18,8 @@ from importlib.util import find_spec
 from typing import Any
 
 import mlx.core as mx
-from cuda_kernel import inputs, mask_of, measure_all
+from cuda_kernel import inputs, mask_of
+from cuda_rows import CHECKED_SCORES, measure_all
 from pytorch import PYTORCH, best_of_pytorch
 from route_cases import Run
 from routes import numbers_of, timed
@@ -104,7 +107,7 @@ def step(
     return [*outputs, *gradients]
 
 
-def measured(problem: Problem, rounds: int) -> dict[str, Any]:
+def measured(problem: Problem, args: argparse.Namespace) -> dict[str, Any]:
     """One row."""
     q, k, v = inputs(problem)
     cotangent = inputs(replace(problem, head_dim=problem.value_head_dim))[0] + 0.5
@@ -121,14 +124,14 @@ def measured(problem: Problem, rounds: int) -> dict[str, Any]:
     attends = candidates(problem)
     arguments = {"scale": problem.head_dim**-0.5, "mask": mask, "sinks": None}
     functions = {name: partial(attend, **arguments) for name, attend in attends.items()}
-    need_right(problem, Inputs(q, k, v, mask, None, cotangent), functions)
+    need_right(problem, Inputs(q, k, v, mask, None, cotangent), functions, CHECKED_SCORES)
     runs: dict[str, Run] = {}
     for name, attend in attends.items():
         one = partial(step, attend, problem, (k, v, cotangent), mask)
         runs[name] = partial(chained, one, q)
         mx.eval(runs[name](1))
         row[f"{name}_mib"] = peak(runs[name])
-    measurement = timed(runs, rounds, LIMIT)
+    measurement = timed(runs, args.rounds, LIMIT)
     row |= numbers_of(measurement)
     row["over_stock"] = ratio(row["stock_ms"], row["kernel_ms"])
     if "others_ms" in row:
@@ -152,16 +155,5 @@ def peak(run: Run) -> float:
     return significant((mx.get_peak_memory() - before) / 2**20)
 
 
-def main() -> None:
-    measure_all(
-        "cuda_training",
-        __doc__,
-        list(problems()),
-        measured,
-        title=TITLE,
-        definitions=DEFINITIONS,
-    )
-
-
 if __name__ == "__main__":
-    main()
+    measure_all(sys.modules[__name__])

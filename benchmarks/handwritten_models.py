@@ -3,25 +3,24 @@ what the rewrite gains.
 
     git clone https://github.com/ml-explore/mlx-examples checkouts/mlx-examples
     git clone https://github.com/Blaizzy/mlx-audio checkouts/mlx-audio
-    python benchmarks/handwritten_models.py checkouts --results benchmarks/results
+    python benchmarks/handwritten_models.py MACHINE [--checkouts FOLDER] [--json FILE]
 
 Each model is built twice with the same random weights, from the files as they are and from copies
 that flash-integrate has rewritten; nothing is written into the checkouts. A tiny one gives outputs
 and the gradients of all weights, which have to agree; larger ones are timed in one process, in
 turns, each call with data of its own: by hand, rewritten on stock MLX, and rewritten with the
-runtime. Runs on MLX's default device; a model that this machine can't
-build is named, and fails the run only with --all.
+runtime. Writes benchmarks/results/handwritten_models_MACHINE.json; exits with 1 where the two
+versions differ. A model that this machine can't build is named, and fails the run only with --all.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,18 +29,28 @@ import mlx.nn as nn
 from handwritten_cases import CASES, Case, Inputs, use_sizes
 from handwritten_modules import modules_of
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
-from rich.console import Console
-from rich.table import Table
+from store import Result, parser_of, place
 
-from mlx_flash_runtime import enable_flash_attention
+from mlx_flash_runtime import flash_attention_enabled
+from mlx_flash_runtime.tools.bench.machine import is_out_of_memory
+from mlx_flash_runtime.tools.bench.numbers import ratio, significant
+
+TITLE = "Attention by hand, rewritten"
+DEFINITIONS = (
+    "Models of public repos with random weights, two layers, forward: as they are (by hand), "
+    "rewritten by flash-integrate on stock MLX, and rewritten with the runtime; medians in turns "
+    "in one process. MiB: the peak of a call beyond the weights. Gain: over by hand; error: "
+    "from the same weights by hand in float32, in parts of the largest value.",
+    "Output and gradient (that of all weights): how far a tiny one in float32 is, rewritten, from "
+    "the one by hand, in parts of the largest value.",
+)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = parser_of(__doc__)
+    parser.add_argument(
+        "--checkouts", type=Path, default=Path("checkouts"), help="folder that holds the repos"
     )
-    parser.add_argument("checkouts", type=Path, help="folder that holds the repos")
-    parser.add_argument("--results", type=Path, help="folder for the results as JSON")
     parser.add_argument("--all", action="store_true", help="fail where a model can't be built")
     parser.add_argument("--size", type=int, default=4, help="heads of the timed models, of 64")
     parser.add_argument("--rounds", type=int, default=9)
@@ -51,8 +60,13 @@ def main() -> int:
         "--only", action="append", default=[], help="models whose name has this in it"
     )
     args = parser.parse_args()
-    console = Console(stderr=True)
-    rows: list[dict[str, Any]] = []
+    sizes = f"--size {args.size} --dtype {args.dtype} --longest {args.longest}"
+    result = Result(
+        place(args, "handwritten_models"),
+        title=TITLE,
+        command=f"python benchmarks/handwritten_models.py {args.machine} {sizes}",
+        definitions=DEFINITIONS,
+    )
     missing = 0
     with tempfile.TemporaryDirectory() as scratch:
         for case in CASES:
@@ -61,23 +75,17 @@ def main() -> int:
             try:
                 pair = modules_of(case, args.checkouts, Path(scratch))
             except (ImportError, FileNotFoundError) as error:
-                console.print(f"{case.name}: not here: {error}", style="yellow")
+                print(f"{case.name}: not here: {error}", file=sys.stderr)
                 missing += 1
                 continue
-            try:
-                row = measure(case, pair, args, getattr(mx, args.dtype))
-            except RuntimeError as error:  # of MLX, where this machine can't compute it
-                console.print(f"{case.name}: {error}", style="red")
-                missing += 1
-                continue
-            rows.append(row)
-            console.print(json.dumps(row), highlight=False)
-    console.print(table_of(rows))
-    if args.results is not None:
-        write_results(args.results, rows, args)
-    wrong = [row["model"] for row in rows if not row["agrees"]]
+            for row in rows_of(case, pair, args):
+                result.add(row)
+                print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
+            mx.clear_cache()
+    print(f"written: {result.path}")
+    wrong = sorted({row["model"] for row in result.rows if not row["agrees"]})
     for name in wrong:
-        console.print(f"{name}: the two versions differ", style="red")
+        print(f"{name}: the two versions differ", file=sys.stderr)
     return 1 if wrong or (args.all and missing) else 0
 
 
@@ -103,28 +111,35 @@ def result_of(case: Case, model: nn.Module, inputs: Inputs) -> mx.array:
     return case.run(model, inputs)  # type: ignore[no-any-return]
 
 
-def measure(
-    case: Case, pair: tuple[Any, Any], args: argparse.Namespace, dtype: Any
-) -> dict[str, Any]:
-    """One model's row: the agreement of a tiny one, times and memory of larger ones."""
+def rows_of(
+    case: Case, pair: tuple[Any, Any], args: argparse.Namespace
+) -> Iterator[dict[str, Any]]:
+    """A row a length: the agreement of a tiny model, times and memory of larger ones."""
     output, gradient = agreement(case, pair)
-    row: dict[str, Any] = {
-        "model": case.name,
-        "repo": case.repo,
-        "output_error": output,
-        "gradient_error": gradient,
-        "agrees": output < 1e-4 and gradient < 1e-3,
-        "lengths": [],
-    }
     for length in case.lengths:
         if length <= args.longest:
-            row["lengths"].append(timed(case, pair, args.size, length, args.rounds, dtype))
-    return row
+            yield {
+                "model": case.name,
+                "length": length,
+                "output": significant(output, 2),
+                "gradient": significant(gradient, 2),
+                "agrees": output < 1e-4 and gradient < 1e-3,
+                **timed(case, pair, args.size, length, args.rounds, getattr(mx, args.dtype)),
+            }
 
 
 def agreement(case: Case, pair: tuple[Any, Any]) -> tuple[float, float]:
     """The largest difference of outputs, and of the gradients of all weights, in parts of their
-    size; in float32."""
+    size; in float32 on the CPU, as GPUs multiply that in fewer bits."""
+    device = mx.default_device()
+    mx.set_default_device(mx.cpu)
+    try:
+        return _agreement(case, pair)
+    finally:
+        mx.set_default_device(device)
+
+
+def _agreement(case: Case, pair: tuple[Any, Any]) -> tuple[float, float]:
     found = []
     for module in pair:
         model = built(case, module, 2, 16, mx.float32)
@@ -154,6 +169,8 @@ def agreement(case: Case, pair: tuple[Any, Any]) -> tuple[float, float]:
 
 
 def distance(one: mx.array, other: mx.array) -> float:
+    """The largest difference, in parts of the largest of the first."""
+    one, other = one.astype(mx.float32), other.astype(mx.float32)
     size = max(mx.abs(one).max().item(), 1e-6)
     return float(mx.abs(one - other).max().item() / size)
 
@@ -162,93 +179,59 @@ def timed(
     case: Case, pair: tuple[Any, Any], size: int, length: int, rounds: int, dtype: Any
 ) -> dict[str, Any]:
     """Median milliseconds and peak memory, forward, in turns: by hand, rewritten on stock MLX, and
-    rewritten with the runtime's patch."""
+    rewritten with the runtime's patch. A way that fails has the reason instead."""
     before, after = (built(case, module, size, length, dtype) for module in pair)
     ways = {"by_hand": (before, False), "rewritten": (after, False), "with_runtime": (after, True)}
     times: dict[str, list[float]] = {name: [] for name in ways}
     peaks = dict.fromkeys(ways, 0)
+    failures: dict[str, str] = {}
+    results: dict[str, mx.array] = {}
     for turn in range(rounds + 2):
         mx.random.seed(turn)
         inputs = tuple(cast(array, dtype) for array in case.inputs(1, length))
         mx.eval(inputs)
-        for name in sorted(ways, reverse=bool(turn % 2)):
+        for name in sorted(ways.keys() - failures.keys(), reverse=bool(turn % 2)):
             model, patched = ways[name]
-            enable_flash_attention(patched)
             mx.clear_cache()
             mx.reset_peak_memory()
             held = mx.get_active_memory()
             start = time.perf_counter()
             try:
-                mx.eval(result_of(case, model, inputs))
-            except RuntimeError as error:
-                raise RuntimeError(f"{name}, length {length}: {error}") from error
+                with flash_attention_enabled(patched):
+                    results[name] = result_of(case, model, inputs)
+                    mx.eval(results[name])
+                    mx.synchronize()
+            except RuntimeError as error:  # of MLX, where this machine can't compute it
+                reason = "out of memory" if is_out_of_memory(error) else str(error)[:80]
+                failures[name] = f"{name}: {reason}"
+                continue
             took = 1e3 * (time.perf_counter() - start)
             if turn >= 2:  # the first ones warm up
                 times[name].append(took)
                 peaks[name] = max(peaks[name], mx.get_peak_memory() - held)
-    enable_flash_attention(False)
-    row: dict[str, Any] = {"length": length}
+    row: dict[str, Any] = {f"{name}_error": None for name in ways}
     for name, own in times.items():
-        ratios = sorted(one / other for one, other in zip(times["by_hand"], own, strict=True))
-        row[name] = {
-            "ms": statistics.median(own),
-            "speedup": statistics.median(ratios),
-            "speedup_range": [ratios[0], ratios[-1]],
-            "mib": peaks[name] / 2**20,
-        }
-    return row
+        failed = name in failures
+        row[f"{name}_ms"] = None if failed else significant(statistics.median(own))
+        row[f"{name}_mib"] = None if failed else significant(peaks[name] / 2**20)
+    for name in ("rewritten", "with_runtime"):
+        row[f"{name}_gain"] = ratio(row["by_hand_ms"], row[f"{name}_ms"])
+    if not failures:
+        exact = wide(case, before, inputs)
+        for name, result in results.items():
+            row[f"{name}_error"] = significant(distance(exact, result), 2)
+    return row | {"failed": "; ".join(failures.values()) or "-"}
+
+
+def wide(case: Case, model: nn.Module, inputs: Inputs) -> mx.array:
+    """What a model by hand gives with the same weights in float32."""
+    with flash_attention_enabled(False):
+        model.update(tree_map(lambda array: cast(array, mx.float32), model.parameters()))
+        return result_of(case, model, tuple(cast(array, mx.float32) for array in inputs))
 
 
 def cast(array: mx.array, dtype: Any) -> mx.array:
     return array.astype(dtype) if mx.issubdtype(array.dtype, mx.floating) else array
-
-
-# Showing
-
-
-def table_of(rows: list[dict[str, Any]]) -> Table:
-    table = Table()
-    headings = ("model", "outputs", "gradients", "length", "ms by hand", "rewritten", "× by hand",
-                "with runtime", "× by hand", "MiB")  # fmt: skip
-    for heading in headings:
-        table.add_column(heading)
-    for row in rows:
-        for item in row["lengths"]:
-            hand, after, patched = item["by_hand"], item["rewritten"], item["with_runtime"]
-            table.add_row(
-                row["model"],
-                f"{row['output_error']:.0e}",
-                f"{row['gradient_error']:.0e}",
-                str(item["length"]),
-                f"{hand['ms']:.2f}",
-                f"{after['ms']:.2f}",
-                f"{after['speedup']:.2f}",
-                f"{patched['ms']:.2f}",
-                f"{patched['speedup']:.2f}",
-                f"{hand['mib']:.0f} / {after['mib']:.0f} / {patched['mib']:.0f}",
-            )
-    return table
-
-
-def write_results(folder: Path, rows: list[dict[str, Any]], args: argparse.Namespace) -> None:
-    device = "gpu" if mx.default_device() == mx.gpu else "cpu"
-    info = mx.device_info() if hasattr(mx, "device_info") else {}
-    document = {
-        "machine": {
-            "device": device,
-            "name": str(info.get("device_name", platform.machine())),
-            "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-            "mlx": mx.__version__,
-            "python": platform.python_version(),
-        },
-        "dtype": args.dtype,
-        "heads": args.size,
-        "rounds": args.rounds,
-        "models": rows,
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"handwritten_models_{device}_{args.dtype}.json"
-    file.write_text(json.dumps(document, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from itertools import cycle, islice
 from pathlib import Path
 
 from corpus_repos import clone_of, listed_repos, unpack
-from store import write
+from store import Result
 
 DRY_RUN = [sys.executable, "-m", "flash_integrate", "--dry-run"]
 LIBCST = [sys.executable, "-m", "libcst.tool", "codemod"]
@@ -85,6 +85,7 @@ def main() -> None:
     )
     parser.add_argument("--transformers", type=Path, help="folder with the wheel's files")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where the rows go")
     parser.add_argument("--no-write", action="store_true", help="print the rows alone")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -99,13 +100,12 @@ def main() -> None:
             f"{name} {importlib.metadata.version(name)}" for name in ("flash-integrate", "libcst")
         ]
         how = f"Each case a process of its own, the median of its repeats; {', '.join(versions)}."
-        write(
-            "integrator_speed.json",
-            [asdict(row) for row in rows],
-            title="How fast flash-integrate is",
-            command="python benchmarks/integrator_speed.py CLONES --transformers FOLDER",
-            definitions=[how],
-        )
+        path = args.json.absolute() if args.json else "integrator_speed.json"
+        command = "python benchmarks/integrator_speed.py CLONES --transformers FOLDER"
+        title = "How fast flash-integrate is"
+        result = Result(path, title=title, command=command, definitions=[how])
+        for row in rows:
+            result.add(asdict(row))
 
 
 def measure(folder: Path, args: argparse.Namespace) -> Iterator[Row]:

@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from depends import commit, provenance
+from measuring import run
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from store import RESULTS
-from suite import run
 
 from mlx_flash_runtime.tools.bench.grid import WRONG
 from mlx_flash_runtime.tools.bench.machine import machine
@@ -85,9 +85,8 @@ def measured(steps: dict[str, tuple[str, int]], backend: str) -> dict[str, Any]:
             begin, path = time.monotonic(), Path(folder, f"{name}.json")
             advance = partial(_advance, bar, task, done, begin, seconds)
             printed = Path(folder, f"{name}.txt")
-            with printed.open("wb") as output:
-                code = provenance(name, backend)
-                ended_well = run(command, path, code, begin + seconds, advance, output)
+            code = provenance(name, backend)
+            ended_well = run(command, path, code, begin + seconds, advance, printed)
             if not ended_well:
                 lines = printed.read_text(encoding="utf-8", errors="replace").split("\n")
                 unfinished[name] = next((line for line in reversed(lines) if line.strip()), "")

@@ -1,8 +1,8 @@
 """Peak memory of one attention call by its length, MLX's own and in blocks, forward and training.
 
-    python benchmarks/memory.py
+    python benchmarks/memory.py MACHINE [--json FILE]
 
-Takes some minutes and writes benchmarks/results/memory.json.
+Takes some minutes and writes benchmarks/results/memory_MACHINE.json.
 
 Mebibytes beyond the inputs, float32, causal, 4 query heads, 2 key heads, head dim 64, blocks of
 128. MLX's own up to a length of 4,096: from there on it takes 4 times as much with every doubling,
@@ -11,12 +11,11 @@ and minutes.
 
 from __future__ import annotations
 
-import argparse
 from functools import partial
 from typing import Any
 
 import mlx.core as mx
-from store import write
+from store import Result, parser_of, place
 
 from mlx_flash_runtime import stock
 from mlx_flash_runtime.planning.machine import current_device
@@ -59,21 +58,17 @@ def loss(attend: Launch, q: mx.array, k: mx.array, v: mx.array) -> mx.array:
 
 
 def main() -> None:
-    argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    ).parse_args()
-    rows = []
-    for length in LENGTHS:
-        rows.append(row(length))
-        print(rows[-1], flush=True)
-    path = write(
-        "memory.json",
-        rows,
+    args = parser_of(__doc__).parse_args()
+    result = Result(
+        place(args, "memory"),
         title="Peak memory by length, in blocks",
-        command="python benchmarks/memory.py",
-        definitions=(" ".join(__doc__.strip().splitlines()[-2:]),),
+        command=f"python benchmarks/memory.py {args.machine}",
+        definitions=(" ".join(__doc__.strip().splitlines()[-3:]),),
     )
-    print(f"written: {path}")
+    for length in LENGTHS:
+        result.add(row(length))
+        print(result.rows[-1], flush=True)
+    print(f"written: {result.path}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
 """What the patch adds to one attention call: the planner's lookup and the counting of the layer.
 
-    python benchmarks/overhead.py [--dry-run] [--json FILE]
+    python benchmarks/overhead.py MACHINE [--json FILE]
 
-Takes about ten seconds and writes benchmarks/results/overhead.json, on a GPU overhead_cuda.json or
-overhead_metal.json.
+Takes about twenty seconds and writes benchmarks/results/overhead_MACHINE.json.
 
 The calls are those of one small layer, made the way mlx-lm makes them (a module's method calls a
 helper, which calls MLX), and only built, not computed: MLX is lazy. Every case patched and
@@ -15,16 +14,14 @@ and `new plan` that for a prompt of a length that was not seen before.
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-from store import write
+from store import Result, parser_of, place
 
 from mlx_flash_runtime.kernels.cpu.build import build
 from mlx_flash_runtime.patching import patch
@@ -128,26 +125,17 @@ def new_plan_microseconds(planner: Planner, lengths: Any, prompts: bool) -> floa
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--dry-run", action="store_true", help="print the result and write nothing")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="instead of that file")
-    args = parser.parse_args()
-    backend = current_device().backend
-    if backend == "cpu":
+    args = parser_of(__doc__).parse_args()
+    command = f"python benchmarks/overhead.py {args.machine}"
+    result = Result(place(args, "overhead"), title=TITLE, command=command, definitions=[DEFINITION])
+    if current_device().backend == "cpu":
         build()
-    rows = []
     for route in ROUTES:
-        rows += measured(route)
-    for row in rows:
-        print("  ".join(f"{key.removesuffix('_us')} {value}" for key, value in row.items()))
-    if not args.dry_run:
-        command = "python benchmarks/overhead.py"
-        name = "overhead.json" if backend == "cpu" else f"overhead_{backend}.json"
-        place = args.json.absolute() if args.json else name
-        path = write(place, rows, title=TITLE, command=command, definitions=[DEFINITION])
-        print(f"written: {path}")
+        for row in measured(route):
+            result.add(row)
+            words = (f"{key.removesuffix('_us')} {value}" for key, value in row.items())
+            print("  ".join(words), flush=True)
+    print(f"written: {result.path}")
 
 
 def measured(route: str) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import macs
 from page_marks import measured_with
-from suite import MACHINES, commands
+from suite_commands import MACHINES, commands
 
 from mlx_flash_runtime.tools.bench.definitions import CHAOTIC, is_chaotic
 from mlx_flash_runtime.tools.bench.machine import described
@@ -41,7 +41,7 @@ Results = dict[str, dict[str, Document]]
 
 @dataclass(frozen=True)
 class Rows:
-    """What a script of this folder measured, in the form of `store.write`."""
+    """What a script of this folder measured, in the form of `store.Result`."""
 
     name: str
     title: str

@@ -1,17 +1,18 @@
-"""What `mlx-flash plan` predicts against what MLX measures, on the CPU.
+"""What `mlx-flash plan` predicts against what MLX measures.
 
-    python benchmarks/plan.py                  # -> benchmarks/results/plan_cpu.json
+    python benchmarks/plan.py MACHINE [--json FILE]
 
-Small models, each with stock attention and with the runtime: the peak of a prompt and its first
-token as mlx-lm generates it, with plain, quantized and bounded caches, and of a step of mlx-lm's
-trainer. Exits with 1 where a prediction is off by more than a tenth.
+Small models, on a GPU four times as wide and as long and in bfloat16, each with stock attention and
+with the runtime: the peak of a prompt and its first token as mlx-lm generates it, with plain,
+quantized and bounded caches, and of a step of mlx-lm's trainer. Writes
+benchmarks/results/plan_MACHINE.json; exits with 1 where a prediction is off by more than a tenth.
 """
 
 from __future__ import annotations
 
-import argparse
 import gc
 import sys
+from dataclasses import replace
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.generate import generate_step
 from mlx_lm.tuner.utils import linear_to_lora_layers
-from store import write
+from store import Result, parser_of, place
 
 from mlx_flash_runtime import disable_flash_attention, enable_flash_attention
 from mlx_flash_runtime.planning.machine import current_device
@@ -66,6 +67,18 @@ _MISTRAL = {**_LLAMA, "num_key_value_heads": 8, "tie_word_embeddings": False}
 _QUANTIZED = {**_LLAMA, "quantization": 4}
 _LARGEST_ERROR = 0.1
 _ROWS, _TRAINED = 2, 256
+_WIDER = 4  # on a GPU
+_WIDTHS = (
+    "hidden_size",
+    "intermediate_size",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "sliding_window",
+)
+DEFINITIONS = (
+    "Mebibytes at the peak of a prompt and its first token, or of a step of training on two rows "
+    "of so many tokens; the prediction is its weights, its cache and the rest of the step.",
+)
 
 
 class Case(NamedTuple):
@@ -96,6 +109,20 @@ CASES = (
     Case("gemma3, LoRA", _GEMMA3, _TRAINED, train="lora"),
     Case("llama, QLoRA", _QUANTIZED, _TRAINED, train="lora"),
 )
+
+
+def larger(case: Case) -> Case:
+    """The same kind of model as a GPU is used for: wider, with longer prompts, in bfloat16."""
+    config = dict(case.config)
+    for key in set(_WIDTHS) & set(config):
+        config[key] *= _WIDER
+    how = replace(
+        case.how,
+        max_kv_size=case.how.max_kv_size and _WIDER * case.how.max_kv_size,
+        prefill_step_size=_WIDER * case.how.prefill_step_size,
+    )
+    length = _WIDER * case.length
+    return case._replace(config=config, length=length, how=how, dtype=mx.bfloat16)
 
 
 def module_of(case: Case) -> Any:
@@ -183,31 +210,25 @@ def mebibytes(size: int) -> float:
 
 def main() -> int:
     """Measures every case; 1 where one is off by more than a tenth."""
-    argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    ).parse_args()
-    rows = []
-    for case in CASES:
+    args = parser_of(__doc__).parse_args()
+    result = Result(
+        place(args, "plan"),
+        title="What `mlx-flash plan` predicts, and what MLX measures",
+        command=f"python benchmarks/plan.py {args.machine}",
+        definitions=DEFINITIONS,
+    )
+    on_a_gpu = current_device().backend != "cpu"
+    for case in map(larger, CASES) if on_a_gpu else CASES:
         for with_runtime in (False, True):
             row = row_of(case, with_runtime)
-            rows.append(row)
+            result.add(row)
             print(
                 f"{row['model']:24} {row['attention']:5}  predicted {row['predicted_mib']:6.1f}"
                 f" MiB, measured {row['measured_mib']:6.1f}, {row['ratio']:.3f}",
                 flush=True,
             )
-    write(
-        "plan_cpu.json",
-        rows,
-        title="What `mlx-flash plan` predicts, and what MLX measures",
-        command="python benchmarks/plan.py",
-        definitions=(
-            "Mebibytes at the peak of a prompt and its first token, or of a step of training on "
-            "two rows of so many tokens; the prediction is its weights, its cache and the rest of "
-            "the step.",
-        ),
-    )
-    return int(any(abs(row["ratio"] - 1) > _LARGEST_ERROR for row in rows))
+    print(f"written: {result.path}")
+    return int(any(abs(row["ratio"] - 1) > _LARGEST_ERROR for row in result.rows))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from typing import Any
 
 import mlx.core as mx
 from rich.progress import track
-from store import parser_of, place, write
+from store import Result, parser_of, place
 
 from mlx_flash_runtime.planning.machine import current_device
 from mlx_flash_runtime.problem import Problem
@@ -43,6 +43,7 @@ DEFINITIONS = (
     "40 different lengths, 16 tokens of reply each. Training: LoRA steps of one length.",
 )
 VARIANTS = ("stock", "ours")
+RUNS = 3
 # Of each case the parts of its times that are shown, from and to, counted from 1.
 PARTS = {
     "calls of one shape": ((1, 1), (1, 128), (129, 512)),
@@ -139,7 +140,9 @@ def plot(found: dict[str, Series], path: Path) -> None:
 
 def main() -> None:
     parser = parser_of(__doc__)
-    parser.add_argument("--runs", type=int, default=3, metavar="N", help="processes of each kind")
+    parser.add_argument(
+        "--runs", type=int, default=RUNS, metavar="N", help="processes of each kind"
+    )
     parser.add_argument("--quick", action="store_true", help="a few of each, to see that it works")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="a .png or .svg")
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
@@ -150,19 +153,20 @@ def main() -> None:
         with attention(variant):
             print(json.dumps(list(CASES[case](int(count), small))))
         return
-    path = place(args, "policy")
+    command = f"python benchmarks/policy.py {args.machine}"
+    if args.runs != RUNS:
+        command += f" --runs {args.runs}"
+    result = Result(place(args, "policy"), title=TITLE, command=command, definitions=DEFINITIONS)
     found: dict[str, Series] = {}
-    rows: list[dict[str, Any]] = []
     for case in track(CASES, description="measuring", transient=True):
         count = 4 if args.quick else PARTS[case][-1][1]
         found[case] = measured(case, count, 1 if args.quick else args.runs, small)
-        rows += rows_of(case, found[case])
-    for row in rows:
-        print("  ".join(f"{key} {value}" for key, value in row.items()))
+        for row in rows_of(case, found[case]):
+            result.add(row)
+            print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
     if args.plot:
         plot(found, args.plot)
-    command = f"python benchmarks/policy.py {args.machine}"
-    print(f"written: {write(path, rows, title=TITLE, command=command, definitions=DEFINITIONS)}")
+    print(f"written: {result.path}")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,9 @@ benchmarks/results/pytorch_MACHINE.json.
 
 from __future__ import annotations
 
+import argparse
 import statistics
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,7 +20,7 @@ from itertools import product
 from typing import Any
 
 import mlx.core as mx
-from cuda_kernel import measure_all
+from cuda_rows import CHECKED_SCORES, measure_all
 from routes import numbers_of, timed
 
 from mlx_flash_runtime import stock
@@ -42,6 +44,7 @@ DEFINITIONS = (
     "attention.",
     PYTORCH,
 )
+NEEDS = "torch"
 LIMIT = 0.8  # seconds of a row, about
 ROUNDS = 7
 
@@ -56,7 +59,7 @@ def problems() -> Iterator[Problem]:
         yield replace(square, query_length=1, mask="none")
 
 
-def measured(problem: Problem, rounds: int) -> dict[str, Any]:
+def measured(problem: Problem, args: argparse.Namespace) -> dict[str, Any]:
     """One row."""
     inputs = make_inputs(problem)
     row: dict[str, Any] = {
@@ -73,11 +76,11 @@ def measured(problem: Problem, rounds: int) -> dict[str, Any]:
             ("ours", mx.fast.scaled_dot_product_attention),
         ):
             attends[name] = partial(function, scale=inputs.scale, mask=inputs.mask)
-        need_right(problem, inputs, attends)
+        need_right(problem, inputs, attends, CHECKED_SCORES)
         runs = {}
         for name, attend in attends.items():
             runs[name] = partial(chained, partial(one, problem, attend, inputs), inputs.q)
-        measurement = timed(runs, rounds, LIMIT)
+        measurement = timed(runs, args.rounds, LIMIT)
     row |= {"routes": in_words(measurement.taken) or "-", **numbers_of(measurement)}
     mx.clear_cache()
     row |= {"pytorch_ms": None, "pytorch": "-"} | best_of_pytorch(problem, measurement.calls)
@@ -96,17 +99,16 @@ def best_of_pytorch(problem: Problem, calls: int) -> dict[str, Any]:
     """Milliseconds of the best of its backends, and which that is, with so many calls to a timed
     region; nothing where none runs it."""
     import torch
+    from torch.nn.attention import SDPBackend
 
-    backends = torch.nn.attention.SDPBackend
     torch.backends.cuda.matmul.allow_tf32 = True
     best: dict[str, Any] = {}
-    for backend in (
-        backends.FLASH_ATTENTION,
-        backends.CUDNN_ATTENTION,
-        backends.EFFICIENT_ATTENTION,
+    for backend, in_groups in product(
+        (SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION),
+        (True, False),
     ):
         try:
-            milliseconds = _of_backend(problem, backend, calls)
+            milliseconds = _of_backend(problem, backend, in_groups, calls)
         except RuntimeError:  # it does not run this one
             continue
         if milliseconds < best.get("pytorch_ms", float("inf")):
@@ -114,13 +116,14 @@ def best_of_pytorch(problem: Problem, calls: int) -> dict[str, Any]:
     return best
 
 
-def _of_backend(problem: Problem, backend: Any, calls: int) -> float:
+def _of_backend(problem: Problem, backend: Any, in_groups: bool, calls: int) -> float:
+    """Milliseconds; with the keys of a head repeated for its queries unless `in_groups`."""
     import torch
+    from torch.nn.attention import sdpa_kernel
     from torch.nn.functional import scaled_dot_product_attention
 
     p = problem
     repeats = p.query_heads // p.key_heads
-    in_groups = "EFFICIENT" not in backend.name
 
     def normal(heads: int, length: int) -> Any:
         shape = (p.batch, heads, length, p.head_dim)
@@ -135,7 +138,7 @@ def _of_backend(problem: Problem, backend: Any, calls: int) -> float:
         keys, values = k, v
         if not in_groups:
             keys, values = (x.repeat_interleave(repeats, 1) for x in (k, v))
-        with torch.nn.attention.sdpa_kernel(backend):
+        with sdpa_kernel(backend):
             out = scaled_dot_product_attention(
                 q, keys, values, is_causal=p.mask == "causal", enable_gqa=in_groups
             )
@@ -154,17 +157,5 @@ def _of_backend(problem: Problem, backend: Any, calls: int) -> float:
     return significant(1e3 * statistics.median(seconds))
 
 
-def main() -> None:
-    measure_all(
-        "pytorch",
-        __doc__,
-        list(problems()),
-        measured,
-        title=TITLE,
-        definitions=DEFINITIONS,
-        needs="torch",
-    )
-
-
 if __name__ == "__main__":
-    main()
+    measure_all(sys.modules[__name__])

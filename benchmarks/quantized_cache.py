@@ -13,7 +13,7 @@ from typing import Any
 
 import mlx.core as mx
 from mlx_lm.generate import generate_step
-from store import parser_of, place, write
+from store import Result, parser_of, place
 
 from mlx_flash_runtime.tools.bench.machine import is_out_of_memory
 from mlx_flash_runtime.tools.bench.models import SIZES, Model, make
@@ -87,15 +87,15 @@ def main() -> None:
     parser.add_argument("--config", choices=SIZES, default="1b")
     parser.add_argument("--length", type=int, default=32768, metavar="N")
     args = parser.parse_args()
+    command = f"python benchmarks/quantized_cache.py {args.machine}"
     path = place(args, "quantized_cache")
+    result = Result(path, title=TITLE, command=command, definitions=DEFINITIONS)
     model = make(args.config, "llama", None)
     model.module.eval()
-    rows = []
     for bits in CACHES:
-        rows.append(measured(model, args.length, bits))
-        print(rows[-1], flush=True)
-    command = f"python benchmarks/quantized_cache.py {args.machine}"
-    print(f"written: {write(path, rows, title=TITLE, command=command, definitions=DEFINITIONS)}")
+        result.add(measured(model, args.length, bits))
+        print(result.rows[-1], flush=True)
+    print(f"written: {result.path}")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from typing import Any
 
 import mlx.core as mx
 from route_cases import Case, Run, cases
-from store import parser_of, place, write
+from store import Result, parser_of, place
 
 from mlx_flash_runtime import enable_flash_attention
 from mlx_flash_runtime.patching import state
@@ -137,20 +137,15 @@ def main() -> int:
         parser.error(
             f"no case has {args.only!r} in its name: {'; '.join(name for name, _ in cases())}"
         )
-    path = place(args, "routes")
     command = f"python benchmarks/routes.py {args.machine}"
+    result = Result(place(args, "routes"), title=TITLE, command=command, definitions=DEFINITIONS)
     enable_flash_attention()
-    rows: list[dict[str, Any]] = []
-    try:
-        for name, make in chosen:
-            rows.append(measured(make(name), args.rounds))
-            print(told(rows[-1]), flush=True)
-            mx.clear_cache()
-    finally:  # also after an interruption: what was measured is not lost
-        print(
-            f"written: {write(path, rows, title=TITLE, command=command, definitions=DEFINITIONS)}"
-        )
-    return 1 if any(row["wrong"] for row in rows) else 0
+    for name, make in chosen:
+        result.add(measured(make(name), args.rounds))
+        print(told(result.rows[-1]), flush=True)
+        mx.clear_cache()
+    print(f"written: {result.path}")
+    return 1 if any(row["wrong"] for row in result.rows) else 0
 
 
 def told(row: dict[str, Any]) -> str:

@@ -31,32 +31,38 @@ def place(args: argparse.Namespace, measurement: str) -> Path:
     return args.json.absolute() if args.json else Path(f"{measurement}_{args.machine}.json")
 
 
-def write(
-    name: str | Path,
-    rows: list[dict[str, Any]],
-    *,
-    title: str = "",
-    command: str = "",
-    definitions: Sequence[str] = (),
-) -> Path:
-    """Writes rows with the machine, the versions and the code they were measured with into RESULTS,
-    or to a path that is absolute.
+class Result:
+    """What a script measures, with the machine, the versions and the code, in a file of RESULTS or
+    at a path that is absolute; written anew with each row, so that an interruption loses none.
 
     `title`, `command` and `definitions` (what the words in the rows mean) are for
     docs/performance.md.
     """
-    path = RESULTS / name
-    path.parent.mkdir(exist_ok=True)
-    facts = machine()
-    result = {
-        "title": title,
-        "command": command,
-        "machine": facts | provenance(path.stem, str(facts["backend"])),
-        "definitions": list(definitions),
-        "rows": rows,
-    }
-    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    return path
+
+    def __init__(
+        self, name: str | Path, *, title: str, command: str, definitions: Sequence[str]
+    ) -> None:
+        self.path = RESULTS / name
+        self.rows: list[dict[str, Any]] = []
+        facts = machine()
+        facts |= provenance(self.path.stem, str(facts["backend"]))
+        self._whole = {
+            "title": title,
+            "command": command,
+            "machine": facts,
+            "definitions": list(definitions),
+            "rows": self.rows,
+        }
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Puts a row behind those there are, and writes them."""
+        self.rows.append(row)
+        self.write()
+
+    def write(self) -> None:
+        """Writes the rows that there are."""
+        self.path.parent.mkdir(exist_ok=True)
+        self.path.write_text(json.dumps(self._whole, indent=1) + "\n", encoding="utf-8")
 
 
 def stamp(path: Path, facts: dict[str, Any]) -> None:

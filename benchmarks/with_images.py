@@ -1,17 +1,14 @@
 """Times and peak memory of mlx-vlm's Gemma 3, with windows, over a long prompt with an image,
-and of a prompt read onto a quantized cache, without the patch and with it, as JSON.
+and of a prompt read onto a quantized cache, without the patch and with it.
 
-    python benchmarks/with_images.py [--length N] [--layers N] [--runs N]
+    python benchmarks/with_images.py MACHINE [--length N] [--layers N] [--runs N] [--json FILE]
 
-The heads and widths are those of Gemma 3 4B with random weights in bfloat16. The two take turns in
-one process, after a run of each; the difference between their answers is told as a share of the
-largest number.
+Writes benchmarks/results/with_images_MACHINE.json. Needs mlx-vlm, though not what it needs itself:
+`pip install --no-deps mlx-vlm`.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import sys
 import time
@@ -24,12 +21,25 @@ from importlib.util import find_spec
 import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_map
+from store import Result, parser_of, place
 
-from mlx_flash_runtime import flash_attention_enabled, report
+from mlx_flash_runtime import flash_attention_enabled
+from mlx_flash_runtime.tools.bench.numbers import ratio, significant
+from mlx_flash_runtime.tools.bench.taken import counting, in_words
+
+TITLE = "A prompt with an image, and one onto a quantized cache"
+DEFINITIONS = (
+    "mlx-vlm's Gemma 3 with the heads and widths of Gemma 3 4B, six layers, random weights, "
+    "bfloat16. Windowed: an image of 896 x 896 and a prompt of so many tokens; quantized: the "
+    "second half of the prompt where the first is in caches of 8 bits. Without the patch and with "
+    "it, in turns in one process, after a run of each; milliseconds are medians, MiB the peak with "
+    "the weights. Difference: of the answers, in parts of the largest number; with random weights "
+    "other roundings alone move a Gemma's logits by half of it, see its workflows.",
+)
 
 
 def _without_processors() -> None:
-    """Lets the models be imported where what their processors need is not installed: the packages
+    """Lets the models be imported though what their processors need is not installed: the packages
     around them are looked into without their own code being run."""
     for name in ("mlx_vlm", "mlx_vlm.models", "mlx_vlm.models.gemma3"):
         parent = sys.modules.get(name.rpartition(".")[0])
@@ -45,8 +55,7 @@ def _without_processors() -> None:
 @lru_cache(maxsize=1)
 def vlm() -> types.SimpleNamespace:
     """What is needed of mlx-vlm."""
-    if find_spec("transformers") is None or find_spec("requests") is None:
-        _without_processors()
+    _without_processors()
     from mlx_vlm.models import cache
     from mlx_vlm.models.gemma3 import config, language, vision
 
@@ -121,43 +130,51 @@ def quantized(layers: int, length: int) -> Callable[[], mx.array]:
 def compared(run: Callable[[], mx.array], runs: int) -> dict[str, object]:
     """Milliseconds (median) and peak MiB of both, in turns, and how far the answers are apart."""
     times: dict[bool, list[float]] = {False: [], True: []}
-    peaks, answers = {}, {}
+    peaks, answers, routes = {}, {}, "-"
     for turn in range(runs + 1):
         for enabled in times:
-            with flash_attention_enabled(enabled):
+            with flash_attention_enabled(enabled), counting() as taken:
                 mx.synchronize()
                 mx.clear_cache()
                 mx.reset_peak_memory()
                 start = time.perf_counter()
                 answers[enabled] = run()
                 mx.eval(answers[enabled])
-                taken = time.perf_counter() - start
+                seconds = time.perf_counter() - start
                 peaks[enabled] = mx.get_peak_memory() / 2**20
                 if turn:  # after a run of each to warm up
-                    times[enabled].append(1e3 * taken)
+                    times[enabled].append(1e3 * seconds)
+            if enabled:
+                routes = in_words(taken) or "-"
     plain, ours = (answers[enabled].astype(mx.float32) for enabled in (False, True))
+    stock_ms, ours_ms = (significant(statistics.median(times[one])) for one in (False, True))
+    difference = float(mx.abs(ours - plain).max() / mx.abs(plain).max())
     return {
-        "stock_ms": round(statistics.median(times[False]), 2),
-        "ours_ms": round(statistics.median(times[True]), 2),
+        "routes": routes,
+        "stock_ms": stock_ms,
+        "ours_ms": ours_ms,
+        "over_stock": ratio(stock_ms, ours_ms),
         "stock_mib": round(peaks[False]),
         "ours_mib": round(peaks[True]),
-        "difference": float(mx.abs(ours - plain).max() / mx.abs(plain).max()),
-        "routes": report().as_dict()["routes"],
+        "difference": significant(difference, 2),
     }
 
 
 def main() -> None:
-    """Prints a line of JSON a case."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("--length", type=int, default=16384)
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--runs", type=int, default=5)
-    options = parser.parse_args()
+    args = parser.parse_args()
+    command = f"python benchmarks/with_images.py {args.machine}"
+    path = place(args, "with_images")
+    result = Result(path, title=TITLE, command=command, definitions=DEFINITIONS)
     for case in (windowed, quantized):
-        found = compared(case(options.layers, options.length), options.runs)
-        print(json.dumps({"case": case.__name__, "length": options.length, **found}), flush=True)
+        found = compared(case(args.layers, args.length), args.runs)
+        result.add({"case": case.__name__, "length": args.length, **found})
+        print(result.rows[-1], flush=True)
+        mx.clear_cache()
+    print(f"written: {result.path}")
 
 
 if __name__ == "__main__":

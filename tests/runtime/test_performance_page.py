@@ -9,6 +9,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -99,7 +100,7 @@ def test_a_figure_whose_code_has_changed_is_marked(page: ModuleType, tmp_path: P
 
 def test_every_result_says_what_it_depends_on_and_all_of_it_is_there(page: ModuleType) -> None:
     depends = importlib.import_module("depends")
-    suite, measure = importlib.import_module("suite"), importlib.import_module("measure")
+    suite, measure = map(importlib.import_module, ("suite_commands", "measure"))
     names = [path.stem for path in page.RESULTS.glob("*.json")]
     names += [name for machine in suite.MACHINES for name in suite.commands(machine)]
     names += [*measure.STEPS]
@@ -235,7 +236,7 @@ def test_the_ratios_of_the_cpu_come_with_the_speed_of_its_products(
 
 
 def test_every_command_of_the_suite_is_one(page: ModuleType) -> None:
-    suite = importlib.import_module("suite")
+    suite = importlib.import_module("suite_commands")
     for machine in suite.MACHINES:
         for command in suite.commands(machine).values():
             for part in command.split(" && "):
@@ -316,6 +317,36 @@ def test_the_parts_of_a_policy_add_up(page: ModuleType) -> None:
     # A shorter run has no steady state, and says how far it went.
     short = policy.rows_of("calls of one shape", {name: of[:4] for name, of in series.items()})
     assert [row["part"] for row in short] == ["1", "1 to 4"]
+
+
+STUBBORN = """\
+import json, signal, sys, time
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+with open(sys.argv[2], "w") as file:
+    json.dump({"machine": {}, "rows": [{"case": "one"}]}, file)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("hangs", [True, False])
+def test_what_a_measurement_got_to_is_kept(
+    page: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hangs: bool
+) -> None:
+    measuring = importlib.import_module("measuring")
+    monkeypatch.setattr(measuring, "_LAST_WORDS", 0)
+    program, path = tmp_path / "measure.py", tmp_path / "result.json"
+    program.write_text(STUBBORN if hangs else STUBBORN.replace("sleep(60)", "sleep(0)"))
+
+    one = measuring.Measuring(f"python {program}", path, {"commit": "abc"}, float("inf"))
+    while hangs and not (path.exists() and path.read_text(encoding="utf-8")):
+        time.sleep(0.05)
+    if hangs:
+        monkeypatch.setattr(one, "_end", 0.0)
+    while not one.has_ended():
+        time.sleep(0.05)
+    assert one.close() is not hangs
+    written = json.loads(path.read_text(encoding="utf-8"))
+    assert written == {"machine": {"commit": "abc"}, "rows": [{"case": "one"}]}
 
 
 @cpu_only

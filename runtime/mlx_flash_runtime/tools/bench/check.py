@@ -65,10 +65,10 @@ def _largest_difference(result: mx.array, expected: mx.array) -> float:
     return float(largest.item())  # type: ignore[arg-type]  # typed in MLX's stubs as maybe complex
 
 
-def make_check(problem: Problem, inputs: Inputs) -> Check:
-    """Computes attention written out for the checked queries, in float64 on the CPU and in their
-    own type on this device."""
-    rows = _checked_rows(problem)
+def make_check(problem: Problem, inputs: Inputs, scores: int = _CHECKED_SCORES) -> Check:
+    """Computes attention written out for the checked queries, of so many scores, in float64 on the
+    CPU and in their own type on this device."""
+    rows = _checked_rows(problem, scores)
     chosen = mx.array(rows)
     selected = (mx.arange(problem.query_length)[:, None] == chosen).any(axis=1)[:, None]
     cotangent = mx.where(selected, inputs.cotangent, 0).astype(inputs.cotangent.dtype)
@@ -104,11 +104,11 @@ def _to_ten_bits(x: mx.array) -> mx.array:
     return ((x.view(mx.uint32) + 0x1000) & 0xFFFFE000).view(mx.float32)
 
 
-def _checked_rows(problem: Problem) -> list[int]:
+def _checked_rows(problem: Problem, scores: int) -> list[int]:
     """The queries that are checked: all, or so many of them from the first to the last."""
     last = problem.query_length - 1
     scores_of_one = problem.score_count // problem.query_length
-    count = max(1, min(problem.query_length, _CHECKED_SCORES // scores_of_one))
+    count = max(1, min(problem.query_length, scores // scores_of_one))
     return sorted({round(i * last / max(1, count - 1)) for i in range(count)})
 
 
@@ -149,10 +149,16 @@ class WrongResult(Exception):
     """A candidate does not compute attention; the message says which, of what, and how far off."""
 
 
-def need_right(problem: Problem, inputs: Inputs, attends: Mapping[str, Attend]) -> None:
+def need_right(
+    problem: Problem,
+    inputs: Inputs,
+    attends: Mapping[str, Attend],
+    scores: int = _CHECKED_SCORES,
+) -> None:
     """Raises WrongResult where the error of one of them, in training that of its gradients too,
-    exceeds `error_budget`; that of MLX's own attention, `stock`, is part of the budget."""
-    check = make_check(problem, inputs)
+    exceeds `error_budget`; that of MLX's own attention, `stock`, is part of the budget. Checked
+    for queries that have so many scores."""
+    check = make_check(problem, inputs, scores)
     errors: dict[str, float] = {}
     for name, attend in attends.items():
         results = run_phase(problem, attend, inputs, check.cotangent)

@@ -1,0 +1,108 @@
+"""The measurements of each machine: the file, the command, and the seconds that it takes, about."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Measurement(NamedTuple):
+    """A command without its --json, and the seconds that it takes to its end, about. `table`: one
+    of many short rows, which may be broken off anywhere."""
+
+    command: str
+    seconds: float
+    table: bool = False
+
+
+_BENCH = "mlx-flash bench"
+_GRID = f"{_BENCH} grid --preset claims --dtype float32,bfloat16"
+_GRID_CAUSAL = (
+    f"{_BENCH} grid --preset claims --batch 1 --head-dim 64 --length 64,128,256,512,1024 "
+    "--mask causal --phase prefill,train --rounds 7"
+)
+
+
+def _of_cpu(workflow: str, options: str, seconds: float) -> Measurement:
+    return Measurement(f"{_BENCH} workflow {workflow} {options}", seconds)
+
+
+def _of_h200(workflow: str, options: str, seconds: float) -> Measurement:
+    return Measurement(f"{_BENCH} workflow {workflow} --config 1b {options}", seconds)
+
+
+def _script(command: str, seconds: float) -> Measurement:
+    return Measurement(f"python benchmarks/{command}", seconds)
+
+
+def _table(command: str, seconds: float) -> Measurement:
+    return Measurement(f"python benchmarks/{command}", seconds, table=True)
+
+
+# By the name of the file without .json. Tables stand last: they get what the others leave of the
+# time.
+SUITES: dict[str, dict[str, Measurement]] = {
+    "cpu": {
+        "grid_cpu": Measurement(f"{_GRID} --rounds 7", 120),
+        "grid_causal_cpu": Measurement(_GRID_CAUSAL, 90),
+        "compare_cpu": _script("compare_script.py", 50),
+        "workflow_lora_cpu": _of_cpu("lora", "--length 128,512,1000", 50),
+        "workflow_qlora_cpu": _of_cpu("qlora", "--length 128,512,1000", 50),
+        "workflow_full_cpu": _of_cpu("full", "--length 128,512,1000", 50),
+        "workflow_chat_cpu": _of_cpu("chat", "--length 128,1000", 120),
+        "workflow_batch_cpu": _of_cpu("batch", "--length 128,512,1000", 60),
+        "workflow_evaluate_cpu": _of_cpu("evaluate", "--length 128,512,1000", 40),
+        "policy_cpu": _script("policy.py cpu --runs 1", 120),
+        "cpu_kernel": _script("cpu_kernel.py", 200),
+        "overhead_cpu": _script("overhead.py cpu", 30),
+        "plan_cpu": _script("plan.py cpu", 60),
+        "memory_cpu": _script("memory.py cpu", 120),
+        "handwritten_models_cpu": _script(
+            "handwritten_models.py cpu --size 2 --dtype float32 --longest 1024 --rounds 5", 150
+        ),
+        "crossover": _table("crossover.py", 400),
+    },
+    "h200": {
+        "grid_h200": Measurement(_GRID, 35),
+        "workflow_lora_h200": _of_h200("lora", "--batch 1 --length 2000,16200", 35),
+        "workflow_chat_h200": _of_h200(
+            "chat", "--length 512,8100 --new-tokens 32,256 --rounds 3", 40
+        ),
+        "workflow_chat_long_h200": _of_h200(
+            "chat", "--length 512 --new-tokens 1024 --rounds 3", 45
+        ),
+        "workflow_chat_window_h200": _of_h200(
+            "chat", "--shape window --length 16200 --new-tokens 32,256 --rounds 3", 30
+        ),
+        "workflow_batch_window_h200": _of_h200(
+            "batch", "--shape window --batch 4 --length 16200", 25
+        ),
+        "workflow_full_h200": _of_h200("full", "--batch 1 --length 2000,8100", 25),
+        "workflow_qlora_h200": _of_h200("qlora", "--batch 1 --length 2000", 20),
+        "workflow_evaluate_h200": _of_h200("evaluate", "--batch 1 --length 2000,16200", 20),
+        "workflow_chat_gemma_h200": _of_h200(
+            "chat", "--shape gemma --length 16200 --new-tokens 32 --rounds 3", 20
+        ),
+        "workflow_batch_gemma_h200": _of_h200(
+            "batch", "--shape gemma --batch 4 --length 16200 --rounds 3", 25
+        ),
+        "overhead_h200": _script("overhead.py h200", 25),
+        "policy_h200": _script("policy.py h200 --runs 1", 75),
+        "plan_h200": _script("plan.py h200", 35),
+        "quantized_cache_h200": _script("quantized_cache.py h200", 30),
+        "with_images_h200": _script("with_images.py h200", 20),
+        "handwritten_models_h200": _script(
+            "handwritten_models.py h200 --size 8 --dtype bfloat16 --rounds 5", 55
+        ),
+        "routes_h200": _table("routes.py h200 --rounds 12", 100),
+        "cuda_training_h200": _table("cuda_training.py h200", 100),
+        "pytorch_h200": _table("pytorch.py h200", 80),
+        "cuda_kernel_h200": _table("cuda_kernel.py h200 --cold", 250),
+    },
+}
+MACHINES = tuple(SUITES)
+BACKENDS = {"cpu": "cpu", "h200": "cuda"}
+
+
+def commands(machine: str) -> dict[str, str]:
+    """The command of each measurement, by the name of its file without .json."""
+    return {name: measurement.command for name, measurement in SUITES[machine].items()}
