@@ -18,7 +18,7 @@ _BENCH = "mlx-flash bench"
 _GRID = f"{_BENCH} grid --preset claims --dtype float32,bfloat16"
 _GRID_CAUSAL = (
     f"{_BENCH} grid --preset claims --batch 1 --head-dim 64 --length 64,128,256,512,1024 "
-    "--mask causal --phase prefill,train --rounds 7"
+    "--mask causal --phase prefill,train --rounds 11"
 )
 
 
@@ -42,7 +42,7 @@ def _table(command: str, seconds: float) -> Measurement:
 # time.
 SUITES: dict[str, dict[str, Measurement]] = {
     "cpu": {
-        "grid_cpu": Measurement(f"{_GRID} --rounds 7", 120),
+        "grid_cpu": Measurement(f"{_GRID} --rounds 15", 130),
         "grid_causal_cpu": Measurement(_GRID_CAUSAL, 90),
         "compare_cpu": _script("compare_script.py", 50),
         "workflow_lora_cpu": _of_cpu("lora", "--length 128,512,1000", 50),
@@ -54,7 +54,7 @@ SUITES: dict[str, dict[str, Measurement]] = {
         "policy_cpu": _script("policy.py cpu --runs 1", 120),
         "cpu_kernel": _script("cpu_kernel.py", 200),
         "overhead_cpu": _script("overhead.py cpu", 30),
-        "plan_cpu": _script("plan.py cpu", 60),
+        "plan_cpu": _script("plan.py cpu", 180),
         "memory_cpu": _script("memory.py cpu", 120),
         "handwritten_models_cpu": _script(
             "handwritten_models.py cpu --size 2 --dtype float32 --longest 1024 --rounds 5", 150
