@@ -8,6 +8,7 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
+from arithmetic import rounding
 from attention64 import Array, sum_to
 from attention64 import attention as attention64
 
@@ -195,7 +196,7 @@ def _in_float64(call: Call, magnitudes: bool = False) -> list[Array]:
 def neighbour(call: Call, seed: int) -> Call:
     """The call with every number of its primals one rounding error away, up or down."""
     random = np.random.default_rng(seed)
-    error = float(mx.finfo(call.primals[0].dtype).eps)
+    error = rounding(call.primals[0].dtype)
     moved = [
         mx.array(wide(x) * (1 + error * random.choice([-1, 1], x.shape)), x.dtype)
         for x in call.primals
@@ -236,9 +237,7 @@ def budgets(independent: Function, call: Call) -> list[Budget]:
     runs = [call, *(neighbour(call, seed) for seed in range(3))]
     exact = [expected(run) for run in runs]
     others = [answers(independent, run) for run in runs]
-    precision, single = (
-        float(mx.finfo(dtype).eps) for dtype in (call.primals[0].dtype, mx.float32)
-    )
+    precision, single = rounding(call.primals[0].dtype), rounding(mx.float32)
     found = []
     for i, (wanted, summed, terms) in enumerate(
         zip(exact[0], _magnitudes(call), _terms(call), strict=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
+from arithmetic import rounding
 from mlx.utils import tree_flatten, tree_map
 from mlx_lm.generate import maybe_quantize_kv_cache
 from mlx_lm.models.cache import make_prompt_cache
@@ -157,7 +158,7 @@ def rounded(model: nn.Module, seed: int) -> Iterator[None]:
     """Every weight one rounding error away, up or down."""
     weights = model.parameters()
     mx.random.seed(seed)
-    error = mx.finfo(mx.float32).eps
+    error = rounding(mx.float32)
 
     def moved(weight: mx.array) -> mx.array:
         return weight * (1 + error * mx.where(mx.random.bernoulli(shape=weight.shape), 1, -1))
@@ -173,7 +174,7 @@ def assert_within_rounding(own: Answers, plain: Answers, neighbours: list[Answer
     """Holds `own` to `plain`: the largest difference may be twice what one rounding error of every
     weight makes (`neighbours`), and one rounding error of the answer counts as well."""
     assert own.keys() == plain.keys()
-    precision = mx.finfo(mx.float32).eps
+    precision = rounding(mx.float32)
     for name, wanted in plain.items():
         assert own[name].dtype == wanted.dtype
         assert own[name].shape == wanted.shape

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import mlx.core as mx
 import pytest
-from backends import METAL, pretend
+from arithmetic import multiplies_as_tf32, needs_float32
+from backends import METAL, on_cpu, pretend
 from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
@@ -160,7 +161,7 @@ def test_the_check_sees_a_wrong_element(phase: str) -> None:
 
     budget = check.error_budget(problem, truth, None)
     assert error(0.0) <= budget
-    assert error(1e-3) > budget
+    assert error(1e-2 if multiplies_as_tf32 else 1e-3) > budget
     assert not error(math.nan) <= budget
 
 
@@ -170,6 +171,7 @@ def in_ten_bits(x: mx.array) -> mx.array:
     return x + mx.stop_gradient(mx.round(x / step) * step - x)
 
 
+@needs_float32
 @pytest.mark.parametrize("phase", problems.PHASES)
 def test_float32_may_be_tf32_where_the_device_multiplies_so(
     phase: str, monkeypatch: pytest.MonkeyPatch
@@ -218,6 +220,9 @@ def test_a_wrong_route_is_printed_as_wrong_and_fails(
     assert "WRONG: 0.01" in (tmp_path / "grid.md").read_text()
 
 
+@pytest.mark.skipif(
+    not on_cpu and not multiplies_as_tf32, reason="nothing of ours is faster here than MLX's scores"
+)
 def test_a_length_that_does_not_fit_is_reported_and_the_others_go_on(
     memory_limit: int, tmp_path: Path
 ) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import mlx.core as mx
 import pytest
+from backends import on_cpu
 from click.testing import CliRunner, Result
 from mlx.utils import tree_map
 
@@ -62,7 +63,8 @@ def test_every_workflow_is_measured(name: str) -> None:
         for key in ("stock_first_token_ms", "ours_later_tokens_per_s"):
             assert (row[key] is not None) == (name in ("chat", "batch"))
         assert row["difference"] <= 10 * row["rounding"]
-        assert 0 < row["layer_difference"] <= 10 * row["layer_rounding"]
+        assert row["layer_difference"] <= 10 * row["layer_rounding"]
+        assert row["layer_difference"] > 0 or row["routes"].split()[0] in ("native", "unfused")
         assert row["routes"]
     assert mx.fast.scaled_dot_product_attention is STOCK
 
@@ -104,6 +106,7 @@ def test_one_wrong_layer_is_found_in_a_model_whose_logits_say_nothing(
     assert model_check.is_wrong(wrong | {"rounding": 0.4})
 
 
+@pytest.mark.skipif(not on_cpu, reason="here MLX's own attention keeps no scores either")
 def test_a_length_that_does_not_fit_is_reported_and_the_others_go_on() -> None:
     model = models.make("tiny", "llama")
     # The scores of 600 tokens take 11 MiB.

@@ -65,7 +65,11 @@ def sanitized(folder: Path, program: str, kind: str) -> Path:
 
 
 def run(binary: Path, *arguments: str) -> None:
-    done = subprocess.run([binary, *arguments], capture_output=True, text=True, timeout=300)
+    # GCC misaligns wide vectors on the stack where it checks for uses after a return (bug 110027).
+    environment = {**os.environ, "ASAN_OPTIONS": "detect_stack_use_after_return=0"}
+    done = subprocess.run(
+        [binary, *arguments], capture_output=True, text=True, timeout=300, env=environment
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert " 0 failures" in done.stdout
 

@@ -127,7 +127,8 @@ def test_additive_causal_masks_of_mlx_become_the_word(
     stock_attention = stock.attention
 
     def spy(*arrays: mx.array, mask: Any, **rest: Any) -> mx.array:
-        masks.append(mask)
+        if "stream" not in rest:  # else the planner asks what MLX would do, as on a GPU
+            masks.append(mask)
         return stock_attention(*arrays, mask=mask, **rest)
 
     monkeypatch.setattr(stock, "attention", spy)

@@ -9,6 +9,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 import pytest
+from arithmetic import agree, rounding
 from backends import cpu_only, on_cpu
 from mlx.utils import tree_flatten
 from mlx_lm.models.cache import make_prompt_cache
@@ -72,7 +73,7 @@ def test_llama_prefill_and_decode(
         return mx.concatenate(steps, axis=1)
 
     plain, patched = both(logits, route, monkeypatch)
-    assert mx.allclose(plain, patched, rtol=1e-4, atol=1e-4)
+    assert agree(plain, patched, rtol=1e-4, atol=1e-4)
     assert layer_calls() == {f"model.layers.{i}.self_attn": {route: 6} for i in range(LAYERS)}
 
 
@@ -97,12 +98,12 @@ def test_llama_lora_gradients(
 
     step = nn.value_and_grad(model, loss)
     plain, patched = both(lambda: step(TOKENS[:, :-1], TOKENS[:, 1:]), route, monkeypatch)
-    assert patched[0].item() == pytest.approx(plain[0].item(), rel=1e-4)
+    assert patched[0].item() == pytest.approx(plain[0].item(), rel=max(1e-4, rounding(mx.float32)))
     wanted, own = dict(tree_flatten(plain[1])), dict(tree_flatten(patched[1]))
     assert wanted.keys() == own.keys()
     for name, gradient in wanted.items():
         assert mx.abs(gradient).max().item() > 0, name
-        assert mx.allclose(gradient, own[name], rtol=1e-3, atol=1e-5), name
+        assert agree(own[name], gradient, rtol=1e-3, atol=1e-5), name
     # A checkpoint runs each layer once more, without the model on the stack.
     assert layer_calls() == {
         f"model.layers.{i}.self_attn": {route: 1 + checkpointed} for i in range(LAYERS)
@@ -156,12 +157,11 @@ def test_layers_of_mlx(
 
     step = nn.value_and_grad(layer, loss)
     (value, gradients), (own_value, own_gradients) = both(step, route, monkeypatch)
-    assert own_value.item() == pytest.approx(value.item(), rel=1e-4)
+    assert own_value.item() == pytest.approx(value.item(), rel=max(1e-4, rounding(mx.float32)))
     own = dict(tree_flatten(own_gradients))
     for name, gradient in tree_flatten(gradients):
-        assert mx.allclose(
-            gradient, own[name], rtol=1e-3, atol=1e-4 * mx.abs(gradient).max().item()
-        ), name
+        largest = mx.abs(gradient).max().item()
+        assert agree(own[name], gradient, rtol=1e-3, atol=1e-4 * largest), name
     names = layer_calls()
     assert names
     assert all(routes == {route: 1} for routes in names.values())
