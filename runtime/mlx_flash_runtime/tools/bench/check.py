@@ -10,7 +10,7 @@ import mlx.core as mx
 
 from ...ops.written_out import attention
 from ...planning.machine import current_device
-from ...problem import Problem
+from ...problem import Device, Problem
 from .inputs import Inputs
 
 # softmax(scale * q @ k.T + mask) @ v as a function of q, k, v alone.
@@ -84,11 +84,16 @@ def make_check(problem: Problem, inputs: Inputs, scores: int = _CHECKED_SCORES) 
     return Check(rows, cotangent, expected, rounding)
 
 
+def multiplies_as_tf32(device: Device) -> bool:
+    """Whether MLX multiplies matrices of float32 as TF32 on a device, at least large ones."""
+    return device.tf32 and (device.nax or device.backend == "cuda")
+
+
 def _is_tf32(problem: Problem) -> bool:
     """Whether MLX multiplies the problem's numbers as TF32 here, though not in plain attention for
-    a few of its queries: a Mac's matrix units (M5) are for larger products."""
-    device = current_device()
-    return problem.dtype == "float32" and device.nax and device.tf32
+    a few of its queries: a Mac's matrix units (M5) are for larger products, and cuBLAS multiplies
+    some shapes, as of odd lengths, in float32."""
+    return problem.dtype == "float32" and multiplies_as_tf32(current_device())
 
 
 def _in_tf32(inputs: Inputs) -> Inputs:
@@ -96,11 +101,12 @@ def _in_tf32(inputs: Inputs) -> Inputs:
     rounded = {}
     for name, value in vars(inputs).items():
         is_number = isinstance(value, mx.array) and value.dtype == mx.float32
-        rounded[name] = _to_ten_bits(value) if is_number else value
+        rounded[name] = to_ten_bits(value) if is_number else value
     return Inputs(**rounded)
 
 
-def _to_ten_bits(x: mx.array) -> mx.array:
+def to_ten_bits(x: mx.array) -> mx.array:
+    """Numbers in float32 rounded to TF32."""
     return ((x.view(mx.uint32) + 0x1000) & 0xFFFFE000).view(mx.float32)
 
 

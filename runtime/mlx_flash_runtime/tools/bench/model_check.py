@@ -7,6 +7,8 @@ from typing import Any
 import mlx.core as mx
 
 from ... import stock
+from ...planning.machine import current_device
+from .check import multiplies_as_tf32, to_ten_bits
 from .models import Model
 from .numbers import significant
 from .variants import attention, replaced
@@ -89,18 +91,18 @@ def _by_layer(module: Any, tokens: mx.array) -> dict[str, Any]:
 def _rounded_otherwise(
     q: mx.array, k: mx.array, v: mx.array, *, scale: float, mask: Any = None, **rest: Any
 ) -> mx.array:
-    """Stock attention in other roundings: with the keys in reverse order, and in float32 with the
-    queries and values times a factor, which is taken back: where a GPU multiplies as TF32, it
-    rounds the same number alike whatever its place."""
+    """Stock attention in other roundings: with the keys in reverse order, and where the device
+    multiplies as TF32 with other numbers to round: all of them times a factor."""
     if isinstance(mask, str):
         length = k.shape[2]
         mask = mx.arange(length) <= mx.arange(length - q.shape[2], length)[:, None]
     if mask is not None:
         mask = _backwards(mask, -1)
-    factor = _FACTOR if q.dtype == mx.float32 else 1.0
-    k, v = _backwards(k, 2), _backwards(v, 2) * factor
-    out = stock.attention(q * factor, k, v, scale=scale / factor, mask=mask, **rest)
-    return out / factor
+    k, v = _backwards(k, 2), _backwards(v, 2)
+    if q.dtype != mx.float32 or not multiplies_as_tf32(current_device()):
+        return stock.attention(q, k, v, scale=scale, mask=mask, **rest)
+    q, k, v = (to_ten_bits(_FACTOR * x) for x in (q, k, v))
+    return stock.attention(q, k, v, scale=scale / _FACTOR**2, mask=mask, **rest) / _FACTOR
 
 
 def _backwards(x: mx.array, axis: int) -> mx.array:
