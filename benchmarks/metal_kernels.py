@@ -11,11 +11,14 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from mlx_flash_runtime import explain
+from mlx_flash_runtime.kernels.metal.few_queries import Bits
 from mlx_flash_runtime.ops.work import Work
 from mlx_flash_runtime.problem import Device, Problem
 from mlx_flash_runtime.problem.masks import Segments, Structure, Window
+from mlx_flash_runtime.routes import metal_kernel
 from mlx_flash_runtime.stock.fused import is_fused
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "metal.md"
@@ -38,7 +41,16 @@ def masked(problem: Problem, structure: Structure) -> Problem:
     return replace(problem, mask=kind, mask_shape=shape, structure=structure)
 
 
-def cases() -> dict[str, Problem]:
+class Case(NamedTuple):
+    """A call; of a bool mask the share of the tiles that it leaves, of quantized keys and values
+    how they are."""
+
+    problem: Problem
+    share: float | None = None
+    bits: Bits | None = None
+
+
+def cases() -> dict[str, Case]:
     """By name."""
     found = {}
     for size in (128, 512, 1024, 4096):
@@ -47,6 +59,10 @@ def cases() -> dict[str, Problem]:
         name = f"window {size:,}, chunk of 2,048 after 14,336"
         found[name] = masked(call(2048, 16384), Window(size))
     found["16 documents of 1,024"] = masked(call(16384, 16384), Segments((1024,) * 16))
+    found["softcap, prompt of 8,192"] = call(8192, 8192, softcap=50.0)
+    found["softcap, window 4,096, prompt of 8,192"] = masked(
+        call(8192, 8192, softcap=50.0), Window(4096)
+    )
     found["192/128, prompt of 8,192"] = call(8192, 8192, 192, value_head_dim=128)
     for keys in (8192, 32768):
         found[f"one query on {keys:,}, D 80"] = call(1, keys, 80)
@@ -55,7 +71,14 @@ def cases() -> dict[str, Problem]:
     for queries in (12, 48):
         found[f"{queries} queries on 8,192, D 128"] = call(queries, 8192)
         found[f"{queries} queries on 8,192, D 256"] = call(queries, 8192, 256)
-    return found
+    rows = {name: Case(problem) for name, problem in found.items()}
+    blocks = call(8192, 8192, mask="bool", mask_shape=(8192, 8192))
+    rows["bool mask that leaves 1/8 of 8,192"] = Case(blocks, 1 / 8)
+    rows["bool mask that leaves 1/2 of 8,192"] = Case(blocks, 1 / 2)
+    for queries, keys in ((1, 8192), (1, 32768), (12, 8192)):
+        name = "one query" if queries == 1 else f"{queries} queries"
+        rows[f"{name} on {keys:,}, 4-bit keys"] = Case(call(queries, keys), bits=Bits(4, 64))
+    return rows
 
 
 def table() -> str:
@@ -65,30 +88,51 @@ def table() -> str:
         f"| 32/8 heads, bfloat16 | MLX's way | here | our kernel | {chips} |",
         f"|---|---|---|---|{'---:|' * len(CHIPS)}",
     ]
-    for name, problem in cases().items():
-        told = explain(problem, device=MAC)
-        assert told.kernel_work is not None
-        fused = "fused" if is_fused(problem, MAC)[0] else "unfused"
-        estimates = [_estimates(problem, chip) for chip in CHIPS]
+    for name, case in cases().items():
+        is_one = case.bits is None and is_fused(case.problem, MAC)[0]
+        own, stock = works(case, MAC)
+        estimates = [_estimates(case, chip) for chip in CHIPS]
         lines.append(
-            f"| {name} | {fused}: {_counted(told.stock_work)} | `{told.route}` |"
-            f" {_counted(told.kernel_work)} | {' | '.join(estimates)} |"
+            f"| {name} | {'fused' if is_one else 'unfused'}: {_counted(stock)} |"
+            f" `{route(case)}` | {_counted(own)} | {' | '.join(estimates)} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def works(case: Case, device: Device) -> tuple[Work, Work]:
+    """What our kernel comes to, and MLX's own way."""
+    told = explain(case.problem, device=device)
+    assert told.kernel_work is not None
+    if case.bits is not None:
+        return metal_kernel.quantized_work(case.problem, case.bits, device)
+    if case.share is not None:
+        own = metal_kernel.work_of_share(case.problem, device, case.share)
+        return own, told.stock_work
+    return told.kernel_work, told.stock_work
+
+
+def route(case: Case) -> str:
+    """The route that is taken."""
+    told = explain(case.problem, device=MAC)
+    if case.bits is not None:
+        pays = metal_kernel.pays_quantized(case.problem, case.bits, MAC)
+        return metal_kernel.name if pays else "unfused"
+    if case.share is not None:
+        assert told.most_seen is not None
+        return metal_kernel.name if case.share <= told.most_seen else "native"
+    return told.route
 
 
 def _counted(work: Work) -> str:
     return f"{work.products / 1e9:,.1f} G, {work.moved / 2**20:,.0f} MiB"
 
 
-def _estimates(problem: Problem, chip: str) -> str:
+def _estimates(case: Case, chip: str) -> str:
     """Milliseconds of MLX's own way and of our kernel, which has no use of an M5's matrix units."""
     device = replace(MAC, nax=chip in WITH_NAX)
-    told = explain(problem, device=device)
-    assert told.kernel_work is not None
-    stock = told.stock_work.cost(device)
-    own = told.kernel_work.cost(replace(device, nax=False))
-    return " / ".join(_shown(1e3 * cost / CHIPS[chip]) for cost in (stock, own))
+    own, stock = works(case, device)
+    costs = stock.cost(device), own.cost(replace(device, nax=False))
+    return " / ".join(_shown(1e3 * cost / CHIPS[chip]) for cost in costs)
 
 
 def _shown(milliseconds: float) -> str:

@@ -148,6 +148,9 @@ class Explanation:
     stock_work: Work
     lowered_work: Work | None  # of the call as `lowered` rewrites it, where it does
     kernel_work: Work | None  # of our own kernel on Metal, where there is one for the call
+    most_seen: float | None = (
+        None  # of a bool mask's tiles for that kernel, where each is looked at
+    )
 
     def __str__(self) -> str:
         lines = [f"route {self.route}: {self.reason}"]
@@ -163,6 +166,10 @@ class Explanation:
         has_choice = self.kernel_work is not None and self.route != "native"
         if has_choice:
             lines.append(f"  counted, our own kernel: {self.kernel_work}")
+        if has_choice and self.most_seen is not None:
+            lines.append(
+                f"  if the mask hid nothing; it may leave {self.most_seen:.0%} of its tiles"
+            )
         if self.lowered_work is not None or has_choice:
             lines.append(f"  counted, MLX's own function: {self.stock_work}")
         return "\n".join(lines)
@@ -185,7 +192,8 @@ def explain(
     the current one unless given. `extra_memory` and `stock_memory` of the answer are the predicted
     peaks in bytes of one forward call, planned and by MLX's own function, beyond its inputs and
     its output; `lowered_work`, `kernel_work` and `stock_work` the products and bytes by which it is
-    decided whether to rewrite the call, or to run it on our own kernel for Metal.
+    decided whether to rewrite the call, or to run it on our own kernel for Metal, for a bool mask
+    by the elements of each: `most_seen` is the largest share of its tiles that it may leave.
 
     Raises ValueError for a bad `block_size` and for arguments that no attention call can have, and
     says which and why; TypeError for a `device` that is no Device, such as a name.
@@ -215,6 +223,7 @@ def explanation_of(choice: Choice) -> Explanation:
         of_stock(problem, device),
         lowered.work(problem, device, choice.block_size) if can_rewrite else None,
         metal_kernel.work(problem, device, None) if has_kernel else None,
+        metal_kernel.most_seen(problem, device) if has_kernel else None,
     )
 
 

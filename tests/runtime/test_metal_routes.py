@@ -264,7 +264,12 @@ def test_no_call_that_mlx_fuses_is_taken_from_it(case: Problem, device: Device) 
         assert told.kernel_work is not None
         most = 0.5 if case.query_length > 48 else 0.9
         own = told.kernel_work.cost(replace(device, nax=False))
-        assert own <= most * told.stock_work.cost(device)
+        if case.mask == "bool" and is_fused(case, device)[0] and case.query_length > 48:
+            # Of which each is looked at: see test_metal_tile_skipping.py.
+            assert told.most_seen is not None
+            assert 0 < told.most_seen < 0.5
+        else:
+            assert own <= most * told.stock_work.cost(device)
     elif is_fused(case, device)[0] and choice.route is not native:
         # Fewer keys, in calls that MLX fuses, too.
         assert choice.route is lowered

@@ -6,9 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from math import prod
 
 from ..kernels.metal import checked, kernel, operation, tile_skipping
 from ..kernels.metal.few_queries import Bits, cut_of
+from ..kernels.metal.mask_tiles import Looks
 from ..ops.work import Work, fused_products, inputs, of_stock, of_unfused, score_bytes
 from ..problem import Device, Launch, Problem
 from ..stock.fused import is_fused
@@ -18,6 +20,9 @@ from .route import Route
 _MOST = 0.9
 # Beside MLX's own kernel for many queries, which is as fast for each tile that it takes.
 _MOST_FOR_MANY = 0.5
+# The cost of a call whose mask is worth a look, which waits a fraction of a millisecond for it:
+# what the GPU of an M4 reads in 5.
+_WORTH_A_LOOK = 2**29
 
 
 class MetalKernel(Route):
@@ -28,8 +33,8 @@ class MetalKernel(Route):
     name = "metal_kernel"
 
     def holds(self, problem: Problem, device: Device) -> tuple[bool, str]:
-        """On a Mac, outside of training: few queries with any mask, many with one that is known by
-        what it says."""
+        """On a Mac, outside of training: few queries with any mask, many with one of bools or one
+        that is known by what it says."""
         if device.backend != "metal":
             return False, "this kernel is for Metal"
         if not device.own_kernel:
@@ -39,11 +44,19 @@ class MetalKernel(Route):
             return False, why_not
         if kernel.is_for_few(problem):
             return True, "our own kernel for few queries, where MLX has none that is fused"
+        if _takes_a_look(problem, device):
+            return True, "MLX's own kernel, told to skip what a mask hides where that is enough"
         return True, "MLX's own kernel, told to skip what its mask hides"
 
     def pays(self, problem: Problem, device: Device) -> tuple[bool, str]:
         """For few queries where MLX has no fused kernel, and counting says that its way costs more;
-        for many where it says twice as much."""
+        for many where it says twice as much. What a bool mask hides is not known here: where MLX
+        has a fused kernel, it takes a look at each, see `launch`."""
+        most_seen = self.most_seen(problem, device)
+        if most_seen is not None:
+            if most_seen <= 0 or of_stock(problem, device).cost(device) < _WORTH_A_LOOK:
+                return False, "MLX's own way is too short to look at what a mask hides"
+            return True, "it costs less than MLX's own way by counting, for masks that hide enough"
         if not kernel.is_for_few(problem):
             most = _MOST_FOR_MANY
         elif is_fused(problem, device)[0]:
@@ -58,16 +71,35 @@ class MetalKernel(Route):
 
     def extra_memory(self, problem: Problem, device: Device, block_size: int | None) -> int:
         """For few queries the results of the parts of the keys, in float32, with two numbers for
-        each query; for many, what has to be laid out anew."""
+        each query; for many, what has to be laid out anew, and what a bool mask has of keys for
+        each query and tile."""
         if not kernel.is_for_few(problem):
-            return inputs(problem) - problem.output_bytes
+            counts = _numbers_of_mask(problem) * 4 // tile_skipping.keys_of_block(problem.head_dim)
+            return inputs(problem) - problem.output_bytes + counts
         rows = problem.batch * problem.query_heads * problem.query_length
         return 4 * rows * cut_of(problem).parts * (problem.value_head_dim + 2)
 
     def work(self, problem: Problem, device: Device, block_size: int | None) -> Work:
-        """What the kernel multiplies and moves."""
+        """What the kernel multiplies and moves; for many queries with a bool mask as if it hid
+        nothing."""
         extra = self.extra_memory(problem, device, None)
-        return _of_few(problem, extra) if kernel.is_for_few(problem) else _of_many(problem, extra)
+        if kernel.is_for_few(problem):
+            return _of_few(problem, extra)
+        return _of_many(problem, extra, 1 - problem.skipped_share(tile_skipping.BLOCK))
+
+    def work_of_share(self, problem: Problem, device: Device, share: float) -> Work:
+        """The same for many queries, where a bool mask leaves that share of the tiles."""
+        return _of_many(problem, self.extra_memory(problem, device, None), share)
+
+    def most_seen(self, problem: Problem, device: Device) -> float | None:
+        """The share of its tiles that a bool mask may leave for the kernel to cost half of MLX's
+        own way by counting; None where masks are not looked at."""
+        if not _takes_a_look(problem, device):
+            return None
+        plain = replace(device, nax=False)
+        none, all = (self.work_of_share(problem, device, share).cost(plain) for share in (0, 1))
+        most = _MOST_FOR_MANY * of_stock(problem, device).cost(device)
+        return (most - none) / (all - none)
 
     def takes_quantized(self, problem: Problem, device: Device) -> bool:
         """Whether there is a kernel that reads keys and values as `mx.quantize` packs them."""
@@ -76,12 +108,17 @@ class MetalKernel(Route):
     def pays_quantized(self, problem: Problem, bits: Bits, device: Device) -> bool:
         """Whether it then costs less than products with the quantized arrays, whose scores are all
         there."""
+        own, stock = self.quantized_work(problem, bits, device)
+        return own.cost(replace(device, nax=False)) <= _MOST * stock.cost(device)
+
+    def quantized_work(self, problem: Problem, bits: Bits, device: Device) -> tuple[Work, Work]:
+        """What the kernel multiplies and moves of quantized keys and values, and what those
+        products do."""
         p = problem
         packed = bits.bits / 8 + 2 * p.item_bytes / bits.group_size  # bytes of a number
         own = _of_few(p, self.extra_memory(p, device, None), packed)
         numbers = p.batch * p.key_heads * p.key_length * (p.head_dim + p.value_head_dim)
-        stock = replace(of_unfused(p, device), moved=packed * numbers + score_bytes(p))
-        return own.cost(replace(device, nax=False)) <= _MOST * stock.cost(device)
+        return own, replace(of_unfused(p, device), moved=packed * numbers + score_bytes(p))
 
     def prepare(self, problem: Problem, device: Device, then: Callable[[], None]) -> None:
         """Has calls planned anew should a kernel fail its check."""
@@ -96,8 +133,18 @@ class MetalKernel(Route):
         in_gradient: Callable[[], Launch] | None = None,
     ) -> Launch:
         """The kernel, with MLX's own gradient: a step of decoding is not asked whether it is part
-        of one."""
-        return operation.launch(problem)
+        of one. Of many queries MLX's own attention runs where a bool mask hides too little."""
+        most = self.most_seen(problem, device)
+        if most is None:
+            return operation.launch(problem)
+        keys = tile_skipping.keys_of_block(problem.head_dim)
+        return operation.launch(problem, Looks(tile_skipping.BLOCK, keys, most))
+
+
+def _takes_a_look(problem: Problem, device: Device) -> bool:
+    """Whether it depends on a mask's elements which of two kernels is the faster one."""
+    is_known = kernel.is_for_few(problem) or not kernel.reads_mask(problem)
+    return not is_known and is_fused(problem, device)[0]
 
 
 def _of_few(problem: Problem, parts: int, key_bytes: float | None = None) -> Work:
@@ -118,10 +165,23 @@ def _of_few(problem: Problem, parts: int, key_bytes: float | None = None) -> Wor
     return Work(products, moved + 2 * parts, 2)
 
 
-def _of_many(problem: Problem, copies: int) -> Work:
-    """The tiles of which any query sees a key; q, k and v may have to be laid out anew before."""
-    seen = problem.score_count * (1 - problem.skipped_share(tile_skipping.BLOCK))
-    return Work(fused_products(problem, seen), inputs(problem) + 2 * copies, 4)
+def _of_many(problem: Problem, copies: int, share: float) -> Work:
+    """That share of the tiles; q, k and v may have to be laid out anew before. A bool mask is read
+    once to find them, and then by each head."""
+    seen = problem.score_count * share
+    moved = inputs(problem) + 2 * copies
+    if kernel.reads_mask(problem):
+        return Work(
+            fused_products(problem, seen), moved + _numbers_of_mask(problem) + int(seen), 10
+        )
+    return Work(fused_products(problem, seen), moved, 4)
+
+
+def _numbers_of_mask(problem: Problem) -> int:
+    """The elements of the mask that a kernel for many queries reads, of all queries and keys."""
+    if not kernel.reads_mask(problem):
+        return 0
+    return prod(problem.mask_shape[:-2]) * problem.query_length * problem.key_length
 
 
 metal_kernel = MetalKernel()

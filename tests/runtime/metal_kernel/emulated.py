@@ -32,6 +32,7 @@ _ROWS_BETWEEN, _MARGIN = 3, 64
 _FAULTS = {
     1: "some of a threadgroup's threads wait for the others for ever",
     2: "a threadgroup has more memory than the 32 KiB that Metal gives it",
+    3: "an index is beyond what a simdgroup holds of a matrix",
 }
 
 

@@ -52,6 +52,9 @@ _ATTRIBUTES = {
 }
 _SHARED = re.compile(r"(?m)(^|[;{])(\s*)threadgroup (\w+) (\w+)(\[[^;]*\]);")
 _AS_STATIC = r"\1\2static \3 \4\5; emulated::clear(\4);"
+# What a simdgroup holds of a matrix, in MLX's own headers: an index beyond it is to show.
+_HELD = re.compile(r"\bval_frags\[([^\]]+ [^\]]+)\]")
+_AS_CHECKED = r"val_frags[emulated::within(\1, kNumFrags)]"
 # Of Apple's headers there is one, which comes first.
 _UNKNOWN = re.compile(r"#pragma .*|#include <metal_\w+>|\[\[threadgroup\(\d+\)\]\]")
 _INCLUDED = re.compile(r'(?m)^#include "(mlx/[^"]+)"')
@@ -99,7 +102,7 @@ def flattened(header: str, folders: Sequence[Path]) -> str:
 
 def _plain(text: str) -> str:
     """Without what C++ does not know; memory of a threadgroup is there once."""
-    return _SHARED.sub(_AS_STATIC, _UNKNOWN.sub("", text))
+    return _HELD.sub(_AS_CHECKED, _SHARED.sub(_AS_STATIC, _UNKNOWN.sub("", text)))
 
 
 def parameters_of(text: str) -> list[str]:

@@ -64,8 +64,10 @@ def _small(problem: Problem) -> Problem:
     # This kernel is told of any mask by the first and the last key that a query sees.
     queries = _KEYS if problem.query_length % tile_skipping.BLOCK else _WHOLE_TILES
     keys = _WHOLE_TILES + (_KEYS if problem.key_length % tile_skipping.BLOCK else _WHOLE_TILES)
-    small = replace(small, query_length=queries, key_length=keys)
-    return replace(small, query_heads=min(group, 2), mask="window", structure=_WINDOW)
+    small = replace(small, query_length=queries, key_length=keys, query_heads=min(group, 2))
+    if kernel.reads_mask(problem):
+        return small
+    return replace(small, mask="window", structure=_WINDOW)
 
 
 @lru_cache(maxsize=256)
@@ -106,6 +108,9 @@ def _error(small: Problem, bits: Bits | None) -> float:
     if kernel.reads_mask(p):
         added = normal(p.batch, p.query_heads, p.query_length, p.key_length)
         shown = added if p.mask == "additive" else added > -0.5
+        if not kernel.is_for_few(p):  # tiles that are hidden, seen, or in part
+            sees = written_out.mask_as_array(_WINDOW, p.query_length, p.key_length)
+            shown = (shown & sees) | (mx.arange(p.key_length) < tile_skipping.BLOCK)
         arrays.append(shown)
         mask = shown.astype(mx.float32) if p.mask == "additive" else shown
     sinks = normal(p.query_heads) if p.sinks else None

@@ -43,7 +43,18 @@ def why_not(problem: Problem) -> str:
 
 def reads_mask(problem: Problem) -> bool:
     """Whether the mask is an array for the kernel, too."""
-    return is_for_few(problem) and few_queries.reads_mask(problem)
+    if is_for_few(problem):
+        return few_queries.reads_mask(problem)
+    return tile_skipping.reads_mask(problem)
+
+
+def broadcast(mask: mx.array, problem: Problem) -> mx.array:
+    """A mask that is read with all its axes: of `[B, H, L, S]` for few queries, whose kernel takes
+    any strides; for many an axis of batches or heads that are alike stays 1."""
+    axes = [problem.batch, problem.query_heads, problem.query_length, problem.key_length]
+    if not is_for_few(problem):
+        axes[:2] = [1, 1, *mask.shape[:-2]][-2:]
+    return mx.broadcast_to(mask, axes)
 
 
 def attention(problem: Problem, arrays: Sequence[mx.array], bits: Bits | None = None) -> mx.array:

@@ -14,13 +14,14 @@ from ...ops.derivatives import with_derivatives_of
 from ...problem import Launch, Problem, as_float
 from . import checked, kernel
 from .few_queries import Bits
+from .mask_tiles import Looks
 
 
-def launch(problem: Problem) -> Launch:
+def launch(problem: Problem, looks: Looks | None = None) -> Launch:
     """Attention for calls of `problem`, as a function of MLX's own arguments. MLX's operations run
-    instead where the kernel turns out not to, see `checked`."""
+    instead where the kernel turns out not to, see `checked`, and MLX's own attention for a mask
+    that by `looks` hides too little."""
     dtype: mx.Dtype = getattr(mx, problem.dtype)
-    scores = problem.batch, problem.query_heads, problem.query_length, problem.key_length
     takes_mask = kernel.reads_mask(problem)
 
     def run(q: Any, k: Any, v: Any, *, scale: Any, mask: Any, sinks: Any) -> mx.array:
@@ -30,7 +31,10 @@ def launch(problem: Problem) -> Launch:
         arrays = [q.astype(dtype), k.astype(dtype), v.astype(dtype)]
         if takes_mask:
             typed = mask if mask.dtype == mx.bool_ else mask.astype(dtype)
-            arrays.append(mx.broadcast_to(typed, scores))
+            axes = kernel.broadcast(typed, problem)
+            if looks is not None and not looks.hides_enough(mask, axes):
+                return stock.attention(q, k, v, scale=scale, mask=mask, sinks=sinks)
+            arrays.append(axes)
         if sinks is not None:
             arrays.append(sinks)
         if not checked.is_right(problem):

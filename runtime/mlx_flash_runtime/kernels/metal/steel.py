@@ -48,8 +48,18 @@ class _Change(NamedTuple):
     text: str
 
 
+# Softcapped scores, in units of log(2) as the scores here.
+_SOFTCAP = _Change(
+    r"Stile\.elems\(\)\[ii\] \*= scale;",
+    """{}
+      if (SOFTCAP) {{
+        const AccumType softcap = factor[1] * M_LOG2E_F;
+        Stile.elems()[ii] = softcap * metal::precise::tanh(Stile.elems()[ii] / softcap);
+      }}""",
+)
 # `first` and `last` have, for each query, the first and the last key that it sees. Both grow.
-_CHANGES = (
+_INTERVALS = (
+    _SOFTCAP,
     # Keys before the first that a block of queries sees are not looked at, ...
     _Change(
         r"kv_head_idx \* params->V_strides\[1\];.*\n",
@@ -90,12 +100,43 @@ _CHANGES = (
 {}""",
     ),
 )
+# `tiles` has, for each block of queries, the tiles of keys that any of them sees, see `mask_tiles`.
+_TILES = (
+    _SOFTCAP,
+    # They are taken one after the other, the keys between them are not looked at.
+    _Change(
+        r"for \(int kb = 0; kb < kb_lim; kb\+\+\) \{",
+        """const int tiles_head = tiles_shape[1] == 1 ? 0 : tid.y;
+  const int tiles_batch = tiles_shape[0] == 1 ? 0 : tid.z;
+  int64_t own_tile = (tiles_batch * tiles_shape[1] + tiles_head) * tiles_shape[2] + tid.x;
+  own_tile *= tiles_shape[3];
+  for (int next_kb = 0; tiles[own_tile] < 2 * params->NK; ++own_tile) {{
+    const int kb = tiles[own_tile] / 2;
+    loader_k.src += int64_t(kb - next_kb) * loader_k.tile_stride;
+    loader_v.src += int64_t(kb - next_kb) * loader_v.tile_stride;
+    next_kb = kb + 1;""",
+    ),
+    # The mask is read where it hides something, ...
+    _Change(
+        r"\n    if \(has_mask\) \{\n      using stile_t",
+        """
+    if (tiles[own_tile] % 2 == 1) {{
+      using stile_t""",
+    ),
+    # ... and has nothing to say of what is no key: a query that sees none gets the mean of all
+    # values.
+    _Change(
+        r"mfrag\[jj\] \? Stile\.frag_at\(i, j\)\[jj\] : neg_inf;",
+        """mfrag[jj] ? Stile.frag_at(i, j)[jj]
+                            : col_pos + jj < params->kL ? neg_inf : Limits<selem_t>::min;""",
+    ),
+)
 
 
-@lru_cache(maxsize=1)
-def text() -> Text:
-    """The kernel that takes `first` and `last`, the function constants of MLX's as constants of
-    the body. Raises Unknown."""
+@lru_cache(maxsize=2)
+def text(by_tiles: bool = False) -> Text:
+    """The kernel that takes `first` and `last`, or that which takes `tiles`, the function constants
+    of MLX's as constants of the body. Raises Unknown."""
     try:
         given: set[str] = set()
         _flattened(_GIVEN, given)
@@ -108,7 +149,7 @@ def text() -> Text:
     start = whole.index("{", kernel.end())
     stop = _end_of_block(whole, start)
     body = whole[start + 1 : stop]
-    for change in _CHANGES:
+    for change in _TILES if by_tiles else _INTERVALS:
         found = _once(re.compile(change.pattern), body)
         instead = change.text.format(found[0])
         body = body[: found.start()] + instead + body[found.end() :]

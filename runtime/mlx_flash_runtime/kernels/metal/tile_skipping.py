@@ -1,5 +1,5 @@
-"""MLX's own kernel for many queries, which skips the keys that a window, packed documents or a
-prefix hide: see `steel`."""
+"""MLX's own kernel for many queries, which skips the keys that a window, packed documents, a prefix
+or a bool mask hide: see `steel`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import mlx.core as mx
 
 from ...problem import Problem
 from ...problem.masks import Prefix, Segments, Window
-from . import steel
+from . import mask_tiles, steel
 
 # Queries and keys of a block, simdgroups of a threadgroup: as MLX has them.
 BLOCK = 32
@@ -21,22 +21,23 @@ _THREADGROUP_BYTES = 2**15
 _LARGE_HEAD_DIM = 128
 
 # For which MLX has its kernel, too, and those of DeepSeek's prefill.
-HEAD_DIMS = {(64, 64), (80, 80), (96, 96), (128, 128), (96, 64), (192, 128)}
+HEAD_DIMS = {(64, 64), (72, 72), (80, 80), (96, 96), (128, 128), (96, 64), (192, 128)}
 
 _BEFORE = """
   using MaskType = bool;
   using AccumType = float;
   constexpr int WM = {simdgroups}, WN = 1;
-  constexpr bool has_mask = false, do_causal = false, save_lse = false;
-  constexpr bool has_sinks = {has_sinks};
+  constexpr bool do_causal = false, save_lse = false;
+  constexpr bool has_mask = {has_mask}, has_sinks = {has_sinks};
   const uint simd_lane_id = thread_index_in_simdgroup;
   const uint simd_group_id = simdgroup_index_in_threadgroup;
   const uint3 tid = threadgroup_position_in_grid;
   const uint3 lid = thread_position_in_threadgroup;
   device float* lse = nullptr;
-  const device bool* mask = nullptr;
+  {no_mask}
   {no_sinks}
   AttnMaskParams own_mask_params;
+  {mask_strides}
   const thread AttnMaskParams* mask_params = &own_mask_params;
   AttnParams own_params;
   own_params.B = Q_shape[0];
@@ -67,6 +68,12 @@ _BEFORE = """
   own_params.O_strides[0] = Q_shape[1] * own_params.O_strides[1];
   const thread AttnParams* params = &own_params;
 """
+_MASK_STRIDES = """
+  own_mask_params.M_strides[2] = mask_shape[3];
+  own_mask_params.M_strides[1] = mask_shape[1] == 1 ? 0 : int64_t(mask_shape[2]) * mask_shape[3];
+  own_mask_params.M_strides[0] =
+      mask_shape[0] == 1 ? 0 : int64_t(mask_shape[1]) * mask_shape[2] * mask_shape[3];
+"""
 
 
 def keys_of_block(head_dim: int) -> int:
@@ -76,10 +83,10 @@ def keys_of_block(head_dim: int) -> int:
 
 def why_not(problem: Problem) -> str:
     """Why the kernel is not for a problem; empty where it is. Reads MLX's headers."""
-    if problem.visible is None or problem.query_length > problem.key_length:
+    if problem.query_length > problem.key_length:
+        return "it is for as many keys as queries or more"
+    if problem.visible is None and problem.mask != "bool":
         return "its mask is not known by what it says"
-    if problem.softcap is not None:
-        return "it does not cap scores"
     if (problem.head_dim, problem.value_head_dim) not in HEAD_DIMS:
         return "it is for other head dims"
     if _memory(problem) > _THREADGROUP_BYTES:
@@ -99,17 +106,30 @@ def _memory(problem: Problem) -> int:
     return problem.item_bytes * (queries + max(both))
 
 
+def reads_mask(problem: Problem) -> bool:
+    """Whether the mask is an array for the kernel, too."""
+    return problem.mask == "bool"
+
+
 def attention(problem: Problem, arrays: Sequence[mx.array]) -> mx.array:
     """The kernel, `[B, H, L, D_v]`, for problems that `why_not` has nothing against; it has no
-    gradient and no vmap of its own. `arrays` are q, k, v, the scale as the first of an array in
-    float32, then sinks if any."""
+    gradient and no vmap of its own.
+
+    `arrays` are q, k, v, the scale and the softcap as `[2]` in float32, then the mask where it is
+    read, `[B or 1, H or 1, L, S]`, and sinks if any.
+    """
     p, dtype = problem, getattr(mx, problem.dtype)
-    q, k, v, scale, *sinks = arrays
+    q, k, v, factor, *rest = arrays
     keys = keys_of_block(p.head_dim)
+    if reads_mask(p):
+        mask, *sinks = rest
+        said = [mask, mask_tiles.of(mask, BLOCK, keys)]
+    else:
+        said, sinks = [*_seen(p)], rest
     threads = _SIMDGROUPS * _LANES
     blocks = -(-p.query_length // BLOCK)
-    (out,) = _kernel(p.sinks)(
-        inputs=[q, k, v, scale, *_seen(p), *(one.astype(dtype) for one in sinks)],
+    (out,) = _kernel(reads_mask(p), p.sinks)(
+        inputs=[q, k, v, factor, *said, *(one.astype(dtype) for one in sinks)],
         template=[
             ("T", dtype),
             ("BQ", BLOCK),
@@ -118,6 +138,7 @@ def attention(problem: Problem, arrays: Sequence[mx.array]) -> mx.array:
             ("BV", p.value_head_dim),
             ("align_Q", p.query_length % BLOCK == 0),
             ("align_K", p.key_length % keys == 0),
+            ("SOFTCAP", p.softcap is not None),
         ],
         output_shapes=[(p.batch, p.query_heads, p.query_length, p.value_head_dim)],
         output_dtypes=[dtype],
@@ -146,17 +167,22 @@ def _seen(problem: Problem) -> tuple[mx.array, mx.array]:
     return first, last
 
 
-@lru_cache(maxsize=2)
-def _kernel(sinks: bool) -> Any:
-    kernel = steel.text()
+@lru_cache(maxsize=4)
+def _kernel(masked: bool, sinks: bool) -> Any:
+    kernel = steel.text(by_tiles=masked)
     before = _BEFORE.format(
         simdgroups=_SIMDGROUPS,
-        has_sinks="true" if sinks else "false",
+        has_mask=str(masked).lower(),
+        no_mask="" if masked else "const device bool* mask = nullptr;",
+        mask_strides=_MASK_STRIDES if masked else "",
+        has_sinks=str(sinks).lower(),
         no_sinks="" if sinks else "const device T* sinks = Q;",
     )
+    said = ["mask", "tiles"] if masked else ["first", "last"]
+    kind = f"{'_mask' if masked else ''}{'_sinks' if sinks else ''}"
     return mx.fast.metal_kernel(
-        name=f"flash_tile_skipping{'_sinks' if sinks else ''}",
-        input_names=["Q", "K", "V", "factor", "first", "last", *(["sinks"] if sinks else [])],
+        name=f"flash_tile_skipping{kind}",
+        input_names=["Q", "K", "V", "factor", *said, *(["sinks"] if sinks else [])],
         output_names=["O"],
         source=before + kernel.body,
         header=kernel.header,

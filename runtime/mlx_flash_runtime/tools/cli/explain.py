@@ -211,6 +211,7 @@ def _as_dict(
                 "stock_work": asdict(explanation.stock_work),
                 "lowered_work": _work_as_dict(explanation.lowered_work),
                 "kernel_work": _work_as_dict(explanation.kernel_work),
+                "most_seen": explanation.most_seen,
             }
             for call, explanation in zip(calls, explanations, strict=True)
         ],

@@ -33,6 +33,7 @@ inline std::vector<const void*> slots;  // what a fiber shows to its simdgroup
 inline std::vector<const void*> fresh;  // the threadgroup memory that is NaN already
 inline size_t memory = 0;               // the bytes of it
 inline constexpr size_t MOST_MEMORY = 1 << 15;
+inline bool is_beyond = false;           // an index, see `within`
 inline long progress = 0;               // how often something happened that others may wait for
 
 inline void yield() { swapcontext(&fibers[self].context, &scheduler); }
@@ -67,6 +68,13 @@ void clear(V& own) {
   std::memset(static_cast<void*>(&own), 0xff, sizeof own);
 }
 
+// An index of so many elements. One beyond them is noted: what lies there may be anything.
+inline int within(int index, int count) {
+  if (index >= 0 && index < count) return index;
+  is_beyond = true;
+  return 0;
+}
+
 inline void enter() {
   kernel(self);
   fibers[self].done = true;
@@ -87,11 +95,13 @@ inline bool run_simdgroup(int number) {
 }
 
 // Runs a threadgroup of so many threads; 1 where they wait for each other for ever, as at a barrier
-// that only some of them reach, 2 where it has more memory than Metal gives it, else 0.
+// that only some of them reach, 2 where it has more memory than Metal gives it, 3 where an index was
+// beyond what it is of, else 0.
 inline int run(int threads, bool last_first, std::function<void(int)> body) {
   kernel = body;
   fresh.clear();
   memory = 0;
+  is_beyond = false;
   fibers.resize(threads);
   slots.assign(threads, nullptr);
   group = {threads};
@@ -116,7 +126,7 @@ inline int run(int threads, bool last_first, std::function<void(int)> body) {
         open |= run_simdgroup(last_first ? count - 1 - i : i);
       } while (progress != then);
     }
-    if (!open) return memory > MOST_MEMORY ? 2 : 0;
+    if (!open) return memory > MOST_MEMORY ? 2 : is_beyond ? 3 : 0;
     if (progress == before) return 1;
   }
 }
