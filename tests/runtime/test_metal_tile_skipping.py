@@ -14,14 +14,12 @@ import numpy as np
 import pytest
 from attention_cases import Case, assert_as_exact_as, make, runner
 from backends import pretend
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from metal_kernel import emulated
 from metal_kernel.calls import DEVICE, mlx, sizes
 from metal_kernel.translation import Failure
 
 from mlx_flash_runtime import explain
-from mlx_flash_runtime.kernels.metal import checked, kernel, mask_tiles, steel, tile_skipping
+from mlx_flash_runtime.kernels.metal import checked, mask_tiles, steel, tile_skipping
 from mlx_flash_runtime.problem import MaskKind, Problem
 from mlx_flash_runtime.problem.masks import Prefix, Segments, Structure, Window
 from mlx_flash_runtime.routes import metal_kernel, reference
@@ -36,6 +34,9 @@ def forget() -> None:
     tile_skipping._kernel.cache_clear()
     steel.text.cache_clear()
     checked.run.cache_clear()
+
+
+read_here = steel._read
 
 
 @pytest.fixture
@@ -131,66 +132,31 @@ def is_found(small: Problem) -> bool:
         return True
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
-@given(
-    sizes=st.tuples(*(st.integers(1, 70) for _ in range(2))),
-    axes=st.sampled_from([(1, 1), (2, 1), (1, 3), (2, 3)]),
-    block=st.integers(2, 20),
-    seed=st.integers(0, 9),
-)
-def test_the_tiles_of_a_mask(
-    sizes: tuple[int, int], axes: tuple[int, int], block: int, seed: int
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_pointers_keep_to_their_address_spaces(
+    dtype: str, on_metal: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each by a loop; `block` is the size of what is seen or hidden together."""
-    random = np.random.default_rng(seed)
-    coarse = random.random((*axes, *(-(-size // block) for size in sizes))) < 0.4
-    mask = coarse.repeat(block, -1).repeat(block, -2)[..., : sizes[0], : sizes[1]]
-    found = np.array(mask_tiles.of(mx.array(mask), 32, 16)).reshape(-1)
-    count = -(-sizes[1] // 16)
-    expected: list[int] = []
-    shown = 0
-    for head in mask.reshape(-1, *sizes):
-        for start in range(0, sizes[0], 32):
-            rows = head[start : start + 32]
-            is_blind = not rows.any(axis=-1).all()
-            row = []
-            for tile in range(count):
-                seen = rows[:, 16 * tile : 16 * tile + 16]
-                if seen.any() or is_blind:
-                    row.append(2 * tile + (not (seen.all() and seen.shape == (32, 16))))
-            shown += len(row)
-            expected += row + [2 * count] * (count + 1 - len(row))
-    assert found.tolist() == expected
-    share = mask_tiles._share(mx.array(mask), 32, 16)
-    assert share == pytest.approx(shown * (count + 1) / len(expected) / count)
-
-
-def blocks(length: int, size: int) -> mx.array:
-    """A mask by which each query sees the keys of its own block."""
-    block = mx.arange(length) // size
-    return block[:, None] == block
-
-
-def test_a_mask_is_looked_at_once() -> None:
-    looks = mask_tiles.Looks(32, 32, 0.3)
-    mask = blocks(256, 64)
-    assert looks.hides_enough(mask, mask[None, None])
-    key = id(mask), 32, 32
-    assert mask_tiles._shares[key] == 0.25
-    mask[:] = True
-    assert looks.hides_enough(mask, mask[None, None])
-    del mask
-    assert key not in mask_tiles._shares
-
-
-def test_masks_that_hide_too_little_are_no_longer_looked_at() -> None:
-    looks = mask_tiles.Looks(32, 32, 0.3)
-    kept = [blocks(256, 128) for _ in range(mask_tiles._MOST_LOOKS)]
-    for mask in kept:
-        assert not looks.hides_enough(mask, mask[None, None])
-    sparse = blocks(256, 32)
-    assert not looks.hides_enough(sparse, sparse[None, None])
-    assert (id(sparse), 32, 32) not in mask_tiles._shares
+    """Those of MLX's text, too, which is looked at with ours."""
+    address_spaces = pytest.importorskip("metal_kernel.address_spaces")
+    found: list[str] = []
+    monkeypatch.setattr(mx.fast, "metal_kernel", address_spaces.noting(found))
+    monkeypatch.setattr(steel, "_read", read_here)
+    window = Problem(1, 2, 1, 70, 134, 96, 64, dtype, "window", (), Window(40), True, 2.0)
+    masked = replace(window, mask="bool", structure=None, sinks=False, softcap=None)
+    for one in (window, masked):
+        checked._error(one, None)
+    assert found == []
+    for name, line in (("_INTERVALS", "first"), ("_TILES", "tiles")):
+        wrong = f"const threadgroup int* wrong = {line};\n"
+        one = getattr(steel, name)[0]
+        changed = one._replace(text=one.text.replace("if (SOFTCAP)", f"{wrong}if (SOFTCAP)"))
+        monkeypatch.setattr(steel, name, (changed, *getattr(steel, name)[1:]))
+    forget()
+    for problem in (window, masked):
+        found.clear()
+        checked._error(problem, None)
+        assert len(found) == 1
+        assert "__global" in found[0]
 
 
 @pytest.mark.xdist_group("mlx-metal")
@@ -271,35 +237,3 @@ def test_where_it_promises_half_of_mlx_s_own_way_it_is_taken() -> None:
     latents = prefill("causal", None, head_dim=192)
     assert explain(latents, device=DEVICE).route != "metal_kernel"
     assert metal_kernel.holds(latents, DEVICE)[0]
-
-
-def test_a_bool_mask_is_taken_where_it_hides_enough(
-    on_metal: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    large = prefill("bool", None, mask_shape=(16384, 16384))
-    told = explain(large, device=DEVICE)
-    assert told.route == "metal_kernel"
-    assert told.most_seen == pytest.approx(0.49, abs=0.01)
-    assert "if the mask hid nothing; it may leave 49% of its tiles" in str(told)
-    # The matrix units of an M5 are four times as fast, and this kernel has no use of them.
-    on_m5 = explain(large, device=replace(DEVICE, nax=True))
-    assert on_m5.most_seen == pytest.approx(0.14, abs=0.01)
-    assert explain(replace(large, training=True), device=DEVICE).route != "metal_kernel"
-    short = replace(large, query_length=256, key_length=256, mask_shape=(256, 256))
-    assert explain(short, device=DEVICE).route == "native"
-
-
-def test_mlx_s_own_attention_runs_where_a_mask_hides_too_little(
-    on_metal: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(checked, "is_right", lambda problem: True)
-    monkeypatch.setattr(kernel, "attention", lambda problem, arrays, bits: arrays[0])
-    monkeypatch.setattr(metal_kernel, "most_seen", lambda problem, device: 0.3)
-    q = mx.random.normal((1, 2, 256, 64))
-    problem = Problem.of(q, q, q, blocks(256, 64))
-    assert problem is not None
-    run = metal_kernel.launch(problem, DEVICE, None)
-    for size, is_ours in ((64, True), (256, False)):
-        mask = blocks(256, size)
-        out = run(q, q, q, scale=0.125, mask=mask, sinks=None)
-        assert mx.array_equal(out, q if is_ours else mlx(q, q, q, scale=0.125, mask=mask))
