@@ -28,7 +28,8 @@ _STRIDE = 5
 
 
 def measure_all(script: ModuleType) -> None:
-    """Prints each row, and writes them; exits with 1 where a result is wrong, which has no row."""
+    """Prints each row, and writes them; exits with 1 where a result is wrong, or there is none: it
+    has no row."""
     name = Path(str(script.__file__)).stem
     args, chosen = _arguments(script)
     command = f"python benchmarks/{name}.py {args.machine}"
@@ -43,9 +44,12 @@ def measure_all(script: ModuleType) -> None:
         except WrongResult as error:
             print(f"WRONG, left out: {error}", file=sys.stderr)
             wrong = True
+        except RuntimeError as error:  # of MLX, for want of memory perhaps
+            print(f"FAILED, left out: {chosen[number]}: {error}", file=sys.stderr)
+            wrong = True
         else:
             print(" ".join(f"{key} {value}" for key, value in rows[number].items()), flush=True)
-            result.rows[:] = [rows[place] for place in sorted(rows)]
+            result.rows[:] = [rows[each] for each in sorted(rows)]
             result.write()
         mx.clear_cache()
     print(f"written: {result.path}")

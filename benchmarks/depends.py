@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import shutil
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -120,7 +121,9 @@ def code_of(text: str, suffix: str) -> list[str]:
 @cache
 def commit() -> str | None:
     """The commit of this checkout, with a + where files other than results differ from it; None
-    outside of one."""
+    outside of one, or without git."""
+    if shutil.which("git") is None:
+        return None
     status = ("status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results")
     found = []
     for words in (("rev-parse", "HEAD"), status):
