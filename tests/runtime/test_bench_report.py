@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -24,6 +25,9 @@ SOME = [
     for name in ("grid", "grid_causal", "workflow_lora", "workflow_chat")
 ]
 VOID = {"meta", "br"}
+BROWSER = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
 
 
 def run(*arguments: object) -> Result:
@@ -109,6 +113,44 @@ def test_the_page_holds_every_cell_and_a_picture_of_each_result(page: str) -> No
         for table in show.tables_of(document):
             assert all(cell in elements.text for row in table.cells for cell in row)
         assert document.command in elements.text
+
+
+LOOKED_AT = """
+<script>
+const wide = [...document.querySelectorAll(".scroll")];
+const room = document.documentElement.clientWidth;
+const tables = wide.filter((box) => box.scrollWidth > box.clientWidth);
+const pictures = [...document.querySelectorAll("svg")].filter((svg) => svg.clientHeight > 100);
+location.hash = document.querySelector("nav li:last-child a").getAttribute("href");
+const last = document.querySelector(":target").getBoundingClientRect().top;
+document.title = [
+  document.documentElement.scrollWidth <= room ? "fits" : "too wide",
+  tables.length > 0 ? "tables scroll" : "no table scrolls",
+  `${pictures.length} pictures`,
+  last < innerHeight ? "jumps" : "stays",
+  performance.getEntriesByType("resource").length + " loaded",
+].join(" | ");
+</script></body>"""
+
+
+@pytest.mark.skipif(BROWSER is None, reason="there is no Chromium")
+def test_the_page_in_a_small_window_of_a_browser(page: str, tmp_path: Path) -> None:
+    """The page stays as wide as the window, its tables scroll by themselves, its pictures are
+    there, and a line of the contents leads to its result; nothing is loaded."""
+    looked_at = tmp_path / "page.html"
+    looked_at.write_text(page.replace("</body>", LOOKED_AT), encoding="utf-8")
+    arguments = ["--headless", "--no-sandbox", "--disable-gpu", "--window-size=600,900"]
+    profile = f"--user-data-dir={tmp_path}/profile"
+    done = subprocess.run(
+        [str(BROWSER), *arguments, profile, "--dump-dom", looked_at.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    title = re.search(r"<title>(.*?)</title>", done.stdout)
+    assert title, done.stderr
+    expected = ["fits", "tables scroll", f"{len(SOME)} pictures", "jumps", "0 loaded"]
+    assert title[1].split(" | ") == expected
 
 
 def test_what_a_result_says_is_text(tmp_path: Path) -> None:
