@@ -47,7 +47,7 @@ def test_refused_with_a_reason(path: Path) -> None:
     data = path.read_bytes()
     refusal = codemod.match(facts_of(path, data))
     assert isinstance(refusal, Refusal)
-    assert data.decode().startswith(f"# note: {refusal.reason}\n")
+    assert data.decode().startswith(f"# note: no flags: {refusal.reason}\n")
 
 
 @pytest.mark.parametrize("path", NOOP, ids=name_of)

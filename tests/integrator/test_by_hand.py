@@ -38,7 +38,7 @@ def test_what_stays_by_hand_gets_no_call_and_a_note(tmp_path: Path) -> None:
     chain = str(script.evidence)
     assert chain.startswith("run.py:3 -> model.py:")
     assert [note.reason for note in script.notes] == [
-        f"attention written by hand is not routed: {chain}"
+        f"attention written by hand can't be patched: {chain}"
     ]
     (note,) = outcomes["model.py"].notes
     assert note.line == script.evidence.links[-1].line

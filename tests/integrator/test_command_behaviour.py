@@ -234,7 +234,9 @@ def test_a_patched_command_does_what_it_did(name: str, tmp_path: Path, runner: R
         "script.py"
     ]
     assert outcome.codemod == case.codemod, outcome.reason
-    assert [note.reason for note in outcome.notes] == ([] if case.note is None else [case.note])
+    assert [note.reason for note in outcome.notes] == (
+        [] if case.note is None else [f"no flags: {case.note}"]
+    )
     expected = runner.run(script, case.argv.split(), tmp_path / "packages")
     assert expected.code == 0, expected.stderr
     script.write_bytes(outcome.after)

@@ -43,6 +43,7 @@ SUMMARY = (
     "argparse scripts: two flags after the parser's last argument, "
     "the call after the arguments are parsed"
 )
+GIVES_FLAGS = True
 REVIEW = "the flags stand on the parser that users call, and the call stands before the model runs"
 SHARED_BY = (b"argparse", b".add_argument(")
 """A file with one of these words may build the parser of another file."""

@@ -33,6 +33,7 @@ SUMMARY = (
     "click commands: two options on the command that runs the model, "
     "the call as its first statement"
 )
+GIVES_FLAGS = True
 REVIEW = "the options stand on the command that runs the model"
 
 

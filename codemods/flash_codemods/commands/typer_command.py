@@ -31,6 +31,7 @@ SUMMARY = (
     "typer commands: two parameters on the command that runs the model, "
     "the call as its first statement"
 )
+GIVES_FLAGS = True
 REVIEW = "the parameters stand on the command that runs the model"
 
 

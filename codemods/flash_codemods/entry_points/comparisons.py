@@ -22,8 +22,8 @@ def remarks(facts: FileFacts, edits: Sequence[Edit]) -> Iterator[Note]:
     frameworks = sorted(_imported_by(facts))
     if frameworks:
         reason = (
-            f"measures MLX beside {frameworks[0]}, as it seems: the patch changes what is measured "
-            "as MLX; MLX_FLASH_DISABLE=1 measures MLX's own attention"
+            f"seems to measure MLX beside {frameworks[0]}: MLX's numbers are now those of flash "
+            "attention; with MLX_FLASH_DISABLE=1 they are those of MLX's own"
         )
         yield Note(reason)
 

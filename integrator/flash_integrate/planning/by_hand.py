@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flash_integrate.attention.evidence import Link
+from flash_integrate.attention.libraries import FUSED
 from flash_integrate.attention.rewrites import Rewrite
 from flash_integrate.attention.signs import handwritten_lines
 from flash_integrate.errors import FileError
@@ -57,7 +58,5 @@ def notes_by_hand(facts: FileFacts) -> list[Note]:
     """Notes on the attention by hand that this run leaves as it is, which no patch can reach."""
     found = facts.get(written_out)
     fused = {rewrite.line for item in found for rewrite in item.rewrites}
-    reason = (
-        "attention written by hand is not routed; mx.fast.scaled_dot_product_attention would be"
-    )
+    reason = f"attention written by hand stays as it is: only calls of {FUSED} can be patched"
     return [Note(reason, line) for line in facts.get(handwritten_lines) if line not in fused]

@@ -33,6 +33,7 @@ class Codemod(Protocol):
     #   serves(facts, match): for which other file this one is changed, where that is so
     #   explain(facts): lines on what it knows of a file
     #   together(facts, statements): which of the inserted statements stand or fall together
+    #   GIVES_FLAGS: whether a file that it refuses goes without flags
     #   BESIDE: whether it edits a file beside the codemod that was chosen for it
     #   SHARED_BY: words, one of which a file has that may be changed for another one
 

@@ -128,12 +128,15 @@ def _choose(facts: FileFacts) -> Decision:
     """The first codemod that matches; the refusals of those asked before it become notes for the
     reviewer."""
     refusals: list[Refusal] = []
+    notes: list[Note] = []
     for codemod in _meant_for(facts):
         if not facts.workspace.wants(name_of(codemod)):
             continue
         match = codemod.match(facts)
         if isinstance(match, Refusal):
             refusals.append(match)
+            without = "no flags: " if getattr(codemod, "GIVES_FLAGS", False) else ""
+            notes.append(Note(without + match.reason, match.line))
         elif match is not None:
             reason: str | None = asked(codemod, "serves", facts, match)
             evidence = None if reason else facts.get(evidence_of)
@@ -150,7 +153,7 @@ def _choose(facts: FileFacts) -> Decision:
                 codemod=name_of(codemod),
                 review=codemod.REVIEW,
                 edits=tuple(edits),
-                notes=(*refusals, *own, *remarks(facts, edits), *notes_by_hand(facts)),
+                notes=(*notes, *own, *remarks(facts, edits), *notes_by_hand(facts)),
                 evidence=evidence,
             )
     if refusals:
@@ -225,7 +228,7 @@ def evidence_of(facts: FileFacts) -> Evidence | Decision:
         return found.by_name
     notes = notes_by_hand(facts)
     if not notes:
-        notes = [Note(f"attention written by hand is not routed: {found.by_hand[0]}")]
+        notes = [Note(f"attention written by hand can't be patched: {found.by_hand[0]}")]
     return Decision(
         Status.SKIPPED,
         "its only attention is written by hand",

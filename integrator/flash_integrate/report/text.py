@@ -122,7 +122,7 @@ def _is_of_interest(outcome: Outcome) -> bool:
 
 def _print_details(console: Console, outcome: Outcome) -> None:
     """How a file comes to attention, the rewrites of its own code, and the notes on it."""
-    name = quoted(outcome.name.name)
+    name = quoted(outcome.name)
     if _is_chain(outcome):
         say(console, outcome.reason, indent="  ")
     for rewrite in outcome.rewrites:

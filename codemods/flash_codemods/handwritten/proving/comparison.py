@@ -225,8 +225,8 @@ def unseen_row(mx: Any, old: Version, new: Version, case: dict[str, Made], seed:
     except (NotEvaluable, *UNFIT):
         return None
     if said[0] == said[1]:
-        return f"a row that sees no key gives {said[0]}, as before"
-    return f"a row that sees no key gives {said[1]} where it gave {said[0]}"
+        return f"a query whose keys are all masked gives {said[0]}, as before"
+    return f"a query whose keys are all masked gives {said[1]}, not {said[0]} as before"
 
 
 def _kind_of_row(values: list[float]) -> str:

@@ -38,5 +38,5 @@ class Verdict:
         if not self.proved:
             return f"matched by form ({self.reason})" if self.reason else "matched by form"
         off = f"within {self.error:.0e}" if self.error else "the same bit for bit"
-        kept = ", of 16 bits where they became float32" if self.narrower else ""
+        kept = "; 16-bit inputs give 16-bit outputs, not float32 as before" if self.narrower else ""
         return f"proved on {self.inputs} random inputs, outputs {off}{kept}"

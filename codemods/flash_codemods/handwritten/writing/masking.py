@@ -8,7 +8,7 @@ from flash_codemods.handwritten.values import Binding, Choice, Mask, Step
 from flash_codemods.handwritten.writing.draft import Draft
 from flash_codemods.handwritten.writing.masks import MaskWriter, masks_of, most_at_once
 from flash_codemods.handwritten.writing.reasons import CannotSay
-from flash_codemods.handwritten.writing.text import Edit
+from flash_codemods.handwritten.writing.text import Edit, is_outdated
 
 _MASK_NAMES = ("attention_mask", "attn_mask", "fused_mask")
 _BIAS_NAMES = ("bias", "attention_bias", "score_bias")
@@ -138,10 +138,28 @@ class Masking(Draft):
             statement = self._masking_statement(step)
             made = self._made_for(step)
             if made is None:
-                self._replace(statement, name, masks.of(step))
+                self._replace(statement, name, self._tested(step, name) or masks.of(step))
             else:
                 self._replace(made, name, masks.made(step, made.value))
                 self.gone.append(made)
+
+    def _tested(self, step: Mask, name: str) -> str | None:
+        """A mask of another name that is a bool array, as the `if` around it asks:
+        `mask.dtype == mx.bool_`."""
+        branch, seen = self.parents[step.statement], step.seen
+        if not isinstance(branch, ast.If) or not isinstance(seen, ast.Name) or step.inverted:
+            return None
+        test = branch.test
+        is_compared = isinstance(test, ast.Compare) and isinstance(test.ops[0], ast.Eq)
+        if (
+            step.statement not in branch.body
+            or not isinstance(test, ast.Compare)
+            or not is_compared
+        ):
+            return None
+        asks_own = ast.unparse(test.left) == f"{seen.id}.dtype"
+        is_bool = self.names.full(test.comparators[0]) == "mlx.core.bool_"
+        return seen.id if asks_own and is_bool and seen.id != name else None
 
     def _made_for(self, step: Mask) -> ast.Assign | None:
         """The statement in the same branch that makes a mask for this step alone."""
@@ -167,8 +185,14 @@ class Masking(Draft):
         start, end = self.text.span(statement)
         self.made = [edit for edit in self.made if not (edit.start <= start < edit.end)]
         line = f"{name} = {text}"
+        before = self.text.text[start:end]
+        for above, removal in self.text.comments_above(statement):
+            if is_outdated(above, before, line):
+                self.made.append(removal)
         comment = self.text.rest_of_line(statement)
-        if comment and not self.text.fits(statement, start, end, line):
+        if comment and is_outdated(comment, before, line):
+            end = self.text.line_end(statement)
+        elif comment and not self.text.fits(statement, start, end, line):
             line = f"{comment}\n{self.text.indent(statement)}{line}"
             end = self.text.line_end(statement)
         self.made.append(Edit(start, end, line))

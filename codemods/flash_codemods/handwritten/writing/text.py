@@ -7,6 +7,10 @@ import re
 from bisect import bisect_right
 from dataclasses import dataclass, field
 
+# What a comment says of code: numbers, and names that are no words of a sentence.
+_CODE = re.compile(r"-?\d[\w.+-]*|[A-Za-z]\w*(?:\.\w+)+|[A-Za-z]+_\w+")
+_MASKED_SCORES = re.compile(r"\b(negative|infinity|softmax|scores)\b", re.IGNORECASE)
+
 
 @dataclass(frozen=True)
 class Edit:
@@ -102,6 +106,16 @@ class Text:
         last = (statement.end_lineno or statement.lineno) - 1
         return self._starts[last] + len(self._lines[last].rstrip("\n"))
 
+    def comments_above(self, statement: ast.stmt) -> list[tuple[str, Edit]]:
+        """The comments right above a statement, each with the edit that takes it out."""
+        found = []
+        number = statement.lineno - 1
+        while self._line(number).startswith("#"):
+            start, end = self._starts[number - 1], self._starts[number]
+            found.append((self._line(number), Edit(start, end, "")))
+            number -= 1
+        return found
+
     def fits(self, statement: ast.stmt, start: int, end: int, text: str) -> bool:
         """Whether the lines of a statement, the comment behind it with them, have the file's width
         once `text` stands in the place of the characters from `start` to `end`."""
@@ -163,6 +177,13 @@ def _runs(numbers: list[int]) -> list[tuple[int, int]]:
 
 def _split(text: str) -> list[str]:
     return re.findall(r"[^\n]*\n|[^\n]+", text)
+
+
+def is_outdated(comment: str, before: str, after: str) -> bool:
+    """Whether a comment on a line that masked scores, and now makes a mask, speaks of what is gone:
+    of the scores, or of a number or name that the new line does not have."""
+    gone = set(_CODE.findall(before)) - set(_CODE.findall(after))
+    return bool(_MASKED_SCORES.search(comment)) or not gone.isdisjoint(_CODE.findall(comment))
 
 
 def joined(text: str) -> str | None:
