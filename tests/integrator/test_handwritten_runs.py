@@ -122,6 +122,8 @@ def test_review_asks_for_the_rewrite_by_itself(model: Path, answers: str, accept
     changed = contents(model)
     assert (changed["model.py"] != before["model.py"]) is accepted
     assert (RECORD in changed) is accepted
+    left = b"model.py:24: note: attention written by hand stays as it is"
+    assert (left in result.stderr) is not accepted
 
 
 def test_edited_lines_stay_and_the_record_keeps_what_stood_there(

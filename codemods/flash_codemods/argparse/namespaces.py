@@ -212,6 +212,9 @@ class Namespaces:
         function = scope.node
         if not isinstance(function, Function) or self.functions.get(function.name) is not function:
             return True
+        key = f"{function.name}({name})"
+        if key in seen:
+            return True
         for statement in self.module.statements:
             for call in calls_in(statement.node):
                 given = (
@@ -219,7 +222,7 @@ class Namespaces:
                 )
                 value = given.get(name)
                 if value is not None and not self._is_command_line(
-                    value, statement.scope, seen | {name}
+                    value, statement.scope, seen | {key}
                 ):
                     return False
         return True

@@ -58,5 +58,10 @@ def notes_by_hand(facts: FileFacts) -> list[Note]:
     """Notes on the attention by hand that this run leaves as it is, which no patch can reach."""
     found = facts.get(written_out)
     fused = {rewrite.line for item in found for rewrite in item.rewrites}
+    return [stays_by_hand(line) for line in facts.get(handwritten_lines) if line not in fused]
+
+
+def stays_by_hand(line: int) -> Note:
+    """The note on attention that stays written by hand."""
     reason = f"attention written by hand stays as it is: only calls of {FUSED} can be patched"
-    return [Note(reason, line) for line in facts.get(handwritten_lines) if line not in fused]
+    return Note(reason, line)

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from flash_integrate.errors import UnsafeRewrite
+from flash_integrate.planning.by_hand import stays_by_hand
 from flash_integrate.planning.outcome import Outcome
 from flash_integrate.planning.plan import Status
 from flash_integrate.planning.rewriting import with_rewrites_alone
@@ -81,7 +82,7 @@ class _Reviewer:
     def review(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
         """Files that belong together, with what is accepted of them."""
         if self.has_quit:
-            return [_left(outcome, NOT_REVIEWED) for outcome in outcomes]
+            return [_noting(_left(outcome, NOT_REVIEWED), outcome) for outcome in outcomes]
         for outcome in outcomes:
             self._show_notes(outcome)
         choices = [_Choice(unit) for unit in units_of(outcomes)]
@@ -92,7 +93,7 @@ class _Reviewer:
             question = f"({at + 1}/{len(choices)}) {_question(unit)}"
             answer = self._ask(question, _keys(choices, at), _verb(unit))
             at = self._heed(answer, choices, at)
-        return [self._accepted(outcome, choices) for outcome in outcomes]
+        return [_noting(self._accepted(outcome, choices), outcome) for outcome in outcomes]
 
     def _heed(self, answer: str, choices: list[_Choice], at: int) -> int:
         """Does what is answered to the choice that was shown; the one to be shown next."""
@@ -246,3 +247,10 @@ def _verb(unit: Unit) -> str:
 
 def _left(outcome: Outcome, reason: str) -> Outcome:
     return Outcome(outcome.base, outcome.name, Status.SKIPPED, reason)
+
+
+def _noting(accepted: Outcome, planned: Outcome) -> Outcome:
+    """What is accepted, with a note on each rewrite that is not: its attention stays by hand."""
+    left = [rewrite for rewrite in planned.rewrites if rewrite not in accepted.rewrites]
+    notes = tuple(stays_by_hand(rewrite.line) for rewrite in left)
+    return dataclasses.replace(accepted, notes=(*accepted.notes, *notes)) if notes else accepted
