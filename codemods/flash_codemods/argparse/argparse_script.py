@@ -21,15 +21,9 @@ from flash_codemods.argparse.abbreviations import abbreviation_notes
 from flash_codemods.argparse.namespaces import Namespace, Namespaces, calls_in, may_parse
 from flash_codemods.argparse.parsers import Parser, Parsers
 from flash_codemods.argparse.sharing import Sharing, shared_parsers
+from flash_codemods.argparse.snippets import enable_from, flags, remove_names
 from flash_integrate.inserted.presence import integrated_at
-from flash_integrate.inserted.snippets import (
-    BLOCK_SIZE_FLAG,
-    DISABLE_FLAG,
-    FLAG_NAMES,
-    enable_from,
-    flags,
-    remove_names,
-)
+from flash_integrate.inserted.snippets import BLOCK_SIZE_FLAG, DISABLE_FLAG, FLAG_NAMES
 from flash_integrate.notes import Note, Refusal
 from flash_integrate.planning.plan import is_integrated, left_alone
 from flash_integrate.planning.starts import Starts

@@ -22,7 +22,8 @@ from flash_codemods.commands.functions import (
     commands_to_edit,
     refusal_of_options,
 )
-from flash_integrate.inserted.snippets import FLAG_NAMES, click_options
+from flash_codemods.commands.snippets import click_options
+from flash_integrate.inserted.snippets import FLAG_NAMES
 from flash_integrate.notes import Refusal
 from flash_integrate.project.workspace import FileFacts
 from flash_integrate.python.edits import Edit, Splice

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from flash_codemods.commands.functions import Command
-from flash_integrate.inserted.snippets import enable_from_parameters
+from flash_integrate.inserted.snippets import FLAG_NAMES, enable_by_flags
 from flash_integrate.project.workspace import FileFacts
 from flash_integrate.python.edits import Edit, Insertion, Splice
 from flash_integrate.python.signature import Signature
@@ -25,7 +25,7 @@ def edit_commands(
         edits += [Splice(at, text) for at, text in addition]
         place = facts.first_line_of(command.statement)
         if place is not None:  # `match` has refused the others
-            call = enable_from_parameters(facts.style, place.column)
+            call = enable_by_flags(*FLAG_NAMES, facts.style, place.column)
             edits.append(Insertion(place.anchor, call, before=place.before))
     return edits
 

@@ -21,7 +21,7 @@ from flash_codemods.commands.functions import (
     refusal_of_options,
     used_as_functions,
 )
-from flash_integrate.inserted.snippets import typer_parameters
+from flash_codemods.commands.snippets import typer_parameters
 from flash_integrate.notes import Refusal
 from flash_integrate.project.workspace import FileFacts
 from flash_integrate.python.edits import Edit
