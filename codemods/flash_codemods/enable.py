@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from flash_integrate.inserted.snippets import enable, enable_inherited
 from flash_integrate.planning.starts import Starts
-from flash_integrate.project.workspace import FileFacts, Spot
+from flash_integrate.project.workspace import FileFacts, InsertionPoint
 from flash_integrate.python.edits import Insertion
 
 
@@ -24,20 +24,22 @@ def _below_imports(facts: FileFacts, code: str) -> Insertion:
     anchor = facts.get(Starts).import_anchor
     if anchor is None:
         return Insertion(None, code, before=True)
-    return Insertion(anchor.place, "\n" + code)
+    return Insertion(anchor.steps, "\n" + code)
 
 
-def enable_at(facts: FileFacts, spots: Iterable[Spot]) -> list[Insertion]:
-    """The call at each of the spots, or below the import of MLX that follows."""
-    below = [facts.get(Starts).below_mlx_import(spot) for spot in spots]
+def enable_at(facts: FileFacts, points: Iterable[InsertionPoint]) -> list[Insertion]:
+    """The call at each of the points, or below the import of MLX that follows."""
+    below = [facts.get(Starts).below_mlx_import(point) for point in points]
     return [
-        Insertion(spot.anchor, "\n" * spot.is_apart + enable(facts.style, spot.column), spot.before)
-        for spot in below
+        Insertion(
+            point.anchor, "\n" * point.is_apart + enable(facts.style, point.column), point.before
+        )
+        for point in below
     ]
 
 
-def inherit_at(facts: FileFacts, spot: Spot) -> Insertion:
-    """The call of a worker process at a spot, or below the import of MLX that follows."""
-    below = facts.get(Starts).below_mlx_import(spot)
+def inherit_at(facts: FileFacts, point: InsertionPoint) -> Insertion:
+    """The call of a worker process at a point, or below the import of MLX that follows."""
+    below = facts.get(Starts).below_mlx_import(point)
     code = "\n" * below.is_apart + enable_inherited(facts.style, below.column)
     return Insertion(below.anchor, code, below.before)

@@ -151,7 +151,7 @@ def test_a_line_can_be_spliced_in_after_any_statement(mutation: Callable[[bytes]
         candidates = [statement for statement in facts.statements if statement.ends_its_line]
         for statement in chosen.sample(candidates, min(3, len(candidates))):
             try:
-                after = rewrite(facts.source, [Insertion(statement.place, "spliced_in\n")])
+                after = rewrite(facts.source, [Insertion(statement.steps, "spliced_in\n")])
             except FileError:
                 continue
             lines = split_lines(after)

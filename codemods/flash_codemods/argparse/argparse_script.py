@@ -27,9 +27,9 @@ from flash_integrate.inserted.snippets import BLOCK_SIZE_FLAG, DISABLE_FLAG, FLA
 from flash_integrate.notes import Note, Refusal
 from flash_integrate.planning.plan import is_integrated, left_alone
 from flash_integrate.planning.starts import Starts
-from flash_integrate.project.workspace import FileFacts, Spot
+from flash_integrate.project.workspace import FileFacts, InsertionPoint
 from flash_integrate.python.edits import Insertion
-from flash_integrate.python.syntax import Function, Place, Statement, dotted
+from flash_integrate.python.syntax import Function, Statement, Steps, dotted
 from flash_integrate.quoting import quoted
 
 ORDER = 10
@@ -138,7 +138,7 @@ def _flags(facts: FileFacts, parser: Parser) -> Insertion:
         own_defaults=own_defaults,
         has_commands=_has_commands(facts, parser),
     )
-    return Insertion(parser.last_argument.place, code)
+    return Insertion(parser.last_argument.steps, code)
 
 
 def _has_commands(facts: FileFacts, parser: Parser) -> bool:
@@ -149,22 +149,22 @@ def _has_commands(facts: FileFacts, parser: Parser) -> bool:
 
 def _call(facts: FileFacts, namespace: Namespace) -> Insertion:
     statement, target = namespace.statement, namespace.target
-    is_apart = len(statement.place) == 1 and _stands_apart(statement)
-    spot = Spot.beside(statement, before=False, is_apart=is_apart)
+    is_apart = len(statement.steps) == 1 and _stands_apart(statement)
+    point = InsertionPoint.beside(statement, before=False, is_apart=is_apart)
     style, mapping = facts.style, namespace.mapping
     function = statement.scope.node
     if namespace.fixed and isinstance(function, Function) and function.args.args:
         # Defaults beside what the function's caller has read: the choice is the caller's.
-        code = remove_names(target, style, spot.column, mapping=mapping)
+        code = remove_names(target, style, point.column, mapping=mapping)
     else:
         remove = namespace.escapes or mapping
         if not remove:  # the names have to be gone before the namespace is passed on
-            spot = facts.get(Starts).below_mlx_import(spot)
-        code = enable_from(target, style, spot.column, mapping=mapping, remove=remove)
-        code = "\n" * spot.is_apart + code
+            point = facts.get(Starts).below_mlx_import(point)
+        code = enable_from(target, style, point.column, mapping=mapping, remove=remove)
+        code = "\n" * point.is_apart + code
     home = namespace.parser.home
     needs = home if home != facts.name else None
-    return Insertion(spot.anchor, code, before=spot.before, needs=needs)
+    return Insertion(point.anchor, code, before=point.before, needs=needs)
 
 
 def _stands_apart(statement: Statement) -> bool:
@@ -221,11 +221,11 @@ def _fixed(found: Namespaces) -> Namespace | None:
 def _are_branches(one: Namespace, other: Namespace) -> bool:
     """Whether two namespaces are of different suites of one statement, which do not both run to
     their end."""
-    fields = _parting(one.statement.place, other.statement.place)
+    fields = _parting(one.statement.steps, other.statement.steps)
     return fields[0] != fields[1] and "finalbody" not in fields
 
 
-def _parting(one: Place, two: Place) -> tuple[str, str]:
+def _parting(one: Steps, two: Steps) -> tuple[str, str]:
     """The fields at which the ways to two statements part."""
     for step, other in zip(one, two, strict=False):
         if step != other:

@@ -12,9 +12,9 @@ from flash_codemods.argparse.uses import parses_as_its_base
 from flash_integrate.errors import UnreadableSource
 from flash_integrate.project.workspace import FileFacts
 from flash_integrate.python.syntax import (
-    Place,
     Scope,
     Statement,
+    Steps,
     assignments,
     dotted,
     method,
@@ -44,7 +44,7 @@ class Parser:
     The flags go after `last_argument`."""
 
     home: PurePosixPath
-    place: Place
+    steps: Steps
     name: str
     created: Statement = field(compare=False, repr=False)
     call: ast.Call = field(compare=False, repr=False)
@@ -66,7 +66,7 @@ class Parsers:
         self._workspace = facts.workspace
         self._classes: dict[str, ParserClass | None] = {}
         self._factories: dict[str, Parser | None] = {}
-        self._made: dict[tuple[Place, str], Parser | None] = {}
+        self._made: dict[tuple[Steps, str], Parser | None] = {}
 
     @cached_property
     def made(self) -> list[Parser]:
@@ -162,7 +162,7 @@ class Parsers:
         return (found[0].get(Parsers), found[1]) if found else None
 
     def _made_by(self, statement: Statement, name: str, value: ast.expr) -> Parser | None:
-        key = statement.place, name
+        key = statement.steps, name
         if key not in self._made:
             self._made[key] = self._make(statement, name, value)
         return self._made[key]
@@ -172,7 +172,7 @@ class Parsers:
         if kind is None or not isinstance(value, ast.Call):
             return None
         last = self._last_argument(statement, name)
-        return Parser(self.home, statement.place, name, statement, value, kind, last)
+        return Parser(self.home, statement.steps, name, statement, value, kind, last)
 
     def _bound_to(
         self, name: str | None, scope: Scope, depth: int

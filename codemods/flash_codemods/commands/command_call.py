@@ -12,7 +12,7 @@ from __future__ import annotations
 from flash_codemods.commands.functions import commands_to_edit
 from flash_codemods.enable import enable_at
 from flash_integrate.notes import Refusal
-from flash_integrate.project.workspace import FileFacts, Spot
+from flash_integrate.project.workspace import FileFacts, InsertionPoint
 from flash_integrate.python.edits import Insertion
 
 ORDER = 16
@@ -22,18 +22,18 @@ SUMMARY = (
 REVIEW = "the environment variables are enough: the command gets no options of its own"
 
 
-def match(facts: FileFacts) -> list[Spot] | Refusal | None:
+def match(facts: FileFacts) -> list[InsertionPoint] | Refusal | None:
     commands = commands_to_edit(facts)
     if not commands:
         return None
-    spots = [facts.first_line_of(command.statement) for command in commands]
-    if None in spots:
+    points = [facts.first_line_of(command.statement) for command in commands]
+    if None in points:
         return Refusal(
             "the command's body shares its line with the def",
-            commands[spots.index(None)].statement.line,
+            commands[points.index(None)].statement.line,
         )
-    return [spot for spot in spots if spot is not None]
+    return [point for point in points if point is not None]
 
 
-def edit(facts: FileFacts, match: list[Spot]) -> list[Insertion]:
+def edit(facts: FileFacts, match: list[InsertionPoint]) -> list[Insertion]:
     return enable_at(facts, match)

@@ -19,7 +19,7 @@ from flash_integrate.attention.reach import leads_to_attention
 from flash_integrate.notes import Refusal
 from flash_integrate.planning.installed import console_functions, installed_names
 from flash_integrate.planning.starts import Starts
-from flash_integrate.project.workspace import FileFacts, Spot
+from flash_integrate.project.workspace import FileFacts, InsertionPoint
 from flash_integrate.python.edits import Insertion
 from flash_integrate.python.syntax import Statement, dotted, walk
 
@@ -31,7 +31,7 @@ SUMMARY = (
 REVIEW = "the function is the command's entry point in pyproject.toml, setup.cfg or setup.py"
 
 
-def match(facts: FileFacts) -> list[Spot] | Refusal | None:
+def match(facts: FileFacts) -> list[InsertionPoint] | Refusal | None:
     functions = [item for item in facts.get(console_functions) if _may_attend(facts, item.node)]
     if not functions:
         return None
@@ -39,11 +39,11 @@ def match(facts: FileFacts) -> list[Spot] | Refusal | None:
     functions = [item for item, refusal in zip(functions, handed, strict=True) if refusal is None]
     if not functions:
         return handed[0]
-    places = [facts.first_line_of(function) for function in functions]
-    if None in places:
+    points = [facts.first_line_of(function) for function in functions]
+    if None in points:
         return Refusal("the function's body shares its line with the def", functions[0].line)
-    places += [facts.first_line_of(guard) for guard in _guards_beside(facts)]
-    return [place for place in places if place is not None]
+    points += [facts.first_line_of(guard) for guard in _guards_beside(facts)]
+    return [point for point in points if point is not None]
 
 
 def _may_attend(facts: FileFacts, function: ast.stmt) -> bool:
@@ -71,5 +71,5 @@ def _guards_beside(facts: FileFacts) -> list[Statement]:
     return [] if starts.guard is None or needs_none else [starts.guard]
 
 
-def edit(facts: FileFacts, match: list[Spot]) -> list[Insertion]:
+def edit(facts: FileFacts, match: list[InsertionPoint]) -> list[Insertion]:
     return enable_at(facts, match)

@@ -15,7 +15,7 @@ from flash_codemods.enable import enable_at
 from flash_codemods.entry_points.started_elsewhere import handed_over
 from flash_integrate.notes import Refusal
 from flash_integrate.planning.starts import Starts
-from flash_integrate.project.workspace import FileFacts, Spot
+from flash_integrate.project.workspace import FileFacts, InsertionPoint
 from flash_integrate.python.edits import Insertion
 
 ORDER = 20
@@ -23,7 +23,7 @@ SUMMARY = "scripts without a command line: the call as first statement under the
 REVIEW = "the guard is the way the script is started"
 
 
-def match(facts: FileFacts) -> Spot | Refusal | None:
+def match(facts: FileFacts) -> InsertionPoint | Refusal | None:
     starts = facts.get(Starts)
     if starts.guard is None:
         return None
@@ -36,5 +36,5 @@ def match(facts: FileFacts) -> Spot | Refusal | None:
     )
 
 
-def edit(facts: FileFacts, match: Spot) -> list[Insertion]:
+def edit(facts: FileFacts, match: InsertionPoint) -> list[Insertion]:
     return enable_at(facts, [match])

@@ -41,8 +41,8 @@ def edit(facts: FileFacts, match: list[Started]) -> list[Insertion]:
         function = _function(facts, item.name)
         if function is None:
             insertions.append(inherit_below_imports(facts))
-        elif (spot := facts.first_line_of(function)) is not None:
-            insertions.append(inherit_at(facts, spot))
+        elif (point := facts.first_line_of(function)) is not None:
+            insertions.append(inherit_at(facts, point))
     return insertions
 
 

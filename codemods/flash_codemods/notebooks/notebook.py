@@ -48,7 +48,7 @@ def match(facts: FileFacts) -> Statement | Refusal | None:
 
 def edit(facts: FileFacts, match: Statement) -> list[Insertion]:
     code = "\n" + enable(Style(), 0)
-    return [Insertion(match.place, code)]
+    return [Insertion(match.steps, code)]
 
 
 def notes(facts: FileFacts, match: Statement) -> tuple[Note, ...]:

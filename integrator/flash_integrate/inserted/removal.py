@@ -106,7 +106,7 @@ def _blank_lines(lines: list[bytes], group: list[Statement]) -> set[int]:
     start, end = first.line, _last_line(last.node)
     above = _blank(lines[start - 2 :: -1]) if first.index and start > 1 else 0
     below = _blank(lines[end:])
-    is_top = len(first.place) == 1
+    is_top = len(first.steps) == 1
     following = last.suite[last.index + 1 : last.index + 2]
     if following and isinstance(following[0], Function | ast.ClassDef):
         apart = 2 if is_top else 1

@@ -196,9 +196,9 @@ def _as_decided(base: Path, facts: FileFacts, decision: Decision) -> Outcome:
 
 def _rewritten(facts: FileFacts, decision: Decision) -> Rewritten:
     if isinstance(facts.source, Program):
-        by_place = {statement.place: statement for statement in facts.module.top}
+        by_steps = {statement.steps: statement for statement in facts.module.top}
         insertions = [item for item in decision.edits if isinstance(item, Insertion)]
-        edits = [(by_place[item.anchor], item) for item in insertions if item.anchor]
+        edits = [(by_steps[item.anchor], item) for item in insertions if item.anchor]
         return rewrite_notebook(facts.source, edits)
     # LibCST takes half a second to import: a run that rewrites nothing does without.
     from flash_integrate.python.rewrite import rewrite

@@ -11,7 +11,7 @@ from functools import cached_property
 from flash_integrate.attention.reach import imports_models, model_functions, runs_attention
 from flash_integrate.project.kinds import is_test
 from flash_integrate.project.scan import imported_by
-from flash_integrate.project.workspace import FileFacts, Spot
+from flash_integrate.project.workspace import FileFacts, InsertionPoint
 from flash_integrate.python.syntax import (
     Function,
     Statement,
@@ -109,22 +109,22 @@ class Starts:
                 last = statement
         return last
 
-    def below_mlx_import(self, spot: Spot) -> Spot:
-        """The spot or, where the file's first import of MLX stands further below in the same
+    def below_mlx_import(self, point: InsertionPoint) -> InsertionPoint:
+        """The point or, where the file's first import of MLX stands further below in the same
         suite, the one below that import: the runtime's import loads MLX, for which the statements
         above the file's own may prepare."""
-        *header, (suite, index) = spot.anchor
-        first = index if spot.before else index + 1
+        *header, (suite, index) = point.anchor
+        first = index if point.before else index + 1
         mlx = self._first_mlx_import
         if mlx is not None and (header or mlx.index < first):
-            return spot
+            return point
         last: Statement | None = None
         for item in self._facts.suites[tuple(header), suite][first:]:
             if self._imports_mlx(item.node) and item.ends_its_line:
                 last = item
             elif last is not None:
                 break
-        return spot if last is None else Spot.beside(last, before=False, is_apart=True)
+        return point if last is None else InsertionPoint.beside(last, before=False, is_apart=True)
 
     @cached_property
     def _first_mlx_import(self) -> Statement | None:
@@ -194,7 +194,7 @@ def _main_guards(facts: FileFacts) -> list[Statement]:
     """The `if __name__ == "__main__":` of a module, also in a `try`. One with a further condition
     counts where it is alone: of several each may be another way to start."""
     tries = [isinstance(node, ast.Try) for node in facts.tree.body]
-    at_top = [item for item in facts.statements if len(item.place) == 1 or _is_in_try(item, tries)]
+    at_top = [item for item in facts.statements if len(item.steps) == 1 or _is_in_try(item, tries)]
     guards = [item for item in at_top if is_main_guard(item.node)]
     plain = [
         item
@@ -205,8 +205,8 @@ def _main_guards(facts: FileFacts) -> list[Statement]:
 
 
 def _is_in_try(statement: Statement, tries: list[bool]) -> bool:
-    place = statement.place
-    return len(place) == 2 and place[1][0] == "body" and tries[place[0][1]]
+    steps = statement.steps
+    return len(steps) == 2 and steps[1][0] == "body" and tries[steps[0][1]]
 
 
 def _holds_guard(node: ast.stmt) -> bool:

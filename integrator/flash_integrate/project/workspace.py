@@ -20,7 +20,7 @@ from flash_integrate.project.scan import Scan
 from flash_integrate.project.style import style_of
 from flash_integrate.python.module import Module
 from flash_integrate.python.source import Source
-from flash_integrate.python.syntax import Function, Place, Statement, guarded_suite, is_docstring
+from flash_integrate.python.syntax import Function, Statement, Steps, guarded_suite, is_docstring
 
 _KEPT = 32
 """Files whose bytes, tree and facts are kept at a time: all would take too much memory."""
@@ -29,18 +29,18 @@ Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
-class Spot:
+class InsertionPoint:
     """A place for new lines: before or after a statement, which starts at `column`; `is_apart`
     from what stands above, by a blank line."""
 
-    anchor: Place
+    anchor: Steps
     before: bool
     column: int
     is_apart: bool = False
 
     @staticmethod
-    def beside(statement: Statement, *, before: bool, is_apart: bool = False) -> Spot:
-        return Spot(statement.place, before, statement.node.col_offset, is_apart)
+    def beside(statement: Statement, *, before: bool, is_apart: bool = False) -> InsertionPoint:
+        return InsertionPoint(statement.steps, before, statement.node.col_offset, is_apart)
 
 
 @dataclass(frozen=True)
@@ -86,26 +86,28 @@ class FileFacts:
         return self.name in self.workspace.project.importers
 
     @cached_property
-    def suites(self) -> dict[tuple[Place, str], list[Statement]]:
-        """The statements of each suite, by the place of its header and the suite's field."""
-        found: dict[tuple[Place, str], list[Statement]] = {}
+    def suites(self) -> dict[tuple[Steps, str], list[Statement]]:
+        """The statements of each suite, by the steps to its header and the suite's field."""
+        found: dict[tuple[Steps, str], list[Statement]] = {}
         for item in self.statements:
-            *header, (suite, _) = item.place
+            *header, (suite, _) = item.steps
             found.setdefault((tuple(header), suite), []).append(item)
         return found
 
-    def first_line_of(self, header: Statement) -> Spot | None:
-        """The spot below a header and its docstring, if there is one; None where no line can go
-        there."""
+    def first_line_of(self, header: Statement) -> InsertionPoint | None:
+        """The insertion point below a header and its docstring, if there is one; None where no line
+        can go there."""
         suite = guarded_suite(header.node) or "body"
-        inner = self.suites[header.place, suite]
+        inner = self.suites[header.steps, suite]
         first = inner[0]
         if not is_docstring(first.node) or not isinstance(header.node, Function):
-            return Spot.beside(first, before=True) if first.starts_its_line else None
+            return InsertionPoint.beside(first, before=True) if first.starts_its_line else None
         if len(inner) > 1:
-            return Spot.beside(inner[1], before=True) if inner[1].starts_its_line else None
+            return (
+                InsertionPoint.beside(inner[1], before=True) if inner[1].starts_its_line else None
+            )
         takes_lines = first.starts_its_line and first.ends_its_line
-        return Spot.beside(first, before=False) if takes_lines else None
+        return InsertionPoint.beside(first, before=False) if takes_lines else None
 
     @cached_property
     def style(self) -> Style:

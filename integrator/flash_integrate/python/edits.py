@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from flash_integrate.python.signature import Position
-from flash_integrate.python.syntax import Place
+from flash_integrate.python.syntax import Steps
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Insertion:
     the module's start. `needs` is another file without whose change this one would not run.
     """
 
-    anchor: Place | None
+    anchor: Steps | None
     code: str
     before: bool = False
     needs: PurePosixPath | None = None

@@ -56,7 +56,7 @@ class Module:
     @cached_property
     def top(self) -> list[Statement]:
         """The statements at module level."""
-        return [statement for statement in self.statements if len(statement.place) == 1]
+        return [statement for statement in self.statements if len(statement.steps) == 1]
 
     def of_kind(self, kind: type[Node]) -> list[Node]:
         """The nodes of one class, in no order to rely on."""

@@ -14,14 +14,14 @@ from flash_integrate.errors import UnreadableSource, UnsafeRewrite
 from flash_integrate.python.edits import Edit, Insertion, Splice
 from flash_integrate.python.limits import check_limits
 from flash_integrate.python.source import Source, split_lines
-from flash_integrate.python.syntax import Place
+from flash_integrate.python.syntax import Steps
 
 
 @dataclass(frozen=True)
 class _Pending:
     """An insertion with the rest of the way to its anchor."""
 
-    steps: Place
+    steps: Steps
     insertion: Insertion
 
     def next(self) -> _Pending:

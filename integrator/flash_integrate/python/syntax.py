@@ -1,4 +1,4 @@
-"""Statements of a module, each with its place: a path from the module's body that `ast` and LibCST
+"""Statements of a module, each with the steps to it from the module's body, which `ast` and LibCST
 share."""
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 Step = tuple[str, int]
 """A suite's field (`body`, `orelse`, `finalbody`, `handlers`, `cases`) and an index in it."""
 
-Place = tuple[Step, ...]
+Steps = tuple[Step, ...]
 """The steps from the module to a statement: `(("body", 4), ("body", 0))` is the first statement of
 the fifth one."""
 
@@ -31,7 +31,7 @@ class Statement:
     """A statement, where it stands, and whether whole lines can be inserted before and after it."""
 
     node: ast.stmt
-    place: Place
+    steps: Steps
     scope: Scope
     suite: list[ast.stmt] = field(repr=False)
     starts_its_line: bool
@@ -39,7 +39,7 @@ class Statement:
 
     @property
     def index(self) -> int:
-        return self.place[-1][1]
+        return self.steps[-1][1]
 
     @property
     def line(self) -> int:
@@ -48,11 +48,11 @@ class Statement:
     def precedes(self, other: Statement) -> bool:
         """Whether it stands above `other` in the same suite, or above a statement that holds that
         one."""
-        *suite, (name, index) = self.place
-        inner = other.place[len(suite) :]
+        *suite, (name, index) = self.steps
+        inner = other.steps[len(suite) :]
         return (
             bool(inner)
-            and list(other.place[: len(suite)]) == suite
+            and list(other.steps[: len(suite)]) == suite
             and inner[0][0] == name
             and inner[0][1] > index
         )
@@ -68,24 +68,24 @@ def statements(tree: ast.Module, text: str) -> list[Statement]:
 # Not a function within the other: that would refer to itself, and keep the tree until a garbage
 # collection.
 def _statements_of(
-    suite: list[ast.stmt], name: str, prefix: Place, scope: Scope, lines: list[str]
+    suite: list[ast.stmt], name: str, prefix: Steps, scope: Scope, lines: list[str]
 ) -> Iterator[Statement]:
     is_block = bool(suite) and _starts_a_block(suite[0], lines)
     for index, node in enumerate(suite):
-        place = (*prefix, (name, index))
+        steps = (*prefix, (name, index))
         previous, following = suite[index - 1] if index else None, suite[index + 1 : index + 2]
         starts = is_block and (previous is None or not _share_a_line(previous, node, lines))
         ends = is_block and (not following or not _share_a_line(node, following[0], lines))
-        yield Statement(node, place, scope, suite, starts, ends)
+        yield Statement(node, steps, scope, suite, starts, ends)
         inner = Scope(node, scope) if isinstance(node, Function) else scope
         for field_name in ("body", "orelse", "finalbody"):
             yield from _statements_of(
-                getattr(node, field_name, []), field_name, place, inner, lines
+                getattr(node, field_name, []), field_name, steps, inner, lines
             )
         for field_name in ("handlers", "cases"):
             for position, child in enumerate(getattr(node, field_name, [])):
                 yield from _statements_of(
-                    child.body, "body", (*place, (field_name, position)), inner, lines
+                    child.body, "body", (*steps, (field_name, position)), inner, lines
                 )
 
 

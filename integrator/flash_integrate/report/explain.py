@@ -107,6 +107,6 @@ def _place(facts: FileFacts, edit: Edit) -> str:
         return f"in line {edit.at[0]}" if edit.at[1] else f"before line {edit.at[0]}"
     if edit.anchor is None:
         return "at the start"
-    statement = next(item for item in facts.statements if item.place == edit.anchor)
+    statement = next(item for item in facts.statements if item.steps == edit.anchor)
     line = statement.line if edit.before else statement.node.end_lineno
     return f"{'before' if edit.before else 'after'} line {facts.source.shown_line(line)}"
