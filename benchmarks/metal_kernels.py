@@ -1,4 +1,5 @@
-"""What our kernels for Metal come to by counting, beside MLX's own way: the table of docs/metal.md.
+"""What our kernels for Metal come to by counting, beside MLX's own way, and what one for training
+would: the tables of docs/metal.md.
 
 python benchmarks/metal_kernels.py    # writes it there
 
@@ -15,7 +16,7 @@ from typing import NamedTuple
 
 from mlx_flash_runtime import explain
 from mlx_flash_runtime.kernels.metal.few_queries import Bits
-from mlx_flash_runtime.ops.work import Work
+from mlx_flash_runtime.ops.work import Work, of_unfused
 from mlx_flash_runtime.problem import Device, Problem
 from mlx_flash_runtime.problem.masks import Segments, Structure, Window
 from mlx_flash_runtime.routes import metal_kernel
@@ -23,6 +24,8 @@ from mlx_flash_runtime.stock.fused import is_fused
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "metal.md"
 START, STOP = "<!-- counted: benchmarks/metal_kernels.py -->\n", "<!-- counted, end -->\n"
+TRAINING = "<!-- counted for training: benchmarks/metal_kernels.py -->\n"
+TRAINING_STOP = "<!-- counted for training, end -->\n"
 MAC = Device("metal", (0, 32, 4), 64 * 2**30, "Darwin", own_kernel=True)
 # Bytes a second, by Apple's pages of technical specifications; of each generation the chip without
 # Pro or Max.
@@ -123,6 +126,61 @@ def route(case: Case) -> str:
     return told.route
 
 
+def training_table() -> str:
+    """Windows and packed documents with their gradient, in Markdown."""
+    lines = [
+        "| 32/8 heads, bfloat16, 8,192 tokens | MLX's way | here | a kernel of ours |"
+        " M1 to M4 | M5 |",
+        "|---|---|---|---|---:|---:|",
+    ]
+    masks: dict[str, Structure] = {
+        f"window {size:,}": Window(size) for size in (128, 512, 1024, 4096)
+    }
+    for size in (256, 1024):
+        masks[f"documents of {size:,}"] = Segments((size,) * (8192 // size))
+    for name, structure in masks.items():
+        problem = replace(masked(call(8192, 8192), structure), training=True)
+        told = explain(problem, device=MAC)
+        ratios = [_training_ratio(problem, nax) for nax in (False, True)]
+        lines.append(
+            f"| {name} | unfused: {_counted(told.stock_work)} |"
+            f" `{told.route}`: {_counted(of_training(problem, MAC))} |"
+            f" {_counted(own_training(problem))} | {' | '.join(ratios)} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _training_ratio(problem: Problem, nax: bool) -> str:
+    """How many times the cost of a kernel of ours the call has now."""
+    device = replace(MAC, nax=nax)
+    here = of_training(problem, device).cost(device)
+    return f"{here / own_training(problem).cost(MAC):.1f}"
+
+
+def own_training(problem: Problem) -> Work:
+    """A kernel that skips tiles forward, and backward as MLX's fused pass has it: with 5 products
+    for the 2 of the forward one."""
+    forward = metal_kernel.work(replace(problem, training=False), MAC, None)
+    return Work(3.5 * forward.products, 3.5 * forward.moved, 4)
+
+
+def of_training(problem: Problem, device: Device) -> Work:
+    """The call as it is run now."""
+    told = explain(problem, device=device)
+    if told.lowered_work is not None and told.route == "lowered":
+        return told.lowered_work
+    assert told.route == "query_blocks"
+    assert told.block_size is not None
+    assert problem.visible is not None
+    total = Work()
+    for start in range(0, problem.query_length, told.block_size):
+        seen = start + told.block_size - problem.visible.first(start)
+        block = replace(problem, query_length=told.block_size, key_length=seen)
+        total += of_unfused(block, device)
+    # Each block's scores are computed once more backward: four passes in the place of three.
+    return Work(4 / 3 * total.products, 4 / 3 * total.moved, total.launches * 4 // 3)
+
+
 def _counted(work: Work) -> str:
     return f"{work.products / 1e9:,.1f} G, {work.moved / 2**20:,.0f} MiB"
 
@@ -140,9 +198,14 @@ def _shown(milliseconds: float) -> str:
 
 
 def page(text: str) -> str:
-    """The page with the table as it is now."""
-    before, rest = text.split(START)
-    return f"{before}{START}{table()}{STOP}{rest.split(STOP)[1]}"
+    """The page with the tables as they are now."""
+    text = _between(START, STOP, table(), text)
+    return _between(TRAINING, TRAINING_STOP, training_table(), text)
+
+
+def _between(start: str, stop: str, table: str, text: str) -> str:
+    before, rest = text.split(start)
+    return f"{before}{start}{table}{stop}{rest.split(stop)[1]}"
 
 
 if __name__ == "__main__":
