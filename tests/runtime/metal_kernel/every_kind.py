@@ -19,7 +19,7 @@ FEW = Problem(1, 4, 2, 3, 300, 64, 64)
 MANY = Problem(1, 4, 2, 100, 300, 64, 64, mask="window", structure=Window(40))
 MASKS: tuple[MaskKind, ...] = ("none", "causal", "window", "bool", "additive")
 FEW_HEAD_DIMS = [(8, 8), (36, 20), (72, 72), (80, 80), (128, 128), (256, 256), (576, 512)]
-MANY_HEAD_DIMS = [(64, 64), (80, 80), (96, 96), (96, 64), (128, 128), (192, 128)]
+MANY_HEAD_DIMS = [(64, 64), (72, 72), (80, 80), (96, 96), (96, 64), (128, 128), (192, 128)]
 DTYPES = ("float32", "float16", "bfloat16")
 
 
@@ -37,6 +37,9 @@ def kinds() -> Iterator[tuple[Problem, Bits | None]]:
             yield replace(FEW, dtype=dtype, query_length=queries, mask="causal"), None
         yield replace(FEW, dtype=dtype, sinks=True, softcap=2.0), None
         yield replace(MANY, dtype=dtype, sinks=True), None
+        yield replace(MANY, dtype=dtype, softcap=2.0), None
+        yield replace(MANY, dtype=dtype, mask="bool", structure=None), None
+        yield replace(MANY, dtype=dtype, mask="bool", structure=None, sinks=True), None
         yield replace(MANY, dtype=dtype, query_length=128, key_length=256), None
         for bits in (4, 8):
             for group_size in (32, 64, 128):
