@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import json
 import os
@@ -347,6 +348,30 @@ def test_what_a_measurement_got_to_is_kept(
     assert one.close() is not hangs
     written = json.loads(path.read_text(encoding="utf-8"))
     assert written == {"machine": {"commit": "abc"}, "rows": [{"case": "one"}]}
+
+
+def test_one_that_takes_too_long_does_not_cost_the_others(page: ModuleType, tmp_path: Path) -> None:
+    suite, suite_commands = map(importlib.import_module, ("suite", "suite_commands"))
+    chosen = {}
+    for name, seconds, allowed in (("slow", 60, 0.1), ("quick", 0, 60), ("another", 0, 60)):
+        program = tmp_path / f"{name}.py"
+        program.write_text(STUBBORN.replace("sleep(60)", f"sleep({seconds})"))
+        chosen[name] = suite_commands.Measurement(f"python {program}", allowed)
+    args = argparse.Namespace(
+        seconds=float("inf"), gpus=2, into=tmp_path, machine="cpu", commit="a"
+    )
+    assert suite.measure(chosen, args) == ["slow"]
+    assert json.loads((tmp_path / "quick.json").read_text(encoding="utf-8"))["machine"] == {
+        "commit": "a",
+        "code": {},
+    }
+    assert (tmp_path / "another.json").exists()
+
+
+def test_an_interrupted_table_has_rows_of_every_kind(page: ModuleType) -> None:
+    spread = importlib.import_module("cuda_rows").spread
+    assert sorted(spread(42)) == list(range(42))
+    assert spread(42)[:4] == [0, 5, 10, 15]
 
 
 @cpu_only
