@@ -4,6 +4,7 @@ unless the same run makes a fused call of it."""
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from outcomes import run
 
 from flash_integrate.attention.evidence import Kind
 from flash_integrate.planning.plan import Status
+from flash_integrate.planning.run import integrate
+from flash_integrate.project.discover import Found
 
 CASES = Path(__file__).parents[2] / "fixtures" / "codemods" / "handwritten-attention"
 PROVED = (CASES / "mask_added.before.py").read_text()
@@ -118,3 +121,20 @@ def test_the_reports_have_the_chain(flash_integrate: Run, tmp_path: Path) -> Non
     assert entry["reason"] == chain
     assert f"`{chain}`" in files[1].read_text()
     assert f"attention: {chain}" in flash_integrate("--explain", tmp_path).stdout.decode()
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_progress_counts_the_files_whose_rewrites_are_proved(jobs: int, tmp_path: Path) -> None:
+    files = {"one.py": PROVED, "two.py": PROVED, "run.py": SCRIPT.replace("model", "one")}
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    stages = {}
+
+    def progress(found: Sequence[Found], stage: str) -> Iterator[Found]:
+        stages[stage] = [item.path.name for item in found]
+        return iter(found)
+
+    outcomes = integrate([tmp_path], (), progress, jobs=jobs)
+    assert list(stages) == ["reading", "proving", "planning"]
+    assert stages["proving"] == ["one.py", "two.py"]
+    assert sum(len(outcome.rewrites) for outcome in outcomes) == 2

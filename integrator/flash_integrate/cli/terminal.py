@@ -46,7 +46,7 @@ class ProgressBar:
         self.console = console
 
     def __call__(self, files: Sequence[Found], stage: str) -> Iterator[Found]:
-        if not sys.stderr.isatty():
+        if not files or not sys.stderr.isatty():
             yield from files
             return
         from rich.progress import Progress

@@ -17,12 +17,16 @@ from flash_integrate.project.workspace import FileFacts, Workspace
 
 @dataclass(frozen=True)
 class WrittenOut:
-    """What one rewriter makes of a file's attention: the lines that it replaces, and why it
-    leaves the rest."""
+    """What one rewriter, by the name of its codemod, makes of a file's attention: the lines that
+    it replaces, and why it leaves the rest."""
 
-    rewriter: Any
+    codemod: str
     rewrites: list[Rewrite]
     refusals: list[Refusal]
+
+    @property
+    def rewriter(self) -> Any:
+        return next(item for item in rewriters() if name_of(item) == self.codemod)
 
 
 def written_out(facts: FileFacts) -> list[WrittenOut]:
@@ -40,7 +44,7 @@ def written_out(facts: FileFacts) -> list[WrittenOut]:
     for rewriter in rewriters():
         if workspace.wants(name_of(rewriter)):
             offered = rewriter.rewrites_of(facts.source, unproven=workspace.unproven, width=width)
-            found.append(WrittenOut(rewriter, *offered))
+            found.append(WrittenOut(name_of(rewriter), *offered))
     return found
 
 

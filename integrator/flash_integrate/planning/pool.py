@@ -1,4 +1,4 @@
-"""Planning in several processes, none of which runs anything from the current folder."""
+"""Work on files in several processes, none of which runs anything from the current folder."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 from flash_integrate.errors import FileError
-from flash_integrate.planning.outcome import Outcome
 from flash_integrate.project.discover import Found
 
 # Tells a new Python not to look for modules in its current folder (from 3.11 on).
 _SAFE_PATH = "PYTHONSAFEPATH"
 
-OutcomeOf = Callable[[Found], Outcome]
+Result = TypeVar("Result")
 
 
 def can_start_processes() -> bool:
@@ -30,11 +30,13 @@ def can_start_processes() -> bool:
     return heeded or bool(sys.flags.isolated) or get_start_method() == "fork"
 
 
-def plan_in_processes(
-    outcome_of: OutcomeOf, planned: Iterable[Found], files: list[Found], jobs: int
-) -> list[Outcome]:
-    """The outcomes of `files`, for each of which `outcome_of` is asked in one of `jobs` processes;
-    `planned` are the same files, and shows how far it is."""
+def in_processes(
+    work: Callable[[Found], Result], shown: Iterable[Found], files: list[Found], jobs: int
+) -> list[Result]:
+    """What `work` makes of each of `files`, in `jobs` processes if there can be more than this one;
+    `shown` are the same files, and shows how far it is."""
+    if jobs == 1 or len(files) < 2 or not can_start_processes():
+        return [work(found) for found in shown]
     from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
     from multiprocessing import active_children
 
@@ -43,18 +45,18 @@ def plan_in_processes(
     own = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     safe_path = os.environ.get(_SAFE_PATH)
     os.environ[_SAFE_PATH] = "1"  # see `can_start_processes`
-    pool = ProcessPoolExecutor(jobs, initializer=_adopt, initargs=(outcome_of,))
+    pool = ProcessPoolExecutor(jobs, initializer=_adopt, initargs=(work,))
     try:
         # Not `pool.map`, which when interrupted cancels what the pool's own thread is about to
         # report as broken.
         size = max(1, len(files) // (jobs * 8))
         parts = [
-            pool.submit(_outcomes, files[start : start + size])
+            pool.submit(_results, files[start : start + size])
             for start in range(0, len(files), size)
         ]
         signal.pthread_sigmask(signal.SIG_SETMASK, own)
-        outcomes = (outcome for part in parts for outcome in part.result())
-        return [outcome for _, outcome in zip(planned, outcomes, strict=True)]
+        results = (result for part in parts for result in part.result())
+        return [result for _, result in zip(shown, results, strict=True)]
     except BrokenExecutor as error:
         raise FileError(
             "a planning process was killed; nothing was written; -j 1 does without"
@@ -71,14 +73,14 @@ def plan_in_processes(
             os.environ[_SAFE_PATH] = safe_path
 
 
-_adopted: OutcomeOf
+_adopted: Callable[[Found], Any]
 
 
-def _adopt(outcome_of: OutcomeOf) -> None:
-    """Gives a worker process what it is to ask of each file."""
+def _adopt(work: Callable[[Found], Any]) -> None:
+    """Gives a worker process what it is to do with each file."""
     global _adopted
-    _adopted = outcome_of
+    _adopted = work
 
 
-def _outcomes(part: Sequence[Found]) -> list[Outcome]:
+def _results(part: Sequence[Found]) -> list[Any]:
     return [_adopted(found) for found in part]

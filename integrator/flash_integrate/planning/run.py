@@ -15,10 +15,11 @@ from flash_integrate.notebook.cells import Notebook
 from flash_integrate.notebook.program import SUFFIX, Program, scanned
 from flash_integrate.notebook.rewriting import rewrite_notebook
 from flash_integrate.notes import Note
+from flash_integrate.planning.by_hand import WrittenOut, written_out
 from flash_integrate.planning.codemod import shared_words
 from flash_integrate.planning.outcome import NO_MLX, Outcome
 from flash_integrate.planning.plan import NO_ATTENTION, Decision, Status, may_matter, plan
-from flash_integrate.planning.pool import can_start_processes, plan_in_processes
+from flash_integrate.planning.pool import in_processes
 from flash_integrate.planning.rewriting import with_rewrites
 from flash_integrate.project.config import Config
 from flash_integrate.project.discover import NAMED_SUFFIXES, Found, discover
@@ -45,19 +46,22 @@ def integrate(
 ) -> list[Outcome]:
     """The outcome of each Python file and notebook below `paths`, as if they were written.
 
-    `jobs` processes share the planning; None leaves their number to the number of files that
-    concern MLX.
+    `jobs` processes share the proofs and the planning; None leaves their number to the number of
+    files that concern MLX.
     """
     files = list(discover(paths, exclude))
     run = Run(config)
     look_further = any(path.is_file() for path in paths)
     for found in progress(files, "reading"):
         run.scan(found, look_further)
-    jobs = jobs or run.reasonable_jobs()
-    planned = progress(files, "planning")
-    if jobs == 1 or not can_start_processes():
-        return resolve([run.outcome(found) for found in planned])
-    return resolve(plan_in_processes(run.outcome, planned, files, jobs))
+    by_hand = [found for found in files if run.may_rewrite(found)]
+    jobs = jobs or run.reasonable_jobs(len(by_hand))
+    # Before the planning, which asks for them in every script that comes to such attention.
+    proved = in_processes(run.proved, progress(by_hand, "proving"), by_hand, jobs)
+    for found, rewrites in zip(by_hand, proved, strict=True):
+        if rewrites is not None:
+            run.workspaces[found.base].known[found.name, written_out] = rewrites
+    return resolve(in_processes(run.outcome, progress(files, "planning"), files, jobs))
 
 
 class Run:
@@ -95,14 +99,40 @@ class Run:
                 if found.path.suffix != SUFFIX:
                     workspace.rewritable.add(found.name)
 
-    def reasonable_jobs(self) -> int:
-        """One process for every forty files that name MLX, at most one for each processor."""
+    def may_rewrite(self, found: Found) -> bool:
+        """Whether a file may have attention by hand that is to become a fused call."""
+        if found.path in self.failed or self.config.leaves_out(found.path):
+            return False
+        workspace = self.workspaces[found.base]
+        scan = workspace.project.scans[found.name]
+        return (
+            scan.names_mlx
+            and scan.has_softmax
+            and found.name in workspace.rewritable
+            and skip_by_name(found.name) is None
+        )
+
+    def proved(self, found: Found) -> list[WrittenOut] | None:
+        """What becomes of the attention that a file writes out; None where that can't be said."""
+        workspace = self.workspaces[found.base]
+        try:
+            with own_errors():
+                return workspace.facts(found.name).get(written_out)
+        except FileError:  # reported when the file's own turn comes
+            return None
+        finally:
+            workspace.forget(found.name)
+
+    def reasonable_jobs(self, proofs: int) -> int:
+        """One process for every forty files that name MLX and for every eight that may need proofs,
+        at most one for each processor."""
         scans = (
             scan
             for workspace in self.workspaces.values()
             for scan in workspace.project.scans.values()
         )
-        return min(os.cpu_count() or 1, 1 + sum(scan.names_mlx for scan in scans) // 40)
+        files = sum(scan.names_mlx for scan in scans)
+        return min(os.cpu_count() or 1, 1 + files // 40 + proofs // 8)
 
     def outcome(self, found: Found) -> Outcome:
         if found.path in self.failed:

@@ -131,9 +131,9 @@ class Scan:
     `names_mlx`: whether the bytes name MLX; `is_shared`: whether they hold one of the `words` by
     which a file may be changed for another one; `folders` are those besides its own in which its
     imports are looked for, `exported` what `from it import *` takes. `mlx` are the names that it
-    has of MLX; `may_attend`, `loads_by_name` and `loads_library` say whether there is a word in it
-    by which attention is called, a module is loaded, or one of a package of models; `loaded` are
-    texts that may be names of such modules.
+    has of MLX; `may_attend`, `has_softmax`, `loads_by_name` and `loads_library` say whether there
+    is a word in it by which attention is called, or written by hand, a module is loaded, or one of
+    a package of models; `loaded` are texts that may be names of such modules.
     """
 
     names_mlx: bool
@@ -143,6 +143,7 @@ class Scan:
     exported: tuple[str, ...]
     mlx: frozenset[str]
     may_attend: bool
+    has_softmax: bool
     loads_by_name: bool
     loads_library: bool
     loaded: tuple[str, ...]
@@ -158,6 +159,7 @@ class Scan:
             tuple(scan_exported(data)),
             frozenset(scan_bound(data)) if names_mlx else frozenset(),
             _ATTENTION.search(data) is not None,
+            b"softmax" in data,
             loads_by_name := _BY_NAME.search(data) is not None,
             names_mlx and _LIBRARY_BY_NAME.search(data) is not None,
             tuple(sorted(set(scan_loaded(data)))) if loads_by_name else (),

@@ -57,7 +57,8 @@ class FileFacts:
     def get(self, analysis: Callable[[FileFacts], Found]) -> Found:
         """What an analysis finds in this file: asked for by itself, and made once."""
         if analysis not in self._found:
-            self._found[analysis] = analysis(self)
+            known = self.workspace.known.get((self.name, analysis))
+            self._found[analysis] = analysis(self) if known is None else known
         found: Found = self._found[analysis]
         return found
 
@@ -120,8 +121,8 @@ class Workspace:
 
     `wants` says of a codemod's name whether it is asked; `editable` are the files that this run
     may change, `rewritable` those whose own lines it may replace, and `unproven` whether without
-    a proof. `given` are files whose bytes are at hand; `source` makes one of the bytes that
-    are read.
+    a proof. `given` are files whose bytes are at hand, `known` what analyses have found in a file
+    before its turn; `source` makes one of the bytes that are read.
     """
 
     def __init__(
@@ -138,6 +139,7 @@ class Workspace:
         self.unproven = False
         self.names = Names(project, self.module)
         self.given: dict[PurePosixPath, Source] = {}
+        self.known: dict[tuple[PurePosixPath, Callable[..., Any]], Any] = {}
         self._facts: dict[PurePosixPath, FileFacts] = {}
         self._found: dict[Callable[..., Any], Any] = {}
         self._widths: dict[PurePosixPath, int] = {}
