@@ -158,7 +158,8 @@ def _shown(rows: Sequence[Row]) -> Sequence[Row]:
     longest = max(row["new_tokens"] or 0 for row in rows)
     of_longest = [row for row in rows if (row["new_tokens"] or 0) == longest]
     by_length = sorted(of_longest, key=lambda row: int(row["length"]))
-    return [*(by_length[:1] if rows[0]["workflow"] == "chat" else []), by_length[-1]]
+    shortest = by_length[:1] if rows[0]["workflow"] == "chat" and len(by_length) > 1 else []
+    return [*shortest, by_length[-1]]
 
 
 def _of_reply(key: str, row: Row) -> str:

@@ -131,6 +131,16 @@ def test_a_workflow_claim_says_where_it_holds(page: ModuleType, tmp_path: Path) 
     assert f"| LoRA 15-35 % faster | not measured | {where} | not measured |" in text
 
 
+def test_a_chat_of_one_length_is_shown_once(page: ModuleType, tmp_path: Path) -> None:
+    result = json.loads((page.RESULTS / "workflow_chat_cpu.json").read_text(encoding="utf-8"))
+    with_the_code_of_now(page, result, "workflow_chat_cpu")
+    for count in (len(result["rows"]), 1):
+        result["rows"] = result["rows"][:count]
+        (tmp_path / "workflow_chat_cpu.json").write_text(json.dumps(result), encoding="utf-8")
+        text = page.pages(tmp_path)[page.PAGE].partition("## The claims")[0]
+        assert text.count("| CPU | chat | ") == min(2, count)
+
+
 def test_routes_have_a_section_on_their_machine(page: ModuleType, tmp_path: Path) -> None:
     times = {f"{name}_{key}ms": 2.0 for name in ("plain", "ours") for key in ("", "low_", "high_")}
     row = {
