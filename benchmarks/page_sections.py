@@ -108,7 +108,7 @@ def sections(results: Results, folder: Path) -> list[str]:
     for machine, documents in results.items():
         own = [each for each in others if machine_of(each) == machine]
         if machine != NO_MAC:
-            found.append(_section(machine, documents, own))
+            found.append(_section(machine, documents, own, folder))
     return found
 
 
@@ -120,7 +120,7 @@ def machine_of(measured: Rows) -> str:
     return "cpu" if measured.machine["backend"] == "cpu" else device
 
 
-def _section(machine: str, documents: dict[str, Document], others: list[Rows]) -> str:
+def _section(machine: str, documents: dict[str, Document], others: list[Rows], folder: Path) -> str:
     parts = [f"## {name_of(machine)}"]
     definitions: dict[str, None] = {}
     wanted = commands(machine) if machine in MACHINES else {}
@@ -141,6 +141,8 @@ def _section(machine: str, documents: dict[str, Document], others: list[Rows]) -
         columns = _columns(measured)
         bad = [i for i, row in enumerate(measured.rows) if row.get("wrong")]
         parts.append(make_table("", columns, measured.rows, bad).as_markdown())
+        if (folder / f"{measured.name}.svg").exists():
+            parts.append(f"![{measured.title}](../benchmarks/results/{measured.name}.svg)")
         if measured.definitions:
             parts.append("\n".join(f"- {definition}" for definition in measured.definitions))
     there = {*documents, *(measured.name for measured in others)}

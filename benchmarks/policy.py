@@ -1,11 +1,12 @@
 """What the planner's choices cost and gain over time, from the first call on, ours and stock.
 
-    python benchmarks/policy.py MACHINE [--runs N] [--quick] [--json FILE] [--plot FILE]
+    python benchmarks/policy.py MACHINE [--runs N] [--quick] [--json FILE]
 
 Three cases: calls of one shape, a chat whose turns have different lengths, the first steps of a
 training run. Each runs in a process of its own, ours and stock in turns, as what MLX and the
 planner prepare for a shape is prepared once in a process. Writes
-benchmarks/results/policy_MACHINE.json; the plot needs matplotlib.
+benchmarks/results/policy_MACHINE.json, and beside it, where there is matplotlib, a plot of
+each call, turn and step, policy_MACHINE.svg.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -122,7 +124,7 @@ def rows_of(case: str, series: Series) -> list[dict[str, Any]]:
 
 
 def plot(found: dict[str, Series], path: Path) -> None:
-    """A column a case: the time of each above, all of them so far below."""
+    """A column a case: the time of each above, that of all so far below."""
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(2, len(found), figsize=(5 * len(found), 7), squeeze=False)
@@ -136,6 +138,7 @@ def plot(found: dict[str, Series], path: Path) -> None:
         above.legend()
     figure.tight_layout()
     figure.savefig(path)
+    pyplot.close(figure)
 
 
 def main() -> None:
@@ -144,7 +147,6 @@ def main() -> None:
         "--runs", type=int, default=RUNS, metavar="N", help="processes of each kind"
     )
     parser.add_argument("--quick", action="store_true", help="a few of each, to see that it works")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="a .png or .svg")
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
     small = args.quick or current_device().backend == "cpu"
@@ -164,8 +166,8 @@ def main() -> None:
         for row in rows_of(case, found[case]):
             result.add(row)
             print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
-    if args.plot:
-        plot(found, args.plot)
+        if find_spec("matplotlib"):  # after each case, as the rows
+            plot(found, result.path.with_suffix(".svg"))
     print(f"written: {result.path}")
 
 

@@ -387,6 +387,19 @@ def test_an_interrupted_table_has_rows_of_every_kind(page: ModuleType) -> None:
     assert spread(42)[:4] == [0, 5, 10, 15]
 
 
+def test_the_plot_of_a_policy_is_on_the_page(page: ModuleType, tmp_path: Path) -> None:
+    policy, store = map(importlib.import_module, ("policy", "store"))
+    series = {"stock": [0.07, 0.01, 0.01], "ours": [0.01] * 3}
+    result = store.Result(tmp_path / "policy_cpu.json", title="T", command="c", definitions=())
+    for row in policy.rows_of("chat", series):
+        result.add(row)
+    picture = "![T](../benchmarks/results/policy_cpu.svg)"
+    assert picture not in page.pages(tmp_path)[page.PAGE]
+    policy.plot({"chat": series}, tmp_path / "policy_cpu.svg")
+    assert (tmp_path / "policy_cpu.svg").read_text(encoding="utf-8").count("<path") > 4
+    assert picture in page.pages(tmp_path)[page.PAGE]
+
+
 @cpu_only
 def test_stock_is_not_measured_against_itself() -> None:
     done = script("cuda_kernel.py", "h200")
