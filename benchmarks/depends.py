@@ -69,8 +69,9 @@ def sources(name: str, backend: str) -> tuple[str, ...]:
         return ()
     found, with_kernel = DEPENDS[kind]
     if with_kernel:
-        kernel = f"{_RUNTIME}/kernels/{backend}", f"{_RUNTIME}/routes/{backend}_kernel.py"
-        found = (*found, *kernel)
+        routes = sorted((ROOT / _RUNTIME / "routes").glob(f"{backend}_*.py"))
+        found = (*found, f"{_RUNTIME}/kernels/{backend}")
+        found += tuple(route.relative_to(ROOT).as_posix() for route in routes)
     script = f"benchmarks/{kind}.py"
     return (*found, script) if (ROOT / script).exists() else found
 
