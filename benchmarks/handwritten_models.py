@@ -199,17 +199,17 @@ def timed(
             mx.clear_cache()
             mx.reset_peak_memory()
             held = mx.get_active_memory()
-            start = time.perf_counter()
             try:
                 with flash_attention_enabled(patched):
+                    start = time.perf_counter()
                     results[name] = result_of(case, model, inputs)
                     mx.eval(results[name])
                     mx.synchronize()
+                    took = 1e3 * (time.perf_counter() - start)
             except RuntimeError as error:  # of MLX, where this machine can't compute it
                 reason = "out of memory" if is_out_of_memory(error) else str(error)[:80]
                 failures[name] = f"{name}: {reason}"
                 continue
-            took = 1e3 * (time.perf_counter() - start)
             if turn >= 2:  # the first ones warm up
                 times[name].append(took)
                 peaks[name] = max(peaks[name], mx.get_peak_memory() - held)
