@@ -13,7 +13,7 @@ from flash_integrate.inserted.snippets import BLOCK_SIZE_FLAG, DISABLE_FLAG
 from flash_integrate.notes import Note
 from flash_integrate.project.texts import Texts
 from flash_integrate.project.workspace import FileFacts
-from flash_integrate.python.syntax import Function, assignments, method, walk
+from flash_integrate.python.syntax import Function, method, walk
 
 _FLAGS = (DISABLE_FLAG, BLOCK_SIZE_FLAG)
 _NAMED = 3
@@ -57,10 +57,6 @@ def abbreviation_notes(facts: FileFacts, parsers: Iterable[Parser]) -> Iterator[
 def _options(facts: FileFacts, parser: Parser) -> Iterator[str]:
     """The long options that a file adds to the parser, or to something that may be it."""
     others = {item.name for item in facts.get(Parsers).made if item != parser} - {parser.name}
-    for node in facts.module.of_kind(ast.Assign):
-        for name, value in assignments(node):
-            if isinstance(value, ast.Call) and method(value) == "add_parser":
-                others.add(name)
     for call in facts.module.of_kind(ast.Call):
         if receiver(call) not in {*others, "self"}:
             yield from _added_by(call)

@@ -129,15 +129,9 @@ def _mentions(statement: Statement, scope: object, name: str) -> bool:
 
 
 def _flags(facts: FileFacts, parser: Parser) -> Insertion:
-    own_defaults = parser.keyword("argument_default") is not None
     indent = parser.last_argument.node.col_offset
-    code = flags(
-        parser.name,
-        facts.style,
-        indent,
-        own_defaults=own_defaults,
-        has_commands=_has_commands(facts, parser),
-    )
+    has_commands = _has_commands(facts, parser)
+    code = flags(parser.name, facts.style, indent, has_commands=has_commands)
     return Insertion(parser.last_argument.steps, code)
 
 
@@ -249,7 +243,7 @@ def _refuse_parser(facts: FileFacts, parser: Parser) -> Refusal | None:
     for word in (DISABLE_FLAG, BLOCK_SIZE_FLAG, *FLAG_NAMES):
         if any(word.encode() in file.source.data for file in files):
             return Refusal(f"the file of the parser{where} has a {word} of its own", line)
-    for keyword in ("prefix_chars", "parents"):
+    for keyword in ("argument_default", "prefix_chars", "parents"):
         if parser.keyword(keyword) is not None:
             return Refusal(f"the parser{where} is made with {keyword}", line)
     if not parser.kind.is_plain:

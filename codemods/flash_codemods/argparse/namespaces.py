@@ -188,23 +188,17 @@ class Namespaces:
         self, value: ast.expr, scope: Scope, seen: frozenset[str] = frozenset()
     ) -> bool:
         """Whether a list is made of `sys.argv`, or of a parameter that stands for it."""
-        if isinstance(value, ast.Constant):
-            return value.value is None
         for node in walk(value):
             name = dotted(node) if isinstance(node, ast.Name | ast.Attribute) else None
             if name is not None and self.module.qualified(name) == "sys.argv":
                 return True
         value = value.args[0] if isinstance(value, ast.Call) and value.args else value
-        if not isinstance(value, ast.Name) or value.id in seen:
-            return False
-        at: Scope | None = scope
+        at: Scope | None = scope if isinstance(value, ast.Name) else None
         while at is not None:
-            if value.id in parameters(at.node):
-                return self._is_given_command_line(at, value.id, seen)
+            if dotted(value) in parameters(at.node):
+                return self._is_given_command_line(at, value.id, seen)  # type: ignore[attr-defined]
             at = at.parent
-        deeper = seen | {value.id}
-        bound = self.module.assigned(value.id, scope)
-        return any(self._is_command_line(other, item.scope, deeper) for item, other in bound)
+        return False
 
     def _is_given_command_line(self, scope: Scope, name: str, seen: frozenset[str]) -> bool:
         """Whether no call of a function in this file gives a parameter anything else, as where the
@@ -247,13 +241,11 @@ class Namespaces:
         return name, shared or self._escapes(name, at.scope.node)
 
     def _escapes(self, name: str, within: ast.AST) -> bool:
-        """Whether a namespace is ever used as a whole. A global can be used in every function, a
-        local only where it is in scope."""
+        """Whether a namespace is ever used as a whole, or may be, being a global of functions."""
         shared = [node.names for node in self.module.of_kind(ast.Global)]
         shared += [node.names for node in self.module.of_kind(ast.Nonlocal)]
         is_shared = any(name in names for names in shared)
-        nodes = self.module.nodes if is_shared else seeing(within, name)
-        return is_used_whole(name, nodes, self.functions)
+        return is_shared or is_used_whole(name, seeing(within, name), self.functions)
 
 
 def may_parse(facts: FileFacts) -> bool:

@@ -194,9 +194,7 @@ class Parsers:
         last, owners = created, {name}
         for node in created.suite[created.index + 1 :]:
             bound = list(assignments(node))
-            if _parses(node, name) or any(
-                target == name and not _hands_on(value, name) for target, value in bound
-            ):
+            if _parses(node, name) or name in dict(bound):
                 break
             for target, value in bound:
                 if isinstance(value, ast.Call) and method(value) in _GROUPS:
@@ -206,35 +204,22 @@ class Parsers:
         return last
 
 
-def _hands_on(value: ast.expr, parser: str) -> bool:
-    """Whether a value is what a function makes of the parser: `parser = with_model(parser)`."""
-    return isinstance(value, ast.Call) and any(dotted(item) == parser for item in value.args)
-
-
 def _parses(node: ast.stmt, parser: str) -> bool:
     calls = (call for call in walk(node) if isinstance(call, ast.Call))
     return any(method(call) in PARSE_METHODS and receiver(call) == parser for call in calls)
 
 
 def _prepares(node: ast.stmt, owners: set[str]) -> bool:
-    """Whether a statement adds something to a parser or its groups (but subcommands), or hands one
-    of them to a function."""
+    """Whether a statement adds something to a parser or its groups, but commands."""
     for call in walk(node):
-        if not isinstance(call, ast.Call):
-            continue
-        name = method(call) or ""
-        adds = name.startswith("add_") and name not in ("add_subparsers", "add_parser")
-        if receiver(call) in owners and (adds or name == "set_defaults"):
-            return True
-        if any(dotted(value) in owners for value in call.args):
-            return True
+        if isinstance(call, ast.Call) and receiver(call) in owners:
+            name = method(call) or ""
+            adds = name.startswith("add_") and name not in ("add_subparsers", "add_parser")
+            if adds or name == "set_defaults":
+                return True
     return False
 
 
 def receiver(call: ast.Call) -> str | None:
-    """`x` of a call `x.f()`, also where a group is made in between:
-    `x.add_argument_group().f()`."""
-    value = call.func.value if isinstance(call.func, ast.Attribute) else None
-    if isinstance(value, ast.Call) and method(value) in _GROUPS:
-        return receiver(value)
-    return dotted(value)
+    """`x` of a call `x.f()`."""
+    return dotted(call.func.value) if isinstance(call.func, ast.Attribute) else None

@@ -17,27 +17,12 @@ BEFORE_COMMAND = "; before the command"
 """Ends the help of the flags of a parser that has commands: argparse takes them nowhere else."""
 
 
-def flags(
-    parser: str,
-    style: Style,
-    indent: int,
-    *,
-    own_defaults: bool = False,
-    has_commands: bool = False,
-) -> str:
-    """The two `add_argument` calls on the expression `parser`, at a column of `indent`.
-
-    `own_defaults` states the defaults, for a parser whose `argument_default` would take their
-    place; `has_commands` has the help say where the flags of a parser with commands go.
-    """
+def flags(parser: str, style: Style, indent: int, *, has_commands: bool = False) -> str:
+    """The two `add_argument` calls on the expression `parser`, at a column of `indent`;
+    `has_commands` has the help say where the flags of a parser with commands go."""
     where = BEFORE_COMMAND if has_commands else ""
-    disable = [repr(DISABLE_FLAG), "action='store_true'"]
-    block_size = [repr(BLOCK_SIZE_FLAG)]
-    if own_defaults:
-        disable.append("default=False")
-        block_size.append("default=None")
-    disable.append(f"help={DISABLE_HELP + where!r}")
-    block_size += ["metavar='N'", f"help={BLOCK_SIZE_HELP + where!r}"]
+    disable = [repr(DISABLE_FLAG), "action='store_true'", f"help={DISABLE_HELP + where!r}"]
+    block_size = [repr(BLOCK_SIZE_FLAG), "metavar='N'", f"help={BLOCK_SIZE_HELP + where!r}"]
     add = f"{parser}.add_argument"
     return quoted_call(add, disable, style, indent) + quoted_call(add, block_size, style, indent)
 

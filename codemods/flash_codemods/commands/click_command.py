@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Sequence
+from dataclasses import replace
 
 from flash_codemods.commands.flags import edit_commands, optional_text
 from flash_codemods.commands.functions import (
@@ -25,9 +26,10 @@ from flash_codemods.commands.functions import (
 from flash_codemods.commands.snippets import click_options
 from flash_integrate.inserted.snippets import FLAG_NAMES
 from flash_integrate.notes import Refusal
+from flash_integrate.project.style import quote_in
 from flash_integrate.project.workspace import FileFacts
 from flash_integrate.python.edits import Edit, Splice
-from flash_integrate.python.syntax import dotted
+from flash_integrate.python.syntax import dotted, walk
 
 ORDER = 14
 SUMMARY = (
@@ -74,6 +76,7 @@ def _options(facts: FileFacts, command: Command) -> Splice:
     own = [index for index, name in enumerate(names) if name == option]
     last = decorators[max([*own, command.head or 0])]
     indent = command.node.col_offset
-    return Splice(
-        ((last.end_lineno or last.lineno) + 1, 0), click_options(option, facts.style, indent)
-    )
+    beside = [part for item in decorators for part in walk(item)]
+    quote = quote_in(facts.module, beside) or facts.style.quote
+    style = replace(facts.style, quote=quote)
+    return Splice(((last.end_lineno or last.lineno) + 1, 0), click_options(option, style, indent))

@@ -5,21 +5,31 @@ from __future__ import annotations
 import ast
 import re
 from collections import Counter
+from collections.abc import Iterable
 
 from flash_integrate.inserted.snippets import Style
 from flash_integrate.python.module import Module
 
 
 def style_of(module: Module, width: int) -> Style:
-    """The quotes with which most strings on one line begin; `width` is that of the file's lines."""
+    """The quotes of the file's strings; `width` is that of its lines."""
+    return Style(quote_in(module, module.nodes) or '"', width)
+
+
+def quote_in(module: Module, nodes: Iterable[ast.AST]) -> str | None:
+    """The quotes with which most strings on one line begin; None without any."""
     lines = re.split(r"\r\n|\r|\n", module.text)
     strings = [
         node
-        for node in module.of_kind(ast.Constant)
-        if isinstance(node.value, str) and node.lineno == node.end_lineno
+        for node in nodes
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and node.lineno == node.end_lineno
     ]
     first = Counter(_source_character(lines, node) for node in strings)
-    return Style("'" if first["'"] > first['"'] else '"', width)
+    if not first["'"] + first['"']:
+        return None
+    return "'" if first["'"] > first['"'] else '"'
 
 
 def _source_character(lines: list[str], node: ast.expr) -> str:
