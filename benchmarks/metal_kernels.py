@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mlx_flash_runtime import explain
-from mlx_flash_runtime.kernels.metal.few_queries import Bits
+from mlx_flash_runtime.kernels.split_keys import Bits
 from mlx_flash_runtime.ops.work import Work, of_unfused
 from mlx_flash_runtime.problem import Device, Problem
 from mlx_flash_runtime.problem.masks import Segments, Structure, Window

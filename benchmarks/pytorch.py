@@ -125,14 +125,20 @@ def _of_backend(problem: Problem, backend: Any, in_groups: bool, calls: int) -> 
     p = problem
     repeats = p.query_heads // p.key_heads
 
-    def normal(heads: int, length: int) -> Any:
-        shape = (p.batch, heads, length, p.head_dim)
+    def normal(heads: int, length: int, dim: int) -> Any:
+        shape = (p.batch, heads, length, dim)
         made = torch.randn(shape, dtype=getattr(torch, p.dtype), device="cuda")
         return made.requires_grad_(p.training)
 
-    q = normal(p.query_heads, p.query_length)
-    k, v = normal(p.key_heads, p.key_length), normal(p.key_heads, p.key_length)
-    cotangent = normal(p.query_heads, p.query_length).detach()
+    q = normal(p.query_heads, p.query_length, p.head_dim)
+    k = normal(p.key_heads, p.key_length, p.head_dim)
+    v = normal(p.key_heads, p.key_length, p.value_head_dim)
+    cotangent = normal(p.query_heads, p.query_length, p.value_head_dim).detach()
+    # Its causal mask is one of as many queries as keys. Of an array any numbers do.
+    is_causal = p.mask == "causal" and p.query_length == p.key_length
+    shape = p.mask_shape if p.mask in ("bool", "additive") else None
+    of_mask = torch.bool if p.mask == "bool" else q.dtype
+    mask = None if shape is None else torch.ones(shape, dtype=of_mask, device="cuda")
 
     def once() -> None:
         keys, values = k, v
@@ -140,7 +146,7 @@ def _of_backend(problem: Problem, backend: Any, in_groups: bool, calls: int) -> 
             keys, values = (x.repeat_interleave(repeats, 1) for x in (k, v))
         with sdpa_kernel(backend):
             out = scaled_dot_product_attention(
-                q, keys, values, is_causal=p.mask == "causal", enable_gqa=in_groups
+                q, keys, values, attn_mask=mask, is_causal=is_causal, enable_gqa=in_groups
             )
         if p.training:
             torch.autograd.grad(out, (q, k, v), cotangent)

@@ -277,3 +277,13 @@ def _terms(call: Call) -> list[float]:
 
 def _largest(x: Array) -> float:
     return float(np.abs(x).max())
+
+
+def assert_output_as_exact_as(independent: Function, attention: Function, call: Call) -> None:
+    """The same of the output alone, outside of gradients: a kernel may not run in those."""
+    budget = budgets(independent, call)[0]
+    own = call.function(attention)(*call.primals)
+    assert own.dtype == budget.dtype
+    assert own.shape == budget.wanted.shape
+    error = _largest(wide(own) - budget.wanted)
+    assert error <= budget.error, f"error {error:.2e}, budget {budget.error:.2e}"

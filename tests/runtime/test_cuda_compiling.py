@@ -10,10 +10,11 @@ import mlx.core as mx
 import pytest
 
 import cuda_compiler
-from mlx_flash_runtime.kernels.cuda import cache, gradient, nvrtc
+from mlx_flash_runtime.kernels.cuda import cache, few_queries, gradient, nvrtc
 from mlx_flash_runtime.kernels.cuda.kernel import source_of
 from mlx_flash_runtime.kernels.cuda.source import Array, Source
 from mlx_flash_runtime.kernels.cuda.tiles import tiles
+from mlx_flash_runtime.kernels.split_keys import Bits
 from mlx_flash_runtime.problem import MaskKind, Problem
 
 PROBLEM = Problem(1, 8, 2, 512, 512, 64, 64, dtype="bfloat16", mask="causal")
@@ -93,6 +94,19 @@ def test_gradients_compile_and_their_products_run_in_the_background(
     assert "serialized" not in caplog.text
     for source in gradient.sources_of(replace(PROBLEM, dtype="float32", **of_dims), (8, 6)):
         cache.put(source)
+
+
+@pytest.mark.parametrize("capability", [(8, 0), (9, 0)], ids=str)
+def test_kernels_for_few_queries_compile(
+    capability: tuple[int, int], compiler: None, folder: Path
+) -> None:
+    decode = replace(PROBLEM, query_length=1, key_length=4096, mask="none")
+    drafts = replace(decode, query_length=5, head_dim=256, value_head_dim=256, mask="causal")
+    for problem, bits in ((decode, None), (drafts, Bits(4, 64))):
+        cache.put(few_queries.source_of(problem, capability, bits))
+    # Sizes that are not compiled in.
+    longer = replace(decode, batch=2, key_length=4097, query_heads=16)
+    assert few_queries.source_of(longer, capability) is few_queries.source_of(decode, capability)
 
 
 def test_mlx_finds_the_function_in_what_is_put_there(compiler: None, folder: Path) -> None:

@@ -16,6 +16,12 @@ import mlx_flash_runtime
 
 KERNEL = Path(mlx_flash_runtime.__file__).parent / "kernels" / "cuda"
 TESTS = Path(__file__).parent / "cuda_kernel"
+# By what the kernel's header has in its name.
+PROGRAMS = {
+    "gradient": "check_gradient.cpp",
+    "few_queries": "check_few_queries.cpp",
+    "attention": "check.cpp",
+}
 
 pytestmark = [
     pytest.mark.skipif(COMPILER is None, reason="there is no C++ compiler"),
@@ -23,9 +29,9 @@ pytestmark = [
 ]
 
 
-def build(folder: Path, header: str) -> Path:
+def build(folder: Path, header: str, *more: str) -> Path:
     """Compiles the check of the kernel of that header with the emulated instructions, and with what
-    the folder has of it already."""
+    the folder has of it already; `more` are flags for the compiler."""
     for path in [*TESTS.iterdir(), *KERNEL.glob("*.cuh")]:
         if not (folder / path.name).exists():
             shutil.copy(path, folder)
@@ -37,10 +43,11 @@ def build(folder: Path, header: str) -> Path:
         "-Werror",
         "-Wno-unknown-pragmas",
         f'-DHEADER="{header}"',
+        *more,
     ]
     if header.startswith("warpgroup"):
         flags.append("-DBY_WARPGROUPS")
-    program = "check_gradient.cpp" if "gradient" in header else "check.cpp"
+    program = next(name for word, name in PROGRAMS.items() if word in header)
     binary = folder / "check"
     done = subprocess.run(
         [str(COMPILER), *flags, str(folder / program), "-o", str(binary)],
@@ -53,7 +60,13 @@ def build(folder: Path, header: str) -> Path:
 
 @pytest.mark.parametrize(
     "header",
-    ["attention.cuh", "warpgroup_attention.cuh", "gradient.cuh", "warpgroup_gradient.cuh"],
+    [
+        "attention.cuh",
+        "warpgroup_attention.cuh",
+        "gradient.cuh",
+        "warpgroup_gradient.cuh",
+        "few_queries.cuh",
+    ],
 )
 def test_every_case_is_within_the_rounding_of_its_type(header: str, tmp_path: Path) -> None:
     done = subprocess.run([build(tmp_path, header)], capture_output=True, text=True, timeout=300)
@@ -62,67 +75,89 @@ def test_every_case_is_within_the_rounding_of_its_type(header: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("kernel", "broken", "line", "instead"),
+    ("header", "broken", "line", "instead"),
     [
         (
-            "attention",
+            "warpgroup_attention.cuh",
             "warpgroup_attention.cuh",
             "wait_for_products<1>(own.scores);",
             "wait_for_products<2>(own.scores);",
         ),
         (
-            "attention",
+            "warpgroup_attention.cuh",
             "warpgroup_attention.cuh",
             "if (block + 1 < blocks) tiles.keys.wait_until_full(block + 1);",
             "",
         ),
-        ("attention", "warpgroup_attention.cuh", "tiles.keys.arrive_empty(block);", ""),
         (
-            "attention",
+            "warpgroup_attention.cuh",
+            "warpgroup_attention.cuh",
+            "tiles.keys.arrive_empty(block);",
+            "",
+        ),
+        (
+            "warpgroup_attention.cuh",
             "warpgroup_products.cuh",
             "if (block >= STAGES) empty",
             "if (block >= 4) empty",
         ),
-        ("attention", "warpgroup_products.cuh", "chunk % 8 ^ row % 8", "chunk % 8"),
+        ("warpgroup_attention.cuh", "warpgroup_products.cuh", "chunk % 8 ^ row % 8", "chunk % 8"),
         (
-            "attention",
+            "warpgroup_attention.cuh",
             "softmax.cuh",
             "key + i <= own_key - mask.window",
             "key + i < own_key - mask.window",
         ),
         (
-            "gradient",
+            "warpgroup_gradient.cuh",
             "warpgroup_gradient.cuh",
             "if (block + 1 < all_blocks) tiles.passing.wait_until_full(block + 1);",
             "",
         ),
         (
-            "gradient",
+            "warpgroup_gradient.cuh",
             "warpgroup_gradient.cuh",
             "wait_for_products<It::of_dv && !Consumer::full ? 1 : 0>(consumer.gradients);",
             "wait_for_products<2>(consumer.gradients);",
         ),
-        ("gradient", "weights.cuh", "if (sum == infinity()) x = 0;", "if (sum == 0) x = 0;"),
         (
-            "gradient",
+            "warpgroup_gradient.cuh",
+            "weights.cuh",
+            "if (sum == infinity()) x = 0;",
+            "if (sum == 0) x = 0;",
+        ),
+        (
+            "warpgroup_gradient.cuh",
             "weights.cuh",
             "(keys - queries) + mask.window)",
             "(keys - queries) + mask.window - 64)",
         ),
         (
-            "gradient",
+            "warpgroup_gradient.cuh",
             "warpgroup_gradient.cuh",
             "states + head * heads.states + start",
             "states + start",
         ),
+        ("few_queries.cuh", "few_queries.cuh", "keys - folded.length + folded.query(row)", "row"),
+        ("few_queries.cuh", "few_queries.cuh", "if (key >= keys) x = -infinity();", ""),
+        ("few_queries.cuh", "few_queries.cuh", "masks.read(start + KEYS_AT_ONCE);", ""),
+        (
+            "few_queries.cuh",
+            "few_queries.cuh",
+            "exchanged + i % 2 * WARPS",
+            "exchanged + 0 * WARPS",
+        ),
+        ("few_queries.cuh", "few_queries.cuh", "column * BITS / 32 + i", "column * BITS / 32"),
+        ("few_queries.cuh", "few_queries.cuh", "store_flag(flags + split, 0);", ";"),
+        ("few_queries.cuh", "few_queries.cuh", "sum += weight * state.y;", "sum += state.y;"),
     ],
 )
 def test_what_is_broken_shows(
-    kernel: str, broken: str, line: str, instead: str, tmp_path: Path
+    header: str, broken: str, line: str, instead: str, tmp_path: Path
 ) -> None:
     text = (KERNEL / broken).read_text(encoding="utf-8")
     assert line in text
     (tmp_path / broken).write_text(text.replace(line, instead), encoding="utf-8")
-    binary = build(tmp_path, f"warpgroup_{kernel}.cuh")
+    binary = build(tmp_path, header, "-DBRIEF")
     done = subprocess.run([binary, "first"], capture_output=True, text=True, timeout=300)
     assert done.returncode == 1

@@ -7,7 +7,7 @@ from typing import Any
 
 import mlx.core as mx
 import pytest
-from attention_cases import Case, assert_as_exact_as, make, runner
+from attention_cases import Case, assert_output_as_exact_as, make, runner
 from backends import KERNEL, pretend, stand_in_for_the_cuda_kernel
 
 from mlx_flash_runtime import disable_flash_attention, enable_flash_attention, report
@@ -90,7 +90,9 @@ def test_as_exact_as_mlx(case: Case, dtype: mx.Dtype) -> None:
     ok, reason = cuda_kernel.holds(problem, current_device())
     if not ok:
         pytest.skip(reason)
-    assert_as_exact_as(tf32 if dtype == mx.float32 else stock, runner(cuda_kernel, None), call)
+    assert_output_as_exact_as(
+        tf32 if dtype == mx.float32 else stock, runner(cuda_kernel, None), call
+    )
 
 
 @on_gpu

@@ -5,11 +5,12 @@ elements. For one or a few queries that is best on a GPU, as nothing but the qua
 read. For many queries, and on the CPU for most calls, the keys and values are dequantized here,
 some heads at a time (heads are independent of each other), and go where any attention call goes.
 
-On CUDA they always are: that backend's quantized_matmul (MLX 0.32.4) takes no slice of a cache,
-and where keys are broadcast over groups of query heads, it takes the first head's keys for all.
+On CUDA nothing is multiplied with them by MLX: that backend's quantized_matmul (0.32.4) takes no
+slice of a cache, and where keys are broadcast over groups of query heads, it takes the first
+head's keys for all.
 
-On Metal a kernel of ours reads the quantized arrays for few queries, and leaves no scores, where
-that costs less by counting.
+On Metal and CUDA a kernel of ours reads the quantized arrays for few queries, and leaves no scores;
+on Metal where that costs less by counting.
 """
 
 from __future__ import annotations
@@ -21,16 +22,15 @@ from typing import Any
 
 import mlx.core as mx
 
-from ..kernels.metal import operation
-from ..kernels.metal.few_queries import Bits
-from ..kernels.metal.kernel import reads_mask
+from ..kernels.split_keys import KERNEL_BITS, Bits
 from ..ops.online_softmax import after
 from ..ops.written_out import mask_as_array, masked, weights_of
 from ..planning import layers
 from ..planning.counts import Kind
 from ..planning.machine import current_device
 from ..problem import Problem, as_float, phase_of
-from ..routes.metal_kernel import metal_kernel
+from ..routes.cuda_kernel import CudaKernel, cuda_kernel
+from ..routes.metal_kernel import MetalKernel, metal_kernel
 from . import state
 
 NAME = "quantized"
@@ -50,9 +50,9 @@ _FEW_NUMBERS = 2**14
 _BYTES_AT_ONCE = 2**27
 
 Quantized = Sequence[mx.array]
-# Of which our kernel for Metal takes them.
-_KERNEL_BITS = (4, 8)
-_BY_KERNEL = "metal_kernel: our own kernel reads the quantized keys and values once"
+# Our kernels that take them, by backend.
+_KERNELS: dict[str, MetalKernel | CudaKernel] = {"metal": metal_kernel, "cuda": cuda_kernel}
+_BY_KERNEL = "our own kernel reads the quantized keys and values once"
 _SINKS = "on the quantized keys and values, with sinks"
 
 
@@ -177,15 +177,16 @@ def _by_kernel(
     sinks: mx.array | None,
     bits: Bits,
 ) -> tuple[mx.array, Kind] | None:
-    """The call on the Metal kernel, which reads the quantized arrays as they are; None where there
-    is none, or it does not pay."""
+    """The call on a kernel that reads the quantized arrays as they are; None where there is none,
+    or it does not pay."""
     assert state.planner is not None
     device, wanted = current_device(), state.planner.settings.route
-    if wanted not in (None, metal_kernel.name):
+    route = _KERNELS.get(device.backend)
+    if route is None or wanted not in (None, route.name):
         return None
     factor = as_float(scale)
-    known = bits.bits in _KERNEL_BITS and len(q_keys) == len(q_values) == 3
-    if device.backend != "metal" or factor is None or not known:
+    known = bits.bits in KERNEL_BITS and len(q_keys) == len(q_values) == 3
+    if factor is None or not known:
         return None
     if not queries.dtype == q_keys[1].dtype == q_values[1].dtype:
         return None
@@ -195,19 +196,20 @@ def _by_kernel(
     )
     k, v = k.astype(queries.dtype), v.astype(queries.dtype)
     problem = Problem.of(queries, k, v, mask, sinks)
-    if problem is None or not metal_kernel.takes_quantized(problem, device):
+    if problem is None or not route.takes_quantized(problem, device):
         return None
-    if wanted is None and not metal_kernel.pays_quantized(problem, bits, device):
+    if wanted is None and not route.pays_quantized(problem, bits, device):
         return None
     arrays = [queries, *q_keys, *q_values]
-    if reads_mask(problem):
+    if route.reads_mask(problem):
         scores = (*queries.shape[:3], problem.key_length)
         typed = mask if mask.dtype == mx.bool_ else mask.astype(queries.dtype)
         arrays.append(mx.broadcast_to(typed, scores))
     if sinks is not None:
         arrays.append(sinks)
-    out = operation.quantized(problem, bits, factor, arrays)
-    return None if out is None else (out, Kind(problem.phase, NAME, _BY_KERNEL))
+    out = route.quantized(problem, bits, device, factor, arrays)
+    reason = f"{route.name}: {_BY_KERNEL}"
+    return None if out is None else (out, Kind(problem.phase, NAME, reason))
 
 
 def _dequantized(

@@ -1,26 +1,30 @@
 """Our own kernel on CUDA: float32 and head dims above 128, for which MLX has none that is fused;
 16-bit calls that are short, which cost less to launch than through cuDNN, or new, which cuDNN
 would plan for first (see `first_calls`); by products of warpgroups, windows and bool masks; and
-training, where MLX has no fused gradient or a slower one."""
+training, where MLX has no fused gradient or a slower one. And one for few queries on many keys, as
+decoding has them, in 16 bits."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 
-from ..kernels.cuda import gradient
+import mlx.core as mx
+
+from ..kernels.cuda import few_queries, gradient
 from ..kernels.cuda import kernel as cuda
 from ..kernels.cuda.launcher import Launcher
 from ..kernels.cuda.tiles import has_warpgroups, tiles
 from ..kernels.cuda.training import Training
+from ..kernels.split_keys import Bits
 from ..problem import Device, Launch, Problem
 from ..stock.fused import is_fused
 from .route import Route
 
 _CAPABILITY = (8, 0)  # of the first GPUs with these tensor core instructions
 _LARGEST_HEAD_DIM = 256
-# Fewer queries would leave most of a product's rows empty; MLX has kernels for matrices times
-# vectors.
+# Fewer queries of one head would leave most of a product's rows empty.
 _FEWEST_QUERIES = 9
 # float32 rows in steps of this: where MLX's own products are not TF32 ones, ours must not be
 # either.
@@ -48,6 +52,12 @@ _FEWEST_TRAINED_SCORES = 2**20
 _SMALLEST_TRAINED_HEAD_DIM = 64
 _LARGEST_TRAINED_TF32_HEAD_DIM = 128
 _FUSED_TRAINED_SCORES = 2**28
+# Few queries, where MLX has a fused kernel (benchmarks/few_queries.py): the most queries of the one
+# that is MLX's own, and where ours reads faster than that: bytes of keys and values, and rows of
+# key heads, of which each has a multiprocessor.
+_MOST_QUERIES_OF_MLX = 4
+_FEWEST_BYTES_FOR_FEW = 2**26
+_MOST_BLOCKS_FOR_FEW = 132
 # cuDNN plans for every shape that is new to the process, for 50 ms and more. While a shape has had
 # fewer calls than a large model has layers, and so little work that all of them lose less than
 # half of that, they run without.
@@ -75,12 +85,14 @@ class CudaKernel(Route):
             return False, "this GPU has no tensor cores of the kind that the CUDA kernel uses"
         if not device.own_kernel:
             return False, "the CUDA kernel cannot be compiled here (mlx-flash doctor says why)"
+        if few_queries.is_for(problem):
+            return True, "one kernel for few queries, which reads keys and values once"
         if problem.softcap is not None or problem.mask not in cuda.MASKS:
             return False, "the CUDA kernel has no such mask or softcap"
         if problem.mask == "window" and problem.query_length > problem.key_length:
             return False, "its window starts before the first key"
         if problem.query_length < _FEWEST_QUERIES:
-            return False, "the CUDA kernel is one for many queries"
+            return False, few_queries.why_not(problem)
         in_steps = problem.head_dim % _TF32_STEP == problem.value_head_dim % _TF32_STEP == 0
         if problem.dtype == "float32" and not (device.tf32 and in_steps):
             return False, "the CUDA kernel's TF32 products are less exact than MLX's for it"
@@ -96,6 +108,8 @@ class CudaKernel(Route):
         """In training where MLX has no fused gradient. Else windows, bool masks and short calls,
         where MLX has a fused kernel, and up to a number of scores where it has none, as its unfused
         attention multiplies faster where there is much to multiply."""
+        if few_queries.is_for(problem):
+            return _pays_for_few(problem, device)
         by_warpgroups = _by_warpgroups(problem, device)
         if problem.training:
             return _pays_in_training(problem, device)
@@ -119,6 +133,8 @@ class CudaKernel(Route):
         of that by running without."""
         if not is_fused(problem, device)[0] or not self.holds(problem, device)[0]:
             return 0, ""
+        if few_queries.is_for(problem):  # beside cuDNN it pays, and MLX's own kernel needs no plan
+            return 0, ""
         by_warpgroups = _by_warpgroups(problem, device)
         if problem.has_array_mask:
             known = problem.structure is not None
@@ -127,6 +143,31 @@ class CudaKernel(Route):
             most = _TRIAL_PRODUCTS_BY_WARPGROUPS if by_warpgroups else _TRIAL_PRODUCTS
             good = _products(problem) <= most
         return (_TRIAL_CALLS if good else 0), _WHILE_CUDNN_WOULD_PLAN
+
+    def takes_quantized(self, problem: Problem, device: Device) -> bool:
+        """Whether there is a kernel that reads keys and values as `mx.quantize` packs them."""
+        return few_queries.is_for(problem) and self.holds(problem, device)[0]
+
+    def pays_quantized(self, problem: Problem, bits: Bits, device: Device) -> bool:
+        """Always: the other way is to write keys and values dequantized, and to read those."""
+        return True
+
+    def reads_mask(self, problem: Problem) -> bool:
+        """Whether the mask is an array for the kernel, too."""
+        return cuda.reads_mask(problem)
+
+    def quantized(
+        self,
+        problem: Problem,
+        bits: Bits,
+        device: Device,
+        scale: float,
+        arrays: Sequence[mx.array],
+    ) -> mx.array | None:
+        """Attention over quantized keys and values: `arrays` are q, the three arrays of the keys,
+        those of the values, then the mask where `reads_mask`, and sinks if any. None inside of the
+        user's transformations, and where the kernel does not compile."""
+        return _quantized_launcher(problem, device.capability, bits).replayed(scale, arrays)
 
     def launch(
         self,
@@ -140,6 +181,29 @@ class CudaKernel(Route):
         if problem.training:
             return Training(problem, device.capability).run
         return Launcher(problem, device.capability, in_gradient).run
+
+
+@lru_cache(maxsize=1024)  # decoding has a new problem with each token
+def _quantized_launcher(problem: Problem, capability: tuple[int, int], bits: Bits) -> Launcher:
+    return Launcher(problem, capability, bits=bits)
+
+
+def _pays_for_few(problem: Problem, device: Device) -> tuple[bool, str]:
+    """Where MLX has no fused kernel; where that is cuDNN's, which plans anew for each number of
+    keys; and for many bytes of keys and values. Where MLX has a fused kernel, measured on Hopper
+    alone."""
+    if not is_fused(problem, device)[0]:
+        return True, "the CUDA kernel reads keys and values once, and MLX has none that is fused"
+    if not has_warpgroups(device.capability):
+        return False, "the CUDA kernel for few queries is not known to be faster here"
+    if problem.query_length > _MOST_QUERIES_OF_MLX:
+        return True, "the CUDA kernel splits the keys, and needs no plan for their number"
+    p = problem
+    numbers = p.batch * p.key_heads * p.key_length * (p.head_dim + p.value_head_dim)
+    blocks = p.batch * p.key_heads
+    if p.item_bytes * numbers >= _FEWEST_BYTES_FOR_FEW and blocks <= _MOST_BLOCKS_FOR_FEW:
+        return True, "the CUDA kernel reads so many keys and values faster"
+    return False, "MLX's fused kernel for few queries is about as fast"
 
 
 def _pays_in_training(problem: Problem, device: Device) -> tuple[bool, str]:

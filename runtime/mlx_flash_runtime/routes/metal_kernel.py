@@ -4,13 +4,16 @@ decides, and `mlx-flash tune` on the machine itself."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import prod
 
+import mlx.core as mx
+
 from ..kernels.metal import checked, kernel, operation, tile_skipping
-from ..kernels.metal.few_queries import Bits, cut_of
+from ..kernels.metal.few_queries import cut_of
 from ..kernels.metal.mask_tiles import Looks
+from ..kernels.split_keys import Bits, seen_keys
 from ..ops.work import Work, fused_products, inputs, of_stock, of_unfused, score_bytes
 from ..problem import Device, Launch, Problem
 from ..stock.fused import is_fused
@@ -120,6 +123,21 @@ class MetalKernel(Route):
         numbers = p.batch * p.key_heads * p.key_length * (p.head_dim + p.value_head_dim)
         return own, replace(of_unfused(p, device), moved=packed * numbers + score_bytes(p))
 
+    def reads_mask(self, problem: Problem) -> bool:
+        """Whether the mask is an array for the kernel, too."""
+        return kernel.reads_mask(problem)
+
+    def quantized(
+        self,
+        problem: Problem,
+        bits: Bits,
+        device: Device,
+        scale: float,
+        arrays: Sequence[mx.array],
+    ) -> mx.array | None:
+        """Attention over quantized keys and values, see `operation.quantized`."""
+        return operation.quantized(problem, bits, scale, arrays)
+
     def prepare(self, problem: Problem, device: Device, then: Callable[[], None]) -> None:
         """Has calls planned anew should a kernel fail its check."""
         if device.backend == "metal":
@@ -151,9 +169,7 @@ def _of_few(problem: Problem, parts: int, key_bytes: float | None = None) -> Wor
     """Whole tiles of queries on the keys that a window leaves; the keys, of so many bytes a number,
     once for each slice of the values, the results of the parts written and read."""
     p, cut = problem, cut_of(problem)
-    keys = p.key_length
-    if p.window is not None:
-        keys = min(keys, p.window + p.query_length - 1)
+    keys = seen_keys(p)
     tiles = cut.blocks * cut.tiles
     dims = cut.slices * p.head_dim + p.value_head_dim
     products = p.batch * p.key_heads * tiles * cut.rows * keys * dims

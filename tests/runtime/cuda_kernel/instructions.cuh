@@ -26,6 +26,9 @@
 struct uint4 {
   uint32_t x, y, z, w;
 };
+struct uint2 {
+  uint32_t x, y;
+};
 struct float2 {
   float x, y;
 };
@@ -176,6 +179,15 @@ inline void wait_for(std::deque<std::vector<std::function<void()>>>& commits, si
 #define blockDim emulated::block_size
 #define gridDim emulated::grid_size
 
+inline int __syncthreads_and(int own) {
+  static int every;  // of a block's threads, which run in turns
+  emulated::meet(emulated::block_meeting);
+  every = 1;
+  emulated::meet(emulated::block_meeting);
+  every &= own != 0;
+  emulated::meet(emulated::block_meeting);
+  return every;
+}
 inline void __syncthreads() { emulated::meet(emulated::block_meeting); }
 template <typename V>
 V __shfl_xor_sync(uint32_t, V value, int mask) {
@@ -247,6 +259,15 @@ template <typename T>
 uint32_t pack(float low, float high) {
   return narrowed<T>(low) | uint32_t(narrowed<T>(high)) << 16;
 }
+
+inline uint4 load_16_bytes(const void* from) { return *static_cast<const uint4*>(from); }
+template <typename V>
+V load_written(const V* from) {
+  return *from;
+}
+inline void store_flag(uint64_t* to, uint64_t flag) { *to = flag; }
+inline void fence_memory() {}
+inline uint32_t load_word(const void* from) { return *static_cast<const uint32_t*>(from); }
 
 inline uint32_t shared_address(const void* at) {
   return static_cast<const char*>(at) - reinterpret_cast<const char*>(shared);

@@ -30,7 +30,7 @@ from backends import METAL  # noqa: E402
 from metal_kernel import emulated, translation  # noqa: E402
 
 from mlx_flash_runtime.kernels.metal import checked, few_queries, mask_tiles, steel  # noqa: E402
-from mlx_flash_runtime.kernels.metal.few_queries import Bits  # noqa: E402
+from mlx_flash_runtime.kernels.split_keys import Bits  # noqa: E402
 from mlx_flash_runtime.planning import machine  # noqa: E402
 from mlx_flash_runtime.problem import Problem  # noqa: E402
 from mlx_flash_runtime.routes import metal_kernel  # noqa: E402

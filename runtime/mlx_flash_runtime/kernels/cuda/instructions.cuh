@@ -50,6 +50,53 @@ __device__ inline float widen_half(uint16_t bits) {
   return wide;
 }
 
+// What nobody writes while the kernel runs. Not moved by the compiler: it is read as early as it
+// says.
+__device__ inline uint4 load_16_bytes(const void* from) {
+  uint4 x;
+  asm volatile("ld.global.nc.v4.u32 {%0,%1,%2,%3}, [%4];"
+               : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w)
+               : "l"(from));
+  return x;
+}
+
+__device__ inline uint32_t load_word(const void* from) {
+  uint32_t x;
+  asm volatile("ld.global.nc.u32 %0, [%1];" : "=r"(x) : "l"(from));
+  return x;
+}
+
+// What other blocks of threads may have written while the kernel runs: not from a multiprocessor's own
+// cache.
+__device__ inline float4 load_written(const float4* from) {
+  float4 x;
+  asm volatile("ld.global.cg.v4.f32 {%0,%1,%2,%3}, [%4];"
+               : "=f"(x.x), "=f"(x.y), "=f"(x.z), "=f"(x.w)
+               : "l"(from)
+               : "memory");
+  return x;
+}
+
+__device__ inline float2 load_written(const float2* from) {
+  float2 x;
+  asm volatile("ld.global.cg.v2.f32 {%0,%1}, [%2];" : "=f"(x.x), "=f"(x.y) : "l"(from) : "memory");
+  return x;
+}
+
+__device__ inline uint64_t load_written(const uint64_t* from) {
+  uint64_t x;
+  asm volatile("ld.relaxed.gpu.global.u64 %0, [%1];" : "=l"(x) : "l"(from) : "memory");
+  return x;
+}
+
+__device__ inline void store_flag(uint64_t* to, uint64_t flag) {
+  asm volatile("st.relaxed.gpu.global.u64 [%0], %1;" : : "l"(to), "l"(flag) : "memory");
+}
+
+// What this thread has written is there for those who read, after a fence of their own, what it writes
+// from here on; of two threads that write, fence and read, one at least reads what the other wrote.
+__device__ inline void fence_memory() { asm volatile("fence.sc.gpu;" : : : "memory"); }
+
 // What instructions take for the address of something in shared memory.
 __device__ inline uint32_t shared_address(const void* at) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(at));

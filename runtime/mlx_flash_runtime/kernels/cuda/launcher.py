@@ -9,7 +9,7 @@ only for the first call.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -18,7 +18,8 @@ import mlx.core as mx
 from ... import stock
 from ...problem import Launch, Problem, as_float, promoted
 from ...stock import gradient
-from . import kernel
+from ..split_keys import Bits
+from . import few_queries, kernel
 
 # The attention of q, k, v, then mask and sinks if any; None where it is not for the kernel.
 Replay = Callable[..., "mx.array | None"]
@@ -42,7 +43,8 @@ class Launcher:
 
     MLX's own attention runs instead inside the user's transformations, on the CPU where that is the
     default device, for arrays of other types, and where the kernel does not compile. `in_gradient`
-    is called when a call turns out to be part of a gradient, and gives the function for it.
+    is called when a call turns out to be part of a gradient, and gives the function for it. With
+    `bits` keys and values are quantized, and calls go to `replayed`.
     """
 
     def __init__(
@@ -50,10 +52,12 @@ class Launcher:
         problem: Problem,
         capability: tuple[int, int],
         in_gradient: Callable[[], Launch] | None = None,
+        bits: Bits | None = None,
     ) -> None:
         self._problem = problem
         self._capability = capability
         self._in_gradient = in_gradient
+        self._bits = bits
         self._takes_mask = problem.has_array_mask
         # Of each thread, as compiled functions are.
         self._of_thread = threading.local()
@@ -61,39 +65,56 @@ class Launcher:
     def run(self, q: Any, k: Any, v: Any, *, scale: Any, mask: Any, sinks: Any) -> mx.array:
         """The attention, `[batch, query_heads, query_length, value_head_dim]`."""
         factor = scale if scale.__class__ is float else as_float(scale)
-        stream = mx.default_stream(mx.default_device())
-        # What is compiled stays on the stream of its first call. This is a list, as streams that
-        # are equal have different hashes; there is hardly ever more than one.
-        replays: list[_OfStream] = getattr(self._of_thread, "replays", [])
-        for one in replays:
-            if one.scale == factor and one.stream == stream:
-                replay = one.replay
-                break
-        else:
-            replay = self._new_replay(stream, factor)
-        if replay is not None:
+        if factor is not None:
+            arrays = [q, k, v]
             if self._takes_mask:
-                out = replay(q, k, v, mask) if sinks is None else replay(q, k, v, mask, sinks)
-            else:
-                out = replay(q, k, v) if sinks is None else replay(q, k, v, sinks)
+                arrays.append(mask)
+            if sinks is not None:
+                arrays.append(sinks)
+            out = self.replayed(factor, arrays)
             if out is not None:
                 return out
             if self._in_gradient is not None and gradient.is_traced():
                 return self._in_gradient()(q, k, v, scale=scale, mask=mask, sinks=sinks)
         return stock.attention(q, k, v, scale=scale, mask=mask, sinks=sinks)
 
-    def _new_replay(self, stream: mx.Stream, factor: float | None) -> Replay | None:
+    def replayed(self, scale: float, arrays: Sequence[mx.array]) -> mx.array | None:
+        """The attention of q, k and v, each three arrays where they are quantized, then mask and
+        sinks if any; None where it is not for the kernel."""
+        stream = mx.default_stream(mx.default_device())
+        # What is compiled stays on the stream of its first call. This is a list, as streams that
+        # are equal have different hashes; there is hardly ever more than one.
+        replays: list[_OfStream] = getattr(self._of_thread, "replays", [])
+        for one in replays:
+            if one.scale == scale and one.stream == stream:
+                return None if one.replay is None else one.replay(*arrays)
+        replay = self._new_replay(stream, scale)
+        return None if replay is None else replay(*arrays)
+
+    def _new_replay(self, stream: mx.Stream, scale: float) -> Replay | None:
         """That of this thread for a stream and a scale; None where the kernel can't run."""
-        if factor is None:
-            return None
         # Without a GPU this is a test, whose kernel is none.
         on_gpu = stream.device.type == mx.DeviceType.gpu or not mx.cuda.is_available()
         replay = None
-        if on_gpu and kernel.is_there(self._problem, self._capability):
-            replay = _replay(self._problem, self._capability, factor)
+        if on_gpu and _is_there(self._problem, self._capability, self._bits):
+            replay = _replay(self._problem, self._capability, scale, self._bits)
         known = getattr(self._of_thread, "replays", ())
-        self._of_thread.replays = [_OfStream(stream, factor, replay), *known][:_MOST_REPLAYS]
+        self._of_thread.replays = [_OfStream(stream, scale, replay), *known][:_MOST_REPLAYS]
         return replay
+
+
+def _is_there(problem: Problem, capability: tuple[int, int], bits: Bits | None) -> bool:
+    if few_queries.is_for(problem):
+        return few_queries.is_there(problem, capability, bits)
+    return kernel.is_there(problem, capability)
+
+
+def _attention(
+    problem: Problem, capability: tuple[int, int], arrays: Sequence[mx.array], bits: Bits | None
+) -> mx.array:
+    if few_queries.is_for(problem):
+        return few_queries.attention(problem, capability, arrays, bits)[0]
+    return kernel.attention(problem, capability, arrays)[0]
 
 
 class _NotTheProblem(Exception):
@@ -101,7 +122,9 @@ class _NotTheProblem(Exception):
     keys."""
 
 
-def _replay(problem: Problem, capability: tuple[int, int], scale: float) -> Replay:
+def _replay(
+    problem: Problem, capability: tuple[int, int], scale: float, bits: Bits | None
+) -> Replay:
     """The kernel through `mx.compile`, for one thread, stream and scale."""
     dtype: mx.Dtype = getattr(mx, problem.dtype)
     values = problem.batch, problem.key_heads, problem.key_length, problem.value_head_dim
@@ -110,10 +133,13 @@ def _replay(problem: Problem, capability: tuple[int, int], scale: float) -> Repl
     def described(*arrays: mx.array) -> mx.array:
         nonlocal ran_python
         ran_python = True
-        q, k, v, *rest = arrays
-        if promoted(q.dtype, k.dtype, v.dtype) != dtype or v.shape != values:
+        count = 3
+        if bits is not None:
+            count = 7
+        elif promoted(*(x.dtype for x in arrays[:3])) != dtype or arrays[2].shape != values:
             raise _NotTheProblem
-        return kernel.attention(problem, capability, [q, k, v, scale_array(scale), *rest])[0]
+        inputs = [*arrays[:count], scale_array(scale), *arrays[count:]]
+        return _attention(problem, capability, inputs, bits)
 
     compiled = mx.compile(described)
 

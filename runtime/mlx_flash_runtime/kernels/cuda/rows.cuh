@@ -56,6 +56,19 @@ struct Rows {
   }
 };
 
+// The rows of one head, and elements to those of the next one.
+template <typename T>
+struct HeadRows {
+  Rows<T> rows;
+  int64_t next;
+
+  __device__ bool is_whole() const { return rows.is_whole() && next % (16 / sizeof(T)) == 0; }
+
+  __device__ Rows<T> from(int row, int head = 0) const {
+    return {rows.data + head * next + row * rows.stride, rows.stride, rows.step};
+  }
+};
+
 // Copies 16 bytes of a row, from `column` on, to shared memory. What is not `inside` or beyond DIM
 // becomes zeros. Rows of 16-bit elements that are `whole` are copied while the thread goes on;
 // float32 goes through registers, where it is rounded to TF32.

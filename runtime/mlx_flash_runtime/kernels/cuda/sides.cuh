@@ -10,19 +10,6 @@ namespace flash {
 // together up to a size: see tiles.py.
 enum Gradients { OF_QUERIES, OF_KEYS, OF_VALUES, OF_KEYS_AND_VALUES };
 
-// The rows of one head, and elements to those of the next one.
-template <typename T>
-struct HeadRows {
-  Rows<T> rows;
-  int64_t next;
-
-  __device__ bool is_whole() const { return rows.is_whole() && next % (16 / sizeof(T)) == 0; }
-
-  __device__ Rows<T> from(int row, int head = 0) const {
-    return {rows.data + head * next + row * rows.stride, rows.stride, rows.step};
-  }
-};
-
 // What one side has in a score, of D elements, and in the gradient of a weight, of DV: queries and
 // the gradients of their outputs, or keys and values.
 template <typename T>

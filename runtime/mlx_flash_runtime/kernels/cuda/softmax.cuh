@@ -30,40 +30,13 @@ struct __align__(2 * sizeof(M)) Pair {
   M of[2];
 };
 
-template <int KIND, typename M>
-struct Softmax {
-  const Mask<M> mask;
+// The largest score and the sum of the weights of a lane's two rows so far; of a row's keys each of
+// its four lanes sums its own.
+struct RowSums {
   const float scale;  // of scores to powers of two
-  const int queries, keys, lane_row, lane_pair;
-  const int first;  // the warp's first query
-  float row_max[2], row_sum[2];
+  float row_max[2] = {-infinity(), -infinity()}, row_sum[2] = {};
 
-  __device__ Softmax(Mask<M> mask, const float* sink, float scale, int queries, int keys, int first)
-      : mask(mask), scale(scale * LOG2E), queries(queries), keys(keys),
-        lane_row(threadIdx.x % WARP / 4), lane_pair(threadIdx.x % 4), first(first) {
-    row_max[0] = row_max[1] = sink ? *sink * LOG2E : -infinity();
-    // Each of a row's four lanes sums its own keys; one of them has the sink, too.
-    row_sum[0] = row_sum[1] = sink && lane_pair == 0 ? 1 : 0;
-  }
-
-  // The first key that matters to the queries from `first` on.
-  __device__ static int begin(const Mask<M>& mask, int queries, int keys, int first) {
-    return KIND == WINDOW ? max(0, keys - queries + first - mask.window + 1) : 0;
-  }
-
-  // The key behind the last one that matters to the queries up to `last`. A query before the first
-  // key sees none, and gets the mean of all values.
-  __device__ static int end(int queries, int keys, int last) {
-    const int offset = keys - queries;
-    return (KIND == CAUSAL || KIND == WINDOW) && offset >= 0 ? min(keys, offset + last + 1) : keys;
-  }
-
-  // How many keys, from the first on, all queries from `first` on see, by scores that need nothing
-  // but a scale: blocks of keys up to there need no `hide`.
-  __device__ static int all_see(int queries, int keys, int first, float scale) {
-    if (!(KIND == NONE || KIND == CAUSAL) || !(scale > 0)) return 0;
-    return KIND == CAUSAL ? max(0, min(keys, keys - queries + first + 1)) : keys;
-  }
+  __device__ explicit RowSums(float scale) : scale(scale * LOG2E) {}
 
   // Scores become weights, relative to each row's largest score so far. They are in powers of two
   // already where `hide` was called (`hidden`). Results so far are to be multiplied with `shrink`.
@@ -98,6 +71,40 @@ struct Softmax {
     }
 #pragma unroll
     for (int r = 0; r < 2; ++r) row_sum[r] = row_sum[r] * shrink[r] + sums[2 * r] + sums[2 * r + 1];
+  }
+};
+
+template <int KIND, typename M>
+struct Softmax : RowSums {
+  const Mask<M> mask;
+  const int queries, keys, lane_row, lane_pair;
+  const int first;  // the warp's first query
+
+  __device__ Softmax(Mask<M> mask, const float* sink, float scale, int queries, int keys, int first)
+      : RowSums(scale), mask(mask), queries(queries), keys(keys),
+        lane_row(threadIdx.x % WARP / 4), lane_pair(threadIdx.x % 4), first(first) {
+    if (!sink) return;
+    row_max[0] = row_max[1] = *sink * LOG2E;
+    row_sum[0] = row_sum[1] = lane_pair == 0 ? 1 : 0;  // one of the row's four lanes has it
+  }
+
+  // The first key that matters to the queries from `first` on.
+  __device__ static int begin(const Mask<M>& mask, int queries, int keys, int first) {
+    return KIND == WINDOW ? max(0, keys - queries + first - mask.window + 1) : 0;
+  }
+
+  // The key behind the last one that matters to the queries up to `last`. A query before the first
+  // key sees none, and gets the mean of all values.
+  __device__ static int end(int queries, int keys, int last) {
+    const int offset = keys - queries;
+    return (KIND == CAUSAL || KIND == WINDOW) && offset >= 0 ? min(keys, offset + last + 1) : keys;
+  }
+
+  // How many keys, from the first on, all queries from `first` on see, by scores that need nothing
+  // but a scale: blocks of keys up to there need no `hide`.
+  __device__ static int all_see(int queries, int keys, int first, float scale) {
+    if (!(KIND == NONE || KIND == CAUSAL) || !(scale > 0)) return 0;
+    return KIND == CAUSAL ? max(0, min(keys, keys - queries + first + 1)) : keys;
   }
 
   // Scales the scores of the keys from `start`, and applies the mask; what lies beyond the last key

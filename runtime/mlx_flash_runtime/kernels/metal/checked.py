@@ -23,8 +23,8 @@ from ...problem import Problem
 from ...problem.masks import Structure, Window
 from ...stock.release import mlx_version
 from ...version import __version__
+from ..split_keys import Bits
 from . import kernel, tile_skipping
-from .few_queries import Bits
 
 # The largest error of an output, whose numbers are about 1: many times what rounding comes to, and
 # what MLX's own products in TF32 come to on an M5; a key too few or too many comes to more.

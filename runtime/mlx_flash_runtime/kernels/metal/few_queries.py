@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from string import Template
-from typing import Any, NamedTuple
+from typing import Any
 
 import mlx.core as mx
 
 from ...problem import MaskKind, Problem
+from ..split_keys import Bits, rounded_up, rows_of, seen_keys, splits_of
 
 HERE = Path(__file__).parent
 MASKS: dict[MaskKind, str] = {
@@ -120,13 +121,6 @@ _COMBINED = Template("""
 """)
 
 
-class Bits(NamedTuple):
-    """How keys and values are quantized, as `mx.quantize` has it."""
-
-    bits: int
-    group_size: int
-
-
 @dataclass(frozen=True)
 class Cut:
     """How a problem is cut for the kernel: `run` and `value_run` are the dims of keys and values
@@ -159,23 +153,18 @@ def cut_of(problem: Problem) -> Cut:
     p = problem
     run, value_run = _run(p.head_dim, 8), _run(p.value_head_dim, 4)
     step = 4 * value_run
-    slices = -(-_rounded_up(p.value_head_dim, step) // _MOST_VALUE_DIMS)
-    value_dims = _rounded_up(-(-p.value_head_dim // slices), step)
-    rows = p.query_heads // p.key_heads * p.query_length
-    all_tiles = -(-rows // _ROWS)
-    tile_bytes = _ROWS * _rounded_up(p.head_dim, 8 * run) * p.item_bytes
+    slices = -(-rounded_up(p.value_head_dim, step) // _MOST_VALUE_DIMS)
+    value_dims = rounded_up(-(-p.value_head_dim // slices), step)
+    all_tiles = -(-rows_of(p) // _ROWS)
+    tile_bytes = _ROWS * rounded_up(p.head_dim, 8 * run) * p.item_bytes
     # Simdgroups of one threadgroup read the same keys at about the same time; but no tile is to be
     # computed for nothing.
     fitting = [count for count in (4, 2, 1) if count == 1 or count * tile_bytes <= _QUERY_BYTES]
-    tiles = min(fitting, key=lambda count: _rounded_up(all_tiles, count))
+    tiles = min(fitting, key=lambda count: rounded_up(all_tiles, count))
     blocks = -(-all_tiles // tiles)
-    keys = p.key_length
-    if p.window is not None:
-        keys = min(keys, p.window + p.query_length - 1)
     threadgroups = p.batch * p.key_heads * blocks * slices
     wanted = _SIMDGROUPS_AT_ONCE // (threadgroups * _SIMDGROUPS)
-    most = -(-keys // (_FEWEST_KEYS * (_SIMDGROUPS // tiles)))
-    splits = max(1, min(wanted, most))
+    splits = splits_of(seen_keys(p), wanted, _FEWEST_KEYS * (_SIMDGROUPS // tiles))
     return Cut(run, value_run, value_dims, slices, tiles, blocks, splits)
 
 
@@ -188,13 +177,9 @@ def _run(dims: int, lanes: int) -> int:
     """Neighbours that a lane reads, as many as 8, where `lanes` of them take no more than an eighth
     of `dims` beyond those that are there."""
     for run in (8, 4, 2):
-        if _rounded_up(dims, run * lanes) <= dims * 9 / 8:
+        if rounded_up(dims, run * lanes) <= dims * 9 / 8:
             return run
     return 1 if lanes == 8 else 2
-
-
-def _rounded_up(number: int, step: int) -> int:
-    return -(-number // step) * step
 
 
 def attention(problem: Problem, arrays: Sequence[mx.array], bits: Bits | None = None) -> mx.array:
@@ -234,7 +219,7 @@ def attention(problem: Problem, arrays: Sequence[mx.array], bits: Bits | None = 
         template=[("T", dtype), ("DV", p.value_head_dim), ("HEADS", p.query_heads)],
         output_shapes=[(p.batch, p.query_heads, p.query_length, p.value_head_dim)],
         output_dtypes=[dtype],
-        grid=(_rounded_up(p.value_head_dim, _LANES), p.query_length, p.batch * p.query_heads),
+        grid=(rounded_up(p.value_head_dim, _LANES), p.query_length, p.batch * p.query_heads),
         threadgroup=(_LANES, 1, 1),
     )
     return out  # type: ignore[no-any-return]

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import mlx.core as mx
 
 from ...problem import Problem
+from ..split_keys import Bits
 from . import few_queries, tile_skipping
-from .few_queries import Bits
 
 # A draft of a few dozen tokens that is verified; more queries fill the tiles of a kernel that
 # shares the keys among more of them.

@@ -12,8 +12,8 @@ from ... import stock
 from ...ops import written_out
 from ...ops.derivatives import with_derivatives_of
 from ...problem import Launch, Problem, as_float
+from ..split_keys import Bits
 from . import checked, kernel
-from .few_queries import Bits
 from .mask_tiles import Looks
 
 
