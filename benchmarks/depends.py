@@ -46,6 +46,7 @@ DEPENDS: dict[str, tuple[tuple[str, ...], bool]] = {
         (*_TIMED, f"{_RUNTIME}/lowerings", f"{_RUNTIME}/routes/lowered.py"),
         True,
     ),
+    "few_queries": ((*_TIMED, f"{_RUNTIME}/kernels/split_keys.py"), True),
     "grid": ((*_CALL, *_TIMED, f"{_BENCH}/grid.py"), True),
     "handwritten_models": ((*_CALL, "codemods/flash_codemods/handwritten"), True),
     "integrator_speed": (("integrator", "codemods"), False),

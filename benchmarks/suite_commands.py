@@ -98,6 +98,7 @@ SUITES: dict[str, dict[str, Measurement]] = {
         ),
         "routes_h200": _table("routes.py h200 --rounds 12", 100),
         "cuda_training_h200": _table("cuda_training.py h200", 100),
+        "few_queries_h200": _table("few_queries.py h200", 100),
         "pytorch_h200": _table("pytorch.py h200", 80),
         "cuda_kernel_h200": _table("cuda_kernel.py h200 --cold", 250),
     },
