@@ -103,7 +103,7 @@ def test_the_options_of_a_parser_s_own_methods_are_those_that_are_called(
     assert any("abbreviations" in note.reason for note in outcomes["train.py"].notes) == shares
 
 
-@pytest.mark.parametrize("name", ["convert.py", "convert-to-mlx.py", "split_weights.py", "save.py"])
+@pytest.mark.parametrize("name", ["convert.py", "torch-to-mlx.py", "split_weights.py", "save.py"])
 def test_a_converter_that_writes_texts_on_generation_runs_no_model(
     tmp_path: Path, name: str
 ) -> None:

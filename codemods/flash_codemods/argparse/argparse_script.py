@@ -268,5 +268,6 @@ def _refuse_sharing(facts: FileFacts, parser: Parser) -> Refusal | None:
         fits = own and all(use.can_be_followed for use in own) and not found.unsuited
         if not fits or not is_integrated(user):
             shared = f"its parser is built in {quoted(parser.home)}"
-            return Refusal(f"{shared}, which {quoted(user.name)} uses without the integration")
+            reason = f"{shared}, and {quoted(user.name)} would have flags that it does not know"
+            return Refusal(reason)
     return None

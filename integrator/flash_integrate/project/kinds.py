@@ -34,6 +34,8 @@ def is_test(name: PurePosixPath) -> bool:
 
 def is_converter(name: PurePosixPath) -> bool:
     words = re.split("[_-]", name.stem)
+    if "to" in words[1:-1] and words[-1] in _WEIGHTS:  # `torch_to_mlx`
+        return True
     moves = not _MOVES.isdisjoint(words) and (words[-1] in _MOVES or not _WEIGHTS.isdisjoint(words))
     return moves or not _CONVERTS.isdisjoint(words)
 
