@@ -138,8 +138,8 @@ def test_every_case_is_within_the_rounding_of_its_type(header: str, tmp_path: Pa
             "states + head * heads.states + start",
             "states + start",
         ),
-        ("few_queries.cuh", "few_queries.cuh", "keys - folded.length + folded.query(row)", "row"),
-        ("few_queries.cuh", "few_queries.cuh", "if (key >= keys) x = -infinity();", ""),
+        ("few_queries.cuh", "folded_rows.cuh", "keys - folded.length + folded.query(row)", "row"),
+        ("few_queries.cuh", "folded_rows.cuh", "if (key >= keys) x = -infinity();", ""),
         ("few_queries.cuh", "few_queries.cuh", "masks.read(start + KEYS_AT_ONCE);", ""),
         (
             "few_queries.cuh",
@@ -147,9 +147,9 @@ def test_every_case_is_within_the_rounding_of_its_type(header: str, tmp_path: Pa
             "exchanged + i % 2 * WARPS",
             "exchanged + 0 * WARPS",
         ),
-        ("few_queries.cuh", "few_queries.cuh", "column * BITS / 32 + i", "column * BITS / 32"),
-        ("few_queries.cuh", "few_queries.cuh", "store_flag(flags + split, 0);", ";"),
-        ("few_queries.cuh", "few_queries.cuh", "sum += weight * state.y;", "sum += state.y;"),
+        ("few_queries.cuh", "key_readers.cuh", "column * BITS / 32 + i", "column * BITS / 32"),
+        ("few_queries.cuh", "parts.cuh", "store_flag(flags + split, 0);", ";"),
+        ("few_queries.cuh", "parts.cuh", "sum += weight * state.y;", "sum += state.y;"),
     ],
 )
 def test_what_is_broken_shows(

@@ -23,7 +23,7 @@ from .kernel import (
 )
 from .source import Array, Source
 
-# As in few_queries.cuh.
+# As in few_queries.cuh, parts.cuh and rows.cuh.
 _WARP = 32
 _WARP_ROWS, _KEY_DIMS, _VALUE_DIMS = 16, 32, 64
 # Steps along keys and values that a warp has registers for: 8 and 32 of a thread's for each step.

@@ -66,8 +66,8 @@ __device__ inline uint32_t load_word(const void* from) {
   return x;
 }
 
-// What other blocks of threads may have written while the kernel runs: not from a multiprocessor's own
-// cache.
+// What other blocks of threads may have written while the kernel runs: not from a multiprocessor's
+// own cache.
 __device__ inline float4 load_written(const float4* from) {
   float4 x;
   asm volatile("ld.global.cg.v4.f32 {%0,%1,%2,%3}, [%4];"
@@ -93,8 +93,9 @@ __device__ inline void store_flag(uint64_t* to, uint64_t flag) {
   asm volatile("st.relaxed.gpu.global.u64 [%0], %1;" : : "l"(to), "l"(flag) : "memory");
 }
 
-// What this thread has written is there for those who read, after a fence of their own, what it writes
-// from here on; of two threads that write, fence and read, one at least reads what the other wrote.
+// What this thread has written is there for those who read, after a fence of their own, what it
+// writes from here on; of two threads that write, fence and read, one at least reads what the other
+// wrote.
 __device__ inline void fence_memory() { asm volatile("fence.sc.gpu;" : : : "memory"); }
 
 // What instructions take for the address of something in shared memory.
