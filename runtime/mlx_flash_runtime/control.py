@@ -57,19 +57,20 @@ def enable_flash_attention(
     if after is None:
         say_when_it_runs(None)
     if after is not None and after is not before:
-        size = settings.block_size or "auto"
-        device = current_device()
+        current_device()  # so that its kernel, which may have to be built, is there early
         if not has_run():
             after.forget()  # so that the first call is planned, and says so
         # A program's own call, which reads its flags, may follow one that inherits.
-        say_when_it_runs(
-            f"flash attention: on (mlx {mlx_version()}, {device.backend}; block size {size})",
-            waits=inherit,
-        )
+        say_when_it_runs(lambda: _on_with(settings), waits=inherit)
         speak_at_exit()
         _warn_of(patch.in_front())
     elif settings.enabled and (other := patch.other_copy()):
         announce(f"flash attention: {other}, another copy of this package, has it on already")
+
+
+def _on_with(settings: Settings) -> str:
+    size, backend = settings.block_size or "auto", current_device().backend
+    return f"flash attention: on (mlx {mlx_version()}, {backend}; block size {size})"
 
 
 def _warn_of(in_front: object) -> None:

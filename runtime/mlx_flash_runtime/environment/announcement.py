@@ -5,12 +5,13 @@ said at once, since the first call may come in the middle of a dialogue or a tab
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 from . import workers
 from .log import logger, say
 from .variables import is_quiet
 
-_waiting: str | None = None
+_waiting: Callable[[], str] | None = None
 _is_said = False
 _has_run = False
 
@@ -26,14 +27,14 @@ def announce(message: str) -> None:
         say(message)
 
 
-def say_when_it_runs(message: str | None, *, waits: bool = False) -> None:
-    """Has `message` wait for `it_runs`, in the place of one that waits already; None: there is
-    nothing to say any more. Said at once where calls have taken a route of ours before, and on a
-    terminal unless it `waits` there too."""
+def say_when_it_runs(message: Callable[[], str] | None, *, waits: bool = False) -> None:
+    """Has `message` wait for `it_runs`, in the place of one that waits already, and be made then:
+    programs choose their device after this. None: there is nothing to say any more. Said at once
+    where calls have taken a route of ours before, and on a terminal unless it `waits` there too."""
     global _waiting, _is_said
     _waiting, _is_said = message, False
     if message is not None and (_has_run or (_is_on_terminal() and not waits)):
-        _say(message)
+        _say(message())
 
 
 def has_run() -> bool:
@@ -43,7 +44,7 @@ def has_run() -> bool:
 
 def unsaid() -> str | None:
     """The message that waits in a process in which no call has taken a route of ours."""
-    return None if _has_run else _waiting
+    return None if _has_run or _waiting is None else _waiting()
 
 
 def it_runs() -> None:
@@ -53,7 +54,7 @@ def it_runs() -> None:
         return
     message, _waiting, _has_run = _waiting, None, True
     if not _is_said:
-        _say(message)
+        _say(message())
 
 
 def _say(message: str) -> None:
