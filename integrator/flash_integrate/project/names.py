@@ -182,8 +182,9 @@ class Names:
         ]
         if (submodule := self._submodule(path, root)) is not None:
             further.append((submodule, rest))
-        if symbols.passes_on is not None and not used.startswith(symbols.passes_on):
-            further.append((path, f"{symbols.passes_on}.{used}"))
+        owner = symbols.passes_on
+        if owner is not None and root != owner.partition(".")[0]:
+            further.append((path, f"{owner}.{used}"))
         if not further and _GIVES_NAMES in symbols.definitions:
             return Defined(path, _GIVES_NAMES)
         return further
