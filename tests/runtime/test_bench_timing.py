@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from mlx_flash_runtime import stock
 from mlx_flash_runtime.control import flash_attention_enabled
+from mlx_flash_runtime.planning import layers
 from mlx_flash_runtime.tools.bench.numbers import ratio, significant
-from mlx_flash_runtime.tools.bench.taken import in_words
+from mlx_flash_runtime.tools.bench.taken import counting, in_words
 from mlx_flash_runtime.tools.bench.timing import (
     Timing,
     calibrated,
@@ -132,3 +133,15 @@ def test_a_ratio_needs_both_numbers() -> None:
     assert ratio(3.0, 2.0) == 1.5
     assert ratio(None, 2.0) is None
     assert ratio(3.0, None) is None
+
+
+def test_counting_routes_does_not_have_calls_look_for_their_layer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(layers, "in_every_call", False)
+    x = mx.zeros((1, 1, 16, 8))
+    with flash_attention_enabled(), counting() as taken:
+        for _ in range(3):
+            mx.fast.scaled_dot_product_attention(x, x, x, scale=1.0)
+    assert taken.total() == 3
+    assert not layers.in_every_call

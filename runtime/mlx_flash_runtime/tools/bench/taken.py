@@ -6,18 +6,27 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from ...report import report
+from ...planning import counts
 
 
 @contextmanager
 def counting() -> Iterator[Counter[str]]:
     """Gives a counter that holds, once the `with` block has ended, how many attention calls took
-    which route inside of it; calls of stock attention, past the patch, are none."""
+    which route inside of it; calls of stock attention, past the patch, are none.
+
+    Not by a report, which would have every later call look for its layer, and take longer.
+    """
     taken: Counter[str] = Counter()
-    before = Counter(report().as_dict()["routes"])
+    before = _by_route()
     yield taken
-    after = Counter(report().as_dict()["routes"])
-    taken.update(after - before)
+    taken.update(_by_route() - before)
+
+
+def _by_route() -> Counter[str]:
+    by_route: Counter[str] = Counter()
+    for kind, calls in counts.totals().items():
+        by_route[kind.route] += calls
+    return by_route
 
 
 def in_words(taken: Mapping[str, int]) -> str | None:
