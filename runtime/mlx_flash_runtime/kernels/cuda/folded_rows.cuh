@@ -62,12 +62,7 @@ struct RowMasks {
         if ((KIND == CAUSAL || KIND == WINDOW) && key > own) x = HIDDEN;
         if (KIND == WINDOW && key <= own - window) x = HIDDEN;
         if constexpr (KIND == BOOLEAN) x = entries[n][i] ? x : HIDDEN;
-        if constexpr (KIND == ADDITIVE) {
-          // The most negative number of a type would be minus infinity in powers of two.
-          const float added = widen(entries[n][i]);
-          x += added * LOG2E;
-          if (added != -infinity()) x = fmaxf(x, HIDDEN);
-        }
+        if constexpr (KIND == ADDITIVE) x = with_mask(x, entries[n][i]);
         if (key >= keys) x = -infinity();
       }
     }

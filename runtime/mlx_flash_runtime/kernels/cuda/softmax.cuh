@@ -25,6 +25,14 @@ struct Mask {
   int64_t row, column;
 };
 
+// A score in powers of two with what an additive mask adds. The most negative number of a type, which
+// some programs hide by, would be minus infinity in powers of two, and a query that sees no key NaN.
+template <typename M>
+__device__ inline float with_mask(float score, M entry) {
+  const float added = widen(entry), x = score + added * LOG2E;
+  return added == -infinity() ? x : fmaxf(x, HIDDEN);
+}
+
 template <typename M>
 struct __align__(2 * sizeof(M)) Pair {
   M of[2];
@@ -138,7 +146,7 @@ struct Softmax : RowSums {
           if ((KIND == CAUSAL || KIND == WINDOW) && key + i > own_key) x = HIDDEN;
           if (KIND == WINDOW && key + i <= own_key - mask.window) x = HIDDEN;
           if constexpr (KIND == BOOLEAN) x = own.of[i] ? x : HIDDEN;
-          if constexpr (KIND == ADDITIVE) x += widen(own.of[i]) * LOG2E;
+          if constexpr (KIND == ADDITIVE) x = with_mask(x, own.of[i]);
           if (!IN_PAIRS && key + i >= keys) x = -infinity();
         }
       }
