@@ -78,7 +78,7 @@ class Measuring:
             self._output.close()
         self._folder.cleanup()
         if self._written() != self._before:
-            stamp(self._path, self._code)
+            stamp(self._path, self._code | ({} if ended_well else {"complete": False}))
         return ended_well
 
     def _written(self) -> int | None:

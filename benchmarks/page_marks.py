@@ -11,6 +11,11 @@ MARKED = """\
 † measured with other code than there is now, or with code that was not recorded: {place} says \
 with each result what has
 changed since."""
+BESIDE = (
+    "Beside {beside} other measurements, each on a GPU of its own: what the processor bounds is "
+    "slower for it, and less steady."
+)
+INCOMPLETE = "Stopped before all of its rows were measured."
 UNRECORDED = "Measured before results kept the code that they depend on"
 
 
@@ -23,7 +28,9 @@ def measured_with(name: str, machine: dict[str, Any]) -> str:
     """The commit that was measured, and in what its code has changed since; empty where there is
     nothing to say."""
     commit = machine.get("commit")
-    said = [f"Commit {commit[:9]}{'+' if commit.endswith('+') else ''}."] if commit else []
+    said = [] if machine.get("complete", True) else [INCOMPLETE]
+    said += [BESIDE.format(**machine)] if "beside" in machine else []
+    said += [f"Commit {commit[:9]}{'+' if commit.endswith('+') else ''}."] if commit else []
     differing = changed(name, machine)
     if differing is None:
         said.append(f"{MARK} {UNRECORDED}.")

@@ -107,6 +107,8 @@ def start(
     code = provenance(name, BACKENDS[args.machine])
     code["commit"] = args.commit or code["commit"]
     several = args.gpus > 1
+    if several:
+        code["beside"] = args.gpus - 1
     print(f"$ {one.command} --json {path}", flush=True)
     return Measuring(
         one.command,

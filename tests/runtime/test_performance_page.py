@@ -357,7 +357,8 @@ def test_what_a_measurement_got_to_is_kept(
         time.sleep(0.05)
     assert one.close() is not hangs
     written = json.loads(path.read_text(encoding="utf-8"))
-    assert written == {"machine": {"commit": "abc"}, "rows": [{"case": "one"}]}
+    said = {"complete": False} if hangs else {}
+    assert written == {"machine": {"commit": "abc", **said}, "rows": [{"case": "one"}]}
 
 
 def test_one_that_takes_too_long_does_not_cost_the_others(
@@ -377,6 +378,7 @@ def test_one_that_takes_too_long_does_not_cost_the_others(
     assert json.loads((tmp_path / "quick.json").read_text(encoding="utf-8"))["machine"] == {
         "commit": "a",
         "code": {},
+        "beside": 1,
     }
     assert (tmp_path / "another.json").exists()
 
@@ -414,3 +416,16 @@ def test_a_name_that_no_measurement_has_is_told_with_those_there_are(
     done = script(name, machine, "--only", "nothing")
     assert (done.returncode, done.stdout) == (2, "")
     assert re.search(r"has 'nothing' in its name: \w", done.stderr)
+
+
+def test_a_result_says_what_was_beside_it_and_whether_it_is_whole(
+    page: ModuleType, tmp_path: Path
+) -> None:
+    result = json.loads((page.RESULTS / "policy_h200.json").read_text(encoding="utf-8"))
+    plain = {key: value for key, value in result["machine"].items() if key != "beside"}
+    for facts, said in (({}, False), ({"beside": 3, "complete": False}, True)):
+        result["machine"] = plain | facts
+        (tmp_path / "policy_h200.json").write_text(json.dumps(result), encoding="utf-8")
+        text, _ = page.pages(tmp_path).values()
+        assert ("Beside 3 other measurements" in text) == said
+        assert ("Stopped before all of its rows were measured." in text) == said
