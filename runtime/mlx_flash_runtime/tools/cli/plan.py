@@ -79,7 +79,8 @@ def plan(
     is computed and no weights are read. The program's own memory and MLX's cache of buffers come on
     top. On the CPU it was held against what MLX measures (benchmarks/plan.py); for other devices
     the same graph is followed with their limits: on an H200 that came to 1.14 to 1.40 of what was
-    measured, on Metal nothing was. Needs the extra `lm`. Exits with 1 where not even the smallest fits, with 2 for a folder that is no model.
+    measured, on Metal nothing was. Needs the extra `lm`. Exits with 1 where not even the smallest
+    fits, with 2 for a folder that is no model.
     """
     need_mlx_lm("plan needs")
     for_generation = given(("batch", "kv_bits", "max_kv_size", "prefill_step_size"))
