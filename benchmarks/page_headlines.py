@@ -34,9 +34,9 @@ measured, with replies as short as shown. The models are made on the spot, with 
 the shape `window` is
 Llama's with a window of 1,024 tokens in three layers of four, `gemma` has head dim 256:"""
 ROUTES = """\
-Single calls for which MLX has no fused kernel, except the last three: those show what the patch \
-costs or gains where
-MLX has one."""
+Single calls for which MLX has no fused kernel, and, called fused in MLX, what the patch costs or \
+gains where it has one,
+as far as they were measured."""
 # MLX's wheel for Linux alone is slow; Macs have Apple's BLAS, and attend on the GPU.
 PLAIN_BLAS = """\
 The CPU's ratios say little about Macs: much of each is that MLX's wheel for Linux multiplies \
