@@ -1,7 +1,8 @@
 """The first look at a file: what its bytes show of its imports, and whether it may concern MLX.
 
 They are read by regular expressions: it has to be cheap enough for every file of a tree, and a file
-that does not parse still takes part.
+that does not parse still takes part. Each begins with a word, or is tried where a word is: Python
+finds a word in bytes ten times as fast as it tries a choice at every place.
 """
 
 from __future__ import annotations
@@ -11,10 +12,8 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-_FROM = re.compile(
-    rb"(?:^|[;:])[ \t\f]*from[ \t]+(\.*)([\w.]*)[ \t]+import[ \t]*(\([^)]*\)|[^\n]*)", re.MULTILINE
-)
-_IMPORT = re.compile(rb"(?:^|[;:])[ \t\f]*import[ \t]+([\w., \t]+)", re.MULTILINE)
+_FROM = re.compile(rb"from[ \t]+(\.*)([\w.]*)[ \t]+import[ \t]*(\([^)]*\)|[^\n]*)")
+_IMPORT = re.compile(rb"import[ \t]+([\w., \t]+)")
 _NAME = re.compile(rb"(\w+|\*)(?:\s+as\s+\w+)?")
 _APPLICATION = re.compile(rb"[\"']([A-Za-z_][\w.]*):([A-Za-z_]\w*)[\"']")
 _MODULE = re.compile(rb"([\"'])(\.?[A-Za-z_](?:[\w.]|\{[\w.]+\})*)\1")
@@ -30,10 +29,9 @@ _BOUND = re.compile(
     rb"\bmlx[\w.]*[ \t]+as[ \t]+(\w+)"
     rb"|\bfrom[ \t]+mlx[\w.]*[ \t]+import[ \t]*(\([^)]*\)|[^\n]*)"
 )
-_ATTENTION = re.compile(
-    rb"softmax|scaled_dot_product_attention|MultiHeadAttention"
-    rb"|\bTransformer(?:Encoder|Decoder)?(?:Layer)?\b"
-)
+_ATTENTION = (b"softmax", b"scaled_dot_product_attention", b"MultiHeadAttention")
+_TRANSFORMER = re.compile(rb"\bTransformer(?:Encoder|Decoder)?(?:Layer)?\b")
+_LOADERS = (b"import_module", b"__import__", b"def __getattr__")
 _BY_NAME = re.compile(rb"\b(?:import_module|__import__)\b|^def __getattr__\b", re.MULTILINE)
 _LIBRARY_BY_NAME = re.compile(rb"\b(?:import_module|__import__)\(\s*f?[\"']\w*(?:mlx|mflux)")
 _COMMENT = re.compile(rb"#[^\r\n]*")
@@ -70,16 +68,30 @@ def scan_imports(data: bytes) -> Iterator[Import]:
     if b"uvicorn" in data:
         for module, name in _APPLICATION.findall(data):
             yield Import(0, module.decode(), (name.decode(),))
-    for match in _FROM.finditer(data):
+    for match in _statements(_FROM, data):
         dots, module, names = match.groups()
         bare = _COMMENT.sub(b"", names).strip(b"()")
         yield Import(
             len(dots), module.decode(), tuple(name.decode() for name in _NAME.findall(bare))
         )
-    for match in _IMPORT.finditer(data):
+    for match in _statements(_IMPORT, data):
         for part in match.group(1).split(b","):
             if words := part.split():
                 yield Import(0, words[0].decode())
+
+
+def _statements(pattern: re.Pattern[bytes], data: bytes) -> Iterator[re.Match[bytes]]:
+    """The matches that begin a line or follow a `;` or `:`, blanks apart."""
+    place = 0
+    while match := pattern.search(data, place):
+        before = match.start() - 1
+        while before >= 0 and data[before] in b" \t\f":
+            before -= 1
+        begins = before < 0 or data[before] in b"\n;:"
+        if begins:
+            yield match
+        # What only looks like a statement, in a text say, may have one behind it in its line.
+        place = match.end() if begins else match.start() + 1
 
 
 def scan_folders(data: bytes) -> Iterator[str]:
@@ -113,7 +125,7 @@ def scan_bound(data: bytes) -> Iterator[str]:
 
 def scan_exported(data: bytes) -> Iterator[str]:
     """The names in a module's `__all__`, as far as its text says."""
-    for match in _ALL.finditer(plain_lines(data)):
+    for match in _ALL.finditer(plain_lines(data)) if b"__all__" in data else ():
         yield from (word.decode() for word in _TEXT.findall(match[1]))
 
 
@@ -150,17 +162,19 @@ class Scan:
 
     @staticmethod
     def of(data: bytes, words: Iterable[bytes] = ()) -> Scan:
-        names_mlx = _MLX.search(data) is not None
+        names_mlx = b"mlx" in data or b"mflux" in data
+        loads_by_name = _holds(_LOADERS, data) and _BY_NAME.search(data) is not None
         return Scan(
             names_mlx,
-            any(word in data for word in words),
+            _holds(words, data),
             tuple(scan_imports(data)),
             tuple(scan_folders(data)),
             tuple(scan_exported(data)),
             frozenset(scan_bound(data)) if names_mlx else frozenset(),
-            _ATTENTION.search(data) is not None,
+            _holds(_ATTENTION, data)
+            or (b"Transformer" in data and _TRANSFORMER.search(data) is not None),
             b"softmax" in data,
-            loads_by_name := _BY_NAME.search(data) is not None,
+            loads_by_name,
             names_mlx and _LIBRARY_BY_NAME.search(data) is not None,
             tuple(sorted(set(scan_loaded(data)))) if loads_by_name else (),
         )
@@ -172,3 +186,7 @@ class Scan:
             not item.dots and _MLX.search(item.module.partition(".")[0].encode())
             for item in self.imports
         )
+
+
+def _holds(words: Iterable[bytes], data: bytes) -> bool:
+    return any(word in data for word in words)
