@@ -47,54 +47,54 @@ def _table(command: str, seconds: float) -> Measurement:
 SUITES: dict[str, dict[str, Measurement]] = {
     "cpu": {
         "grid_cpu": Measurement(f"{_GRID} --rounds 15", 130),
-        "grid_causal_cpu": Measurement(_GRID_CAUSAL, 90),
+        "grid_causal_cpu": Measurement(_GRID_CAUSAL, 130),
         "compare_cpu": _script("compare_script.py", 50),
-        "workflow_lora_cpu": _of_cpu("lora", "--length 128,512,1000", 50),
-        "workflow_qlora_cpu": _of_cpu("qlora", "--length 128,512,1000", 50),
-        "workflow_full_cpu": _of_cpu("full", "--length 128,512,1000", 50),
+        "workflow_lora_cpu": _of_cpu("lora", "--length 128,512,1000", 80),
+        "workflow_qlora_cpu": _of_cpu("qlora", "--length 128,512,1000", 85),
+        "workflow_full_cpu": _of_cpu("full", "--length 128,512,1000", 85),
         "workflow_chat_cpu": _of_cpu("chat", "--length 128,1000", 120),
         "workflow_batch_cpu": _of_cpu("batch", "--length 128,512,1000", 60),
-        "workflow_evaluate_cpu": _of_cpu("evaluate", "--length 128,512,1000", 40),
+        "workflow_evaluate_cpu": _of_cpu("evaluate", "--length 128,512,1000", 110),
         "policy_cpu": _script("policy.py cpu --runs 1", 150),
         "cpu_kernel": _script("cpu_kernel.py", 220),
         "overhead_cpu": _script("overhead.py cpu", 30),
-        "plan_cpu": _script("plan.py cpu", 180),
+        "plan_cpu": _script("plan.py cpu", 220),
         "memory_cpu": _script("memory.py cpu", 220),
         "handwritten_models_cpu": _script(
-            "handwritten_models.py cpu --size 2 --dtype float32 --longest 1024 --rounds 5", 150
+            "handwritten_models.py cpu --size 2 --dtype float32 --longest 1024 --rounds 5", 420
         ),
     },
     "h200": {
         "grid_h200": Measurement(_GRID, 35),
-        "workflow_lora_h200": _of_h200("lora", "--batch 1 --length 2000,16200", 35),
+        "workflow_lora_h200": _of_h200("lora", "--batch 1 --length 2000,16200", 110),
         "workflow_chat_h200": _of_h200(
-            "chat", "--length 512,8100 --new-tokens 32,256 --rounds 3", 40
+            "chat", "--length 512,8100 --new-tokens 32,256 --rounds 3", 80
         ),
         "workflow_chat_long_h200": _of_h200(
-            "chat", "--length 512 --new-tokens 1024 --rounds 3", 45
+            "chat", "--length 512 --new-tokens 1024 --rounds 3", 80
         ),
         "workflow_chat_window_h200": _of_h200(
-            "chat", "--shape window --length 16200 --new-tokens 32,256 --rounds 3", 30
+            "chat", "--shape window --length 16200 --new-tokens 32,256 --rounds 3", 50
         ),
         "workflow_batch_window_h200": _of_h200(
-            "batch", "--shape window --batch 4 --length 16200", 25
+            "batch", "--shape window --batch 4 --length 16200", 90
         ),
-        "workflow_full_h200": _of_h200("full", "--batch 1 --length 2000,8100", 25),
-        "workflow_qlora_h200": _of_h200("qlora", "--batch 1 --length 2000", 20),
-        "workflow_evaluate_h200": _of_h200("evaluate", "--batch 1 --length 2000,16200", 20),
+        "workflow_full_h200": _of_h200("full", "--batch 1 --length 2000,8100", 90),
+        "workflow_qlora_h200": _of_h200("qlora", "--batch 1 --length 2000", 70),
+        "workflow_evaluate_h200": _of_h200("evaluate", "--batch 1 --length 2000,16200", 30),
         "workflow_chat_gemma_h200": _of_h200(
-            "chat", "--shape gemma --length 16200 --new-tokens 32 --rounds 3", 20
+            "chat", "--shape gemma --length 16200 --new-tokens 32 --rounds 3", 40
         ),
         "workflow_batch_gemma_h200": _of_h200(
-            "batch", "--shape gemma --batch 4 --length 16200 --rounds 3", 25
+            "batch", "--shape gemma --batch 4 --length 16200 --rounds 3", 60
         ),
         "overhead_h200": _script("overhead.py h200", 25),
-        "policy_h200": _script("policy.py h200 --runs 1", 75),
+        "policy_h200": _script("policy.py h200 --runs 1", 110),
         "plan_h200": _script("plan.py h200", 35),
         "quantized_cache_h200": _script("quantized_cache.py h200", 30),
-        "with_images_h200": _script("with_images.py h200", 20),
+        "with_images_h200": _script("with_images.py h200", 90),
         "handwritten_models_h200": _script(
-            "handwritten_models.py h200 --size 8 --dtype bfloat16 --rounds 5", 55
+            "handwritten_models.py h200 --size 8 --dtype bfloat16 --rounds 5", 240
         ),
         "routes_h200": _table("routes.py h200 --rounds 12", 100),
         "cuda_training_h200": _table("cuda_training.py h200", 100),
