@@ -1,5 +1,6 @@
-"""How exact float32 is here: MLX multiplies it as TF32 on an NVIDIA GPU, unless MLX_ENABLE_TF32=0
-is set before the process starts. Both ways the tests hold, each to its own rounding."""
+"""How exact float32 is here: MLX multiplies it as TF32 on an NVIDIA GPU, and on an M5, unless
+MLX_ENABLE_TF32=0 is set before the process starts. Both ways the tests hold, each to its own
+rounding."""
 
 from __future__ import annotations
 
@@ -7,8 +8,9 @@ import mlx.core as mx
 import pytest
 
 from mlx_flash_runtime.planning.machine import current_device
+from mlx_flash_runtime.tools.bench import check
 
-multiplies_as_tf32 = current_device().backend == "cuda" and current_device().tf32
+multiplies_as_tf32 = check.multiplies_as_tf32(current_device())
 needs_float32 = pytest.mark.skipif(
     multiplies_as_tf32, reason="is about float32 products: runs with MLX_ENABLE_TF32=0"
 )

@@ -1,5 +1,5 @@
 """Few queries on many keys, as the kernels for GPUs cut them: all queries of a key head are rows of
-one product, and the keys are split into parts, whose results a second kernel puts together."""
+one product, and the keys are split into parts, whose results are put together at the end."""
 
 from __future__ import annotations
 
