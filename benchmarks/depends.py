@@ -34,6 +34,7 @@ _CALL = (
     f"{_RUNTIME}/stock",
 )
 _TIMED = (f"{_BENCH}/timing.py", f"{_BENCH}/inputs.py")
+_IN_TURNS = "benchmarks/in_turns.py"
 _MODELS = (f"{_BENCH}/models.py", f"{_BENCH}/workloads.py")
 # By the result's name, without the machine: the code, whether the backend's kernel belongs to it,
 # and what makes the numbers beside its own script in this folder.
@@ -48,16 +49,16 @@ DEPENDS: dict[str, tuple[tuple[str, ...], bool]] = {
     ),
     "few_queries": ((*_TIMED, f"{_RUNTIME}/kernels/split_keys.py"), True),
     "grid": ((*_CALL, *_TIMED, f"{_BENCH}/grid.py"), True),
-    "handwritten_models": ((*_CALL, "codemods/flash_codemods/handwritten"), True),
+    "handwritten_models": ((*_CALL, "codemods/flash_codemods/handwritten", _IN_TURNS), True),
     "integrator_speed": (("integrator", "codemods"), False),
     "memory": (_BLOCKS, False),
     "overhead": (_CALL, True),
     "plan": ((*_CALL, f"{_RUNTIME}/tools/memory"), True),
     "policy": ((*_CALL, *_MODELS), True),
     "pytorch": ((*_CALL, *_TIMED), True),
-    "quantized_cache": ((*_CALL, *_MODELS), True),
+    "quantized_cache": ((*_CALL, *_MODELS, _IN_TURNS), True),
     "routes": ((*_CALL, *_TIMED, "benchmarks/route_cases.py"), True),
-    "with_images": (_CALL, True),
+    "with_images": ((*_CALL, _IN_TURNS), True),
     "workflow": ((*_CALL, *_MODELS, f"{_BENCH}/workflow.py"), True),
 }
 

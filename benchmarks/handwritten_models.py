@@ -8,19 +8,19 @@ what the rewrite gains.
 Each model is built twice with the same random weights, from the files as they are and from copies
 that flash-integrate has rewritten; nothing is written into the checkouts. A tiny one gives outputs
 and the gradients of all weights, which have to agree; larger ones are timed in one process, in
-turns, each call with data of its own: by hand, rewritten on stock MLX, and rewritten with the
-runtime. Writes benchmarks/results/handwritten_models_MACHINE.json; exits with 1 where the two
-versions differ. A model that this machine can't build is named, and fails the run only with --all.
+turns: by hand, rewritten on stock MLX, and rewritten with the runtime. Writes
+benchmarks/results/handwritten_models_MACHINE.json; exits with 1 where the two versions differ. A
+model that this machine can't build is named, and fails the run only with --all.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +28,11 @@ import mlx.core as mx
 import mlx.nn as nn
 from handwritten_cases import CASES, Case, Inputs, use_sizes
 from handwritten_modules import modules_of
+from in_turns import in_turns, refusals
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 from store import Result, parser_of, place
 
 from mlx_flash_runtime import flash_attention_enabled
-from mlx_flash_runtime.tools.bench.machine import is_out_of_memory
 from mlx_flash_runtime.tools.bench.numbers import ratio, significant
 
 TITLE = "Attention by hand, rewritten"
@@ -183,50 +183,47 @@ def timed(
     case: Case, pair: tuple[Any, Any], size: int, length: int, rounds: int, dtype: Any
 ) -> dict[str, Any]:
     """Median milliseconds and peak memory, forward, in turns: by hand, rewritten on stock MLX, and
-    rewritten with the runtime's patch. A way that fails has the reason instead."""
+    rewritten with the runtime's patch."""
     before, after = (built(case, module, size, length, dtype) for module in pair)
-    ways = {"by_hand": (before, False), "rewritten": (after, False), "with_runtime": (after, True)}
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    peaks = dict.fromkeys(ways, 0)
-    failures: dict[str, str] = {}
-    results: dict[str, mx.array] = {}
-    for turn in range(rounds + 2):
-        mx.random.seed(turn)
-        inputs = tuple(cast(array, dtype) for array in case.inputs(1, length))
-        mx.eval(inputs)
-        for name in sorted(ways.keys() - failures.keys(), reverse=bool(turn % 2)):
-            model, patched = ways[name]
-            mx.clear_cache()
-            mx.reset_peak_memory()
-            held = mx.get_active_memory()
-            try:
-                with flash_attention_enabled(patched):
-                    # To put the patch in reads all modules, and leaves the processor's caches cold.
-                    mx.eval(result_of(case, model, inputs))
-                    start = time.perf_counter()
-                    results[name] = result_of(case, model, inputs)
-                    mx.eval(results[name])
-                    mx.synchronize()
-                    took = 1e3 * (time.perf_counter() - start)
-            except RuntimeError as error:  # of MLX, where this machine can't compute it
-                reason = "out of memory" if is_out_of_memory(error) else str(error)[:80]
-                failures[name] = f"{name}: {reason}"
-                continue
-            if turn >= 2:  # the first ones warm up
-                times[name].append(took)
-                peaks[name] = max(peaks[name], mx.get_peak_memory() - held)
+    models = {
+        "by_hand": (before, False),
+        "rewritten": (after, False),
+        "with_runtime": (after, True),
+    }
+    inputs = tuple(cast(array, dtype) for array in case.inputs(1, length))
+    mx.eval(inputs)
+    ways = {
+        name: partial(seconds, case, model, inputs, patched)
+        for name, (model, patched) in models.items()
+    }
+    tried = in_turns(ways, rounds)
     row: dict[str, Any] = {f"{name}_error": None for name in ways}
-    for name, own in times.items():
-        failed = name in failures
-        row[f"{name}_ms"] = None if failed else significant(statistics.median(own))
-        row[f"{name}_mib"] = None if failed else significant(peaks[name] / 2**20)
+    for name, way in tried.items():
+        row |= {f"{name}_ms": way.milliseconds, f"{name}_mib": way.extra_mib}
     for name in ("rewritten", "with_runtime"):
         row[f"{name}_gain"] = ratio(row["by_hand_ms"], row[f"{name}_ms"])
-    if not failures:
+    failed = refusals(tried)
+    if failed == "-":
+        results = {}
+        for name, (model, patched) in models.items():
+            with flash_attention_enabled(patched):
+                results[name] = result_of(case, model, inputs)
+                mx.eval(results[name])
         exact = wide(case, before, inputs)
         for name, result in results.items():
             row[f"{name}_error"] = significant(distance(exact, result), 2)
-    return row | {"failed": "; ".join(failures.values()) or "-"}
+    return row | {"failed": failed}
+
+
+def seconds(case: Case, model: nn.Module, inputs: Inputs, patched: bool) -> float:
+    """Of one forward call."""
+    with flash_attention_enabled(patched):
+        # To put the patch in reads all modules, and leaves the processor's caches cold.
+        mx.eval(result_of(case, model, inputs))
+        start = time.perf_counter()
+        mx.eval(result_of(case, model, inputs))
+        mx.synchronize()
+        return time.perf_counter() - start
 
 
 def wide(case: Case, model: nn.Module, inputs: Inputs) -> mx.array:

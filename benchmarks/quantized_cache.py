@@ -9,16 +9,16 @@ Writes benchmarks/results/quantized_cache_MACHINE.json.
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
+from in_turns import in_turns, refusals
 from mlx_lm.generate import generate_step
 from store import Result, parser_of, place
 
-from mlx_flash_runtime.tools.bench.machine import is_out_of_memory
 from mlx_flash_runtime.tools.bench.models import SIZES, Model, make
-from mlx_flash_runtime.tools.bench.numbers import significant
-from mlx_flash_runtime.tools.bench.taken import counting, in_words
+from mlx_flash_runtime.tools.bench.taken import in_words
 from mlx_flash_runtime.tools.bench.variants import attention
 from mlx_flash_runtime.tools.bench.workloads import random_tokens
 
@@ -26,9 +26,8 @@ TITLE = "A prefill into a quantized cache"
 DEFINITIONS = (
     "A prompt of so many tokens on a Llama-shaped model with random weights, by mlx-lm's own "
     "generation in steps of 2,048, and one token after it; the cache has so many bits from the "
-    "first token on. Memory: the peak, the model's weights and all. Seconds: the second of two "
-    "runs, both of stock before both of ours, not in turns. A run that MLX refuses "
-    "has the reason in the last column.",
+    "first token on. MiB: the peak, the model's weights and all. Milliseconds: of a run after one "
+    "that warms up, in turns. A run that MLX refuses has the reason in the last column.",
 )
 CACHES: tuple[int | None, ...] = (None, 8, 4)
 VARIANTS = ("stock", "ours")
@@ -36,50 +35,33 @@ VARIANTS = ("stock", "ours")
 
 def measured(model: Model, length: int, bits: int | None) -> dict[str, Any]:
     """One row: a cache of so many bits, or of the model's own type."""
+    ways = {name: partial(prefill, name, model, length, bits) for name in VARIANTS}
+    tried = in_turns(ways, 1)
     row: dict[str, Any] = {"cache": f"{bits} bits" if bits else model.dtype, "prompt": length}
-    row["routes"] = "-"
-    refused = []
-    for variant in VARIANTS:
-        with attention(variant):
-            try:
-                prefill(model, length, bits)
-                mx.clear_cache()
-                mx.reset_peak_memory()
-                with counting() as taken:
-                    seconds = prefill(model, length, bits)
-                if variant == "ours":
-                    row["routes"] = in_words(taken) or "-"
-                row |= {
-                    f"{variant}_s": significant(seconds),
-                    f"{variant}_mib": round(mx.get_peak_memory() / 2**20),
-                }
-            except RuntimeError as error:
-                reason = (
-                    "out of memory" if is_out_of_memory(error) else str(error).partition(":")[0]
-                )
-                refused.append(f"{variant}: {reason}")
-                row |= {f"{variant}_s": None, f"{variant}_mib": None}
-        mx.clear_cache()
-    return row | {"refused": "; ".join(refused) or "-"}
+    row["routes"] = in_words(tried["ours"].taken) or "-"
+    for name, way in tried.items():
+        row |= {f"{name}_ms": way.milliseconds, f"{name}_mib": way.mib}
+    return row | {"refused": refusals(tried)}
 
 
-def prefill(model: Model, length: int, bits: int | None) -> float:
+def prefill(variant: str, model: Model, length: int, bits: int | None) -> float:
     """Seconds until the second token."""
     prompt = random_tokens(model, length)
     mx.eval(prompt)
-    start = time.perf_counter()
     group_size = min(64, model.head_dim)
-    for _ in generate_step(
-        prompt,
-        model.module,
-        max_tokens=2,
-        kv_bits=bits,
-        kv_group_size=group_size,
-        quantized_kv_start=0,
-    ):
-        pass
-    mx.synchronize()
-    return time.perf_counter() - start
+    with attention(variant):
+        start = time.perf_counter()
+        for _ in generate_step(
+            prompt,
+            model.module,
+            max_tokens=2,
+            kv_bits=bits,
+            kv_group_size=group_size,
+            quantized_kv_start=0,
+        ):
+            pass
+        mx.synchronize()
+        return time.perf_counter() - start
 
 
 def main() -> None:

@@ -9,23 +9,23 @@ Writes benchmarks/results/with_images_MACHINE.json. Needs mlx-vlm, though not wh
 
 from __future__ import annotations
 
-import statistics
 import sys
 import time
 import types
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.machinery import PathFinder
 from importlib.util import find_spec
 
 import mlx.core as mx
 import mlx.nn as nn
+from in_turns import in_turns, refusals
 from mlx.utils import tree_map
 from store import Result, parser_of, place
 
 from mlx_flash_runtime import flash_attention_enabled
 from mlx_flash_runtime.tools.bench.numbers import ratio, significant
-from mlx_flash_runtime.tools.bench.taken import counting, in_words
+from mlx_flash_runtime.tools.bench.taken import in_words
 
 CHECKED_LENGTH = 2048
 MOST_ERROR = 2  # of what stock's roundings make
@@ -135,41 +135,21 @@ def quantized(layers: int, length: int, dtype: mx.Dtype) -> Callable[[], mx.arra
 
 
 def compared(run: Callable[[], mx.array], runs: int) -> dict[str, object]:
-    """Milliseconds (median) and peak MiB of both, in turns; a way that MLX refuses here has the
-    reason instead."""
-    ways = {"stock": False, "ours": True}
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    peaks: dict[str, float] = {}
-    refused: dict[str, str] = {}
-    routes = "-"
-    for turn in range(runs + 1):
-        for name in [name for name in ways if name not in refused]:
-            with flash_attention_enabled(ways[name]), counting() as taken:
-                mx.synchronize()
-                mx.clear_cache()
-                mx.reset_peak_memory()
-                start = time.perf_counter()
-                try:
-                    mx.eval(run())
-                except RuntimeError as error:
-                    refused[name] = str(error)
-                    continue
-                seconds = time.perf_counter() - start
-            peaks[name] = mx.get_peak_memory() / 2**20
-            if turn:  # after a run of each to warm up
-                times[name].append(1e3 * seconds)
-            if name == "ours":
-                routes = in_words(taken) or "-"
-    row: dict[str, object] = {"routes": routes}
-    medians = {
-        name: significant(statistics.median(own)) if own else None for name, own in times.items()
-    }
-    row |= {f"{name}_ms": median for name, median in medians.items()}
-    row["over_stock"] = ratio(medians["stock"], medians["ours"])
-    row |= {f"{name}_mib": round(peaks[name]) if name in peaks else None for name in ways}
-    return row | {
-        "refused": "; ".join(f"{name}: {why[:60]}" for name, why in refused.items()) or "-"
-    }
+    """Milliseconds (median) and peak MiB of both, in turns."""
+    tried = in_turns({"stock": partial(timed, run, False), "ours": partial(timed, run, True)}, runs)
+    row: dict[str, object] = {"routes": in_words(tried["ours"].taken) or "-"}
+    row |= {f"{name}_ms": way.milliseconds for name, way in tried.items()}
+    row["over_stock"] = ratio(tried["stock"].milliseconds, tried["ours"].milliseconds)
+    row |= {f"{name}_mib": way.mib for name, way in tried.items()}
+    return row | {"refused": refusals(tried)}
+
+
+def timed(run: Callable[[], mx.array], enabled: bool) -> float:
+    """Seconds without the patch or with it."""
+    with flash_attention_enabled(enabled):
+        start = time.perf_counter()
+        mx.eval(run())
+        return time.perf_counter() - start
 
 
 def errors(case: Callable[..., Callable[[], mx.array]], length: int) -> dict[str, float | None]:
