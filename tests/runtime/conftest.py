@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,21 +65,34 @@ def unpatched(
 
 
 @pytest.fixture
-def calls_of_mlx(monkeypatch: pytest.MonkeyPatch) -> list[Problem]:
+def watch_mlx(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., None]], None]:
+    """Shows a function the arguments of each call that reaches MLX; not those by which the planner
+    asks what MLX would do on a GPU, which alone name a stream."""
+
+    def watch(see: Callable[..., None]) -> None:
+        original = stock.attention
+
+        def spy(*arrays: mx.array, **rest: Any) -> mx.array:
+            if "stream" not in rest:
+                see(*arrays, **rest)
+            return original(*arrays, **rest)
+
+        monkeypatch.setattr(stock, "attention", spy)
+
+    return watch
+
+
+@pytest.fixture
+def calls_of_mlx(watch_mlx: Callable[[Callable[..., None]], None]) -> list[Problem]:
     """The problems of the calls that reach MLX."""
     seen: list[Problem] = []
-    original = stock.attention
 
-    def spy(
-        q: mx.array, k: mx.array, v: mx.array, *, mask: Any, sinks: Any, **rest: Any
-    ) -> mx.array:
-        if "stream" not in rest:  # else the planner asks what MLX would do, as on a GPU
-            problem = Problem.of(q, k, v, mask, sinks)
-            assert problem is not None
-            seen.append(problem)
-        return original(q, k, v, mask=mask, sinks=sinks, **rest)
+    def see(q: mx.array, k: mx.array, v: mx.array, *, mask: Any, sinks: Any, **_: Any) -> None:
+        problem = Problem.of(q, k, v, mask, sinks)
+        assert problem is not None
+        seen.append(problem)
 
-    monkeypatch.setattr(stock, "attention", spy)
+    watch_mlx(see)
     return seen
 
 

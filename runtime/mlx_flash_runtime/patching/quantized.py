@@ -29,8 +29,9 @@ from ..planning import layers
 from ..planning.counts import Kind
 from ..planning.machine import current_device
 from ..problem import Problem, as_float, phase_of
-from ..routes.cuda_kernel import CudaKernel, cuda_kernel
-from ..routes.metal_kernel import MetalKernel, metal_kernel
+from ..routes.cuda_kernel import cuda_kernel
+from ..routes.metal_kernel import metal_kernel
+from ..routes.route import TakesQuantized
 from . import state
 
 NAME = "quantized"
@@ -51,7 +52,7 @@ _BYTES_AT_ONCE = 2**27
 
 Quantized = Sequence[mx.array]
 # Our kernels that take them, by backend.
-_KERNELS: dict[str, MetalKernel | CudaKernel] = {"metal": metal_kernel, "cuda": cuda_kernel}
+_KERNELS: dict[str, TakesQuantized] = {"metal": metal_kernel, "cuda": cuda_kernel}
 _BY_KERNEL = "our own kernel reads the quantized keys and values once"
 _SINKS = "on the quantized keys and values, with sinks"
 

@@ -164,9 +164,7 @@ class CudaKernel(Route):
         scale: float,
         arrays: Sequence[mx.array],
     ) -> mx.array | None:
-        """Attention over quantized keys and values: `arrays` are q, the three arrays of the keys,
-        those of the values, then the mask where `reads_mask`, and sinks if any. None inside of the
-        user's transformations, and where the kernel does not compile."""
+        """Attention over quantized keys and values, see `TakesQuantized`."""
         return _quantized_launcher(problem, device.capability, bits).replayed(scale, arrays)
 
     def launch(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import mlx.core as mx
 
 from .. import stock
+from ..kernels.split_keys import Bits
 from ..ops.work import Work
 from ..problem import Attend, Call, Device, Launch, Problem, as_float
 
@@ -103,3 +104,30 @@ class Route:
     def run(self, call: Call, device: Device, block_size: int | None = None) -> mx.array:
         """One call by this route alone."""
         return self.attend(call.problem, device, block_size)(call)
+
+
+class TakesQuantized(Protocol):
+    """A route with a kernel that reads keys and values as `mx.quantize` packs them."""
+
+    name: str
+
+    def takes_quantized(self, problem: Problem, device: Device) -> bool:
+        """Whether the kernel is for `problem`, that of the keys and values dequantized."""
+
+    def pays_quantized(self, problem: Problem, bits: Bits, device: Device) -> bool:
+        """Whether it then is the faster way."""
+
+    def reads_mask(self, problem: Problem) -> bool:
+        """Whether the mask is an array for the kernel, too."""
+
+    def quantized(
+        self,
+        problem: Problem,
+        bits: Bits,
+        device: Device,
+        scale: float,
+        arrays: Sequence[mx.array],
+    ) -> mx.array | None:
+        """Attention, of the shape of its output: `arrays` are q, the three arrays of the keys,
+        those of the values, then the mask where `reads_mask`, and sinks if any. None inside of the
+        user's transformations, and where the kernel does not compile."""
