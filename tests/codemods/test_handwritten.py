@@ -134,6 +134,14 @@ def test_proof_sees_a_wrong_call(old: str, new: str) -> None:
     assert not verdict_on(wrong, ()).proved
 
 
+def test_masks_are_among_the_inputs_where_a_scale_is_asked_for_too() -> None:
+    """Values of a scale do not take the place of masks: one of them hides every key of a row."""
+    path = FOLDER / "mask_added.before.py"
+    (match,) = examine(Source(path, path.read_bytes()))[0]
+    verdict = verdict_on(match.question, ())
+    assert verdict.unseen == "a query whose keys are all masked gives NaN, as before"
+
+
 def test_proof_runs_nothing_of_the_file(tmp_path: Path) -> None:
     """What the file does when it is imported, and what its functions call, does not happen."""
     touched = tmp_path / "touched"

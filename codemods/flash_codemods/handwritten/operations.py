@@ -53,6 +53,7 @@ class Names:
 
     def __init__(self, tree: ast.Module) -> None:
         self.modules: dict[str, str] = {}
+        self._full: dict[ast.expr, str | None] = {}
         self._operations: dict[ast.expr, Operation | None] = {}
         for node in statements_of(tree):
             if isinstance(node, ast.Import):
@@ -67,6 +68,11 @@ class Names:
 
     def full(self, node: ast.expr) -> str | None:
         """`mlx.core.softmax` for `mx.softmax`; None for what no import gave its name."""
+        if node not in self._full:
+            self._full[node] = self._found(node)
+        return self._full[node]
+
+    def _found(self, node: ast.expr) -> str | None:
         parts: list[str] = []
         while isinstance(node, ast.Attribute):
             parts.append(node.attr)

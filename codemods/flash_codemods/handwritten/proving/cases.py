@@ -79,6 +79,17 @@ class Made:
     """The values in float64 NumPy-like lists, or the number or choice itself."""
 
 
+_NO_SIZE = Made("number", 0.37)
+
+
+@dataclass(frozen=True)
+class Case:
+    """Inputs on which both versions run, and the shape of the result."""
+
+    inputs: dict[str, Made]
+    shape: tuple[int, ...]
+
+
 Run = Callable[[dict[str, Made]], Any]
 
 
@@ -103,16 +114,30 @@ def mask_shapes(sizes: Sizes, rank: int) -> list[tuple[int, ...]]:
 
 
 class Search:
-    """Assigns inputs, one after the other as they are asked for, until both versions run."""
+    """Assigns inputs, one after the other as they are asked for, until both versions run.
+
+    Of the numbers that one may be, the first with which they do is enough, and where that is no
+    whole one, it is the size of nothing: `no_sizes` are those of which other searches know it, and
+    this one adds its own. With `every_number` all are tried.
+    """
 
     def __init__(
-        self, sizes: Sizes, rank: int, kinds: dict[str, set[str]], run: Run, chance: random.Random
+        self,
+        sizes: Sizes,
+        rank: int,
+        kinds: dict[str, set[str]],
+        run: Run,
+        chance: random.Random,
+        no_sizes: set[str],
+        every_number: bool,
     ) -> None:
         self.sizes = sizes
         self.rank = rank
         self.kinds = kinds
         self.run = run
         self.chance = chance
+        self.no_sizes = no_sizes
+        self.every_number = every_number
         self.trials = 0
 
     def cases(self, given: dict[str, Made]) -> Iterator[dict[str, Made]]:
@@ -123,12 +148,23 @@ class Search:
         try:
             self.run(given)
         except Missing as missing:
-            for made in self._candidates(missing.key):
-                yield from self.cases({**given, missing.key: made})
+            yield from self._tried(missing.key, given)
         except (NotEvaluable, *UNFIT):
             return
         else:
             yield given
+
+    def _tried(self, key: str, given: dict[str, Made]) -> Iterator[dict[str, Made]]:
+        has_number = False
+        for made in self._candidates(key):
+            is_number = made.kind == "number" and not self.every_number
+            if is_number and (has_number or (key in self.no_sizes and made != _NO_SIZE)):
+                continue
+            for found in self.cases({**given, key: made}):
+                has_number = has_number or is_number
+                if is_number and made == _NO_SIZE:
+                    self.no_sizes.add(key)
+                yield found
 
     def _candidates(self, key: str) -> list[Made]:
         kinds = self.kinds.get(key, set())
@@ -157,7 +193,9 @@ class Search:
         return found
 
     def _numbers(self, key: str) -> list[float]:
-        return list(dict.fromkeys(self.sizes.by_name(key) or (0.37, *self.sizes.numbers())))
+        return list(
+            dict.fromkeys(self.sizes.by_name(key) or (_NO_SIZE.value, *self.sizes.numbers()))
+        )
 
     def _masks(self, kinds: set[str]) -> list[Made]:
         made_as = []

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from flash_codemods.handwritten.operations import CORE
-from flash_codemods.handwritten.proving.cases import UNFIT, Made
+from flash_codemods.handwritten.proving.cases import UNFIT, Case, Made
 from flash_codemods.handwritten.proving.missing import NotEvaluable
 from flash_codemods.handwritten.proving.versions import Version
 
@@ -38,21 +38,20 @@ class Comparison:
         """Whether the output keeps 16 bits where a constant by hand made it float32."""
         self.error = 0.0
         """The largest difference of an output in float32."""
-        self._errors: dict[tuple[str, str], tuple[float, float]] = {}
+        self._fused: dict[tuple[str, str], float] = {}
+        self._by_hand: dict[tuple[str, str], float] = {}
         """By type, and output or gradients: the largest errors of the fused call and by hand, as
         parts of the result's size."""
 
-    def compare(self, case: dict[str, Made], seed: int) -> str | None:
+    def compare(self, case: Case, seed: int) -> str | None:
         """Notes how far both versions are from the exact result in each type; why they can't be
         compared, if so."""
         mx = self.mx
-        inputs = {kind: arrays(mx, case, kind, seed) for kind in (*TYPES, "float64")}
+        inputs = {kind: arrays(mx, case.inputs, kind, seed) for kind in (*TYPES, "float64")}
         exact = self._results(self.old, case, inputs["float64"], _EXACT)
         if exact is None:
             return "it can't be evaluated in float64"
-        sizes = [mx.abs(right).max() for right in exact.arrays]
-        off: dict[str, tuple[list[_Distance], list[list[_Distance]]]] = {}
-        by_hand = None
+        runs: list[_Run] = []
         for kind in TYPES:
             hand = self._results(self.old, case, inputs[kind], None)
             # Where the author asks for float32, the same in the type itself.
@@ -66,81 +65,91 @@ class Comparison:
                 if (hand.dtype, fused.dtype) != (mx.float32, getattr(mx, kind)):
                     return f"of {kind} comes {_name(fused.dtype)} where {_name(hand.dtype)} came"
                 self.narrower = True
-            independent = [self._distances(of, exact) for of in (hand, low) if of is not None]
-            off[kind] = (self._distances(fused, exact), independent)
-            if kind == "float32" and hand is not None:
-                by_hand = _Distance(mx, fused.arrays[0], hand.arrays[0])
-        measured = [by_hand] if by_hand is not None else []
-        for own, others in off.values():
-            measured += own
-            for distances in others:
-                measured += distances
+            runs.append(_Run(kind, True, fused))
+            runs += [_Run(kind, False, results) for results in (hand, low) if results is not None]
+        return self._measure(runs, exact)
+
+    def _measure(self, runs: list[_Run], exact: _Results) -> str | None:
+        mx = self.mx
+        sizes = [mx.abs(right).max() for right in exact.arrays]
+        distances = [
+            _Distances(mx, [run.results.arrays[index] for run in runs], right)
+            for index, right in enumerate(exact.arrays)
+        ]
+        outputs = [run.results.arrays[0] for run in runs if run.kind == "float32"]
+        by_hand = _Distances(mx, outputs[1:], outputs[0]) if len(outputs) > 1 else None
         # At once: each evaluation of its own has to wait for another thread.
+        measured = distances if by_hand is None else [*distances, by_hand]
         try:
-            mx.eval(sizes, [distance.largest for distance in measured])
+            mx.eval(sizes, [item.largest for item in measured])
         except UNFIT as error:
             return f"it can't be evaluated: {error}"
-        for kind, (own, others) in off.items():
-            for index, size in enumerate(sizes):
-                errors = [of[index].number() for of in others]
-                self._note(
-                    (kind, "gradients" if index else "outputs"),
-                    own[index].number() / max(size.item(), 0.1),
-                    max(errors, default=0.0) / max(size.item(), 0.1),
-                )
+        for index, (size, of_runs) in enumerate(zip(sizes, distances, strict=True)):
+            what = "gradients" if index else "outputs"
+            for run, off in zip(runs, of_runs.numbers(), strict=True):
+                self._note((run.kind, what), run.is_fused, off / max(size.item(), 0.1))
         if by_hand is not None:
-            self.error = max(self.error, by_hand.number())
+            self.error = max(self.error, *by_hand.numbers())
         return None
 
     def beyond_budget(self) -> str | None:
         """Where the fused call is further from the exact result than rounding explains: by more
         than a few times what the attention by hand is, in the same type."""
-        for (kind, what), (off, independent) in self._errors.items():
+        for (kind, what), off in self._fused.items():
+            independent = self._by_hand.get((kind, what), 0.0)
             if off > _BUDGET * independent + 4 * _EPS[kind]:
                 return f"in {kind} the {what} differ by {off:.1e} of their size"
         return None
 
-    def _note(self, where: tuple[str, str], off: float, independent: float) -> None:
-        before = self._errors.get(where, (0.0, 0.0))
-        finite = independent if math.isfinite(independent) else 0.0
-        self._errors[where] = (max(before[0], off), max(before[1], finite))
+    def _note(self, where: tuple[str, str], is_fused: bool, off: float) -> None:
+        errors = self._fused if is_fused else self._by_hand
+        if is_fused or math.isfinite(off):
+            errors[where] = max(errors.get(where, 0.0), off)
 
     def _results(
         self,
         version: Version,
-        case: dict[str, Made],
+        case: Case,
         inputs: dict[str, Any],
         types: dict[str, str] | None,
     ) -> _Results | None:
-        """The output, and the gradients of queries, keys, values and biases, in float64, not
-        evaluated yet; None where a type does not go through."""
+        """The output, and the gradients of queries, keys, values and biases, not evaluated yet;
+        None where a type does not go through."""
         mx = self.mx
-        differentiated = [key for key, made in case.items() if made.kind in ("array", "bias")]
+        differentiated = [
+            key for key, made in case.inputs.items() if made.kind in ("array", "bias")
+        ]
+        dtypes = []
 
-        def loss(*values: Any) -> tuple[Any, Any]:
+        def output(*values: Any) -> Any:
             given = {**inputs, **dict(zip(differentiated, values, strict=True))}
             out, _ = version.run(mx, given, types)
-            return (out * _weights(mx, tuple(out.shape)).astype(out.dtype)).sum(), out
+            dtypes.append(out.dtype)
+            return out.astype(mx.float64)
 
-        function = mx.value_and_grad(loss, argnums=list(range(len(differentiated))))
+        primals = [inputs[key] for key in differentiated]
         try:
-            (_, out), gradients = function(*(inputs[key] for key in differentiated))
+            outputs, gradients = mx.vjp(output, primals, [_cotangent(mx, case.shape)])
         except UNFIT:
             return None
-        gradients = gradients if isinstance(gradients, tuple | list) else [gradients]
-        return _Results([array.astype(mx.float64) for array in (out, *gradients)], out.dtype)
-
-    def _distances(self, some: _Results, others: _Results) -> list[_Distance]:
-        pairs = zip(some.arrays, others.arrays, strict=True)
-        return [_Distance(self.mx, one, other) for one, other in pairs]
+        return _Results([*outputs, *gradients], dtypes[0])
 
 
 @dataclass(frozen=True)
 class _Results:
-    """An output and gradients in float64, and the type that the output had."""
+    """An output and gradients, and the type that the output had."""
 
     arrays: list[Any]
     dtype: Any
+
+
+@dataclass(frozen=True)
+class _Run:
+    """The results of one version in one type."""
+
+    kind: str
+    is_fused: bool
+    results: _Results
 
 
 def _name(dtype: Any) -> str:
@@ -148,37 +157,39 @@ def _name(dtype: Any) -> str:
 
 
 @lru_cache(maxsize=64)
-def _weights(mx: Any, shape: tuple[int, ...]) -> Any:
-    """What makes a loss of an output: another factor for each number."""
-    return mx.sin(mx.arange(math.prod(shape), dtype=mx.float32) * 0.7).reshape(shape)
+def _cotangent(mx: Any, shape: tuple[int, ...]) -> Any:
+    """The gradient that goes back from an output: another factor for each number."""
+    factors = mx.sin(mx.arange(math.prod(shape), dtype=mx.float32) * 0.7)
+    return factors.reshape(shape).astype(mx.float64)
 
 
-class _Distance:
-    """The largest difference of two arrays; `largest` is an array, to be evaluated with others."""
+class _Distances:
+    """The largest difference of each of several arrays from one; `largest` is an array, to be
+    evaluated with others."""
 
-    def __init__(self, mx: Any, one: Any, other: Any) -> None:
+    def __init__(self, mx: Any, some: list[Any], one: Any) -> None:
         self.mx = mx
-        self.pair = one, other
-        same = one.shape == other.shape
-        self.largest = mx.abs(one - other).max() if same else mx.array(math.inf)
+        self.one = one
+        self.some = mx.stack(some)  # in a type that holds the numbers of all
+        self.axes = list(range(1, self.some.ndim))
+        self.largest = mx.abs(self.some - one).max(axis=self.axes)
 
-    def number(self) -> float:
-        """Infinite where the shapes differ, or one has a number where the other has none."""
+    def numbers(self) -> list[float]:
+        """Infinite where one array has a number where the other has none."""
         mx = self.mx
-        off = float(self.largest.item())
-        if math.isnan(off):
-            one, other = self.pair
-            neither = mx.logical_and(mx.isnan(one), mx.isnan(other))
-            zero = mx.array(0.0, one.dtype)
-            off = float(mx.where(neither, zero, mx.abs(one - other)).max().item())
-        return math.inf if math.isnan(off) else off
+        found: list[float] = self.largest.tolist()
+        if any(map(math.isnan, found)):
+            neither = mx.logical_and(mx.isnan(self.some), mx.isnan(self.one))
+            off = mx.where(neither, mx.array(0.0), mx.abs(self.some - self.one))
+            found = off.max(axis=self.axes).tolist()
+        return [math.inf if math.isnan(off) else off for off in found]
 
 
-def arrays(mx: Any, case: dict[str, Made], kind: str, seed: int) -> dict[str, Any]:
-    """The inputs of a case in one of the types, the same numbers in each."""
+def arrays(mx: Any, inputs: dict[str, Made], kind: str, seed: int) -> dict[str, Any]:
+    """Inputs in one of the types, the same numbers in each."""
     return {
         key: _typed(mx, made, zlib.crc32(f"{seed} {key}".encode()), kind)
-        for key, made in case.items()
+        for key, made in inputs.items()
     }
 
 
@@ -208,13 +219,13 @@ def _typed(mx: Any, made: Made, seed: int, kind: str) -> Any:
     return drawn
 
 
-def unseen_row(mx: Any, old: Version, new: Version, case: dict[str, Made], seed: int) -> str | None:
+def unseen_row(mx: Any, old: Version, new: Version, case: Case, seed: int) -> str | None:
     """What both versions give for a row that sees no key, in float32; None where no mask of the
     case can hide one."""
-    hiding = [key for key, made in case.items() if made.kind in ("seen", "hides")]
+    hiding = [key for key, made in case.inputs.items() if made.kind in ("seen", "hides")]
     if len(hiding) != 1:
         return None
-    inputs = arrays(mx, case, "float32", seed)
+    inputs = arrays(mx, case.inputs, "float32", seed)
     of = inputs[hiding[0]]
     nothing = mx.zeros_like(of) if of.dtype == mx.bool_ else mx.full(of.shape, -math.inf)
     inputs[hiding[0]] = nothing

@@ -33,6 +33,20 @@ _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Is: operator.is_,
     ast.IsNot: operator.is_not,
 }
+_METHODS: dict[type[ast.expr], str] = {
+    ast.Attribute: "_attribute",
+    ast.BinOp: "_binop",
+    ast.BoolOp: "_boolop",
+    ast.Call: "_call",
+    ast.Compare: "_compare",
+    ast.Constant: "_constant",
+    ast.IfExp: "_ifexp",
+    ast.List: "_list",
+    ast.Name: "_name",
+    ast.Subscript: "_subscript",
+    ast.Tuple: "_tuple",
+    ast.UnaryOp: "_unaryop",
+}
 # Axes and scale: what leaves an array the one that it was.
 _TRANSPARENT = {"transpose", "swapaxes", "moveaxis", "astype", "repeat", "expand_dims"}
 _LARGEST_ARRAY = 1 << 20
@@ -74,10 +88,10 @@ class Expressions:
         if cut is not None:
             value = self._input(cut)
         else:
-            method = getattr(self, f"_{type(node).__name__.lower()}", None)
+            method = _METHODS.get(type(node))
             if method is None:
                 raise NotEvaluable(type(node).__name__)
-            value = self._checked(method(node))
+            value = self._checked(getattr(self, method)(node))
         if node is self.target:
             raise Reached(value)
         return value
@@ -107,11 +121,12 @@ class Expressions:
         return self.inputs[key]
 
     def _checked(self, value: Any) -> Any:
-        if isinstance(value, self.mx.array) and value.size > _LARGEST_ARRAY:
-            raise NotEvaluable("an array is too large")
-        if type(value) is int and abs(value) > _LARGEST_NUMBER:
+        if isinstance(value, self.mx.array):
+            if value.size > _LARGEST_ARRAY:
+                raise NotEvaluable("an array is too large")
+        elif type(value) is int and abs(value) > _LARGEST_NUMBER:
             raise NotEvaluable("a number is too large")
-        if isinstance(value, list | tuple) and len(value) > 64:
+        elif isinstance(value, list | tuple) and len(value) > 64:
             raise NotEvaluable("a list is too long")
         return value
 

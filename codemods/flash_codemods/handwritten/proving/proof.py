@@ -10,15 +10,16 @@ from typing import Any
 from flash_codemods.handwritten.proving.cases import (
     ALL_SIZES,
     UNFIT,
+    Case,
     Made,
+    Run,
     Search,
-    Sizes,
 )
 from flash_codemods.handwritten.proving.comparison import Comparison, arrays, unseen_row
 from flash_codemods.handwritten.proving.kinds import kinds_of_inputs
 from flash_codemods.handwritten.proving.missing import Missing, NotEvaluable
 from flash_codemods.handwritten.proving.question import Question, Verdict
-from flash_codemods.handwritten.proving.roles import orders_of, shape_of_result
+from flash_codemods.handwritten.proving.roles import Orders, orders_of, shape_of_result
 from flash_codemods.handwritten.proving.versions import touched, versions
 
 _WANTED = 24
@@ -63,6 +64,7 @@ class _Proof:
         self.old, self.new = versions(question)
         self.kinds = kinds_of_inputs([*self.old.suite, *self.new.suite])
         self.chance = random.Random(0)
+        self.no_sizes: set[str] = set()
         self.touched = touched(self.old, self.new)
         self.ran: set[int] = set()
         """The lines that some case has run; `reached` those of the last one tried."""
@@ -77,7 +79,7 @@ class _Proof:
         count = seed = 0
         while count < _WANTED:
             seed += 1
-            for case in cases:
+            for case in cases if seed == 1 else cases[: _WANTED - count]:
                 if (reason := comparison.compare(case, seed)) is not None:
                     return Verdict(False, count, reason=reason)
                 count += 1
@@ -89,38 +91,47 @@ class _Proof:
         said = "; ".join(sorted(unseen))
         return Verdict(True, count, comparison.error, unseen=said, narrower=comparison.narrower)
 
-    def _cases(self) -> list[dict[str, Made]] | str:
+    def _cases(self) -> list[Case] | str:
         """Inputs on which both versions run, some of every size and every branch; or why there
         are none."""
         orders = orders_of(self.mx, self.new, self.rank)
         if orders is None:
             return "queries, keys and values can't be told apart"
-        found: list[dict[str, Made]] = []
+        found = self._found(orders, _PER_SIZES)
+        if not self._covers():  # it may turn on a number
+            found += self._found(orders, 0, every_number=True)
+        if not found:
+            return "no inputs were found on which it runs"
+        return found if self._covers() else "a branch of it was never run"
+
+    def _found(self, orders: Orders, count: int, *, every_number: bool = False) -> list[Case]:
+        """So many inputs of every size, and those that run a line which none before has run."""
+        found: list[Case] = []
         for sizes in ALL_SIZES:
             given = {
                 key: Made("array", tuple(sizes.shape(role, self.rank)[axis] for axis in order))
                 for key, (role, order) in orders.items()
             }
-            search = Search(sizes, self.rank, self.kinds, self._try(sizes), self.chance)
+            shape = shape_of_result(self.new, sizes, self.rank)
+            run = self._try(shape)
+            search = Search(
+                sizes, self.rank, self.kinds, run, self.chance, self.no_sizes, every_number
+            )
             kept = 0
-            for case in search.cases(given):
+            for inputs in search.cases(given):
                 new = self.reached - self.ran
-                if kept < _PER_SIZES or new:
-                    found.append(case)
+                if kept < count or new:
+                    found.append(Case(inputs, shape))
                     self.ran |= new
                     kept += 1
                 elif self._covers():
                     break
-        if not found:
-            return "no inputs were found on which it runs"
-        return found if self._covers() else "a branch of it was never run"
+        return found
 
     def _covers(self) -> bool:
         return self.touched <= self.ran
 
-    def _try(self, sizes: Sizes) -> Any:
-        wanted = shape_of_result(self.new, sizes, self.rank)
-
+    def _try(self, wanted: tuple[int, ...]) -> Run:
         def run(given: dict[str, Made]) -> None:
             inputs = arrays(self.mx, given, "float32", 0)
             result, _ = self.new.run(self.mx, inputs)

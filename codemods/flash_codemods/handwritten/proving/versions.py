@@ -102,7 +102,12 @@ def _differing(function: ast.FunctionDef, target: ast.expr, unchanged: set[str])
 
 
 def _holds(statement: ast.stmt, target: ast.expr) -> bool:
-    return any(node is target for node in ast.walk(statement))
+    start, end = (statement.lineno, statement.col_offset), _end(statement)
+    return start <= (target.lineno, target.col_offset) and _end(target) <= end
+
+
+def _end(node: ast.stmt | ast.expr) -> tuple[int, int]:
+    return node.end_lineno or 0, node.end_col_offset or 0
 
 
 def _function(tree: ast.Module, way: tuple[str, ...], index: int) -> ast.FunctionDef:
