@@ -97,7 +97,7 @@ def test_one_wrong_layer_is_found_in_a_model_whose_logits_say_nothing(
     monkeypatch.setenv("MLX_FLASH_ROUTE", "blockwise")
     right = model_check.compared(model, 32)
     attend = blockwise.attend
-    monkeypatch.setattr(blockwise, "attend", lambda *args: lambda call: attend(*args)(call) * 1.01)
+    monkeypatch.setattr(blockwise, "attend", lambda *args: lambda call: attend(*args)(call) * 1.05)
     forget_plans()
     wrong = model_check.compared(model, 32)
     monkeypatch.undo()

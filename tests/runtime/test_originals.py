@@ -149,9 +149,12 @@ def test_random_numbers_stay_what_they_would_be(load: Callable[[str], ModuleType
 
 
 def test_a_fork_before_the_first_call_is_safe() -> None:
-    # In a process of its own, whose MLX has computed nothing.
+    # In a process of its own, whose MLX has computed nothing; on the CPU, since CUDA does not work
+    # in a child.
     code = """
 import os
+import mlx.core as mx
+mx.set_default_device(mx.cpu)
 from mlx_flash_runtime import enable_flash_attention
 enable_flash_attention()
 from mlx_lm.models import base

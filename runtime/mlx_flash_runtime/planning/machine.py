@@ -20,7 +20,15 @@ def current_device() -> Device:
     # On the CPU the kernel may come while the program runs, on Metal it may fail its check.
     if not gpu:
         return _on_cpu(kernels.is_there("cpu"))
-    return _on_metal(kernels.is_there("metal")) if mx.metal.is_available() else _on_cuda()
+    # MLX looks at the environment when it first multiplies: until then a program may change it.
+    tf32 = _is_on("MLX_ENABLE_TF32")
+    if mx.metal.is_available():
+        return _on_metal(kernels.is_there("metal"), tf32)
+    return _on_cuda(tf32, _is_on("MLX_CUDA_USE_CUDNN_SDPA"))
+
+
+def _is_on(variable: str) -> bool:
+    return os.environ.get(variable, "1") != "0"
 
 
 @lru_cache
@@ -34,14 +42,14 @@ def _on_cpu(own_kernel: bool) -> Device:
 
 
 @lru_cache
-def _on_metal(own_kernel: bool) -> Device:
+def _on_metal(own_kernel: bool, tf32: bool) -> Device:
     info = mx.device_info()
     return Device(
         "metal",
         mlx_release(mlx_version()),
         int(info["memory_size"]),
         platform.system(),
-        tf32=_tf32(),
+        tf32=tf32,
         name=_name(),
         own_kernel=own_kernel,
         nax=has_nax(str(info.get("architecture", ""))),
@@ -51,7 +59,7 @@ def _on_metal(own_kernel: bool) -> Device:
 
 
 @lru_cache
-def _on_cuda() -> Device:
+def _on_cuda(tf32: bool, cudnn: bool) -> Device:
     info = mx.device_info()
     major, minor = (info.get(f"compute_capability_{part}", 0) for part in ("major", "minor"))
     capability = int(major), int(minor)
@@ -61,16 +69,12 @@ def _on_cuda() -> Device:
         int(info["total_memory"]),
         platform.system(),
         capability,
-        tf32=_tf32(),
+        tf32=tf32,
         name=_name(),
-        cudnn=os.environ.get("MLX_CUDA_USE_CUDNN_SDPA", "1") != "0",
+        cudnn=cudnn,
         own_kernel=kernels.is_there("cuda", capability),
         here=True,
     )
-
-
-def _tf32() -> bool:
-    return os.environ.get("MLX_ENABLE_TF32", "1") != "0"
 
 
 def _name() -> str:
