@@ -151,7 +151,9 @@ def test_every_route_is_as_exact_as_mlx(case: Case, dtype: mx.Dtype, seed: int) 
                 pretend(patch, way.device)
             if way.device is CUDA and hidden is not None and isinstance(call.mask, mx.array):
                 # Added, a mask gives a row without keys an answer, but a gradient that nobody may
-                # ask for.
+                # ask for. On a GPU the answer is that of MLX's own fused kernel, zero.
+                if not on_cpu:
+                    continue
                 seen = replace(call, cotangent=mx.where(hidden, 0, call.cotangent))
                 assert_within(budgets(runner(unfused, None), seen), route, seen)
             else:
