@@ -11,7 +11,7 @@ import mlx.core as mx
 
 from mlx_flash_runtime.tools.bench.machine import is_out_of_memory
 from mlx_flash_runtime.tools.bench.numbers import significant
-from mlx_flash_runtime.tools.bench.taken import counting
+from mlx_flash_runtime.tools.bench.routes_taken import counting
 from mlx_flash_runtime.tools.bench.timing import turns
 
 

@@ -31,7 +31,7 @@ from mlx_flash_runtime.problem import Problem
 from mlx_flash_runtime.problem.masks import window_mask
 from mlx_flash_runtime.settings import Settings
 from mlx_flash_runtime.tools.bench.inputs import make_inputs
-from mlx_flash_runtime.tools.bench.taken import counting, in_words
+from mlx_flash_runtime.tools.bench.routes_taken import counting, in_words
 
 CALLS, REPEATS = 1000, 60
 # MLX's own function, and the plans that this machine takes by default.

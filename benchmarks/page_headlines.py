@@ -11,8 +11,8 @@ from typing import Any
 from page_marks import MARK, MARKED, mark
 from page_sections import Results, Rows, machine_of, name_of
 
+from mlx_flash_runtime.tools.bench.columns import routes_column
 from mlx_flash_runtime.tools.bench.machine import described
-from mlx_flash_runtime.tools.bench.show import routes_column
 from mlx_flash_runtime.tools.bench.tables import Column, Row, make_table, number, text
 
 ATTENTION = """\

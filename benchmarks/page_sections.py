@@ -13,9 +13,9 @@ import macs
 from page_marks import measured_with
 from suite_commands import MACHINES, commands
 
+from mlx_flash_runtime.tools.bench.columns import routes_column, tables_of
 from mlx_flash_runtime.tools.bench.definitions import CHAOTIC, is_chaotic
 from mlx_flash_runtime.tools.bench.machine import described
-from mlx_flash_runtime.tools.bench.show import routes_column, tables_of
 from mlx_flash_runtime.tools.bench.tables import (
     Column,
     Document,

@@ -29,7 +29,7 @@ from mlx_flash_runtime.problem import Problem
 from mlx_flash_runtime.tools.bench.check import Attend, need_right, run_phase
 from mlx_flash_runtime.tools.bench.inputs import Inputs, make_inputs
 from mlx_flash_runtime.tools.bench.numbers import ratio, significant
-from mlx_flash_runtime.tools.bench.taken import in_words
+from mlx_flash_runtime.tools.bench.routes_taken import in_words
 from mlx_flash_runtime.tools.bench.timing import chained
 
 TITLE = "PyTorch on the same card"

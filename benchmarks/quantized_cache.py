@@ -18,7 +18,7 @@ from mlx_lm.generate import generate_step
 from store import Result, parser_of, place
 
 from mlx_flash_runtime.tools.bench.models import SIZES, Model, make
-from mlx_flash_runtime.tools.bench.taken import in_words
+from mlx_flash_runtime.tools.bench.routes_taken import in_words
 from mlx_flash_runtime.tools.bench.variants import attention
 from mlx_flash_runtime.tools.bench.workloads import random_tokens
 

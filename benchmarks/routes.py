@@ -24,7 +24,7 @@ from mlx_flash_runtime.patching import state
 from mlx_flash_runtime.planning.machine import current_device
 from mlx_flash_runtime.tools.bench.machine import is_out_of_memory
 from mlx_flash_runtime.tools.bench.numbers import ratio, significant
-from mlx_flash_runtime.tools.bench.taken import in_words
+from mlx_flash_runtime.tools.bench.routes_taken import in_words
 from mlx_flash_runtime.tools.bench.timing import SideBySide, peak_memory, side_by_side
 
 TITLE = "Where the planner leaves MLX's own path"

@@ -25,7 +25,7 @@ from store import Result, parser_of, place
 
 from mlx_flash_runtime import flash_attention_enabled
 from mlx_flash_runtime.tools.bench.numbers import ratio, significant
-from mlx_flash_runtime.tools.bench.taken import in_words
+from mlx_flash_runtime.tools.bench.routes_taken import in_words
 
 CHECKED_LENGTH = 2048
 MOST_ERROR = 2  # of what stock's roundings make

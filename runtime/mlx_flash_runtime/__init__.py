@@ -26,8 +26,8 @@ def __getattr__(name: str) -> Any:
 
 
 try:
-    from .attention import explain
     from .control import disable_flash_attention, enable_flash_attention, flash_attention_enabled
+    from .explanation import explain
     from .report import report
 except ImportError as _error:
     if loading.failure() is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
 
 from .environment.announcement import announce, has_run, say_when_it_runs
@@ -13,7 +14,7 @@ from .patching import patch
 from .planning.machine import current_device
 from .planning.planner import planner_for
 from .report.at_exit import speak_at_exit, write_at_exit
-from .settings import Settings, resolve, typed_block_size
+from .settings import Settings, checked_block_size, resolve, typed_block_size
 from .stock import asked
 from .stock.release import mlx_release, mlx_version
 from .stock.table import known_range, known_releases
@@ -120,6 +121,17 @@ def _apply(settings: Settings) -> None:
         patch.install(planner_for(settings))
     else:
         patch.uninstall()
+
+
+def settings_in_force(block_size: int | None) -> Settings:
+    """Those of the patch where it is in place, else those of the environment; `block_size` counts
+    before both. Raises ValueError for a bad one."""
+    planner = patch.active()
+    if planner is None:
+        return resolve(True, block_size)
+    if block_size is None:
+        return planner.settings
+    return replace(planner.settings, block_size=checked_block_size(block_size))
 
 
 def mlx_is_known() -> bool:

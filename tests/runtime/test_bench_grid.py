@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from mlx_flash_runtime import stock
 from mlx_flash_runtime.problem import Problem
 from mlx_flash_runtime.routes import blockwise
-from mlx_flash_runtime.tools.bench import check, grid, inputs, problems, show, tables
+from mlx_flash_runtime.tools.bench import check, columns, grid, inputs, problems, tables
 from mlx_flash_runtime.tools.bench.machine import machine
 from mlx_flash_runtime.tools.bench.timing import Timing
 from mlx_flash_runtime.tools.cli.group import mlx_flash
@@ -63,7 +63,7 @@ def test_the_table_is_consistent_whatever_was_measured(
             row |= {f"{name}_status": grid.OK, f"{name}_peak_mib": 1.0, f"{name}_error": 1e-7}
             row |= grid.timed(problem, name, spread)
         rows.append(row | grid.speedups(row))
-    table, summary = show.tables_of(document(rows))
+    table, summary = columns.tables_of(document(rows))
     shown = [dict(zip(table.headings, cells, strict=True)) for cells in table.cells]
     for cells in shown:
         plain_ms, stock_ms, ours_ms = (

@@ -13,7 +13,8 @@ import pytest
 
 from mlx_flash_runtime.planning import calibration
 from mlx_flash_runtime.planning.calibration import Measured
-from mlx_flash_runtime.tools.bench import show, tables
+from mlx_flash_runtime.tools.bench import tables
+from mlx_flash_runtime.tools.bench.columns import tables_of
 
 GRID = (
     "bench",
@@ -58,7 +59,7 @@ def test_a_table_wider_than_the_terminal_goes_on_below_with_every_number_whole(
     path = tmp_path / "grid.json"
     lines = on_a_terminal(columns, *GRID, "--json", str(path))
     assert max(map(len, lines)) <= columns
-    measured, summary = show.tables_of(tables.load(path))
+    measured, summary = tables_of(tables.load(path))
     for table in (measured, summary):
         for column, heading in enumerate(table.headings):
             assert any(heading in line for line in lines)
@@ -76,7 +77,7 @@ def test_rows_in_a_pipe_are_a_line_each_without_trailing_blanks(tmp_path: Path) 
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     lines = done.stdout.splitlines()
     assert [line for line in lines if line != line.rstrip()] == []
-    for table in show.tables_of(tables.load(path)):
+    for table in tables_of(tables.load(path)):
         for row in table.cells:
             assert any(all(cell in line for cell in row) for line in lines)
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from mlx_flash_runtime.tools.bench import show, tables
+from mlx_flash_runtime.tools.bench import columns, tables
 from mlx_flash_runtime.tools.cli.group import mlx_flash
 
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
@@ -110,7 +110,7 @@ def test_the_page_holds_every_cell_and_a_picture_of_each_result(page: str) -> No
     assert elements.tags["svg"] == len(SOME)
     for path in SOME:
         document = tables.load(path)
-        for table in show.tables_of(document):
+        for table in columns.tables_of(document):
             assert all(cell in elements.text for row in table.cells for cell in row)
         assert document.command in elements.text
 
@@ -257,9 +257,9 @@ def test_a_page_that_cannot_be_written(tmp_path: Path) -> None:
 
 def test_a_result_without_the_routes_of_its_timed_calls_says_whose_they_are() -> None:
     new, old = {"routes": "native 92%, cuda_kernel 8%"}, {"route": "cuda_kernel"}
-    earlier = show.routes_column([old])
+    earlier = columns.routes_column([old])
     assert (earlier.heading, earlier.cell(old)) == ("route of the first calls", "cuda_kernel")
-    column = show.routes_column([new, old])
+    column = columns.routes_column([new, old])
     assert column.heading == "routes"
     assert [column.cell(row) for row in (new, old)] == [
         "native 92%, cuda_kernel 8%",

@@ -17,7 +17,7 @@ from mlx_flash_runtime import stock
 from mlx_flash_runtime.control import flash_attention_enabled
 from mlx_flash_runtime.planning import layers
 from mlx_flash_runtime.tools.bench.numbers import ratio, significant
-from mlx_flash_runtime.tools.bench.taken import counting, in_words
+from mlx_flash_runtime.tools.bench.routes_taken import counting, in_words
 from mlx_flash_runtime.tools.bench.timing import (
     Timing,
     calibrated,

@@ -36,6 +36,7 @@ FLOORS = (
     "report",
     "control",
     "attention",
+    "explanation",
     "masks",
     "__init__",
     "__main__",

@@ -16,8 +16,8 @@ import mlx.core as mx
 from ..problem import Attend, Call, Device, Problem
 from . import (
     additive_mask,
-    head_dim,
-    length,
+    padded_head_dim,
+    padded_length,
     prefix,
     recent_keys,
     segments,
@@ -56,8 +56,8 @@ LOWERINGS: tuple[Lowering, ...] = (
     recent_keys,
     window,
     sink_key,
-    head_dim,
-    length,
+    padded_head_dim,
+    padded_length,
     additive_mask,
     sink_gradient,
 )

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import mlx.core as mx
 
-from . import masks, quantized, same, softcap, state
+from . import equivalence, masks, quantized, softcap, state
 
 Function = Callable[..., Any]
 IsSame = Callable[[], bool]
@@ -39,43 +39,43 @@ ORIGINALS = (
         ("create_causal_mask",),
         ("N", "offset", "window_size"),
         masks.remembering,
-        same.is_causal_mask,
+        equivalence.is_causal_mask,
     ),
     Original(
         ("MultiHeadAttention", "create_additive_causal_mask"),
         ("N", "dtype"),
         masks.remembering_causal,
-        same.is_additive_causal_mask,
+        equivalence.is_additive_causal_mask,
     ),
     Original(
         ("create_additive_causal_mask",),
         ("N", "offset"),
         masks.remembering_causal,
-        same.is_additive_causal_mask,
+        equivalence.is_additive_causal_mask,
     ),
     Original(
         ("quantized_scaled_dot_product_attention",),
         ("queries", "q_keys", "q_values", "scale", "mask", "group_size", "bits"),
         quantized.by_blocks,
-        same.is_quantized_attention,
+        equivalence.is_quantized_attention,
     ),
     Original(
         ("scaled_dot_product_attention",),
         ("queries", "keys", "values", "cache", "scale", "mask", "sinks"),
         quantized.with_sinks,
-        same.refuses_sinks,
+        equivalence.refuses_sinks,
     ),
     Original(
         ("_softcap_attention",),
         ("queries", "keys", "values", "scale", "softcap", "mask"),
         softcap.of_arrays,
-        same.is_softcapped_attention,
+        equivalence.is_softcapped_attention,
     ),
     Original(
         ("Attention", "__call__"),
         ("self", "x", "mask", "cache"),
         softcap.gemma2_layer,
-        same.is_gemma2_layer,
+        equivalence.is_gemma2_layer,
         mentions=frozenset({"attn_logit_softcapping", "tanh"}),
     ),
 )

@@ -16,8 +16,8 @@ from ..planning.plan import UNPLANNED
 from ..planning.planner import Planner
 from ..stock.wrappers import replace_in
 from . import mla, modules, state, tracing
+from .default_arguments import are_defaults
 from .rebind import Replacements, rebind
-from .spelled_out import are_defaults
 
 _lock = threading.RLock()
 _original = stock.attention

@@ -13,7 +13,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from ..stock.mapped import mapping
+from ..stock.vmap import mapping
 from . import state
 from .rebind import Replacements, rebind
 

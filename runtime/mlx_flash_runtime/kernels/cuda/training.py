@@ -12,7 +12,7 @@ from ... import stock
 from ...ops import written_out
 from ...ops.derivatives import with_derivatives_of
 from ...problem import Problem, as_float, promoted
-from ...stock.mapped import is_mapped
+from ...stock.vmap import is_mapped
 from . import gradient, kernel
 from .launcher import scale_array
 

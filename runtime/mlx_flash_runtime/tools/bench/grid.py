@@ -11,8 +11,8 @@ from typing import Any
 import mlx.core as mx
 
 from ... import stock
-from ...attention import explain
 from ...control import flash_attention_enabled, mlx_is_known
+from ...explanation import explain
 from ...ops.written_out import attention
 from ...planning.choice import stock_memory
 from ...planning.machine import current_device
@@ -24,7 +24,7 @@ from .inputs import Inputs, inputs_that_fit
 from .machine import free_memory, is_out_of_memory
 from .numbers import ratio, significant
 from .problems import as_planned, words_of
-from .taken import in_words
+from .routes_taken import in_words
 from .timing import Timing, chained, peak_memory, side_by_side
 
 CANDIDATES = ("plain", "stock", "ours")

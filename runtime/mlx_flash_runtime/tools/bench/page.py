@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
+from .columns import tables_of
 from .machine import described
-from .show import tables_of
 from .tables import Document, NotAResult, Table
 
 _STYLE = """

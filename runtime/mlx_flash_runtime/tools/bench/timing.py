@@ -15,7 +15,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from .taken import counting
+from .routes_taken import counting
 
 Candidates = Mapping[str, Callable[[], Any]]
 Chains = Mapping[str, Callable[[int], Any]]

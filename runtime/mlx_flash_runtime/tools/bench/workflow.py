@@ -18,7 +18,7 @@ from .machine import free_memory, is_out_of_memory
 from .model_check import compared, is_wrong
 from .models import Model
 from .numbers import ratio, significant
-from .taken import counting, in_words
+from .routes_taken import counting, in_words
 from .timing import Timing, no_collections, turns
 from .variants import VARIANTS, attention
 from .workloads import TRAINING, Run, Sizes, Work, adapt, prepare, tokens_of

@@ -14,7 +14,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from ...attention import Explanation, explanation_of
+from ...explanation import Explanation, explanation_of
 from ...ops.work import Work
 from ...planning.choice import choose, stock_memory
 from ...problem import Device, Problem

@@ -16,7 +16,7 @@ from click.core import ParameterSource
 from rich.console import Console
 from rich.progress import Progress
 
-from ..bench import show, tables
+from ..bench import columns, tables
 from ..bench.grid import WRONG
 from ..bench.tables import Document
 from .printing import print_tables
@@ -93,7 +93,7 @@ class Outputs:
 
     def write(self, document: Document) -> None:
         """The files, then the tables on the terminal, which a pager may close. Raises Failure."""
-        found = show.tables_of(document)
+        found = columns.tables_of(document)
         try:
             self._write_files(document, found)
         except OSError as error:

@@ -12,7 +12,7 @@ from rich.text import Text
 from ..bench import models
 from ..bench.tables import Table
 from ..memory import folder
-from ..memory.found import Found, Row, of_generation, of_training
+from ..memory.fits import Fits, Row, of_generation, of_training
 from ..memory.steps import Generation, NoSuchCache
 from ..rehearsal import NotLazy
 from .devices import described, device_of, device_options
@@ -114,7 +114,7 @@ def plan(
         raise click.exceptions.Exit(1)
 
 
-def _print(found: Found) -> None:
+def _print(found: Fits) -> None:
     console = console_of_stdout()
     console.print(Text(found.title, "bold"))
     console.print(
@@ -134,7 +134,7 @@ def _print(found: Found) -> None:
         console.print(Text(sentence), soft_wrap=True)
 
 
-def _cells(row: Row, found: Found) -> list[str]:
+def _cells(row: Row, found: Fits) -> list[str]:
     need, own = row.with_runtime, row.without
     parts = [need.weights, *([need.cache] if found.unit == "tokens" else []), need.rest]
     fits = {True: "yes", False: "no"}
@@ -146,7 +146,7 @@ def _cells(row: Row, found: Found) -> list[str]:
     return [f"{row.size:,}", *map(_number, parts), _number(need.total), total, answer]
 
 
-def _summary(found: Found) -> list[str]:
+def _summary(found: Fits) -> list[str]:
     what = "longest context" if found.unit == "tokens" else "largest batch"
     at_limit = found.limit is not None and found.largest_with == found.limit
     lines = [
