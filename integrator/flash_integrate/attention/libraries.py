@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from enum import IntEnum
 
 from flash_integrate.attention.evidence import Kind
 
@@ -15,20 +16,39 @@ _NO_MODELS = {
     "mlx", "mlx_cluster", "mlx_cuda", "mlx_data", "mlx_flash_runtime", "mlx_graphs", "mlx_metal",
     "mlx_optimizers",
 }  # fmt: skip
-# What a package of models offers besides running them, by the name of a module or of what it
-# defines.
-_RUNS_NOTHING = {
-    "convert", "quantize", "quantize_model", "dequantize_model", "save", "save_config",
-    "save_model", "save_weights", "save_gguf", "convert_to_gguf", "upload_to_hub",
-    "create_model_card", "get_model_path", "fetch_from_hub", "hf_repo_to_path", "load_config",
-    "load_tokenizer", "TokenizerWrapper", "compute_bits_per_weight", "get_total_parameters",
-    "__version__", "version", "load_audio", "load_dataset", "download", "tokenizer_utils",
-    "audio_io", "cache", "callbacks", "client_utils", "config", "datasets", "dsp",
-    "linear_to_lora_layers", "load_image", "LoRALinear", "make_shards", "process_image",
-    "prompt_utils", "resample_audio", "sample_utils", "tool_parsers", "apply_chat_template",
+# Modules of such packages, and what they define, that run no model: whatever stands in them.
+_HELPERS = {
+    "audio_io", "cache", "callbacks", "client_utils", "completions",
+    "compute_bits_per_weight", "config", "convert", "convert_to_gguf", "create_model_card",
+    "datasets", "defaults", "dequantize_model", "download", "dsp", "exceptions",
+    "fetch_from_hub", "fuse", "generation_stream", "hf_repo_to_path", "linear_to_lora_layers",
+    "make_shards", "manage", "process_image", "prompt_utils", "quantize", "quantize_model",
+    "resample_audio", "rope_utils", "sample_utils", "save", "save_config", "save_gguf",
+    "save_model", "save_weights", "schedulers", "switch_layers", "tokenizer",
+    "tokenizer_utils", "tool_parsers", "upload", "upload_to_hub", "__version__", "version",
+    "writers",
 }  # fmt: skip
-# Constants and settings.
-_HOLDS_VALUES = re.compile(r"DEFAULT_\w+|\w+(Args|Config)|print_\w+")
+# A word of the name of a function or class that runs a model, or that loads one.
+_RUNNING = {
+    "agent", "attention", "benchmark", "chat", "embed", "eval", "evaluate", "gen", "generate",
+    "generator", "infer", "inference", "loss", "main", "predict", "rerank", "run", "serve",
+    "server", "stream", "train", "trainer", "transcribe", "transcription", "translate",
+}  # fmt: skip
+_LOADING = re.compile(r"load|load_(\w+_)?models?|from_(?!dict|conf)\w+|get_model")
+# A word that says of a name that it is of something else: `generate_readme`, `TrainingArgs`,
+# `create_attention_mask`, `LoRALinear`.
+_OTHERWISE = {
+    "adapters", "args", "arguments", "builder", "cache", "call", "callback", "card", "config",
+    "content", "data", "dataset", "definition", "detokenizer", "dict", "entry", "error",
+    "exception", "handler", "index", "item", "iterator", "key", "linear", "loader", "logger",
+    "machine", "manager", "mapping", "mask", "metadata", "norm", "output", "parser", "path",
+    "pool", "processor", "reader", "readme", "registry", "report", "request", "resolution",
+    "response", "result", "sampler", "schedule", "scheduler", "spec", "spectrogram", "state",
+    "stats", "template", "tokenizer", "util", "utils", "warning", "wrapper", "writer",
+}  # fmt: skip
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+# `Model`, `Flux1`, `CSM`; a constant is longer, or has more words.
+_CLASS = re.compile(r"[A-Z]\w*[a-z]\w*|[A-Z][A-Z0-9]{1,4}")
 # Read at the commits of fixtures/corpus.json: the module in which a package's models call MLX's
 # function, or several do.
 _CALLS_FUSED = {
@@ -59,10 +79,53 @@ def holds_models(module: str) -> bool:
     return package in _NAMED_OTHERWISE or (bool(_MLX.search(package)) and package not in _NO_MODELS)
 
 
-def runs_models(name: str) -> bool:
-    """Whether a dotted name of a package of models is of a part that runs them."""
-    parts = name.split(".")[1:]
-    return _RUNS_NOTHING.isdisjoint(parts) and not any(map(_HOLDS_VALUES.fullmatch, parts))
+class Use(IntEnum):
+    """What a script does with a name of a package of models, what is nearest to attention
+    first."""
+
+    RUNS = 0
+    """It has a model run: generates, trains, evaluates."""
+    LOADS = 1
+    """It loads a model, and runs it somehow."""
+    MODEL = 2
+    """It takes a class, which may be a model's."""
+    UNKNOWN = 3
+    """It takes something else from a package that was not read, or a module as a whole."""
+
+
+def use_of(name: str) -> Use | None:
+    """The use of a dotted name of a package of models. None for what leads to no attention: a
+    schedule, a tokenizer, a cache, conversion, whatever neither runs nor loads a model."""
+    package, *parts = name.split(".")
+    if not parts or not _HELPERS.isdisjoint(parts):
+        return None
+    last = parts[-1]
+    owner = parts[-2] if len(parts) > 1 and _CLASS.fullmatch(parts[-2]) else ""
+    if owner and not _OTHERWISE.isdisjoint(_words(owner)):
+        return None
+    if _LOADING.fullmatch(last):
+        return Use.LOADS
+    if last.startswith("__"):  # `Model.__call__`
+        last = owner
+    if not _OTHERWISE.isdisjoint(_words(last)):
+        return None
+    if not _RUNNING.isdisjoint([*_words(owner), *_words(last)]):
+        return Use.RUNS
+    if owner or _CLASS.fullmatch(last):
+        return Use.MODEL
+    was_read = package in _CALLS_FUSED or package in _BY_HAND
+    return None if was_read or last.isupper() else Use.UNKNOWN
+
+
+def _words(name: str) -> list[str]:
+    """The words of a name in lower case; of a class the last one, which says what it is."""
+    words = [word.lower() for word in _WORD.findall(name)]
+    return words[-1:] if _CLASS.fullmatch(name) else words
+
+
+def use_of_module(module: str) -> Use | None:
+    """The use of a module of such a package of which it isn't known what is taken."""
+    return Use.UNKNOWN if _HELPERS.isdisjoint(module.split(".")) else None
 
 
 def attention_of(name: str) -> tuple[tuple[str, ...], Kind]:

@@ -15,7 +15,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
 from flash_integrate.attention.evidence import Evidence, Kind, Link
-from flash_integrate.attention.libraries import attention_of, holds_models, runs_models
+from flash_integrate.attention.libraries import (
+    Use,
+    attention_of,
+    holds_models,
+    use_of,
+    use_of_module,
+)
 from flash_integrate.attention.uses import Uses
 from flash_integrate.project.imports import Project
 from flash_integrate.project.names import WHOLE, Defined, Outside, Symbols
@@ -47,11 +53,12 @@ class _Part:
 
 @dataclass(frozen=True)
 class _End:
-    """Attention, and the line that comes to it."""
+    """Attention, the line that comes to it, and of a package's how sure that is."""
 
     line: int
     names: tuple[str, ...]
     kind: Kind
+    use: Use = Use.RUNS
 
 
 @dataclass(frozen=True)
@@ -140,18 +147,23 @@ class AttentionReach:
         return Reached(by_hand=tuple(by_hand.values()), by_name=by_name)
 
     def _leads(self, part: _Part) -> Iterator[_Part | _End]:
-        """What a part of a file leads to: attention first, then other parts."""
+        """What a part of a file leads to: attention first, what is surest of it before all, then
+        other parts."""
         symbols = self.names.symbols(part.path)
         if symbols is None:
             return
         uses = self.uses(part.path, part.name)
-        further = []
+        less_sure: list[_End] = []
+        further: list[_Part] = []
         for name, line in uses.names.items():
             found = self._named(part, symbols, name, line)
-            if isinstance(found, _End):
+            if isinstance(found, _Part):
+                further.append(found)
+            elif found is not None and found.use is Use.RUNS:
                 yield found
             elif found is not None:
-                further.append(found)
+                less_sure.append(found)
+        yield from sorted(less_sure, key=lambda end: end.use)
         for line in self.by_hand(part.path, part.name):
             yield _End(line, ("attention written by hand",), Kind.BY_HAND)
         if part.name == WHOLE:
@@ -172,7 +184,7 @@ class AttentionReach:
         if isinstance(meaning, Defined):
             return self._defined(meaning, part, line)
         if isinstance(meaning, Outside) and holds_models(meaning.name):
-            return _End(line, *attention_of(meaning.name)) if runs_models(meaning.name) else None
+            return next(_of_library(line, meaning.name, use_of(meaning.name)), None)
         full = meaning.name if isinstance(meaning, Outside) else name
         if full.rpartition(".")[2] in _ATTENTION and self._is_mlx(part.path, symbols, name):
             return _End(line, (_as_written(full),), Kind.MLX)
@@ -223,8 +235,8 @@ class AttentionReach:
             found = self.names.named_module(part.path, module)
             if isinstance(found, Defined):
                 yield _Part(found.path, WHOLE, part, line)
-            elif found is not None and holds_models(found.name) and runs_models(found.name):
-                yield _End(line, *attention_of(found.name))
+            elif found is not None and holds_models(found.name):
+                yield from _of_library(line, found.name, use_of_module(found.name))
             return
         files = self.project.loaded(module, part.path)
         yield from (_Part(path, WHOLE, part, line) for path in files)
@@ -251,8 +263,13 @@ def _receiver(method: Function) -> str | None:
 
 def _star_imports(symbols: Symbols) -> Iterator[_End]:
     for item in symbols.stars:
-        if not item.dots and holds_models(item.module) and runs_models(item.module):
-            yield _End(item.line, *attention_of(f"{item.module}.*"))
+        if not item.dots and holds_models(item.module):
+            yield from _of_library(item.line, f"{item.module}.*", use_of_module(item.module))
+
+
+def _of_library(line: int, name: str, use: Use | None) -> Iterator[_End]:
+    if use is not None:
+        yield _End(line, *attention_of(name), use)
 
 
 def _as_written(name: str) -> str:
@@ -314,8 +331,8 @@ def has_attention(facts: FileFacts, node: ast.stmt) -> bool:
 
 
 def model_functions(facts: FileFacts) -> set[str]:
-    """The names under which a file imports functions (not classes) of packages that hold models;
-    of a package of the project itself those that come to attention."""
+    """The names under which a file imports functions (not classes) of packages that hold models,
+    without those that run none; of a package of the project itself those that come to attention."""
     found = set()
     for item in facts.module.imports:
         is_function = item.name is not None and item.name.islower()
@@ -325,6 +342,7 @@ def model_functions(facts: FileFacts) -> set[str]:
         is_installed = imports_models(
             facts.workspace.project, facts.name, Import(0, item.module, (item.name or "",))
         )
-        if is_installed or (own is not None and leads_to_attention(*own)):
+        runs = is_installed and use_of(f"{item.module}.{item.name}") is not None
+        if runs or (own is not None and leads_to_attention(*own)):
             found.add(item.bound)
     return found
