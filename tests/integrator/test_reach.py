@@ -85,6 +85,11 @@ def test_packages_of_models() -> None:
         "from mlx_lm.sample_utils import make_sampler\n\nmake_sampler(temp=0.0)\n",
         "from mlx_lm.tuner import TrainingArgs\n\nprint(TrainingArgs())\n",
         "from moshi_mlx.models.tts import DEFAULT_DSM_TTS_REPO\n\nprint(DEFAULT_DSM_TTS_REPO)\n",
+        "from mlx_lm.tuner.utils import build_schedule\n\nprint(build_schedule({})(0))\n",
+        "from mlx_lm.models.base import create_attention_mask\n\ncreate_attention_mask(1)\n",
+        "from mlx_lm.generate import GenerationResponse, wired_limit\n\nprint(wired_limit)\n",
+        "from mlx_vlm.utils import load_processor, prepare_inputs\n\nload_processor('model')\n",
+        "from mlx_lm.convert import main\n\nmain()\n",
     ],
 )
 def test_what_only_looks_like_it(tmp_path: Path, script: str) -> None:
@@ -113,6 +118,27 @@ def test_a_package_whose_name_does_not_say_mlx(tmp_path: Path) -> None:
         {"draw.py": "from mflux import Flux1\n\nFlux1.from_name('schnell').generate_image()\n"},
     )
     assert str(outcome["draw.py"].evidence).startswith("draw.py:3 -> mflux.Flux1.from_name -> ")
+
+
+@pytest.mark.parametrize(
+    ("package", "names", "first"),
+    [
+        ("mlx_lm.tuner", ["utils.build_schedule", "utils.load_adapters", "trainer.train"], 2),
+        ("mlx_lm", ["load", "models.cache.make_prompt_cache", "stream_generate"], 2),
+        ("mlx_lm", ["tokenizer_utils.load", "utils.load_model", "sample_utils.make_sampler"], 1),
+        ("mflux", ["ModelConfig.dev", "utils.exceptions.StopError", "Flux1.from_name"], 2),
+        ("moshi_mlx.models", ["LmConfig.from_dict", "Lm", "LmGen"], 2),
+        ("unread_mlx", ["helper", "TOKENS", "Model"], 2),
+        ("unread_mlx", ["load_config", "something"], 1),
+    ],
+)
+def test_evidence_starts_where_a_model_runs(
+    tmp_path: Path, package: str, names: list[str], first: int
+) -> None:
+    """Not at what stands before it: what loads the model, a schedule, a tokenizer, a cache."""
+    lines = [f"import {package}", "", *(f"print({package}.{name})" for name in names)]
+    evidence = run(tmp_path, {"run.py": "\n".join(lines) + "\n"})["run.py"].evidence
+    assert str(evidence).startswith(f"run.py:{3 + first} -> {package}.{names[first]} -> ")
 
 
 BY_HAND = [
