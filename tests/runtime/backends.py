@@ -58,13 +58,17 @@ def stand_in_for_the_cuda_kernel(monkeypatch: pytest.MonkeyPatch, attend: Attend
     monkeypatch.setattr(kernel, "is_there", lambda problem, capability: True)
 
 
+_LACKING = ("No implementation for problem shape", "cuGraphAddKernelNode")
+
+
 @contextmanager
 def skipped_where_mlx_lacks_it() -> Iterator[None]:
     """Of what runs without the patch. Skips the test where MLX has no kernel for its sizes on this
-    device: on CUDA it multiplies by quantized matrices of some sizes alone."""
+    device: on CUDA it multiplies by quantized matrices of some sizes alone, and a kernel for the
+    gradients of small experts cannot be started."""
     try:
         yield
     except RuntimeError as error:
-        if "No implementation for problem shape" not in str(error):
+        if not any(words in str(error) for words in _LACKING):
             raise
         pytest.skip(f"MLX itself fails on this device: {error}")

@@ -75,9 +75,10 @@ def make_check(problem: Problem, inputs: Inputs, scores: int = _CHECKED_SCORES) 
     few = _of_queries(inputs, chosen)
     narrow = _written_out(problem, few)
     mx.eval(cotangent, narrow)
+    tf32 = _is_tf32(problem)  # on this device: below, the CPU is the default one
     with mx.stream(mx.cpu):
         expected = _written_out(problem, _in_float64(few))
-        rounded = _multiplied_as_tf32(problem, few) if _is_tf32(problem) else narrow
+        rounded = _multiplied_as_tf32(problem, few) if tf32 else narrow
         mx.eval(expected, rounded)
     every = Check(list(range(len(rows))), cotangent, expected)
     rounding = max(every.error(narrow), every.error(rounded))
