@@ -29,9 +29,8 @@ class Explanation:
     stock_work: Work
     lowered_work: Work | None  # of the call as `lowered` rewrites it, where it does
     kernel_work: Work | None  # of our own kernel on Metal, where there is one for the call
-    most_seen: float | None = (
-        None  # of a bool mask's tiles for that kernel, where each is looked at
-    )
+    # Of a bool mask's tiles the share that it may leave for that kernel, where each is looked at.
+    most_seen: float | None
 
     def __str__(self) -> str:
         lines = [f"route {self.route}: {self.reason}"]

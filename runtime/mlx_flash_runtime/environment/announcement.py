@@ -69,9 +69,5 @@ def _say(message: str) -> None:
 def _is_on_terminal() -> bool:
     try:
         return sys.stderr is not None and sys.stderr.isatty()
-    except (
-        OSError,
-        ValueError,
-        AttributeError,
-    ):  # it was closed, or is a stream of a program's own
+    except (OSError, ValueError, AttributeError):  # closed, or a stream of the program's own
         return False

@@ -33,7 +33,7 @@ class Blocks:
 
     def skips(self, rows: slice, columns: slice) -> bool:
         """No query of the block sees any of its keys. (A query that sees no key at all needs every
-        one: see MASKED.)"""
+        one: see `online_softmax.MASKED`.)"""
         at = self._positions(rows)
         if self.structure is None or at[0] < 0:
             return False

@@ -15,10 +15,13 @@ None or [H_kv, G]. q is float32 and carries the scale already.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import mlx.core as mx
 
 from ..problem import Call
 from .blocks import Blocks, Skipped, blocks_of, cuts
+from .ordering import after
 from .written_out import by_key_head, masked, softcapped
 
 # What a masked score becomes, here as in MLX's unfused attention: a query that sees no key gets
@@ -26,26 +29,30 @@ from .written_out import by_key_head, masked, softcapped
 MASKED = mx.finfo(mx.float32).min
 
 
+class Arrays(NamedTuple):
+    """Those of a call in the shapes of this module, or their gradients."""
+
+    q: mx.array
+    k: mx.array
+    v: mx.array
+    mask: mx.array | None
+    sinks: mx.array | None
+
+
 def forward(
-    q: mx.array,
-    k: mx.array,
-    v: mx.array,
-    mask: mx.array | None,
-    sinks: mx.array | None,
-    blocks: Blocks,
-    softcap: float | None = None,
+    arrays: Arrays, blocks: Blocks, softcap: float | None = None
 ) -> tuple[mx.array, mx.array, mx.array]:
     """The output [B, H_kv, G, L, D_v] and each query's row_max and row_sum, [B, H_kv, G, L, 1],
     all in float32."""
     parts: list[tuple[mx.array, mx.array, mx.array]] = []
-    skipped = Skipped([v[:, :, columns] for columns in blocks.columns])
+    skipped = Skipped([arrays.v[:, :, columns] for columns in blocks.columns])
     for rows in blocks.rows:
         # After the output alone: it needs the rest, and row_max is a constant, of which MLX 0.31
         # has no jvp.
         before = [part[0] for part in parts[-1:]]
-        queries = after(_fold(q, rows), *before)
+        queries = after(_fold(arrays.q, rows), *before)
         nothing = skipped.times_zero([blocks.skips(rows, columns) for columns in blocks.columns])
-        parts.append(_forward_rows(queries, k, v, mask, sinks, blocks, softcap, rows, nothing))
+        parts.append(_forward_rows(arrays, queries, blocks, softcap, rows, nothing))
     out, row_max, row_sum = (
         mx.concatenate(list(part), axis=3) for part in zip(*parts, strict=True)
     )
@@ -53,16 +60,14 @@ def forward(
 
 
 def _forward_rows(
+    arrays: Arrays,
     queries: mx.array,
-    k: mx.array,
-    v: mx.array,
-    mask: mx.array | None,
-    sinks: mx.array | None,
     blocks: Blocks,
     softcap: float | None,
     rows: slice,
     nothing: mx.array,
 ) -> tuple[mx.array, mx.array, mx.array]:
+    _, k, v, mask, sinks = arrays
     batch, heads, folded, _ = queries.shape
     length = rows.stop - rows.start
     if sinks is None:
@@ -104,9 +109,9 @@ def sink_weight(call: Call, rows_at_once: int) -> mx.array:
     return mx.flatten(mx.concatenate(weights, axis=3), 1, 2)
 
 
-def folded(call: Call) -> tuple[mx.array, mx.array, mx.array, mx.array | None, mx.array | None]:
-    """q, k, v, mask and sinks of a call in the shapes of this module; the mask is None where its
-    structure is known."""
+def folded(call: Call) -> Arrays:
+    """The arrays of a call in the shapes of this module; the mask is None where its structure is
+    known."""
     heads, groups = call.k.shape[1], call.q.shape[1] // call.k.shape[1]
     q = call.scale * mx.unflatten(call.q.astype(mx.float32), 1, (heads, groups))
     mask = None if call.problem.structure is not None else call.mask
@@ -117,20 +122,16 @@ def folded(call: Call) -> tuple[mx.array, mx.array, mx.array, mx.array | None, m
         if call.sinks is None
         else mx.unflatten(call.sinks.astype(mx.float32), 0, (heads, groups))
     )
-    return q, call.k, call.v, mask, sinks
+    return Arrays(q, call.k, call.v, mask, sinks)
 
 
 def backward(
-    q: mx.array,
-    k: mx.array,
-    v: mx.array,
-    mask: mx.array | None,
-    sinks: mx.array | None,
+    arrays: Arrays,
     blocks: Blocks,
     outputs: list[mx.array],
     cotangents: list[mx.array],
     softcap: float | None = None,
-) -> tuple[mx.array, mx.array, mx.array, mx.array | None, mx.array | None]:
+) -> Arrays:
     """Gradients of q, k, v, of an additive mask and of the sinks (None where there is none), in
     float32.
 
@@ -138,6 +139,7 @@ def backward(
     row_max), dv = w^T d and dscore = w (d v^T + shift), where shift = drow_sum - sum(d * out).
     row_max cancels from the output, so it counts as a constant.
     """
+    q, k, v, mask, sinks = arrays
     out, row_max, row_sum = outputs
     row_max = mx.stop_gradient(row_max)
     d = cotangents[0] / row_sum
@@ -190,7 +192,8 @@ def backward(
     dsinks = None
     if sinks is not None:
         dsinks = mx.sum(mx.exp(sinks[None, :, :, None, None] - row_max) * shift, axis=(0, 3, 4))
-    return dq_all, mx.concatenate(dk, axis=2), mx.concatenate(dv, axis=2), dmask.result(), dsinks
+    dk_all, dv_all = mx.concatenate(dk, axis=2), mx.concatenate(dv, axis=2)
+    return Arrays(dq_all, dk_all, dv_all, dmask.result(), dsinks)
 
 
 class _MaskGradient:
@@ -255,15 +258,3 @@ def _transposed(x: mx.array, columns: slice) -> mx.array:
     # The BLAS of MLX's CPU wheel takes the product with a transposed copy faster than with a
     # transposed view.
     return mx.contiguous(mx.swapaxes(x[:, :, columns].astype(mx.float32), -1, -2))
-
-
-def after(x: mx.array, *done: mx.array) -> mx.array:
-    """`x`, readable only once `done` is computed: MLX is lazy, and would keep the scores of many
-    blocks at once.
-
-    That is `mx.depends`, which has no vmap and no jvp, said with operations that have both.
-    """
-    for array in done:
-        first = mx.reshape(array[(slice(0, 1),) * array.ndim], (1,) * x.ndim)
-        x = mx.where(first > 0, x, x)
-    return x

@@ -23,7 +23,7 @@ from typing import Any
 import mlx.core as mx
 
 from ..kernels.split_keys import KERNEL_BITS, Bits
-from ..ops.online_softmax import after
+from ..ops.ordering import after
 from ..ops.written_out import mask_as_array, masked, weights_of
 from ..planning import layers
 from ..planning.counts import Kind

@@ -85,12 +85,8 @@ def stock_memory(problem: Problem, device: Device) -> int:
     return route.extra_memory(problem, device, None)
 
 
-def candidates(
-    problem: Problem, device: Device, block_size: int | None = None
-) -> Iterator[tuple[Route, int | None]]:
-    """Every route that holds for `problem` on `device`, in their order, with its block size:
-    `block_size` where it has blocks at all and one is given."""
+def candidates(problem: Problem, device: Device) -> Iterator[tuple[Route, int | None]]:
+    """Every route that holds for `problem` on `device`, in their order, with its block size."""
     for route in ROUTES:
         if route.holds(problem, device)[0]:
-            own = route.block_size(problem, device)
-            yield route, own if own is None else block_size or own
+            yield route, route.block_size(problem, device)

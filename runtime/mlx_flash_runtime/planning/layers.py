@@ -110,9 +110,8 @@ def snapshot() -> list[Counted]:
     counted = []
     for layer in seen:
         calls: Counter[Kind] = Counter()
-        for own in list(
-            layer.calls.values()
-        ):  # list() and dict(): in one step, as other threads may be counting
+        # list() and dict(): in one step, as other threads may be counting.
+        for own in list(layer.calls.values()):
             calls.update(dict(own))
         counted.append(Counted(layer.name, layer.class_name, calls))
     return counted

@@ -102,12 +102,8 @@ def _of_sinks(sinks: object, heads: int, dtype: mx.Dtype) -> str | None:
 def _kind(value: object) -> str:
     if value is None:
         return "None"
-    kind = type(value)
-    return (
-        f"a {kind.__qualname__}"
-        if kind.__module__ == "builtins"
-        else (f"a {kind.__module__}.{kind.__qualname__}")
-    )
+    module, name = type(value).__module__, type(value).__qualname__
+    return f"a {name}" if module == "builtins" else f"a {module}.{name}"
 
 
 def _type(array: mx.array) -> str:

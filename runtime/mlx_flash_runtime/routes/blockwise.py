@@ -9,7 +9,7 @@ import mlx.core as mx
 
 from ..ops.blocks import Blocks, blocks_of
 from ..ops.crossover import blocks_pay
-from ..ops.online_softmax import backward, folded, forward
+from ..ops.online_softmax import Arrays, backward, folded, forward
 from ..problem import Attend, Call, Device, Problem
 from .route import Route
 
@@ -79,19 +79,18 @@ def _differentiable(
 
     Gradients go to exactly those arrays, which is why nothing is captured.
     """
-    Named = tuple[mx.array, mx.array, mx.array, mx.array | None, mx.array | None]
 
-    def named(arrays: Sequence[mx.array]) -> Named:
+    def named(arrays: Sequence[mx.array]) -> Arrays:
         q, k, v, *rest = arrays
-        return q, k, v, rest[0] if has_mask else None, rest[-1] if has_sinks else None
+        return Arrays(q, k, v, rest[0] if has_mask else None, rest[-1] if has_sinks else None)
 
     def attention(*arrays: mx.array) -> list[mx.array]:
-        return list(forward(*named(arrays), blocks, softcap))
+        return list(forward(named(arrays), blocks, softcap))
 
     def gradient(
         primals: Sequence[mx.array], cotangents: Sequence[mx.array], outputs: Sequence[mx.array]
     ) -> list[mx.array]:
-        gradients = backward(*named(primals), blocks, list(outputs), list(cotangents), softcap)
+        gradients = backward(named(primals), blocks, list(outputs), list(cotangents), softcap)
         is_present = (True, True, True, has_mask, has_sinks)
         present = [x for x, there in zip(gradients, is_present, strict=True) if there]
         # A bool mask has no gradient, but a place in the answer.

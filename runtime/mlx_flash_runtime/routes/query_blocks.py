@@ -13,7 +13,7 @@ from typing import Any
 import mlx.core as mx
 
 from .. import stock
-from ..ops.online_softmax import after
+from ..ops.ordering import after
 from ..ops.padding import pad
 from ..problem import Attend, Call, Device, Problem
 from ..problem.masks import Causal, between
@@ -242,7 +242,7 @@ def _part(call: Call, rows: slice) -> Call:
 
 def _keys(problem: Problem, rows: slice) -> slice:
     """From the first to the last key that some queries see; all, where one sees none: it needs
-    all, see MASKED."""
+    all, see `online_softmax.MASKED`."""
     structure = problem.visible
     offset = problem.key_length - problem.query_length
     if structure is None or rows.start + offset < 0:

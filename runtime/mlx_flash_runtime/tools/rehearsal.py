@@ -8,7 +8,8 @@ random weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,6 +29,18 @@ from ..settings import Settings
 
 class NotLazy(Exception):
     """The model needs computed numbers to say what it would compute."""
+
+
+@contextmanager
+def refusing_to_compute() -> Iterator[None]:
+    """Raises NotLazy where MLX is to compute what depends on the inputs of a function that it
+    traces."""
+    try:
+        yield
+    except ValueError as error:
+        if not str(error).startswith("[eval]"):
+            raise
+        raise NotLazy("it has to compute numbers to know which of its parts run") from error
 
 
 @dataclass(frozen=True)
@@ -79,11 +92,8 @@ def rehearse(
     before = patch.active()
     patch.install(planner)
     try:
-        mx.compile(run)(mx.zeros(shape, mx.int32))
-    except ValueError as error:
-        if not str(error).startswith("[eval]"):
-            raise
-        raise NotLazy("it has to compute numbers to know which of its parts run") from error
+        with refusing_to_compute():
+            mx.compile(run)(mx.zeros(shape, mx.int32))
     finally:
         patch.uninstall()
         if before is not None:

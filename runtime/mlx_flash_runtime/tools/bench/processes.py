@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Any
 
 _GRACE = 60.0  # seconds that a server has to end after it was interrupted
-_LAST_WORDS = (
-    1.0  # seconds that a server has to end by itself where its client failed: it may be why
-)
+# Seconds that a server has to end by itself where its client failed: it may be why.
+_LAST_WORDS = 1.0
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,7 @@ of a long prompt, and a step of training. Needs mlx-lm."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +13,7 @@ from mlx.utils import tree_flatten, tree_unflatten
 
 from ...problem import Device
 from ...settings import Settings
-from ..rehearsal import NotLazy
+from ..rehearsal import refusing_to_compute
 from .evaluation import peak
 from .fusion import fused
 from .graph import trace
@@ -94,7 +93,7 @@ class Steps:
         arrays = [x for _, x in (*frozen, *kept, *state)]
         try:
             with in_place(self.device, self.settings, training=True) as stand_ins:
-                with _refusing_to_compute():
+                with refusing_to_compute():
                     graph = trace(step, [tokens, lengths, *arrays])
                 graph = stand_ins.put_into(graph)
         finally:
@@ -132,7 +131,7 @@ class Steps:
         tokens = mx.zeros((batch, size), mx.int32)
         try:
             with in_place(self.device, self.settings, training=False) as stand_ins:
-                with _refusing_to_compute():
+                with refusing_to_compute():
                     mx.compile(fill)(mx.zeros((1, 1), mx.int32))
                     states = [mx.zeros(shape, dtype) for shape, dtype in shapes]
                     graph = trace(call, [tokens, *(x for _, x in parameters), *states])
@@ -210,14 +209,3 @@ def _flat(tree: Any) -> list[tuple[str, Array]]:
 def _unflattened(named: Sequence[tuple[str, Array]], arrays: Sequence[Array]) -> Any:
     """A tree with other arrays in the places of the `named` ones."""
     return tree_unflatten([(name, x) for (name, _), x in zip(named, arrays, strict=False)])
-
-
-@contextmanager
-def _refusing_to_compute() -> Iterator[None]:
-    """Raises NotLazy where MLX is to compute what depends on the inputs."""
-    try:
-        yield
-    except ValueError as error:
-        if not str(error).startswith("[eval]"):
-            raise
-        raise NotLazy("it has to compute numbers to know which of its parts run") from error
