@@ -23,7 +23,8 @@ INTRODUCTION = """\
 of mlx-lm in
 [docs/families.md](docs/families.md) every layer stays on MLX's own attention. By the planner's \
 rules for MLX {mlx} on M1 to
-M4, in bfloat16 (nothing was run on a Mac; `mlx-flash explain --chip m5 --mlx 0.31` has others):"""
+M4, in bfloat16 (nothing was run on a Mac; of your model, another chip and another MLX,
+`mlx-flash explain --model ./my_model --chip m5 --mlx 0.31` says it):"""
 
 
 @dataclass(frozen=True)
