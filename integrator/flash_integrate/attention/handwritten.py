@@ -10,6 +10,7 @@ from flash_integrate.python.module import Module
 from flash_integrate.python.syntax import Function, own_nodes, walk
 
 _PRODUCTS = {"matmul", "einsum"}
+_SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Module)
 
 
 def handwritten_attention(module: Module, root: ast.AST) -> Iterator[ast.Call]:
@@ -18,11 +19,22 @@ def handwritten_attention(module: Module, root: ast.AST) -> Iterator[ast.Call]:
 
     A softmax at the end of a perceptron is none: nothing is multiplied by what it gives.
     """
-    for node in walk(root):
-        if isinstance(node, Function | ast.Module):
-            yield from _Variables().attention(item.node for item in module.inside(node))
+    nodes = walk(root)
+    calls = [node for node in nodes if isinstance(node, ast.Call) and _called(node) == "softmax"]
+    for node in nodes if calls else ():
+        if isinstance(node, _SCOPES):
+            if _spans_one_of(node, calls):
+                yield from _Variables().attention(item.node for item in module.inside(node))
         elif node is root and isinstance(node, ast.stmt):
             yield from _Variables().attention([node])
+
+
+def _spans_one_of(scope: ast.AST, calls: list[ast.Call]) -> bool:
+    """Whether the lines of a function hold one of some calls, as those of a module always do."""
+    if not isinstance(scope, Function):
+        return True
+    end = scope.end_lineno or scope.lineno
+    return any(scope.lineno <= call.lineno <= end for call in calls)
 
 
 class _Variables:

@@ -15,6 +15,7 @@ from flash_integrate.python.syntax import assignments, dotted, walk
 
 _APPLICATION = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)")
 _LOADERS = {"import_module", "__import__"}
+_NAMES = (ast.Attribute, ast.Name)
 
 
 @dataclass(frozen=True)
@@ -33,20 +34,14 @@ class Uses:
 
     @classmethod
     def of(cls, node: ast.AST, module: Module) -> Uses:
-        nodes = walk(node)
-        calls = [child for child in nodes if isinstance(child, ast.Call)]
-        attributes = {child.attr for child in nodes if isinstance(child, ast.Attribute)}
-        # Who loads a module by name and calls its main() hands over to a script that is looked at
-        # for itself.
-        loads = [] if "main" in attributes else [call for call in calls if _loads(call)]
-        loaded = {
-            name: call.lineno for call in loads for name in _modules(call, _Values(nodes, module))
-        }
+        nodes = module.nodes if node is module.tree else walk(node)
         names = _names_read(nodes)
-        has_softmax = any(name.rpartition(".")[2] == "softmax" for name in names)
-        softmaxes = handwritten_attention(module, node) if has_softmax else ()
+        words = {word for name in names for word in name.split(".")}
+        loaded = {} if _LOADERS.isdisjoint(words) else _loaded(nodes, module)
+        served = dict(_served(nodes)) if "uvicorn" in words else {}
+        softmaxes = handwritten_attention(module, node) if "softmax" in words else ()
         by_hand = tuple((dotted(call.func) or "", call.lineno) for call in softmaxes)
-        return cls(names, loaded, dict(_served(calls)), by_hand)
+        return cls(names, loaded, served, by_hand)
 
 
 def _names_read(nodes: list[ast.AST]) -> dict[str, int]:
@@ -54,7 +49,7 @@ def _names_read(nodes: list[ast.AST]) -> dict[str, int]:
     inner: set[int] = set()
     found: dict[str, int] = {}
     for child in nodes:  # an attribute comes before what it is an attribute of
-        if not isinstance(child, ast.Attribute | ast.Name) or id(child) in inner:
+        if not isinstance(child, _NAMES) or id(child) in inner:
             continue
         if isinstance(child, ast.Name) and not isinstance(child.ctx, ast.Load):
             continue
@@ -71,6 +66,16 @@ def _names_read(nodes: list[ast.AST]) -> dict[str, int]:
 
 
 # Modules that are loaded by name
+
+
+def _loaded(nodes: list[ast.AST], module: Module) -> dict[str, int]:
+    """The modules that nodes load by name, with the line."""
+    if any(isinstance(node, ast.Attribute) and node.attr == "main" for node in nodes):
+        # Who calls the main() of a module hands over to a script that is looked at for itself.
+        return {}
+    values = _Values(nodes, module)
+    calls = [node for node in nodes if isinstance(node, ast.Call) and _loads(node)]
+    return {name: call.lineno for call in calls for name in _modules(call, values)}
 
 
 def _loads(call: ast.Call) -> bool:
@@ -139,9 +144,9 @@ def _text(node: ast.expr) -> str:
     return ANY
 
 
-def _served(calls: list[ast.Call]) -> Iterator[tuple[tuple[str, str], int]]:
+def _served(nodes: list[ast.AST]) -> Iterator[tuple[tuple[str, str], int]]:
     """The modules and names of `uvicorn.run("server.app:app")`."""
-    for call in calls:
+    for call in (node for node in nodes if isinstance(node, ast.Call)):
         if call.args and (dotted(call.func) or "").partition(".")[0] == "uvicorn":
             value = call.args[0].value if isinstance(call.args[0], ast.Constant) else None
             if isinstance(value, str) and (match := _APPLICATION.fullmatch(value)):

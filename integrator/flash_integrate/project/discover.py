@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 import pathspec
@@ -54,7 +55,7 @@ class Found:
     path: Path
     problem: str = ""
 
-    @property
+    @cached_property
     def name(self) -> PurePosixPath:
         return PurePosixPath(self.path.relative_to(self.base).as_posix())
 

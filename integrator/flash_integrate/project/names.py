@@ -6,6 +6,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import PurePosixPath
 
 from flash_integrate.errors import FileError
@@ -71,11 +72,16 @@ class Symbols:
 
     def import_of(self, name: str) -> tuple[Imported, str] | None:
         """The import that binds a dotted name, or the longest beginning of it, and what follows."""
-        found = longest_bound(self.imported, name)
         root, _, rest = name.partition(".")
-        if found is None and any(bound.startswith(f"{root}.") for bound in self.imported):
-            return Imported(root, 0, root, None, 1, True), rest  # `import a.b` binds `a` too
-        return found
+        if root not in self._first_names:
+            return None
+        # `import a.b` binds `a` too.
+        return longest_bound(self.imported, name) or (Imported(root, 0, root, None, 1, True), rest)
+
+    @cached_property
+    def _first_names(self) -> set[str]:
+        """What the names begin with that imports bind: most names in a file are of no import."""
+        return {bound.partition(".")[0] for bound in self.imported}
 
 
 def _lazy_names(module: Module) -> Iterator[tuple[str, tuple[str, str]]]:

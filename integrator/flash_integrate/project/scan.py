@@ -17,19 +17,20 @@ _IMPORT = re.compile(rb"import[ \t]+([\w., \t]+)")
 _NAME = re.compile(rb"(\w+|\*)(?:\s+as\s+\w+)?")
 _APPLICATION = re.compile(rb"[\"']([A-Za-z_][\w.]*):([A-Za-z_]\w*)[\"']")
 _MODULE = re.compile(rb"([\"'])(\.?[A-Za-z_](?:[\w.]|\{[\w.]+\})*)\1")
+_LEFT_OPEN = re.compile(r"\{[^}]*\}")
 ANY = "*"
 """Stands in the name of a module for a part that is known only when the program runs."""
 _ADDS_FOLDER = re.compile(rb"\bsys\.path\.(?:insert|append)\(\s*([^\r\n]*)")
 _FOLDER = re.compile(rb"[\"']/?((?:[\w.-]+/)*[\w.-]+)/?[\"']")
 # A package of models for MLX whose name does not say so is named too.
 _MLX = re.compile(rb"mlx|mflux")
-_ALL = re.compile(rb"^__all__\b[^=\n]*=\s*[\[(]([^\])]*)", re.MULTILINE)
+_ALL = re.compile(rb"\n__all__\b[^=\n]*=\s*[\[(]([^\])]*)")
 _TEXT = re.compile(rb"[\"'](\w+)[\"']")
 _BOUND = re.compile(
     rb"\bmlx[\w.]*[ \t]+as[ \t]+(\w+)"
     rb"|\bfrom[ \t]+mlx[\w.]*[ \t]+import[ \t]*(\([^)]*\)|[^\n]*)"
 )
-_ATTENTION = (b"softmax", b"scaled_dot_product_attention", b"MultiHeadAttention")
+_ATTENTION = (b"scaled_dot_product_attention", b"MultiHeadAttention")
 _TRANSFORMER = re.compile(rb"\bTransformer(?:Encoder|Decoder)?(?:Layer)?\b")
 _LOADERS = (b"import_module", b"__import__", b"def __getattr__")
 _BY_NAME = re.compile(rb"\b(?:import_module|__import__)\b|^def __getattr__\b", re.MULTILINE)
@@ -110,8 +111,8 @@ def scan_folders(data: bytes) -> Iterator[str]:
 def scan_loaded(data: bytes) -> Iterator[str]:
     """What may be names of modules in a file that loads some by name: its texts of such a form,
     with `ANY` for what an f-string leaves open, or what is added to a text."""
-    for match in _MODULE.finditer(data):
-        text = re.sub(r"\{[^}]*\}", ANY, match[2].decode())
+    for name in {name for _, name in _MODULE.findall(data)}:
+        text = _LEFT_OPEN.sub(ANY, name.decode())
         yield text + ANY if text.endswith(".") else text
 
 
@@ -125,7 +126,8 @@ def scan_bound(data: bytes) -> Iterator[str]:
 
 def scan_exported(data: bytes) -> Iterator[str]:
     """The names in a module's `__all__`, as far as its text says."""
-    for match in _ALL.finditer(plain_lines(data)) if b"__all__" in data else ():
+    # A line's beginning is looked for as the line feed before it, see above.
+    for match in _ALL.finditer(b"\n" + plain_lines(data)) if b"__all__" in data else ():
         yield from (word.decode() for word in _TEXT.findall(match[1]))
 
 
@@ -163,6 +165,7 @@ class Scan:
     @staticmethod
     def of(data: bytes, words: Iterable[bytes] = ()) -> Scan:
         names_mlx = b"mlx" in data or b"mflux" in data
+        has_softmax = b"softmax" in data
         loads_by_name = _holds(_LOADERS, data) and _BY_NAME.search(data) is not None
         return Scan(
             names_mlx,
@@ -171,9 +174,10 @@ class Scan:
             tuple(scan_folders(data)),
             tuple(scan_exported(data)),
             frozenset(scan_bound(data)) if names_mlx else frozenset(),
-            _holds(_ATTENTION, data)
+            has_softmax
+            or _holds(_ATTENTION, data)
             or (b"Transformer" in data and _TRANSFORMER.search(data) is not None),
-            b"softmax" in data,
+            has_softmax,
             loads_by_name,
             names_mlx and _LIBRARY_BY_NAME.search(data) is not None,
             tuple(sorted(set(scan_loaded(data)))) if loads_by_name else (),
