@@ -1,5 +1,6 @@
 """How much memory a model needs for a step of its work, and what fits: `mlx-flash plan`.
 
 A step is traced with shapes alone (`graph`), its attention standing for the planned routes
-(`stand_ins`), and evaluated as MLX would do it, counting bytes (`evaluation`).
+(`stand_ins`), its compiled functions as one operation (`compiled`), and evaluated as MLX would do
+it, counting bytes (`evaluation`).
 """

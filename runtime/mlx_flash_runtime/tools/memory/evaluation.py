@@ -13,7 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from .graph import Graph, Operation
-from .kinds import ELEMENTWISE, GAPS, RESHAPES, VIEWS, WRITE_OVER
+from .kinds import OF_ANY_SIZE, RESHAPES, VIEWS
+from .layouts import Layout, reshaped, rows, viewed
+from .placing import copied_first, is_written_over, laid_out
 
 # MLX's BFS_MAX_WIDTH: how wide it goes before it goes deep.
 _WIDTH = 20
@@ -25,8 +27,8 @@ _TASKS = 10
 
 @dataclass(frozen=True)
 class Pace:
-    """How many dispatches an operation is, and a view, and when a backend closes a task: after so
-    many dispatches, or elements read, if given."""
+    """How many dispatches an operation is, and a view, and with how many dispatches, or elements
+    read, if given, a backend closes a task."""
 
     operation: int
     view: int
@@ -35,19 +37,19 @@ class Pace:
 
 
 # On the CPU an operation is what computes it and what lets go of its inputs, DISPATCHES_PER_TASK
-# 10. On Metal the limits of a command buffer on base and Pro chips, on CUDA those of a graph on an
-# H100.
+# 10. On Metal more than a command buffer has on base and Pro chips, on CUDA than a graph on an H100
+# (`needs_commit`).
 PACES = {
     "cpu": Pace(2, 1, 10),
-    "metal": Pace(1, 0, 40, 40 << 20),
-    "cuda": Pace(1, 0, 100, 1000 << 20),
+    "metal": Pace(1, 0, 41, 41 << 20),
+    "cuda": Pace(1, 0, 101, 1001 << 20),
 }
 
 
 def peak(graph: Graph, released: Sequence[str], backend: str) -> int:
     """Bytes at the peak beyond the inputs that stay in memory; those that are `released`, which the
     program lets go of when it asks for the outputs, count as long as they are needed."""
-    memory = _Memory(graph, set(released), PACES[backend])
+    memory = _Memory(graph, set(released), backend)
     for operation in in_order(graph):
         memory.evaluate(operation)
     return memory.most
@@ -110,86 +112,96 @@ class _Task:
 class _Memory:
     """What is in memory after each operation."""
 
-    def __init__(self, graph: Graph, released: set[str], pace: Pace) -> None:
-        self.graph, self.pace = graph, pace
+    def __init__(self, graph: Graph, released: set[str], backend: str) -> None:
+        self.graph, self.backend, self.pace = graph, backend, PACES[backend]
         self.now = self.most = 0
         self.buffers: dict[str, _Buffer] = {}
-        self.rows: dict[str, bool] = {}  # whether its elements lie in the order of its rows
+        self.layouts: dict[str, Layout] = {}
         self.stays = set(graph.outputs) | set(graph.inputs) | set(graph.constants)
         self.stays -= released - set(graph.outputs)
         self.readers = Counter(name for each in graph.operations for name in set(each.inputs))
         self.tasks = deque([_Task()])
         for name in (*graph.inputs, *graph.constants):
+            self.layouts[name] = rows(graph.shapes[name])
             self._allocate(name, graph.bytes_of(name) if name in released else 0)
         self.most = self.now
 
     def evaluate(self, operation: Operation) -> None:
         """One operation: its outputs, then what nobody needs any more."""
         inputs = list(dict.fromkeys(operation.inputs))
-        is_view = self._is_view(operation)
-        for output in operation.outputs:
-            if is_view:
-                self._share(output, self.buffers[inputs[0]])
-            else:
-                donor = self._written_over(operation, inputs, output)
-                if donor is None:
-                    self._allocate(output, self.graph.bytes_of(output))
-                else:
-                    self._share(output, self.buffers[donor])
-            self.rows[output] = self._lies_in_rows(operation, inputs, output)
+        seen = [self.layouts[name] for name in operation.inputs]
+        copies = [operation.inputs[at] for at in copied_first(operation.name, seen, self.backend)]
+        extra = operation.extra + sum(self.graph.bytes_of(name) for name in copies)
+        is_view = self._view(operation)
+        if not is_view:
+            for output in operation.outputs:
+                self._make(operation, seen, output)
         held = {self.buffers[name] for name in (*inputs, *operation.outputs[1:])}
         held.discard(self.buffers[operation.outputs[0]])
         for buffer in held:
             buffer.holders += 1
-        if operation.extra:
-            held.add(_Buffer(operation.extra))
-            self.now += operation.extra
+        if extra:
+            held.add(_Buffer(extra))
+            self.now += extra
         self.most = max(self.most, self.now)
         for name in inputs:
             self.readers[name] -= 1
         for name in (*inputs, *operation.outputs):
             if self.readers[name] == 0 and name not in self.stays:
                 self._let_go(self.buffers[name])
-        self._hand_out(self.pace.view if is_view else self.pace.operation, inputs, held)
+        if is_view:
+            self._hand_out(self.pace.view, 0, held)
+        else:
+            elements = sum(self.layouts[name].span for name in inputs)
+            self._hand_out(self.pace.operation * (1 + len(copies)), elements, held)
 
-    def _is_view(self, operation: Operation) -> bool:
-        if operation.name in RESHAPES:
-            return self.rows[operation.inputs[0]]
-        return operation.name in VIEWS
+    def _view(self, operation: Operation) -> bool:
+        """Whether the operation's outputs are views of its first input; then they are seen."""
+        if operation.name not in RESHAPES | VIEWS:
+            return False
+        name, seen = operation.inputs[0], self.layouts[operation.inputs[0]]
+        for output in operation.outputs:
+            shape = self.graph.shapes[output]
+            if operation.name in RESHAPES:
+                found = reshaped(seen, shape)
+                if found is None:
+                    return False
+            else:
+                found = viewed(operation.name, operation.arguments, seen, shape)
+            self._share(output, self.buffers[name])
+            self.layouts[output] = found
+        return True
 
-    def _written_over(self, operation: Operation, inputs: list[str], output: str) -> str | None:
+    def _make(self, operation: Operation, seen: list[Layout], output: str) -> None:
+        """An output that is no view, in new memory or over an input."""
+        shape = self.graph.shapes[output]
+        layout = laid_out(operation.name, seen, shape, self.backend)
+        donor = None
+        if output == operation.outputs[0]:
+            donor = self._written_over(operation, seen, output)
+        if donor is None:
+            self._allocate(output, layout.span * self.graph.dtypes[output].size)
+        else:
+            self._share(output, self.buffers[donor])
+        self.layouts[output] = layout
+
+    def _written_over(self, operation: Operation, seen: list[Layout], output: str) -> str | None:
         """The input in whose memory the output may be written."""
-        if operation.name not in WRITE_OVER or output != operation.outputs[0]:
-            return None
-        item = self.graph.dtypes[output].size
-        most = self.graph.bytes_of(output) + _SPARE
-        for name in inputs if operation.name in ELEMENTWISE else inputs[:1]:
+        graph, shape = self.graph, self.graph.shapes[output]
+        most = graph.bytes_of(output) + _SPARE
+        for at, name in enumerate(operation.inputs):
             buffer = self.buffers[name]
             is_last = self.readers[name] == 1 and name not in self.stays and buffer.holders == 1
-            fits = self.graph.dtypes[name].size == item and 0 < buffer.size <= most
-            if is_last and fits:
+            is_once = operation.inputs.count(name) == 1
+            fits = operation.name in OF_ANY_SIZE or buffer.size <= most
+            is_like = graph.dtypes[name].size == graph.dtypes[output].size and buffer.size > 0
+            may = is_last and is_once and fits and is_like
+            if may and is_written_over(operation.name, at, seen, shape, self.backend):
                 return name
         return None
 
-    def _lies_in_rows(self, operation: Operation, inputs: list[str], output: str) -> bool:
-        graph = self.graph
-        if operation.name in ELEMENTWISE:
-            size = graph.size(output)
-            return all(self.rows[name] for name in inputs if graph.size(name) == size)
-        if operation.name not in VIEWS:
-            return True
-        lies = self.rows[inputs[0]]
-        if operation.name == "Transpose":
-            shape = graph.shapes[inputs[0]]
-            moved = [axis for axis in operation.arguments[0] if shape[axis] != 1]
-            return lies and moved == sorted(moved)
-        if operation.name in GAPS:
-            return lies and graph.size(inputs[0]) == graph.size(output)
-        return lies
-
     def _allocate(self, name: str, size: int) -> None:
         self.buffers[name] = _Buffer(size)
-        self.rows[name] = True
         self.now += size
 
     def _share(self, name: str, buffer: _Buffer) -> None:
@@ -201,15 +213,15 @@ class _Memory:
         if buffer.holders == 0:
             self.now -= buffer.size
 
-    def _hand_out(self, dispatches: int, inputs: Sequence[str], held: set[_Buffer]) -> None:
+    def _hand_out(self, dispatches: int, elements: int, held: set[_Buffer]) -> None:
         """The operation goes to the thread that computes; if too many tasks are on their way, the
         first of them is waited for."""
         task = self.tasks[-1]
         task.held.extend(held)
         task.dispatches += dispatches
-        task.elements += sum(self.graph.size(name) for name in inputs)
+        task.elements += elements
         pace = self.pace
-        full = pace.elements is not None and task.elements > pace.elements
+        full = pace.elements is not None and task.elements >= pace.elements
         if task.dispatches >= pace.dispatches or full:
             self.tasks.append(_Task())
         if len(self.tasks) > _TASKS + 1:

@@ -14,9 +14,10 @@ _DEEPEST, _MOST_INPUTS = 11, 24
 _BROADCAST = "Broadcast"
 
 
-def fused(graph: Graph) -> Graph:
-    """The graph with such operations in one."""
-    fusing = _Fusing(graph)
+def fused(graph: Graph, *, shapeless: bool = False) -> Graph:
+    """The graph with such operations in one; `shapeless` as `mx.compile` has it, which sees a
+    broadcast before each input of an operation on several: fewer of them fit into one."""
+    fusing = _Fusing(graph, shapeless)
     done: list[Operation] = []
     for operation in reversed(graph.operations):
         if operation.outputs[0] not in fusing.gone:
@@ -25,8 +26,8 @@ def fused(graph: Graph) -> Graph:
 
 
 class _Fusing:
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
+    def __init__(self, graph: Graph, shapeless: bool) -> None:
+        self.graph, self.shapeless = graph, shapeless
         self.outputs = set(graph.outputs)
         self.gone: set[str] = set()
         self.maker = {name: op for op in graph.operations for name in op.outputs}
@@ -79,5 +80,6 @@ class _Fusing:
             return
         inputs.pop(name, None)
         inside[name] = operation
+        with_broadcasts = self.shapeless and len(operation.inputs) > 1
         for each in operation.inputs:
-            self._collect(each, depth + 1, shape, inside, inputs)
+            self._collect(each, depth + 1 + with_broadcasts, shape, inside, inputs)

@@ -11,6 +11,8 @@ from typing import Any
 
 import mlx.core as mx
 
+from .kinds import FILL
+
 
 @dataclass(eq=False)
 class Operation:
@@ -73,6 +75,27 @@ def trace(function: Callable[..., Sequence[mx.array]], inputs: Sequence[mx.array
     # MLX's own: the patch has functions exported with MLX's attention.
     inspect.unwrap(mx.export_function)(read, function, *inputs)
     return graph
+
+
+def filled_apart(graph: Graph) -> Graph:
+    """The graph as an eager program has it: arrays filled with a number, as caches start with, are
+    each one of its own, where MLX's trace has one for all that are equal."""
+    shapes, dtypes = dict(graph.shapes), dict(graph.dtypes)
+    filled: dict[str, Operation] = {}
+    operations: list[Operation] = []
+    for operation in graph.operations:
+        inputs = list(operation.inputs)
+        for at, name in enumerate(inputs):
+            if name not in filled:
+                continue
+            inputs[at] = apart = f"{name} for {operation.outputs[0]}"
+            shapes[apart], dtypes[apart] = shapes[name], dtypes[name]
+            operations.append(replace(filled[name], outputs=[apart]))
+        if operation.name == FILL:
+            filled[operation.outputs[0]] = operation
+        operations.append(replace(operation, inputs=inputs))
+    apart_graph = replace(graph, operations=operations, shapes=shapes, dtypes=dtypes)
+    return needed(apart_graph)
 
 
 def needed(graph: Graph) -> Graph:

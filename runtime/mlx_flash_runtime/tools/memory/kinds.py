@@ -8,14 +8,11 @@ OPAQUE = "Opaque"  # not of MLX: an operation that stands for others, see `stand
 VIEWS = frozenset(
     [
         *("AsStrided", "Broadcast", "BroadcastAxes", "Copy", "CustomTransforms", "Depends"),
-        *("ExpandDims", "Slice", "Split", "Squeeze", "StopGradient", "Transpose"),
-        *("Unflatten", "View"),
+        *("ExpandDims", "Slice", "Split", "Squeeze", "StopGradient", "Transpose", "View"),
     ]
 )
-# Views that may leave out or repeat elements.
-GAPS = frozenset(["AsStrided", "Broadcast", "BroadcastAxes", "Slice", "Split"])
-# Views of an input whose elements lie in the order of its rows, copies of others.
-RESHAPES = frozenset(["Reshape", "Flatten"])
+# Views of an input whose elements lie so that one can be, copies of others.
+RESHAPES = frozenset(["Reshape", "Flatten", "Unflatten"])
 
 _UNARY = (
     *("Abs", "ArcCos", "ArcCosh", "ArcSin", "ArcSinh", "ArcTan", "ArcTanh", "AsType"),
@@ -34,5 +31,11 @@ FUSABLE = frozenset([*_UNARY, *_BINARY, "Select"])
 ELEMENTWISE = FUSABLE | {
     *("Rsqrt", "Log2", "Log10", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Compiled")
 }
-# Their first input may be written over, or any one of those.
-WRITE_OVER = ELEMENTWISE | {"Softmax", "SliceUpdate", "DynamicSliceUpdate"}
+# Of each row by itself, and of a part: the first input may be written over.
+NORMS = frozenset(["Softmax", "RMSNorm", "LayerNorm"])
+UPDATES = frozenset(["SliceUpdate", "DynamicSliceUpdate"])
+# Of matrices, those the first two inputs.
+PRODUCTS = frozenset(["Matmul", "AddMM"])
+ROPE, ATTENTION, FILL = "RoPE", "ScaledDotProductAttention", "Full"
+# Whatever the size of the memory that they are written over.
+OF_ANY_SIZE = NORMS | {ROPE, "Compiled"}

@@ -14,19 +14,27 @@ import mlx.core as mx
 from ... import stock
 from ...patching import patch
 from ...planning import layers
+from ...planning.choice import Choice
 from ...planning.plan import Plan
 from ...planning.planner import Key, Planner
 from ...problem import Device, Problem
-from ...routes import native, unfused
+from ...routes import ROUTES, native, unfused
 from ...settings import Settings
 from ...stock.fused import error_of, is_fused
 from .graph import Graph, Operation, needed
-from .kinds import OPAQUE
+from .kinds import ATTENTION, OPAQUE, ROPE
 
 # A number that marks an operation, far from any that a model has.
 _FIRST_MARK = 0x51AD_0000_0000
-# Functions of MLX with a kernel of their own on GPUs, and what comes after an array of theirs.
-_WITH_KERNELS = ("rms_norm", "layer_norm", "rope")
+# Functions of MLX with a kernel of their own on GPUs, and its name in a graph.
+_WITH_KERNELS = (
+    (mx.fast, "rms_norm", "RMSNorm"),
+    (mx.fast, "layer_norm", "LayerNorm"),
+    (mx.fast, "rope", ROPE),
+    (mx, "dequantize", "Quantize"),
+)
+# One that MLX 0.32.4 does not export on a GPU ("Unable to get state for primitive").
+_NOT_EXPORTED = (mx.fast, "cross_entropy", "CrossEntropy")
 
 
 class MlxRaises(Exception):
@@ -35,8 +43,10 @@ class MlxRaises(Exception):
 
 @dataclass(frozen=True)
 class _Call:
-    """The marks of a call's inputs and output, and bytes that it needs while it runs."""
+    """The operation that a call is, the marks of its inputs and output, and bytes that it needs
+    while it runs."""
 
+    name: str
     inputs: tuple[int, ...]
     output: int
     extra: int
@@ -55,8 +65,9 @@ class StandIns:
         self.calls: list[_Call] = []
         self._marks = itertools.count(_FIRST_MARK)
 
-    def attention(self, extra: int) -> Callable[..., mx.array]:
-        """A call of attention that needs so many bytes, and its gradient as many."""
+    def attention(self, extra: int, name: str = OPAQUE) -> Callable[..., mx.array]:
+        """A call of attention that needs so many bytes, and its gradient as many; of that `name`,
+        if MLX knows it."""
 
         def run(
             q: mx.array,
@@ -68,19 +79,24 @@ class StandIns:
             sinks: Any = None,
         ) -> mx.array:
             arrays = [x for x in (q, k, v, mask, sinks) if isinstance(x, mx.array)]
-            return self.made((*q.shape[:3], v.shape[3]), q.dtype, arrays, extra)
+            return self.made(name, (*q.shape[:3], v.shape[3]), q.dtype, arrays, extra)
 
         return run
 
     def made(
-        self, shape: tuple[int, ...], dtype: mx.Dtype, inputs: Sequence[mx.array], extra: int = 0
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        dtype: mx.Dtype,
+        inputs: Sequence[mx.array],
+        extra: int = 0,
     ) -> mx.array:
-        """An array of a shape and type, from `inputs`."""
+        """An array of a shape and type, by the operation `name` from `inputs`."""
         marks = tuple(next(self._marks) for _ in inputs)
         marked = [_marked(x, mark) for x, mark in zip(inputs, marks, strict=True)]
         connected = sum((mx.sum(x).astype(dtype) for x in marked), mx.array(0, dtype))
         out = next(self._marks)
-        self.calls.append(_Call(marks, out, extra))
+        self.calls.append(_Call(name, marks, out, extra))
         return _marked(mx.broadcast_to(connected, shape), out)
 
     def put_into(self, graph: Graph) -> Graph:
@@ -94,7 +110,7 @@ class StandIns:
                 continue  # nobody needs it
             (*inputs, output) = (site[0] for site in sites if site)
             read = [site.of for site in inputs]
-            put[output.array] = Operation(OPAQUE, read, [output.array], extra=call.extra)
+            put[output.array] = Operation(call.name, read, [output.array], extra=call.extra)
             if len(sites[-1]) > 1:
                 towards = sites[-1][1]
                 gradients = [site[1].array for site in sites[:-1] if len(site) > 1]
@@ -153,11 +169,22 @@ class _WithRuntime(Planner):
     def _planned(self, key: Key, problem: Problem, mask: Any) -> Plan:
         found = super()._planned(key, problem, mask)
         assert found.choice is not None
-        choice = found.choice
+        choice = self._first_choice(found.choice)
         run: Any = _unfused
         if choice.route is not unfused:
-            run = self.stand_ins.attention(choice.extra_memory)
+            name = ATTENTION if choice.route is native else OPAQUE
+            run = self.stand_ins.attention(choice.extra_memory, name)
         return Plan(found.kind, run, choice, to_learn=0)
+
+    def _first_choice(self, choice: Choice) -> Choice:
+        """What runs where the shape is new, as those of a prompt are."""
+        problem, device = choice.problem, choice.device
+        if choice.route is native and self.settings.route is None and not problem.training:
+            for route in ROUTES:
+                if route.first_calls(problem, device)[0]:
+                    extra = route.extra_memory(problem, device, None)
+                    return replace(choice, route=route, extra_memory=extra)
+        return choice
 
 
 def _without_runtime(device: Device, stand_ins: StandIns) -> Callable[..., mx.array]:
@@ -172,7 +199,7 @@ def _without_runtime(device: Device, stand_ins: StandIns) -> Callable[..., mx.ar
             if error is not None:
                 raise MlxRaises(error)
             return _unfused(q, k, v, scale=scale, mask=mask, sinks=sinks)
-        run = stand_ins.attention(native.extra_memory(problem, device, None))
+        run = stand_ins.attention(native.extra_memory(problem, device, None), ATTENTION)
         return run(q, k, v, scale=scale, mask=mask, sinks=sinks)
 
     return attention
@@ -192,14 +219,18 @@ def in_place(device: Device, settings: Settings | None, training: bool) -> Itera
     stand_ins = StandIns(training)
     before = patch.active()
     patch.uninstall()
-    mlx_own = {name: getattr(mx.fast, name) for name in (*_WITH_KERNELS, _ATTENTION)}
     default = mx.default_device()
+    replaced = [_NOT_EXPORTED] if hasattr(mx.fast, "cross_entropy") else []
+    if default.type == mx.DeviceType.cpu:
+        replaced += _WITH_KERNELS
+    own = [(owner, function, getattr(owner, function)) for owner, function, _ in replaced]
+    own.append((mx.fast, _ATTENTION, getattr(mx.fast, _ATTENTION)))
     try:
         if device.backend == "cpu":
             mx.set_default_device(mx.Device(mx.cpu))
-        elif default.type == mx.DeviceType.cpu:
-            for name in _WITH_KERNELS:
-                setattr(mx.fast, name, _kernel(stand_ins))
+        else:
+            for owner, function, name in replaced:
+                setattr(owner, function, _kernel(stand_ins, name, getattr(owner, function)))
         if settings is None:
             setattr(mx.fast, _ATTENTION, _without_runtime(device, stand_ins))
         else:
@@ -207,20 +238,23 @@ def in_place(device: Device, settings: Settings | None, training: bool) -> Itera
         yield stand_ins
     finally:
         patch.uninstall()
-        for name, function in mlx_own.items():
-            setattr(mx.fast, name, function)
+        for owner, function, was in own:
+            setattr(owner, function, was)
         mx.set_default_device(default)
         if before is not None:
             patch.install(before)
         layers.forget()
 
 
-def _kernel(stand_ins: StandIns) -> Callable[..., mx.array]:
-    """A function that gives an array like its first one."""
+def _kernel(
+    stand_ins: StandIns, name: str, function: Callable[..., mx.array]
+) -> Callable[..., mx.array]:
+    """A function that gives an array like that of MLX's `function`, by the operation `name`."""
 
-    def run(x: mx.array, *others: Any, **more: Any) -> mx.array:
-        weights = [other for other in others if isinstance(other, mx.array)]
-        return stand_ins.made(x.shape, x.dtype, [x, *weights])
+    def run(*args: Any, **more: Any) -> mx.array:
+        like = function(*args, **more)
+        arrays = [x for x in (*args, *more.values()) if isinstance(x, mx.array)]
+        return stand_ins.made(name, like.shape, like.dtype, arrays)
 
     return run
 

@@ -14,9 +14,10 @@ from mlx.utils import tree_flatten, tree_unflatten
 from ...problem import Device
 from ...settings import Settings
 from ..rehearsal import refusing_to_compute
+from .compiled import Pieces, marking
 from .evaluation import peak
 from .fusion import fused
-from .graph import trace
+from .graph import filled_apart, trace
 from .stand_ins import in_place
 
 nn: Any = mlx.nn  # whose stubs do not export all of it
@@ -112,6 +113,7 @@ class Steps:
         caches = make_prompt_cache(module, how.max_kv_size)
         parameters = _flat(module.parameters())
         shapes: list[tuple[Any, mx.Dtype]] = []
+        pieces = Pieces()
 
         def fill(tokens: Array) -> Array:
             for count in before:
@@ -131,11 +133,11 @@ class Steps:
         tokens = mx.zeros((batch, size), mx.int32)
         try:
             with in_place(self.device, self.settings, training=False) as stand_ins:
-                with refusing_to_compute():
+                with refusing_to_compute(), marking(pieces):
                     mx.compile(fill)(mx.zeros((1, 1), mx.int32))
                     states = [mx.zeros(shape, dtype) for shape, dtype in shapes]
                     graph = trace(call, [tokens, *(x for _, x in parameters), *states])
-                graph = stand_ins.put_into(graph)
+                graph = filled_apart(pieces.put_into(stand_ins.put_into(graph)))
         finally:
             module.update(tree_unflatten(parameters))
         released = graph.inputs[1 + len(parameters) :]
