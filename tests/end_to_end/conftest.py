@@ -21,12 +21,11 @@ Run = Callable[..., tuple[Outcome, Path]]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `--dist loadgroup`, keep the runs of a script in one worker: its plain run and its
-    kernels are made once."""
+    """With `--dist loadgroup`, keep the tests of a script in one worker."""
     for item in items:
         script = getattr(item, "callspec", None) and item.callspec.params.get("script")
         if isinstance(script, Script):
-            item.add_marker(pytest.mark.xdist_group(script.path))
+            item.add_marker(pytest.mark.xdist_group(script.group))
 
 
 @pytest.fixture(scope="session")

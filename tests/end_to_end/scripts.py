@@ -48,6 +48,12 @@ class Script:
     said: list[str] = field(default_factory=list)
     own_attention: str | None = None
 
+    @property
+    def group(self) -> str:
+        """Scripts whose tests run in one process, with `--dist loadgroup`: what they have in
+        common, plain runs and MLX's compiled kernels, is made once."""
+        return "training" if "finetune" in self.name else self.path
+
 
 def losses(outcome: Outcome, work: Path) -> Result:
     """Every loss that a training script reports, in order."""
@@ -191,6 +197,16 @@ SCRIPTS = [
         environment={"MLX_MODEL": "{gemma}"},
     ),
 ]
+# Those that print tokens per second.
+WITH_SPEED = {
+    "finetune",
+    "finetune_improved",
+    "chat_cli",
+    "lora_finetune",
+    "qlora_finetune",
+    "benchmark",
+    "batch_inference",
+}
 TEN = list({script.path: script for script in SCRIPTS}.values())  # one entry per file
 # A model beside them, whose attention is written by hand.
 HAND_WRITTEN = "performance_utils/examples/mlx/encoder.py"

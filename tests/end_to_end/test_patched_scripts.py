@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 from drivers import Outcome, run_plain
-from scripts import HAND_WRITTEN, REPO, SCRIPTS, TEN, Result, Script
+from scripts import HAND_WRITTEN, REPO, SCRIPTS, TEN, WITH_SPEED, Result, Script
+
+from mlx_flash_runtime.tools.bench import agreement
 
 Run = Callable[..., tuple[Outcome, Path]]
 Unpatched = Callable[[Script], tuple[Outcome, Path, Result]]
@@ -85,7 +87,6 @@ def test_apply_twice_then_revert(flash_integrate: Callable[..., str], tmp_path: 
     ("options", "route"),
     [
         pytest.param((), None, id="default"),
-        pytest.param(("--flash-block-size", "64"), None, id="block size 64"),
         # Models this small are left to MLX unless another route is asked for.
         pytest.param(("--flash-block-size", "16"), "blockwise", id="blockwise"),
     ],
@@ -115,6 +116,18 @@ def test_enabled(
     )
     if route:
         assert report["routes"][route] > 0
+        assert report["block_size"] == 16
+    elif script.drive is run_plain:
+        assert_compared(script, outcome, work, unpatched)
+
+
+def assert_compared(script: Script, outcome: Outcome, work: Path, unpatched: Unpatched) -> None:
+    """What `mlx-flash compare` would find in what both versions have printed."""
+    stock, stock_work, _ = unpatched(script)
+    ours = outcome.stdout.replace(str(work), "work")
+    found = agreement.compare([ours], [stock.stdout.replace(str(stock_work), "work")])
+    assert found.agree, str(found)
+    assert bool(agreement.speeds(ours + outcome.stderr)) == (script.name in WITH_SPEED)
 
 
 @every_script

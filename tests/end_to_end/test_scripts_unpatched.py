@@ -13,11 +13,17 @@ import mlx.core as mx
 import pytest
 from drivers import Outcome
 from mlx_lm import load
-from scripts import BY_NAME, HAND_WRITTEN, PROMPTS, REPO, TEN, Result
+from scripts import BY_NAME, HAND_WRITTEN, PROMPTS, REPO, TEN, Result, Script
 
 Unpatched = Callable[..., tuple[Outcome, Path, Result]]
 
-TRAINING = ["finetune", "finetune_improved", "lora_finetune", "qlora_finetune", "full_finetune"]
+LORA = ("finetune", "finetune_improved", "lora_finetune")
+TRAINING = [BY_NAME[name] for name in (*LORA, "qlora_finetune", "full_finetune")]
+
+
+def of(name: str) -> pytest.MarkDecorator:
+    """Where the script's other tests run."""
+    return pytest.mark.xdist_group(BY_NAME[name].group)
 
 
 def test_every_script_of_the_repo_is_described() -> None:
@@ -27,9 +33,9 @@ def test_every_script_of_the_repo_is_described() -> None:
     assert len(TEN) == 10
 
 
-@pytest.mark.parametrize("name", TRAINING)
-def test_training_lowers_the_validation_loss(unpatched: Unpatched, name: str) -> None:
-    outcome, _, result = unpatched(BY_NAME[name])
+@pytest.mark.parametrize("script", TRAINING, ids=lambda script: script.name)
+def test_training_lowers_the_validation_loss(unpatched: Unpatched, script: Script) -> None:
+    outcome, _, result = unpatched(script)
     # validation, four training steps, validation, and a test loss where there is one, in the order
     # of the report
     assert len(result.close) in (6, 7)
@@ -38,15 +44,18 @@ def test_training_lowers_the_validation_loss(unpatched: Unpatched, name: str) ->
     assert float(validation[-1]) < float(validation[0])
 
 
-@pytest.mark.parametrize("name", ["finetune", "finetune_improved", "lora_finetune"])
-def test_adapters_load_and_change_the_model(unpatched: Unpatched, models: Path, name: str) -> None:
-    _, work, _ = unpatched(BY_NAME[name])
+@pytest.mark.parametrize("script", TRAINING[: len(LORA)], ids=lambda script: script.name)
+def test_adapters_load_and_change_the_model(
+    unpatched: Unpatched, models: Path, script: Script
+) -> None:
+    _, work, _ = unpatched(script)
     tokens = mx.array([[5, 300, 310, 320]])
     plain, _ = load(str(models / "llama"))
     tuned, _ = load(str(models / "llama"), adapter_path=str(work / "adapters"))
     assert not mx.allclose(plain(tokens), tuned(tokens))
 
 
+@of("qlora_finetune")
 def test_qlora_trains_on_four_bits(unpatched: Unpatched, models: Path) -> None:
     _, work, _ = unpatched(BY_NAME["qlora_finetune"])
     config = json.loads((work / "quantized" / "config.json").read_text())
@@ -55,11 +64,13 @@ def test_qlora_trains_on_four_bits(unpatched: Unpatched, models: Path) -> None:
     assert tuned(mx.array([[5, 300]])).shape == (1, 2, 448)
 
 
+@of("full_finetune")
 def test_full_finetune_saves_a_model(unpatched: Unpatched) -> None:
     _, work, _ = unpatched(BY_NAME["full_finetune"])
     load(str(work / "model"))
 
 
+@of("chat_cli")
 def test_chat_remembers_until_reset(unpatched: Unpatched) -> None:
     outcome, _, result = unpatched(BY_NAME["chat_cli"])
     first, second, again = result.exact
@@ -69,6 +80,7 @@ def test_chat_remembers_until_reset(unpatched: Unpatched) -> None:
     assert outcome.stdout.rstrip().endswith("bye")
 
 
+@of("web_app")
 def test_web_streams_what_it_answers(unpatched: Unpatched) -> None:
     _, _, result = unpatched(BY_NAME["web_app"])
     assert result.exact["page"] == "<!doctype html>"
@@ -80,6 +92,7 @@ def test_web_streams_what_it_answers(unpatched: Unpatched) -> None:
     assert first["reply"] != second["reply"]
 
 
+@of("inference_generate")
 def test_prompts_alone_or_in_a_batch_give_the_same_tokens(unpatched: Unpatched) -> None:
     _, _, alone = unpatched(BY_NAME["inference_generate"])
     _, _, batch = unpatched(BY_NAME["batch_inference"])
@@ -88,6 +101,7 @@ def test_prompts_alone_or_in_a_batch_give_the_same_tokens(unpatched: Unpatched) 
     assert batch.exact[2] == alone.exact[:16]
 
 
+@of("inference_score")
 def test_perplexity_is_the_exponential_of_the_loss(unpatched: Unpatched) -> None:
     outcome, _, _ = unpatched(BY_NAME["inference_score"])
     score = json.loads(outcome.stdout)
@@ -95,12 +109,14 @@ def test_perplexity_is_the_exponential_of_the_loss(unpatched: Unpatched) -> None
     assert score["perplexity"] == pytest.approx(math.exp(score["loss"]))
 
 
+@of("inference_compare")
 def test_compare_finds_a_difference(unpatched: Unpatched) -> None:
     outcome, _, result = unpatched(BY_NAME["inference_compare"])
     assert json.loads(outcome.stdout)["kl_divergence"] > 0
     assert len(result.exact) == 10
 
 
+@of("benchmark")
 def test_benchmark_agrees_with_attention_by_hand(unpatched: Unpatched) -> None:
     outcome, _, result = unpatched(BY_NAME["benchmark"])
     assert "The two agree." in outcome.stdout

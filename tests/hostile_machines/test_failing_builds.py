@@ -224,6 +224,7 @@ def test_what_is_printed_is_kept_whole_up_to_a_size() -> None:
 
 def test_a_command_that_does_not_end_is_ended_with_what_it_started(tmp_path: Path) -> None:
     process = commands.start(["/bin/sh", "-c", f"sleep 600 & echo $! > {tmp_path}/pid; yes"])
+    wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text() != "")
     with pytest.raises(subprocess.TimeoutExpired):
         commands.finish(process, 1)
     assert process.returncode == -signal.SIGKILL

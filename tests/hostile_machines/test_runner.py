@@ -99,7 +99,7 @@ def outcome(folder: Path, arguments: list[str], given: str | None) -> tuple[int,
         input=given or "",
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=300,
         check=False,
     )
     errors = re.sub(r"flash attention: on .*\n", "", done.stderr)

@@ -9,6 +9,9 @@ import sys
 from pathlib import Path
 from typing import IO
 
+from forked import flash_integrate
+
+Completed = subprocess.CompletedProcess[str]
 SCRIPT = """\
 from mlx_lm import generate, load
 
@@ -18,22 +21,29 @@ GIBIBYTE = 1 << 30
 ENOUGH_SECONDS = 120  # a run takes one or two; one that waits for a pipe would take for ever
 
 
-def run(
-    *args: object, cwd: Path | None = None, stdin: int | IO[str] = subprocess.DEVNULL
-) -> subprocess.CompletedProcess[str]:
+def run(*args: object, cwd: Path | None = None) -> Completed:
+    return checked(flash_integrate(*args, cwd=cwd, memory=GIBIBYTE))
+
+
+def started(*args: object, stdin: int | IO[str] = subprocess.DEVNULL) -> Completed:
+    """The same with Python started for it, its output in a pipe."""
     command = [sys.executable, "-m", "flash_integrate", *map(str, args)]
     result = subprocess.run(
         command,
-        cwd=cwd,
         stdin=stdin,
         capture_output=True,
-        text=True,
         timeout=ENOUGH_SECONDS,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (GIBIBYTE, GIBIBYTE)),
     )
-    assert "Traceback" not in result.stderr, result.stderr
-    assert "please report this" not in result.stderr, result.stderr
-    return result
+    return checked(result)
+
+
+def checked(done: subprocess.CompletedProcess[bytes]) -> Completed:
+    """What a run has said, which is no traceback."""
+    errors = done.stderr.decode()
+    assert "Traceback" not in errors, errors
+    assert "please report this" not in errors, errors
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), errors)
 
 
 def is_patched(path: Path) -> bool:

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from hostile_run import Completed, checked
 
+import forked
 from flash_integrate.disk import committed
 from flash_integrate.disk.committed import uncommitted
 from flash_integrate.errors import FileError
@@ -71,15 +72,8 @@ def git(folder: Path, *args: str) -> str:
     ).stdout.strip()
 
 
-def flash_integrate(
-    *args: object, env: dict[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "flash_integrate", *map(str, args)]
-    result = subprocess.run(
-        command, capture_output=True, text=True, env=os.environ | (env or {}), timeout=120
-    )
-    assert "Traceback" not in result.stderr
-    return result
+def flash_integrate(*args: object, env: dict[str, str] | None = None) -> Completed:
+    return checked(forked.flash_integrate(*args, env=os.environ | (env or {})))
 
 
 def is_patched(path: Path) -> bool:

@@ -5,18 +5,19 @@ from __future__ import annotations
 
 import itertools
 import json
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 import pytest
+from hostile_run import GIBIBYTE, Completed, checked
 
 from flash_integrate.planning.outcome import Outcome
 from flash_integrate.planning.plan import Status
 from flash_integrate.planning.run import integrate
 from flash_integrate.vendor.dependency import ManifestEdit
 from flash_integrate.vendor.requirement import name_of
+from forked import flash_integrate
 
 SCRIPT = "from mlx_lm import generate, load\n\nprint(generate(*load('tiny'), 'hello'))\n"
 PARSES = """\
@@ -161,10 +162,9 @@ def test_a_tree_of_files_that_import_each_other(tmp_path: Path) -> None:
     assert many < 7 * few
 
 
-def run(*args: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "flash_integrate", *map(str, args)]
-    # Each takes a second or two.
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+def run(*args: object) -> Completed:
+    """The command, which has little memory, and a minute of a processor: each takes seconds."""
+    return checked(flash_integrate(*args, memory=GIBIBYTE))
 
 
 MANIFESTS: dict[str, tuple[str, str]] = {

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hostile_run import ENOUGH_SECONDS, SCRIPT, contents, is_patched, run
+from hostile_run import ENOUGH_SECONDS, SCRIPT, contents, is_patched, run, started
 
 from flash_integrate.disk import writing
 from flash_integrate.disk.reading import CHANGED
@@ -224,4 +224,4 @@ def test_a_report_goes_to_a_pipe_and_over_an_older_report(repo: Path) -> None:
     (repo / "report.json").write_text("an older one")
     assert run(repo, "--dry-run", "--json", repo / "report.json").returncode == 0
     assert '"one.py"' in (repo / "report.json").read_text()
-    assert '"one.py"' in run(repo, "--check", "--json", "/dev/stdout").stdout
+    assert '"one.py"' in started(repo, "--check", "--json", "/dev/stdout").stdout

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hostile_run import SCRIPT, is_patched, run
+from hostile_run import SCRIPT, is_patched, run, started
 
 LARGE = 2 << 40
 
@@ -128,5 +128,5 @@ def test_scripts_that_are_found(repo: Path, make: Callable[[Path], None]) -> Non
 
 def test_standard_input_without_an_end() -> None:
     with open("/dev/zero") as zero:
-        result = run("-", stdin=zero)
+        result = started("-", stdin=zero)
     assert (result.returncode, "<stdin>: larger than" in result.stderr) == (2, True)

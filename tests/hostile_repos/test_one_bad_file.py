@@ -11,18 +11,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hostile_run import Completed, checked
+
+from forked import flash_integrate
 
 SCRIPT = "from mlx_lm import generate, load\n\nprint(generate(*load('tiny'), 'hello'))\n"
 OF_MLX = "import mlx.core as mx\nfrom mlx_lm import load\n\n"
 WORKS = "\nload('tiny')\n"
 
 
-def run(*args: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "flash_integrate", *map(str, args)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert "Traceback" not in result.stderr, result.stderr
-    assert "please report this" not in result.stderr, result.stderr
-    return result
+def run(*args: object) -> Completed:
+    return checked(flash_integrate(*args))
 
 
 def is_patched(path: Path) -> bool:
@@ -104,8 +103,7 @@ def test_they_stay_as_they_are(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["sum", "and in newer syntax"])
 def test_standard_input(name: str) -> None:
-    command = [sys.executable, "-m", "flash_integrate", "-"]
-    result = subprocess.run(command, input=DEEP[name], capture_output=True, text=True, timeout=300)
+    result = checked(flash_integrate("-", given=DEEP[name].encode()))
     assert result.returncode == 2
     assert result.stderr.startswith("error: <stdin>:")
 

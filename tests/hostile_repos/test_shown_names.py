@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import forked
 from flash_integrate.quoting import printable, quoted
 
 SCRIPT = "from mlx_lm import load\n\nload('tiny')\n"
@@ -57,8 +58,7 @@ def harmless(shown: bytes) -> str:
 
 
 def flash_integrate(*args: object, answers: str = "") -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-m", "flash_integrate", *map(str, args)]
-    return subprocess.run(command, input=answers.encode(), capture_output=True, timeout=120)
+    return forked.flash_integrate(*args, given=answers.encode())
 
 
 @pytest.fixture

@@ -1,18 +1,14 @@
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
-import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
 import pytest
 
-# Who starts the tests in the background of a shell has Ctrl-C ignored, and every process started
-# here would inherit it.
-if threading.current_thread() is threading.main_thread():
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+import forked
 
 SCRIPT = """\
 import argparse
@@ -36,12 +32,26 @@ class Run(Protocol):
 @pytest.fixture(scope="session")
 def flash_integrate() -> Run:
     """Runs the command as a process."""
+    return forked.flash_integrate
+
+
+@pytest.fixture(scope="session")
+def started() -> Run:
+    """Runs the command as its user starts it, with hashes of its own each time."""
 
     def run(*args: object, cwd: Path | None = None) -> subprocess.CompletedProcess[bytes]:
         command = [sys.executable, "-m", "flash_integrate", *map(str, args)]
         return subprocess.run(command, capture_output=True, cwd=cwd)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def runner() -> Iterator[forked.Runner]:
+    """Runs programs that import a part of the standard library."""
+    preloaded = ["argparse", "asyncio", "contextlib", "copy", "dataclasses", "functools", "json"]
+    with forked.Runner(*preloaded, "types") as runner:
+        yield runner
 
 
 @pytest.fixture

@@ -6,13 +6,13 @@ Where the flags would show, the script gets the call alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from argparse_cases import CASES
 from outcomes import run
-from program_runner import Runner
+
+from forked import Runner
 
 STAND_INS = {
     "mlx_lm.py": "def load(model=None):\n    return model\n",
@@ -27,12 +27,6 @@ def enable_flash_attention(enabled=True, block_size=None):
 }
 ON_SPELLING = ("abbreviations that argparse now refuses", "unknown arguments are left to others")
 FLAGS = ["--disable-flash-attention", "--flash-block-size", "64"]
-
-
-@pytest.fixture(scope="module")
-def runner() -> Iterator[Runner]:
-    with Runner() as runner:
-        yield runner
 
 
 @pytest.mark.parametrize("name", CASES)

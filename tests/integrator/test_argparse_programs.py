@@ -8,7 +8,7 @@ hundred programs of every run.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,9 +25,9 @@ from argparse_places import (
 from argparse_programs import Layout, Program, programs
 from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
-from program_runner import Runner
 
 from flash_integrate.cli.command_line import main
+from forked import Runner
 
 EXAMPLES = int(os.environ.get("ARGPARSE_PROGRAMS", "100"))
 FLAGS = ["--disable-flash-attention", "--flash-block-size", "64"]
@@ -45,12 +45,6 @@ import sys
 def enable_flash_attention(enabled=True, block_size=None):
     print("enabled", enabled, block_size, file=sys.stderr)
 """
-
-
-@pytest.fixture(scope="module")
-def runner() -> Iterator[Runner]:
-    with Runner() as runner:
-        yield runner
 
 
 @pytest.fixture(scope="module")

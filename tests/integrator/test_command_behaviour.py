@@ -3,13 +3,13 @@ runs as it did."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from outcomes import run
-from program_runner import Runner
+
+from forked import Runner
 
 STAND_INS = {
     "mlx_lm.py": "def load(model=None):\n    return model\n",
@@ -215,12 +215,6 @@ CASES = {
     "bolt": Case(BOLT, "--model m", "typer-command"),
     "dash": Case(DASH, "", "application"),
 }
-
-
-@pytest.fixture(scope="module")
-def runner() -> Iterator[Runner]:
-    with Runner() as runner:
-        yield runner
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -111,16 +111,16 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_rewrites_parse_are_idempotent_reversible_and_what_the_dry_run_showed(
-    corpus: Path, flash_integrate: Run, tmp_path: Path
+    corpus: Path, started: Run, tmp_path: Path
 ) -> None:
     before = contents(corpus)
     applied = tmp_path / "applied"
     shutil.copytree(corpus, applied)
 
-    dry_run = flash_integrate(applied, "--dry-run")
+    dry_run = started(applied, "--dry-run")
     assert dry_run.returncode == 0, dry_run.stderr.decode()
     (tmp_path / "flash.diff").write_bytes(dry_run.stdout)
-    assert flash_integrate(applied).returncode == 0
+    assert started(applied).returncode == 0
     after = contents(applied)
     changed = [name for name in before if after[name] != before[name]]
     assert len(changed) >= 8  # else the corpus shows nothing
@@ -130,9 +130,9 @@ def test_rewrites_parse_are_idempotent_reversible_and_what_the_dry_run_showed(
     git(corpus, "apply", "--whitespace=nowarn", str(tmp_path / "flash.diff"))
     assert contents(corpus) == after
 
-    assert flash_integrate(applied).returncode == 0
+    assert started(applied).returncode == 0
     assert contents(applied) == after
-    assert flash_integrate(applied, "--revert").returncode == 0
+    assert started(applied, "--revert").returncode == 0
     assert contents(applied) == before
 
 

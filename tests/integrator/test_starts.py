@@ -3,12 +3,13 @@ model is loaded."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from outcomes import changed, run
-from program_runner import Ran, Runner
+
+from forked import Ran, Runner
 
 STAND_INS = {
     "mlx_lm.py": "def load(model=None):\n    print('loads')\n    return model\n",
@@ -59,12 +60,6 @@ STARTS = {
         "elif __name__ == '__main__':\n    main()\n",
     ),
 }
-
-
-@pytest.fixture(scope="module")
-def runner() -> Iterator[Runner]:
-    with Runner() as runner:
-        yield runner
 
 
 @pytest.fixture

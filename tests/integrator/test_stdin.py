@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from conftest import SCRIPT, Run
 
+import forked
 from flash_codemods.argparse import argparse_script
 from flash_integrate.cli.stdin import Piped, planned, undone
 from flash_integrate.errors import FileError, UnreadableSource
@@ -97,9 +97,7 @@ def test_what_can_not_be_read_is_an_error_with_its_line(data: bytes) -> None:
 
 def filtered(*options: str, data: bytes = SCRIPT.encode()) -> subprocess.CompletedProcess[bytes]:
     """The command as a filter."""
-    return subprocess.run(
-        [sys.executable, "-m", "flash_integrate", "-", *options], input=data, capture_output=True
-    )
+    return forked.flash_integrate("-", *options, given=data)
 
 
 def test_the_way_there_and_back() -> None:
@@ -162,8 +160,7 @@ def test_a_revert_of_what_can_not_be_read_is_an_error_with_its_line() -> None:
 
 
 def piped(data: bytes, *options: object, cwd: Path) -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-m", "flash_integrate", "-", *map(str, options)]
-    return subprocess.run(command, input=data, capture_output=True, cwd=cwd)
+    return forked.flash_integrate("-", *options, given=data, cwd=cwd)
 
 
 def test_with_its_name_it_is_that_file_with_the_modules_it_imports(

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import codecs
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from conftest import Run
-from program_runner import Runner
+
+from forked import Runner
 
 ARGPARSE = b"""\
 import argparse
@@ -221,12 +221,6 @@ def repos(flash_integrate: Run, tmp_path_factory: pytest.TempPathFactory) -> Rep
         )
         (repo / "mlx_flash_runtime.py").write_text("raise ImportError\n")
     return repos
-
-
-@pytest.fixture(scope="module")
-def runner() -> Iterator[Runner]:
-    with Runner() as runner:
-        yield runner
 
 
 def write(folder: Path, files: dict[str, bytes]) -> None:

@@ -97,11 +97,25 @@ def test_the_columns_of_a_table_have_the_units_of_their_headings() -> None:
     assert list(agreement.speeds(table("1,429", "11.408")).values()) == [[1429.0]]
     assert agreement.compare([table("1,429", "11.408")], [table("825", "11.408")]).agree
     assert not agreement.compare([table("825", "11.408")], [table("825", "11.608")]).agree
-    milliseconds = "length   by hand ms   mlx ms   max diff\n{}   {}   0.8   1e-7"
+    milliseconds = "length   by hand ms   mlx ms   mean |out|\n{}   {}   0.8   0.25"
     assert agreement.compare([milliseconds.format(64, 0.7)], [milliseconds.format(64, 0.9)]).agree
     assert not agreement.compare(
         [milliseconds.format(64, 0.7)], [milliseconds.format(65, 0.7)]
     ).agree
+
+
+@pytest.mark.parametrize("form", ["| {} | {} |", "|{}|{}|", "{} | {}", "{}  {}"])
+def test_cells_of_a_table(form: str) -> None:
+    table = "\n".join([form.format("step", "took ms"), form.format(1, "{}")])
+    assert agreement.compare([table.format(2.5)], [table.format(31.5)]).agree
+
+
+def test_the_blanks_of_a_column_do_not_count() -> None:
+    speeds = [f"step  2 {speed:8.1f} tok/s  peak 9 MB" for speed in (108.1, 79.0)]
+    assert agreement.compare(speeds[:1], speeds[1:]).agree
+    losses = [f"step  2 {loss:9.4f} | {loss:<9.4f} |" for loss in (10.0001, 9.9999)]
+    assert agreement.compare(losses[:1], losses[1:]).agree
+    assert not agreement.compare(["loss  9.5"], ["loss 10.5"]).agree
 
 
 def test_what_the_runtime_says_does_not_count() -> None:

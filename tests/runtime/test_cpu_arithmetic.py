@@ -15,7 +15,12 @@ import mlx_flash_runtime
 
 KERNEL = Path(mlx_flash_runtime.__file__).parent / "kernels" / "cpu"
 TESTS = Path(__file__).parent / "cpu_kernel"
-ARITHMETIC = [KERNEL / name for name in ("pool.cpp", "forward.cpp", "backward.cpp")]
+# What each of the test programs needs of the kernel beside its headers.
+SOURCES = {
+    "check": ("pool.cpp", "forward.cpp", "backward.cpp"),
+    "check_numbers": (),
+    "check_pool": ("pool.cpp",),
+}
 COMPILER = next(
     filter(
         None, (shutil.which(name) for name in (os.environ.get("CXX") or "c++", "g++", "clang++"))
@@ -28,7 +33,7 @@ pytestmark = pytest.mark.skipif(COMPILER is None, reason="there is no C++ compil
 
 
 def build(folder: Path, program: str, *flags: str) -> Path:
-    """Compiles one of the test programs with the kernel; returns where it is."""
+    """Compiles one of the test programs with what it needs of the kernel; returns where it is."""
     binary = folder / program
     command = [
         str(COMPILER),
@@ -43,7 +48,7 @@ def build(folder: Path, program: str, *flags: str) -> Path:
         *flags,
         f"-I{KERNEL}",
         str(TESTS / f"{program}.cpp"),
-        *map(str, ARITHMETIC),
+        *(str(KERNEL / name) for name in SOURCES[program]),
     ]
     done = subprocess.run([*command, "-o", str(binary), "-pthread"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -54,7 +59,7 @@ def sanitized(folder: Path, program: str, kind: str) -> Path:
     """As `build`, with a sanitizer; skips where the compiler has none."""
     trivial = folder / "trivial.cpp"
     trivial.write_text("int main() { return 0; }\n")
-    flags = ["-O1", "-g", f"-fsanitize={kind}", "-fno-sanitize-recover=all"]
+    flags = ["-O1", "-g1", f"-fsanitize={kind}", "-fno-sanitize-recover=all"]
     probe = [str(COMPILER), *flags, str(trivial), "-o", str(folder / "trivial")]
     if (
         subprocess.run(probe, capture_output=True).returncode
@@ -89,7 +94,7 @@ def test_numbers(tmp_path: Path) -> None:
 def test_narrower_vectors(tmp_path: Path, machine: str) -> None:
     if machine == "x86-64-v3" and "avx2" not in Path("/proc/cpuinfo").read_text():
         pytest.skip("this machine has no AVX2")
-    run(build(tmp_path, "check", "-O3", f"-march={machine}"), "in float16")
+    run(build(tmp_path, "check", "-O1", f"-march={machine}"), "in float16")
 
 
 def test_pool(tmp_path: Path) -> None:

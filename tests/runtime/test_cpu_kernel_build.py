@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -233,12 +234,20 @@ def test_nothing_is_built_where_nobody_wants_it(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_child_of_a_script_that_is_building_goes_on_without(tmp_path: Path) -> None:
-    slow = tmp_path / "slow"
-    slow.write_text("#!/bin/sh\nsleep 15; exit 1\n")
-    slow.chmod(0o755)
+@pytest.fixture
+def slow(tmp_path: Path) -> Iterator[Path]:
+    """A compiler that does not end before the test does."""
+    (tmp_path / "held").touch()
+    script = tmp_path / "slow"
+    script.write_text(f"#!/bin/sh\nwhile [ -e {tmp_path}/held ]; do sleep 0.1; done; exit 1\n")
+    script.chmod(0o755)
+    yield script
+    (tmp_path / "held").unlink()
+
+
+def test_a_child_of_a_script_that_is_building_goes_on_without(tmp_path: Path, slow: Path) -> None:
     fork = "import os\npid = os.fork()\nif pid: sys.exit(os.waitpid(pid, 0)[1])\n"
-    done = python(SCRIPT.replace("mx.eval(first)\n", fork), cache=tmp_path, CXX=str(slow))
+    done = python(SCRIPT.replace("mx.eval(first)\n", fork), cache=tmp_path / "cache", CXX=str(slow))
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["unfused", "building"]
 
@@ -263,11 +272,8 @@ def test_a_child_of_a_script_that_is_building_goes_on_without(tmp_path: Path) ->
     ids=["not built", "building", "impossible", "another route", "off"],
 )
 def test_the_report_ends_with_the_way_to_the_kernel(
-    variables: dict[str, str], advice: str | None, tmp_path: Path
+    variables: dict[str, str], advice: str | None, tmp_path: Path, slow: Path
 ) -> None:
-    slow = tmp_path / "slow"
-    slow.write_text("#!/bin/sh\nsleep 15; exit 1\n")
-    slow.chmod(0o755)
     variables = {name: value.replace("SLOW", str(slow)) for name, value in variables.items()}
     done = python(SCRIPT, cache=tmp_path / "cache", MLX_FLASH_REPORT="1", **variables)
     last = done.stderr.splitlines()[-1]
@@ -310,7 +316,8 @@ def test_ctrl_c_ends_a_build_and_its_compilers(tmp_path: Path) -> None:
     assert (doctor.returncode, out, err.splitlines()[-1]) == (130, "", "stopped")
     compilers = log.read_text().split()
     assert len(compilers) == jobs  # no other one was started
-    assert not any(map(is_running, compilers))
+    while any(map(is_running, compilers)):  # they have been told to end
+        time.sleep(0.05)
     assert not list(tmp_path.rglob("build-*"))
     assert not list(tmp_path.rglob("*.failed"))
 

@@ -16,9 +16,13 @@ _UNIT = r"(?:[num]?s|secs?|seconds?|min|minutes?|h|hours?|[KMGT]i?B|it/s|it/sec|
 _SPEED = re.compile(rf"({_NUMBER})\s*{_TOKENS}|(?:{_TOKENS}|\w*_tps)\s*[:=]?\s*({_NUMBER})", re.I)
 _TIME_OR_SIZE = re.compile(rf"\d+:\d\d(?::\d\d)?(?:[.,]\d+)?|{_NUMBER}\s*{_UNIT}", re.I)
 _COLOR = re.compile(r"\x1b\[[\d;?]*[A-Za-z]")
-# Cells of a table stand two blanks or a bar apart; a unit ends a column's heading.
-_GAP = re.compile(r"\s*\|\s*|\s{2,}")
+# Cells of a table stand two blanks or a bar apart, which has blanks beside it unless a bar begins
+# the row: `mean |out|` is one. A unit ends a column's heading.
+_GAP = re.compile(r"\s+\|\s+|\s{2,}")
+_BAR = re.compile(r"\s*\|\s*")
 _HEADING_UNIT = re.compile(rf"({_TOKENS}|(?<!\w){_UNIT})$", re.I)
+# Numbers in columns have as many blanks beside them as digits leave.
+_BESIDE = re.compile(r"\s*([#~])\s*")
 # What the runtime itself says, perhaps after what a logger puts before it.
 _OWN = re.compile(r"\bflash attention: (?:on|off|no|\d+)\b")
 
@@ -91,7 +95,7 @@ class Agreement:
 @dataclass(frozen=True)
 class _Line:
     shown: str
-    text: str  # with # for its numbers, ~ for times, sizes and speeds
+    text: str  # with # for its numbers, ~ for times, sizes and speeds, no blanks beside them
     numbers: tuple[float, ...]
 
 
@@ -179,12 +183,16 @@ def _lines(output: str) -> Iterator[str]:
         line = _COLOR.sub("", raw).rstrip().rpartition("\r")[2]
         if not line:
             continue
-        cells = _GAP.split(line.strip())
+        cells = _cells(line.strip())
         if len(cells) > 1 and not re.search(r"\d", line) and any(map(_HEADING_UNIT.search, cells)):
             heading = cells
         elif len(cells) == len(heading):
             line = "  ".join(map(_with_unit, cells, heading))
         yield line
+
+
+def _cells(row: str) -> list[str]:
+    return _BAR.split(row.strip("| ")) if row.startswith("|") else _GAP.split(row)
 
 
 def _with_unit(cell: str, heading: str) -> str:
@@ -198,7 +206,8 @@ def _read(output: str) -> list[_Line]:
         if not _OWN.search(line):
             masked = _TIME_OR_SIZE.sub("~", _SPEED.sub("~", line))
             numbers = tuple(map(_value, re.findall(_NUMBER, masked)))
-            lines.append(_Line(line, re.sub(_NUMBER, "#", masked), numbers))
+            text = _BESIDE.sub(r"\1", re.sub(_NUMBER, "#", masked))
+            lines.append(_Line(line, text, numbers))
     return lines
 
 
