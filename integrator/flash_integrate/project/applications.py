@@ -41,14 +41,15 @@ FRAMEWORKS = (
     Framework("bentoml", instances=("Service",), decorators=("service",)),
     Framework("litserve", bases=("LitAPI",)),
 )
+_INSTANCES = {(item.package, name) for item in FRAMEWORKS for name in item.instances}
+_DECORATORS = {(item.package, name) for item in FRAMEWORKS for name in item.decorators}
+_BASES = {(item.package, name) for item in FRAMEWORKS for name in item.bases}
 
 
 def makes_application(module: Module, node: ast.stmt) -> bool:
     """Whether a statement of a module binds an application: `app = FastAPI()`."""
     value = node.value if isinstance(node, ast.Assign | ast.AnnAssign) else None
-    return isinstance(value, ast.Call) and any(
-        _is_of(module, value.func, item.package, item.instances) for item in FRAMEWORKS
-    )
+    return isinstance(value, ast.Call) and _origin(module, value.func) in _INSTANCES
 
 
 def is_imported_by_runner(module: Module) -> bool:
@@ -63,19 +64,14 @@ def _is_marked(module: Module, node: ast.stmt) -> bool:
         return False
     decorators = [item.func if isinstance(item, ast.Call) else item for item in node.decorator_list]
     bases: Iterable[ast.expr] = node.bases if isinstance(node, ast.ClassDef) else ()
-    for item in FRAMEWORKS:
-        by_decorator = any(
-            _is_of(module, part, item.package, item.decorators) for part in decorators
-        )
-        if by_decorator or any(_is_of(module, part, item.package, item.bases) for part in bases):
-            return True
-    return False
+    by_decorator = any(_origin(module, part) in _DECORATORS for part in decorators)
+    return by_decorator or any(_origin(module, part) in _BASES for part in bases)
 
 
-def _is_of(module: Module, node: ast.expr, package: str, names: tuple[str, ...]) -> bool:
-    """Whether an expression stands for one of these names of a package."""
+def _origin(module: Module, node: ast.expr) -> tuple[str, str]:
+    """The package of an expression by the imports, and its name there."""
     parts = (module.qualified(dotted(node)) or "").split(".")
-    return parts[0] == package and parts[-1] in names
+    return parts[0], parts[-1]
 
 
 def application_names(module: Module) -> list[tuple[str, int]]:

@@ -42,7 +42,8 @@ class Texts:
         """The texts that hold a beginning of one of the flags, which few do."""
         if self._is_alone:
             return []
-        option = re.compile(rb"(?<![\w-])--[df][a-z-]*(?![\w-])")
+        # The dashes first: Python finds those ten times as fast as it tries a look behind.
+        option = re.compile(rb"--(?<![\w-]--)[df][a-z-]*(?![\w-])")
         return [(name, data) for name, data in self._all() if option.search(data)]
 
     def _all(self) -> Iterator[tuple[PurePosixPath, bytes]]:
