@@ -1,5 +1,4 @@
-"""What our kernels for Metal come to by counting, beside MLX's own way, and what one for training
-would: the tables of docs/metal.md.
+"""What our kernels for Metal come to by counting, beside MLX's own way: tables of docs/metal.md.
 
 python benchmarks/metal_kernels.py    # writes it there
 
@@ -16,7 +15,7 @@ from typing import NamedTuple
 
 from mlx_flash_runtime import explain
 from mlx_flash_runtime.kernels.split_keys import Bits
-from mlx_flash_runtime.ops.work import Work, of_unfused
+from mlx_flash_runtime.ops.work import Work
 from mlx_flash_runtime.problem import Device, Problem
 from mlx_flash_runtime.problem.masks import Segments, Structure, Window
 from mlx_flash_runtime.routes import metal_kernel
@@ -129,56 +128,50 @@ def route(case: Case) -> str:
 def training_table() -> str:
     """Windows and packed documents with their gradient, in Markdown."""
     lines = [
-        "| 32/8 heads, bfloat16, 8,192 tokens | MLX's way | here | a kernel of ours |"
-        " M1 to M4 | M5 |",
-        "|---|---|---|---|---:|---:|",
+        "| bfloat16, 8,192 tokens | MLX's way | without our kernels | our kernels |"
+        " M1 to M4 | M5 | taken on |",
+        "|---|---|---|---|---:|---:|---|",
     ]
-    masks: dict[str, Structure] = {
-        f"window {size:,}": Window(size) for size in (128, 512, 1024, 4096)
+    rows = {
+        f"window {size:,}, 32/8 heads of 128": masked(call(8192, 8192), Window(size))
+        for size in (128, 512, 1024, 4096)
     }
-    for size in (256, 1024):
-        masks[f"documents of {size:,}"] = Segments((size,) * (8192 // size))
-    for name, structure in masks.items():
-        problem = replace(masked(call(8192, 8192), structure), training=True)
+    heads = {"query_heads": 64, "key_heads": 8}
+    for size in (128, 256, 512):
+        name = f"window {size:,}, 64/8 heads of 64, sinks"
+        rows[name] = masked(call(8192, 8192, 64, sinks=True, **heads), Window(size))
+    for name, inference in rows.items():
+        problem = replace(inference, training=True)
         told = explain(problem, device=MAC)
-        ratios = [_training_ratio(problem, nax) for nax in (False, True)]
+        assert told.kernel_work is not None
+        assert told.blocks_work is not None
         lines.append(
             f"| {name} | unfused: {_counted(told.stock_work)} |"
-            f" `{told.route}`: {_counted(of_training(problem, MAC))} |"
-            f" {_counted(own_training(problem))} | {' | '.join(ratios)} |"
+            f" `query_blocks`: {_counted(told.blocks_work)} | {_counted(told.kernel_work)} |"
+            f" {_training_ratio(problem, False)} | {_training_ratio(problem, True)} |"
+            f" {_taken_on(problem)} |"
         )
     return "\n".join(lines) + "\n"
 
 
 def _training_ratio(problem: Problem, nax: bool) -> str:
-    """How many times the cost of a kernel of ours the call has now."""
-    device = replace(MAC, nax=nax)
-    here = of_training(problem, device).cost(device)
-    return f"{here / own_training(problem).cost(MAC):.1f}"
+    """How many times the cost of our kernels, which have no use of an M5's matrix units, the call
+    has without them."""
+    told = explain(problem, device=replace(MAC, nax=nax))
+    assert told.kernel_work is not None
+    assert told.blocks_work is not None
+    return f"{told.blocks_work.cost(told.device) / told.kernel_work.cost(MAC):.1f}"
 
 
-def own_training(problem: Problem) -> Work:
-    """A kernel that skips tiles forward, and backward as MLX's fused pass has it: with 5 products
-    for the 2 of the forward one."""
-    forward = metal_kernel.work(replace(problem, training=False), MAC, None)
-    return Work(3.5 * forward.products, 3.5 * forward.moved, 4)
-
-
-def of_training(problem: Problem, device: Device) -> Work:
-    """The call as it is run now."""
-    told = explain(problem, device=device)
-    if told.lowered_work is not None and told.route == "lowered":
-        return told.lowered_work
-    assert told.route == "query_blocks"
-    assert told.block_size is not None
-    assert problem.visible is not None
-    total = Work()
-    for start in range(0, problem.query_length, told.block_size):
-        seen = start + told.block_size - problem.visible.first(start)
-        block = replace(problem, query_length=told.block_size, key_length=seen)
-        total += of_unfused(block, device)
-    # Each block's scores are computed once more backward: four passes in the place of three.
-    return Work(4 / 3 * total.products, 4 / 3 * total.moved, total.launches * 4 // 3)
+def _taken_on(problem: Problem) -> str:
+    """The chips on which our kernels are taken."""
+    chips = {"M1 to M4": MAC, "M5": replace(MAC, nax=True)}
+    names = [
+        name
+        for name, device in chips.items()
+        if explain(problem, device=device).route == metal_kernel.name
+    ]
+    return ", ".join(names) or "none"
 
 
 def _counted(work: Work) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from .control import settings_in_force
-from .ops.work import Work, of_stock
+from .ops.work import Work, of_query_blocks, of_stock
 from .planning.choice import Choice, choose, stock_memory
 from .planning.machine import current_device
 from .problem import Device, Problem, fault
@@ -31,6 +31,7 @@ class Explanation:
     kernel_work: Work | None  # of our own kernel on Metal, where there is one for the call
     # Of a bool mask's tiles the share that it may leave for that kernel, where each is looked at.
     most_seen: float | None
+    blocks_work: Work | None  # of blocks of queries, where that kernel is for training
 
     def __str__(self) -> str:
         lines = [f"route {self.route}: {self.reason}"]
@@ -50,6 +51,8 @@ class Explanation:
             lines.append(
                 f"  if the mask hid nothing; it may leave {self.most_seen:.0%} of its tiles"
             )
+        if has_choice and self.blocks_work is not None:
+            lines.append(f"  counted, blocks of queries: {self.blocks_work}")
         if self.lowered_work is not None or has_choice:
             lines.append(f"  counted, MLX's own function: {self.stock_work}")
         return "\n".join(lines)
@@ -74,6 +77,7 @@ def explain(
     its output; `lowered_work`, `kernel_work` and `stock_work` the products and bytes by which it is
     decided whether to rewrite the call, or to run it on our own kernel for Metal, for a bool mask
     by the elements of each: `most_seen` is the largest share of its tiles that it may leave.
+    In training that kernel is to cost less than `blocks_work`, MLX's way in blocks of queries, too.
 
     Raises ValueError for a bad `block_size` and for arguments that no attention call can have, and
     says which and why; TypeError for a `device` that is no Device, such as a name.
@@ -104,6 +108,7 @@ def explanation_of(choice: Choice) -> Explanation:
         lowered.work(problem, device, choice.block_size) if can_rewrite else None,
         metal_kernel.work(problem, device, None) if has_kernel else None,
         metal_kernel.most_seen(problem, device) if has_kernel else None,
+        of_query_blocks(problem, device) if has_kernel and problem.training else None,
     )
 
 

@@ -270,6 +270,9 @@ def test_no_call_that_mlx_fuses_is_taken_from_it(case: Problem, device: Device) 
             assert 0 < told.most_seen < 0.5
         else:
             assert own <= most * told.stock_work.cost(device)
+        if case.training:
+            assert told.blocks_work is not None
+            assert own <= most * told.blocks_work.cost(device)
     elif is_fused(case, device)[0] and choice.route is not native:
         # Fewer keys, in calls that MLX fuses, too.
         assert choice.route is lowered

@@ -19,7 +19,7 @@ from metal_kernel.calls import DEVICE, mlx, sizes
 from metal_kernel.translation import Failure
 
 from mlx_flash_runtime import explain
-from mlx_flash_runtime.kernels.metal import checked, mask_tiles, steel, tile_skipping
+from mlx_flash_runtime.kernels.metal import checked, intervals, mask_tiles, steel, tile_skipping
 from mlx_flash_runtime.problem import MaskKind, Problem
 from mlx_flash_runtime.problem.masks import Prefix, Segments, Structure, Window
 from mlx_flash_runtime.routes import metal_kernel, reference
@@ -212,7 +212,7 @@ def test_each_query_has_the_first_and_the_last_key_that_it_sees(
     problem = Problem(1, 1, 1, queries, keys, 64, 64, "float32", mask, (), structure)
     visible, positions = problem.visible, range(keys - queries, keys)
     assert visible is not None
-    first, last = tile_skipping._seen(problem)
+    first, last = intervals.keys_of_queries(problem)
     assert first.tolist() == [visible.first(position) for position in positions]
     assert last.tolist() == [visible.last(position) for position in positions]
 

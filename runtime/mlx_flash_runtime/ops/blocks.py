@@ -10,6 +10,10 @@ import mlx.core as mx
 from ..problem import Problem
 from ..problem.masks import Causal, Structure, between
 
+# Queries of a block of MLX's own attention, by measurement on an H200: fewer queries fill it less,
+# more of them skip less of the mask. A Mac's GPU is filled by fewer.
+QUERIES = {"cuda": 1024, "cpu": 1024, "metal": 512}
+
 
 @dataclass(frozen=True)
 class Blocks:

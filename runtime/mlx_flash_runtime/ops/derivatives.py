@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -34,3 +35,43 @@ def with_derivatives_of(exact: Callable[..., Any], function: Callable[..., Any])
     custom.jvp(jvp)
     custom.vmap(vmap)
     return custom
+
+
+def with_gradients(
+    exact: Callable[..., mx.array],
+    attention: Callable[..., list[mx.array]],
+    gradients: Callable[..., list[mx.array]],
+) -> Callable[..., list[mx.array]]:
+    """`attention`, which gives what `exact` does and each query's logsumexp, with the gradient that
+    `gradients` makes of its arguments, both outputs and the cotangent of the first. Gradients of
+    that gradient, and maps, are those of `exact`."""
+
+    def exact_gradients(*arrays: mx.array) -> list[mx.array]:
+        *primals, _, _, cotangent = arrays
+        return mx.vjp(exact, primals, [cotangent])[1]
+
+    def exact_outputs(*arrays: mx.array) -> list[mx.array]:
+        out = exact(*arrays)
+        return [out, mx.zeros(out.shape[:3], mx.float32)]  # nobody is given the second one
+
+    first = with_derivatives_of(exact_gradients, gradients)
+
+    def vjp(
+        primals: Sequence[mx.array], cotangents: Sequence[mx.array], outputs: Sequence[mx.array]
+    ) -> list[mx.array]:
+        return first(*primals, *outputs, cotangents[0])  # type: ignore[no-any-return]
+
+    function = with_derivatives_of(exact_outputs, attention)
+    function.vjp(vjp)
+    return function  # type: ignore[no-any-return]
+
+
+def of_sinks(sinks: mx.array, logsumexp: mx.array, delta: mx.array) -> mx.array:
+    """The gradient of sinks `[H]`, in float32, by the logsumexp of each query, in units of log(2),
+    and its `sum(output * cotangent)`, both `[B, H, L]`.
+
+    A sink takes a share of each query's weight and has no value, so its gradient is `-sum(share *
+    delta)` over the queries of its head.
+    """
+    own = sinks.astype(mx.float32)[:, None] * math.log2(math.e)
+    return -mx.sum(mx.power(2.0, own - logsumexp) * delta, axis=(0, 2))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..problem import Device, Problem
 from ..stock.fused import is_fused
+from .blocks import QUERIES
 
 # On Apple's GPUs from M1 to M4 Max: 13 to 19 float32 multiply-adds a second for each byte of memory
 # that they read in it. What was published for Macs fits: at head dim 72 MLX's fused kernel is 1.9
@@ -98,6 +99,24 @@ def of_unfused(problem: Problem, device: Device) -> Work:
     products = p.score_count * (p.head_dim + p.value_head_dim)
     moved = inputs(p) + _mask_bytes(p, device) + score_bytes(p)
     return Work(passes * products, passes * moved, 4 * passes)
+
+
+def of_query_blocks(problem: Problem, device: Device) -> Work:
+    """MLX's unfused attention, a block of queries at a time on the keys that the mask leaves it;
+    backward the scores of each block are computed once more."""
+    visible, size = problem.visible, QUERIES[device.backend]
+    offset = problem.key_length - problem.query_length
+    if visible is None or offset < 0:
+        return of_unfused(problem, device)
+    total = Work()
+    for start in range(0, problem.query_length, size):
+        stop = min(start + size, problem.query_length)
+        seen = visible.last(offset + stop - 1) - visible.first(offset + start) + 1
+        total += of_unfused(replace(problem, query_length=stop - start, key_length=seen), device)
+    if not problem.training:
+        return total
+    passes = (_UNFUSED_TRAINING + 1) / _UNFUSED_TRAINING
+    return Work(passes * total.products, passes * total.moved, int(passes * total.launches))
 
 
 def score_bytes(problem: Problem) -> int:

@@ -1,6 +1,6 @@
 """Our own kernels on Metal: few queries that MLX has no fused kernel for, and many whose mask hides
-most keys. They were written and tested without a Mac, so nothing here is measured: counting
-decides, and `mlx-flash tune` on the machine itself."""
+most keys, in training too. They were written and tested without a Mac, so nothing here is measured:
+counting decides, and `mlx-flash tune` on the machine itself."""
 
 from __future__ import annotations
 
@@ -14,7 +14,15 @@ from ..kernels.metal import checked, kernel, operation, tile_skipping
 from ..kernels.metal.few_queries import cut_of
 from ..kernels.metal.mask_tiles import Looks
 from ..kernels.split_keys import Bits, seen_keys
-from ..ops.work import Work, fused_products, inputs, of_stock, of_unfused, score_bytes
+from ..ops.work import (
+    Work,
+    fused_products,
+    inputs,
+    of_query_blocks,
+    of_stock,
+    of_unfused,
+    score_bytes,
+)
 from ..problem import Device, Launch, Problem
 from ..stock.fused import is_fused
 from .route import Route
@@ -23,6 +31,11 @@ from .route import Route
 _MOST = 0.9
 # Beside MLX's own kernel for many queries, which is as fast for each tile that it takes.
 _MOST_FOR_MANY = 0.5
+# How many times slower than MLX's kernels the gradient's multiply, up to a head dim: what was
+# published of two such kernels on the same headers comes to that. For causal masks they were 1.17
+# to 1.37 times as fast as MLX's unfused way at head dims 64 and 96, 0.67 to 0.76 times at 128 (M3
+# Max, float16; MLX's pull request 3241), where counting without this says 3.2, 2.6 and 2.2.
+_BACKWARD_SLOWER = {96: 3, 128: 4}
 # The cost of a call whose mask is worth a look, which waits a fraction of a millisecond for it:
 # what the GPU of an M4 reads in 5.
 _WORTH_A_LOOK = 2**29
@@ -36,8 +49,8 @@ class MetalKernel(Route):
     name = "metal_kernel"
 
     def holds(self, problem: Problem, device: Device) -> tuple[bool, str]:
-        """On a Mac, outside of training: few queries with any mask, many with one of bools or one
-        that is known by what it says."""
+        """On a Mac: few queries with any mask, many with one of bools or one that is known by what
+        it says; in training many with a window or a causal mask."""
         if device.backend != "metal":
             return False, "this kernel is for Metal"
         if not device.own_kernel:
@@ -47,13 +60,16 @@ class MetalKernel(Route):
             return False, why_not
         if kernel.is_for_few(problem):
             return True, "our own kernel for few queries, where MLX has none that is fused"
+        if problem.training:
+            return True, "kernels, forward and backward, that skip what its mask hides"
         if _takes_a_look(problem, device):
             return True, "MLX's own kernel, told to skip what a mask hides where that is enough"
         return True, "MLX's own kernel, told to skip what its mask hides"
 
     def pays(self, problem: Problem, device: Device) -> tuple[bool, str]:
         """For few queries where MLX has no fused kernel, and counting says that its way costs more;
-        for many where it says twice as much. What a bool mask hides is not known here: where MLX
+        for many where it says twice as much; in training twice as much as of blocks of queries,
+        too. What a bool mask hides is not known here: where MLX
         has a fused kernel, it takes a look at each, see `launch`."""
         most_seen = self.most_seen(problem, device)
         if most_seen is not None:
@@ -70,12 +86,14 @@ class MetalKernel(Route):
         own = self.work(problem, device, None).cost(replace(device, nax=False))
         if own > most * of_stock(problem, device).cost(device):
             return False, "MLX's own way costs little more by counting"
+        if problem.training and own > most * of_query_blocks(problem, device).cost(device):
+            return False, "MLX's own way in blocks of queries costs little more by counting"
         return True, "it costs less than MLX's own way by counting"
 
     def extra_memory(self, problem: Problem, device: Device, block_size: int | None) -> int:
         """For few queries the results of the parts of the keys, in float32, with two numbers for
         each query; for many, what has to be laid out anew, and what a bool mask has of keys for
-        each query and tile."""
+        each query and tile. The logsumexp that a gradient needs is too little to count."""
         if not kernel.is_for_few(problem):
             counts = _numbers_of_mask(problem) * 4 // tile_skipping.keys_of_block(problem.head_dim)
             return inputs(problem) - problem.output_bytes + counts
@@ -84,10 +102,12 @@ class MetalKernel(Route):
 
     def work(self, problem: Problem, device: Device, block_size: int | None) -> Work:
         """What the kernel multiplies and moves; for many queries with a bool mask as if it hid
-        nothing."""
+        nothing, and in training with the gradient's products counted as slow as they are."""
         extra = self.extra_memory(problem, device, None)
         if kernel.is_for_few(problem):
             return _of_few(problem, extra)
+        if problem.training:
+            return _of_training(problem, extra)
         return _of_many(problem, extra, 1 - problem.skipped_share(tile_skipping.BLOCK))
 
     def work_of_share(self, problem: Problem, device: Device, share: float) -> Work:
@@ -150,8 +170,9 @@ class MetalKernel(Route):
         block_size: int | None,
         in_gradient: Callable[[], Launch] | None = None,
     ) -> Launch:
-        """The kernel, with MLX's own gradient: a step of decoding is not asked whether it is part
-        of one. Of many queries MLX's own attention runs where a bool mask hides too little."""
+        """The kernel; outside of training with MLX's own gradient: a step of decoding is not asked
+        whether it is part of one. Of many queries MLX's own attention runs where a bool mask hides
+        too little."""
         most = self.most_seen(problem, device)
         if most is None:
             return operation.launch(problem)
@@ -191,6 +212,22 @@ def _of_many(problem: Problem, copies: int, share: float) -> Work:
             fused_products(problem, seen), moved + _numbers_of_mask(problem) + int(seen), 10
         )
     return Work(fused_products(problem, seen), moved, 4)
+
+
+def _of_training(problem: Problem, copies: int) -> Work:
+    """The forward kernel, and two backward, which compute the tiles' scores, and what is wanted of
+    their weights, once each. Together they read and write four times what has the size of q, k, v
+    and the output: those, their gradients, and each again. The output's gradient, too, may have to
+    be laid out anew before."""
+    p = problem
+    seen = p.score_count * (1 - p.skipped_share(tile_skipping.BLOCK))
+    # Scores twice and the gradients of queries and keys; what is wanted of the weights twice, and
+    # the gradient of the values.
+    backward = seen * (4 * p.head_dim + 3 * p.value_head_dim)
+    largest = max(p.head_dim, p.value_head_dim)
+    slower = next(times for dim, times in _BACKWARD_SLOWER.items() if largest <= dim)
+    products = fused_products(p, seen) + slower * backward
+    return Work(products, 4 * inputs(p) + 2 * (copies + p.output_bytes), 7)
 
 
 def _numbers_of_mask(problem: Problem) -> int:

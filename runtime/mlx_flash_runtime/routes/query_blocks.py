@@ -13,6 +13,7 @@ from typing import Any
 import mlx.core as mx
 
 from .. import stock
+from ..ops.blocks import QUERIES
 from ..ops.ordering import after
 from ..ops.padding import pad
 from ..problem import Attend, Call, Device, Problem
@@ -21,10 +22,8 @@ from ..stock.fused import error_of, is_fused
 from ..stock.memory import scores_fit
 from .route import Route
 
-# By measurement on an H200: fewer queries fill it less, more of them skip less of the mask. A Mac's
-# GPU is filled by fewer. The half that a causal mask hides does not pay for the smaller products,
-# until so many scores cost more to write than to compute.
-_BLOCK = {"cuda": 1024, "cpu": 1024, "metal": 512}
+# By measurement on an H200: the half that a causal mask hides does not pay for the smaller
+# products, until so many scores cost more to write than to compute.
 _SKIPPED_SHARE = 0.6
 _MANY_SCORES, _SKIPPED_SHARE_OF_MANY = 2**31, 0.25
 # The scores of a block, where even those would not fit at that size.
@@ -63,7 +62,7 @@ class QueryBlocks(Route):
             return True, "its scores would not fit in memory"
         many = device.backend == "cuda" and not problem.training
         many = many and problem.score_count >= _MANY_SCORES
-        if problem.skipped_share(_BLOCK[device.backend]) < (
+        if problem.skipped_share(QUERIES[device.backend]) < (
             _SKIPPED_SHARE_OF_MANY if many else _SKIPPED_SHARE
         ):
             return False, "its mask hides too little to skip"
@@ -71,7 +70,7 @@ class QueryBlocks(Route):
 
     def block_size(self, problem: Problem, device: Device) -> int | None:
         """Queries per block."""
-        size = _BLOCK[device.backend]
+        size = QUERIES[device.backend]
         while size > 8 and self.extra_memory(problem, device, size) > _MEMORY_SHARE * device.memory:
             size //= 2
         return size

@@ -41,6 +41,10 @@ def kinds() -> Iterator[tuple[Problem, Bits | None]]:
         yield replace(MANY, dtype=dtype, mask="bool", structure=None), None
         yield replace(MANY, dtype=dtype, mask="bool", structure=None, sinks=True), None
         yield replace(MANY, dtype=dtype, query_length=128, key_length=256), None
+        for head_dims in MANY_HEAD_DIMS:
+            yield replace(_with(MANY, dtype, head_dims), training=True), None
+        yield replace(MANY, dtype=dtype, training=True, sinks=True, softcap=2.0), None
+        yield replace(MANY, dtype=dtype, training=True, query_length=128, key_length=256), None
         for bits in (4, 8):
             for group_size in (32, 64, 128):
                 yield _with(FEW, dtype, (128, 128)), Bits(bits, group_size)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import lru_cache, partial
 
 import mlx.core as mx
 
+from ...ops.derivatives import of_sinks
 from ...problem import Problem
 from . import kernel
 from .gradient_tiles import Made, gradient_tiles, kernels
@@ -16,7 +16,6 @@ from .source import Array, Source
 # Queries in whole blocks of any kernel: what is kept of each is there for so many.
 _STEP = 128
 _STATE_THREADS = 128
-_LOG2E = math.log2(math.e)
 
 _STATES_BODY = """
   const int head = blockIdx.y, batch = blockIdx.z, queries = output_shape[2];
@@ -87,7 +86,10 @@ def gradients(
     made: dict[str, mx.array] = {}
     for names, launch in _launches(problem, capability):
         made.update(zip(names, launch(inputs=inputs), strict=True))
-    d_sinks = _of_sinks(problem, arrays[-1], states) if problem.sinks else None
+    d_sinks = None
+    if problem.sinks:
+        of_queries = states[:, :, : problem.query_length]
+        d_sinks = of_sinks(arrays[-1], of_queries[..., 0], of_queries[..., 1])
     return made["dq"], made["dk"], made["dv"], d_sinks
 
 
@@ -224,12 +226,3 @@ def _lanes(problem: Problem) -> int:
     """Lanes of a warp for one query, each with 16 bytes of a row at a time."""
     chunks = -(-problem.value_head_dim * problem.item_bytes // 16)
     return min(32, 1 << (chunks - 1).bit_length())
-
-
-def _of_sinks(problem: Problem, sinks: mx.array, states: mx.array) -> mx.array:
-    """A sink takes a share of each query's weight and has no value, so its gradient is
-    `-sum(share * delta)` over the queries of its head."""
-    of_queries = states[:, :, : problem.query_length]
-    logsumexp, delta = of_queries[..., 0], of_queries[..., 1]
-    own = sinks.astype(mx.float32)[:, None] * _LOG2E
-    return -mx.sum(mx.power(2.0, own - logsumexp) * delta, axis=(0, 2))

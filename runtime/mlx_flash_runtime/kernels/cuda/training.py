@@ -10,7 +10,7 @@ import mlx.core as mx
 
 from ... import stock
 from ...ops import written_out
-from ...ops.derivatives import with_derivatives_of
+from ...ops.derivatives import with_gradients
 from ...problem import Problem, as_float, promoted
 from ...stock.vmap import is_mapped
 from . import gradient, kernel
@@ -97,24 +97,7 @@ def _differentiable(
             found.append(d_sinks)
         return [dx.astype(x.dtype) for dx, x in zip(found, primals, strict=True)]
 
-    def exact_gradients(*arrays: mx.array) -> list[mx.array]:
-        *primals, _, _, cotangent = arrays
-        return mx.vjp(exact, primals, [cotangent])[1]
-
-    def exact_outputs(*arrays: mx.array) -> list[mx.array]:
-        out = exact(*arrays)
-        return [out, mx.zeros(out.shape[:3], mx.float32)]  # nobody is given the second one
-
-    first = with_derivatives_of(exact_gradients, gradients)
-
-    def vjp(
-        primals: Sequence[mx.array], cotangents: Sequence[mx.array], outputs: Sequence[mx.array]
-    ) -> list[mx.array]:
-        return first(*primals, *outputs, cotangents[0])  # type: ignore[no-any-return]
-
-    function = with_derivatives_of(exact_outputs, attention)
-    function.vjp(vjp)
-    return function  # type: ignore[no-any-return]
+    return with_gradients(exact, attention, gradients)
 
 
 def _of_mask(

@@ -8,7 +8,7 @@ of them on this machine again.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
@@ -24,7 +24,7 @@ from ...problem.masks import Structure, Window
 from ...stock.release import mlx_version
 from ...version import __version__
 from ..split_keys import Bits
-from . import kernel, tile_skipping
+from . import gradient, kernel, tile_skipping
 
 # The largest error of an output, whose numbers are about 1: many times what rounding comes to, and
 # what MLX's own products in TF32 come to on an M5; a key too few or too many comes to more.
@@ -83,9 +83,10 @@ def run(small: Problem, bits: Bits | None = None) -> bool:
 
 
 def _error(small: Problem, bits: Bits | None) -> float:
-    """The largest difference between the kernel and MLX's operations in float32."""
+    """The largest difference between the kernel and MLX's operations in float32, in training also
+    between the gradients of both."""
     dtype: mx.Dtype = getattr(mx, small.dtype)
-    random = iter(mx.random.split(mx.random.key(0), 5))
+    random = iter(mx.random.split(mx.random.key(0), 6))
 
     def normal(*shape: int) -> mx.array:
         return mx.random.normal(shape, key=next(random)).astype(dtype)
@@ -116,11 +117,29 @@ def _error(small: Problem, bits: Bits | None) -> float:
     sinks = normal(p.query_heads) if p.sinks else None
     if sinks is not None:
         arrays.append(sinks)
-    out = kernel.attention(p, arrays, bits)
-    wide = (x.astype(mx.float32) for x in (q, k, v))
-    wanted = written_out.attention(*wide, scale=scale, mask=mask, sinks=sinks, softcap=p.softcap)
-    difference = mx.abs(out.astype(mx.float32) - wanted)
-    return float(mx.where(mx.isnan(difference), mx.inf, difference).max())
+    inputs = [x.astype(mx.float32) for x in (q, k, v, *([] if sinks is None else [sinks]))]
+
+    def exact(q: mx.array, k: mx.array, v: mx.array, *sinks: mx.array) -> mx.array:
+        of_scores = {"scale": scale, "mask": mask, "softcap": p.softcap}
+        return written_out.attention(q, k, v, sinks=sinks[0] if sinks else None, **of_scores)
+
+    found = kernel.attention(p, arrays, bits)
+    if not p.training:
+        return _largest_difference(found, [exact(*inputs)])
+    cotangent = normal(*found[0].shape)
+    own = [found[0], *gradient.gradients(p, arrays, found, cotangent)]
+    outputs, gradients = mx.vjp(exact, inputs, [cotangent.astype(mx.float32)])
+    return _largest_difference(own, [*outputs, *gradients])
+
+
+def _largest_difference(found: Sequence[mx.array], wanted: Sequence[mx.array]) -> float:
+    """Infinite where one is NaN."""
+    largest = 0.0
+    for one, other in zip(found, wanted, strict=True):
+        difference = mx.abs(one.astype(mx.float32) - other)
+        worst = mx.where(mx.isnan(difference), mx.inf, difference).max()
+        largest = max(largest, float(worst))
+    return largest
 
 
 def _refuse(why: str) -> bool:

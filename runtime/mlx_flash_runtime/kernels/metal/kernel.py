@@ -26,8 +26,8 @@ def is_for_few(problem: Problem) -> bool:
 
 def why_not(problem: Problem) -> str:
     """Why there is no kernel for a problem; empty where there is one."""
-    if problem.training:
-        return "the Metal kernels have no gradient of their own"
+    if problem.training and is_for_few(problem):
+        return "the Metal kernel for few queries has no gradient of its own"
     if not is_for_few(problem):
         why = tile_skipping.why_not(problem)
         return (
@@ -57,9 +57,12 @@ def broadcast(mask: mx.array, problem: Problem) -> mx.array:
     return mx.broadcast_to(mask, axes)
 
 
-def attention(problem: Problem, arrays: Sequence[mx.array], bits: Bits | None = None) -> mx.array:
-    """The kernel, `[B, H, L, D_v]`, for problems that `why_not` has nothing against. `arrays` are
-    those of `few_queries.attention`, without a mask where it is not read."""
+def attention(
+    problem: Problem, arrays: Sequence[mx.array], bits: Bits | None = None
+) -> list[mx.array]:
+    """The kernel, `[B, H, L, D_v]`, for problems that `why_not` has nothing against, in training
+    also each query's logsumexp. `arrays` are those of `few_queries.attention`, without a mask where
+    it is not read."""
     if is_for_few(problem):
-        return few_queries.attention(problem, arrays, bits)
+        return [few_queries.attention(problem, arrays, bits)]
     return tile_skipping.attention(problem, arrays)

@@ -1,4 +1,5 @@
-"""The Metal kernels as an operation of MLX, with the gradients of MLX's own."""
+"""The Metal kernels as an operation of MLX: in training with the gradient of kernels of ours, else
+with those of MLX's own."""
 
 from __future__ import annotations
 
@@ -10,10 +11,10 @@ import mlx.core as mx
 
 from ... import stock
 from ...ops import written_out
-from ...ops.derivatives import with_derivatives_of
+from ...ops.derivatives import with_derivatives_of, with_gradients
 from ...problem import Launch, Problem, as_float
 from ..split_keys import Bits
-from . import checked, kernel
+from . import checked, gradient, kernel
 from .mask_tiles import Looks
 
 
@@ -39,8 +40,9 @@ def launch(problem: Problem, looks: Looks | None = None) -> Launch:
             arrays.append(sinks)
         if not checked.is_right(problem):
             return _exact(problem, factor)(*arrays)
-        out: mx.array = _operation(problem, factor)(*arrays)
-        return out
+        if problem.training:
+            return _in_training(problem, factor)(*arrays)[0]
+        return _operation(problem, factor)(*arrays)
 
     return run
 
@@ -77,11 +79,31 @@ def _operation(problem: Problem, scale: float, bits: Bits | None = None) -> Call
     def attention(*arrays: mx.array) -> mx.array:
         q, keys, values, rest = _parts(arrays, bits)
         numbers = _numbers(scale, problem.softcap)
-        return kernel.attention(problem, [q, *keys, *values, numbers, *rest], bits)
+        return kernel.attention(problem, [q, *keys, *values, numbers, *rest], bits)[0]
 
     exact = _exact(problem, scale, bits)
     function: Callable[..., mx.array] = with_derivatives_of(exact, attention)
     return function
+
+
+@lru_cache(maxsize=256)
+def _in_training(problem: Problem, scale: float) -> Callable[..., list[mx.array]]:
+    """The attention and each query's logsumexp, as a function of q, k, v, then sinks if any, with
+    the gradient of the kernels."""
+
+    def with_numbers(arrays: Sequence[mx.array]) -> list[mx.array]:
+        return [*arrays[:3], _numbers(scale, problem.softcap), *arrays[3:]]
+
+    def attention(*arrays: mx.array) -> list[mx.array]:
+        return kernel.attention(problem, with_numbers(arrays))
+
+    def gradients(*arrays: mx.array) -> list[mx.array]:
+        *primals, out, logsumexp, cotangent = arrays
+        outputs = [out, logsumexp]
+        found = gradient.gradients(problem, with_numbers(primals), outputs, cotangent)
+        return [dx.astype(x.dtype) for dx, x in zip(found, primals, strict=True)]
+
+    return with_gradients(_exact(problem, scale), attention, gradients)
 
 
 def _parts(

@@ -5,14 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import accumulate
 from typing import Any
 
 import mlx.core as mx
 
 from ...problem import Problem
-from ...problem.masks import Prefix, Segments, Window
-from . import mask_tiles, steel
+from . import gradient, mask_tiles, steel
+from .intervals import keys_of_queries
 
 # Queries and keys of a block, simdgroups of a threadgroup: as MLX has them.
 BLOCK = 32
@@ -27,13 +26,13 @@ _BEFORE = """
   using MaskType = bool;
   using AccumType = float;
   constexpr int WM = {simdgroups}, WN = 1;
-  constexpr bool do_causal = false, save_lse = false;
+  constexpr bool do_causal = false, save_lse = {save_lse};
   constexpr bool has_mask = {has_mask}, has_sinks = {has_sinks};
   const uint simd_lane_id = thread_index_in_simdgroup;
   const uint simd_group_id = simdgroup_index_in_threadgroup;
   const uint3 tid = threadgroup_position_in_grid;
   const uint3 lid = thread_position_in_threadgroup;
-  device float* lse = nullptr;
+  {no_lse}
   {no_mask}
   {no_sinks}
   AttnMaskParams own_mask_params;
@@ -91,6 +90,8 @@ def why_not(problem: Problem) -> str:
         return "it is for other head dims"
     if _memory(problem) > _THREADGROUP_BYTES:
         return "a threadgroup's memory is too small for this head dim in float32"
+    if problem.training and (why := gradient.why_not(problem)):
+        return why
     try:
         steel.text()
     except steel.Unknown as error:
@@ -111,9 +112,9 @@ def reads_mask(problem: Problem) -> bool:
     return problem.mask == "bool"
 
 
-def attention(problem: Problem, arrays: Sequence[mx.array]) -> mx.array:
-    """The kernel, `[B, H, L, D_v]`, for problems that `why_not` has nothing against; it has no
-    gradient and no vmap of its own.
+def attention(problem: Problem, arrays: Sequence[mx.array]) -> list[mx.array]:
+    """The kernel, `[B, H, L, D_v]`, for problems that `why_not` has nothing against, in training
+    also each query's logsumexp, `[B, H, L]` in float32; it has no vmap of its own.
 
     `arrays` are q, k, v, the scale and the softcap as `[2]` in float32, then the mask where it is
     read, `[B or 1, H or 1, L, S]`, and sinks if any.
@@ -125,10 +126,16 @@ def attention(problem: Problem, arrays: Sequence[mx.array]) -> mx.array:
         mask, *sinks = rest
         said = [mask, mask_tiles.of(mask, BLOCK, keys)]
     else:
-        said, sinks = [*_seen(p)], rest
+        said, sinks = [*keys_of_queries(p)], rest
     threads = _SIMDGROUPS * _LANES
     blocks = -(-p.query_length // BLOCK)
-    (out,) = _kernel(reads_mask(p), p.sinks)(
+    rows = p.batch, p.query_heads, p.query_length
+    shapes: list[tuple[int, ...]] = [(*rows, p.value_head_dim)]
+    dtypes = [dtype]
+    if p.training:
+        shapes.append(rows)
+        dtypes.append(mx.float32)
+    outputs: list[mx.array] = _kernel(reads_mask(p), p.sinks, p.training)(
         inputs=[q, k, v, factor, *said, *(one.astype(dtype) for one in sinks)],
         template=[
             ("T", dtype),
@@ -140,35 +147,16 @@ def attention(problem: Problem, arrays: Sequence[mx.array]) -> mx.array:
             ("align_K", p.key_length % keys == 0),
             ("SOFTCAP", p.softcap is not None),
         ],
-        output_shapes=[(p.batch, p.query_heads, p.query_length, p.value_head_dim)],
-        output_dtypes=[dtype],
+        output_shapes=shapes,
+        output_dtypes=dtypes,
         grid=(blocks * threads, p.query_heads, p.batch),
         threadgroup=(threads, 1, 1),
     )
-    return out  # type: ignore[no-any-return]
+    return outputs
 
 
-@lru_cache(maxsize=64)
-def _seen(problem: Problem) -> tuple[mx.array, mx.array]:
-    """The first and the last key that each query sees, int32 `[L]`."""
-    position = mx.arange(problem.key_length - problem.query_length, problem.key_length)
-    first, last = mx.zeros_like(position), position
-    match problem.visible:
-        case Window(size):
-            first = mx.maximum(position - size + 1, 0)
-        case Prefix(length):
-            last = mx.maximum(position, length - 1)
-        case Segments(lengths):
-            starts = mx.array([0, *accumulate(lengths[:-1])], mx.int32)
-            # A position's document is the last of those that start before it, or there.
-            document = mx.sum(position[:, None] >= starts, axis=-1) - 1
-            first = starts[document]
-    mx.eval(first, last)
-    return first, last
-
-
-@lru_cache(maxsize=4)
-def _kernel(masked: bool, sinks: bool) -> Any:
+@lru_cache(maxsize=6)
+def _kernel(masked: bool, sinks: bool, training: bool) -> Any:
     kernel = steel.text(by_tiles=masked)
     before = _BEFORE.format(
         simdgroups=_SIMDGROUPS,
@@ -176,14 +164,18 @@ def _kernel(masked: bool, sinks: bool) -> Any:
         no_mask="" if masked else "const device bool* mask = nullptr;",
         mask_strides=_MASK_STRIDES if masked else "",
         has_sinks=str(sinks).lower(),
+        save_lse=str(training).lower(),
+        no_lse="" if training else "device float* lse = nullptr;",
         no_sinks="" if sinks else "const device T* sinks = Q;",
     )
     said = ["mask", "tiles"] if masked else ["first", "last"]
-    kind = f"{'_mask' if masked else ''}{'_sinks' if sinks else ''}"
+    kind = (
+        f"{'_mask' if masked else ''}{'_sinks' if sinks else ''}{'_training' if training else ''}"
+    )
     return mx.fast.metal_kernel(
         name=f"flash_tile_skipping{kind}",
         input_names=["Q", "K", "V", "factor", *said, *(["sinks"] if sinks else [])],
-        output_names=["O"],
+        output_names=["O", "lse"] if training else ["O"],
         source=before + kernel.body,
         header=kernel.header,
     )

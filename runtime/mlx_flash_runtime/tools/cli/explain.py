@@ -212,6 +212,7 @@ def _as_dict(
                 "lowered_work": _work_as_dict(explanation.lowered_work),
                 "kernel_work": _work_as_dict(explanation.kernel_work),
                 "most_seen": explanation.most_seen,
+                "blocks_work": _work_as_dict(explanation.blocks_work),
             }
             for call, explanation in zip(calls, explanations, strict=True)
         ],
