@@ -105,7 +105,7 @@ def look(repo: Path, path: Path) -> Looked:
     source = Source(path, path.read_bytes())
     file = PurePosixPath(path.relative_to(repo).as_posix())
     try:
-        rewrites, refusals = rewrites_of(source, unproven=True)
+        rewrites, refusals = rewrites_of(source)
         by_hand = sorted(set(handwritten_attention(source.tree)))
     except FileError:
         return Looked(path, (), None)

@@ -51,7 +51,8 @@ def rewrite_into(root: Path, copy: Path) -> None:
     for path in root.rglob("*.py"):
         data = path.read_bytes()
         if b"softmax" in data:
-            data = applied(data, rewrites_of(Source(path, data), unproven=False)[0])
+            rewrites, _ = rewrites_of(Source(path, data))
+            data = applied(data, [rewrite for rewrite in rewrites if rewrite.proved])
         target = copy / path.relative_to(root)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(data)

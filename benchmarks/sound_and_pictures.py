@@ -85,10 +85,11 @@ def _verdict(name: str) -> str:
     """What `flash-integrate` says of the attention that a model has written out."""
     module = sys.modules[type(make(name, 2, 32, 32)).__module__]
     path = Path(module.__file__ or "")
-    rewrites, refusals = rewrites_of(Source(path, path.read_bytes()), unproven=False)
-    if rewrites:
-        return f"in the model's own code: flash-integrate rewrites it, {rewrites[0].verdict}"
-    return f"in the model's own code; flash-integrate leaves it: {refusals[0].reason}"
+    rewrites, refusals = rewrites_of(Source(path, path.read_bytes()))
+    if proved := [rewrite for rewrite in rewrites if rewrite.proved]:
+        return f"in the model's own code: flash-integrate rewrites it, {proved[0].verdict}"
+    reason = refusals[0].reason if refusals else rewrites[0].verdict
+    return f"in the model's own code; flash-integrate leaves it: {reason}"
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ def name_of(path: Path) -> str:
 @pytest.mark.parametrize("path", FORMS, ids=name_of)
 def test_form_becomes_a_proved_call(path: Path) -> None:
     source = Source(path, path.read_bytes())
-    rewrites, refusals = rewrites_of(source, unproven=False)
+    rewrites, refusals = rewrites_of(source)
     assert [refusal.reason for refusal in refusals] == []
     result = applied(source.data, rewrites)
     after = path.with_name(path.name.replace(".before.", ".after."))
@@ -69,7 +69,7 @@ def test_newlines_and_encoding_stay() -> None:
     text = "# -*- coding: latin-1 -*-\n# é\n" + before
     data = text.replace("\n", "\r\n").encode("latin-1")
     source = Source(Path("model.py"), data)
-    rewrites, _ = rewrites_of(source, unproven=True)
+    rewrites, _ = rewrites_of(source)
     result = applied(data, rewrites)
     assert b"scaled_dot_product_attention" in result
     assert result.count(b"\n") == result.count(b"\r\n")
@@ -85,7 +85,7 @@ def test_same_lines_twice_are_told_apart() -> None:
     )
     for text in (one + "\n\n" + kept, one[: one.index("def ")] + kept + "\n\n" + body):
         source = Source(Path("model.py"), text.encode())
-        rewrites, _ = rewrites_of(source, unproven=True)
+        rewrites, _ = rewrites_of(source)
         result = applied(source.data, rewrites)
         assert [rewrite.function for rewrite in rewrites] == ["scaled_dot_product_attention"]
         assert "kept_dot" in result.decode()
@@ -95,7 +95,7 @@ def test_same_lines_twice_are_told_apart() -> None:
 
 def test_lines_that_changed_since_are_left() -> None:
     source = Source(FORMS[0], FORMS[0].read_bytes())
-    rewrites, _ = rewrites_of(source, unproven=True)
+    rewrites, _ = rewrites_of(source)
     result = applied(source.data, rewrites)
     kept = kept_of(result, source.data, rewrites)
     edited = result.replace(b"scale=self.scale", b"scale=2 * self.scale")

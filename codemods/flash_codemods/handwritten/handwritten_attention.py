@@ -80,26 +80,16 @@ def examine(source: Source, width: int = 88) -> tuple[list[Match], list[Refusal]
     return _apart(matches, refusals), refusals
 
 
-def rewrites_of(
-    source: Source, *, unproven: bool, width: int = 88
-) -> tuple[list[Rewrite], list[Refusal]]:
-    """The rewrites that are offered of a file, in lines of `width` columns, and why the rest of its
-    attention stays.
+def rewrites_of(source: Source, *, width: int = 88) -> tuple[list[Rewrite], list[Refusal]]:
+    """The rewrites of a file's attention whose form is known, proved or not, in lines of `width`
+    columns, and why the rest of its attention stays.
 
     Raises:
         UnreadableSource: the file can't be decoded or parsed.
     """
     matches, refusals = examine(source, width)
-    if not matches:
-        return [], refusals
-    rewrites: list[Rewrite] = []
-    for match, verdict in zip(matches, verdicts(source, matches), strict=True):
-        if verdict.proved or unproven:
-            rewrites.append(_rewrite(source, match, verdict))
-        else:
-            reason = f"{verdict.text()}: --unproven offers it"
-            refusals.append(Refusal(reason, match.line))
-    return rewrites, refusals
+    found = zip(matches, verdicts(source, matches), strict=True)
+    return [_rewrite(source, match, verdict) for match, verdict in found], refusals
 
 
 def verdicts(source: Source, matches: Sequence[Match]) -> list[Verdict]:

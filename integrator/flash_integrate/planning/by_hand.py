@@ -18,11 +18,12 @@ from flash_integrate.project.workspace import FileFacts, Workspace
 @dataclass(frozen=True)
 class WrittenOut:
     """What one rewriter, by the name of its codemod, makes of a file's attention: the lines that
-    it replaces, and why it leaves the rest."""
+    it replaces, and why it leaves the rest; `unproven` rewrites are among that."""
 
     codemod: str
     rewrites: list[Rewrite]
     refusals: list[Refusal]
+    unproven: int
 
     @property
     def rewriter(self) -> Any:
@@ -43,9 +44,16 @@ def written_out(facts: FileFacts) -> list[WrittenOut]:
     found = []
     for rewriter in rewriters():
         if workspace.wants(name_of(rewriter)):
-            offered = rewriter.rewrites_of(facts.source, unproven=workspace.unproven, width=width)
-            found.append(WrittenOut(name_of(rewriter), *offered))
+            rewrites, refusals = rewriter.rewrites_of(facts.source, width=width)
+            offered = [item for item in rewrites if item.proved or workspace.unproven]
+            unproven = [item for item in rewrites if item not in offered]
+            refusals += [_only_if_asked_for(item) for item in unproven]
+            found.append(WrittenOut(name_of(rewriter), offered, refusals, len(unproven)))
     return found
+
+
+def _only_if_asked_for(rewrite: Rewrite) -> Refusal:
+    return Refusal(f"{rewrite.verdict}: --unproven offers it", rewrite.line)
 
 
 def becomes_fused(workspace: Workspace, link: Link) -> bool:

@@ -13,7 +13,7 @@ from flash_integrate.attention.rewrites import Kept, Rewrite, kept_of, taken_bac
 from flash_integrate.errors import FileError, UnsafeRewrite
 from flash_integrate.inserted.revert import revert_script
 from flash_integrate.notes import Note
-from flash_integrate.planning.by_hand import notes_by_hand, written_out
+from flash_integrate.planning.by_hand import WrittenOut, notes_by_hand, written_out
 from flash_integrate.planning.codemod import name_of, rewriters
 from flash_integrate.planning.outcome import Outcome
 from flash_integrate.planning.plan import Status, stays_as_it_is
@@ -33,15 +33,15 @@ def with_rewrites(outcome: Outcome, facts: FileFacts) -> Outcome:
         outcome = dataclasses.replace(outcome, notes=tuple(notes_by_hand(facts)))
     for found in facts.get(written_out):
         if found.rewrites:
-            outcome = _changed(outcome, facts.source, found.rewriter, found.rewrites)
+            outcome = _changed(outcome, facts.source, found)
     return outcome
 
 
-def _changed(outcome: Outcome, source: Source, rewriter: Any, rewrites: list[Rewrite]) -> Outcome:
+def _changed(outcome: Outcome, source: Source, found: WrittenOut) -> Outcome:
     if not outcome.changes:
-        outcome = _for_rewrites(outcome, source.data, rewriter)
-    outcome = dataclasses.replace(outcome, rewrites=tuple(rewrites))
-    _verify(source, outcome, rewriter)
+        outcome = _for_rewrites(outcome, source.data, found.rewriter)
+    outcome = dataclasses.replace(outcome, rewrites=tuple(found.rewrites))
+    _verify(source, outcome, found)
     return outcome
 
 
@@ -64,7 +64,7 @@ def _for_rewrites(outcome: Outcome, data: bytes, rewriter: Any) -> Outcome:
     )
 
 
-def _verify(source: Source, outcome: Outcome, rewriter: Any) -> None:
+def _verify(source: Source, outcome: Outcome, found: WrittenOut) -> None:
     """Checks that the result parses, that a second run finds nothing more in it, and that it gives
     back the lines that were replaced."""
     result = Source(source.path, outcome.result)
@@ -73,11 +73,10 @@ def _verify(source: Source, outcome: Outcome, rewriter: Any) -> None:
             # `1()` in a user's file is not this program's to warn about.
             warnings.simplefilter("ignore")
             compile(result.tree, str(source.path), "exec", dont_inherit=True)
-        left = len(rewriter.examine(result)[0])
-        expected = len(rewriter.examine(source)[0]) - len(outcome.rewrites)
+        left = len(found.rewriter.examine(result)[0])
     except (FileError, SyntaxError, ValueError, RecursionError) as error:
         raise UnsafeRewrite(f"the rewritten file would not be valid: {error}") from error
-    if left != expected:
+    if left != found.unproven:
         raise UnsafeRewrite("a second run would change the rewritten file again")
     kept = kept_of(outcome.result, outcome.after, outcome.rewrites)
     if taken_back(outcome.result, kept) != (outcome.after, []):
