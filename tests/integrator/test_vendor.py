@@ -312,7 +312,12 @@ for name, module in list(sys.modules.items()):
     if name.partition(".")[0] == "mlx_flash_runtime":
         print(module.__file__)
 """
-ON_DEMAND = {"kernels/cpu/build.py": "a process that compiles", "masks.py": "what a program calls"}
+ON_DEMAND = {
+    "kernels/cpu/build.py": "a process that compiles",
+    "masks.py": "what a program calls",
+    "attention.py": "what a program calls",
+    "ops/alignment.py": "what `attention.py` imports",
+}
 
 
 def test_what_is_copied_of_the_real_runtime_is_what_a_patched_script_loads(tmp_path: Path) -> None:
