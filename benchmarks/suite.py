@@ -76,6 +76,9 @@ def measure(chosen: dict[str, Measurement], args: argparse.Namespace) -> list[st
                 waiting.clear()
             for gpu in range(args.gpus):
                 if waiting and gpu not in running:
+                    beside = [chosen[name] for name, _ in running.values()]
+                    if not may_start(chosen[waiting[0]], beside):
+                        break
                     name = waiting.pop(0)
                     one, left = chosen[name], end - time.monotonic()
                     seconds = _PATIENCE * one.seconds
@@ -99,6 +102,11 @@ def measure(chosen: dict[str, Measurement], args: argparse.Namespace) -> list[st
     return unfinished
 
 
+def may_start(one: Measurement, running: list[Measurement]) -> bool:
+    """Whether one may run beside those that are."""
+    return not running or not any(each.alone for each in (one, *running))
+
+
 def start(
     name: str, one: Measurement, limit: float, gpu: int, args: argparse.Namespace
 ) -> Measuring:
@@ -107,7 +115,7 @@ def start(
     code = provenance(name, BACKENDS[args.machine])
     code["commit"] = args.commit or code["commit"]
     several = args.gpus > 1
-    if several:
+    if several and not one.alone:
         code["beside"] = args.gpus - 1
     print(f"$ {one.command} --json {path}", flush=True)
     return Measuring(

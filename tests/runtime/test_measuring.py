@@ -74,6 +74,16 @@ def test_one_that_takes_too_long_does_not_cost_the_others(
     assert (tmp_path / "another.json").exists()
 
 
+def test_what_runs_alone_has_nothing_beside_it() -> None:
+    suite, suite_commands = map(importlib.import_module, ("suite", "suite_commands"))
+    kinds = suite_commands.SUITES["h200"]
+    training, reply = kinds["workflow_full_h200"], kinds["workflow_chat_h200"]
+    assert suite.may_start(reply, [])
+    assert suite.may_start(training, [training])
+    assert not suite.may_start(reply, [training])
+    assert not suite.may_start(training, [reply])
+
+
 def test_an_interrupted_table_has_rows_of_every_kind() -> None:
     spread = importlib.import_module("cuda_rows").spread
     assert sorted(spread(42)) == list(range(42))
