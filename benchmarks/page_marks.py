@@ -12,7 +12,7 @@ MARKED = """\
 with each result what has
 changed since."""
 BESIDE = (
-    "Beside {beside} other measurements, each on a GPU of its own: what the processor bounds is "
+    "Beside {beside} more, each on a GPU of its own: what the processor bounds is "
     "slower for it, and less steady."
 )
 INCOMPLETE = "Stopped before all of its rows were measured."

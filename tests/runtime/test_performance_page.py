@@ -366,5 +366,5 @@ def test_a_result_says_what_was_beside_it_and_whether_it_is_whole(
         result["machine"] = plain | facts
         (tmp_path / "policy_h200.json").write_text(json.dumps(result), encoding="utf-8")
         text, _ = page.pages(tmp_path).values()
-        assert ("Beside 3 other measurements" in text) == said
+        assert ("Beside 3 more" in text) == said
         assert ("Stopped before all of its rows were measured." in text) == said
