@@ -10,6 +10,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 from arithmetic import rounding
+from backends import on_cpu
 from mlx.utils import tree_flatten, tree_map
 from mlx_lm.generate import maybe_quantize_kv_cache
 from mlx_lm.models.cache import make_prompt_cache
@@ -97,8 +98,8 @@ def with_lora(model: nn.Module, keys: list[str] | None = None) -> nn.Module:
     throughout: mlx-lm starts with zeros, which would hide half of the gradients."""
     model.freeze()
     config: dict[str, Any] = {
-        # With 2, MLX 0.32.4 ends in an error on CUDA: its matrices of experts are read by 16 bytes.
-        "rank": 4,
+        # With 2, MLX 0.32.4 ends in an error on CUDA: it reads matrices of experts by 16 bytes.
+        "rank": 2 if on_cpu else 4,
         "scale": 2.0,
         "dropout": 0.0,
         **({"keys": keys} if keys else {}),

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from metal_kernel.calls import DEVICE, mlx
 
 from mlx_flash_runtime import explain
-from mlx_flash_runtime.kernels.metal import checked, mask_tiles, tile_skipping
+from mlx_flash_runtime.kernels.metal import checked, intervals, mask_tiles, tile_skipping
 from mlx_flash_runtime.ops import written_out
 from mlx_flash_runtime.problem import Problem
 from mlx_flash_runtime.problem.masks import window_mask
@@ -118,7 +118,7 @@ def in_operations(*, inputs: list[mx.array], **call: Any) -> tuple[mx.array]:
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """MLX's operations, in the place of the kernel."""
     monkeypatch.setattr(checked, "is_right", lambda problem: True)
-    monkeypatch.setattr(tile_skipping, "_kernel", lambda masked, sinks: in_operations)
+    monkeypatch.setattr(tile_skipping, "_kernel", lambda *kind: in_operations)
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ def test_mlx_s_own_attention_runs_where_a_mask_hides_too_little(
         taken.append(True)
         return in_operations(**call)
 
-    monkeypatch.setattr(tile_skipping, "_kernel", lambda masked, sinks: kernel)
+    monkeypatch.setattr(tile_skipping, "_kernel", lambda *kind: kernel)
     monkeypatch.setattr(metal_kernel, "most_seen", lambda problem, device: 0.3)
     q = mx.random.normal((1, 2, 256, 64))
     problem = Problem.of(q, q, q, blocks(256, 64))
@@ -183,7 +183,7 @@ def test_a_window_is_replayed(stand_in: None) -> None:
     problem = Problem.of(q, q, q, mask)
     assert problem is not None
     run = metal_kernel.launch(problem, DEVICE, None)
-    tile_skipping._seen.cache_clear()
+    intervals.keys_of_queries.cache_clear()
     compiled = mx.compile(lambda q: run(q, q, q, scale=0.125, mask=mask, sinks=None))
     for x in (q, q + 1):
         assert mx.allclose(compiled(x), mlx(x, x, x, scale=0.125, mask=mask), atol=1e-5)
