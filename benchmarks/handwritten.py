@@ -31,6 +31,7 @@ from flash_integrate.attention.handwritten import handwritten_attention
 from flash_integrate.attention.rewrites import Rewrite, applied
 from flash_integrate.errors import FileError
 from flash_integrate.project.kinds import is_test
+from flash_integrate.python.module import Module
 from flash_integrate.python.source import Source
 
 MARKS = (
@@ -106,7 +107,8 @@ def look(repo: Path, path: Path) -> Looked:
     file = PurePosixPath(path.relative_to(repo).as_posix())
     try:
         rewrites, refusals = rewrites_of(source)
-        by_hand = sorted(set(handwritten_attention(source.tree)))
+        module = Module(source)
+        by_hand = sorted({call.lineno for call in handwritten_attention(module, module.tree)})
     except FileError:
         return Looked(path, (), None)
     rows = [row_of(repo.name, file, rewrite) for rewrite in rewrites]
