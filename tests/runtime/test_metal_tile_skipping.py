@@ -3,7 +3,6 @@ that is here, by emulated threads, against attention in float64."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,13 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from attention_cases import Case, assert_as_exact_as, make, runner
-from backends import pretend
 from metal_kernel import emulated
 from metal_kernel.calls import DEVICE, mlx, sizes
+from metal_kernel.on_steel import forget, metal_of_steel, read_here  # noqa: F401  # a fixture
 from metal_kernel.translation import Failure
 
 from mlx_flash_runtime import explain
-from mlx_flash_runtime.kernels.metal import checked, intervals, mask_tiles, steel, tile_skipping
+from mlx_flash_runtime.kernels.metal import checked, intervals, mask_tiles, steel
 from mlx_flash_runtime.problem import MaskKind, Problem
 from mlx_flash_runtime.problem.masks import Prefix, Segments, Structure, Window
 from mlx_flash_runtime.routes import metal_kernel, reference
@@ -28,26 +27,6 @@ pytestmark = [
     pytest.mark.skipif(emulated.why_not() is not None, reason=str(emulated.why_not())),
     pytest.mark.xdist_group("metal-emulated"),
 ]
-
-
-def forget() -> None:
-    tile_skipping._kernel.cache_clear()
-    steel.text.cache_clear()
-    checked.run.cache_clear()
-
-
-read_here = steel._read
-
-
-@pytest.fixture
-def on_metal(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    pretend(monkeypatch, DEVICE)
-    monkeypatch.setattr(mx.fast, "metal_kernel", emulated.metal_kernel)
-    monkeypatch.setattr(steel, "_read", emulated.header)
-    monkeypatch.setattr(checked, "why_not", lambda: "")
-    forget()
-    yield
-    forget()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,10 @@ from attention_cases import Case, assert_as_exact_as, make, runner
 from backends import pretend
 from metal_kernel import emulated
 from metal_kernel.calls import DEVICE, mlx, sizes
+from metal_kernel.on_steel import forget, metal_of_steel, read_here  # noqa: F401  # a fixture
 
 from mlx_flash_runtime import explain, stock
-from mlx_flash_runtime.kernels.metal import checked, gradient, intervals, steel, tile_skipping
+from mlx_flash_runtime.kernels.metal import checked, gradient, intervals, steel
 from mlx_flash_runtime.planning.planner import Planner
 from mlx_flash_runtime.problem import MaskKind, Problem
 from mlx_flash_runtime.problem.masks import Segments, Structure, Window, window_mask
@@ -29,28 +29,6 @@ pytestmark = [
 
 # A window that begins and ends in the midst of tiles, keys that no query sees, and no whole tiles.
 SMALL = Problem(1, 2, 1, 50, 110, 64, 64, "float32", "window", (50, 110), Window(40), training=True)
-read_here = steel._read
-
-
-def forget() -> None:
-    tile_skipping._kernel.cache_clear()
-    gradient._of_queries.cache_clear()
-    gradient._of_keys.cache_clear()
-    steel.text.cache_clear()
-    checked.run.cache_clear()
-
-
-@pytest.fixture
-def on_metal(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    pretend(monkeypatch, DEVICE)
-    monkeypatch.setattr(mx.fast, "metal_kernel", emulated.metal_kernel)
-    monkeypatch.setattr(steel, "_read", emulated.header)
-    monkeypatch.setattr(checked, "why_not", lambda: "")
-    forget()
-    yield
-    forget()
-
-
 CASES = {
     "a chunk after a cache": (
         Case(64, 130, key_heads=1, batch=2, mask=("window", (33,)), sinks=True, **sizes(96)),

@@ -155,7 +155,7 @@ class MetalKernel(Route):
         scale: float,
         arrays: Sequence[mx.array],
     ) -> mx.array | None:
-        """Attention over quantized keys and values, see `operation.quantized`."""
+        """Attention over quantized keys and values, see `TakesQuantized`."""
         return operation.quantized(problem, bits, scale, arrays)
 
     def prepare(self, problem: Problem, device: Device, then: Callable[[], None]) -> None:
