@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,8 +16,8 @@ from backends import CPU, CUDA, KERNEL, METAL, cpu_only, pretend, stand_in_for_t
 from mlx_flash_runtime import explain, flash_attention_enabled, report
 from mlx_flash_runtime.patching import patch, state
 from mlx_flash_runtime.planning import layers
-from mlx_flash_runtime.planning.planner import Planner
-from mlx_flash_runtime.problem import Call, Problem
+from mlx_flash_runtime.planning.planner import Planner, forget_plans
+from mlx_flash_runtime.problem import Call, Device, Problem
 from mlx_flash_runtime.problem.masks import window_mask
 from mlx_flash_runtime.routes import reference
 from mlx_flash_runtime.settings import Settings
@@ -297,6 +298,28 @@ def test_the_cache_does_not_grow_with_a_long_decode() -> None:
         planner.lookup(q, keys, keys, None, None)
         planner.lookup(q, keys, keys, None, None, 30.0)
     assert len(planner.plans) <= 4096
+
+
+def test_the_environment_is_looked_at_when_a_call_is_planned(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked = []
+
+    def device() -> Device:
+        looked.append(os.environ.get("MLX_ENABLE_TF32", "1"))
+        return replace(CUDA, tf32=looked[-1] != "0")
+
+    monkeypatch.setattr("mlx_flash_runtime.planning.planner.current_device", device)
+    q = mx.zeros((1, 2, 64, 256))
+    with flash_attention_enabled():
+        forget_plans()  # as enable_flash_attention does in a program that had no call yet
+        planner = state.planner
+        assert planner is not None
+        monkeypatch.setenv("MLX_ENABLE_TF32", "0")
+        planner.lookup(q, q, q, None, None)
+        assert looked == ["0"]
+        assert [planner.device.tf32 for _ in range(3)] == [False] * 3
+        assert looked == ["0"]
 
 
 @cpu_only

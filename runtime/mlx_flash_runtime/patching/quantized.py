@@ -27,7 +27,6 @@ from ..ops.ordering import after
 from ..ops.written_out import mask_as_array, masked, weights_of
 from ..planning import layers
 from ..planning.counts import Kind
-from ..planning.machine import current_device
 from ..problem import Problem, as_float, phase_of
 from ..routes.cuda_kernel import cuda_kernel
 from ..routes.metal_kernel import metal_kernel
@@ -180,8 +179,9 @@ def _by_kernel(
 ) -> tuple[mx.array, Kind] | None:
     """The call on a kernel that reads the quantized arrays as they are; None where there is none,
     or it does not pay."""
-    assert state.planner is not None
-    device, wanted = current_device(), state.planner.settings.route
+    planner = state.planner
+    assert planner is not None
+    device, wanted = planner.device, planner.settings.route
     route = _KERNELS.get(device.backend)
     if route is None or wanted not in (None, route.name):
         return None

@@ -45,14 +45,27 @@ class Planner:
         self.settings = settings
         self.plans: dict[Key, Plan] = {}
         self._told = None if device is None else (device, training)
+        self._devices: dict[bool, Device] = {}  # as last looked at, by whether it is the CPU
         # Where there is a GPU, either device may be a thread's default at the time of a call.
         self._device_varies = mx.metal.is_available() or mx.cuda.is_available()
         gradient.shows()  # asks MLX once, here, outside of any gradient
 
     @property
     def device(self) -> Device:
-        """The device that it plans for: that of the calls, or the one that it is told of."""
-        return current_device() if self._told is None else self._told[0]
+        """The device that it plans for: the one that it is told of, or that of the calls, as it
+        was when a call on it was last planned: looking again costs more than a call may."""
+        if self._told is not None:
+            return self._told[0]
+        device = self._devices.get(self._is_on_cpu())
+        return self._look() if device is None else device
+
+    def _is_on_cpu(self) -> bool:
+        """Whether calls are for the CPU while there is a GPU, too."""
+        return self._device_varies and mx.default_device() == _CPU
+
+    def _look(self) -> Device:
+        device = self._devices[self._is_on_cpu()] = current_device()
+        return device
 
     def attend(self, q: Any, k: Any, v: Any, scale: Any, mask: Any, sinks: Any) -> mx.array:
         """One call of the program: planned, counted for the layer that the caller's caller is, and
@@ -93,6 +106,7 @@ class Planner:
     def forget(self) -> None:
         """Has every call planned anew: the machine has got something."""
         self.plans.clear()
+        self._devices.clear()
 
     def _new(
         self, key: Key, q: mx.array, k: mx.array, v: mx.array, mask: Any, sinks: Any, softcap: Any
@@ -131,7 +145,7 @@ class Planner:
             device, training = self._told
             problem = replace(problem, training=training)
             return _plan(choose(problem, device, self.settings), mask)
-        device = current_device()
+        device = self._look()
         for route in ROUTES:
             if self.settings.route in (None, route.name):
                 route.prepare(problem, device, forget_plans)
