@@ -145,6 +145,8 @@ def test_every_route_is_as_exact_as_mlx(case: Case, dtype: mx.Dtype, seed: int) 
         route = function(way, case, call)
         if route is None:
             continue
+        if not on_cpu and call.sinks and way.route is lowered and not way.training:
+            continue  # MLX's fused kernel refuses their gradient: a plan for training goes round it
         event(name)
         with pytest.MonkeyPatch.context() as patch:
             if way.device is not None:

@@ -138,7 +138,7 @@ def test_memory_is_linear_in_the_length(route: Any, phase: str, mask: Any) -> No
     if not on_cpu and phase == "compiled training":
         pytest.skip("so many blocks take minutes to compile")
     block_size = 256 if route is blockwise else 16
-    lengths = (1024, 4096) if on_cpu else (16384,)
+    lengths = (1024, 4096) if on_cpu else (32768,)
     peaks = {}
     for length in lengths:
         call = make(
