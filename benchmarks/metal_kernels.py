@@ -15,10 +15,10 @@ from typing import NamedTuple
 
 from mlx_flash_runtime import explain
 from mlx_flash_runtime.kernels.split_keys import Bits
-from mlx_flash_runtime.ops.work import Work
+from mlx_flash_runtime.ops.work import Work, of_query_blocks
 from mlx_flash_runtime.problem import Device, Problem
 from mlx_flash_runtime.problem.masks import Segments, Structure, Window
-from mlx_flash_runtime.routes import metal_kernel
+from mlx_flash_runtime.routes import ROUTES, metal_kernel, query_blocks
 from mlx_flash_runtime.stock.fused import is_fused
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "metal.md"
@@ -26,10 +26,13 @@ START, STOP = "<!-- counted: benchmarks/metal_kernels.py -->\n", "<!-- counted, 
 TRAINING = "<!-- counted for training: benchmarks/metal_kernels.py -->\n"
 TRAINING_STOP = "<!-- counted for training, end -->\n"
 MAC = Device("metal", (0, 32, 4), 64 * 2**30, "Darwin", own_kernel=True)
+# The last release without a fused gradient.
+BEFORE_FUSED_TRAINING = replace(MAC, mlx=(0, 32, 3))
 # Bytes a second, by Apple's pages of technical specifications; of each generation the chip without
 # Pro or Max.
 CHIPS = {"M1": 68.25e9, "M2": 100e9, "M3": 100e9, "M4": 120e9, "M5": 153e9}
 WITH_NAX = {"M5"}
+ROUTE_BY_NAME = {route.name: route for route in ROUTES}
 
 
 def call(queries: int, keys: int, head_dim: int = 128, **changes: object) -> Problem:
@@ -125,51 +128,75 @@ def route(case: Case) -> str:
     return told.route
 
 
+def training_cases() -> dict[str, Problem]:
+    """By name."""
+    found = {
+        f"window {size:,}, 32/8 heads of 128": masked(call(8192, 8192), Window(size))
+        for size in (128, 512, 1024, 4096)
+    }
+    many = call(8192, 8192, 64, query_heads=64)
+    for size in (128, 256, 512):
+        name = f"window {size:,}, 64/8 heads of 64, sinks"
+        found[name] = masked(replace(many, sinks=True), Window(size))
+    for size in (128, 512):
+        documents = Segments((size,) * (8192 // size))
+        name = f"{len(documents.lengths)} documents of {size}"
+        found[f"{name}, 32/8 heads of 128"] = masked(call(8192, 8192), documents)
+        found[f"{name}, 64/8 heads of 64"] = masked(many, documents)
+    return {name: replace(problem, training=True) for name, problem in found.items()}
+
+
 def training_table() -> str:
-    """Windows and packed documents with their gradient, in Markdown."""
+    """Windows and packed documents with their gradient, in Markdown; documents also with the
+    release before the one that has a fused gradient."""
     lines = [
         "| bfloat16, 8,192 tokens | MLX's way | without our kernels | our kernels |"
         " M1 to M4 | M5 | taken on |",
         "|---|---|---|---|---:|---:|---|",
     ]
-    rows = {
-        f"window {size:,}, 32/8 heads of 128": masked(call(8192, 8192), Window(size))
-        for size in (128, 512, 1024, 4096)
-    }
-    heads = {"query_heads": 64, "key_heads": 8}
-    for size in (128, 256, 512):
-        name = f"window {size:,}, 64/8 heads of 64, sinks"
-        rows[name] = masked(call(8192, 8192, 64, sinks=True, **heads), Window(size))
-    for name, inference in rows.items():
-        problem = replace(inference, training=True)
-        told = explain(problem, device=MAC)
-        assert told.kernel_work is not None
-        assert told.blocks_work is not None
-        lines.append(
-            f"| {name} | unfused: {_counted(told.stock_work)} |"
-            f" `query_blocks`: {_counted(told.blocks_work)} | {_counted(told.kernel_work)} |"
-            f" {_training_ratio(problem, False)} | {_training_ratio(problem, True)} |"
-            f" {_taken_on(problem)} |"
-        )
+    for name, problem in training_cases().items():
+        lines.append(_training_row(name, problem, MAC))
+        if isinstance(problem.structure, Segments):
+            lines.append(_training_row(f"{name}, MLX 0.32.3", problem, BEFORE_FUSED_TRAINING))
     return "\n".join(lines) + "\n"
 
 
-def _training_ratio(problem: Problem, nax: bool) -> str:
+def _training_row(name: str, problem: Problem, device: Device) -> str:
+    told = explain(problem, device=device)
+    assert told.kernel_work is not None
+    without, work = _without_our_kernels(problem, device)
+    ratios = [_training_ratio(problem, replace(device, nax=nax)) for nax in (False, True)]
+    return (
+        f"| {name} | unfused: {_counted(told.stock_work)} | `{without}`: {_counted(work)} |"
+        f" {_counted(told.kernel_work)} | {' | '.join(ratios)} | {_taken_on(problem, device)} |"
+    )
+
+
+def _without_our_kernels(problem: Problem, device: Device) -> tuple[str, Work]:
+    """The route that would be taken, and what it comes to."""
+    route = explain(problem, device=replace(device, own_kernel=False)).route
+    work = ROUTE_BY_NAME[route].work(problem, device, None)
+    if work is not None:
+        return route, work
+    assert route == query_blocks.name
+    return route, of_query_blocks(problem, device)
+
+
+def _training_ratio(problem: Problem, device: Device) -> str:
     """How many times the cost of our kernels, which have no use of an M5's matrix units, the call
     has without them."""
-    told = explain(problem, device=replace(MAC, nax=nax))
-    assert told.kernel_work is not None
-    assert told.blocks_work is not None
-    return f"{told.blocks_work.cost(told.device) / told.kernel_work.cost(MAC):.1f}"
+    own = metal_kernel.work(problem, device, None).cost(replace(device, nax=False))
+    _, without = _without_our_kernels(problem, device)
+    return f"{without.cost(device) / own:.1f}"
 
 
-def _taken_on(problem: Problem) -> str:
+def _taken_on(problem: Problem, device: Device) -> str:
     """The chips on which our kernels are taken."""
-    chips = {"M1 to M4": MAC, "M5": replace(MAC, nax=True)}
+    chips = {"M1 to M4": device, "M5": replace(device, nax=True)}
     names = [
         name
-        for name, device in chips.items()
-        if explain(problem, device=device).route == metal_kernel.name
+        for name, chip in chips.items()
+        if explain(problem, device=chip).route == metal_kernel.name
     ]
     return ", ".join(names) or "none"
 

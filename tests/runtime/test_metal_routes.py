@@ -112,7 +112,7 @@ def test_few_queries_that_are_trained_have_a_plan_for_it(
     latents, keys = mx.zeros((1, 8, queries, 64)), mx.zeros((1, 8, 512, 64))
     while traced:
         route = planner.lookup(latents, keys, keys, None, None).decision.route
-        assert route == ("blockwise" if traced.pop(0) else "native")
+        assert route == ("lowered" if traced.pop(0) else "native")
 
 
 def test_a_step_of_decoding_is_not_asked_whether_it_is_trained(

@@ -19,7 +19,7 @@ from mlx_flash_runtime import explain, stock
 from mlx_flash_runtime.kernels.metal import checked, gradient, intervals, steel
 from mlx_flash_runtime.planning.planner import Planner
 from mlx_flash_runtime.problem import MaskKind, Problem
-from mlx_flash_runtime.problem.masks import Segments, Structure, Window, window_mask
+from mlx_flash_runtime.problem.masks import Prefix, Segments, Structure, Window, window_mask
 from mlx_flash_runtime.routes import metal_kernel, reference
 from mlx_flash_runtime.settings import Settings
 
@@ -44,6 +44,11 @@ CASES = {
         Case(49, 81, mask="causal", sinks=True, **sizes(96, 64)),
         mx.bfloat16,
     ),
+    "packed documents": (
+        Case(70, 70, key_heads=1, mask=("segments", (37, 1, 32)), **sizes(64)),
+        mx.float32,
+    ),
+    "a prefix": (Case(50, 50, key_heads=1, mask=("prefix", (40,)), **sizes(64)), mx.float32),
     "softcap": (
         Case(64, 90, key_heads=1, mask=("window", (70,)), softcap=1.5, **sizes(72)),
         mx.float32,
@@ -115,7 +120,13 @@ def test_pointers_keep_to_their_address_spaces(
 
 @pytest.mark.parametrize(
     ("mask", "structure", "queries", "keys"),
-    [("causal", None, 50, 90), ("window", Window(3), 50, 90), ("window", Window(60), 70, 70)],
+    [
+        ("causal", None, 50, 90),
+        ("window", Window(3), 50, 90),
+        ("window", Window(60), 70, 70),
+        ("segments", Segments((20, 1, 40, 9)), 50, 70),
+        ("prefix", Prefix(30), 50, 70),
+    ],
 )
 def test_each_key_has_the_first_and_the_last_query_that_see_it(
     mask: MaskKind, structure: Structure | None, queries: int, keys: int
@@ -158,6 +169,19 @@ def test_where_it_promises_half_of_blocks_of_queries_it_is_taken() -> None:
     assert explain(replace(short, training=False), device=DEVICE).blocks_work is None
 
 
+def test_packed_documents_are_taken_apart_where_mlx_fuses_their_gradient() -> None:
+    """Else it is blocks of queries that the kernel is held against."""
+    short, long = (training("segments", Segments((size,) * (8192 // size))) for size in (128, 512))
+    assert explain(short, device=DEVICE).route == "lowered"
+    unfused = replace(DEVICE, mlx=(0, 32, 3))
+    told = explain(short, device=unfused)
+    assert told.route == "metal_kernel"
+    assert told.kernel_work is not None
+    assert told.blocks_work is not None
+    assert 2 * told.kernel_work.cost(unfused) <= told.blocks_work.cost(unfused)
+    assert explain(long, device=unfused).route == "query_blocks"
+
+
 def test_a_call_is_planned_for_its_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, DEVICE)
     monkeypatch.setattr(stock.gradient, "shows", lambda: True)
@@ -172,7 +196,7 @@ def test_a_call_is_planned_for_its_gradient(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(
     ("problem", "reason"),
     [
-        (training("segments", Segments((4096, 4096))), "for causal masks and windows"),
+        (training("bool", None), "for masks that are known by what they say"),
         (
             training("window", Window(128), head_dim=192, value_head_dim=128),
             "for head dims up to 128",

@@ -1,5 +1,6 @@
-"""A gradient on CUDA at a length that the fused backward pass does not take, padded to the next
-one.
+"""A gradient at a length that MLX's fused backward pass does not take, padded to the next one that
+it takes: on CUDA to whole blocks of queries, on Metal to more than the few queries whose kernels
+have no backward pass, such as those of a short document in a packed row.
 
 The padding comes last: a causal query does not see keys behind it, and without a mask only the
 queries are padded.
@@ -14,6 +15,7 @@ import mlx.core as mx
 from ..ops.padding import pad
 from ..problem import Attend, Call, Device, Problem
 from ..stock.fused import CUDA_BACKWARD_ROWS
+from ..stock.table import FEW_QUERIES
 
 DOES = "its length padded"
 
@@ -23,9 +25,9 @@ _LENGTH = 256
 
 def lower(problem: Problem, device: Device, block_size: int | None) -> tuple[Problem, ...] | str:
     """The problem with more queries, and with as many more keys if it is causal."""
-    if device.backend != "cuda" or not problem.training:
+    if device.backend == "cpu" or not problem.training:
         return "no gradient asks for another length"
-    padding = -problem.query_length % CUDA_BACKWARD_ROWS
+    padding = _padding(problem, device)
     if not padding:
         return "its length needs no padding"
     shape = problem.mask_shape
@@ -37,6 +39,13 @@ def lower(problem: Problem, device: Device, block_size: int | None) -> tuple[Pro
     return (replace(problem, query_length=queries, key_length=keys, mask_shape=shape),)
 
 
+def _padding(problem: Problem, device: Device) -> int:
+    """The queries that are missing to the next length."""
+    if device.backend == "metal":
+        return max(0, FEW_QUERIES + 1 - problem.query_length)
+    return -problem.query_length % CUDA_BACKWARD_ROWS
+
+
 def pays(problem: Problem, device: Device) -> bool:
     """From some length on."""
     return problem.query_length >= _LENGTH
@@ -45,9 +54,10 @@ def pays(problem: Problem, device: Device) -> bool:
 def extra_memory(problem: Problem, device: Device, block_size: int | None) -> int:
     """q and the output as padded, and keys and values if the mask is causal."""
     dims = problem.head_dim + problem.value_head_dim
-    rows = problem.query_heads * (problem.query_length + CUDA_BACKWARD_ROWS)
+    padding = _padding(problem, device)
+    rows = problem.query_heads * (problem.query_length + padding)
     if problem.mask == "causal":
-        rows += problem.key_heads * (problem.key_length + CUDA_BACKWARD_ROWS)
+        rows += problem.key_heads * (problem.key_length + padding)
     return problem.item_bytes * problem.batch * rows * dims
 
 

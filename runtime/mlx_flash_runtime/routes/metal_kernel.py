@@ -50,7 +50,7 @@ class MetalKernel(Route):
 
     def holds(self, problem: Problem, device: Device) -> tuple[bool, str]:
         """On a Mac: few queries with any mask, many with one of bools or one that is known by what
-        it says; in training many with a window or a causal mask."""
+        it says, in training with the latter alone."""
         if device.backend != "metal":
             return False, "this kernel is for Metal"
         if not device.own_kernel:
@@ -69,8 +69,8 @@ class MetalKernel(Route):
     def pays(self, problem: Problem, device: Device) -> tuple[bool, str]:
         """For few queries where MLX has no fused kernel, and counting says that its way costs more;
         for many where it says twice as much; in training twice as much as of blocks of queries,
-        too. What a bool mask hides is not known here: where MLX
-        has a fused kernel, it takes a look at each, see `launch`."""
+        too. What a bool mask hides is not known here: where MLX has a fused kernel, it takes a
+        look at each, see `launch`."""
         most_seen = self.most_seen(problem, device)
         if most_seen is not None:
             if most_seen <= 0 or of_stock(problem, device).cost(device) < _WORTH_A_LOOK:

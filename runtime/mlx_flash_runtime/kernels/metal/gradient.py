@@ -13,7 +13,6 @@ import mlx.core as mx
 
 from ...ops.derivatives import of_sinks
 from ...problem import Problem
-from ...problem.masks import Causal, Window
 from . import steel
 from .intervals import keys_of_queries, queries_of_keys
 
@@ -85,8 +84,8 @@ _OF_KEYS = """
 def why_not(problem: Problem) -> str:
     """Why there are no such kernels for a problem that `tile_skipping` takes; empty where there
     are."""
-    if not isinstance(problem.visible, Causal | Window):
-        return "its gradient is for causal masks and windows"
+    if problem.visible is None:
+        return "its gradient is for masks that are known by what they say"
     if max(problem.head_dim, problem.value_head_dim) > _LARGE_HEAD_DIM:
         return "its gradient is for head dims up to 128"
     return ""
