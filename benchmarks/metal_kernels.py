@@ -17,9 +17,10 @@ from mlx_flash_runtime import explain
 from mlx_flash_runtime.kernels.split_keys import Bits
 from mlx_flash_runtime.ops.work import Work, of_query_blocks
 from mlx_flash_runtime.problem import Device, Problem
-from mlx_flash_runtime.problem.masks import Segments, Structure, Window
+from mlx_flash_runtime.problem.masks import Segments
 from mlx_flash_runtime.routes import ROUTES, metal_kernel, query_blocks
 from mlx_flash_runtime.stock.fused import is_fused
+from mlx_flash_runtime.tools.bench.cases import call, inference, training
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "metal.md"
 START, STOP = "<!-- counted: benchmarks/metal_kernels.py -->\n", "<!-- counted, end -->\n"
@@ -35,17 +36,6 @@ WITH_NAX = {"M5"}
 ROUTE_BY_NAME = {route.name: route for route in ROUTES}
 
 
-def call(queries: int, keys: int, head_dim: int = 128, **changes: object) -> Problem:
-    problem = Problem(1, 32, 8, queries, keys, head_dim, head_dim, "bfloat16", "causal")
-    return replace(problem, **changes)  # type: ignore[arg-type]  # fields of a Problem
-
-
-def masked(problem: Problem, structure: Structure) -> Problem:
-    kind = "window" if isinstance(structure, Window) else "segments"
-    shape = problem.query_length, problem.key_length
-    return replace(problem, mask=kind, mask_shape=shape, structure=structure)
-
-
 class Case(NamedTuple):
     """A call; of a bool mask the share of the tiles that it leaves, of quantized keys and values
     how they are."""
@@ -57,26 +47,7 @@ class Case(NamedTuple):
 
 def cases() -> dict[str, Case]:
     """By name."""
-    found = {}
-    for size in (128, 512, 1024, 4096):
-        found[f"window {size:,}, prompt of 16,384"] = masked(call(16384, 16384), Window(size))
-    for size in (128, 512, 1024, 4096):
-        name = f"window {size:,}, chunk of 2,048 after 14,336"
-        found[name] = masked(call(2048, 16384), Window(size))
-    found["16 documents of 1,024"] = masked(call(16384, 16384), Segments((1024,) * 16))
-    found["softcap, prompt of 8,192"] = call(8192, 8192, softcap=50.0)
-    found["softcap, window 4,096, prompt of 8,192"] = masked(
-        call(8192, 8192, softcap=50.0), Window(4096)
-    )
-    found["192/128, prompt of 8,192"] = call(8192, 8192, 192, value_head_dim=128)
-    for keys in (8192, 32768):
-        found[f"one query on {keys:,}, D 80"] = call(1, keys, 80)
-        latents = {"query_heads": 16, "key_heads": 1, "value_head_dim": 512}
-        found[f"one query on {keys:,}, latents 576/512"] = call(1, keys, 576, **latents)
-    for queries in (12, 48):
-        found[f"{queries} queries on 8,192, D 128"] = call(queries, 8192)
-        found[f"{queries} queries on 8,192, D 256"] = call(queries, 8192, 256)
-    rows = {name: Case(problem) for name, problem in found.items()}
+    rows = {name: Case(problem) for name, problem in inference().items()}
     blocks = call(8192, 8192, mask="bool", mask_shape=(8192, 8192))
     rows["bool mask that leaves 1/8 of 8,192"] = Case(blocks, 1 / 8)
     rows["bool mask that leaves 1/2 of 8,192"] = Case(blocks, 1 / 2)
@@ -128,24 +99,6 @@ def route(case: Case) -> str:
     return told.route
 
 
-def training_cases() -> dict[str, Problem]:
-    """By name."""
-    found = {
-        f"window {size:,}, 32/8 heads of 128": masked(call(8192, 8192), Window(size))
-        for size in (128, 512, 1024, 4096)
-    }
-    many = call(8192, 8192, 64, query_heads=64)
-    for size in (128, 256, 512):
-        name = f"window {size:,}, 64/8 heads of 64, sinks"
-        found[name] = masked(replace(many, sinks=True), Window(size))
-    for size in (128, 512):
-        documents = Segments((size,) * (8192 // size))
-        name = f"{len(documents.lengths)} documents of {size}"
-        found[f"{name}, 32/8 heads of 128"] = masked(call(8192, 8192), documents)
-        found[f"{name}, 64/8 heads of 64"] = masked(many, documents)
-    return {name: replace(problem, training=True) for name, problem in found.items()}
-
-
 def training_table() -> str:
     """Windows and packed documents with their gradient, in Markdown; documents also with the
     release before the one that has a fused gradient."""
@@ -154,7 +107,7 @@ def training_table() -> str:
         " M1 to M4 | M5 | taken on |",
         "|---|---|---|---|---:|---:|---|",
     ]
-    for name, problem in training_cases().items():
+    for name, problem in training().items():
         lines.append(_training_row(name, problem, MAC))
         if isinstance(problem.structure, Segments):
             lines.append(_training_row(f"{name}, MLX 0.32.3", problem, BEFORE_FUSED_TRAINING))

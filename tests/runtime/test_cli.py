@@ -112,7 +112,8 @@ def test_defaults_are_shown_as_they_are_typed() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", [["bench"], ["bench", "grid"], ["bench", "workflow"], *([name] for name in COMMANDS)]
+    "path",
+    [["bench"], *(["bench", name] for name in BENCHES), *([name] for name in COMMANDS)],
 )
 def test_every_help_has_an_example(path: list[str]) -> None:
     shown = CliRunner().invoke(mlx_flash, [*path, "--help"]).output

@@ -91,7 +91,7 @@ def _tuned(problem: Problem, device: Device, time: Time) -> Tuned:
     too_large: set[str] = set()
     for training in trainings:
         one = replace(problem, training=training)
-        runs = _checked(one, device, wrong, too_large)
+        runs = checked(one, device, wrong, too_large)
         if runs:
             timings[one.phase] = time(runs)
     kept = {phase: _without(of, wrong | too_large) for phase, of in timings.items()}
@@ -137,7 +137,7 @@ def _beats(ours: Timing, stock: Timing) -> bool:
     return ours.median * (1 + NOISE) < stock.median and gains.quartiles[0] > 1
 
 
-def _checked(
+def checked(
     problem: Problem, device: Device, wrong: set[str], too_large: set[str]
 ) -> dict[str, Run]:
     """The candidates that compute what they should, ready to be timed; notes the others. Stock

@@ -76,7 +76,7 @@ def _as_others(error: click.UsageError) -> click.UsageError:
 
 # One line a subcommand: its module and function, and its help in lists.
 COMMANDS = {
-    "bench": (".bench:bench", "Measure attention by shape, or whole workflows."),
+    "bench": (".bench:bench", "Measure attention by shape and by route, or whole workflows."),
     "compare": (".compare:compare", "Run a script with and without flash attention, in turns."),
     "doctor": (".doctor:doctor", "What this machine has for attention, and what is missing."),
     "explain": (".explain:explain", "Which route each attention call of a model takes, and why."),
