@@ -70,7 +70,7 @@ def table() -> str:
         estimates = [_estimates(case, chip) for chip in CHIPS]
         lines.append(
             f"| {name} | {'fused' if is_one else 'unfused'}: {_counted(stock)} |"
-            f" `{route(case)}` | {_counted(own)} | {' | '.join(estimates)} |"
+            f" {_taken(case)} | {_counted(own)} | {' | '.join(estimates)} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -85,6 +85,14 @@ def works(case: Case, device: Device) -> tuple[Work, Work]:
         own = metal_kernel.work_of_share(case.problem, device, case.share)
         return own, told.stock_work
     return told.kernel_work, told.stock_work
+
+
+def _taken(case: Case) -> str:
+    """The route that is taken, with what it comes to where that is in no other column."""
+    name = route(case)
+    if name in ("lowered", "query_blocks"):
+        return f"`{name}`: {_counted(_work_of(name, case.problem, MAC))}"
+    return f"`{name}`"
 
 
 def route(case: Case) -> str:
@@ -128,11 +136,15 @@ def _training_row(name: str, problem: Problem, device: Device) -> str:
 def _without_our_kernels(problem: Problem, device: Device) -> tuple[str, Work]:
     """The route that would be taken, and what it comes to."""
     route = explain(problem, device=replace(device, own_kernel=False)).route
+    return route, _work_of(route, problem, device)
+
+
+def _work_of(route: str, problem: Problem, device: Device) -> Work:
     work = ROUTE_BY_NAME[route].work(problem, device, None)
     if work is not None:
-        return route, work
+        return work
     assert route == query_blocks.name
-    return route, of_query_blocks(problem, device)
+    return of_query_blocks(problem, device)
 
 
 def _training_ratio(problem: Problem, device: Device) -> str:

@@ -42,7 +42,7 @@ def inference() -> dict[str, Problem]:
     found["192/128, prompt of 8,192"] = call(8192, 8192, 192, value_head_dim=128)
     for keys in (8192, 32768):
         found[f"one query on {keys:,}, D 80"] = call(1, keys, 80)
-        name = f"one query on {keys:,}, latents 576/512"
+        name = f"one query on {keys:,}, 16/1 heads, latents 576/512"
         found[name] = call(1, keys, 576, **_HEADS_OF_LATENTS)
     for queries in (12, 48):
         found[f"{queries} queries on 8,192, D 128"] = call(queries, 8192)
