@@ -166,7 +166,7 @@ def _rejected(folder: Path, paths: list[str]) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for name, (program, *options) in FORMATTERS.items():
         # Not `python -m`, which would take modules from the repo.
-        command = [Path(sys.executable).with_name(program), *options, *paths]
+        command = [str(Path(sys.executable).with_name(program)), *options, *paths]
         run = subprocess.run(command, cwd=folder, capture_output=True, text=True)
         named = _NAMED.findall(run.stdout + run.stderr)
         found[name] = {os.path.relpath(folder / path, folder) for path in named}

@@ -100,10 +100,9 @@ def run_both(
     def run(repo: Repo) -> Pair:
         git = clone_of(repo, args.repos)
         assert git is not None  # looked for above
-        old, new = (
-            try_on(repo, git, tool, formatters=True, run_help=args.run_help) for tool in tools
-        )
-        return old, new
+        old, new = tools
+        options = {"formatters": True, "run_help": args.run_help}
+        return try_on(repo, git, old, **options), try_on(repo, git, new, **options)
 
     with ThreadPoolExecutor(args.jobs) as pool:
         console = Console(stderr=True)
@@ -124,11 +123,11 @@ def print_changes(repo: str, pair: Pair) -> None:
     if not together:
         return
     print(f"\n=== {repo}")
-    for changes, paths in together.items():
+    for shared, paths in together.items():
         for path in paths:
             was, now = (seen.outcomes.get(path, "unchanged") for seen in pair)
             print(f"--- {path}" + (f"   ({was} -> {now})" if was != now else ""))
-        print(*(f"    {line}" for line in changes), sep="\n", flush=True)
+        print(*(f"    {line}" for line in shared), sep="\n", flush=True)
 
 
 def diff_of_diffs(old: list[str], new: list[str]) -> list[str]:
@@ -136,14 +135,14 @@ def diff_of_diffs(old: list[str], new: list[str]) -> list[str]:
     lines too, where the inserted ones differ: what is the same in several files shows as such."""
     full = [["@@" if line.startswith("@@") else line for line in diff] for diff in (old, new)]
     own = [[line for line in diff if not line.startswith(" ")] for diff in full]
-    shown = full if own[0] == own[1] else own
-    return list(difflib.unified_diff(*shown, lineterm="", n=1))[2:]
+    was, now = full if own[0] == own[1] else own
+    return list(difflib.unified_diff(was, now, lineterm="", n=1))[2:]
 
 
 def print_summary(pairs: dict[str, Pair], tools: list[Tool]) -> None:
     print(f"\n=== {len(pairs)} repos: {tools[0].label} -> {tools[1].label}")
     old, new = ([pair[side] for pair in pairs.values()] for side in (0, 1))
-    rows = {
+    rows: dict[str, list[float]] = {
         "files changed": [sum(len(seen.diffs) for seen in side) for side in (old, new)],
         "hunks": [sum(seen.hunks for seen in side) for side in (old, new)],
         "lines inserted": [sum(seen.added for seen in side) for side in (old, new)],

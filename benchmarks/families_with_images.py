@@ -138,7 +138,7 @@ def _calls(family: str, device: Device) -> list[LayerCalls]:
 def _model(family: str, factor: int) -> Any:
     (heads, key_heads, dim), (vision_heads, vision_dim) = _PUBLISHED[family][1:]
     own = FAMILIES[family]
-    text = {
+    text: dict[str, Any] = {
         "num_attention_heads": heads,
         "num_key_value_heads": key_heads,
         "head_dim": dim,

@@ -110,8 +110,8 @@ def fused() -> dict[str, Any] | None:
     """What MLX fuses here, as `mlx-flash doctor --record` says; None where it can't be asked."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "fused.json")
-        command = [sys.executable, "-m", "mlx_flash_runtime.tools.cli", "doctor", "--record", path]
-        done = subprocess.run(command, capture_output=True, check=False)
+        command = [sys.executable, "-m", "mlx_flash_runtime.tools.cli", "doctor", "--record"]
+        done = subprocess.run([*command, str(path)], capture_output=True, check=False)
         return json.loads(path.read_text(encoding="utf-8")) if done.returncode == 0 else None
 
 
