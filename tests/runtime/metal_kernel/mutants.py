@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
+import resource
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -43,7 +43,7 @@ from mlx_flash_runtime.problem.masks import Window  # noqa: E402
 from mlx_flash_runtime.routes import metal_kernel  # noqa: E402
 
 RESULT = HERE / "mutants.json"
-SECONDS = 200  # of one mutant: a loop that has no end is found out, too
+SECONDS = 200  # of the processor, for one mutant: a loop that has no end is found out, too
 # An index beyond an array of known size ends the program.
 BOUNDS = ("-fsanitize=bounds-strict", "-fsanitize-undefined-trap-on-error")
 
@@ -188,7 +188,7 @@ def survives(work: Callable[[], bool]) -> bool:
     """Whether `work` says yes, in a process of its own that may end in any way."""
     child = os.fork()
     if child == 0:
-        signal.alarm(SECONDS)
+        resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
         try:
             os._exit(0 if work() else 1)
         except BaseException:

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import mlx.core as mx
 
@@ -82,16 +83,50 @@ def run(small: Problem, bits: Bits | None = None) -> bool:
     return _refuse(f"it is wrong by {error:.1e} for {small}{f', {bits}' if bits else ''}")
 
 
+class _Call(NamedTuple):
+    """A small call: `arrays` as the kernel takes them; `inputs` as MLX's operations do, q, k, v,
+    then sinks if any, in float32, with the mask and the scale."""
+
+    arrays: list[mx.array]
+    inputs: list[mx.array]
+    mask: mx.array | Structure | None
+    scale: float
+
+
 def _error(small: Problem, bits: Bits | None) -> float:
     """The largest difference between the kernel and MLX's operations in float32, in training also
     between the gradients of both."""
-    dtype: mx.Dtype = getattr(mx, small.dtype)
-    random = iter(mx.random.split(mx.random.key(0), 6))
+    call = _random_call(small, bits)
+
+    def exact(q: mx.array, k: mx.array, v: mx.array, *sinks: mx.array) -> mx.array:
+        return written_out.attention(
+            q,
+            k,
+            v,
+            scale=call.scale,
+            mask=call.mask,
+            sinks=sinks[0] if sinks else None,
+            softcap=small.softcap,
+        )
+
+    found = kernel.attention(small, call.arrays, bits)
+    if not small.training:
+        return _largest_difference(found, [exact(*call.inputs)])
+    cotangent = mx.random.normal(found[0].shape, key=mx.random.key(1)).astype(found[0].dtype)
+    own = [found[0], *gradient.gradients(small, call.arrays, found, cotangent)]
+    outputs, gradients = mx.vjp(exact, call.inputs, [cotangent.astype(mx.float32)])
+    return _largest_difference(own, [*outputs, *gradients])
+
+
+def _random_call(p: Problem, bits: Bits | None) -> _Call:
+    """A call of the problem; with `bits` the kernel gets keys and values quantized, MLX's
+    operations what those stand for."""
+    dtype: mx.Dtype = getattr(mx, p.dtype)
+    random = iter(mx.random.split(mx.random.key(0), 5))
 
     def normal(*shape: int) -> mx.array:
         return mx.random.normal(shape, key=next(random)).astype(dtype)
 
-    p = small
     q = normal(p.batch, p.query_heads, p.query_length, p.head_dim)
     k = normal(p.batch, p.key_heads, p.key_length, p.head_dim)
     v = normal(p.batch, p.key_heads, p.key_length, p.value_head_dim)
@@ -107,29 +142,27 @@ def _error(small: Problem, bits: Bits | None) -> float:
     arrays.append(mx.array([scale, p.softcap or 1.0], mx.float32))
     mask: mx.array | Structure | None = p.visible
     if kernel.reads_mask(p):
-        added = normal(p.batch, p.query_heads, p.query_length, p.key_length)
-        shown = added if p.mask == "additive" else added > -0.5
-        if not kernel.is_for_few(p):  # tiles that are hidden, seen, or in part
-            sees = written_out.mask_as_array(_WINDOW, p.query_length, p.key_length)
-            shown = (shown & sees) | (mx.arange(p.key_length) < tile_skipping.BLOCK)
+        shown = _mask(p, normal(p.batch, p.query_heads, p.query_length, p.key_length))
         arrays.append(shown)
         mask = shown.astype(mx.float32) if p.mask == "additive" else shown
-    sinks = normal(p.query_heads) if p.sinks else None
-    if sinks is not None:
+    inputs = [q, k, v]
+    if p.sinks:
+        sinks = normal(p.query_heads)
         arrays.append(sinks)
-    inputs = [x.astype(mx.float32) for x in (q, k, v, *([] if sinks is None else [sinks]))]
+        inputs.append(sinks)
+    return _Call(arrays, [x.astype(mx.float32) for x in inputs], mask, scale)
 
-    def exact(q: mx.array, k: mx.array, v: mx.array, *sinks: mx.array) -> mx.array:
-        of_scores = {"scale": scale, "mask": mask, "softcap": p.softcap}
-        return written_out.attention(q, k, v, sinks=sinks[0] if sinks else None, **of_scores)
 
-    found = kernel.attention(p, arrays, bits)
-    if not p.training:
-        return _largest_difference(found, [exact(*inputs)])
-    cotangent = normal(*found[0].shape)
-    own = [found[0], *gradient.gradients(p, arrays, found, cotangent)]
-    outputs, gradients = mx.vjp(exact, inputs, [cotangent.astype(mx.float32)])
-    return _largest_difference(own, [*outputs, *gradients])
+def _mask(p: Problem, random: mx.array) -> mx.array:
+    """A mask that the kernel reads, of random numbers: those themselves, or which are not small."""
+    if p.mask == "additive":
+        return random
+    shown = random > -0.5
+    if kernel.is_for_few(p):
+        return shown
+    # Some tiles that are hidden, some that are seen, and some in part.
+    sees = written_out.mask_as_array(_WINDOW, p.query_length, p.key_length)
+    return (shown & sees) | (mx.arange(p.key_length) < tile_skipping.BLOCK)
 
 
 def _largest_difference(found: Sequence[mx.array], wanted: Sequence[mx.array]) -> float:
