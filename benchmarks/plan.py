@@ -7,18 +7,31 @@ with the runtime: the peak of a prompt and its first token as mlx-lm generates i
 quantized and bounded caches, and of a step of mlx-lm's trainer. Writes
 benchmarks/results/plan_MACHINE.json; exits with 1 where a prediction is off by more than a tenth.
 A case that MLX refuses is noted as such.
+
+MLX describes a step to a GPU ahead of it, and keeps what is described until it is computed. So the
+peak depends on which of the two is faster, and is the highest where the GPU is the slower one, as
+with a large model. That is predicted, and so measured: on CUDA the GPU waits before each step,
+until all of it is described. The peak of the same without waiting stands beside it.
 """
 
 from __future__ import annotations
 
 import gc
+import os
 import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from importlib import import_module
+from multiprocessing import get_context
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
+from held_back import hold_back
 from mlx_lm.generate import generate_step
 from mlx_lm.tuner.utils import linear_to_lora_layers
 from store import Result, parser_of, place
@@ -80,8 +93,13 @@ _WIDTHS = (
 DEFINITIONS = (
     "Mebibytes at the peak of a prompt and its first token, or of a step of training on two rows "
     "of so many tokens, each the second of two; the prediction is its weights, its cache and the "
-    "rest of the step. Refused: why MLX does not run the case here.",
+    "rest of the step. On CUDA the GPU waits before each step until all of it is described to it, "
+    "so that nothing is let go of meanwhile; not held: the peak without that. Refused: why MLX "
+    "does not run the case here.",
 )
+# Compiling MLX's kernels takes most of the time on a GPU that is new to them.
+_PROCESSES = 6
+_HELD_SECONDS = 0.25  # longer than describing a step takes
 
 
 class Case(NamedTuple):
@@ -150,36 +168,51 @@ def predicted(case: Case, with_runtime: bool) -> Need:
     return steps.generation(case.length, 1, case.how)
 
 
-def measured(case: Case, with_runtime: bool) -> int:
-    """Bytes at the peak, as MLX counts them."""
+def measured(case: Case, with_runtime: bool) -> Iterator[int]:
+    """Bytes at the peak, as MLX counts them: on CUDA with the GPU held back, then without that."""
     module = module_of(case)
     mx.eval(module.parameters())
     if with_runtime:
         enable_flash_attention()
     try:
-        if case.train:
-            model = Model("", module, 0, 0, 0, 0, case.config["vocab_size"], False)
-            work = prepare(model, "lora", Sizes(case.length, _ROWS, 0))()
-            work()  # the first one compiles
+        run = step_of(module, case)
+        run(0)  # the first one compiles, and cuDNN plans, while memory is freed
+        for seconds in (_HELD_SECONDS, 0) if mx.cuda.is_available() else (0,):
             mx.clear_cache()
             mx.reset_peak_memory()
-            work()
-        else:
-            prefill(module, case)  # the first one compiles, and cuDNN plans, while memory is freed
-            mx.clear_cache()
-            mx.reset_peak_memory()
-            prefill(module, case)
-        mx.synchronize()
-        return mx.get_peak_memory()
+            run(seconds)
+            mx.synchronize()
+            yield mx.get_peak_memory()
     finally:
         disable_flash_attention()
 
 
-def prefill(module: Any, case: Case) -> None:
+def step_of(module: Any, case: Case) -> Callable[[float], None]:
+    """What is measured, as a function of the seconds for which the GPU is held back before each
+    of its steps."""
+    if not case.train:
+        return lambda held: prefill(module, case, held)
+    model = Model("", module, 0, 0, 0, 0, case.config["vocab_size"], False)
+    work = prepare(model, "lora", Sizes(case.length, _ROWS, 0))()
+
+    def train(held: float) -> None:
+        if held:
+            hold_back(held)
+        work()
+
+    return train
+
+
+def prefill(module: Any, case: Case, held: float) -> None:
     """A prompt of the case's length, and the first token after it."""
     tokens = mx.zeros(case.length + 1, mx.int32)
     mx.eval(tokens)
     how = case.how
+
+    def before_a_step(done: int, of: int) -> None:
+        if held and of - done > 1:
+            hold_back(held)
+
     for _ in generate_step(
         tokens,
         module,
@@ -188,20 +221,32 @@ def prefill(module: Any, case: Case) -> None:
         quantized_kv_start=0,
         max_kv_size=how.max_kv_size,
         prefill_step_size=how.prefill_step_size,
+        prompt_progress_callback=before_a_step,
     ):
         pass
     mx.synchronize()
 
 
+def rows_of(number: int) -> list[dict[str, Any]]:
+    """Those of a case by its number, stock and with the runtime."""
+    case = CASES[number]
+    if current_device().backend != "cpu":
+        case = larger(case)
+    return [row_of(case, with_runtime) for with_runtime in (False, True)]
+
+
 def row_of(case: Case, with_runtime: bool) -> dict[str, Any]:
-    """Both numbers, and how far apart they are."""
+    """What is predicted and measured, and how far apart they are."""
+    begin = time.perf_counter()
     need = predicted(case, with_runtime)
     gc.collect()
-    peak, refused = None, "-"
+    peaks: list[float | None] = []
+    refused = "-"
     try:
-        peak = measured(case, with_runtime)
+        peaks.extend(mebibytes(peak) for peak in measured(case, with_runtime))
     except RuntimeError as error:
         refused = "out of memory" if is_out_of_memory(error) else str(error).partition(":")[0]
+    peak, not_held = (*peaks, None, None)[:2]
     gc.collect()
     mx.clear_cache()
     return {
@@ -209,18 +254,39 @@ def row_of(case: Case, with_runtime: bool) -> dict[str, Any]:
         "attention": "ours" if with_runtime else "stock",
         "length": case.length,
         "predicted_mib": mebibytes(need.total),
-        "measured_mib": None if peak is None else mebibytes(peak),
+        "measured_mib": peak,
+        "not_held_mib": not_held,
         "weights_mib": mebibytes(need.weights),
         "cache_mib": mebibytes(need.cache),
         "rest_mib": mebibytes(need.rest),
-        "ratio": None if peak is None else round(need.total / peak, 3),
+        "ratio": None if peak is None else round(mebibytes(need.total) / peak, 3),
         "refused": refused,
+        "seconds": round(time.perf_counter() - begin, 1),
     }
 
 
 def mebibytes(size: int) -> float:
     """Bytes in MiB, to a tenth."""
     return round(size / 2**20, 1)
+
+
+def in_processes() -> Iterator[list[dict[str, Any]]]:
+    """The rows of each case, in their order, several cases at a time: with the GPU held back the
+    peak of one does not depend on what the others do."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ProcessPoolExecutor(
+            _PROCESSES, get_context("spawn"), initializer=_keep_kernels, initargs=(folder,)
+        ) as pool,
+    ):
+        yield from pool.map(rows_of, range(len(CASES)))
+
+
+def _keep_kernels(folder: str) -> None:
+    """In a place of this process's own: MLX reads there what another one is still writing."""
+    own = Path(folder, str(os.getpid()))
+    own.mkdir()
+    os.environ["MLX_PTX_CACHE_DIR"] = str(own)
 
 
 def main() -> int:
@@ -232,20 +298,27 @@ def main() -> int:
         command=f"python benchmarks/plan.py {args.machine}",
         definitions=DEFINITIONS,
     )
-    on_a_gpu = current_device().backend != "cpu"
-    for case in map(larger, CASES) if on_a_gpu else CASES:
-        for with_runtime in (False, True):
-            row = row_of(case, with_runtime)
+    in_turns = map(rows_of, range(len(CASES)))
+    for rows in in_processes() if mx.cuda.is_available() else in_turns:
+        for row in rows:
             result.add(row)
-            seen = f"measured {row['measured_mib']}, {row['ratio']}"
-            print(
-                f"{row['model']:24} {row['attention']:5}  predicted {row['predicted_mib']:6.1f}"
-                f" MiB, {seen if row['ratio'] else row['refused']}",
-                flush=True,
-            )
+            print(line_of(row), flush=True)
     print(f"written: {result.path}")
     ratios = [row["ratio"] for row in result.rows if row["ratio"]]
     return int(any(abs(ratio - 1) > _LARGEST_ERROR for ratio in ratios))
+
+
+def line_of(row: dict[str, Any]) -> str:
+    """A row, to be read while the others are measured."""
+    seen = row["refused"]
+    if row["ratio"]:
+        seen = f"measured {row['measured_mib']}, {row['ratio']}"
+    if row["not_held_mib"]:
+        seen += f", not held {row['not_held_mib']}"
+    return (
+        f"{row['model']:24} {row['attention']:5}  predicted {row['predicted_mib']:6.1f} MiB, {seen}"
+        f"  ({row['seconds']} s)"
+    )
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ SUITES: dict[str, dict[str, Measurement]] = {
         "workflow_batch_gemma_h200": _of_h200(
             "batch", "--shape gemma --batch 4 --length 16200 --rounds 3", 60
         ),
-        "plan_h200": _script("plan.py h200", 35),
+        "plan_h200": _script("plan.py h200", 90),
         "quantized_cache_h200": _script("quantized_cache.py h200", 30),
         "with_images_h200": _script("with_images.py h200", 90),
         "handwritten_models_h200": _script(

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mlx import nn
+from mlx_lm.models import base
 
 from mlx_flash_runtime.problem import Device
 from mlx_flash_runtime.settings import resolve
@@ -165,6 +166,41 @@ def test_attention_lies_as_its_queries_do_and_needs_no_copy_for_the_heads() -> N
     x = mx.zeros((1, 256, 8, 64), mx.float16)
     assert peak_on("cuda", heads, x, x) == 3 * x.nbytes
     assert peak_on("metal", heads, x, x) == 3 * x.nbytes
+
+
+def test_fused_attention_on_cuda_writes_a_bool_mask_as_numbers_twice() -> None:
+    x, mask = mx.zeros((1, 8, 256, 64), mx.float16), mx.zeros((256, 256), mx.bool_)
+
+    def attend(x: mx.array, mask: mx.array) -> list[mx.array]:
+        return [mx.fast.scaled_dot_product_attention(x, x, x, scale=1, mask=mask)]
+
+    scores = 8 * 256 * 256 * 2
+    assert peak_on("cuda", attend, x, mask) == 2 * x.nbytes + mask.nbytes + 2 * scores
+    assert peak_on("metal", attend, x, mask) == 2 * x.nbytes + mask.nbytes
+
+
+def test_the_mask_of_a_window_is_not_computed_for_a_route_that_knows_it() -> None:
+    x = mx.zeros((1, 8, 2048, 64), mx.float16)
+
+    def attend(x: mx.array) -> list[mx.array]:
+        mask = base.create_causal_mask(2048, 0, window_size=64)
+        return [mx.fast.scaled_dot_product_attention(x, x, x, scale=1, mask=mask)]
+
+    with in_place(H200, resolve(True, None), training=False) as stand_ins:
+        graph = stand_ins.put_into(trace(attend, [x]))
+    assert peak(graph, graph.inputs, "cuda") == 2 * x.nbytes
+
+
+def test_a_concatenation_on_cuda_is_a_node_for_each_part_and_one_more() -> None:
+    x = mx.zeros((256, 64))
+
+    def rotated(x: mx.array) -> list[mx.array]:
+        for _ in range(800):
+            x = mx.concatenate([x[1:], x[:1]])
+        return [x]
+
+    # MLX waits once more than ten tasks of 101 nodes are on their way: eleven, of 34 each.
+    assert peak_on("cuda", rotated, x) == pytest.approx(11 * 34 * x.nbytes, rel=0.01)
 
 
 def test_the_gradient_of_a_loss_that_mlx_does_not_export() -> None:

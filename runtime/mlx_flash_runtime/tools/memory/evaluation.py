@@ -2,8 +2,10 @@
 
 Followed as MLX 0.32.4 does it (`eval_impl` in `mlx/transforms.cpp`): the order of the operations,
 which of them give a view of their input, which write over an input that nobody needs any more, and
-how far the thread that hands out memory runs ahead of the one that computes. What an operation
-reads is held until it has run.
+how far the thread that hands out memory may run ahead of what computes. What an operation reads is
+held until the task that it is part of has run. When that is depends on which of the two is the
+faster one, and so does the peak: found is the highest, that where no task is through before MLX
+waits for it, as with a large model or a long prompt on a GPU.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from .graph import Graph, Operation
-from .kinds import OF_ANY_SIZE, RESHAPES, VIEWS
+from .kinds import CONCATENATE, OF_ANY_SIZE, RESHAPES, VIEWS
 from .layouts import Layout, reshaped, rows, viewed
 from .placing import copied_first, is_written_over, laid_out
 
@@ -27,22 +29,20 @@ _TASKS = 10
 
 @dataclass(frozen=True)
 class Pace:
-    """How many dispatches an operation is, and a view, and with how many dispatches, or elements
-    read, if given, a backend closes a task."""
+    """How many dispatches let go of what an operation has read, beside those that compute it, and
+    with how many dispatches, or elements read, if given, a backend closes a task."""
 
-    operation: int
-    view: int
+    letting_go: int
     dispatches: int
     elements: int | None = None
 
 
-# On the CPU an operation is what computes it and what lets go of its inputs, DISPATCHES_PER_TASK
-# 10. On Metal more than a command buffer has on base and Pro chips, on CUDA than a graph on an H100
-# (`needs_commit`).
+# On the CPU letting go is a dispatch of its own, and DISPATCHES_PER_TASK is 10. On Metal more than
+# a command buffer has on base and Pro chips, on CUDA than a graph on an H100 (`needs_commit`).
 PACES = {
-    "cpu": Pace(2, 1, 10),
-    "metal": Pace(1, 0, 41, 41 << 20),
-    "cuda": Pace(1, 0, 101, 1001 << 20),
+    "cpu": Pace(1, 10),
+    "metal": Pace(0, 41, 41 << 20),
+    "cuda": Pace(0, 101, 1001 << 20),
 }
 
 
@@ -109,6 +109,14 @@ class _Task:
     held: list[_Buffer] = field(default_factory=list)
 
 
+def _kernels_of(operation: Operation, backend: str) -> int:
+    """How many dispatches compute it: a concatenation copies its inputs one by one; on CUDA they
+    then meet in a node of their own (`concatenate_gpu`)."""
+    if operation.name != CONCATENATE:
+        return 1
+    return len(operation.inputs) + (backend == "cuda")
+
+
 class _Memory:
     """What is in memory after each operation."""
 
@@ -149,11 +157,11 @@ class _Memory:
         for name in (*inputs, *operation.outputs):
             if self.readers[name] == 0 and name not in self.stays:
                 self._let_go(self.buffers[name])
-        if is_view:
-            self._hand_out(self.pace.view, 0, held)
-        else:
+        kernels = elements = 0
+        if not is_view:
+            kernels = len(copies) + _kernels_of(operation, self.backend)
             elements = sum(self.layouts[name].span for name in inputs)
-            self._hand_out(self.pace.operation * (1 + len(copies)), elements, held)
+        self._hand_out(kernels + self.pace.letting_go, elements, held)
 
     def _view(self, operation: Operation) -> bool:
         """Whether the operation's outputs are views of its first input; then they are seen."""

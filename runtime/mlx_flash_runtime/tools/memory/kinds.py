@@ -36,6 +36,7 @@ NORMS = frozenset(["Softmax", "RMSNorm", "LayerNorm"])
 UPDATES = frozenset(["SliceUpdate", "DynamicSliceUpdate"])
 # Of matrices, those the first two inputs.
 PRODUCTS = frozenset(["Matmul", "AddMM"])
-ROPE, ATTENTION, FILL = "RoPE", "ScaledDotProductAttention", "Full"
+ROPE, ATTENTION = "RoPE", "ScaledDotProductAttention"
+FILL, SELECT, CONCATENATE = "Full", "Select", "Concatenate"
 # Whatever the size of the memory that they are written over.
 OF_ANY_SIZE = NORMS | {ROPE, "Compiled"}

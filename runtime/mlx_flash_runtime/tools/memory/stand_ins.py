@@ -22,7 +22,7 @@ from ...routes import ROUTES, native, unfused
 from ...settings import Settings
 from ...stock.fused import error_of, is_fused
 from .graph import Graph, Operation, needed
-from .kinds import ATTENTION, OPAQUE, ROPE
+from .kinds import ATTENTION, FILL, OPAQUE, ROPE, SELECT
 
 # A number that marks an operation, far from any that a model has.
 _FIRST_MARK = 0x51AD_0000_0000
@@ -80,6 +80,23 @@ class StandIns:
         ) -> mx.array:
             arrays = [x for x in (q, k, v, mask, sinks) if isinstance(x, mx.array)]
             return self.made(name, (*q.shape[:3], v.shape[3]), q.dtype, arrays, extra)
+
+        return run
+
+    def fused_attention(self, device: Device) -> Callable[..., mx.array]:
+        """A call of MLX's fused attention. On CUDA that takes masks of numbers alone: of one that
+        is bool, MLX makes one for all heads, from as large an array of zeros and another one of
+        infinities, in each call anew (`scaled_dot_product_attention` in its `fast.cpp`)."""
+        attend = self.attention(0, ATTENTION)
+
+        def run(q: mx.array, k: mx.array, v: mx.array, **more: Any) -> mx.array:
+            mask = more.get("mask")
+            if device.backend == "cuda" and isinstance(mask, mx.array) and mask.dtype == mx.bool_:
+                shape = (*q.shape[:3], k.shape[2])
+                zeros, infinities = (self.made(FILL, shape, q.dtype, []) for _ in range(2))
+                of_scores = mx.broadcast_to(mask, shape)
+                more["mask"] = self.made(SELECT, shape, q.dtype, [of_scores, zeros, infinities])
+            return attend(q, k, v, **more)
 
         return run
 
@@ -170,11 +187,16 @@ class _WithRuntime(Planner):
         found = super()._planned(key, problem, mask)
         assert found.choice is not None
         choice = self._first_choice(found.choice)
-        run: Any = _unfused
-        if choice.route is not unfused:
-            name = ATTENTION if choice.route is native else OPAQUE
-            run = self.stand_ins.attention(choice.extra_memory, name)
-        return Plan(found.kind, run, choice, to_learn=0)
+        return Plan(found.kind, self._run(choice), choice, to_learn=0)
+
+    def _run(self, choice: Choice) -> Callable[..., mx.array]:
+        if choice.route is unfused:
+            return _unfused
+        if choice.route is native:
+            return self.stand_ins.fused_attention(choice.device)
+        attend = self.stand_ins.attention(choice.extra_memory)
+        # Our own routes know a window by its size: the mask itself is never computed.
+        return _without_mask(attend) if choice.problem.mask == "window" else attend
 
     def _first_choice(self, choice: Choice) -> Choice:
         """What runs where the shape is new, as those of a prompt are."""
@@ -185,6 +207,13 @@ class _WithRuntime(Planner):
                     extra = route.extra_memory(problem, device, None)
                     return replace(choice, route=route, extra_memory=extra)
         return choice
+
+
+def _without_mask(attend: Callable[..., mx.array]) -> Callable[..., mx.array]:
+    def run(q: mx.array, k: mx.array, v: mx.array, **more: Any) -> mx.array:
+        return attend(q, k, v, **{**more, "mask": None})
+
+    return run
 
 
 def _without_runtime(device: Device, stand_ins: StandIns) -> Callable[..., mx.array]:
@@ -199,7 +228,7 @@ def _without_runtime(device: Device, stand_ins: StandIns) -> Callable[..., mx.ar
             if error is not None:
                 raise MlxRaises(error)
             return _unfused(q, k, v, scale=scale, mask=mask, sinks=sinks)
-        run = stand_ins.attention(native.extra_memory(problem, device, None), ATTENTION)
+        run = stand_ins.fused_attention(device)
         return run(q, k, v, scale=scale, mask=mask, sinks=sinks)
 
     return attention
