@@ -71,10 +71,10 @@ def unpack(repo: Repo, git: Path, folder: Path) -> None:
         raise LookupError(f"{git} does not have {repo.commit} of {repo.name}")
     files = []
     for line in listing.stdout.split(b"\0"):
-        head, _, name = line.partition(b"\t")
+        entry, _, name = line.partition(b"\t")
         path = Path(name.decode())
-        if head.startswith(b"100") and _is_of_interest(path):
-            files.append((head.split()[2], path))
+        if entry.startswith(b"100") and _is_of_interest(path):
+            files.append((entry.split()[2], path))
     wanted = b"\n".join(name for name, _ in files) + b"\n"
     contents = _git(git, "cat-file", "--batch", stdin=wanted).stdout
     start = 0

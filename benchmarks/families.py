@@ -93,7 +93,9 @@ def _phases(model: Any, device: Device) -> list[Phase]:
 
 def _phase(calls: list[LayerCalls]) -> Phase:
     # A layer counts once for each decision about its calls.
-    decided, classes, heads = set(), set(), set()
+    decided: set[tuple[Decision, tuple[str, str]]] = set()
+    classes: set[str] = set()
+    heads: set[Heads] = set()
     for call in calls:
         decided.update((call.decision, layer) for layer in call.layers)
         classes.update(class_name for _, class_name in call.layers)

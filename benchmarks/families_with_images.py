@@ -101,9 +101,9 @@ def _rows(family: str, devices: dict[str, Device], reasons: NumberedReasons) -> 
                 cells.append(cell)
     model = _PUBLISHED[family].model
     lines = []
-    for part, cells in by_part.items():
-        routes = [", ".join(cells[name]) for name in devices]
-        lines.append(f"| {' | '.join([family, model, *part, *routes])} |")
+    for start, by_device in by_part.items():
+        routes = [", ".join(by_device[name]) for name in devices]
+        lines.append(f"| {' | '.join([family, model, *start, *routes])} |")
     return lines
 
 

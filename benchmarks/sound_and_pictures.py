@@ -68,9 +68,9 @@ def rows(name: str, reasons: NumberedReasons) -> list[str]:
         by_heads[own] = {name: [cell] for name in DEVICES}
     start = f"| {transformer.library} | {name} | {transformer.like}"
     lines = []
-    for (heads, dim), cells in by_heads.items():
-        routes = [", ".join(cell) for cell in cells.values()]
-        lines.append(f"{start} | {heads} | {dim} | {' | '.join(routes)} |")
+    for (number, dim), by_device in by_heads.items():
+        routes = [", ".join(cells) for cells in by_device.values()]
+        lines.append(f"{start} | {number} | {dim} | {' | '.join(routes)} |")
     return lines
 
 
