@@ -141,6 +141,129 @@ def test_evidence_starts_where_a_model_runs(
     assert str(evidence).startswith(f"run.py:{3 + first} -> {package}.{names[first]} -> ")
 
 
+LOADED = "from mlx_lm import load\n\nmodel, tokenizer = load('tiny')\n"
+LOSS = "\n\ndef loss(model, x):\n    return model(x).sum()\n\n\n"
+
+
+@pytest.mark.parametrize(
+    ("rest", "shown"),
+    [
+        ("print(model(x))\n", "4 -> the model of mlx_lm.load"),
+        ("model.eval()\nmodel.generate(x)\n", "5 -> the model of mlx_lm.load"),
+        (LOSS + "step = nn.value_and_grad(model, loss)\n", "7 -> the model of mlx_lm.load"),
+        ("import mlx.nn as nn\nnn.value_and_grad(model, f)\n", "5 -> the model of mlx_lm.load"),
+        ("\n\ndef ask(net):\n    net(1)\n\n\nask(model)\n", "7 -> the model of mlx_lm.load"),
+        ("llm = model\nllm(x)\n", "5 -> the model of mlx_lm.load"),
+        ("from mlx_lm import generate\ngenerate(model, tokenizer)\n", "5 -> mlx_lm.generate"),
+        ("Chat(model).start()\n", "3 -> mlx_lm.load"),
+        ("models = {'a': model}\n", "3 -> mlx_lm.load"),
+        ("", "3 -> mlx_lm.load"),
+    ],
+)
+def test_a_loaded_model_is_followed_to_where_it_runs(rest: str, shown: str, tmp_path: Path) -> None:
+    evidence = run(tmp_path, {"run.py": LOADED + rest})["run.py"].evidence
+    assert str(evidence).startswith(f"run.py:{shown} -> ")
+
+
+def test_a_model_is_followed_into_the_file_that_runs_it(tmp_path: Path) -> None:
+    files = {
+        "run.py": "from train import fit\n" + LOADED + "fit(1, net=model)\n",
+        "train.py": "def fit(steps, net):\n    for _ in range(steps):\n        net(1)\n",
+    }
+    evidence = run(tmp_path, files)["run.py"].evidence
+    assert str(evidence).startswith("run.py:5 -> train.py:3 -> the model of mlx_lm.load -> ")
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "print(model)\n",
+        "import mlx.nn as nn\nnn.quantize(model, bits=4)\nmodel.save_weights('q4')\n",
+        "from mlx_lm.utils import save_model\nmodel.freeze()\nsave_model('out', model)\n",
+        "\n\ndef export(net):\n    net.save_weights('out')\n\n\nexport(model)\n",
+        "model.train()\nmodel.config = None\n",
+    ],
+)
+def test_a_model_that_only_is_changed_and_saved_is_no_attention(rest: str, tmp_path: Path) -> None:
+    assert run(tmp_path, {"run.py": LOADED + rest})["run.py"].reason == NO_ATTENTION
+
+
+OWN_MODEL = """\
+import mlx.core as mx
+import mlx.nn as nn
+
+
+class Model(nn.Module):
+    def __call__(self, q):
+        return mx.fast.scaled_dot_product_attention(q, q, q, scale=1.0)
+
+
+def load(path):
+    model = Model()
+    model.load_weights(path)
+    return model
+"""
+
+
+@pytest.mark.parametrize(
+    ("script", "runs"),
+    [
+        ("from net import Model\n\nmodel = Model()\nmodel.save_weights('out')\n", False),
+        ("from net import Model\n\nmodel = Model()\nmodel(1)\n", True),
+        ("from net import load\n\nmodel = load('in')\nmodel.save_weights('out')\n", False),
+        ("from net import load\n\nmodel = load('in')\nserve(model)\n", True),
+    ],
+)
+def test_the_models_of_a_project_too(script: str, runs: bool, tmp_path: Path) -> None:
+    evidence = run(tmp_path, {"net.py": OWN_MODEL, "run.py": script})["run.py"].evidence
+    assert (evidence is not None) == runs
+
+
+@pytest.mark.parametrize(
+    "mention",
+    [
+        "def ask(model: Model) -> Model:\n    return model(1)\n",
+        "MODEL: Model | None = None\n",
+        "def is_ours(model):\n    return isinstance(model, Model)\n",
+        "if Model is None:\n    raise SystemExit\n",
+    ],
+)
+def test_a_type_is_the_last_evidence(mention: str, tmp_path: Path) -> None:
+    files = {
+        "net.py": OWN_MODEL,
+        "maker.py": "from net import load\n\n\ndef made():\n    return load('in')\n",
+        "run.py": f"from maker import made\nfrom net import Model\n\n\n{mention}\n\nmade()(1)\n",
+        "typed.py": f"import mlx.core\nfrom net import Model\n\n\n{mention}\nprint(ask)\n",
+    }
+    outcomes = run(tmp_path, files)
+    line = len(files["run.py"].splitlines())
+    assert str(outcomes["run.py"].evidence).startswith(f"run.py:{line} -> maker.py:5 -> net.py:7")
+    assert "net.py:7" in str(outcomes["typed.py"].evidence)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "from mlx_lm.models import mamba\n\nmamba.MambaBlock._step = print\nprint(1)\n",
+        "from mlx_lm.models import mamba\n\nmodel = mamba.Model(1)\nmodel(2)\n",
+        "from mlx_lm import load\n\n_, tokenizer = load('tiny')\ntokenizer.encode('')\n",
+        "from mlx_lm.models import llama\n\nllama.Attention.__call__ = print\nprint(1)\n",
+    ],
+)
+def test_what_replaces_a_part_and_what_has_no_attention(script: str, tmp_path: Path) -> None:
+    assert run(tmp_path, {"run.py": script})["run.py"].reason == NO_ATTENTION
+
+
+def test_a_variable_is_not_the_module_of_its_name(tmp_path: Path) -> None:
+    package = "import mlx.core as mx\n\n\ndef size(model):\n    return len(model)\n"
+    files = {
+        "pkg/__init__.py": package,
+        "pkg/model.py": OWN_MODEL,
+        "run.py": "from pkg import size\n\nprint(size([1]))\n",
+    }
+    assert run(tmp_path, files)["run.py"].reason == NO_ATTENTION
+
+
 BY_HAND = [
     "mx.softmax(q @ k.T, axis=-1) @ v",
     "(q @ k.T).softmax(-1) @ v",

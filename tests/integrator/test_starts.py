@@ -193,7 +193,7 @@ p = argparse.ArgumentParser()
 p.add_argument("--model", default="tiny")
 args = p.parse_args(); \\
 model = load(args.model)
-print(model, vars(args))
+print([model], vars(args))
 """
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import ast
 
 from flash_codemods.enable import inherit_below_imports
-from flash_integrate.attention.reach import reached
+from flash_integrate.attention.signs import reached
 from flash_integrate.project.applications import is_imported_by_runner
 from flash_integrate.project.workspace import FileFacts
 from flash_integrate.python.edits import Insertion

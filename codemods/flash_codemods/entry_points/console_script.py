@@ -15,7 +15,7 @@ import ast
 
 from flash_codemods.enable import enable_at
 from flash_codemods.entry_points.started_elsewhere import handed_over
-from flash_integrate.attention.reach import leads_to_attention
+from flash_integrate.attention.signs import leads_to_attention
 from flash_integrate.notes import Refusal
 from flash_integrate.planning.installed import console_functions, installed_names
 from flash_integrate.planning.starts import Starts

@@ -11,7 +11,7 @@ from flash_codemods.argparse.namespaces import Namespaces
 from flash_codemods.commands import click_command, typer_command
 from flash_codemods.commands.functions import find_commands
 from flash_codemods.entry_points import application
-from flash_integrate.attention.reach import (
+from flash_integrate.attention.signs import (
     has_attention,
     leads_to_attention,
     runs_attention,

@@ -12,7 +12,7 @@ from __future__ import annotations
 import ast
 
 from flash_integrate.attention.libraries import holds_models
-from flash_integrate.attention.reach import reached
+from flash_integrate.attention.signs import reached
 from flash_integrate.inserted.snippets import Style, enable
 from flash_integrate.notebook.program import Program
 from flash_integrate.notes import Note, Refusal

@@ -28,6 +28,8 @@ _HELPERS = {
     "tokenizer_utils", "tool_parsers", "upload", "upload_to_hub", "__version__", "version",
     "writers",
 }  # fmt: skip
+# Architectures of such packages that have none.
+_WITHOUT_ATTENTION = {"gated_delta", "mamba", "mamba2", "rwkv7", "ssm"}
 # A word of the name of a function or class that runs a model, or that loads one.
 _RUNNING = {
     "agent", "attention", "benchmark", "chat", "embed", "eval", "evaluate", "gen", "generate",
@@ -91,30 +93,42 @@ class Use(IntEnum):
     """It takes a class, which may be a model's."""
     UNKNOWN = 3
     """It takes something else from a package that was not read, or a module as a whole."""
+    MENTIONED = 4
+    """It names something for a type, or to see whether it is there."""
 
 
 def use_of(name: str) -> Use | None:
     """The use of a dotted name of a package of models. None for what leads to no attention: a
     schedule, a tokenizer, a cache, conversion, whatever neither runs nor loads a model."""
     package, *parts = name.split(".")
-    if not parts or not _HELPERS.isdisjoint(parts):
+    if not parts or not (_HELPERS | _WITHOUT_ATTENTION).isdisjoint(parts):
         return None
     last = parts[-1]
     owner = parts[-2] if len(parts) > 1 and _CLASS.fullmatch(parts[-2]) else ""
-    if owner and not _OTHERWISE.isdisjoint(_words(owner)):
+    if owner and is_of_something_else(owner):
         return None
     if _LOADING.fullmatch(last):
         return Use.LOADS
     if last.startswith("__"):  # `Model.__call__`
         last = owner
-    if not _OTHERWISE.isdisjoint(_words(last)):
+    if is_of_something_else(last):
         return None
-    if not _RUNNING.isdisjoint([*_words(owner), *_words(last)]):
+    if says_that_it_runs(last) or says_that_it_runs(owner):
         return Use.RUNS
     if owner or _CLASS.fullmatch(last):
         return Use.MODEL
     was_read = package in _CALLS_FUSED or package in _BY_HAND
     return None if was_read or last.isupper() else Use.UNKNOWN
+
+
+def is_of_something_else(name: str) -> bool:
+    """Whether a word of a name says that it stands for no model, and for nothing that runs one."""
+    return not _OTHERWISE.isdisjoint(_words(name))
+
+
+def says_that_it_runs(name: str) -> bool:
+    """Whether a name says that it has a model run."""
+    return not _RUNNING.isdisjoint(_words(name)) and not is_of_something_else(name)
 
 
 def _words(name: str) -> list[str]:

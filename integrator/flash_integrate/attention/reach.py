@@ -9,9 +9,9 @@ because another method of it does.
 from __future__ import annotations
 
 import ast
-from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import PurePosixPath
 
 from flash_integrate.attention.evidence import Evidence, Kind, Link
@@ -22,12 +22,13 @@ from flash_integrate.attention.libraries import (
     use_of,
     use_of_module,
 )
+from flash_integrate.attention.models import Models
 from flash_integrate.attention.uses import Uses
-from flash_integrate.project.imports import Project
+from flash_integrate.attention.ways import End, Part, Ways
 from flash_integrate.project.names import WHOLE, Defined, Outside, Symbols
-from flash_integrate.project.scan import ANY, Import
-from flash_integrate.project.workspace import FileFacts, Workspace
-from flash_integrate.python.syntax import Function, dotted
+from flash_integrate.project.scan import ANY
+from flash_integrate.project.workspace import Workspace
+from flash_integrate.python.syntax import Function, dotted, last_name
 
 _ATTENTION = {
     "scaled_dot_product_attention",
@@ -38,27 +39,6 @@ _ATTENTION = {
     "TransformerEncoderLayer",
     "TransformerDecoderLayer",
 }
-
-
-@dataclass(frozen=True)
-class _Part:
-    """A definition of a file, a method of a class (`Model.load`) or the file as a `WHOLE`; and how
-    the search came here: from which part, and from which line of it."""
-
-    path: PurePosixPath
-    name: str
-    before: _Part | None = field(default=None, compare=False)
-    line: int = field(default=0, compare=False)
-
-
-@dataclass(frozen=True)
-class _End:
-    """Attention, the line that comes to it, and of a package's how sure that is."""
-
-    line: int
-    names: tuple[str, ...]
-    kind: Kind
-    use: Use = Use.RUNS
 
 
 @dataclass(frozen=True)
@@ -82,13 +62,14 @@ class AttentionReach:
         self.project = workspace.project
         self.names = workspace.names
         self._module = workspace.module
+        self._models = Models(workspace.names, workspace.module)
         self._uses: dict[tuple[PurePosixPath, str], Uses] = {}
         self._has_mlx: dict[PurePosixPath, bool] = {}
-        self._leads_nowhere: set[_Part] = set()
+        self._leads_nowhere: set[Part] = set()
 
     def of_script(self, path: PurePosixPath) -> Reached:
         """How the script at `path` comes to attention."""
-        return self._search(_Part(path, WHOLE))
+        return self._search(Part(path, WHOLE))
 
     def of_definition(self, path: PurePosixPath, node: ast.stmt) -> Reached:
         """How one definition of the file at `path` comes to attention."""
@@ -96,15 +77,15 @@ class AttentionReach:
 
     def attends(self, path: PurePosixPath, node: ast.stmt) -> bool:
         """Whether a definition of the file at `path` calls attention itself."""
-        return any(isinstance(item, _End) for item in self._leads(self._part_of(path, node)))
+        return any(isinstance(item, End) for item in self._leads(self._part_of(path, node)))
 
-    def _part_of(self, path: PurePosixPath, node: ast.stmt) -> _Part:
+    def _part_of(self, path: PurePosixPath, node: ast.stmt) -> Part:
         """A definition as a part; it may be nested, or one of several of a name: its line stands
         for it."""
         name = f"line {node.lineno}"
         if (path, name) not in self._uses:
             self._uses[path, name] = Uses.of(node, self._module(path))
-        return _Part(path, name)
+        return Part(path, name)
 
     def uses(self, path: PurePosixPath, name: str) -> Uses:
         """What a definition of the file at `path` uses, or with the name `WHOLE` the file."""
@@ -122,86 +103,107 @@ class AttentionReach:
             if symbols is not None and self._is_mlx(path, symbols, softmax)
         ]
 
-    def _search(self, start: _Part) -> Reached:
-        """Looks at parts in the order of their distance, so that the shortest chain is found."""
+    def _search(self, start: Part) -> Reached:
+        """Goes the surest ways first, and of those the shortest."""
         by_hand: dict[Link, Evidence] = {}
         by_name: Evidence | None = None
-        seen = {start}
-        todo = deque([start])
-        while todo:
-            part = todo.popleft()
-            for found in self._leads(part):
-                if isinstance(found, _Part):
-                    if found not in seen and found not in self._leads_nowhere:
-                        seen.add(found)
-                        todo.append(found)
-                elif found.kind is Kind.BY_HAND:
-                    chain = _chain(part, found)
-                    by_hand.setdefault(chain.links[-1], chain)
-                elif found.kind is Kind.BY_NAME:
-                    by_name = by_name or _chain(part, found)
-                else:
-                    return Reached(_chain(part, found))
+        seen: set[Part] = set()
+        ways = Ways(start)
+        for found in ways:
+            if isinstance(found, Part):
+                if found not in seen and found not in self._leads_nowhere:
+                    seen.add(found)
+                    for lead in self._leads(found):
+                        ways.add(lead)
+            elif found.kind is Kind.BY_HAND:
+                by_hand.setdefault(Link(found.part.path, found.line), found.evidence)
+            elif found.kind is Kind.BY_NAME:
+                by_name = by_name or found.evidence
+            else:
+                return Reached(found.evidence)
         if not by_hand and by_name is None:
             self._leads_nowhere |= seen
         return Reached(by_hand=tuple(by_hand.values()), by_name=by_name)
 
-    def _leads(self, part: _Part) -> Iterator[_Part | _End]:
-        """What a part of a file leads to: attention first, what is surest of it before all, then
-        other parts."""
+    def _leads(self, part: Part) -> Iterator[Part | End]:
+        """What a part of a file leads to: other parts, and attention."""
         symbols = self.names.symbols(part.path)
         if symbols is None:
             return
         uses = self.uses(part.path, part.name)
-        less_sure: list[_End] = []
-        further: list[_Part] = []
-        for name, line in uses.names.items():
-            found = self._named(part, symbols, name, line)
-            if isinstance(found, _Part):
-                further.append(found)
-            elif found is not None and found.use is Use.RUNS:
-                yield found
-            elif found is not None:
-                less_sure.append(found)
-        yield from sorted(less_sure, key=lambda end: end.use)
         for line in self.by_hand(part.path, part.name):
-            yield _End(line, ("attention written by hand",), Kind.BY_HAND)
+            yield End(part, line, ("attention written by hand",), Kind.BY_HAND)
+        for name, line in uses.names.items():
+            yield from self._named(part, symbols, name, line)
+        for name, line in uses.mentioned.items():
+            yield from self._named(part, symbols, name, line, Use.MENTIONED)
         if part.name == WHOLE:
-            yield from _star_imports(symbols)
+            yield from _star_imports(part, symbols)
         for module, line in uses.loaded.items():
             yield from self._loaded(part, module, line)
-        yield from further
         for (module, application), line in uses.served.items():
             home = self.names.application_home(part.path, module, application)
             if home is not None:
-                yield _Part(home, WHOLE, part, line)
+                yield part.to(home, WHOLE, line)
 
-    def _named(self, part: _Part, symbols: Symbols, name: str, line: int) -> _Part | _End | None:
-        """What a dotted name in a part of a file leads to."""
+    def _named(
+        self, part: Part, symbols: Symbols, name: str, line: int, use: Use = Use.RUNS
+    ) -> Iterator[Part | End]:
+        """What a dotted name in a part of a file leads to; `use` is how sure it can be at best."""
         if (own := self._own_method(part, symbols, name)) is not None:
-            return _Part(part.path, own, part, line)
+            yield part.to(part.path, own, line, use)
+            return
         meaning = self.names.meaning(part.path, name)
         if isinstance(meaning, Defined):
-            return self._defined(meaning, part, line)
-        if isinstance(meaning, Outside) and holds_models(meaning.name):
-            return next(_of_library(line, meaning.name, use_of(meaning.name)), None)
-        full = meaning.name if isinstance(meaning, Outside) else name
-        if full.rpartition(".")[2] in _ATTENTION and self._is_mlx(part.path, symbols, name):
-            return _End(line, (_as_written(full),), Kind.MLX)
-        return None
+            if not (part.is_in_first_file and self._makes_in_vain(part, meaning, name)):
+                yield part.to(meaning.path, self._name_of(meaning), line, use)
+        elif isinstance(meaning, Outside) and holds_models(meaning.name):
+            yield from self._of_library(part, name, meaning.name, line, use)
+        else:
+            full = meaning.name if isinstance(meaning, Outside) else name
+            if full.rpartition(".")[2] in _ATTENTION and self._is_mlx(part.path, symbols, name):
+                yield End(part, line, (_as_written(full),), Kind.MLX, use)
 
-    def _defined(self, meaning: Defined, before: _Part, line: int) -> _Part:
+    def _of_library(
+        self, part: Part, name: str, full: str, line: int, at_best: Use
+    ) -> Iterator[End]:
+        """The attention of a package of models that a name of it comes to: where a model that it
+        loads or makes is seen to run, that is the line."""
+        use = use_of(full)
+        runs = self._models.runs(part.path, name) if use in (Use.LOADS, Use.MODEL) else None
+        if use is None or runs == ():
+            return
+        if runs is None or at_best is not Use.RUNS:
+            yield End(part, line, *attention_of(full), max(use, at_best))
+            return
+        for link, further in pairwise(runs):
+            part = part.to(further.path, WHOLE, link.line)
+        names, kind = attention_of(full)
+        yield End(part, runs[-1].line, (f"the model of {full}", *names[1:]), kind)
+
+    def _makes_in_vain(self, part: Part, meaning: Defined, name: str) -> bool:
+        """Whether a name of the project loads or makes a model that the file does not run."""
+        node = self._module(meaning.path).definitions.get(meaning.name)
+        if isinstance(node, ast.ClassDef) and not meaning.rest:
+            makes = any(last_name(base) == "Module" for base in node.bases)
+        else:
+            makes = use_of(f"{meaning.path.stem}.{name}") is Use.LOADS
+        return makes and self._models.runs(part.path, name) == ()
+
+    def _name_of(self, meaning: Defined) -> str:
+        """The part of a file that a definition is, with the name that follows: a method of it, or
+        the whole file."""
         symbols = self.names.symbols(meaning.path)
         definition = symbols.definitions.get(meaning.name) if symbols is not None else None
-        name, method = meaning.name, meaning.rest.partition(".")[0]
+        method = meaning.rest.partition(".")[0]
         if definition is not None and definition.is_application:
             # What an application does stands in functions that are decorated with it.
-            name = WHOLE
-        elif definition is not None and method in definition.methods:
-            name = f"{name}.{method}"
-        return _Part(meaning.path, name, before, line)
+            return WHOLE
+        if definition is not None and method in definition.methods:
+            return f"{meaning.name}.{method}"
+        return meaning.name
 
-    def _own_method(self, part: _Part, symbols: Symbols, name: str) -> str | None:
+    def _own_method(self, part: Part, symbols: Symbols, name: str) -> str | None:
         """What a name in a method stands for that begins with the method's `self` or `cls`: another
         method, or the class as a whole."""
         owner, _, method = part.name.partition(".")
@@ -229,19 +231,19 @@ class AttentionReach:
             self._has_mlx[path] = any(item == "mlx" or holds_models(item) for item in packages)
         return self._has_mlx[path]
 
-    def _loaded(self, part: _Part, module: str, line: int) -> Iterator[_Part | _End]:
+    def _loaded(self, part: Part, module: str, line: int) -> Iterator[Part | End]:
         """What a module that is loaded by its name leads to."""
         if ANY not in module:
             found = self.names.named_module(part.path, module)
             if isinstance(found, Defined):
-                yield _Part(found.path, WHOLE, part, line)
+                yield part.to(found.path, WHOLE, line)
             elif found is not None and holds_models(found.name):
-                yield from _of_library(line, found.name, use_of_module(found.name))
+                yield from _of_module(part, line, found.name)
             return
         files = self.project.loaded(module, part.path)
-        yield from (_Part(path, WHOLE, part, line) for path in files)
+        yield from (part.to(path, WHOLE, line, Use.UNKNOWN) for path in files)
         if not files and self.project.attending:
-            yield _End(line, ("a module that is chosen by name",), Kind.BY_NAME)
+            yield End(part, line, ("a module that is chosen by name",), Kind.BY_NAME)
 
 
 def _node(tree: ast.Module, definitions: dict[str, ast.stmt], name: str) -> ast.Module | ast.stmt:
@@ -261,88 +263,18 @@ def _receiver(method: Function) -> str | None:
     return None if "staticmethod" in decorators or not arguments else arguments[0].arg
 
 
-def _star_imports(symbols: Symbols) -> Iterator[_End]:
+def _star_imports(part: Part, symbols: Symbols) -> Iterator[End]:
     for item in symbols.stars:
         if not item.dots and holds_models(item.module):
-            yield from _of_library(item.line, f"{item.module}.*", use_of_module(item.module))
+            yield from _of_module(part, item.line, f"{item.module}.*")
 
 
-def _of_library(line: int, name: str, use: Use | None) -> Iterator[_End]:
-    if use is not None:
-        yield _End(line, *attention_of(name), use)
+def _of_module(part: Part, line: int, name: str) -> Iterator[End]:
+    """The attention of a module of a package of models, of which it isn't known what is taken."""
+    if (use := use_of_module(name)) is not None:
+        yield End(part, line, *attention_of(name), use)
 
 
 def _as_written(name: str) -> str:
     """A full name of MLX as scripts write it."""
     return name.replace("mlx.core.", "mx.").replace("mlx.nn.", "nn.")
-
-
-def _chain(part: _Part, end: _End) -> Evidence:
-    """The links on the way to an end: of each file the line that leads out of it."""
-    links = [Link(part.path, end.line)]
-    at: _Part | None = part
-    while at is not None:
-        if at.before is not None and at.before.path != links[0].path:
-            links.insert(0, Link(at.before.path, at.line))
-        at = at.before
-    return Evidence(tuple(links), end.names, end.kind)
-
-
-def reached(facts: FileFacts) -> Reached:
-    """How a file comes to attention, with its own lines as a person sees them."""
-    found = facts.workspace.get(AttentionReach).of_script(facts.name)
-    by_hand = tuple(_as_shown(facts, evidence) for evidence in found.by_hand)
-    routed, by_name = (
-        _as_shown(facts, evidence) if evidence is not None else None
-        for evidence in (found.routed, found.by_name)
-    )
-    return Reached(routed, by_hand, by_name)
-
-
-def _as_shown(facts: FileFacts, evidence: Evidence) -> Evidence:
-    first, *others = evidence.links
-    line = facts.source.shown_line(first.line) or first.line
-    return replace(evidence, links=(Link(first.path, line), *others))
-
-
-def imports_models(project: Project, path: PurePosixPath, item: Import) -> bool:
-    """Whether an import in a file of the project is of a package of MLX models: not of a folder of
-    the project itself that is named like one."""
-    return not item.dots and holds_models(item.module) and not project.resolve(item, path)
-
-
-def runs_attention(facts: FileFacts, name: str) -> bool:
-    """Whether a call of `name` runs attention: of a function or class of the module, or one that
-    holds a model."""
-    is_own = facts.module.defines(name) is not None
-    return (is_own and leads_to_attention(facts, name)) or name in facts.get(model_functions)
-
-
-def leads_to_attention(facts: FileFacts, name: str) -> bool:
-    """Whether what a file defines by a name comes to attention."""
-    node = facts.module.defines(name) or facts.module.definitions.get(name)
-    reach = facts.workspace.get(AttentionReach)
-    return node is not None and bool(reach.of_definition(facts.name, node))
-
-
-def has_attention(facts: FileFacts, node: ast.stmt) -> bool:
-    """Whether a definition of a file calls attention itself, and not through another one."""
-    return facts.workspace.get(AttentionReach).attends(facts.name, node)
-
-
-def model_functions(facts: FileFacts) -> set[str]:
-    """The names under which a file imports functions (not classes) of packages that hold models,
-    without those that run none; of a package of the project itself those that come to attention."""
-    found = set()
-    for item in facts.module.imports:
-        is_function = item.name is not None and item.name.islower()
-        if not is_function or item.dots or not holds_models(item.module):
-            continue
-        own = facts.workspace.definition(facts.name, item.bound)
-        is_installed = imports_models(
-            facts.workspace.project, facts.name, Import(0, item.module, (item.name or "",))
-        )
-        runs = is_installed and use_of(f"{item.module}.{item.name}") is not None
-        if runs or (own is not None and leads_to_attention(*own)):
-            found.add(item.bound)
-    return found

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from flash_integrate.attention.handwritten import handwritten_attention
 from flash_integrate.project.scan import ANY
 from flash_integrate.python.module import Module
-from flash_integrate.python.syntax import assignments, dotted, walk
+from flash_integrate.python.syntax import Function, assignments, dotted, walk
 
 _APPLICATION = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)")
 _LOADERS = {"import_module", "__import__"}
+_LOOKING_AT_TYPES = {"isinstance", "issubclass"}
 _NAMES = (ast.Attribute, ast.Name)
 
 
@@ -23,11 +24,13 @@ class Uses:
     """What a piece of code shows by itself, each with the line where it stands first.
 
     `names` are dotted, with as many attributes as follow; one on the result of a call begins with
-    `()`. `loaded` are modules, with `ANY` for what isn't known. `by_hand` are the softmaxes of
-    attention that is written out, by the function that they call.
+    `()`. `mentioned` are those that only say what something is: in annotations, as the class of
+    `isinstance`, compared. `loaded` are modules, with `ANY` for what isn't known. `by_hand` are the
+    softmaxes of attention that is written out, by the function that they call.
     """
 
     names: dict[str, int]
+    mentioned: dict[str, int]
     loaded: dict[str, int]
     served: dict[tuple[str, str], int]
     by_hand: tuple[tuple[str, int], ...]
@@ -35,23 +38,26 @@ class Uses:
     @classmethod
     def of(cls, node: ast.AST, module: Module) -> Uses:
         nodes = module.nodes if node is module.tree else walk(node)
-        names = _names_read(nodes)
+        names, mentioned = _names_read(nodes)
         words = {word for name in names for word in name.split(".")}
         loaded = {} if _LOADERS.isdisjoint(words) else _loaded(nodes, module)
         served = dict(_served(nodes)) if "uvicorn" in words else {}
         softmaxes = handwritten_attention(module, node) if "softmax" in words else ()
         by_hand = tuple((dotted(call.func) or "", call.lineno) for call in softmaxes)
-        return cls(names, loaded, served, by_hand)
+        return cls(names, mentioned, loaded, served, by_hand)
 
 
-def _names_read(nodes: list[ast.AST]) -> dict[str, int]:
-    """The dotted names that nodes read, those on the highest line first."""
+def _names_read(nodes: list[ast.AST]) -> tuple[dict[str, int], dict[str, int]]:
+    """The dotted names that nodes read, and those that they only mention, each with the highest
+    line and by their lines."""
     inner: set[int] = set()
-    found: dict[str, int] = {}
-    for child in nodes:  # an attribute comes before what it is an attribute of
+    mentions: set[int] = set()
+    used: dict[str, int] = {}
+    mentioned: dict[str, int] = {}
+    for child in nodes:  # each comes before its parts
+        if child.__class__ in _MENTIONING:
+            mentions.update(map(id, _mentions(child)))
         if not isinstance(child, _NAMES) or id(child) in inner:
-            continue
-        if isinstance(child, ast.Name) and not isinstance(child.ctx, ast.Load):
             continue
         part: ast.expr = child
         parts = []
@@ -59,10 +65,33 @@ def _names_read(nodes: list[ast.AST]) -> dict[str, int]:
             parts.append(part.attr)
             part = part.value
             inner.add(id(part))
+        if not isinstance(child.ctx, ast.Load):
+            continue
         parts.append(part.id if isinstance(part, ast.Name) else "()")
         name = ".".join(reversed(parts))
+        found = mentioned if id(child) in mentions else used
         found[name] = min(child.lineno, found.get(name, child.lineno))
-    return dict(sorted(found.items(), key=lambda item: item[1]))
+    for name in used:
+        mentioned.pop(name, None)
+    return _by_line(used), _by_line(mentioned)
+
+
+_MENTIONING = {ast.arg, ast.FunctionDef, ast.AsyncFunctionDef, ast.AnnAssign, ast.Call, ast.Compare}
+
+
+def _mentions(node: ast.AST) -> list[ast.AST]:
+    """The nodes of types, and of what is compared, in a node."""
+    if isinstance(node, ast.Compare):
+        return [node.left, *node.comparators]
+    if isinstance(node, ast.Call):
+        looks = isinstance(node.func, ast.Name) and node.func.id in _LOOKING_AT_TYPES
+        return [part for item in node.args[1:] for part in walk(item)] if looks else []
+    annotation = getattr(node, "returns" if isinstance(node, Function) else "annotation", None)
+    return walk(annotation) if annotation is not None else []
+
+
+def _by_line(names: dict[str, int]) -> dict[str, int]:
+    return dict(sorted(names.items(), key=lambda item: item[1]))
 
 
 # Modules that are loaded by name

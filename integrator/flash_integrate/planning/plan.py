@@ -12,8 +12,7 @@ from pathlib import PurePosixPath
 
 from flash_integrate.attention.evidence import Evidence, Kind
 from flash_integrate.attention.libraries import FUSED
-from flash_integrate.attention.reach import reached
-from flash_integrate.attention.signs import replaces_attention_at, runs_models
+from flash_integrate.attention.signs import reached, replaces_attention_at, runs_models
 from flash_integrate.inserted.marker import skip_marker_line
 from flash_integrate.inserted.presence import integrated_at, uses_name
 from flash_integrate.inserted.snippets import ENABLE

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from functools import cached_property
 
-from flash_integrate.attention.reach import imports_models, model_functions, runs_attention
+from flash_integrate.attention.signs import imports_models, model_functions, runs_attention
 from flash_integrate.project.kinds import is_test
 from flash_integrate.project.scan import imported_by
 from flash_integrate.project.workspace import FileFacts, InsertionPoint

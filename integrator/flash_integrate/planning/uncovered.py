@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from flash_integrate.attention.reach import leads_to_attention, reached
+from flash_integrate.attention.signs import leads_to_attention, reached
 from flash_integrate.inserted.snippets import ENABLE
 from flash_integrate.notes import Uncovered
 from flash_integrate.planning.installed import installed_names

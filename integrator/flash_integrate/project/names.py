@@ -147,24 +147,27 @@ class Names:
                 self._symbols[path] = None
         return self._symbols[path]
 
-    def meaning(self, path: PurePosixPath, used: str) -> Defined | Outside | None:
-        """What a dotted name in the file `path` stands for, through every import and package on
-        its way; None where that can't be said, as of a variable."""
+    def meaning(
+        self, path: PurePosixPath, used: str, *, is_attribute: bool = False
+    ) -> Defined | Outside | None:
+        """What a dotted name in the file `path`, or as an attribute of its module, stands for,
+        through every import and package on its way; None where that can't be said, as of a
+        variable."""
         todo = [(path, used)]
-        seen = set()
+        seen: set[tuple[PurePosixPath, str]] = set()
         while todo:
             step = todo.pop()
             if step in seen:
                 continue
+            found = self._step(*step, is_attribute=is_attribute or bool(seen))
             seen.add(step)
-            found = self._step(*step)
             if isinstance(found, Defined | Outside):
                 return found
             todo += reversed(found)
         return None
 
     def _step(
-        self, path: PurePosixPath, used: str
+        self, path: PurePosixPath, used: str, is_attribute: bool
     ) -> Defined | Outside | list[tuple[PurePosixPath, str]]:
         """What a name stands for in one file, or the files and names where that is to be looked
         for, the likeliest first."""
@@ -186,7 +189,9 @@ class Names:
             for star in symbols.stars
             if (home := self.module_file(path, star.dots, star.module)) is not None
         ]
-        if (submodule := self._submodule(path, root)) is not None:
+        # `pkg.model` may be a module of the package; `model` in its `__init__` is a variable.
+        submodule = self._submodule(path, root) if is_attribute else None
+        if submodule is not None:
             further.append((submodule, rest))
         owner = symbols.passes_on
         if owner is not None and root != owner.partition(".")[0]:
@@ -262,7 +267,7 @@ class Names:
         seen = set()
         while home is not None and (home, name) not in seen:
             seen.add((home, name))
-            found = self.meaning(home, name)
+            found = self.meaning(home, name, is_attribute=True)
             if not isinstance(found, Defined):
                 return None
             home, name = found.path, found.name

@@ -69,6 +69,11 @@ class Module:
             found[node.__class__].append(node)
         return found
 
+    @cached_property
+    def parents(self) -> dict[ast.AST, ast.AST]:
+        """Of every node the one that it is a part of."""
+        return {child: node for node in self.nodes for child in ast.iter_child_nodes(node)}
+
     def statement(self, node: ast.stmt) -> Statement:
         return self._by_node[id(node)]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from flash_integrate.attention.reach import reached
+from flash_integrate.attention.signs import reached
 from flash_integrate.notes import Refusal
 from flash_integrate.planning.by_hand import written_out
 from flash_integrate.planning.codemod import asked, name_of, registry

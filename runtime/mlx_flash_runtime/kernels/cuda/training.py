@@ -13,8 +13,7 @@ from ...ops import written_out
 from ...ops.derivatives import with_gradients
 from ...problem import Problem, as_float, promoted
 from ...stock.vmap import is_mapped
-from . import attention, gradient
-from .arguments import reads_mask
+from . import gradient, kernel
 from .launcher import scale_array
 
 
@@ -38,7 +37,7 @@ class Training:
         if factor is None:  # MLX words the error
             return stock.attention(q, k, v, scale=scale, mask=mask, sinks=sinks)
         arrays = [q, k, v]
-        if reads_mask(self._problem):
+        if kernel.reads_mask(self._problem):
             arrays.append(mask)
         if sinks is not None:
             arrays.append(sinks)
@@ -56,7 +55,7 @@ class Training:
         values = problem.batch, problem.key_heads, problem.key_length, problem.value_head_dim
         if promoted(q.dtype, k.dtype, v.dtype) != self._dtype or v.shape != values:
             return False
-        return attention.is_there(problem, capability) and gradient.is_there(problem, capability)
+        return kernel.is_there(problem, capability) and gradient.is_there(problem, capability)
 
 
 def _exact(problem: Problem, scale: float) -> Callable[..., mx.array]:
@@ -65,7 +64,7 @@ def _exact(problem: Problem, scale: float) -> Callable[..., mx.array]:
 
     def attention(*arrays: mx.array) -> mx.array:
         q, k, v, *rest = arrays
-        mask = rest[0] if reads_mask(problem) else problem.visible
+        mask = rest[0] if kernel.reads_mask(problem) else problem.visible
         sinks = rest[-1] if problem.sinks else None
         return written_out.attention(q, k, v, scale=scale, mask=mask, sinks=sinks)
 
@@ -83,22 +82,22 @@ def _differentiable(
     def with_scale(arrays: Sequence[mx.array]) -> list[mx.array]:
         return [*arrays[:3], scale_array(scale), *arrays[3:]]
 
-    def forward(*arrays: mx.array) -> list[mx.array]:
-        return attention.attention(problem, capability, with_scale(arrays))
+    def attention(*arrays: mx.array) -> list[mx.array]:
+        return kernel.attention(problem, capability, with_scale(arrays))
 
-    def backward(*arrays: mx.array) -> list[mx.array]:
+    def gradients(*arrays: mx.array) -> list[mx.array]:
         *primals, out, logsumexp, cotangent = arrays
         dq, dk, dv, d_sinks = gradient.gradients(
             problem, capability, with_scale(primals), [out, logsumexp], cotangent
         )
         found = [dq, dk, dv]
-        if reads_mask(problem):
+        if kernel.reads_mask(problem):
             found.append(_of_mask(exact, primals, cotangent))
         if d_sinks is not None:
             found.append(d_sinks)
         return [dx.astype(x.dtype) for dx, x in zip(found, primals, strict=True)]
 
-    return with_gradients(exact, forward, backward)
+    return with_gradients(exact, attention, gradients)
 
 
 def _of_mask(

@@ -116,9 +116,7 @@ def _with_mask(problem: Problem, mask: str) -> Problem:
 
 def words_of(problem: Problem) -> dict[str, Any]:
     """The problem in the words of a row, which are those of the options."""
-    phase = "decode" if problem.query_length < problem.key_length else "prefill"
-    if problem.training:
-        phase = "train"
+    decodes = problem.query_length < problem.key_length
     return {
         "batch": problem.batch,
         "length": problem.key_length,
@@ -127,7 +125,7 @@ def words_of(problem: Problem) -> dict[str, Any]:
         "kv_heads": problem.key_heads,
         "dtype": problem.dtype,
         "mask": problem.mask if problem.window is None else f"window:{problem.window}",
-        "phase": phase,
+        "phase": "train" if problem.training else "decode" if decodes else "prefill",
     }
 
 

@@ -8,8 +8,7 @@ import mlx.core as mx
 from ...kernels.cpu import library
 from ...kernels.cpu.build import build
 from ...kernels.cpu.toolchain import BuildError
-from .errors import Failure
-from .progress import progress
+from .options import Failure, progress
 
 
 def build_cpu_kernel() -> None:

@@ -16,8 +16,7 @@ from ..memory.fits import Fits, Row, of_generation, of_training
 from ..memory.steps import Generation, NoSuchCache
 from ..rehearsal import NotLazy
 from .devices import described, device_of, device_options
-from .errors import Failure, Usage, need_mlx_lm
-from .options import given
+from .options import Failure, Usage, given, need_mlx_lm
 from .printing import console_of_stdout, parts_of
 
 _GIB = 2**30

@@ -3,8 +3,7 @@
 // passes by; CONSUMERS others have 64 rows of their own each. Scores of one block of passing rows run
 // together with the last product of the block before.
 //
-// The tiles' sizes and CONSUMERS are chosen in gradient_tiles.py, where the sum of the shared memory
-// stands.
+// Tile sizes and CONSUMERS are chosen in tiles.py, where the sum of the shared memory stands.
 
 #pragma once
 
