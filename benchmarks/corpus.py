@@ -50,12 +50,8 @@ def main() -> int:
         row = numbers(repo, seen)
         print(row_of(repo.name, row), flush=True)
         total = [sum(pair) for pair in zip(total, row, strict=True)]
-        problems += [
-            f"{repo.name}: {problem}" for problem in [*seen.problems, *unexpected(repo, seen)]
-        ]
-        for name in FORMATTERS:
-            broken = seen.broken[name]
-            problems += [f"{repo.name}: {path}: {name} passed it before" for path in broken]
+        own = [*seen.problems, *unexpected(repo, seen), *no_longer_passed(seen)]
+        problems += [f"{repo.name}: {problem}" for problem in own]
     print(row_of(f"**{len(clones)} repos**", total))
     print(*problems, sep="\n", file=sys.stderr)
     return int(bool(problems))
@@ -76,14 +72,22 @@ def unexpected(repo: Repo, seen: Seen) -> list[str]:
     return found
 
 
+def no_longer_passed(seen: Seen) -> list[str]:
+    """The files that a formatter passed before."""
+    found = []
+    for name in FORMATTERS:
+        found += [f"{path}: {name} passed it before" for path in seen.broken[name]]
+    return found
+
+
 def numbers(repo: Repo, seen: Seen) -> list[int]:
     """The numbers of a row: scripts as expected, of how many; files changed; those of which
     attention by hand alone was rewritten; those that each formatter which passed them still passes,
     of how many; help that shows the flags; imports that are not installed."""
     wrong = {problem.partition(":")[0] for problem in unexpected(repo, seen)}
     as_expected = sum(script["path"] not in wrong for script in repo.scripts)
-    passed = {path for name in FORMATTERS for path in seen.passed[name]}
-    broken = {path for name in FORMATTERS for path in seen.broken[name]}
+    passed = set().union(*seen.passed.values())
+    broken = set().union(*seen.broken.values())
     formatted = [len(passed - broken), len(passed)]
     helps = [len(seen.help_shown), len(seen.help_not_importable)]
     changed = [len(seen.diffs), list(seen.outcomes.values()).count(REWRITTEN)]

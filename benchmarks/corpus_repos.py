@@ -31,11 +31,12 @@ class Repo:
 
 def listed_repos(only: list[str] | None = None) -> list[Repo]:
     """The repos of the corpus, or those whose names hold one of the words of `only`."""
-    found = [
-        Repo(item["name"], item["commit"], tuple(item["scripts"]))
-        for item in json.loads(CORPUS.read_text())["repos"]
-    ]
-    return [repo for repo in found if not only or any(word in repo.name for word in only)]
+    found = []
+    for item in json.loads(CORPUS.read_text())["repos"]:
+        repo = Repo(item["name"], item["commit"], tuple(item["scripts"]))
+        if not only or any(word in repo.name for word in only):
+            found.append(repo)
+    return found
 
 
 def clone_of(repo: Repo, clones: Path) -> Path | None:
@@ -68,12 +69,12 @@ def unpack(repo: Repo, git: Path, folder: Path) -> None:
     listing = _git(git, "ls-tree", "-r", "-z", repo.commit)
     if listing.returncode:
         raise LookupError(f"{git} does not have {repo.commit} of {repo.name}")
-    entries = [line.partition(b"\t") for line in listing.stdout.split(b"\0") if line]
-    files = [
-        (head.split()[2], Path(path.decode()))
-        for head, _, path in entries
-        if head.startswith(b"100") and _is_of_interest(Path(path.decode()))
-    ]
+    files = []
+    for line in listing.stdout.split(b"\0"):
+        entry, _, name = line.partition(b"\t")
+        path = Path(name.decode())
+        if entry.startswith(b"100") and _is_of_interest(path):
+            files.append((entry.split()[2], path))
     wanted = b"\n".join(name for name, _ in files) + b"\n"
     contents = _git(git, "cat-file", "--batch", stdin=wanted).stdout
     start = 0

@@ -34,6 +34,10 @@ _CALL = (
     f"{_RUNTIME}/stock",
 )
 _TIMED = (f"{_BENCH}/timing.py", f"{_BENCH}/inputs.py")
+# How many queries and keys are cut for few queries.
+_SPLIT_KEYS = tuple(
+    f"{_RUNTIME}/kernels/{name}.py" for name in ("quantization", "rounding", "split_keys")
+)
 _IN_TURNS = "benchmarks/in_turns.py"
 _MODELS = (f"{_BENCH}/models.py", f"{_BENCH}/workloads.py")
 # By the result's name, without the machine: the code, whether the backend's kernel belongs to it,
@@ -47,7 +51,7 @@ DEPENDS: dict[str, tuple[tuple[str, ...], bool]] = {
         (*_TIMED, f"{_RUNTIME}/lowerings", f"{_RUNTIME}/routes/lowered.py"),
         True,
     ),
-    "few_queries": ((*_TIMED, f"{_RUNTIME}/kernels/split_keys.py"), True),
+    "few_queries": ((*_TIMED, *_SPLIT_KEYS), True),
     "grid": ((*_CALL, *_TIMED, f"{_BENCH}/grid.py"), True),
     "handwritten_models": ((*_CALL, "codemods/flash_codemods/handwritten", _IN_TURNS), True),
     "integrator_speed": (("integrator", "codemods"), False),

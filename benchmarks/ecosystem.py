@@ -70,12 +70,16 @@ def main() -> int:
             print_changes(repo, pair)
     print_summary(pairs, tools)
     if args.json:
-        data = {
-            name: {"old": asdict(old), "new": asdict(new)} for name, (old, new) in pairs.items()
-        }
+        data = {}
+        for name, (old, new) in pairs.items():
+            data[name] = {"old": asdict(old), "new": asdict(new)}
         args.json.write_text(json.dumps(data, indent=1))
-    news = [new for _, new in pairs.values()]
-    return int(any(new.problems or any(new.broken.values()) for new in news))
+    return int(any(is_bad(new) for _, new in pairs.values()))
+
+
+def is_bad(seen: Seen) -> bool:
+    """Whether there is a problem, or a formatter that does not pass any more."""
+    return bool(seen.problems) or any(seen.broken.values())
 
 
 def tool_of(commit: str, folder: Path) -> Tool:
@@ -133,31 +137,44 @@ def print_changes(repo: str, pair: Pair) -> None:
 def diff_of_diffs(old: list[str], new: list[str]) -> list[str]:
     """How one diff became the other, without the places of their hunks; without the repo's own
     lines too, where the inserted ones differ: what is the same in several files shows as such."""
-    full = [["@@" if line.startswith("@@") else line for line in diff] for diff in (old, new)]
-    own = [[line for line in diff if not line.startswith(" ")] for diff in full]
-    was, now = full if own[0] == own[1] else own
-    return list(difflib.unified_diff(was, now, lineterm="", n=1))[2:]
+    old, new = without_places(old), without_places(new)
+    old_own, new_own = without_context(old), without_context(new)
+    if old_own != new_own:
+        old, new = old_own, new_own
+    return list(difflib.unified_diff(old, new, lineterm="", n=1))[2:]
+
+
+def without_places(diff: list[str]) -> list[str]:
+    """A diff with nothing of a hunk's head but that there is one."""
+    return ["@@" if line.startswith("@@") else line for line in diff]
+
+
+def without_context(diff: list[str]) -> list[str]:
+    """A diff's lines that differ."""
+    return [line for line in diff if not line.startswith(" ")]
+
+
+def totals(repos: list[Seen]) -> dict[str, float]:
+    """What one version of the tool did to all repos."""
+    found: dict[str, float] = {
+        "files changed": sum(len(seen.diffs) for seen in repos),
+        "hunks": sum(seen.hunks for seen in repos),
+        "lines inserted": sum(seen.added for seen in repos),
+        "seconds": round(sum(seen.seconds for seen in repos), 1),
+        "problems": sum(len(seen.problems) for seen in repos),
+    }
+    for name in FORMATTERS:
+        found[f"{name}: passed before"] = sum(len(seen.passed[name]) for seen in repos)
+        found[f"{name}: of those broken"] = sum(len(seen.broken[name]) for seen in repos)
+    return found
 
 
 def print_summary(pairs: dict[str, Pair], tools: list[Tool]) -> None:
     print(f"\n=== {len(pairs)} repos: {tools[0].label} -> {tools[1].label}")
-    old, new = ([pair[side] for pair in pairs.values()] for side in (0, 1))
-    rows: dict[str, list[float]] = {
-        "files changed": [sum(len(seen.diffs) for seen in side) for side in (old, new)],
-        "hunks": [sum(seen.hunks for seen in side) for side in (old, new)],
-        "lines inserted": [sum(seen.added for seen in side) for side in (old, new)],
-        "seconds": [round(sum(seen.seconds for seen in side), 1) for side in (old, new)],
-        "problems": [sum(len(seen.problems) for seen in side) for side in (old, new)],
-    }
-    for name in FORMATTERS:
-        rows[f"{name}: passed before"] = [
-            sum(len(seen.passed[name]) for seen in side) for side in (old, new)
-        ]
-        rows[f"{name}: of those broken"] = [
-            sum(len(seen.broken[name]) for seen in side) for side in (old, new)
-        ]
-    for name, (was, now) in rows.items():
-        print(f"{name:34} {was:>8} -> {now:>8}")
+    was = totals([old for old, _ in pairs.values()])
+    now = totals([new for _, new in pairs.values()])
+    for name in was:
+        print(f"{name:34} {was[name]:>8} -> {now[name]:>8}")
     for repo, (_, seen) in pairs.items():
         for problem in seen.problems:
             print(f"problem: {repo}: {problem}")

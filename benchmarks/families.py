@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import mlx.core as mx
 from mlx_lm.models.cache import make_prompt_cache
+from numbered_reasons import NumberedReasons
 from published_heads import PUBLISHED
 
 from mlx_flash_runtime.planning.counts import Decision
@@ -72,9 +73,8 @@ class Phase(NamedTuple):
 
 def phases(device: Device) -> dict[str, list[Phase]]:
     """Of each family on `device`: prefill, decode, training."""
-    return {
-        family: _phases(_model(family), device) for family in families() if family not in NOT_LAZY
-    }
+    lazy = [family for family in families() if family not in NOT_LAZY]
+    return {family: _phases(_model(family), device) for family in lazy}
 
 
 def _phases(model: Any, device: Device) -> list[Phase]:
@@ -92,13 +92,17 @@ def _phases(model: Any, device: Device) -> list[Phase]:
 
 
 def _phase(calls: list[LayerCalls]) -> Phase:
-    decisions = Counter(
-        decision
-        for decision, _ in {(call.decision, layer) for call in calls for layer in call.layers}
-    )
-    problems = [call.problem for call in calls]
-    heads = sorted({(p.query_heads, p.key_heads, p.head_dim, p.value_head_dim) for p in problems})
-    return Phase(decisions, sorted({name for call in calls for _, name in call.layers}), heads)
+    # A layer counts once for each decision about its calls.
+    decided: set[tuple[Decision, tuple[str, str]]] = set()
+    classes: set[str] = set()
+    heads: set[Heads] = set()
+    for call in calls:
+        decided.update((call.decision, layer) for layer in call.layers)
+        classes.update(class_name for _, class_name in call.layers)
+        p = call.problem
+        heads.add((p.query_heads, p.key_heads, p.head_dim, p.value_head_dim))
+    decisions = Counter(decision for decision, _ in decided)
+    return Phase(decisions, sorted(classes), sorted(heads))
 
 
 def _model(family: str) -> Any:
@@ -109,35 +113,32 @@ def _model(family: str) -> Any:
 
 def section(name: str) -> str:
     """The table of one of `DEVICES`, with the reasons below it."""
-    reasons: dict[str, int] = {}
+    reasons = NumberedReasons()
     rows = [row(family, of_family, reasons) for family, of_family in phases(DEVICES[name]).items()]
-    return "\n".join(
-        [
-            f"## {name}\n",
-            "| family | like | attention | heads | head dim | prefill | decode | training |",
-            "|---|---|---|---|---|---|---|---|",
-            *rows,
-            "",
-            *(f"{number}. {reason}" for reason, number in reasons.items()),
-            "",
-        ]
-    )
+    lines = [
+        f"## {name}\n",
+        "| family | like | attention | heads | head dim | prefill | decode | training |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    return "\n".join([*lines, *rows, "", *reasons.lines(), ""])
 
 
-def row(family: str, of_family: list[Phase], reasons: dict[str, int]) -> str:
-    """One family's line; gives numbers to reasons that `reasons` has not."""
+def row(family: str, of_family: list[Phase], reasons: NumberedReasons) -> str:
+    """One family's line."""
     prefill = of_family[0]
     heads = [f"{query}" if query == key else f"{query}/{key}" for query, key, _, _ in prefill.heads]
     dims = [f"{dim}" if dim == value else f"{dim}/{value}" for _, _, dim, value in prefill.heads]
-    cells = [
-        [
-            f"{count} {route} [{reasons.setdefault(reason, len(reasons) + 1)}]"
-            for (route, reason), count in sorted(phase.decisions.items())
-        ]
-        for phase in of_family
-    ]
+    cells = [_routes(phase, reasons) for phase in of_family]
     texts = [", ".join(dict.fromkeys(cell)) for cell in (prefill.classes, heads, dims, *cells)]
     return f"| {' | '.join([family, PUBLISHED[family].model, *texts])} |"
+
+
+def _routes(phase: Phase, reasons: NumberedReasons) -> list[str]:
+    """How many layers take which route."""
+    found = []
+    for (route, reason), count in sorted(phase.decisions.items()):
+        found.append(reasons.cell(f"{count} {route}", reason))
+    return found
 
 
 def page() -> str:

@@ -8,6 +8,7 @@ from unittest.mock import patch
 
 import mlx.core as mx
 from mlx.utils import tree_map
+from numbered_reasons import NumberedReasons
 
 from mlx_flash_runtime.problem import Device
 from mlx_flash_runtime.settings import Settings
@@ -74,25 +75,17 @@ _PUBLISHED = {
 
 def section(devices: dict[str, Device]) -> str:
     """The table, with the reasons below it."""
-    reasons: dict[str, int] = {}
+    reasons = NumberedReasons()
     lines = []
     for family in _PUBLISHED:
         lines += _rows(family, devices, reasons)
     columns = ["family", "like", "part", "heads", "head dim", *devices]
-    return "\n".join(
-        [
-            INTRODUCTION,
-            f"| {' | '.join(columns)} |",
-            "|---" * len(columns) + "|",
-            *lines,
-            "",
-            *(f"{number}. {reason}" for reason, number in reasons.items()),
-            "",
-        ]
-    )
+    head = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    return "\n".join([INTRODUCTION, *head, *lines, "", *reasons.lines(), ""])
 
 
-def _rows(family: str, devices: dict[str, Device], reasons: dict[str, int]) -> list[str]:
+def _rows(family: str, devices: dict[str, Device], reasons: NumberedReasons) -> list[str]:
+    """A line for each part of a model and kind of its heads."""
     by_part: dict[tuple[str, str, str], dict[str, list[str]]] = defaultdict(dict)
     for name, device in devices.items():
         for call in _calls(family, device):
@@ -102,15 +95,16 @@ def _rows(family: str, devices: dict[str, Device], reasons: dict[str, int]) -> l
             # The language model is run by itself, what is seen is made by the model as a whole.
             is_language = call.layers[0][0].startswith(("model.layers.", "layers."))
             part = "language" if is_language else "vision"
-            cell = f"{route} [{reasons.setdefault(reason, len(reasons) + 1)}]"
+            cell = reasons.cell(route, reason)
             cells = by_part[part, shape, str(dim)].setdefault(name, [])
             if cell not in cells:
                 cells.append(cell)
     model = _PUBLISHED[family].model
-    return [
-        f"| {' | '.join([family, model, *part, *(', '.join(cells[name]) for name in devices)])} |"
-        for part, cells in by_part.items()
-    ]
+    lines = []
+    for start, by_device in by_part.items():
+        routes = [", ".join(by_device[name]) for name in devices]
+        lines.append(f"| {' | '.join([family, model, *start, *routes])} |")
+    return lines
 
 
 def _calls(family: str, device: Device) -> list[LayerCalls]:

@@ -24,7 +24,7 @@ from pytorch import PYTORCH, best_of_pytorch
 from routes import numbers_of, timed
 
 from mlx_flash_runtime import stock
-from mlx_flash_runtime.kernels.split_keys import Bits
+from mlx_flash_runtime.kernels.quantization import Bits
 from mlx_flash_runtime.ops import written_out
 from mlx_flash_runtime.planning.machine import current_device
 from mlx_flash_runtime.problem import Problem

@@ -224,15 +224,16 @@ def kind_of(reason: str) -> str:
 
 def name_of(repo: Path) -> str:
     """owner/name and commit, as the checkout has them."""
-    commands = (["remote", "get-url", "origin"], ["rev-parse", "--short", "HEAD"])
-    url, commit = (
-        subprocess.run(
-            ["git", "-C", str(repo), *command], capture_output=True, text=True
-        ).stdout.strip()
-        for command in commands
-    )
+    url = _git(repo, "remote", "get-url", "origin")
+    commit = _git(repo, "rev-parse", "--short", "HEAD")
     parts = re.split(r"[/+]", url.removesuffix("/repo").removesuffix(".git"))
     return f"{'/'.join(parts[-2:])} at {commit}"
+
+
+def _git(repo: Path, *words: str) -> str:
+    """What git prints of a checkout."""
+    command = ["git", "-C", str(repo), *words]
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mlx_flash_runtime import explain
-from mlx_flash_runtime.kernels.split_keys import Bits
+from mlx_flash_runtime.kernels.quantization import Bits
 from mlx_flash_runtime.ops.work import Work, of_query_blocks
 from mlx_flash_runtime.problem import Device, Problem
 from mlx_flash_runtime.problem.masks import Segments

@@ -27,10 +27,13 @@ def mark(name: str, machine: dict[str, Any]) -> str:
 def measured_with(name: str, machine: dict[str, Any]) -> str:
     """The commit that was measured, and in what its code has changed since; empty where there is
     nothing to say."""
-    commit = machine.get("commit")
-    said = [] if machine.get("complete", True) else [INCOMPLETE]
-    said += [BESIDE.format(**machine)] if "beside" in machine else []
-    said += [f"Commit {commit[:9]}{'+' if commit.endswith('+') else ''}."] if commit else []
+    said = []
+    if not machine.get("complete", True):
+        said.append(INCOMPLETE)
+    if "beside" in machine:
+        said.append(BESIDE.format(**machine))
+    if commit := machine.get("commit"):
+        said.append(f"Commit {commit[:9]}{'+' if commit.endswith('+') else ''}.")
     differing = changed(name, machine)
     if differing is None:
         said.append(f"{MARK} {UNRECORDED}.")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import mlx.core as mx
 from families import DEVICES
+from numbered_reasons import NumberedReasons
 
 from flash_codemods.handwritten.handwritten_attention import rewrites_of
 from flash_integrate.python.source import Source
@@ -42,33 +43,35 @@ CPU, against MLX's own attention (`tests/runtime/test_sound_and_picture_models.p
 
 def section() -> str:
     """The table, with the reasons below it."""
-    reasons: dict[str, int] = {}
-    lines = [line for name in TRANSFORMERS for line in rows(name, reasons)]
-    notes = [f"{number}. {reason}" for reason, number in reasons.items()]
-    return "\n".join([INTRODUCTION, *lines, "", *notes, ""])
+    reasons = NumberedReasons()
+    lines = []
+    for name in TRANSFORMERS:
+        lines += rows(name, reasons)
+    return "\n".join([INTRODUCTION, *lines, "", *reasons.lines(), ""])
 
 
-def rows(name: str, reasons: dict[str, int]) -> list[str]:
-    """A line for each kind of heads of a model; gives numbers to reasons that `reasons` has not."""
+def rows(name: str, reasons: NumberedReasons) -> list[str]:
+    """A line for each kind of heads of a model."""
     by_heads: dict[tuple[int, int], dict[str, list[str]]] = {}
     for device in DEVICES:
         for call in _calls(name, DEVICES[device]):
             heads = call.problem.query_heads, call.problem.head_dim
             route, reason = call.decision
-            cell = f"{route} [{reasons.setdefault(reason, len(reasons) + 1)}]"
+            cell = reasons.cell(route, reason)
             cells = by_heads.setdefault(heads, {name: [] for name in DEVICES})[device]
             if cell not in cells:
                 cells.append(cell)
     transformer = TRANSFORMERS[name]
     if not by_heads:
-        cell = f"written out [{reasons.setdefault(_verdict(name), len(reasons) + 1)}]"
+        cell = reasons.cell("written out", _verdict(name))
         own = transformer.heads, transformer.head_dim
         by_heads[own] = {name: [cell] for name in DEVICES}
     start = f"| {transformer.library} | {name} | {transformer.like}"
-    return [
-        f"{start} | {heads} | {dim} | {' | '.join(', '.join(cell) for cell in cells.values())} |"
-        for (heads, dim), cells in by_heads.items()
-    ]
+    lines = []
+    for (number, dim), by_device in by_heads.items():
+        routes = [", ".join(cells) for cells in by_device.values()]
+        lines.append(f"{start} | {number} | {dim} | {' | '.join(routes)} |")
+    return lines
 
 
 def _calls(name: str, device: Device) -> list[LayerCalls]:

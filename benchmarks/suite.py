@@ -47,7 +47,7 @@ def main() -> int:
     )
     args = parser.parse_args()
     suite = SUITES[args.machine]
-    chosen = {name: suite[name] for name in suite if any(text in name for text in args.only)}
+    chosen = {name: suite[name] for name in suite if has_any(name, args.only)}
     if not chosen:
         words = " or ".join(map(repr, args.only))
         parser.error(f"no measurement has {words} in its name: {', '.join(suite)}")
@@ -60,6 +60,11 @@ def main() -> int:
     if unfinished:
         print(f"failed, or not finished in time: {', '.join(unfinished)}", file=sys.stderr)
     return 1 if unfinished else 0
+
+
+def has_any(name: str, texts: list[str]) -> bool:
+    """Whether one of the texts is in a name."""
+    return any(text in name for text in texts)
 
 
 def measure(chosen: dict[str, Measurement], args: argparse.Namespace) -> list[str]:

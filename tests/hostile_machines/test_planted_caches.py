@@ -18,8 +18,8 @@ import cuda_compiler
 from mlx_flash_runtime.kernels.cpu import cache
 from mlx_flash_runtime.kernels.cpu.build import build
 from mlx_flash_runtime.kernels.cpu.toolchain import BuildError, Toolchain, short_hash
-from mlx_flash_runtime.kernels.cuda import cache as cuda_cache
-from mlx_flash_runtime.kernels.cuda.source import Array, Source
+from mlx_flash_runtime.kernels.cuda.compiling import cache as cuda_cache
+from mlx_flash_runtime.kernels.cuda.compiling.source import Array, Source
 
 SOMEBODY = 12345
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another user")

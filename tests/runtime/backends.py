@@ -10,7 +10,7 @@ from dataclasses import replace
 import mlx.core as mx
 import pytest
 
-from mlx_flash_runtime.kernels.cuda import kernel
+from mlx_flash_runtime.kernels.cuda import attention
 from mlx_flash_runtime.problem import Attend, Call, Device, Problem
 from mlx_flash_runtime.routes import ROUTES, cpu_kernel, cuda_kernel, forced, metal_kernel
 
@@ -54,8 +54,8 @@ def stand_in_for_the_cuda_kernel(monkeypatch: pytest.MonkeyPatch, attend: Attend
         sinks = rest[-1] if problem.sinks else None
         return [attend(Call(problem, q, k, v, scale, mask, sinks))]
 
-    monkeypatch.setattr(kernel, "attention", stand_in)
-    monkeypatch.setattr(kernel, "is_there", lambda problem, capability: True)
+    monkeypatch.setattr(attention, "attention", stand_in)
+    monkeypatch.setattr(attention, "is_there", lambda problem, capability: True)
 
 
 _LACKING = ("No implementation for problem shape", "cuGraphAddKernelNode")

@@ -10,11 +10,12 @@ import mlx.core as mx
 import pytest
 
 import cuda_compiler
-from mlx_flash_runtime.kernels.cuda import cache, few_queries, gradient, nvrtc
-from mlx_flash_runtime.kernels.cuda.kernel import source_of
-from mlx_flash_runtime.kernels.cuda.source import Array, Source
-from mlx_flash_runtime.kernels.cuda.tiles import tiles
-from mlx_flash_runtime.kernels.split_keys import Bits
+from mlx_flash_runtime.kernels.cuda import few_queries, gradient
+from mlx_flash_runtime.kernels.cuda.attention import source_of
+from mlx_flash_runtime.kernels.cuda.attention_tiles import tiles_of
+from mlx_flash_runtime.kernels.cuda.compiling import cache, nvrtc
+from mlx_flash_runtime.kernels.cuda.compiling.source import Array, Source
+from mlx_flash_runtime.kernels.quantization import Bits
 from mlx_flash_runtime.problem import MaskKind, Problem
 
 PROBLEM = Problem(1, 8, 2, 512, 512, 64, 64, dtype="bfloat16", mask="causal")
@@ -52,7 +53,7 @@ def test_every_kind_compiles_for_every_architecture(
         problem = replace(
             PROBLEM, dtype=dtype, head_dim=dims[0], value_head_dim=dims[1], mask=mask, sinks=sinks
         )
-        assert tiles(problem, capability) is not None
+        assert tiles_of(problem, capability) is not None
         cache.put(source_of(problem, capability))
     assert len(list(folder.glob("*.ptx"))) == 2 * len(masks)
 

@@ -14,7 +14,7 @@ from test_cpu_arithmetic import COMPILER
 
 import mlx_flash_runtime
 
-KERNEL = Path(mlx_flash_runtime.__file__).parent / "kernels" / "cuda"
+KERNEL = Path(mlx_flash_runtime.__file__).parent / "kernels" / "cuda" / "device"
 TESTS = Path(__file__).parent / "cuda_kernel"
 # By what the kernel's header has in its name.
 PROGRAMS = {

@@ -18,7 +18,7 @@ from test_cuda_kernel import on_gpu, stock
 from mlx_flash_runtime import enable_flash_attention, report
 from mlx_flash_runtime.kernels.cuda import few_queries
 from mlx_flash_runtime.kernels.cuda.launcher import Launcher
-from mlx_flash_runtime.kernels.split_keys import Bits
+from mlx_flash_runtime.kernels.quantization import Bits
 from mlx_flash_runtime.ops import written_out
 from mlx_flash_runtime.planning.machine import current_device
 from mlx_flash_runtime.problem import Device, Problem
@@ -128,7 +128,7 @@ def test_the_cut_spreads_over_a_gpu_and_fits_it() -> None:
     def cut(**changes: Any) -> few_queries.Cut:
         found = few_queries.cut_of(replace(decode, **changes))
         assert found.slices * found.tiles <= 4  # the warps of a block of threads
-        assert found.memory <= 48 * 1024  # which it gets without asking
+        assert found.shared_memory <= 48 * 1024  # which it gets without asking
         return found
 
     for heads, queries, dim in [(16, 5, 128), (64, 8, 64), (8, 8, 256)]:

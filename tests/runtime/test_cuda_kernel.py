@@ -11,11 +11,11 @@ from attention_cases import Case, assert_output_as_exact_as, make, runner
 from backends import KERNEL, pretend, stand_in_for_the_cuda_kernel
 
 from mlx_flash_runtime import disable_flash_attention, enable_flash_attention, report
-from mlx_flash_runtime.kernels.cuda import cache, nvrtc
-from mlx_flash_runtime.kernels.cuda import kernel as cuda
+from mlx_flash_runtime.kernels.cuda import attention as cuda
+from mlx_flash_runtime.kernels.cuda.compiling import cache, nvrtc
+from mlx_flash_runtime.kernels.cuda.compiling.nvrtc import CompileError
+from mlx_flash_runtime.kernels.cuda.compiling.source import Source
 from mlx_flash_runtime.kernels.cuda.launcher import scale_array
-from mlx_flash_runtime.kernels.cuda.nvrtc import CompileError
-from mlx_flash_runtime.kernels.cuda.source import Source
 from mlx_flash_runtime.patching import patch, state
 from mlx_flash_runtime.planning.machine import current_device
 from mlx_flash_runtime.planning.planner import Planner

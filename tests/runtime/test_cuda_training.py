@@ -14,7 +14,7 @@ from backends import CUDA, KERNEL, KERNEL_80, pretend
 from test_cuda_kernel import on_gpu, tf32
 
 from mlx_flash_runtime import disable_flash_attention, enable_flash_attention
-from mlx_flash_runtime.kernels.cuda import gradient, kernel
+from mlx_flash_runtime.kernels.cuda import arguments, attention, gradient
 from mlx_flash_runtime.ops import written_out
 from mlx_flash_runtime.patching import tracing
 from mlx_flash_runtime.planning.choice import choose
@@ -93,11 +93,11 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def run(problem: Problem, arrays: Sequence[mx.array]) -> mx.array:
         q, k, v, scale, *rest = arrays
-        mask = rest[0] if kernel.reads_mask(problem) else problem.visible
+        mask = rest[0] if arguments.reads_mask(problem) else problem.visible
         sinks = rest[-1] if problem.sinks else None
         return written_out.attention(q, k, v, scale=scale, mask=mask, sinks=sinks)
 
-    def attention(problem: Problem, _: Any, arrays: Sequence[mx.array]) -> list[mx.array]:
+    def forward(problem: Problem, _: Any, arrays: Sequence[mx.array]) -> list[mx.array]:
         asked.append("attention")
         out = mx.stop_gradient(run(problem, arrays))
         return [out, mx.zeros(out.shape[:3])] if problem.training else [out]
@@ -116,8 +116,8 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         found = [mx.stop_gradient(x) for x in mx.vjp(of, primals, [cotangent])[1]]
         return found[0], found[1], found[2], found[3] if problem.sinks else None
 
-    monkeypatch.setattr(kernel, "attention", attention)
-    monkeypatch.setattr(kernel, "is_there", lambda *_: True)
+    monkeypatch.setattr(attention, "attention", forward)
+    monkeypatch.setattr(attention, "is_there", lambda *_: True)
     monkeypatch.setattr(gradient, "gradients", gradients)
     monkeypatch.setattr(gradient, "is_there", lambda *_: True)
     return asked
@@ -259,7 +259,7 @@ def test_a_window_s_array_is_never_computed(
         seen.append(len(arrays))
         return [arrays[0] * 2, mx.zeros(arrays[0].shape[:3])]
 
-    monkeypatch.setattr(kernel, "attention", spy)
+    monkeypatch.setattr(attention, "attention", spy)
     mx.reset_peak_memory()
     before = mx.get_active_memory()
     mx.eval(run(long, long, long, scale=0.1, mask=mask))

@@ -18,7 +18,7 @@ from mlx_flash_runtime import enable_flash_attention
 from mlx_flash_runtime.patching import patch
 from mlx_flash_runtime.planning.machine import current_device
 from mlx_flash_runtime.tools.bench.models import config_of
-from mlx_flash_runtime.tools.cli.explain import shortened
+from mlx_flash_runtime.tools.cli.explain_printing import shortened
 from mlx_flash_runtime.tools.cli.group import mlx_flash
 
 STOCK = (mx.fast.scaled_dot_product_attention,)

@@ -14,7 +14,7 @@ from metal_kernel import emulated
 
 from mlx_flash_runtime import flash_attention_enabled, kernels, report
 from mlx_flash_runtime.kernels.metal import checked, few_queries
-from mlx_flash_runtime.kernels.split_keys import Bits
+from mlx_flash_runtime.kernels.quantization import Bits
 from mlx_flash_runtime.planning import planner
 from mlx_flash_runtime.problem import Device, Problem
 from mlx_flash_runtime.problem.masks import Window

@@ -17,7 +17,7 @@ from metal_kernel.calls import DEVICE, mlx, sizes
 from metal_kernel.translation import Failure
 
 from mlx_flash_runtime.kernels.metal import checked, few_queries
-from mlx_flash_runtime.kernels.split_keys import Bits
+from mlx_flash_runtime.kernels.quantization import Bits
 from mlx_flash_runtime.problem import MaskKind, Problem
 from mlx_flash_runtime.problem.masks import Window
 from mlx_flash_runtime.routes import metal_kernel, reference

@@ -16,7 +16,7 @@ from mlx_lm.models.cache import QuantizedKVCache
 
 from mlx_flash_runtime import enable_flash_attention, report
 from mlx_flash_runtime.kernels.metal import checked, few_queries
-from mlx_flash_runtime.kernels.split_keys import Bits
+from mlx_flash_runtime.kernels.quantization import Bits
 from mlx_flash_runtime.problem import Problem
 from mlx_flash_runtime.routes import metal_kernel
 

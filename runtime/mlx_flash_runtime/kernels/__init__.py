@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from ..problem import Backend
 from .cpu import library
-from .cuda import cache
+from .cuda.compiling import cache
 from .metal import checked
 
 

@@ -3,20 +3,8 @@ one product, and the keys are split into parts, whose results are put together a
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from ..problem import Problem
-
-
-class Bits(NamedTuple):
-    """How keys and values are quantized, as `mx.quantize` has it."""
-
-    bits: int
-    group_size: int
-
-
-# That our kernels read as they are.
-KERNEL_BITS = (4, 8)
+from .rounding import ceil_div
 
 
 def rows_of(problem: Problem) -> int:
@@ -34,9 +22,4 @@ def seen_keys(problem: Problem) -> int:
 def splits_of(keys: int, wanted: int, fewest_keys: int) -> int:
     """Into how many splits the keys are cut: so many as are `wanted` to fill a GPU, but a split of
     fewer keys would cost more to put together than it saves."""
-    return max(1, min(wanted, -(-keys // fewest_keys)))
-
-
-def rounded_up(number: int, step: int) -> int:
-    """The least multiple of `step` that is not below `number`."""
-    return -(-number // step) * step
+    return max(1, min(wanted, ceil_div(keys, fewest_keys)))

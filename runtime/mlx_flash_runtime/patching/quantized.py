@@ -22,7 +22,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from ..kernels.split_keys import KERNEL_BITS, Bits
+from ..kernels.quantization import KERNEL_BITS, Bits
 from ..ops.ordering import after
 from ..ops.written_out import mask_as_array, masked, weights_of
 from ..planning import layers

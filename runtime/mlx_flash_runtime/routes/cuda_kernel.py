@@ -12,12 +12,12 @@ from functools import lru_cache
 
 import mlx.core as mx
 
-from ..kernels.cuda import few_queries, gradient
-from ..kernels.cuda import kernel as cuda
+from ..kernels.cuda import arguments, few_queries, gradient
+from ..kernels.cuda.attention_tiles import tiles_of
+from ..kernels.cuda.hardware import has_warpgroups
 from ..kernels.cuda.launcher import Launcher
-from ..kernels.cuda.tiles import has_warpgroups, tiles
 from ..kernels.cuda.training import Training
-from ..kernels.split_keys import Bits
+from ..kernels.quantization import Bits
 from ..problem import Device, Launch, Problem
 from ..stock.fused import is_fused
 from .route import Route
@@ -87,7 +87,7 @@ class CudaKernel(Route):
             return False, "the CUDA kernel cannot be compiled here (mlx-flash doctor says why)"
         if few_queries.is_for(problem):
             return True, "one kernel for few queries, which reads keys and values once"
-        if problem.softcap is not None or problem.mask not in cuda.MASKS:
+        if problem.softcap is not None or problem.mask not in arguments.MASKS:
             return False, "the CUDA kernel has no such mask or softcap"
         if problem.mask == "window" and problem.query_length > problem.key_length:
             return False, "its window starts before the first key"
@@ -98,7 +98,7 @@ class CudaKernel(Route):
             return False, "the CUDA kernel's TF32 products are less exact than MLX's for it"
         if (
             _largest_head_dim(problem) > _LARGEST_HEAD_DIM
-            or tiles(problem, device.capability) is None
+            or tiles_of(problem, device.capability) is None
             or (problem.training and not gradient.fits(problem, device.capability))
         ):
             return False, "its head dim is too large for the CUDA kernel"
@@ -154,7 +154,7 @@ class CudaKernel(Route):
 
     def reads_mask(self, problem: Problem) -> bool:
         """Whether the mask is an array for the kernel, too."""
-        return cuda.reads_mask(problem)
+        return arguments.reads_mask(problem)
 
     def quantized(
         self,
@@ -229,16 +229,16 @@ def _pays_in_training(problem: Problem, device: Device) -> tuple[bool, str]:
 
 
 def _by_warpgroups(problem: Problem, device: Device) -> bool:
-    cut = tiles(problem, device.capability)
-    return cut is not None and cut.by_warpgroups
+    tiles = tiles_of(problem, device.capability)
+    return tiles is not None and tiles.by_warpgroups
 
 
 def _is_short(problem: Problem, device: Device) -> bool:
-    cut = tiles(problem, device.capability)
-    assert cut is not None
-    if not cut.by_warpgroups:
+    tiles = tiles_of(problem, device.capability)
+    assert tiles is not None
+    if not tiles.by_warpgroups:
         return _products(problem) <= _SHORT and problem.key_length <= _SHORT_KEYS
-    alone = cut.consumers == 1 and _largest_head_dim(problem) > 64
+    alone = tiles.consumers == 1 and _largest_head_dim(problem) > 64
     return _products(problem) <= (_SHORT_BY_ONE if alone else _SHORT_BY_WARPGROUPS)
 
 

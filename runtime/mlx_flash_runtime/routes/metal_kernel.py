@@ -13,7 +13,8 @@ import mlx.core as mx
 from ..kernels.metal import checked, kernel, operation, tile_skipping
 from ..kernels.metal.few_queries import cut_of
 from ..kernels.metal.mask_tiles import Looks
-from ..kernels.split_keys import Bits, seen_keys
+from ..kernels.quantization import Bits
+from ..kernels.split_keys import seen_keys
 from ..ops.work import (
     Work,
     fused_products,

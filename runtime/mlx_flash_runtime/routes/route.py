@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import mlx.core as mx
 
 from .. import stock
-from ..kernels.split_keys import Bits
+from ..kernels.quantization import Bits
 from ..ops.work import Work
 from ..problem import Attend, Call, Device, Launch, Problem, as_float
 

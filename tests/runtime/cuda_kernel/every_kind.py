@@ -14,7 +14,7 @@ import mlx.core as mx
 
 from mlx_flash_runtime.kernels.cuda.launcher import Launcher
 from mlx_flash_runtime.kernels.cuda.training import Training
-from mlx_flash_runtime.kernels.split_keys import Bits
+from mlx_flash_runtime.kernels.quantization import Bits
 from mlx_flash_runtime.planning.machine import current_device
 from mlx_flash_runtime.problem import Problem
 

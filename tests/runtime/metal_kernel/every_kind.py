@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from mlx_flash_runtime.kernels.metal import checked, kernel
-from mlx_flash_runtime.kernels.split_keys import Bits
+from mlx_flash_runtime.kernels.quantization import Bits
 from mlx_flash_runtime.problem import MaskKind, Problem
 from mlx_flash_runtime.problem.masks import Window
 

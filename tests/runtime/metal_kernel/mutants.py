@@ -36,7 +36,7 @@ from mlx_flash_runtime.kernels.metal import (  # noqa: E402
     mask_tiles,
     steel,
 )
-from mlx_flash_runtime.kernels.split_keys import Bits  # noqa: E402
+from mlx_flash_runtime.kernels.quantization import Bits  # noqa: E402
 from mlx_flash_runtime.planning import machine  # noqa: E402
 from mlx_flash_runtime.problem import Problem  # noqa: E402
 from mlx_flash_runtime.problem.masks import Window  # noqa: E402

@@ -1,4 +1,5 @@
-"""The CUDA kernel for few queries, and its launch: `few_queries.cuh`."""
+"""The CUDA kernel of few queries for one kind of problem, and its launch:
+`device/few_queries.cuh`."""
 
 from __future__ import annotations
 
@@ -9,23 +10,25 @@ from functools import lru_cache, partial
 import mlx.core as mx
 
 from ...problem import Problem
-from ..split_keys import Bits, rounded_up, rows_of, seen_keys, splits_of
-from .kernel import (
-    MASK_ARRAY,
+from ..quantization import Bits
+from ..rounding import ceil_div, rounded_up
+from ..split_keys import rows_of, seen_keys, splits_of
+from .arguments import (
     MASKS,
-    NO_MASK_ARRAY,
     TYPES,
-    Launch,
-    compiles,
-    launched,
+    declared_mask,
+    mask_array,
+    mask_of_next_head,
     mask_type,
     reads_mask,
+    typed_mask,
 )
-from .source import Array, Source
+from .compiling.loading import Kernel, compiles, kernel_of
+from .compiling.source import Array, Source
+from .hardware import WARP, WARP_ROWS
 
-# As in few_queries.cuh, parts.cuh and rows.cuh.
-_WARP = 32
-_WARP_ROWS, _KEY_DIMS, _VALUE_DIMS = 16, 32, 64
+# Dims of a step along keys and along values, as in device/few_queries.cuh and device/parts.cuh.
+_KEY_DIMS, _VALUE_DIMS = 32, 64
 # Steps along keys and values that a warp has registers for: 8 and 32 of a thread's for each step.
 _KEY_STEPS, _VALUE_STEPS = 6, 2
 # Warps that a multiprocessor has registers for, each thread 168 of 65,536.
@@ -73,41 +76,53 @@ _ROWS = (
 class Cut:
     """How a problem is cut for the kernel. A warp has 16 rows and one of `slices` parts of the head
     dims, a block of threads `tiles` times 16 rows; the rows are in `blocks` of those, the keys in
-    `splits`. `memory` are bytes of shared memory."""
+    `splits`. `shared_memory` are bytes for a block."""
 
     slices: int
     tiles: int
     blocks: int
     splits: int
-    memory: int
+    shared_memory: int
 
 
 @lru_cache(maxsize=1024)  # decoding has a new problem with each token
 def cut_of(problem: Problem) -> Cut:
     """The cut for a problem that `why_not` has nothing against."""
     p = problem
-    key_steps = -(-p.head_dim // _KEY_DIMS)
-    value_steps = -(-p.value_head_dim // _VALUE_DIMS)
-    slices = next(
-        count
-        for count in (1, 2, 4)
-        if key_steps <= count * _KEY_STEPS and value_steps <= count * _VALUE_STEPS
-    )
-    all_tiles = -(-rows_of(p) // _WARP_ROWS)
+    slices = _slices_of(p)
+    all_tiles = ceil_div(rows_of(p), WARP_ROWS)
     # Warps of one block read the same keys at about the same time, and so nearly once.
     tiles = 1
     while 2 * tiles * slices <= _WARPS and tiles < all_tiles:
         tiles *= 2
-    blocks = -(-all_tiles // tiles)
+    blocks = ceil_div(all_tiles, tiles)
     parts = _WARPS // (slices * tiles)
-    wanted = -(-_BLOCKS // (p.batch * p.key_heads * blocks))
+    wanted = ceil_div(_BLOCKS, p.batch * p.key_heads * blocks)
     splits = splits_of(seen_keys(p), wanted, _FEWEST_KEYS * parts)
-    row_bytes = rounded_up(p.head_dim, _KEY_DIMS) * 2
+    return Cut(slices, tiles, blocks, splits, _shared_memory(p, slices, tiles))
+
+
+def _slices_of(problem: Problem) -> int:
+    """Into how many slices the head dims are cut: the fewest for which a warp has registers."""
+    key_steps = ceil_div(problem.head_dim, _KEY_DIMS)
+    value_steps = ceil_div(problem.value_head_dim, _VALUE_DIMS)
+    slices = 1
+    while key_steps > slices * _KEY_STEPS or value_steps > slices * _VALUE_STEPS:
+        slices *= 2
+    return slices
+
+
+def _shared_memory(problem: Problem, slices: int, tiles: int) -> int:
+    """Bytes for a block: of its queries, beside which slices exchange their scores, and then, in
+    the same place, of what its warps leave for each other."""
+    row_bytes = rounded_up(problem.head_dim, _KEY_DIMS) * 2
     row_bytes += 64 if row_bytes % 128 == 0 else 0  # `query_row`
-    exchanged = 4 * _WARP * 2 * 8 * _WARPS if slices > 1 else 0  # `add_slices`
-    left = 4 * _WARP * _WARPS * (32 * -(-value_steps // slices) + 4)  # `put_together`
-    memory = max(tiles * _WARP_ROWS * row_bytes + exchanged, left)
-    return Cut(slices, tiles, blocks, splits, memory)
+    queries = tiles * WARP_ROWS * row_bytes
+    lane_floats = 4 * WARP * _WARPS  # bytes of a float of each lane
+    exchanged = lane_floats * 2 * 8 if slices > 1 else 0  # `add_slices`
+    value_steps = ceil_div(problem.value_head_dim, _VALUE_DIMS)
+    left = lane_floats * (32 * ceil_div(value_steps, slices) + 4)  # `put_together`
+    return max(queries + exchanged, left)
 
 
 @lru_cache(maxsize=1024)
@@ -146,33 +161,17 @@ def attention(
     `arrays` are q, k, v, the scale as `[1]` in float32, then mask and sinks if any. With `bits`
     each of k and v is three arrays, as `mx.quantize` gives them.
     """
-    p, dtype = problem, getattr(mx, problem.dtype)
+    dtype: mx.Dtype = getattr(mx, problem.dtype)
     rest = list(arrays)
-    sinks = [rest.pop().astype(mx.float32)] if p.sinks else []
-    count = 4 if bits is None else 8
-    inputs, masks = rest[:count], rest[count:]
+    sinks = [rest.pop().astype(mx.float32)] if problem.sinks else []
     if bits is None:
-        inputs = [x.astype(dtype) for x in inputs[:3]] + inputs[3:]
-    if reads_mask(p):
-        mask = masks[0].astype(dtype) if p.mask == "additive" else masks[0]
-        inputs.append(mx.broadcast_to(mask, (*inputs[0].shape[:3], p.key_length)))
-    return _launch(p, capability, bits)(inputs=[*inputs, *sinks])
-
-
-@lru_cache(maxsize=1024)
-def _launch(problem: Problem, capability: tuple[int, int], bits: Bits | None) -> Launch:
-    cut, p = cut_of(problem), problem
-    rows, groups = p.batch * p.query_heads * p.query_length, p.batch * p.key_heads * cut.blocks
-    return partial(
-        launched(source_of(problem, capability, bits), cut.memory),
-        output_shapes=[
-            (p.batch, p.query_heads, p.query_length, p.value_head_dim),
-            (cut.splits * (rows * (p.value_head_dim + 2) + groups * 2),),
-        ],
-        output_dtypes=[getattr(mx, p.dtype), mx.float32],
-        grid=(cut.splits * _WARPS * _WARP, p.key_heads * cut.blocks, p.batch),
-        threadgroup=(_WARPS * _WARP, 1, 1),
-    )
+        q, k, v, scale, *masks = rest
+        inputs = [q.astype(dtype), k.astype(dtype), v.astype(dtype), scale]
+    else:  # q, two times three arrays, the scale
+        inputs, masks = rest[:8], rest[8:]
+    if reads_mask(problem):
+        inputs.append(typed_mask(problem, masks[0]))
+    return _launch(problem, capability, bits)(inputs=[*inputs, *sinks])
 
 
 @lru_cache(maxsize=1024)  # decoding has a new problem with each token
@@ -182,25 +181,48 @@ def is_there(problem: Problem, capability: tuple[int, int], bits: Bits | None = 
     return compiles(source_of(problem, capability, bits))
 
 
+@lru_cache(maxsize=1024)
+def _launch(problem: Problem, capability: tuple[int, int], bits: Bits | None) -> Kernel:
+    """The kernel with everything but its `inputs`."""
+    p, cut = problem, cut_of(problem)
+    rows = p.batch * p.query_heads * p.query_length
+    groups = p.batch * p.key_heads * cut.blocks
+    # For the last block of each group, see `_BODY`: of each row and split a sum of values, a
+    # largest score and a sum of weights, then of each group and split a flag of 64 bits.
+    left = cut.splits * (rows * (p.value_head_dim + 2) + groups * 2)
+    return partial(
+        kernel_of(source_of(p, capability, bits), cut.shared_memory),
+        output_shapes=[(p.batch, p.query_heads, p.query_length, p.value_head_dim), (left,)],
+        output_dtypes=[getattr(mx, p.dtype), mx.float32],
+        grid=(cut.splits * _WARPS * WARP, p.key_heads * cut.blocks, p.batch),
+        threadgroup=(_WARPS * WARP, 1, 1),
+    )
+
+
 def source_of(problem: Problem, capability: tuple[int, int], bits: Bits | None = None) -> Source:
     """The kernel for `problem`: type, head dims, the kind of mask, a window and how rows and head
     dims are cut are compiled in, other sizes not."""
     cut = cut_of(problem)
-    kind = replace(problem, batch=1, query_heads=1, key_heads=1, query_length=1, key_length=0)
-    return _source(replace(kind, mask_shape=()), cut.slices, cut.tiles, capability, bits)
+    kind = replace(
+        problem,
+        batch=1,
+        query_heads=1,
+        key_heads=1,
+        query_length=1,
+        key_length=0,
+        mask_shape=(),
+    )
+    return _source(kind, cut.slices, cut.tiles, capability, bits)
 
 
 @lru_cache(maxsize=256)
 def _source(
     problem: Problem, slices: int, tiles: int, capability: tuple[int, int], bits: Bits | None
 ) -> Source:
+    """The kernel for all problems that differ from `problem` in sizes that are not compiled in."""
     type = TYPES[problem.dtype]
-    inputs = [Array("q", type)]
-    for name in ("k", "v"):
-        inputs += _arrays(name, type, bits)
-    inputs.append(Array("scale", "float"))
-    if reads_mask(problem):
-        inputs.append(Array("mask", mask_type(problem)))
+    inputs = [Array("q", type), *_packed("k", type, bits), *_packed("v", type, bits)]
+    inputs += [Array("scale", "float"), *declared_mask(problem)]
     if problem.sinks:
         inputs.append(Array("sinks", "float"))
     body = _BODY.format(
@@ -215,31 +237,31 @@ def _source(
         keys=_reader("k", type, bits),
         values=_reader("v", type, bits),
         window=problem.window or 0,
-        mask_array=MASK_ARRAY if reads_mask(problem) else NO_MASK_ARRAY,
-        next_mask="mask_strides[1]" if reads_mask(problem) else "0",
+        mask_array=mask_array(problem),
+        next_mask=mask_of_next_head(problem),
         sinks="sinks + head" if problem.sinks else "nullptr",
     )
-    bounds = _WARPS * _WARP, _RESIDENT_WARPS // _WARPS
     return Source(
-        "flash_few_queries",
-        capability,
-        tuple(inputs),
-        (Array("out", type), Array("left", "float")),
-        body,
-        "few_queries.cuh",
-        bounds,
+        label="flash_few_queries",
+        capability=capability,
+        inputs=tuple(inputs),
+        outputs=(Array("out", type), Array("left", "float")),
+        body=body,
+        include="few_queries.cuh",
+        bounds=(_WARPS * WARP, _RESIDENT_WARPS // _WARPS),
     )
 
 
-def _arrays(name: str, type: str, bits: Bits | None) -> list[Array]:
+def _packed(name: str, type: str, bits: Bits | None) -> list[Array]:
+    """Keys or values as the kernel declares them: one array, or the three of `mx.quantize`."""
     if bits is None:
         return [Array(name, type)]
     return [Array(name, "uint32_t"), Array(f"{name}_scales", type), Array(f"{name}_biases", type)]
 
 
 def _reader(name: str, type: str, bits: Bits | None) -> str:
-    """Keys or values of one head, in CUDA."""
-    rows = [_ROWS.format(name=one.name, type=one.type) for one in _arrays(name, type, bits)]
+    """What reads keys or values of one head, in CUDA: see device/key_readers.cuh."""
+    rows = [_ROWS.format(name=one.name, type=one.type) for one in _packed(name, type, bits)]
     if bits is None:
         return rows[0]
     return f"flash::Quantized<{type}, {bits.bits}, {bits.group_size}>{{{', '.join(rows)}}}"

@@ -18,8 +18,8 @@ import mlx.core as mx
 from ... import stock
 from ...problem import Launch, Problem, as_float, promoted
 from ...stock import gradient
-from ..split_keys import Bits
-from . import few_queries, kernel
+from ..quantization import Bits
+from . import attention, few_queries
 
 # The attention of q, k, v, then mask and sinks if any; None where it is not for the kernel.
 Replay = Callable[..., "mx.array | None"]
@@ -106,7 +106,7 @@ class Launcher:
 def _is_there(problem: Problem, capability: tuple[int, int], bits: Bits | None) -> bool:
     if few_queries.is_for(problem):
         return few_queries.is_there(problem, capability, bits)
-    return kernel.is_there(problem, capability)
+    return attention.is_there(problem, capability)
 
 
 def _attention(
@@ -114,7 +114,7 @@ def _attention(
 ) -> mx.array:
     if few_queries.is_for(problem):
         return few_queries.attention(problem, capability, arrays, bits)[0]
-    return kernel.attention(problem, capability, arrays)[0]
+    return attention.attention(problem, capability, arrays)[0]
 
 
 class _NotTheProblem(Exception):

@@ -13,7 +13,8 @@ from ...ops import written_out
 from ...ops.derivatives import with_gradients
 from ...problem import Problem, as_float, promoted
 from ...stock.vmap import is_mapped
-from . import gradient, kernel
+from . import attention, gradient
+from .arguments import reads_mask
 from .launcher import scale_array
 
 
@@ -37,7 +38,7 @@ class Training:
         if factor is None:  # MLX words the error
             return stock.attention(q, k, v, scale=scale, mask=mask, sinks=sinks)
         arrays = [q, k, v]
-        if kernel.reads_mask(self._problem):
+        if reads_mask(self._problem):
             arrays.append(mask)
         if sinks is not None:
             arrays.append(sinks)
@@ -55,7 +56,7 @@ class Training:
         values = problem.batch, problem.key_heads, problem.key_length, problem.value_head_dim
         if promoted(q.dtype, k.dtype, v.dtype) != self._dtype or v.shape != values:
             return False
-        return kernel.is_there(problem, capability) and gradient.is_there(problem, capability)
+        return attention.is_there(problem, capability) and gradient.is_there(problem, capability)
 
 
 def _exact(problem: Problem, scale: float) -> Callable[..., mx.array]:
@@ -64,7 +65,7 @@ def _exact(problem: Problem, scale: float) -> Callable[..., mx.array]:
 
     def attention(*arrays: mx.array) -> mx.array:
         q, k, v, *rest = arrays
-        mask = rest[0] if kernel.reads_mask(problem) else problem.visible
+        mask = rest[0] if reads_mask(problem) else problem.visible
         sinks = rest[-1] if problem.sinks else None
         return written_out.attention(q, k, v, scale=scale, mask=mask, sinks=sinks)
 
@@ -82,22 +83,22 @@ def _differentiable(
     def with_scale(arrays: Sequence[mx.array]) -> list[mx.array]:
         return [*arrays[:3], scale_array(scale), *arrays[3:]]
 
-    def attention(*arrays: mx.array) -> list[mx.array]:
-        return kernel.attention(problem, capability, with_scale(arrays))
+    def forward(*arrays: mx.array) -> list[mx.array]:
+        return attention.attention(problem, capability, with_scale(arrays))
 
-    def gradients(*arrays: mx.array) -> list[mx.array]:
+    def backward(*arrays: mx.array) -> list[mx.array]:
         *primals, out, logsumexp, cotangent = arrays
         dq, dk, dv, d_sinks = gradient.gradients(
             problem, capability, with_scale(primals), [out, logsumexp], cotangent
         )
         found = [dq, dk, dv]
-        if kernel.reads_mask(problem):
+        if reads_mask(problem):
             found.append(_of_mask(exact, primals, cotangent))
         if d_sinks is not None:
             found.append(d_sinks)
         return [dx.astype(x.dtype) for dx, x in zip(found, primals, strict=True)]
 
-    return with_gradients(exact, attention, gradients)
+    return with_gradients(exact, forward, backward)
 
 
 def _of_mask(

@@ -24,7 +24,7 @@ from ...problem import Problem
 from ...problem.masks import Structure, Window
 from ...stock.release import mlx_version
 from ...version import __version__
-from ..split_keys import Bits
+from ..quantization import Bits
 from . import gradient, kernel, tile_skipping
 
 # The largest error of an output, whose numbers are about 1: many times what rounding comes to, and

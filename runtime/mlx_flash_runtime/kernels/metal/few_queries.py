@@ -12,7 +12,9 @@ from typing import Any
 import mlx.core as mx
 
 from ...problem import MaskKind, Problem
-from ..split_keys import Bits, rounded_up, rows_of, seen_keys, splits_of
+from ..quantization import Bits
+from ..rounding import ceil_div, rounded_up
+from ..split_keys import rows_of, seen_keys, splits_of
 
 HERE = Path(__file__).parent
 MASKS: dict[MaskKind, str] = {
@@ -153,15 +155,15 @@ def cut_of(problem: Problem) -> Cut:
     p = problem
     run, value_run = _run(p.head_dim, 8), _run(p.value_head_dim, 4)
     step = 4 * value_run
-    slices = -(-rounded_up(p.value_head_dim, step) // _MOST_VALUE_DIMS)
-    value_dims = rounded_up(-(-p.value_head_dim // slices), step)
-    all_tiles = -(-rows_of(p) // _ROWS)
+    slices = ceil_div(rounded_up(p.value_head_dim, step), _MOST_VALUE_DIMS)
+    value_dims = rounded_up(ceil_div(p.value_head_dim, slices), step)
+    all_tiles = ceil_div(rows_of(p), _ROWS)
     tile_bytes = _ROWS * rounded_up(p.head_dim, 8 * run) * p.item_bytes
     # Simdgroups of one threadgroup read the same keys at about the same time; but no tile is to be
     # computed for nothing.
     fitting = [count for count in (4, 2, 1) if count == 1 or count * tile_bytes <= _QUERY_BYTES]
     tiles = min(fitting, key=lambda count: rounded_up(all_tiles, count))
-    blocks = -(-all_tiles // tiles)
+    blocks = ceil_div(all_tiles, tiles)
     threadgroups = p.batch * p.key_heads * blocks * slices
     wanted = _SIMDGROUPS_AT_ONCE // (threadgroups * _SIMDGROUPS)
     splits = splits_of(seen_keys(p), wanted, _FEWEST_KEYS * (_SIMDGROUPS // tiles))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import mlx.core as mx
 
 from ...problem import Problem
-from ..split_keys import Bits
+from ..quantization import Bits
 from . import few_queries, tile_skipping
 
 # A draft of a few dozen tokens that is verified; more queries fill the tiles of a kernel that

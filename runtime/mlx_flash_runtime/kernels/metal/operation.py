@@ -13,7 +13,7 @@ from ... import stock
 from ...ops import written_out
 from ...ops.derivatives import with_derivatives_of, with_gradients
 from ...problem import Launch, Problem, as_float
-from ..split_keys import Bits
+from ..quantization import Bits
 from . import checked, gradient, kernel
 from .mask_tiles import Looks
 

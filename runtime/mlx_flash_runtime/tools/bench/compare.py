@@ -54,12 +54,10 @@ def summary_of(outcomes: Outcomes) -> list[Row]:
     our_speeds, stock_speeds = _speeds(ours), _speeds(stock)
     for line in our_speeds[0]:
         if all(line in speeds for speeds in our_speeds + stock_speeds):
-            medians = [
-                [statistics.median(speeds[line]) for speeds in of_mode]
-                for of_mode in (our_speeds, stock_speeds)
-            ]
+            own = [statistics.median(speeds[line]) for speeds in our_speeds]
+            others = [statistics.median(speeds[line]) for speeds in stock_speeds]
             name = f"tokens/s: {line}" if line else "tokens/s"
-            rows.append(_quantity(name, *medians, more_is_better=True))
+            rows.append(_quantity(name, own, others, more_is_better=True))
     return rows
 
 
@@ -172,8 +170,9 @@ def agreement_of(outcomes: Outcomes) -> agreement.Agreement:
     """Whether the runs of the two modes printed the same, on stdout; on stderr where stdout stays
     empty."""
     ours, stock = (_of_mode(mode, outcomes) for mode in MODES)
-    if any(outcome.stdout.strip() for outcome in ours + stock):
-        texts = [[outcome.stdout for outcome in of_mode] for of_mode in (ours, stock)]
-    else:
-        texts = [[outcome.stderr for outcome in of_mode] for of_mode in (ours, stock)]
-    return agreement.compare(*texts)
+    prints = any(outcome.stdout.strip() for outcome in ours + stock)
+
+    def texts(outcomes: list[Outcome]) -> list[str]:
+        return [outcome.stdout if prints else outcome.stderr for outcome in outcomes]
+
+    return agreement.compare(texts(ours), texts(stock))

@@ -156,10 +156,17 @@ def by_config(folder: Path, dtype: str | None = None) -> Any:
         raise NotAModel(
             f"{folder / 'config.json'} does not describe a {kind} model: {error}"
         ) from error
-    texts = (config, config.get("text_config") or {})
-    said = (part.get(key) for part in texts for key in ("dtype", "torch_dtype"))
-    module.set_dtype(getattr(mx, dtype or next((one for one in said if one in DTYPES), "bfloat16")))
+    module.set_dtype(getattr(mx, dtype or _dtype_in(config)))
     return module
+
+
+def _dtype_in(config: dict[str, Any]) -> str:
+    """The type that a configuration names, or its part for text; bfloat16 where it names none."""
+    for part in (config, config.get("text_config") or {}):
+        for key in ("dtype", "torch_dtype"):
+            if part.get(key) in DTYPES:
+                return str(part[key])
+    return "bfloat16"
 
 
 def config_in(folder: Path) -> dict[str, Any]:

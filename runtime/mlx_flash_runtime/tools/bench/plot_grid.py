@@ -21,24 +21,21 @@ def grid_figure(document: Document) -> Figure:
     """Times and speedups as bars; with enough lengths, time and memory over them as lines."""
     fitting = [row for row in document.rows if any(row[f"{name}_ms"] for name in CANDIDATES)]
     rows = fitting[:_MOST_BARS]
-    series, left_out = thinned(_longest_series(document.rows))
     if not rows:
         return _nothing()
+    series, left_out = thinned(_longest_series(document.rows))
+    width = 1.6 + 0.75 * len(rows)
     if len(series) < _LINE_LENGTHS:
-        picture, axes = new_figure(1, max(6.4, 1.6 + 0.75 * len(rows)))
+        picture, axes = new_figure(1, max(6.4, width))
         _bars(axes[0], rows, _first_of(rows, fitting))
         return picture
-    picture = Figure(figsize=(max(9.6, 1.6 + 0.75 * len(rows)), 6.4), layout="constrained")
+    picture = Figure(figsize=(max(9.6, width), 6.4), layout="constrained")
     layout = picture.subplot_mosaic([["bars", "bars"], ["time", "memory"]])
     _bars(layout["bars"], rows, _first_of(rows, fitting))
     _over_length(layout["time"], series, "ms", "time of one call, ms", left_out)
-    _over_length(layout["memory"], series, "peak_mib", "peak memory, MiB", left_out)
-    scores = [_scores(row) for row in series]
-    layout["memory"].plot(
-        [row["length"] for row in series], scores, ":", color=INK, lw=1, label="L × S scores"
-    )
-    layout["memory"].legend()
     layout["time"].set_title(_name(series[0], ("length",)))
+    _over_length(layout["memory"], series, "peak_mib", "peak memory, MiB", left_out)
+    _add_scores(layout["memory"], series)
     return picture
 
 
@@ -54,37 +51,65 @@ def _first_of(rows: list[Row], fitting: list[Row]) -> str:
 
 
 def _bars(axes: Axes, rows: list[Row], left_out: str) -> None:
-    varying = [key for key in _SHORT if len({str(row[key]) for row in rows}) > 1] or ["length"]
+    """A group of bars for each row, with its speedup above."""
     for offset, name in enumerate(CANDIDATES):
-        shown = [(x, row) for x, row in enumerate(rows) if row[f"{name}_ms"]]
-        heights = [row[f"{name}_ms"] for _, row in shown]
-        below = [row[f"{name}_ms"] - row[f"{name}_low_ms"] for _, row in shown]
-        above = [row[f"{name}_high_ms"] - row[f"{name}_ms"] for _, row in shown]
-        axes.bar(
-            [x + 0.27 * (offset - 1) for x, _ in shown],
-            heights,
-            0.25,
-            yerr=[below, above],
-            color=COLORS[name],
-            error_kw={"ecolor": INK, "elinewidth": 0.8},
-            label=name,
-        )
+        _bars_of(axes, rows, name, 0.27 * (offset - 1))
     for x, row in enumerate(rows):
         if row["ours_status"] == WRONG:
             axes.text(x, row["ours_ms"] or 0, "wrong", ha="center", va="bottom", color="#b00020")
         elif row["over_plain"]:
             top = max(row[f"{name}_high_ms"] for name in ("plain", "ours"))
             axes.text(x, top, f"{row['over_plain']:.2f}×", ha="center", va="bottom", fontsize=8)
-    times = [row[f"{name}_ms"] for row in rows for name in CANDIDATES if row[f"{name}_ms"]]
+    times = _values(rows, "ms")
     if max(times) > 20 * min(times):
         log_scale(axes, times)
     else:
         axes.margins(y=0.12)
-    labels = ["\n".join(f"{_SHORT[key]}{row[key]}" for key in varying) for row in rows]
-    axes.set_xticks(range(len(rows)), labels, fontsize=8)
+    varying = _varying(rows) or ["length"]
+    axes.set_xticks(range(len(rows)), [_label(row, varying) for row in rows], fontsize=8)
     axes.set_ylabel("ms per call")
     axes.set_title(_name(rows[0], varying) + "; quartiles, and speedup over plain" + left_out)
     axes.legend(ncols=3, loc="upper left")
+
+
+def _bars_of(axes: Axes, rows: list[Row], name: str, offset: float) -> None:
+    """The bars of one candidate, with their quartiles, `offset` beside the middle of each group."""
+    places, heights, below, above = [], [], [], []
+    for x, row in enumerate(rows):
+        ms = row[f"{name}_ms"]
+        if ms:
+            places.append(x + offset)
+            heights.append(ms)
+            below.append(ms - row[f"{name}_low_ms"])
+            above.append(row[f"{name}_high_ms"] - ms)
+    axes.bar(
+        places,
+        heights,
+        0.25,
+        yerr=[below, above],
+        color=COLORS[name],
+        error_kw={"ecolor": INK, "elinewidth": 0.8},
+        label=name,
+    )
+
+
+def _values(rows: list[Row], key: str) -> list[float]:
+    """The numbers of that kind of all candidates, as far as there are any."""
+    values = []
+    for row in rows:
+        numbers = (row[f"{name}_{key}"] for name in CANDIDATES)
+        values += [number for number in numbers if number]
+    return values
+
+
+def _varying(rows: list[Row]) -> list[str]:
+    """What of a shape is not the same in all rows."""
+    first = rows[0]
+    return [key for key in _SHORT if any(str(row[key]) != str(first[key]) for row in rows)]
+
+
+def _label(row: Row, keys: Sequence[str]) -> str:
+    return "\n".join(f"{_SHORT[key]}{row[key]}" for key in keys)
 
 
 _SHORT = {
@@ -116,26 +141,34 @@ def _longest_series(rows: list[Row]) -> list[Row]:
     them."""
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
-        groups.setdefault(tuple(row[key] for key in _SHORT if key != "length"), []).append(row)
-    longest = max(
-        groups.values(), key=lambda group: len({row["length"] for row in group}), default=[]
-    )
+        others = tuple(row[key] for key in _SHORT if key != "length")
+        groups.setdefault(others, []).append(row)
+
+    def lengths(group: list[Row]) -> int:
+        return len({row["length"] for row in group})
+
+    longest = max(groups.values(), key=lengths, default=[])
     return sorted(longest, key=lambda row: int(row["length"]))
 
 
+def _add_scores(axes: Axes, rows: list[Row]) -> None:
+    """Adds the memory that the scores alone would take."""
+    lengths, scores = [row["length"] for row in rows], [_scores(row) for row in rows]
+    axes.plot(lengths, scores, ":", color=INK, lw=1, label="L × S scores")
+    axes.legend()
+
+
 def _scores(row: Row) -> float:
+    """MiB of the scores of a row."""
     queries = 1 if row["phase"] == "decode" else row["length"]
-    return float(
-        row["batch"] * row["heads"] * queries * row["length"] * _ITEM_BYTES[row["dtype"]] / 2**20
-    )
+    scores = row["batch"] * row["heads"] * queries * row["length"]
+    return float(scores * _ITEM_BYTES[row["dtype"]] / 2**20)
 
 
 def _over_length(axes: Axes, rows: list[Row], key: str, label: str, left_out: str) -> None:
     for name in CANDIDATES:
         line(axes, rows, f"{name}_{key}", name)
-    log_scale(
-        axes, [row[f"{name}_{key}"] for row in rows for name in CANDIDATES if row[f"{name}_{key}"]]
-    )
+    log_scale(axes, _values(rows, key))
     length_axis(axes, rows, left_out)
     axes.set_ylabel(label)
     axes.legend()

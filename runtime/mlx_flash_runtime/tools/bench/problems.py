@@ -116,7 +116,9 @@ def _with_mask(problem: Problem, mask: str) -> Problem:
 
 def words_of(problem: Problem) -> dict[str, Any]:
     """The problem in the words of a row, which are those of the options."""
-    decodes = problem.query_length < problem.key_length
+    phase = "decode" if problem.query_length < problem.key_length else "prefill"
+    if problem.training:
+        phase = "train"
     return {
         "batch": problem.batch,
         "length": problem.key_length,
@@ -125,7 +127,7 @@ def words_of(problem: Problem) -> dict[str, Any]:
         "kv_heads": problem.key_heads,
         "dtype": problem.dtype,
         "mask": problem.mask if problem.window is None else f"window:{problem.window}",
-        "phase": "train" if problem.training else "decode" if decodes else "prefill",
+        "phase": phase,
     }
 
 

@@ -111,11 +111,16 @@ def fastest(timings: Mapping[str, Mapping[str, Timing]]) -> Measured:
     in nearly every round of every phase. Where MLX's own was not measured, for want of memory, the
     route that is fastest over all phases."""
     phases = list(timings.values())
-    names = [name for name in phases[0] if all(name in of for of in phases)]
+    names = list(phases[0])
+    for of in phases[1:]:
+        names = [name for name in names if name in of]
     ms = {phase: _milliseconds(of) for phase, of in timings.items()}
+
+    def total(name: str) -> float:
+        return sum(of[name].median for of in phases)
+
     if STOCK not in names:
-        total = {name: sum(of[name].median for of in phases) for name in names}
-        return Measured(min(names, key=lambda name: total[name]), None, ms)
+        return Measured(min(names, key=total), None, ms)
     gains = {STOCK: 1.0}
     for name in names:
         if all(_beats(of[name], of[STOCK]) for of in phases):

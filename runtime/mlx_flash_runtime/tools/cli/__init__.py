@@ -1,4 +1,10 @@
-"""The command `mlx-flash`."""
+"""The command `mlx-flash`: a file a subcommand, each named in `group`, which imports it when it is
+used.
+
+`options`, `devices` and `errors` are the options that several of them share and what is wrong with
+a command line; `outputs`, `printing` and `progress` where results go, and what is told meanwhile.
+What a subcommand does is beside this folder: `bench/`, `memory/`, `doctor/`.
+"""
 
 from __future__ import annotations
 

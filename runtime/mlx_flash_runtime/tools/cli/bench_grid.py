@@ -13,17 +13,9 @@ from ..bench import grid as measuring
 from ..bench.machine import machine
 from ..bench.tables import Document
 from .cpu_kernel import have_cpu_kernel
-from .options import (
-    Outputs,
-    Several,
-    Usage,
-    command_line,
-    exit_if_wrong,
-    output_options,
-    rounds_option,
-    typed,
-    write_measured,
-)
+from .errors import Usage
+from .options import Several, command_line, rounds_option, typed
+from .outputs import Outputs, exit_if_wrong, output_options, write_measured
 
 
 def _defaults(option: str) -> str:

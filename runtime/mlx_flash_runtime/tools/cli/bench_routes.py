@@ -11,8 +11,9 @@ from ..bench import routes as measuring
 from ..bench import tune
 from ..bench.machine import described, machine
 from .cpu_kernel import have_cpu_kernel
-from .options import Usage, tracked
+from .errors import Usage
 from .printing import console_of_stdout
+from .progress import tracked
 
 
 @click.command()

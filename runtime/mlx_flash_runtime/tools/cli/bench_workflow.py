@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +15,9 @@ from ..bench.grid import FlashIsOff
 from ..bench.machine import is_out_of_memory, machine
 from ..bench.tables import Document
 from .cpu_kernel import have_cpu_kernel
-from .options import (
-    Failure,
-    Outputs,
-    Several,
-    Usage,
-    command_line,
-    exit_if_wrong,
-    given,
-    need_mlx_lm,
-    output_options,
-    rounds_option,
-    write_measured,
-)
+from .errors import Failure, Usage, need_mlx_lm
+from .options import Several, command_line, given, rounds_option
+from .outputs import Outputs, exit_if_wrong, output_options, write_measured
 
 
 @click.command("workflow")
@@ -117,7 +108,7 @@ def workflow_command(
     replies = new_tokens or _REPLIES.get(name, (0,))
     if name in _REPLIES and min(replies) < 2:
         raise Usage("--new-tokens: a reply has two tokens or more")
-    sizes = [workloads.Sizes(each, batch, reply) for each in length for reply in replies]
+    sizes = [workloads.Sizes(tokens, batch, reply) for tokens, reply in product(length, replies)]
     ready: list[models.Model] = []
     try:
         measured = workflow.measure(

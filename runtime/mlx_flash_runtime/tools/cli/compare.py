@@ -12,7 +12,9 @@ from ..bench import compare as comparing
 from ..bench import definitions, scripts
 from ..bench.machine import machine
 from ..bench.tables import Document
-from .options import Failure, Outputs, Usage, output_options, progress
+from .errors import Failure, Usage
+from .outputs import Outputs, output_options
+from .progress import progress
 
 
 class CommandLine(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases of click alone
@@ -83,39 +85,34 @@ def compare(
         script = scripts.find_script(command)
         for program in (command[0], *(client or ())[:1]):
             scripts.need_program(program)
-        total = len(scripts.MODES) * (scripts.WARM_UPS + runs)
-        with progress(f"running {script.name} {total} times") as bar:
-            task = bar.add_task(f"running {script.name}", total=total)
-            measured = scripts.measure(
-                script,
-                runs,
-                stdin=stdin,
-                timeout=timeout,
-                client=client,
-                progress=lambda: bar.advance(task),
-            )
-            outcomes = list(measured)
+        outcomes = _outcomes(script, runs, stdin=stdin, timeout=timeout, client=client)
     except (FileNotFoundError, scripts.NotPatched) as error:
         raise Usage(str(error)) from error
     except scripts.ScriptFailed as error:
         raise Failure(str(error)) from error
-    summary = comparing.summary_of(outcomes)
-    findings = (
-        comparing.verdict(summary[0]),
-        str(comparing.agreement_of(outcomes)),
-        comparing.routes_of(outcomes),
-    )
     server = f"--client {shlex.quote(shlex.join(client))} " if client else ""
-    command_line = f"mlx-flash compare --runs {runs} {server}-- {shlex.join(command)}"
+    summary = comparing.summary_of(outcomes)
     outputs.write(
         Document(
-            "compare",
-            f"{script.name} with and without flash attention",
-            command_line,
-            facts,
-            definitions.COMPARE_DEFINITIONS,
-            comparing.rows_of(outcomes),
-            summary,
-            findings,
+            kind="compare",
+            title=f"{script.name} with and without flash attention",
+            command=f"mlx-flash compare --runs {runs} {server}-- {shlex.join(command)}",
+            machine=facts,
+            definitions=definitions.COMPARE_DEFINITIONS,
+            rows=comparing.rows_of(outcomes),
+            summary=summary,
+            findings=(
+                comparing.verdict(summary[0]),
+                str(comparing.agreement_of(outcomes)),
+                comparing.routes_of(outcomes),
+            ),
         )
     )
+
+
+def _outcomes(script: scripts.Script, runs: int, **how: Any) -> comparing.Outcomes:
+    """Those of all runs, warm-ups too, with a bar; `how` is the rest of `scripts.measure`."""
+    total = len(scripts.MODES) * (scripts.WARM_UPS + runs)
+    with progress(f"running {script.name} {total} times") as bar:
+        task = bar.add_task(f"running {script.name}", total=total)
+        return list(scripts.measure(script, runs, progress=lambda: bar.advance(task), **how))

@@ -8,7 +8,8 @@ import mlx.core as mx
 from ...kernels.cpu import library
 from ...kernels.cpu.build import build
 from ...kernels.cpu.toolchain import BuildError
-from .options import Failure, progress
+from .errors import Failure
+from .progress import progress
 
 
 def build_cpu_kernel() -> None:

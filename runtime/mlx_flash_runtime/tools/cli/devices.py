@@ -12,7 +12,7 @@ from ...planning.machine import current_device
 from ...problem import Device
 from ...stock.release import mlx_release
 from ...stock.table import known_releases
-from .options import Usage
+from .errors import Usage
 
 F = TypeVar("F", bound=Callable[..., Any])
 

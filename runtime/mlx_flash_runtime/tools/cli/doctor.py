@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
@@ -15,6 +15,9 @@ from rich.text import Text
 from ...environment import loading
 from ...version import __version__
 from ..doctor import Examination, examine
+
+if TYPE_CHECKING:
+    from ..doctor.kernels import Answer  # which needs an MLX that loads
 
 _COLOURS = {"ok": "green", "missing": "cyan", "warning": "yellow", "broken": "bold red"}
 
@@ -66,7 +69,7 @@ def _record(path: Path) -> None:
     from ...planning.machine import current_device
     from ...stock import asked
     from ..doctor.record import as_text, record
-    from .options import Failure, need_folder_of
+    from .errors import Failure, need_folder_of
 
     need_folder_of(path)
     if not asked.can_be_read():
@@ -96,19 +99,17 @@ def _kernels(examination: Examination) -> Table:
     table = Table(
         title="MLX's fused kernels by head dim", title_justify="left", header_style="bold"
     )
-    rows = [
-        list(group)
-        for _, group in groupby(
-            examination.kernels, lambda answer: (answer.phase, answer.mask, answer.dtype)
-        )
-    ]
-    for heading in ("phase", "mask", "dtype", *(str(answer.head_dim) for answer in rows[0])):
+    rows: dict[tuple[str, str, str], list[Answer]] = {}
+    for answer in examination.kernels:
+        rows.setdefault((answer.phase, answer.mask, answer.dtype), []).append(answer)
+    head_dims = dict.fromkeys(str(answer.head_dim) for answer in examination.kernels)
+    for heading in ("phase", "mask", "dtype", *head_dims):
         table.add_column(heading)
-    for row in rows:
-        cells = [
-            Text("yes" if answer.fused else "-", "green" if answer.fused else "dim")
-            + Text("" if answer.fused == answer.expected else " !", "bold red")
-            for answer in row
-        ]
-        table.add_row(row[0].phase, row[0].mask, row[0].dtype, *cells)
+    for names, answers in rows.items():
+        table.add_row(*names, *map(_cell, answers))
     return table
+
+
+def _cell(answer: Answer) -> Text:
+    fused = Text("yes", "green") if answer.fused else Text("-", "dim")
+    return fused if answer.fused == answer.expected else fused + Text(" !", "bold red")

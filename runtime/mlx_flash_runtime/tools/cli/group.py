@@ -8,27 +8,7 @@ from typing import Any
 import click
 
 from ...version import __version__
-
-
-class Interrupted(click.ClickException):
-    """Ctrl-C: one line on stderr and the status that a shell gives it, where click's own would say
-    that a result is wrong."""
-
-    exit_code = 130
-
-    def show(self, file: Any = None) -> None:
-        click.echo("stopped", file=file, err=True)
-
-
-class WrongUsage(click.UsageError):
-    """A wrong command line, told as every other error is."""
-
-    def show(self, file: Any = None) -> None:
-        if self.ctx is not None:
-            click.echo(self.ctx.get_usage(), file=file, err=True)
-            help_line = f"Try '{self.ctx.command_path} --help' for help.\n"
-            click.echo(help_line, file=file, err=True)
-        click.echo(f"error: {self.format_message()}", file=file, err=True)
+from .errors import Interrupted, WrongUsage
 
 
 class LazyGroup(click.Group):

@@ -16,7 +16,8 @@ from ..memory.fits import Fits, Row, of_generation, of_training
 from ..memory.steps import Generation, NoSuchCache
 from ..rehearsal import NotLazy
 from .devices import described, device_of, device_options
-from .options import Failure, Usage, given, need_mlx_lm
+from .errors import Failure, Usage, need_mlx_lm
+from .options import given
 from .printing import console_of_stdout, parts_of
 
 _GIB = 2**30

@@ -48,7 +48,7 @@ def parts_of(table: Table, width: int | None) -> Iterator[list[Text]]:
     """The lines of a table; where it is wider than `width`, those of its parts, each with the
     columns that name the rows and as many others as fit."""
     lines = [table.headings, *table.cells]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(table.headings))]
+    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
     for columns in _columns_of_parts(widths, table.keys, width):
         texts = [_line(cells, table.words, widths, columns) for cells in lines]
         rule = _GAP.join("─" * widths[column] for column in columns)

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ..bench.tables import NotAResult, load
-from .options import WITHOUT_MATPLOTLIB, Failure, Usage, has_matplotlib, need_folder_of
+from .errors import WITHOUT_MATPLOTLIB, Failure, Usage, has_matplotlib, need_folder_of
 
 
 @click.command()

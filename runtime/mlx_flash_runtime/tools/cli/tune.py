@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import product
 from pathlib import Path
 
 import click
@@ -16,22 +17,14 @@ from ...report import counted
 from ..bench import problems
 from ..bench import tune as tuning
 from .cpu_kernel import have_cpu_kernel
-from .explain import calls_of
-from .options import Failure, Several, Usage, given, tracked
+from .errors import Failure, Usage
+from .model_calls import calls_of
+from .options import Several, given, refuse_shapes
 from .printing import console_of_stdout
+from .progress import tracked
 
-_MEASURING = (
-    "model",
-    "length",
-    "batch",
-    "phase",
-    "heads",
-    "kv_heads",
-    "head_dim",
-    "dtype",
-    "mask",
-    "seconds",
-)
+_SHAPE = ("heads", "kv_heads", "head_dim", "mask")
+_MEASURING = ("model", "length", "batch", "phase", *_SHAPE, "dtype", "seconds")
 
 
 @click.command()
@@ -99,47 +92,20 @@ def tune(
         if others:
             raise Usage(f"{', '.join(others)}: --{'show' if show else 'forget'} does nothing else")
         return _show() if show else _forget()
-    device = current_device()
     if model is None:
         wanted = _grid(batch, length, head_dim, heads, kv_heads, dtype, mask, phase)
     else:
-        for name, value in (
-            ("--heads", heads),
-            ("--kv-heads", kv_heads),
-            ("--head-dim", head_dim),
-            ("--mask", mask),
-        ):
-            if value is not None:
-                raise Usage(
-                    f"{name}: shapes are those of the model; leave out --model to give them"
-                )
-        wanted = [
-            call.problem
-            for each_dtype in dtype or (None,)
-            for each_phase in phase
-            for each_batch in batch
-            for each_length in length
-            for call in calls_of(model, (each_batch, each_length), each_dtype, each_phase, device)
-        ]
+        refuse_shapes(_SHAPE)
+        wanted = _of_model(model, dtype or (None,), phase, batch, length)
     have_cpu_kernel()
-    device = current_device()
+    device = current_device()  # which has the kernel by now
     todo = tuning.distinct(wanted, device)
     if not todo:
         raise Usage(
             "there is nothing to measure: no attention call goes through MLX's own function"
         )
-    results: list[tuning.Tuned] = []
     measuring = tuning.tune(todo, device, tuning.interleaving(seconds))
-    try:
-        for tuned in tracked(measuring, len(todo), counted(len(todo), "kind") + " of call"):
-            results.append(tuned)
-            if tuned.measured is not None:
-                # At once: an interruption loses nothing.
-                calibration.save({tuned.name: tuned.measured})
-    except OSError as error:
-        raise Failure(f"{calibration.path()} cannot be written: {error.strerror}") from error
-    finally:
-        _print_results(results)
+    results = _saved(tracked(measuring, len(todo), counted(len(todo), "kind") + " of call"))
     if any(tuned.wrong for tuned in results):
         raise click.exceptions.Exit(1)
 
@@ -161,6 +127,38 @@ def _grid(
     except ValueError as error:
         raise Usage(str(error)) from error
     return [problems.as_planned(problem) for problem in wanted]
+
+
+def _of_model(
+    folder: Path,
+    dtypes: Sequence[str | None],
+    phases: Sequence[str],
+    batches: Sequence[int],
+    lengths: Sequence[int],
+) -> list[Problem]:
+    """What the model's layers call for, in each of these ways."""
+    device = current_device()
+    wanted = []
+    for dtype, phase, batch, length in product(dtypes, phases, batches, lengths):
+        for call in calls_of(folder, (batch, length), dtype, phase, device):
+            wanted.append(call.problem)
+    return wanted
+
+
+def _saved(measuring: Iterable[tuning.Tuned]) -> list[tuning.Tuned]:
+    """The results, each kept as soon as it is measured, so that an interruption loses nothing, and
+    then printed."""
+    results: list[tuning.Tuned] = []
+    try:
+        for tuned in measuring:
+            results.append(tuned)
+            if tuned.measured is not None:
+                calibration.save({tuned.name: tuned.measured})
+    except OSError as error:
+        raise Failure(f"{calibration.path()} cannot be written: {error.strerror}") from error
+    finally:
+        _print_results(results)
+    return results
 
 
 def _print_results(results: Sequence[tuning.Tuned]) -> None:

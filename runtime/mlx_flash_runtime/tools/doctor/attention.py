@@ -14,7 +14,8 @@ import mlx.core as mx
 from ...environment import loading
 from ...environment.variables import PREFIX, switch
 from ...kernels.cpu import library
-from ...kernels.cuda import cache, tiles
+from ...kernels.cuda.compiling import cache
+from ...kernels.cuda.hardware import has_warpgroups
 from ...kernels.metal import checked
 from ...planning import calibration
 from ...planning.choice import candidates
@@ -200,7 +201,7 @@ def cuda_kernel(device: Device) -> Iterator[Finding]:
     if reason:
         yield Finding("cuda kernel", "warning", reason, "without it attention is slower")
         return
-    form = "for Hopper" if tiles.has_warpgroups(device.capability) else "for any GPU"
+    form = "for Hopper" if has_warpgroups(device.capability) else "for any GPU"
     value = f"in the form {form}, compiled when it is needed, into {cache.folder()}"
     yield Finding("cuda kernel", "ok", value)
 

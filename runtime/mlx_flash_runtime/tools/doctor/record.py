@@ -119,13 +119,18 @@ def _as_said(cell: _Cell) -> _Cell:
 
 def _boxes(cells: Sequence[_Cell]) -> list[_Box]:
     """The combinations as few boxes, none of which has another one's."""
-    boxes = {tuple(frozenset([value]) for value in cell) for cell in cells}
+    boxes = {_box_of(cell) for cell in cells}
     for axis in range(len(cells[0]) if cells else 0):
         alike: dict[_Box, set[Any]] = {}
         for box in boxes:
             alike.setdefault(box[:axis] + box[axis + 1 :], set()).update(box[axis])
         boxes = {(*rest[:axis], frozenset(values), *rest[axis:]) for rest, values in alike.items()}
     return sorted(boxes, key=lambda box: [sorted(map(str, values)) for values in box])
+
+
+def _box_of(cell: _Cell) -> _Box:
+    """The box of one combination alone."""
+    return tuple(frozenset([value]) for value in cell)
 
 
 def _sizes(head_dims: frozenset[tuple[int, int]]) -> list[Any]:

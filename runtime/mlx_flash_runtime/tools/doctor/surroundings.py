@@ -1,6 +1,5 @@
 """What stands around MLX: the system, a compiler, packages. Nothing here needs MLX itself, except
-what is known of
-libraries of models."""
+what is known of libraries of models."""
 
 from __future__ import annotations
 

@@ -11,8 +11,9 @@ enum : int {
   VALUE_DIMS = 64,  // a step along values: 8 for each of a column's eight lanes
 };
 
-// What a warp leaves of its part in shared memory, in places of WARP numbers, one of each lane:
-// sums of weighted values, then the largest scores of its two rows, then the sums of their weights.
+// What a warp leaves of its part in shared memory, in places of WARP numbers, one of each lane: a
+// lane's sums of weighted values, then the largest scores of its two rows, then the sums of their
+// weights. STEPS are those along values.
 template <int STEPS>
 struct Left {
   static constexpr int VALUES = 32 * STEPS, PLACES = VALUES + 4;

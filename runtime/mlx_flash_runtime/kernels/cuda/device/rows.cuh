@@ -1,4 +1,10 @@
 // Numbers of each type, and rows of them on their way from memory to shared memory.
+//
+// What templates of all these files are made for:
+//   T     the type of queries, keys and values: float, __half or __nv_bfloat16,
+//   D     the head dim of queries and keys, DV that of values,
+//   KIND  the kind of mask, one of MaskKind in softmax.cuh, M the type of an array's elements there.
+// Capitals beside them are sizes that a file of Python beside this folder has chosen.
 
 #pragma once
 

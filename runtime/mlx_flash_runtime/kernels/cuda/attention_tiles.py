@@ -1,4 +1,5 @@
-"""How the CUDA kernel cuts a problem up: what a block of threads has of it in shared memory.
+"""How the CUDA kernel of many queries cuts a problem up: what a block of threads has of it in
+shared memory.
 
 A block of threads computes the answers of `queries` queries of one head. Its queries stay in shared
 memory; keys and values pass through it, `keys` of them at a time.
@@ -9,33 +10,32 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ...problem import Problem
+from ..rounding import ceil_div
+from .hardware import (
+    LEAST_SHARED_MEMORY,
+    MULTIPROCESSORS,
+    REGISTERS,
+    WARP,
+    WARP_ROWS,
+    WARPGROUP,
+    WARPGROUP_ROWS,
+    multiplies_by_warpgroups,
+    padded_row,
+    panel_bytes,
+)
 
 _BY_WARPS, _BY_WARPGROUPS = "attention.cuh", "warpgroup_attention.cuh"
 
-# A multiprocessor of every GPU of compute capability 8.0 and later has so many registers, which
-# the threads of the blocks that are on it at once share.
-_REGISTERS = 64 * 1024
-# What every such GPU gives to one block of threads: those of 8.6, 8.9 and 12.0 have 100 KiB for a
-# multiprocessor, of which CUDA keeps 1 KiB for itself (8.0 has 163 KiB for a block, 9.0 227).
-_SHARED_MEMORY = 99 * 1024
-_WARP = 32  # threads
-_WARP_QUERIES = 16  # the rows of a product, as in rows.cuh
 # By measurement on an H200, as all that follows: warps in a block of threads, keys at a time.
 _WARPS = 8
 _KEYS = 32
-
-_WITH_WARPGROUPS = (9, 0)  # no GPU before or since has these products
-_WARPGROUP = 128  # threads
-_WARPGROUP_QUERIES = 64  # the rows of a product, as in rows.cuh
-_STAGES = 2  # tiles of keys, and of values, as in warpgroup_products.cuh
-_PANEL = 64  # elements, 128 bytes, as in warpgroup_products.cuh
-_MULTIPROCESSORS = 132  # of an H100 or H200
+_STAGES = 2  # tiles of keys, and of values, as in device/warpgroup_attention.cuh
 
 
 class Tiles(NamedTuple):
     """Sizes of the kernel in `header`, for its `consumers`: the warps of a block, or the warpgroups
     besides the producer. A block of so many `threads` has `queries` and, in turn, `keys` in
-    `memory` bytes of shared memory.
+    `shared_memory` bytes.
 
     The compiler is told that `resident` blocks at least are to be on one multiprocessor at once:
     a thread then gets no more than 65,536 / (resident x threads) registers. Shared memory may let
@@ -47,7 +47,7 @@ class Tiles(NamedTuple):
     queries: int
     keys: int
     threads: int
-    memory: int
+    shared_memory: int
     resident: int
 
     @property
@@ -56,15 +56,9 @@ class Tiles(NamedTuple):
         return self.header == _BY_WARPGROUPS
 
 
-def has_warpgroups(capability: tuple[int, int]) -> bool:
-    """Whether GPUs of that compute capability have products of warpgroups."""
-    return capability == _WITH_WARPGROUPS
-
-
-def tiles(problem: Problem, capability: tuple[int, int]) -> Tiles | None:
+def tiles_of(problem: Problem, capability: tuple[int, int]) -> Tiles | None:
     """Those that are the fastest by measurement on an H200; None where none fit."""
-    in_chunks = problem.head_dim % 8 == problem.value_head_dim % 8 == 0
-    if has_warpgroups(capability) and problem.item_bytes == 2 and in_chunks:
+    if multiplies_by_warpgroups(problem, capability):
         return _of_warpgroups(problem)
     return _of_warps(problem)
 
@@ -79,47 +73,46 @@ def _of_warps(problem: Problem) -> Tiles | None:
     - 16 bits, 256, as float32, 128: (128 + 32) x 528 + 32 x 528 = 101,376, all of the 99 KiB;
     - float32, 256: (64 + 16) x 1,040 + 16 x 1,040 = 99,840; with 32 keys it would be 133,120.
     """
-    row = problem.item_bytes * max(problem.head_dim, problem.value_head_dim)
-    few = problem.query_length <= _WARP_QUERIES * _WARPS // 2
+    half = _WARPS // 2
+    row = _row_bytes(problem)
+    few = problem.query_length <= WARP_ROWS * half
     if problem.item_bytes == 2 and row <= 256:
-        return _by_warps(problem, _WARPS // 2 if few or row > 128 else _WARPS, 2 * _KEYS)
-    sizes = (
-        (_WARPS // 2 if few else _WARPS, _KEYS),
-        (_WARPS // 2, _KEYS),
-        (_WARPS // 2, _KEYS // 2),
-    )
-    for warps, keys in sizes:
-        cut = _by_warps(problem, warps, keys)
-        if cut.memory <= _SHARED_MEMORY:
-            return cut
+        return _by_warps(problem, half if few or row > 128 else _WARPS, 2 * _KEYS)
+    for warps, keys in ((half if few else _WARPS, _KEYS), (half, _KEYS), (half, _KEYS // 2)):
+        tiles = _by_warps(problem, warps, keys)
+        if tiles.shared_memory <= LEAST_SHARED_MEMORY:
+            return tiles
     return None
 
 
 def _by_warps(problem: Problem, warps: int, keys: int) -> Tiles:
-    queries, threads = _WARP_QUERIES * warps, _WARP * warps
+    queries, threads = WARP_ROWS * warps, WARP * warps
     qk_row = padded_row(problem.head_dim, problem.item_bytes)
     v_row = padded_row(problem.value_head_dim, problem.item_bytes)
-    memory = (queries + keys) * qk_row + keys * v_row
     return Tiles(
-        _BY_WARPS, warps, queries, keys, threads, memory, _resident_by_warps(problem, threads)
+        header=_BY_WARPS,
+        consumers=warps,
+        queries=queries,
+        keys=keys,
+        threads=threads,
+        shared_memory=(queries + keys) * qk_row + keys * v_row,
+        resident=_resident_by_warps(problem, threads),
     )
-
-
-def padded_row(dim: int, item_bytes: int) -> int:
-    """Bytes from one row of a tile to the next: whole products of 32 bytes, and 16 bytes more, by
-    which rows begin in different banks of shared memory (`row_stride` in products.cuh)."""
-    return -(-dim * item_bytes // 32) * 32 + 16
 
 
 def _resident_by_warps(problem: Problem, threads: int) -> int:
     """Asked for where the compiler, left alone, takes a few registers too many for one more block:
     128 for a thread in float32, 168 (65,536 / (3 x 128), by eights) in 16 bits."""
-    row = problem.item_bytes * max(problem.head_dim, problem.value_head_dim)
     if problem.item_bytes == 4 and 64 < problem.head_dim <= 128:
-        return _REGISTERS // 128 // threads
-    if problem.item_bytes == 2 and 128 < row <= 256:
+        return REGISTERS // 128 // threads
+    if problem.item_bytes == 2 and 128 < _row_bytes(problem) <= 256:
         return 3
     return 1
+
+
+def _row_bytes(problem: Problem) -> int:
+    """Of a query, key or value, whichever is the longest."""
+    return problem.item_bytes * max(problem.head_dim, problem.value_head_dim)
 
 
 def _of_warpgroups(problem: Problem) -> Tiles:
@@ -134,17 +127,19 @@ def _of_warpgroups(problem: Problem) -> Tiles:
     keys = 128 if max(qk_row, v_row) <= 256 else 64
     # One consumer makes more blocks of threads, to spread over the GPU where there are few, and
     # smaller ones, of which several fit a multiprocessor. Two share the keys that are read.
-    small_blocks = (
-        problem.batch * problem.query_heads * -(-problem.query_length // _WARPGROUP_QUERIES)
+    blocks_of_head = ceil_div(problem.query_length, WARPGROUP_ROWS)
+    small_blocks = problem.batch * problem.query_heads * blocks_of_head
+    is_alone = small_blocks <= MULTIPROCESSORS or max(qk_row, v_row) <= 128
+    consumers = 1 if is_alone else 2
+    queries = WARPGROUP_ROWS * consumers
+    return Tiles(
+        header=_BY_WARPGROUPS,
+        consumers=consumers,
+        queries=queries,
+        keys=keys,
+        threads=WARPGROUP * (1 + consumers),
+        shared_memory=queries * qk_row + _STAGES * keys * (qk_row + v_row),
+        # As many registers for every thread as setmaxnreg counts on, see
+        # device/warpgroup_products.cuh.
+        resident=2 if is_alone else 1,
     )
-    consumers = 1 if small_blocks <= _MULTIPROCESSORS or max(qk_row, v_row) <= 128 else 2
-    queries, threads = _WARPGROUP_QUERIES * consumers, _WARPGROUP * (1 + consumers)
-    # As many registers for every thread as setmaxnreg counts on: see warpgroup_attention.cuh.
-    resident = 2 if consumers == 1 else 1
-    memory = queries * qk_row + _STAGES * keys * (qk_row + v_row)
-    return Tiles(_BY_WARPGROUPS, consumers, queries, keys, threads, memory, resident)
-
-
-def panel_bytes(dim: int) -> int:
-    """Bytes of a row of 16-bit elements in whole panels."""
-    return -(-dim // _PANEL) * 2 * _PANEL

@@ -7,11 +7,11 @@
 namespace flash {
 
 // Whose gradients a kernel makes. Those of keys and values share the scores and fit the registers
-// together up to a size: see tiles.py.
+// together up to a size: see gradient_tiles.py.
 enum Gradients { OF_QUERIES, OF_KEYS, OF_VALUES, OF_KEYS_AND_VALUES };
 
 // What one side has in a score, of D elements, and in the gradient of a weight, of DV: queries and
-// the gradients of their outputs, or keys and values.
+// the gradients of their outputs, or keys and values. The table is in gradient.cuh.
 template <typename T>
 struct Side {
   HeadRows<T> of_d, of_dv;
@@ -42,8 +42,8 @@ __device__ inline void copy_states(float4* to, const QueryState* states) {
   if (i < COUNT / 2) copy_in_background(to + i, states + 2 * i, true);
 }
 
-// delta, and the rows of QueryState, of `queries` queries of a head: a warp has 32 / LANES of them,
-// with LANES lanes each.
+// Writes the QueryState of each of `queries` queries of a head, and what fills up their last block:
+// with delta from the outputs and their gradients `dout`. LANES lanes of a warp have one query.
 template <typename T, int DV, int LANES>
 __device__ void query_states(Rows<T> out, Rows<T> dout, const float* logsumexp, int queries,
                              int padded, QueryState* states) {

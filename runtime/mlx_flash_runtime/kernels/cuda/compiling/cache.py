@@ -17,10 +17,10 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from ...environment import private_files
-from ...environment.log import logger
-from ...environment.variables import may_build
-from ...stock.release import mlx_version
+from ....environment import private_files
+from ....environment.log import logger
+from ....environment.variables import may_build
+from ....stock.release import mlx_version
 from . import nvrtc
 from .source import PRELUDE, Array, Source
 

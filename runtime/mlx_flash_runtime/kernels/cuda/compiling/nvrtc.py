@@ -7,7 +7,7 @@ import os
 from functools import lru_cache
 from typing import Any
 
-from ...environment.log import logger
+from ....environment.log import logger
 
 # The sonames of the CUDA releases that MLX is built for.
 _LIBRARIES = ("libnvrtc.so.13", "libnvrtc.so.12")

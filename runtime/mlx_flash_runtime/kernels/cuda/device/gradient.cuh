@@ -4,9 +4,24 @@
 // in registers until they are whole, so nothing is added up in memory and each run gives the same.
 //
 // The score of a key and a query is the same product from either side, so both are one kernel: with
-// keys as rows it has the scores transposed.
+// keys as rows it has the scores transposed. What its arguments are, in the letters of the paper that
+// weights.cuh names (dO is the gradient of the outputs):
 //
-// Tile sizes, WARPS and PASSING, are chosen in tiles.py, where the sum of the shared memory stands.
+//                       own.of_d  own.of_dv  passing.of_d  passing.of_dv  d_of_d  d_of_dv
+//   OF_QUERIES          Q         dO         K             V              dQ      -
+//   OF_KEYS             K         V          Q             dO             dK      -
+//   OF_VALUES           K         -          Q             dO             -       dV
+//   OF_KEYS_AND_VALUES  K         V          Q             dO             dK      dV
+//
+// and with them, for each block that passes by:
+//
+//   scores = own.of_d passing.of_d^T, of which `weigh` makes the weights;
+//   d_of_dv += weights passing.of_dv;
+//   gradients = own.of_dv passing.of_dv^T, of which `differentiate` makes those of the scores;
+//   d_of_d += gradients passing.of_d.
+//
+// The tiles' sizes, WARPS and PASSING, are chosen in gradient_tiles.py, where the sum of the shared
+// memory stands.
 
 #pragma once
 

@@ -70,6 +70,9 @@ __device__ void load_queries(char* tile, HeadRows<T> q, FoldedRows folded, int f
   }
 }
 
+// The attention of the `block`-th block of rows, of what key_readers.cuh reads. A step: read the keys
+// of the next one and the values of this one, multiply queries with keys, weigh the scores, add the
+// weighted values; after the last one the parts are put together.
 template <typename T, int D, int DV, int SLICES, int TILES, int WARPS, int KIND, typename M,
           typename Keys>
 __device__ void few_queries(HeadRows<T> q, Keys k, Keys v, Mask<M> mask, int64_t next_mask,

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import mlx.core as mx
 
-HERE = Path(__file__).parent
-PRELUDE = HERE / "prelude.cuh"  # stands for MLX's own header
+_DEVICE_CODE = Path(__file__).parents[1] / "device"
+PRELUDE = _DEVICE_CODE / "prelude.cuh"  # stands for MLX's own header
 
 
 class Array(NamedTuple):
@@ -24,9 +24,9 @@ class Array(NamedTuple):
 @dataclass(frozen=True)
 class Source:
     """A kernel as `mx.fast.cuda_kernel` takes it: the body of a function of `inputs` that writes
-    `outputs`, for GPUs of one compute capability. It may use what one of the headers
-    beside this file has. `bounds` are how many threads a block of them has, and how many blocks at
-    least are to be on one multiprocessor at once."""
+    `outputs`, for GPUs of one compute capability. It may use what `include`, a header of `device/`,
+    has. `bounds` are how many threads a block of them has, and how many blocks at least are to be
+    on one multiprocessor at once. `label` begins the name that it has among compiled kernels."""
 
     label: str
     capability: tuple[int, int]
@@ -57,7 +57,7 @@ class Source:
     def header(self) -> str:
         """Goes before the function, whose declaration is MLX's: so its bounds come by way of a
         macro. By reference, as MLX reads the whole text at every launch."""
-        include = f'#include "{HERE / self.include}"\n' if self.include else ""
+        include = f'#include "{_DEVICE_CODE / self.include}"\n' if self.include else ""
         threads, blocks = self.bounds
         return (
             f"{include}#undef __global__\n"
@@ -92,4 +92,4 @@ class Source:
 
 @lru_cache(maxsize=1)
 def _headers() -> tuple[bytes, ...]:
-    return tuple(path.read_bytes() for path in sorted(HERE.glob("*.cuh")))
+    return tuple(path.read_bytes() for path in sorted(_DEVICE_CODE.glob("*.cuh")))

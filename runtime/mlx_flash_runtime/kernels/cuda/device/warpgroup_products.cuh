@@ -14,8 +14,8 @@ namespace flash {
 
 constexpr int WARPGROUP = 128;  // threads
 
-// Registers of each thread. The kernel starts with as many for every thread as the bounds in
-// tiles.py let the compiler use. Then setmaxnreg, which counts by eights, takes from the producer,
+// Registers of each thread. The kernel starts with as many for every thread as the bounds of
+// attention_tiles.py and gradient_tiles.py let the compiler use. Then setmaxnreg, which counts by eights, takes from the producer,
 // which only copies, and gives to the consumers, which hold scores, weights and results; the sum
 // stays. A multiprocessor has 65,536 registers:
 //   1 consumer, two blocks of 256 threads at once: 65,536 / 512 = 128 each to start with,

@@ -1,7 +1,8 @@
 // Attention by the products of warps (mma.sync). Each of a block's WARPS warps has 16 queries of
 // one head, the rows of one product; all share the block's keys and values, KEYS at a time.
 //
-// Tile sizes, WARPS and KEYS, are chosen in tiles.py, where the sum of the shared memory stands.
+// The tiles' sizes, WARPS and KEYS, are chosen in attention_tiles.py, where the sum of the shared
+// memory stands.
 
 #pragma once
 

@@ -3,7 +3,8 @@
 // passes by; CONSUMERS others have 64 rows of their own each. Scores of one block of passing rows run
 // together with the last product of the block before.
 //
-// Tile sizes and CONSUMERS are chosen in tiles.py, where the sum of the shared memory stands.
+// The tiles' sizes and CONSUMERS are chosen in gradient_tiles.py, where the sum of the shared memory
+// stands.
 
 #pragma once
 

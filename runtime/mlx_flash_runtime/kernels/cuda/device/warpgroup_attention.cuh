@@ -4,8 +4,8 @@
 // (the design is that of FlashAttention-3, Shah et al. 2024, without its barriers by which
 // consumers take turns: they drift apart by themselves).
 //
-// Tile sizes, CONSUMERS and KEYS, are chosen in tiles.py, where the sum of the shared memory
-// stands.
+// The tiles' sizes, CONSUMERS and KEYS, are chosen in attention_tiles.py, where the sum of the shared
+// memory stands.
 
 #pragma once
 
