@@ -80,9 +80,9 @@ def plan(
     is computed and no weights are read. The program's own memory and MLX's cache of buffers come on
     top. On the CPU it was held against what MLX measures (benchmarks/plan.py); for other devices
     the same graph is followed with their limits, to the most that a program can need: a GPU that is
-    done early lets go of more, and eleven peaks on an H200 came to 0.72 to 1.00 of it. On Metal
-    nothing was measured. Needs the extra `lm`. Exits with 1 where not even the smallest
-    fits, with 2 for a folder that is no model.
+    done early lets go of more. On an H200 prompts came to 0.72 to 1.00 of it, a step of LoRA to
+    half. On Metal nothing was measured. Needs the extra `lm`. Exits with 1 where not even the
+    smallest fits, with 2 for a folder that is no model.
     """
     need_mlx_lm("plan needs")
     for_generation = given(("batch", "kv_bits", "max_kv_size", "prefill_step_size"))
