@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import re
 import time
 from pathlib import Path
 
@@ -19,6 +20,12 @@ pytestmark = pytest.mark.usefixtures("benchmarks")
 def benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Has the modules of that folder found."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+
+
+def test_the_page_of_the_folder_names_every_script() -> None:
+    folder = ROOT / "benchmarks"
+    named = re.findall(r"`(\w+)`", (folder / "README.md").read_text(encoding="utf-8"))
+    assert {path.stem for path in folder.glob("*.py")} <= set(named)
 
 
 STUBBORN = """\
