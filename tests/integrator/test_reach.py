@@ -254,6 +254,26 @@ def test_what_replaces_a_part_and_what_has_no_attention(script: str, tmp_path: P
     assert run(tmp_path, {"run.py": script})["run.py"].reason == NO_ATTENTION
 
 
+def test_compiled_code_of_a_project_is_no_package_of_models(tmp_path: Path) -> None:
+    files = {
+        "mlx_own/__init__.py": "import mlx.core as mx\nfrom mlx_own import _ext\n",
+        "run.py": "from mlx_own import _ext\n\nprint(_ext.run_forward(1))\n",
+    }
+    assert run(tmp_path, files)["run.py"].reason == NO_ATTENTION
+
+
+def test_a_project_that_is_named_like_a_package_of_models_need_have_none(tmp_path: Path) -> None:
+    files = {
+        "src/mlx_own/__init__.py": "",
+        "src/mlx_own/forces.py": "import mlx.core as mx\n\n\ndef total(x):\n    return x.sum()\n",
+        "run.py": (
+            "import importlib\nimport sys\n\nfrom mlx_own.forces import total\n\n"
+            "print(importlib.import_module(sys.argv[1]), total)\n"
+        ),
+    }
+    assert run(tmp_path, files)["run.py"].reason == NO_ATTENTION
+
+
 def test_a_variable_is_not_the_module_of_its_name(tmp_path: Path) -> None:
     package = "import mlx.core as mx\n\n\ndef size(model):\n    return len(model)\n"
     files = {

@@ -169,6 +169,8 @@ class AttentionReach:
     ) -> Iterator[End]:
         """The attention of a package of models that a name of it comes to: where a model that it
         loads or makes is seen to run, that is the line."""
+        if self.names.module_file(part.path, 0, full.partition(".")[0]) is not None:
+            return  # compiled code in a package of the project itself
         use = use_of(full)
         runs = self._models.runs(part.path, name) if use in (Use.LOADS, Use.MODEL) else None
         if use is None or runs == ():

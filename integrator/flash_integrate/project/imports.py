@@ -133,12 +133,14 @@ class Project:
 
     @cached_property
     def attending(self) -> set[PurePosixPath]:
-        """The files that have MLX and a word of attention, or import a package of models."""
+        """The files that have MLX and a word of attention, or import a package of models that is
+        not the project's own."""
         self._find_what_is_imported()
         known: dict[PurePosixPath, bool] = {}
         found = set()
         for path, scan in self.scans.items():
-            if scan.loads_library or any(is_library(item) for item in scan.imports):
+            libraries = (item for item in scan.imports if is_library(item))
+            if scan.loads_library or not all(self.resolve(item, path) for item in libraries):
                 found.add(path)
             elif scan.may_attend:
                 known |= self.reaching(path, known, self._imports_mlx, self._may_give_mlx)
