@@ -115,11 +115,8 @@ def statements_of(root: ast.AST) -> list[ast.AST]:
     nowhere else."""
     found: list[ast.AST] = [root]
     for node in found:
-        found += [
-            child
-            for child in ast.iter_child_nodes(node)
-            if isinstance(child, ast.stmt | ast.ExceptHandler | ast.match_case)
-        ]
+        for suite in ("body", "handlers", "orelse", "finalbody", "cases"):
+            found += getattr(node, suite, ())
     return found
 
 

@@ -19,7 +19,7 @@ def handwritten_attention(module: Module, root: ast.AST) -> Iterator[ast.Call]:
 
     A softmax at the end of a perceptron is none: nothing is multiplied by what it gives.
     """
-    nodes = walk(root)
+    nodes = module.nodes if root is module.tree else walk(root)
     calls = [node for node in nodes if isinstance(node, ast.Call) and _called(node) == "softmax"]
     for node in nodes if calls else ():
         if isinstance(node, _SCOPES):

@@ -80,7 +80,7 @@ def _dumped(body: list[ast.stmt]) -> set[str]:
 
 
 def _statements(body: Iterable[ast.stmt]) -> list[ast.stmt]:
-    return [node for item in body for node in ast.walk(item) if isinstance(node, ast.stmt)]
+    return [node for item in body for node in statements_of(item) if isinstance(node, ast.stmt)]
 
 
 def _differing(function: ast.FunctionDef, target: ast.expr, unchanged: set[str]) -> list[ast.stmt]:

@@ -64,7 +64,7 @@ class Reader(Expressions):
     def suite(self, body: Iterable[ast.stmt]) -> None:
         for statement in body:
             self.statement = statement
-            method = getattr(self, f"_{type(statement).__name__.lower()}", self._plain)
+            method = getattr(self, f"_{type(statement).__name__.lower()}", self._children)
             method(statement)
 
     def returned(self, function: ast.FunctionDef, given: list[Value]) -> Value:
@@ -181,16 +181,12 @@ class Reader(Expressions):
         if statement.value is not None:
             self.results.append(self.value(statement.value))
 
-    def _plain(self, statement: ast.stmt) -> None:
-        self._children(statement)
-
     def _functiondef(self, statement: ast.FunctionDef) -> None:
         self.functions[statement.name] = statement
-        for node in ast.walk(statement):
-            if isinstance(node, ast.Name) and node.id in self.env:
-                self.env[node.id].used(node)
+        self._classdef(statement)
 
-    def _classdef(self, statement: ast.ClassDef) -> None:
+    def _classdef(self, statement: ast.ClassDef | ast.FunctionDef) -> None:
+        """A definition uses the names that it reads of the function around it."""
         for node in ast.walk(statement):
             if isinstance(node, ast.Name) and node.id in self.env:
                 self.env[node.id].used(node)
