@@ -83,18 +83,18 @@ SUITES: dict[str, dict[str, Measurement]] = {
         ),
         "overhead_h200": _script("overhead.py h200", 25, alone=True),
         "policy_h200": _script("policy.py h200 --runs 1", 110, alone=True),
-        "workflow_lora_h200": _of_h200("lora", "--batch 1 --length 2000,16200", 140),
+        "workflow_lora_h200": _of_h200("lora", "--batch 1 --length 2000,16200 --rounds 3", 100),
         "workflow_batch_window_h200": _of_h200(
             "batch", "--shape window --batch 4 --length 16200", 90
         ),
-        "workflow_full_h200": _of_h200("full", "--batch 1 --length 2000,8100", 90),
+        "workflow_full_h200": _of_h200("full", "--batch 1 --length 2000,8100 --rounds 3", 50),
         "workflow_lora_gemma_h200": _of_h200(
-            "lora", "--shape gemma --batch 1 --length 2000,8100", 100
+            "lora", "--shape gemma --batch 1 --length 2000,8100 --rounds 3", 70
         ),
         "workflow_full_gemma_h200": _of_h200(
-            "full", "--shape gemma --batch 1 --length 2000,8100", 100
+            "full", "--shape gemma --batch 1 --length 2000,8100 --rounds 3", 70
         ),
-        "workflow_qlora_h200": _of_h200("qlora", "--batch 1 --length 2000", 120),
+        "workflow_qlora_h200": _of_h200("qlora", "--batch 1 --length 2000 --rounds 3", 80),
         "workflow_evaluate_h200": _of_h200("evaluate", "--batch 1 --length 2000,16200", 30),
         "workflow_batch_gemma_h200": _of_h200(
             "batch", "--shape gemma --batch 4 --length 16200 --rounds 3", 60
@@ -103,7 +103,7 @@ SUITES: dict[str, dict[str, Measurement]] = {
         "quantized_cache_h200": _script("quantized_cache.py h200", 30),
         "with_images_h200": _script("with_images.py h200", 90),
         "handwritten_models_h200": _script(
-            "handwritten_models.py h200 --size 8 --dtype bfloat16 --rounds 5", 240
+            "handwritten_models.py h200 --size 8 --dtype bfloat16 --rounds 3", 170
         ),
         "routes_h200": _table("routes.py h200 --rounds 12", 100),
         "cuda_training_h200": _table("cuda_training.py h200", 100),
