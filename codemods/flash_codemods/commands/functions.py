@@ -67,7 +67,7 @@ def commands_to_edit(facts: FileFacts, library: str | None = None) -> list[Comma
     running = [
         item
         for item in commands
-        if facts.workspace.get(AttentionReach).of_definition(facts.name, item.node)
+        if facts.workspace.get(AttentionReach).comes_to_attention(facts.name, item.node)
     ]
     candidates = running or commands
     found = [item for item in candidates if item.is_group] or candidates

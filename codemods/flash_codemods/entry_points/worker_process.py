@@ -66,4 +66,4 @@ def _function(facts: FileFacts, name: str) -> Statement | None:
 
 def _runs_attention(facts: FileFacts, function: Statement) -> bool:
     reach = facts.workspace.get(AttentionReach)
-    return bool(reach.of_definition(facts.name, function.node))
+    return reach.comes_to_attention(facts.name, function.node)

@@ -56,7 +56,8 @@ class Reached:
 
 
 class AttentionReach:
-    """Answers for the files of one project; what a definition uses is read at most once."""
+    """Answers for the files of one project; what a definition uses and leads to is looked up at
+    most once."""
 
     def __init__(self, workspace: Workspace) -> None:
         self.project = workspace.project
@@ -65,15 +66,28 @@ class AttentionReach:
         self._models = Models(workspace.names, workspace.module)
         self._uses: dict[tuple[PurePosixPath, str], Uses] = {}
         self._has_mlx: dict[PurePosixPath, bool] = {}
+        self._found: dict[tuple[PurePosixPath, str, bool], tuple[Part | End, ...]] = {}
         self._leads_nowhere: set[Part] = set()
 
     def of_script(self, path: PurePosixPath) -> Reached:
         """How the script at `path` comes to attention."""
         return self._search(Part(path, WHOLE))
 
-    def of_definition(self, path: PurePosixPath, node: ast.stmt) -> Reached:
-        """How one definition of the file at `path` comes to attention."""
-        return self._search(self._part_of(path, node))
+    def comes_to_attention(self, path: PurePosixPath, node: ast.stmt) -> bool:
+        """Whether one definition of the file at `path` comes to attention of any kind, however
+        sure: the first that is met answers it, where evidence asks for the surest way."""
+        start = self._part_of(path, node)
+        seen, todo = {start}, [start]
+        while todo:
+            part = todo.pop()
+            for lead in self._leads(part):
+                if isinstance(lead, End):
+                    return True
+                if lead not in seen and lead not in self._leads_nowhere:
+                    seen.add(lead)
+                    todo.append(lead.behind(part))
+        self._leads_nowhere |= seen
+        return False
 
     def attends(self, path: PurePosixPath, node: ast.stmt) -> bool:
         """Whether a definition of the file at `path` calls attention itself."""
@@ -114,7 +128,8 @@ class AttentionReach:
                 if found not in seen and found not in self._leads_nowhere:
                     seen.add(found)
                     for lead in self._leads(found):
-                        ways.add(lead)
+                        if lead not in seen:
+                            ways.add(lead.behind(found))
             elif found.kind is Kind.BY_HAND:
                 by_hand.setdefault(Link(found.part.path, found.line), found.evidence)
             elif found.kind is Kind.BY_NAME:
@@ -125,8 +140,19 @@ class AttentionReach:
             self._leads_nowhere |= seen
         return Reached(by_hand=tuple(by_hand.values()), by_name=by_name)
 
-    def _leads(self, part: Part) -> Iterator[Part | End]:
-        """What a part of a file leads to: other parts, and attention."""
+    def _leads(self, part: Part) -> tuple[Part | End, ...]:
+        """What a part of a file leads to: other parts, and attention. Their ways begin at the part:
+        they are to be put `behind` the one on which the search came to it."""
+        is_in_first_file = part.is_in_first_file
+        key = (part.path, part.name, is_in_first_file)
+        if key not in self._found:
+            beginning = Part(part.path, part.name)
+            self._found[key] = tuple(self._looked_up(beginning, is_in_first_file))
+        return self._found[key]
+
+    def _looked_up(self, part: Part, is_in_first_file: bool) -> Iterator[Part | End]:
+        """As `_leads`; what a script makes and does not run leads nowhere, if the part is in the
+        script itself."""
         symbols = self.names.symbols(part.path)
         if symbols is None:
             return
@@ -134,9 +160,9 @@ class AttentionReach:
         for line in self.by_hand(part.path, part.name):
             yield End(part, line, ("attention written by hand",), Kind.BY_HAND)
         for name, line in uses.names.items():
-            yield from self._named(part, symbols, name, line)
+            yield from self._named(part, symbols, name, line, Use.RUNS, is_in_first_file)
         for name, line in uses.mentioned.items():
-            yield from self._named(part, symbols, name, line, Use.MENTIONED)
+            yield from self._named(part, symbols, name, line, Use.MENTIONED, is_in_first_file)
         if part.name == WHOLE:
             yield from _star_imports(part, symbols)
         for module, line in uses.loaded.items():
@@ -147,7 +173,13 @@ class AttentionReach:
                 yield part.to(home, WHOLE, line)
 
     def _named(
-        self, part: Part, symbols: Symbols, name: str, line: int, use: Use = Use.RUNS
+        self,
+        part: Part,
+        symbols: Symbols,
+        name: str,
+        line: int,
+        use: Use,
+        is_in_first_file: bool,
     ) -> Iterator[Part | End]:
         """What a dotted name in a part of a file leads to; `use` is how sure it can be at best."""
         if (own := self._own_method(part, symbols, name)) is not None:
@@ -155,7 +187,7 @@ class AttentionReach:
             return
         meaning = self.names.meaning(part.path, name)
         if isinstance(meaning, Defined):
-            if not (part.is_in_first_file and self._makes_in_vain(part, meaning, name)):
+            if not (is_in_first_file and self._makes_in_vain(part, meaning, name)):
                 yield part.to(meaning.path, self._name_of(meaning), line, use)
         elif isinstance(meaning, Outside) and holds_models(meaning.name):
             yield from self._of_library(part, name, meaning.name, line, use)

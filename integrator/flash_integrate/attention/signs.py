@@ -57,7 +57,7 @@ def leads_to_attention(facts: FileFacts, name: str) -> bool:
     """Whether what a file defines by a name comes to attention."""
     node = facts.module.defines(name) or facts.module.definitions.get(name)
     reach = facts.workspace.get(AttentionReach)
-    return node is not None and bool(reach.of_definition(facts.name, node))
+    return node is not None and reach.comes_to_attention(facts.name, node)
 
 
 def has_attention(facts: FileFacts, node: ast.stmt) -> bool:

@@ -27,6 +27,12 @@ class Part:
         """The part to which a line of this one leads. A way is as sure as its least sure step."""
         return Part(path, name, self, line, max(self.use, use), self.distance + 1)
 
+    def behind(self, way: Part) -> Part:
+        """The same, where its way begins at the end of another."""
+        if self.before is None:
+            return way
+        return self.before.behind(way).to(self.path, self.name, self.line, self.use)
+
     @property
     def is_in_first_file(self) -> bool:
         """Whether the way has not left the file in which it begins."""
@@ -45,6 +51,10 @@ class End:
     names: tuple[str, ...]
     kind: Kind
     use: Use = Use.RUNS
+
+    def behind(self, way: Part) -> End:
+        """The same, where its way begins at the end of another."""
+        return End(self.part.behind(way), self.line, self.names, self.kind, self.use)
 
     @property
     def evidence(self) -> Evidence:
