@@ -8,7 +8,7 @@ from functools import partial
 from statistics import median
 from typing import Any
 
-from page_marks import MARK, MARKED, mark
+from page_marks import MARK, MARKED, UNSTEADY, UNSTEADY_MEANS, mark, unsteady
 from page_sections import Results, Rows, machine_of, name_of
 
 from mlx_flash_runtime.tools.bench.columns import routes_column
@@ -83,6 +83,8 @@ def figures(results: Results, others: list[Rows]) -> str:
         parts.append("\n".join(machines))
     if missing:
         parts.append(f"Grid and workflows are not measured yet on: {', '.join(missing)}.")
+    if any(f"{UNSTEADY} |" in part for part in parts):
+        parts.append(UNSTEADY_MEANS)
     if any(MARK in part for part in parts):
         parts.append(MARKED.format(place="the section of the machine"))
     return "\n\n".join(parts) + "\n"
@@ -94,6 +96,8 @@ def workflow_table(results: Results) -> str:
     if not rows:
         return "No workflow has been measured.\n"
     table = make_table("", SHORT_COLUMNS, rows).as_markdown()
+    if f"{UNSTEADY} |" in table:
+        table += f"\n\n{UNSTEADY_MEANS}"
     if MARK in table:
         table += f"\n\n{MARKED.format(place='docs/performance.md')}"
     return f"{IN_SHORT}\n\n{table}\n"
@@ -162,6 +166,10 @@ def _shown(rows: Sequence[Row]) -> Sequence[Row]:
     return [*shortest, by_length[-1]]
 
 
+def _over_stock(row: Row) -> str:
+    return "-" if row["over_stock"] is None else f"{row['over_stock']:.2f}{unsteady(row)}"
+
+
 def _of_reply(key: str, row: Row) -> str:
     """What stock and ours have of it, in workflows with replies; results of earlier releases do not
     tell the speed after the first token."""
@@ -196,14 +204,14 @@ SHORT_COLUMNS = [
     *WORKFLOW,
     Column("stock", lambda row: _speed(row, "stock")),
     Column("ours", lambda row: _speed(row, "ours")),
-    number("over_stock", "× stock", 2),
+    Column("× stock", _over_stock),
     Column("MiB, stock / ours", _mebibytes),
 ]
 WORKFLOW_COLUMNS = [
     *WORKFLOW,
     Column("stock tokens/s", lambda row: _speed(row, "stock")),
     Column("ours", lambda row: _speed(row, "ours")),
-    number("over_stock", "× stock", 2),
+    Column("× stock", _over_stock),
     Column("first token ms", partial(_of_reply, "first_token_ms")),
     Column("then tokens/s", partial(_of_reply, "later_tokens_per_s")),
     Column("MiB, stock / ours", _mebibytes),

@@ -1,4 +1,5 @@
-"""What the pages say of a figure whose code has changed since it was measured."""
+"""What the pages say of a figure whose code has changed since it was measured, and of one whose
+rounds differ much."""
 
 from __future__ import annotations
 
@@ -11,6 +12,12 @@ MARKED = """\
 † measured with other code than there is now, or with code that was not recorded: {place} says \
 with each result what has
 changed since."""
+UNSTEADY = "~"
+UNSTEADY_MEANS = """\
+~ unsteady: of stock or ours, the middle half of the rounds spans more than a tenth of their \
+median, so that the ratio is
+a rough one."""
+_STEADY = 0.9
 BESIDE = (
     "Beside {beside} more, each on a GPU of its own: what the processor bounds is "
     "slower for it, and less steady."
@@ -22,6 +29,12 @@ UNRECORDED = "Measured before results kept the code that they depend on"
 def mark(name: str, machine: dict[str, Any]) -> str:
     """` †` where the code that a result depends on is not what was measured; else empty."""
     return "" if changed(name, machine) == [] else f" {MARK}"
+
+
+def unsteady(row: dict[str, Any]) -> str:
+    """` ~` where the rounds of either side differ so much that their ratio says little."""
+    stabilities = (row.get(f"{name}_stability") for name in ("stock", "ours"))
+    return f" {UNSTEADY}" if any(x is not None and x < _STEADY for x in stabilities) else ""
 
 
 def measured_with(name: str, machine: dict[str, Any]) -> str:
