@@ -79,10 +79,12 @@ def plan(
     peak, activations and attention on the planned routes, as mlx-lm generates and trains. Nothing
     is computed and no weights are read. The program's own memory and MLX's cache of buffers come on
     top. On the CPU it was held against what MLX measures (benchmarks/plan.py); for other devices
-    the same graph is followed with their limits, to the most that a program can need: a GPU that is
-    done early lets go of more. On an H200 prompts came to 0.72 to 1.00 of it, a step of LoRA to
-    half. On Metal nothing was measured. Needs the extra `lm`. Exits with 1 where not even the
-    smallest fits, with 2 for a folder that is no model.
+    the same graph is followed with their limits. How much memory a GPU needs depends on how far it
+    lags behind what describes the work to it: `total` is the most, and what fits is judged by it,
+    `least` where it is done with each task at once. On an H200 prompts and full training came to
+    0.72 to 1.00 of the most, LoRA of 1B models to 0.55 to 0.94. On Metal nothing was measured.
+    Needs the extra `lm`. Exits with 1 where not even the smallest fits, with 2 for a folder that is
+    no model.
     """
     need_mlx_lm("plan needs")
     for_generation = given(("batch", "kv_bits", "max_kv_size", "prefill_step_size"))
@@ -119,12 +121,11 @@ def plan(
 def _print(found: Fits) -> None:
     console = console_of_stdout()
     console.print(Text(found.title, "bold"))
-    console.print(
-        Text(f"a program may have {_gib(found.budget)}; sizes below in GiB, at the peak", "dim")
-    )
+    sizes = "sizes below in GiB, at the peak where the device lags behind, least where it keeps up"
+    console.print(Text(f"a program may have {_gib(found.budget)}; {sizes}", "dim"))
     first = "context" if found.unit == "tokens" else "batch"
     middle = ("cache",) if found.unit == "tokens" else ()
-    headings = [first, "weights", *middle, "step", "total", "without", "fits"]
+    headings = [first, "weights", *middle, "step", "total", "least", "without", "fits"]
     words = [heading == "fits" for heading in headings]
     table = Table("", headings, words, [_cells(row, found) for row in found.rows])
     for part in parts_of(table, None):
@@ -145,7 +146,8 @@ def _cells(row: Row, found: Fits) -> list[str]:
     if (need.total <= found.budget) != own_fits:
         answer = "with the runtime" if not own_fits else "without the runtime"
     total = "error" if own is None else _number(own.total)
-    return [f"{row.size:,}", *map(_number, parts), _number(need.total), total, answer]
+    numbers = map(_number, (*parts, need.total, need.least))
+    return [f"{row.size:,}", *numbers, total, answer]
 
 
 def _summary(found: Fits) -> list[str]:

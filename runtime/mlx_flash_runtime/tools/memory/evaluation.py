@@ -4,8 +4,8 @@ Followed as MLX 0.32.4 does it (`eval_impl` in `mlx/transforms.cpp`): the order 
 which of them give a view of their input, which write over an input that nobody needs any more, and
 how far the thread that hands out memory may run ahead of what computes. What an operation reads is
 held until the task that it is part of has run. When that is depends on which of the two is the
-faster one, and so does the peak: found is the highest, that where no task is through before MLX
-waits for it, as with a large model or a long prompt on a GPU.
+faster one, and so does the peak: it is highest where no task is through before MLX waits for it, as
+with a large model or a long prompt on a GPU, and lowest where each is through at once.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from .graph import Graph, Operation
-from .kinds import CONCATENATE, OF_ANY_SIZE, RESHAPES, VIEWS
+from .kinds import CONCATENATE, NORM_GRADIENTS, OF_ANY_SIZE, RESHAPES, VIEWS
 from .layouts import Layout, reshaped, rows, viewed
-from .placing import copied_first, is_written_over, laid_out
+from .placing import copied_first, is_written_over, laid_out, summed_apart
 
 # MLX's BFS_MAX_WIDTH: how wide it goes before it goes deep.
 _WIDTH = 20
@@ -46,13 +46,26 @@ PACES = {
 }
 
 
-def peak(graph: Graph, released: Sequence[str], backend: str) -> int:
-    """Bytes at the peak beyond the inputs that stay in memory; those that are `released`, which the
-    program lets go of when it asks for the outputs, count as long as they are needed."""
-    memory = _Memory(graph, set(released), backend)
-    for operation in in_order(graph):
-        memory.evaluate(operation)
-    return memory.most
+@dataclass(frozen=True)
+class Peak:
+    """Bytes at the peak: where each task is through as soon as it is described, and where none is
+    before MLX waits for it."""
+
+    least: int
+    most: int
+
+
+def peak(graph: Graph, released: Sequence[str], backend: str) -> Peak:
+    """The peak beyond the inputs that stay in memory; those that are `released`, which the program
+    lets go of when it asks for the outputs, count as long as they are needed."""
+    order = in_order(graph)
+    found = []
+    for tasks in (0, _TASKS):
+        memory = _Memory(graph, set(released), backend, tasks)
+        for operation in order:
+            memory.evaluate(operation)
+        found.append(memory.most)
+    return Peak(*found)
 
 
 def in_order(graph: Graph) -> list[Operation]:
@@ -111,17 +124,20 @@ class _Task:
 
 def _kernels_of(operation: Operation, backend: str) -> int:
     """How many dispatches compute it: a concatenation copies its inputs one by one; on CUDA they
-    then meet in a node of their own (`concatenate_gpu`)."""
-    if operation.name != CONCATENATE:
-        return 1
-    return len(operation.inputs) + (backend == "cuda")
+    then meet in a node of their own (`concatenate_gpu`), and the gradient of a norm's weight is
+    summed, and written in its own type, by two more (`RMSNormVJP::eval_gpu`)."""
+    on_cuda = backend == "cuda"
+    if operation.name == CONCATENATE:
+        return len(operation.inputs) + on_cuda
+    return 3 if on_cuda and operation.name in NORM_GRADIENTS else 1
 
 
 class _Memory:
-    """What is in memory after each operation."""
+    """What is in memory after each operation, with no more than so many tasks on their way."""
 
-    def __init__(self, graph: Graph, released: set[str], backend: str) -> None:
+    def __init__(self, graph: Graph, released: set[str], backend: str, most_tasks: int) -> None:
         self.graph, self.backend, self.pace = graph, backend, PACES[backend]
+        self.most_tasks = most_tasks
         self.now = self.most = 0
         self.buffers: dict[str, _Buffer] = {}
         self.layouts: dict[str, Layout] = {}
@@ -140,6 +156,9 @@ class _Memory:
         seen = [self.layouts[name] for name in operation.inputs]
         copies = [operation.inputs[at] for at in copied_first(operation.name, seen, self.backend)]
         extra = operation.extra + sum(self.graph.bytes_of(name) for name in copies)
+        if inputs:
+            item_bytes = self.graph.dtypes[inputs[0]].size
+            extra += summed_apart(operation.name, seen[0], item_bytes, self.backend)
         is_view = self._view(operation)
         if not is_view:
             for output in operation.outputs:
@@ -182,10 +201,11 @@ class _Memory:
 
     def _make(self, operation: Operation, seen: list[Layout], output: str) -> None:
         """An output that is no view, in new memory or over an input."""
-        shape = self.graph.shapes[output]
-        layout = laid_out(operation.name, seen, shape, self.backend)
+        shape, at = self.graph.shapes[output], operation.outputs.index(output)
+        layout = laid_out(operation.name, at, seen, shape, self.backend)
         donor = None
-        if output == operation.outputs[0]:
+        # Of several outputs each keeps the inputs: to MLX there is always somebody who needs them.
+        if len(operation.outputs) == 1:
             donor = self._written_over(operation, seen, output)
         if donor is None:
             self._allocate(output, layout.span * self.graph.dtypes[output].size)
@@ -232,6 +252,6 @@ class _Memory:
         full = pace.elements is not None and task.elements >= pace.elements
         if task.dispatches >= pace.dispatches or full:
             self.tasks.append(_Task())
-        if len(self.tasks) > _TASKS + 1:
+        if len(self.tasks) > self.most_tasks + 1:
             for buffer in self.tasks.popleft().held:
                 self._let_go(buffer)

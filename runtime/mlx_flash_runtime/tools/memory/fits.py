@@ -12,7 +12,7 @@ import mlx.core as mx
 
 from ...problem import Device
 from ...settings import resolve
-from .stand_ins import MlxRaises
+from .in_place import MlxRaises
 from .steps import Generation, Need, NoSuchCache, Steps
 
 _GIB = 2**30

@@ -48,9 +48,10 @@ class _Fusing:
         name = last.outputs[0]
         kept = [each for each in inside if each in self.outputs and each != name]
         self.gone.update(inside)
-        for each in inputs:
+        for each in inputs.keys() - inside.keys():
             self.readers[each] = {name} | (self.readers[each] - inside.keys())
-        return Operation("Compiled", list(inputs), [name, *kept])
+        read = [each for each in inputs if each not in inside]
+        return Operation("Compiled", read, [name, *kept])
 
     def _collect(
         self,
@@ -71,7 +72,7 @@ class _Fusing:
             inputs[name] = None
             return
         others = self.readers[name] - inside.keys()
-        is_shared = depth > 0 and (others or is_output)
+        is_shared = depth > 0 and others
         if is_shared and operation.name == _BROADCAST:  # repeated for each that reads it
             self._collect(operation.inputs[0], depth + 1, shape, inside, inputs)
             return
@@ -79,6 +80,8 @@ class _Fusing:
             inputs[name] = None
             return
         inputs.pop(name, None)
+        if is_output:  # which counts among the arrays that fit into one
+            inputs[name] = None
         inside[name] = operation
         with_broadcasts = self.shapeless and len(operation.inputs) > 1
         for each in operation.inputs:

@@ -37,6 +37,9 @@ UPDATES = frozenset(["SliceUpdate", "DynamicSliceUpdate"])
 # Of matrices, those the first two inputs.
 PRODUCTS = frozenset(["Matmul", "AddMM"])
 ROPE, ATTENTION = "RoPE", "ScaledDotProductAttention"
+ATTENTION_GRADIENT = "ScaledDotProductAttentionVJP"
+LOSS_GRADIENT = "CrossEntropyVJP"
+NORM_GRADIENTS = ("RMSNormVJP", "LayerNormVJP")
 FILL, SELECT, CONCATENATE = "Full", "Select", "Concatenate"
 # Whatever the size of the memory that they are written over.
 OF_ANY_SIZE = NORMS | {ROPE, "Compiled"}

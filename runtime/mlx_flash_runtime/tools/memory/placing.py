@@ -1,20 +1,37 @@
-"""Where the output of an operation lies, which of its inputs it may be written over, and which ones
-it copies first, by backend (MLX 0.32.4)."""
+"""Where the output of an operation lies, which of its inputs it may be written over, which ones it
+copies first, and what it sets aside, by backend (MLX 0.32.4)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .kinds import ATTENTION, ELEMENTWISE, NORMS, PRODUCTS, ROPE, UPDATES
+from .kinds import (
+    ATTENTION,
+    ATTENTION_GRADIENT,
+    ELEMENTWISE,
+    LOSS_GRADIENT,
+    NORM_GRADIENTS,
+    NORMS,
+    PRODUCTS,
+    ROPE,
+    UPDATES,
+)
 from .layouts import Layout, in_order_of, rows
 
+# Threads that an H100 or H200 runs at once, and the bytes that each reads of a row.
+_CUDA_THREADS, _CUDA_READ = 132 * 2048, 16
 
-def laid_out(name: str, inputs: Sequence[Layout], shape: tuple[int, ...], backend: str) -> Layout:
-    """Where an operation's output lies: mostly in rows, for some as an input does."""
+
+def laid_out(
+    name: str, at: int, inputs: Sequence[Layout], shape: tuple[int, ...], backend: str
+) -> Layout:
+    """Where output `at` of an operation lies: mostly in rows, for some as an input does."""
     if name in ELEMENTWISE:
         return _of_elements(name, inputs, shape) or rows(shape)
     if name == ATTENTION:
         return _of_attention(inputs[0], shape, backend)
+    if name == ATTENTION_GRADIENT and backend == "cuda":
+        return in_order_of(shape, inputs[at])
     return inputs[0] if _lies_as_its_first_input(name, inputs, backend) else rows(shape)
 
 
@@ -36,11 +53,21 @@ def copied_first(name: str, inputs: Sequence[Layout], backend: str) -> list[int]
     return [at for at, seen in enumerate(inputs[:2]) if not _is_matrix(seen, backend)]
 
 
+def summed_apart(name: str, x: Layout, item_bytes: int, backend: str) -> int:
+    """Bytes in which the gradient of a norm sums that of the weight: on CUDA a row in float32 for
+    each of the blocks that run at once, of no more than there are rows (`RMSNormVJP::eval_gpu`)."""
+    if backend != "cuda" or name not in NORM_GRADIENTS:
+        return 0
+    return 4 * min(x.size, _CUDA_THREADS * _CUDA_READ // item_bytes)
+
+
 def _lies_as_its_first_input(name: str, inputs: Sequence[Layout], backend: str) -> bool:
     if name in NORMS:
         return _has_whole_rows(inputs[0], one_after_the_other=name != "Softmax")
     if name in UPDATES:
         return inputs[0].has_no_gaps and inputs[0].span == inputs[0].size
+    if name == LOSS_GRADIENT:
+        return inputs[0].in_rows
     if name == ROPE:
         return inputs[0].in_rows or (backend == "cuda" and len(inputs[0].shape) <= 4)
     return False

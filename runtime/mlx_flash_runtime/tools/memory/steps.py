@@ -18,7 +18,7 @@ from .compiled import Pieces, marking
 from .evaluation import peak
 from .fusion import fused
 from .graph import filled_apart, trace
-from .stand_ins import in_place
+from .in_place import in_place
 
 nn: Any = mlx.nn  # whose stubs do not export all of it
 Array = mx.array
@@ -37,15 +37,17 @@ class Generation:
 @dataclass(frozen=True)
 class Need:
     """Bytes of a step: of the weights (in training, with the optimizer's state), of the cache after
-    it, and of all else at the peak."""
+    it, and of all else at the peak, where what computes lags behind. Where it keeps up, the peak is
+    the `least`."""
 
     weights: int
     cache: int
     rest: int
+    least: int
 
     @property
     def total(self) -> int:
-        """Bytes at the peak."""
+        """Bytes at the peak, at most."""
         return self.weights + self.cache + self.rest
 
 
@@ -100,10 +102,10 @@ class Steps:
         finally:
             module.update(tree_unflatten(parameters))
         held = graph.inputs[: 2 + len(frozen)]
-        most = peak(fused(graph), graph.inputs[len(held) :], self.device.backend)
+        found = peak(fused(graph), graph.inputs[len(held) :], self.device.backend)
         weights = sum(x.nbytes for x in arrays)
-        most += sum(x.nbytes for _, x in frozen)
-        return Need(weights, 0, most - weights)
+        stays = sum(x.nbytes for _, x in frozen)
+        return Need(weights, 0, found.most + stays - weights, found.least + stays)
 
     def _last_step(self, before: Sequence[int], size: int, batch: int, how: Generation) -> Need:
         """Of `size` tokens after steps of so many each."""
@@ -143,7 +145,8 @@ class Steps:
         released = graph.inputs[1 + len(parameters) :]
         weights = sum(x.nbytes for _, x in parameters)
         cache = sum(place.array.nbytes for place in _arrays_of(caches))
-        return Need(weights, cache, peak(graph, released, self.device.backend) - cache)
+        found = peak(graph, released, self.device.backend)
+        return Need(weights, cache, found.most - cache, found.least + weights)
 
 
 class NoSuchCache(Exception):
