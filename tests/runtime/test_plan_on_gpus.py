@@ -255,15 +255,17 @@ def test_a_gradient_that_mlx_does_not_fuse_computes_the_scores_again() -> None:
     assert names.index("ScaledDotProductAttention") < names.index("Softmax")
 
 
-def test_the_gradient_of_a_rotation_is_written_over_what_it_rotates() -> None:
+def test_the_gradient_of_a_rotation_is_the_other_rotation_of_what_comes_to_it() -> None:
     def step(x: mx.array) -> list[mx.array]:
         def rotated(x: mx.array) -> mx.array:
             return mx.fast.rope(x, 64, traditional=False, base=1e4, scale=1, offset=0)
 
-        return mx.vjp(rotated, [x], [mx.exp(x)])[1]
+        outputs, gradients = mx.vjp(rotated, [x], [mx.exp(x)])
+        return [*outputs, *gradients]
 
     x = mx.zeros((1, 8, 64, 64))
-    assert peak_on("cuda", step, x) <= 2 * x.nbytes
+    # What is rotated, the outcome of that, and the exponentials, over which the gradient is written.
+    assert peak_on("cuda", step, x) == 3 * x.nbytes
 
 
 @pytest.mark.parametrize("name", sorted(MEASURED))
