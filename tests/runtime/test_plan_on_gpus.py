@@ -264,7 +264,7 @@ def test_the_gradient_of_a_rotation_is_the_other_rotation_of_what_comes_to_it() 
         return [*outputs, *gradients]
 
     x = mx.zeros((1, 8, 64, 64))
-    # What is rotated, the outcome of that, and the exponentials, over which the gradient is written.
+    # What is rotated, the outcome, and the exponentials, over which the gradient is written.
     assert peak_on("cuda", step, x) == 3 * x.nbytes
 
 
