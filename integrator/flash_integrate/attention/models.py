@@ -6,6 +6,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import PurePosixPath
 
 from flash_integrate.attention.evidence import Link
@@ -17,7 +18,7 @@ from flash_integrate.attention.libraries import (
 )
 from flash_integrate.project.names import Defined, Names, Outside
 from flash_integrate.python.module import Module
-from flash_integrate.python.syntax import Function, dotted, is_read, walk
+from flash_integrate.python.syntax import Function, dotted, name_read, walk
 
 # What runs nothing of a model: methods of it, and functions that are given it.
 _METHODS = {
@@ -45,6 +46,15 @@ class _Piece:
     nodes: list[ast.AST]
     parents: dict[ast.AST, ast.AST]
 
+    @cached_property
+    def reads(self) -> dict[str, list[ast.AST]]:
+        """The nodes that read each dotted name."""
+        found: dict[str, list[ast.AST]] = {}
+        for node in self.nodes:
+            if name := name_read(node):
+                found.setdefault(name, []).append(node)
+        return found
+
 
 class Models:
     """Follows models through the files of a project, of which `module` gives the syntax."""
@@ -65,23 +75,20 @@ class Models:
     def _made_by(self, path: PurePosixPath, maker: str) -> Runs | None:
         module = self._module(path)
         is_imported = path in self._names.project.importers
-        variables: set[str] = set()
-        for node in module.nodes:
-            if is_read(node, maker):
-                call = module.parents[node]
-                is_called = isinstance(call, ast.Call) and call.func is node
-                given = _given_to(call, module.parents) if is_called else None
-                if given is None:
-                    return None
-                variables |= given
         piece = _Piece(path, module.nodes, module.parents)
+        variables: set[str] = set()
+        for node in piece.reads.get(maker, ()):
+            call = module.parents[node]
+            is_called = isinstance(call, ast.Call) and call.func is node
+            given = _given_to(call, module.parents) if is_called else None
+            if given is None:
+                return None
+            variables |= given
         runs = self._of_variables(piece, variables, frozenset())
         # Other files may run what they reach as an attribute, or import; and who loads a model for
         # nothing that can be seen may run it by other means.
         is_shared = any("." in name or (is_imported and name in module.bound) for name in variables)
-        is_read_nowhere = not any(
-            is_read(node, name) for node in module.nodes for name in variables
-        )
+        is_read_nowhere = piece.reads.keys().isdisjoint(variables)
         may = is_shared or (bool(variables) and is_read_nowhere)
         return None if runs == () and may else runs
 
@@ -92,12 +99,11 @@ class Models:
         while todo:
             name = todo.pop()
             done.add(name)
-            for node in piece.nodes:
-                if is_read(node, name):
-                    given = _given_to(node, piece.parents)
-                    todo |= (given or set()) - done
-                    if given is None:
-                        found.append(self._of_use(piece, node, seen))
+            for node in piece.reads.get(name, ()):
+                given = _given_to(node, piece.parents)
+                todo |= (given or set()) - done
+                if given is None:
+                    found.append(self._of_use(piece, node, seen))
         ways = [way for way in found if way]
         if ways:
             return min(ways, key=lambda way: way[0].line)

@@ -79,19 +79,18 @@ class AttentionReach:
         start = self._part_of(path, node)
         seen, todo = {start}, [start]
         while todo:
-            part = todo.pop()
-            for lead in self._leads(part):
+            for lead in self._leads(todo.pop(), path):
                 if isinstance(lead, End):
                     return True
                 if lead not in seen and lead not in self._leads_nowhere:
                     seen.add(lead)
-                    todo.append(lead.behind(part))
+                    todo.append(lead)
         self._leads_nowhere |= seen
         return False
 
     def attends(self, path: PurePosixPath, node: ast.stmt) -> bool:
         """Whether a definition of the file at `path` calls attention itself."""
-        return any(isinstance(item, End) for item in self._leads(self._part_of(path, node)))
+        return any(isinstance(item, End) for item in self._leads(self._part_of(path, node), path))
 
     def _part_of(self, path: PurePosixPath, node: ast.stmt) -> Part:
         """A definition as a part; it may be nested, or one of several of a name: its line stands
@@ -127,7 +126,7 @@ class AttentionReach:
             if isinstance(found, Part):
                 if found not in seen and found not in self._leads_nowhere:
                     seen.add(found)
-                    for lead in self._leads(found):
+                    for lead in self._leads(found, start.path):
                         if lead not in seen:
                             ways.add(lead.behind(found))
             elif found.kind is Kind.BY_HAND:
@@ -140,19 +139,20 @@ class AttentionReach:
             self._leads_nowhere |= seen
         return Reached(by_hand=tuple(by_hand.values()), by_name=by_name)
 
-    def _leads(self, part: Part) -> tuple[Part | End, ...]:
-        """What a part of a file leads to: other parts, and attention. Their ways begin at the part:
-        they are to be put `behind` the one on which the search came to it."""
-        is_in_first_file = part.is_in_first_file
-        key = (part.path, part.name, is_in_first_file)
+    def _leads(self, part: Part, script: PurePosixPath) -> tuple[Part | End, ...]:
+        """What a part of a file leads to, in a search that begins in `script`: other parts, and
+        attention. Their ways begin at the part: they are to be put `behind` the one on which the
+        search came to it."""
+        key = (part.path, part.name, part.path == script)
         if key not in self._found:
-            beginning = Part(part.path, part.name)
-            self._found[key] = tuple(self._looked_up(beginning, is_in_first_file))
+            self._found[key] = tuple(self._looked_up(*key))
         return self._found[key]
 
-    def _looked_up(self, part: Part, is_in_first_file: bool) -> Iterator[Part | End]:
-        """As `_leads`; what a script makes and does not run leads nowhere, if the part is in the
-        script itself."""
+    def _looked_up(
+        self, path: PurePosixPath, name: str, is_in_script: bool
+    ) -> Iterator[Part | End]:
+        """As `_leads`: in the script itself what is made and does not run leads nowhere."""
+        part = Part(path, name)
         symbols = self.names.symbols(part.path)
         if symbols is None:
             return
@@ -160,9 +160,9 @@ class AttentionReach:
         for line in self.by_hand(part.path, part.name):
             yield End(part, line, ("attention written by hand",), Kind.BY_HAND)
         for name, line in uses.names.items():
-            yield from self._named(part, symbols, name, line, Use.RUNS, is_in_first_file)
+            yield from self._named(part, symbols, name, line, Use.RUNS, is_in_script)
         for name, line in uses.mentioned.items():
-            yield from self._named(part, symbols, name, line, Use.MENTIONED, is_in_first_file)
+            yield from self._named(part, symbols, name, line, Use.MENTIONED, is_in_script)
         if part.name == WHOLE:
             yield from _star_imports(part, symbols)
         for module, line in uses.loaded.items():
@@ -179,7 +179,7 @@ class AttentionReach:
         name: str,
         line: int,
         use: Use,
-        is_in_first_file: bool,
+        is_in_script: bool,
     ) -> Iterator[Part | End]:
         """What a dotted name in a part of a file leads to; `use` is how sure it can be at best."""
         if (own := self._own_method(part, symbols, name)) is not None:
@@ -187,7 +187,7 @@ class AttentionReach:
             return
         meaning = self.names.meaning(part.path, name)
         if isinstance(meaning, Defined):
-            if not (is_in_first_file and self._makes_in_vain(part, meaning, name)):
+            if not (is_in_script and self._makes_in_vain(part, meaning, name)):
                 yield part.to(meaning.path, self._name_of(meaning), line, use)
         elif isinstance(meaning, Outside) and holds_models(meaning.name):
             yield from self._of_library(part, name, meaning.name, line, use)

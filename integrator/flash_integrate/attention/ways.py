@@ -33,14 +33,6 @@ class Part:
             return way
         return self.before.behind(way).to(self.path, self.name, self.line, self.use)
 
-    @property
-    def is_in_first_file(self) -> bool:
-        """Whether the way has not left the file in which it begins."""
-        first = self
-        while first.before is not None:
-            first = first.before
-        return first.path == self.path
-
 
 @dataclass(frozen=True)
 class End:

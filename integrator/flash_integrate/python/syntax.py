@@ -191,9 +191,15 @@ def method(call: ast.Call) -> str | None:
     return call.func.attr if isinstance(call.func, ast.Attribute) else None
 
 
+def name_read(node: ast.AST) -> str | None:
+    """The dotted name that a node reads, if it reads one."""
+    is_load = isinstance(getattr(node, "ctx", None), ast.Load)
+    return dotted(node) if is_load else None
+
+
 def is_read(node: ast.AST, name: str) -> bool:
-    """Whether a node reads a dotted name."""
-    return isinstance(getattr(node, "ctx", None), ast.Load) and dotted(node) == name
+    """Whether a node reads that dotted name."""
+    return name_read(node) == name
 
 
 def last_name(node: ast.expr) -> object:
