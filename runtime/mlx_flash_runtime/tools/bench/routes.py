@@ -14,7 +14,6 @@ from ...planning.machine import current_device
 from ...problem import Problem
 from ...routes import native, unfused
 from . import cases, tune
-from .numbers import significant
 from .timing import Timing
 
 
@@ -32,8 +31,7 @@ class Measured:
     @property
     def ms(self) -> dict[str, float]:
         """Milliseconds by candidate, the fastest first."""
-        ms = {name: significant(1e3 * timing.median) for name, timing in self.timings.items()}
-        return dict(sorted(ms.items(), key=lambda item: item[1]))
+        return dict(sorted(tune.milliseconds(self.timings).items(), key=lambda item: item[1]))
 
 
 def named(part: str) -> dict[str, Problem]:

@@ -114,7 +114,7 @@ def fastest(timings: Mapping[str, Mapping[str, Timing]]) -> Measured:
     names = list(phases[0])
     for of in phases[1:]:
         names = [name for name in names if name in of]
-    ms = {phase: _milliseconds(of) for phase, of in timings.items()}
+    ms = {phase: milliseconds(of) for phase, of in timings.items()}
 
     def total(name: str) -> float:
         return sum(of[name].median for of in phases)
@@ -129,7 +129,8 @@ def fastest(timings: Mapping[str, Mapping[str, Timing]]) -> Measured:
     return Measured(best, round(gains[best], 2), ms)
 
 
-def _milliseconds(timings: Mapping[str, Timing]) -> dict[str, float]:
+def milliseconds(timings: Mapping[str, Timing]) -> dict[str, float]:
+    """The median of each candidate, as it is shown."""
     return {name: significant(1e3 * timing.median) for name, timing in timings.items()}
 
 

@@ -12,6 +12,7 @@ from ..bench import tune
 from ..bench.machine import described, machine
 from .cpu_kernel import have_cpu_kernel
 from .errors import Usage
+from .options import seconds_option
 from .printing import console_of_stdout
 from .progress import tracked
 
@@ -23,13 +24,7 @@ from .progress import tracked
     metavar="TEXT",
     help="Those calls alone in whose name it is, such as training or 'window 128'.",
 )
-@click.option(
-    "--seconds",
-    type=click.FloatRange(0, min_open=True),
-    default=5.0,
-    show_default=True,
-    help="Seconds of timing per call.",
-)
+@seconds_option
 def routes(only: str, seconds: float) -> None:
     """The calls that docs/metal.md counts, on every route.
 

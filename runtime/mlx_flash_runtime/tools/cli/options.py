@@ -53,6 +53,17 @@ def rounds_option(default: int, what: str) -> Callable[[F], F]:
     )
 
 
+def seconds_option(command: F) -> F:
+    """Adds --seconds."""
+    return click.option(
+        "--seconds",
+        type=click.FloatRange(0, min_open=True),
+        default=5.0,
+        show_default=True,
+        help="Seconds of timing per call.",
+    )(command)
+
+
 def given(names: Iterable[str]) -> list[str]:
     """Which of these parameters of the running command are on its command line, as options."""
     context = click.get_current_context()

@@ -19,7 +19,7 @@ from ..bench import tune as tuning
 from .cpu_kernel import have_cpu_kernel
 from .errors import Failure, Usage
 from .model_calls import calls_of
-from .options import Several, given, refuse_shapes
+from .options import Several, given, refuse_shapes, seconds_option
 from .printing import console_of_stdout
 from .progress import tracked
 
@@ -48,13 +48,7 @@ _MEASURING = ("model", "length", "batch", "phase", *_SHAPE, "dtype", "seconds")
     metavar="MASK,...",
     help=f"Without --model, of {', '.join(problems.MASKS)}.  [default: causal]",
 )
-@click.option(
-    "--seconds",
-    type=click.FloatRange(0, min_open=True),
-    default=5.0,
-    show_default=True,
-    help="Seconds of timing per call.",
-)
+@seconds_option
 @click.option("--show", is_flag=True, help="Show what was measured so far, and measure nothing.")
 @click.option(
     "--forget", is_flag=True, help="Delete what was measured so far, and measure nothing."
