@@ -8,7 +8,7 @@ from functools import partial
 from statistics import median
 from typing import Any
 
-from page_marks import MARK, MARKED, UNSTEADY, UNSTEADY_MEANS, mark, unsteady
+from page_marks import mark, meanings, unsteady
 from page_sections import Results, Rows, machine_of, name_of
 
 from mlx_flash_runtime.tools.bench.columns import routes_column
@@ -83,11 +83,8 @@ def figures(results: Results, others: list[Rows]) -> str:
         parts.append("\n".join(machines))
     if missing:
         parts.append(f"Grid and workflows are not measured yet on: {', '.join(missing)}.")
-    if any(f"{UNSTEADY} |" in part for part in parts):
-        parts.append(UNSTEADY_MEANS)
-    if any(MARK in part for part in parts):
-        parts.append(MARKED.format(place="the section of the machine"))
-    return "\n\n".join(parts) + "\n"
+    shown = "\n\n".join(parts)
+    return "\n\n".join([shown, *meanings(shown, "the section of the machine")]) + "\n"
 
 
 def workflow_table(results: Results) -> str:
@@ -96,11 +93,7 @@ def workflow_table(results: Results) -> str:
     if not rows:
         return "No workflow has been measured.\n"
     table = make_table("", SHORT_COLUMNS, rows).as_markdown()
-    if f"{UNSTEADY} |" in table:
-        table += f"\n\n{UNSTEADY_MEANS}"
-    if MARK in table:
-        table += f"\n\n{MARKED.format(place='docs/performance.md')}"
-    return f"{IN_SHORT}\n\n{table}\n"
+    return "\n\n".join([IN_SHORT, table, *meanings(table, "docs/performance.md")]) + "\n"
 
 
 def _workflows(results: Results) -> Iterator[list[Row]]:

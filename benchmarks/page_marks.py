@@ -32,9 +32,15 @@ def mark(name: str, machine: dict[str, Any]) -> str:
 
 
 def unsteady(row: dict[str, Any]) -> str:
-    """` ~` where the rounds of either side differ so much that their ratio says little."""
+    """` ~` where the rounds of either side differ so much that their ratio is a rough one."""
     stabilities = (row.get(f"{name}_stability") for name in ("stock", "ours"))
     return f" {UNSTEADY}" if any(x is not None and x < _STEADY for x in stabilities) else ""
+
+
+def meanings(shown: str, place: str) -> list[str]:
+    """What the marks of a text mean, those that it has; `place` says more."""
+    found = [UNSTEADY_MEANS] if f"{UNSTEADY} |" in shown else []
+    return [*found, MARKED.format(place=place)] if MARK in shown else found
 
 
 def measured_with(name: str, machine: dict[str, Any]) -> str:
