@@ -70,7 +70,7 @@ SUITES: dict[str, dict[str, Measurement]] = {
     "h200": {
         "grid_h200": Measurement(_GRID, 35, alone=True),
         "workflow_chat_h200": _of_h200(
-            "chat", "--length 512,8100 --new-tokens 32,256 --rounds 3", 80
+            "chat", "--length 512,8100 --new-tokens 32,256 --rounds 7", 150
         ),
         "workflow_chat_long_h200": _of_h200(
             "chat", "--length 512 --new-tokens 1024 --rounds 3", 80
