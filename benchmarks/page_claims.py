@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable
 
 from page_marks import MARK, mark
 from page_sections import Results, name_of
 
-from mlx_flash_runtime.tools.bench.tables import Document
+from mlx_flash_runtime.tools.bench.columns import unsteady
+from mlx_flash_runtime.tools.bench.definitions import UNSTEADY, UNSTEADY_MEANS
+from mlx_flash_runtime.tools.bench.tables import Document, Row
 
 INTRODUCTION = """\
 ## The claims this project started from
@@ -16,11 +19,13 @@ They came without their scripts, and their own table contradicts itself (65,702 
 tokens/s is not 1.32×,
 and six of its eight rows, not seven, reach 1.15×). Attention is counted from plain, as they did; \
 workflows from stock
-MLX, which is what a script runs on otherwise. A range is over the lengths and models measured, \
-which the tables below
-name, with the share of the time that attention has at each.
+MLX, which is what a script runs on otherwise. A range is over the lengths, replies and models \
+measured, which the tables
+below name, with the share of the time that attention has at each; after a + stand the tokens of a \
+reply.
 """
 MISSING = "not measured"
+SIDES = ("stock", "ours")
 
 Judge = Callable[[dict[str, Document]], str]
 
@@ -35,7 +40,9 @@ def section(results: Results) -> str:
     for claim, judge in CLAIMS:
         verdicts = [judge(documents) for documents in results.values()]
         lines.append(f"| {' | '.join([claim, *verdicts])} |")
-    return f"{INTRODUCTION}\n" + "\n".join(lines) + "\n"
+    table = "\n".join(lines)
+    means = f"\n{textwrap.fill(UNSTEADY_MEANS, 120)}\n" if UNSTEADY in table else ""
+    return f"{INTRODUCTION}\n{table}\n{means}"
 
 
 def grid_claim(key: str, least: float, form: str = "{:.2f}×") -> Judge:
@@ -65,16 +72,21 @@ def workflow_claim(workflow: str, least: float) -> Judge:
                 rows += [row for row in own if row["over_stock"] is not None]
         if not rows:
             return MISSING
-        gains = [row["over_stock"] for row in rows]
-        where = [f"{row['model']} {row['length']:,}" for row in rows if row["over_stock"] >= least]
-        span = (
-            f"{min(gains):.2f}×" if len(gains) == 1 else f"{min(gains):.2f}× to {max(gains):.2f}×"
-        )
+        rows.sort(key=lambda row: float(row["over_stock"]))
+        ends = [f"{row['over_stock']:.2f}×{unsteady(row, SIDES)}" for row in (rows[0], rows[-1])]
+        span = ends[0] if len(rows) == 1 else " to ".join(ends)
+        where = [_where(row) for row in rows if row["over_stock"] >= least]
         if len(where) == len(rows):
             return f"{span}: yes"
         return f"{span}: " + (f"at {', '.join(where)}" if where else "no")
 
     return judge
+
+
+def _where(row: Row) -> str:
+    """Model, length and reply, with the mark of rounds that differ much."""
+    reply = f" + {row['new_tokens']:,}" if row["new_tokens"] else ""
+    return f"{row['model']} {row['length']:,}{reply}{unsteady(row, SIDES)}"
 
 
 def yes(holds: bool) -> str:

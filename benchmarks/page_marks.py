@@ -3,21 +3,18 @@ rounds differ much."""
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 from depends import changed
+
+from mlx_flash_runtime.tools.bench.definitions import UNSTEADY, UNSTEADY_MEANS
 
 MARK = "†"
 MARKED = """\
 † measured with other code than there is now, or with code that was not recorded: {place} says \
 with each result what has
 changed since."""
-UNSTEADY = "~"
-UNSTEADY_MEANS = """\
-~ unsteady: of stock or ours, the middle half of the rounds spans more than a tenth of their \
-median, so that the ratio is
-a rough one."""
-_STEADY = 0.9
 BESIDE = (
     "Beside {beside} more, each on a GPU of its own: what the processor bounds is "
     "slower for it, and less steady."
@@ -31,16 +28,15 @@ def mark(name: str, machine: dict[str, Any]) -> str:
     return "" if changed(name, machine) == [] else f" {MARK}"
 
 
-def unsteady(row: dict[str, Any]) -> str:
-    """` ~` where the rounds of either side differ so much that their ratio is a rough one."""
-    stabilities = (row.get(f"{name}_stability") for name in ("stock", "ours"))
-    return f" {UNSTEADY}" if any(x is not None and x < _STEADY for x in stabilities) else ""
-
-
 def meanings(shown: str, place: str) -> list[str]:
     """What the marks of a text mean, those that it has; `place` says more."""
-    found = [UNSTEADY_MEANS] if f"{UNSTEADY} |" in shown else []
+    found = [textwrap.fill(line, 120) for line in in_a_line(shown)]
     return [*found, MARKED.format(place=place)] if MARK in shown else found
+
+
+def in_a_line(shown: str) -> list[str]:
+    """What `~` means, for the list below tables that have it."""
+    return [UNSTEADY_MEANS] if f"{UNSTEADY} |" in shown else []
 
 
 def measured_with(name: str, machine: dict[str, Any]) -> str:

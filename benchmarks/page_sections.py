@@ -4,36 +4,33 @@ missing."""
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import macs
-from page_marks import measured_with
+import page_words
+from page_columns import columns
+from page_marks import in_a_line, measured_with
 from suite_commands import MACHINES, commands
 
-from mlx_flash_runtime.tools.bench.columns import routes_column, tables_of
+from mlx_flash_runtime.tools.bench.columns import tables_of
 from mlx_flash_runtime.tools.bench.definitions import CHAOTIC, is_chaotic
 from mlx_flash_runtime.tools.bench.machine import described
 from mlx_flash_runtime.tools.bench.tables import (
-    Column,
     Document,
     NotAResult,
     Row,
     document_of,
     load,
     make_table,
-    number,
-    text,
 )
 
 NAMES = {"cpu": "CPU", "h200": "NVIDIA H200"}
 NO_MAC = "Mac (Metal)"  # while there is no result of one
 # Measurements that the code's constants come from, too long for a page.
 UNSHOWN = ("crossover",)
-# By the last part of a key, as `forward_mib`.
-UNITS = {"us": "µs", "ms": "ms", "s": "s", "mib": "MiB", "mb": "MB"}
 
 # By machine, one of MACHINES or a Mac's chip, then by the name of the file without .json.
 Results = dict[str, dict[str, Document]]
@@ -134,17 +131,19 @@ def _section(machine: str, documents: dict[str, Document], others: list[Rows], f
         parts += document.findings
         definitions |= dict.fromkeys(document.definitions)
         definitions |= {CHAOTIC: None} if is_chaotic(document.rows) else {}
-    if definitions:
-        parts.append("\n".join(f"- {definition}" for definition in definitions))
+    definitions |= dict.fromkeys(page_words.of_documents([*documents.values()]))
+    definitions |= dict.fromkeys(in_a_line("\n".join(parts)))
+    parts += _listed(definitions)
     for measured in others:
         parts.append(_headed(measured.name, measured.title, measured.command, measured.machine))
-        columns = _columns(measured)
         bad = [i for i, row in enumerate(measured.rows) if row.get("wrong")]
-        parts.append(make_table("", columns, measured.rows, bad).as_markdown())
+        shown = columns(measured.name, measured.rows)
+        rows = make_table("", shown, measured.rows, bad).as_markdown()
+        parts.append(rows)
         if (folder / f"{measured.name}.svg").exists():
             parts.append(f"![{measured.title}](../benchmarks/results/{measured.name}.svg)")
-        if measured.definitions:
-            parts.append("\n".join(f"- {definition}" for definition in measured.definitions))
+        words = page_words.of_rows(measured.name, measured.command, measured.rows)
+        parts += _listed([*measured.definitions, *words, *in_a_line(rows)])
     there = {*documents, *(measured.name for measured in others)}
     missing = [command for name, command in wanted.items() if name not in there]
     if missing:
@@ -156,54 +155,11 @@ def _section(machine: str, documents: dict[str, Document], others: list[Rows], f
     return "\n\n".join(parts) + "\n"
 
 
+def _listed(definitions: Iterable[str]) -> list[str]:
+    listed = "\n".join(f"- {definition}" for definition in definitions)
+    return [listed] if listed else []
+
+
 def _headed(name: str, title: str, command: str, machine: dict[str, Any]) -> str:
     where = f"{described(machine)}. {measured_with(name, machine)}".rstrip()
     return "\n\n".join([f"### {title}", *([f"`{command}`"] if command else []), where])
-
-
-def _columns(measured: Rows) -> list[Column]:
-    if not measured.name.startswith("routes_"):
-        first = measured.rows[0]
-        return [
-            _column(k, value) for k, value in first.items() if not isinstance(value, dict | list)
-        ]
-    names = ("plain", "stock", "ours")
-    return [
-        text("case", "case"),
-        routes_column(measured.rows),
-        *(Column(f"{name} ms", partial(_time, name)) for name in names),
-        number("over_plain", "× plain", 2),
-        number("over_stock", "× stock", 2),
-        *(number(f"{name}_peak_mib", f"{name} MiB") for name in names),
-        number("memory_ratio", "× less memory", 2),
-        Column("error", _error),
-    ]
-
-
-def _error(row: Row) -> str:
-    if row["error"] is None:
-        return "-"
-    return f"{'WRONG: ' if row['wrong'] else ''}{row['error']:.1e}"
-
-
-def _column(key: str, value: Any) -> Column:
-    """Of values like that one."""
-    if isinstance(value, bool):
-        return Column(_heading(key), lambda row: "yes" if row[key] else "no")
-    return (text if isinstance(value, str) else number)(key, _heading(key))
-
-
-def _heading(key: str) -> str:
-    name, _, unit = key.rpartition("_")
-    if unit in UNITS and name:
-        return f"{name.replace('_', ' ')}, {UNITS[unit]}"
-    return key.replace("_", " ")
-
-
-def _time(name: str, row: Row) -> str:
-    if row[f"{name}_failure"]:
-        return str(row[f"{name}_failure"])
-    if row[f"{name}_ms"] is None:
-        return "-"
-    spread = 100 * (row[f"{name}_high_ms"] - row[f"{name}_low_ms"]) / 2 / row[f"{name}_ms"]
-    return f"{row[f'{name}_ms']:g} ±{spread:.0f}%"

@@ -285,6 +285,11 @@ def test_nothing_to_run(command: tuple[str, ...], message: str, compare: Compare
             "true did not enable flash attention: "
             "it is not patched, or the runtime is not installed for its Python",
         ),
+        (
+            ("python", "-m", "this"),
+            "python did not enable flash attention: it is not patched, or the runtime is not "
+            "installed for its Python. Without a patch: python -m mlx_flash_runtime -m this ...",
+        ),
     ],
 )
 def test_a_command_that_runs_no_script(

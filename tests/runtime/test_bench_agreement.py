@@ -191,6 +191,30 @@ def test_a_row_of_numbers_alone_is_known_by_those_that_are_whole() -> None:
     assert agreement.speeds("123.4 tokens/s") == {"": [123.4]}
 
 
+@pytest.mark.parametrize(
+    ("output", "names"),
+    [
+        (
+            "Prompt: 6 tokens, 164.2 tokens-per-sec\nGeneration: 8 tokens, 301.1 tokens-per-sec\n",
+            ["tokens/s: Prompt", "tokens/s: Generation"],
+        ),
+        ("8 tokens in 0.50 s, 16.0 tokens/s\n", ["tokens/s: N tokens in N s, N tokens/s"]),
+        (
+            "step 1: train 5.5 tokens/s\nstep 1, test: 6.5 tokens/s\n",
+            ["tokens/s: step N: train N tokens/s", "tokens/s: step N test: N tokens/s"],
+        ),
+        ("512  8  0.53  1,429 tok/s\n123.4 tokens/s\n", ["tokens/s: 512 8", "tokens/s"]),
+    ],
+)
+def test_a_row_of_speeds_is_named_in_words(output: str, names: list[str]) -> None:
+    report = {"peak_memory": 1, "routes": {}, "enabled": True}
+    runs = [
+        (mode, processes.Outcome(1.0, 1, 0, output, "", report))
+        for mode in scripts.MODES * (scripts.WARM_UPS + 1)
+    ]
+    assert [row["quantity"] for row in compare.summary_of(runs)][3:] == names
+
+
 def test_advice_names_the_script_as_it_was_given(tmp_path: Path) -> None:
     script = tmp_path / "my scripts" / "plain.py"
     script.parent.mkdir()

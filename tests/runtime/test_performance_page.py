@@ -139,6 +139,62 @@ def test_a_chat_of_one_length_is_shown_once(page: ModuleType, tmp_path: Path) ->
         assert text.count("| CPU | chat | ") == min(2, count)
 
 
+def test_a_claim_of_chats_names_the_reply_and_rounds_that_differ(
+    page: ModuleType, tmp_path: Path
+) -> None:
+    result = json.loads((page.RESULTS / "workflow_chat_cpu.json").read_text(encoding="utf-8"))
+    result["rows"] = result["rows"][:3]
+    steady = (0.99, 0.5, 0.99)
+    for row, gain, stability in zip(result["rows"], (1.0, 1.3, 1.2), steady, strict=True):
+        row |= {"over_stock": gain, "stock_stability": 0.99, "ours_stability": stability}
+    with_the_code_of_now(page, result, "workflow_chat_cpu")
+    (tmp_path / "workflow_chat_cpu.json").write_text(json.dumps(result), encoding="utf-8")
+    text, _ = page.pages(tmp_path).values()
+    where = "llama-tiny 128 + 1,024, llama-tiny 128 + 256 ~"
+    assert f"| chat 15-35 % | 1.00× to 1.30× ~: at {where} | not measured |" in text
+    assert text.count("~ unsteady: ") == 2  # below the claims, and below the machine's tables
+
+
+@pytest.mark.parametrize(("machine", "said"), [("cpu", False), ("h200", True)])
+def test_a_reply_whose_plans_an_earlier_one_made_is_told(
+    page: ModuleType, tmp_path: Path, machine: str, said: bool
+) -> None:
+    name = f"workflow_chat_{machine}.json"
+    result = json.loads((page.RESULTS / name).read_text(encoding="utf-8"))
+    for rows, expected in ((result["rows"], said), (result["rows"][:1], False)):
+        (tmp_path / name).write_text(json.dumps(result | {"rows": rows}), encoding="utf-8")
+        text, _ = page.pages(tmp_path).values()
+        assert ("those wait for these plans" in text) == expected
+
+
+def test_quartiles_stand_with_their_median_and_mark_the_ratios(
+    page: ModuleType, tmp_path: Path
+) -> None:
+    result = json.loads((page.RESULTS / "pytorch_h200.json").read_text(encoding="utf-8"))
+    times = {"stock_ms": 2.0, "stock_low_ms": 1.9, "stock_high_ms": 2.3}
+    times |= {"ours_ms": 1.0, "ours_low_ms": 1.0, "ours_high_ms": 1.02}
+    result["rows"] = [result["rows"][0] | times | {"pytorch_ms": 3.0, "over_pytorch": 3.0}]
+    (tmp_path / "pytorch_h200.json").write_text(json.dumps(result), encoding="utf-8")
+    text, _ = page.pages(tmp_path).values()
+    assert (
+        "| stock, ms | ours, ms | × stock | PyTorch, ms | PyTorch's backend | × PyTorch |" in text
+    )
+    assert "| 2 ±10% | 1 ±1% | 2.00 ~ | 3 | " in text
+    assert " | 3.00 | 2.11.0 |" in text
+    assert "- × NAME: the milliseconds of NAME over ours; below 1, ours took longer." in text
+    assert "- ~ unsteady: " in text
+
+
+def test_a_step_that_needs_less_than_the_most_is_told(page: ModuleType, tmp_path: Path) -> None:
+    result = json.loads((page.RESULTS / "plan_h200.json").read_text(encoding="utf-8"))
+    for ratio, said in ((1.05, False), (2.0, True)):
+        result["rows"][0]["ratio"] = ratio
+        result["rows"] = result["rows"][:1]
+        (tmp_path / "plan_h200.json").write_text(json.dumps(result), encoding="utf-8")
+        text, _ = page.pages(tmp_path).values()
+        assert ("llama: 2.00 to 2.00 times as much was predicted" in text) == said
+
+
 def test_routes_have_a_section_on_their_machine(page: ModuleType, tmp_path: Path) -> None:
     times = {f"{name}_{key}ms": 2.0 for name in ("plain", "ours") for key in ("", "low_", "high_")}
     row = {

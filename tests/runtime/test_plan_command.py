@@ -162,6 +162,12 @@ def test_windows_have_no_cache_that_mlx_lm_quantizes(tmp_path: Path) -> None:
 
 
 @cpu_only
+def test_a_batch_as_large_as_is_looked_for_may_be_larger(tmp_path: Path) -> None:
+    small = folder(tmp_path, num_hidden_layers=1)
+    said = plan("--model", small, "--train", "lora", "--length", 16, "--memory", 64).output
+    assert "largest batch with the runtime: 256 rows or more; 256 or more without" in said
+
+
 def test_training_on_a_cpu_with_the_kernel_keeps_no_scores(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_text(json.dumps(config_of("tiny", "llama")), encoding="utf-8")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from .definitions import UNSTEADY
 from .grid import CANDIDATES, GAIN, SUMMARY_KEYS, TOO_LARGE, WRONG
 from .model_check import MOST_ROUNDING
 from .tables import Column, Document, Row, Table, make_table, number, text, varying
+
+_STEADY = 0.9
 
 
 def tables_of(document: Document) -> list[Table]:
@@ -35,8 +38,8 @@ def _grid(document: Document) -> list[Table]:
         *shape,
         routes_column(rows),
         *times,
-        number("over_plain", "× plain", 2),
-        number("over_stock", "× stock", 2),
+        _ratio("plain"),
+        _ratio("stock"),
         number("ours_tokens_per_s", "tokens/s"),
         Column("MiB", _sizes(CANDIDATES)),
         Column("error", _error),
@@ -72,6 +75,31 @@ def _time(name: str) -> Callable[[Row], str]:
         return f"{ms:g} {_spread(row[f'{name}_low_ms'], ms, row[f'{name}_high_ms'])}"
 
     return cell
+
+
+def _ratio(other: str) -> Column:
+    """How many times as fast ours is as the other."""
+
+    def cell(row: Row) -> str:
+        found = row[f"over_{other}"]
+        return "-" if found is None else f"{found:,.2f}{unsteady(row, (other, 'ours'))}"
+
+    return Column(f"× {other}", cell)
+
+
+def unsteady(row: Row, names: Sequence[str]) -> str:
+    """` ~` where the rounds of one of those differ so much that their ratio is a rough one: the
+    middle half of them spans more than a tenth of their median."""
+    stabilities = (_stability(row, name) for name in names)
+    return f" {UNSTEADY}" if any(x is not None and x < _STEADY for x in stabilities) else ""
+
+
+def _stability(row: Row, name: str) -> float | None:
+    """1 minus the interquartile range over the median; None where the rounds were not kept."""
+    median, low, high = (row.get(f"{name}_{key}ms") for key in ("", "low_", "high_"))
+    if median is None or low is None or high is None:
+        return row.get(f"{name}_stability")
+    return float(1 - (high - low) / median)
 
 
 def _spread(low: float, median: float, high: float) -> str:
@@ -148,7 +176,7 @@ def _workflow(document: Document) -> list[Table]:
         routes_column(rows),
         Column("stock tokens/s", _speed("stock")),
         Column("ours tokens/s", _speed("ours")),
-        number("over_stock", "× stock", 2),
+        _ratio("stock"),
         *first_token,
         Column("MiB", _sizes(("stock", "ours"))),
         Column("attention", _share),

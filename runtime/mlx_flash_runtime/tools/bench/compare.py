@@ -56,9 +56,19 @@ def summary_of(outcomes: Outcomes) -> list[Row]:
         if all(line in speeds for speeds in our_speeds + stock_speeds):
             own = [statistics.median(speeds[line]) for speeds in our_speeds]
             others = [statistics.median(speeds[line]) for speeds in stock_speeds]
-            name = f"tokens/s: {line}" if line else "tokens/s"
+            name = _name_of(line, [*our_speeds[0]])
             rows.append(_quantity(name, own, others, more_is_better=True))
     return rows
+
+
+def _name_of(line: str, lines: Sequence[str]) -> str:
+    """A row's name: of the line, whose numbers are `#`, the words before the first of them if no
+    other line has the same."""
+    first = [each.partition("#")[0].strip(" :,=(") for each in lines]
+    words = line.partition("#")[0].strip(" :,=(")
+    if first.count(words) > 1 or not words:
+        words = line.replace("#", "N")
+    return f"tokens/s: {words}" if words else "tokens/s"
 
 
 def _of_mode(mode: str, outcomes: Outcomes) -> list[Outcome]:

@@ -7,6 +7,12 @@ from collections.abc import Sequence
 from .model_check import MOST_ROUNDING
 from .tables import Row
 
+UNSTEADY = "~"
+UNSTEADY_MEANS = (
+    f"{UNSTEADY} unsteady: of one of the two that are compared, the middle half of the rounds "
+    "spans more than a tenth of their median, so that the ratio is a rough one."
+)
+
 GRID_DEFINITIONS = (
     "plain: softmax(QKᵀ)V in MLX operations; stock: mx.fast.scaled_dot_product_attention; ours: "
     "the same call with flash attention enabled, on the routes named: those of the timed calls, "
@@ -17,6 +23,7 @@ GRID_DEFINITIONS = (
     "most.",
     "Speedups divide the times shown in the same row. Mean: arithmetic, over the rows that have "
     "both times.",
+    UNSTEADY_MEANS,
     "Stability: 1 minus the interquartile range over the median, of ours; 1 is the same time in "
     "every round.",
     "Tokens/s: queries of all batch entries over the time of ours.",
@@ -37,6 +44,7 @@ WORKFLOW_DEFINITIONS = (
     "text, of a prompt (in batch the longest; the shortest has half; in chat a token fewer in "
     "each run, as no two turns of a chat have one length). × stock divides the tokens/s of the "
     "same row.",
+    UNSTEADY_MEANS,
     "First token: median milliseconds until the first token of a reply (in batch: of any). Then: "
     "the tokens after it, per second of a reply.",
     "Memory: peak in MiB, stock / ours, everything included: model, optimizer, cache.",
@@ -67,9 +75,9 @@ def is_chaotic(rows: Sequence[Row]) -> bool:
 
 
 COMPARE_DEFINITIONS = (
-    "Medians over the runs, in turns, after one of each kind that is not timed. Gain: how many "
-    "times faster, smaller or more with flash attention than without, as the ratio of the "
-    "medians; its 95 % interval is by bootstrap over the rounds (from five on).",
+    "Medians over the runs, each a process of its own, in turns, after one of each kind that is "
+    "not timed. Gain: how many times faster, smaller or more with flash attention than without, as "
+    "the ratio of the medians; its 95 % interval is by bootstrap over the rounds (from five on).",
     "Seconds are wall time from start to end (of a server's client, if there is one), loading "
     "included. Peak MiB: the process's resident memory as the operating system counts it; a GPU's "
     "own memory is not in it. Of MLX: what MLX held at a time, on a GPU the GPU's, unless the "

@@ -58,7 +58,7 @@ def _bars(axes: Axes, rows: list[Row], left_out: str) -> None:
         if row["ours_status"] == WRONG:
             axes.text(x, row["ours_ms"] or 0, "wrong", ha="center", va="bottom", color="#b00020")
         elif row["over_plain"]:
-            top = max(row[f"{name}_high_ms"] for name in ("plain", "ours"))
+            top = max(_values([row], "high_ms"))
             axes.text(x, top, f"{row['over_plain']:.2f}×", ha="center", va="bottom", fontsize=8)
     times = _values(rows, "ms")
     if max(times) > 20 * min(times):
@@ -68,7 +68,7 @@ def _bars(axes: Axes, rows: list[Row], left_out: str) -> None:
     varying = _varying(rows) or ["length"]
     axes.set_xticks(range(len(rows)), [_label(row, varying) for row in rows], fontsize=8)
     axes.set_ylabel("ms per call")
-    axes.set_title(_name(rows[0], varying) + "; quartiles, and speedup over plain" + left_out)
+    axes.set_title(f"{_name(rows[0], varying)}\nquartiles, and speedup over plain{left_out}")
     axes.legend(ncols=3, loc="upper left")
 
 

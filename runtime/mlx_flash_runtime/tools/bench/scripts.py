@@ -108,18 +108,27 @@ def _check(script: Script, mode: str, outcome: Outcome) -> None:
     if outcome.returncode:
         raise ScriptFailed(_failure(script, mode, outcome))
     if outcome.report is None:
-        patch_it = f". Patch it: flash-integrate {shlex.quote(script.name)}"
-        advice = patch_it if script.name.endswith(".py") else ""
         # A launcher may end well though the script that it was to start did not.
         said = f"\n{_last_words(outcome.stderr)}" if outcome.stderr.strip() else ""
         raise NotPatched(
             f"{script.name} did not enable flash attention: it is not patched, or the runtime is "
-            f"not installed for its Python{advice}{said}"
+            f"not installed for its Python{_way_out(script)}{said}"
         )
     if mode != "stock" and not outcome.report["enabled"]:
         raise NotPatched(
             f"{script.name} ran with flash attention off: its command line or this MLX turns it off"
         )
+
+
+def _way_out(script: Script) -> str:
+    """How the program would run with flash attention, where that is known."""
+    if script.name.endswith(".py"):
+        return f". Patch it: flash-integrate {shlex.quote(script.name)}"
+    program, *words = script.command
+    if words[:1] == ["-m"]:
+        runner = shlex.join([program, "-m", "mlx_flash_runtime", *words[:2]])
+        return f". Without a patch: {runner} ..."
+    return ""
 
 
 def _failure(script: Script, mode: str, outcome: Outcome) -> str:

@@ -21,6 +21,7 @@ from .options import given
 from .printing import console_of_stdout, parts_of
 
 _GIB = 2**30
+_MOST_ROWS = 256  # larger batches are not asked for
 
 
 @click.command()
@@ -82,7 +83,7 @@ def plan(
     the same graph is followed with their limits. How much memory a GPU needs depends on how far it
     lags behind what describes the work to it: `total` is the most, and what fits is judged by it,
     `least` where it is done with each task at once. On an H200 prompts and full training came to
-    0.72 to 1.00 of the most, LoRA of 1B models to 0.55 to 0.94. On Metal nothing was measured.
+    0.66 to 1.00 of the most, LoRA to 0.44 to 0.94. On Metal nothing was measured.
     Needs the extra `lm`. Exits with 1 where not even the smallest fits, with 2 for a folder that is
     no model.
     """
@@ -159,7 +160,7 @@ def _summary(found: Fits) -> list[str]:
         + (
             f"without it MLX has an error: {found.error_without}"
             if found.error_without
-            else f"{found.largest_without:,} without"
+            else f"{_number_of(found.largest_without, found.unit)} without"
         )
     ]
     last = found.rows[-1].with_runtime
@@ -172,7 +173,17 @@ def _summary(found: Fits) -> list[str]:
 
 
 def _counted(size: int, unit: str) -> str:
-    return f"{size:,} {unit.removesuffix('s') if size == 1 else unit}"
+    if size == 1:
+        return f"1 {unit.removesuffix('s')}"
+    return f"{size:,} {unit}{_or_more(size, unit)}"
+
+
+def _number_of(size: int, unit: str) -> str:
+    return f"{size:,}{_or_more(size, unit)}"
+
+
+def _or_more(size: int, unit: str) -> str:
+    return " or more" if unit == "rows" and size == _MOST_ROWS else ""
 
 
 def _gib(size: int) -> str:
