@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pty
 import re
@@ -15,6 +16,7 @@ from mlx_flash_runtime.planning import calibration
 from mlx_flash_runtime.planning.calibration import Measured
 from mlx_flash_runtime.tools.bench import tables
 from mlx_flash_runtime.tools.bench.columns import tables_of
+from mlx_flash_runtime.tools.cli import printing
 
 GRID = (
     "bench",
@@ -50,6 +52,16 @@ def on_a_terminal(columns: int, *arguments: str) -> list[str]:
             pass
     os.close(ours)
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", read.decode()).splitlines()
+
+
+def test_columns_stand_below_their_headings_where_a_letter_is_written_as_two(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    columns = [tables.text("name", "name"), tables.number("over", "× stock")]
+    table = tables.make_table("", columns, [{"name": "1 ±2%", "over": 1}])
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    [lines] = printing.parts_of(table, None)
+    assert [line.plain.rstrip() for line in lines][::2] == ["name    x stock", "1 +-2%        1"]
 
 
 @pytest.mark.parametrize("columns", [60, 80, 120])

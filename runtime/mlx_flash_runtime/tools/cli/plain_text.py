@@ -14,10 +14,15 @@ _NAME = "mlx-flash-plain"
 def print_in_any_encoding() -> None:
     """Has standard output and standard error write other letters for those that their encoding
     lacks (`PYTHONIOENCODING=ascii`, a terminal that speaks latin-1)."""
-    codecs.register_error(_NAME, _replace)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=_NAME)
+
+
+def as_written(text: str) -> str:
+    """The text as standard output will have it, whose length tables are laid out by."""
+    encoding = sys.stdout.encoding or "utf-8"
+    return text.encode(encoding, _NAME).decode(encoding)
 
 
 def _replace(error: UnicodeError) -> tuple[str, int]:
@@ -25,3 +30,6 @@ def _replace(error: UnicodeError) -> tuple[str, int]:
         raise error
     lacking = error.object[error.start : error.end]
     return "".join(_PLAIN.get(letter, "?") for letter in lacking), error.end
+
+
+codecs.register_error(_NAME, _replace)

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from ..bench.machine import described
 from ..bench.tables import Document, Table
+from .plain_text import as_written
 
 _GAP = "  "
 
@@ -47,7 +48,7 @@ def print_tables(document: Document, tables: Sequence[Table], verbose: bool) -> 
 def parts_of(table: Table, width: int | None) -> Iterator[list[Text]]:
     """The lines of a table; where it is wider than `width`, those of its parts, each with the
     columns that name the rows and as many others as fit."""
-    lines = [table.headings, *table.cells]
+    lines = [[as_written(cell) for cell in cells] for cells in (table.headings, *table.cells)]
     widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
     for columns in _columns_of_parts(widths, table.keys, width):
         texts = [_line(cells, table.words, widths, columns) for cells in lines]
