@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <cstring>
@@ -17,15 +18,16 @@ struct Meeting {
 };
 
 struct Fiber {
-  ucontext_t context;
+  ucontext_t beginning;
+  jmp_buf place;  // where it waits, once it has begun
   std::unique_ptr<char[]> stack;
-  bool done = false;
+  bool begun = false, done = false;
 };
 
 inline constexpr int STACK = 1 << 17;
 inline std::vector<Fiber> fibers;
 inline int self = 0;
-inline ucontext_t scheduler;
+inline jmp_buf scheduler;
 inline std::function<void(int)> kernel;
 inline Meeting group;
 inline std::vector<Meeting> simdgroups;
@@ -36,7 +38,18 @@ inline constexpr size_t MOST_MEMORY = 1 << 15;
 inline bool is_beyond = false;           // an index, see `within`
 inline long progress = 0;               // how often something happened that others may wait for
 
-inline void yield() { swapcontext(&fibers[self].context, &scheduler); }
+// By jumps, which ask nothing of the system, as swapcontext does each time.
+inline void yield() {
+  if (_setjmp(fibers[self].place) == 0) _longjmp(scheduler, 1);
+}
+
+// Comes back when the fiber yields.
+inline void resume(Fiber& fiber) {
+  if (_setjmp(scheduler) != 0) return;
+  if (fiber.begun) _longjmp(fiber.place, 1);
+  fiber.begun = true;
+  setcontext(&fiber.beginning);
+}
 
 inline void meet(Meeting& meeting) {
   const int before = meeting.times;
@@ -75,11 +88,27 @@ inline int within(int index, int count) {
   return 0;
 }
 
+// A fiber's whole life: one threadgroup's kernel after the other.
 inline void enter() {
-  kernel(self);
-  fibers[self].done = true;
-  ++progress;
-  while (true) yield();
+  while (true) {
+    kernel(self);
+    fibers[self].done = true;
+    ++progress;
+    yield();
+  }
+}
+
+// Has a fiber run the next kernel; one that still waits in the last one, for ever, begins anew.
+inline void begin(Fiber& fiber) {
+  if (!fiber.stack) fiber.stack.reset(new char[STACK]);
+  if (!fiber.done) {
+    fiber.begun = false;
+    getcontext(&fiber.beginning);
+    fiber.beginning.uc_stack.ss_sp = fiber.stack.get();
+    fiber.beginning.uc_stack.ss_size = STACK;
+    makecontext(&fiber.beginning, enter, 0);
+  }
+  fiber.done = false;
 }
 
 // Runs each fiber of a simdgroup until it waits or is done; returns whether any was not done.
@@ -89,7 +118,7 @@ inline bool run_simdgroup(int number) {
     if (fibers[i].done) continue;
     open = true;
     self = i;
-    swapcontext(&scheduler, &fibers[i].context);
+    resume(fibers[i]);
   }
   return open;
 }
@@ -106,15 +135,7 @@ inline int run(int threads, bool last_first, std::function<void(int)> body) {
   slots.assign(threads, nullptr);
   group = {threads};
   simdgroups.assign(threads / 32, {32});
-  for (Fiber& fiber : fibers) {
-    if (!fiber.stack) fiber.stack.reset(new char[STACK]);
-    fiber.done = false;
-    getcontext(&fiber.context);
-    fiber.context.uc_stack.ss_sp = fiber.stack.get();
-    fiber.context.uc_stack.ss_size = STACK;
-    fiber.context.uc_link = &scheduler;
-    makecontext(&fiber.context, enter, 0);
-  }
+  for (Fiber& fiber : fibers) begin(fiber);
   const int count = threads / 32;
   while (true) {
     bool open = false;
