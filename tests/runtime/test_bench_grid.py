@@ -37,6 +37,12 @@ def run(*arguments: str) -> Result:
     return CliRunner().invoke(mlx_flash, ["bench", "grid", *arguments])
 
 
+@pytest.fixture(autouse=True)
+def _short_regions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Timed regions of a millisecond: no test asks how exact the times are."""
+    monkeypatch.setattr(grid, "_REGION", 1e-3)
+
+
 @pytest.fixture
 def memory_limit() -> Iterator[int]:
     """What MLX may still take: too little for the scores of 2,048 tokens, enough for those of

@@ -45,10 +45,10 @@ def test_every_workflow_is_measured(name: str) -> None:
     model = models.make("tiny", "llama")
     rows = list(
         workflow.measure(
-            lambda: model, name, [workloads.Sizes(length, 2, 3) for length in (33, 64)], 3
+            lambda: model, name, [workloads.Sizes(length, 2, 3) for length in (9, 16)], 3
         )
     )
-    assert [row["length"] for row in rows] == [33, 64]
+    assert [row["length"] for row in rows] == [9, 16]
     for row in rows:
         assert {row[f"{variant}_status"] for variant in variants.VARIANTS} == {"ok"}
         assert row["over_stock"] == round(row["ours_tokens_per_s"] / row["stock_tokens_per_s"], 2)
@@ -143,7 +143,7 @@ def test_a_training_step_that_does_not_fit_costs_its_own_numbers_alone(
         usual = workloads.prepare(model, name, sizes)
 
         def one() -> workloads.Work:
-            if sizes.length < 64 or tried:
+            if sizes.length < 16 or tried:
                 return usual()
             tried.append(sizes.length)
             # As a GPU leaves it: the weights are results of a step that could not be computed.
@@ -153,7 +153,7 @@ def test_a_training_step_that_does_not_fit_costs_its_own_numbers_alone(
         return one
 
     monkeypatch.setattr(workflow, "prepare", prepare)
-    rows = list(workflow.measure(make, "full", [workloads.Sizes(n, 1, 2) for n in (32, 64, 33)], 3))
+    rows = list(workflow.measure(make, "full", [workloads.Sizes(n, 1, 2) for n in (8, 16, 9)], 3))
     statuses = [[row[f"{variant}_status"] for variant in variants.VARIANTS] for row in rows]
     assert statuses == [["ok"] * 3, ["out of memory", "ok", "ok"], ["ok"] * 3]
     assert len(made) == 2
@@ -172,9 +172,7 @@ def test_windows_and_wide_heads(shape: str, name: str) -> None:
 def test_checkpointing_is_undone() -> None:
     model = models.make("tiny", "llama")
     call = type(model.module.layers[0]).__call__
-    (row,) = workflow.measure(
-        lambda: model, "lora", [workloads.Sizes(32, 2, 3)], 3, checkpoint=True
-    )
+    (row,) = workflow.measure(lambda: model, "lora", [workloads.Sizes(8, 2, 3)], 3, checkpoint=True)
     assert row["checkpoint"]
     assert type(model.module.layers[0]).__call__ is call
 
@@ -219,7 +217,7 @@ def test_the_command_on_a_folder(folder: Path, tmp_path: Path) -> None:
         "--model",
         str(folder / "gemma"),
         "--length",
-        "20,40",
+        "6,9",
         *QUICK,
         "--new-tokens",
         "3,5",
@@ -231,7 +229,7 @@ def test_the_command_on_a_folder(folder: Path, tmp_path: Path) -> None:
     document = load(path)
     assert {row["model"] for row in document.rows} == {"gemma"}
     replies = [(row["length"], row["new_tokens"]) for row in document.rows]
-    assert replies == [(20, 3), (20, 5), (40, 3), (40, 5)]
+    assert replies == [(6, 3), (6, 5), (9, 3), (9, 5)]
     # Where there is no terminal for a bar.
     assert result.stderr == "measuring chat at 2 lengths ...\n"
     assert "Amdahl" in result.stdout
@@ -291,7 +289,7 @@ def test_a_quantized_model_is_not_trained_in_full(folder: Path, tmp_path: Path) 
     result = run("full", "--model", str(tmp_path / "quantized"), *QUICK)
     assert result.exit_code == 2
     assert "quantized" in result.stderr
-    result = run("qlora", "--model", str(tmp_path / "quantized"), "--length", "32", *QUICK)
+    result = run("qlora", "--model", str(tmp_path / "quantized"), "--length", "8", *QUICK)
     assert result.exit_code == 0, result.stderr
 
 
