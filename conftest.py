@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import compileall
+import gc
+import shutil
 import signal
 import threading
 from pathlib import Path
 
 import hypothesis
 import pytest
+
+import fused_kernels
 
 ROOT = Path(__file__).parent
 
@@ -35,3 +39,13 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     for folder in ("integrator", "codemods", "runtime"):
         compileall.compile_dir(ROOT / folder, quiet=2)
+    folder_of_kernels = fused_kernels.prepare()
+    if folder_of_kernels is not None:
+        config.add_cleanup(lambda: shutil.rmtree(folder_of_kernels, ignore_errors=True))
+
+
+def pytest_collection_finish() -> None:
+    """What is there once all tests are known stays until the end: Python's garbage collector need
+    not look at it again each time."""
+    gc.collect()
+    gc.freeze()
