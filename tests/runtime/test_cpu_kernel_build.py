@@ -18,7 +18,8 @@ from backends import cpu_only
 
 from mlx_flash_runtime.kernels.cpu import toolchain
 
-pytestmark = cpu_only
+# In one worker, where the kernel is built once.
+pytestmark = [cpu_only, pytest.mark.xdist_group("cpu-kernel-build")]
 
 BUILD = "from mlx_flash_runtime.kernels.cpu.build import build; print(build())"
 # Says which routes two calls took and whether they were right; waits for a build in the background
@@ -47,14 +48,18 @@ NONE = "flash attention: no CPU kernel, so attention is slower: "
 
 @pytest.fixture(scope="module")
 def compiler(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A compiler that is in a hurry, keeps a log of its runs beside it, and waits while there is a
-    file `cxx.held`."""
+    """A compiler that is in a hurry, keeps a log of its runs and what it has compiled beside it,
+    and waits while there is a file `cxx.held`."""
     real = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
     script = tmp_path_factory.mktemp("compiler") / "cxx"
     script.write_text(
         f'#!/bin/sh\necho "$@" >> {script}.log\n'
         f"while [ -e {script}.held ]; do sleep 0.1; done\n"
-        f'exec {real} "$@" -O0\n'
+        f'case "$*" in *" -c "*) ;; *) exec {real} "$@" -O0 ;; esac\n'
+        "for target; do :; done\n"
+        f'kept={script}.$(basename "$target")\n'
+        f'[ -e "$kept" ] && exec cp "$kept" "$target"\n'
+        f'{real} "$@" -O0 && cp "$target" "$kept"\n'
     )
     script.chmod(0o755)
     return script
