@@ -177,6 +177,39 @@ def test_what_git_ignores_and_environments_are_left_out(flash_integrate: Run, re
     assert (repo / "sub" / "run.py").read_text() != SCRIPT
 
 
+def test_copies_of_other_projects_are_left_alone_unless_they_are_named(
+    flash_integrate: Run, repo: Path
+) -> None:
+    copies = ["Vendor/lib/run.py", "pkg/third_party/run.py", "pkg/_vendor/run.py"]
+    for name in copies:
+        (repo / name).parent.mkdir(parents=True)
+        (repo / name).write_text(SCRIPT)
+    (repo / "Vendor" / "setup.py").write_text("import setuptools\n")
+    (repo / "vendor.py").write_text(SCRIPT)
+
+    def changed(*options: object) -> set[str]:
+        run = flash_integrate(*options, "--check", "--json", "-")
+        files = json.loads(run.stdout)["files"]
+        return {item["path"] for item in files if item["status"] == "would-change"}
+
+    shown = flash_integrate(repo, "--dry-run").stderr.decode()
+    assert "in a folder for copies of other projects: name it to have it changed (3)" in shown
+    assert changed(repo) == {"run.py", "vendor.py"}
+    assert changed(repo / "Vendor") == {"lib/run.py"}
+    assert changed(repo / "pkg" / "_vendor" / "run.py") == {"run.py"}
+    assert changed(repo, repo / "Vendor" / "lib") == {"run.py", "vendor.py", "Vendor/lib/run.py"}
+    explained = flash_integrate("--explain", repo).stdout.decode()
+    assert "Vendor/lib/run.py: skipped: in a folder for copies" in explained
+    # What a script runs is followed into such a copy.
+    (repo / "own.py").write_text("from Vendor.lib.say import say\n\nsay()\n")
+    text = "from mlx_lm import generate, load\n\ndef say():\n    generate(*load('m'), 'hello')\n"
+    (repo / "Vendor" / "lib" / "say.py").write_text(text)
+    assert changed(repo) == {"run.py", "vendor.py", "own.py"}
+    settings = '[tool.flash-integrate]\ninclude = ["/run.py", "/Vendor/"]\n'
+    (repo / "pyproject.toml").write_text(settings)
+    assert changed(repo) == {"run.py", "Vendor/lib/run.py"}
+
+
 def test_a_symlink_is_not_followed_and_its_target_is_edited_once(
     flash_integrate: Run, repo: Path
 ) -> None:

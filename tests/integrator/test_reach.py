@@ -254,6 +254,34 @@ def test_what_replaces_a_part_and_what_has_no_attention(script: str, tmp_path: P
     assert run(tmp_path, {"run.py": script})["run.py"].reason == NO_ATTENTION
 
 
+LOOKS_AT_MODEL = "import inspect\n\nfrom {module} import {name}\n\n\n{rest}\n"
+
+
+@pytest.mark.parametrize(
+    ("rest", "runs"),
+    [
+        ("print(inspect.getsource({name}.__call__))", False),
+        ("source = inspect.getsourcefile({name})\nprint(source)", False),
+        ("print(inspect.signature({name}.__call__).parameters)", False),
+        ("print({name}.__call__ is print)", False),
+        ("print({name}.__call__ is print)\n{name}.__call__ = print", False),
+        ("stock = {name}.__call__\nprint(stock(1, 2))", True),
+        ("print(inspect.run({name}))", True),
+        ("print({name}.__call__(1, 2))", True),
+    ],
+)
+def test_a_method_whose_source_is_read_does_not_run(rest: str, runs: bool, tmp_path: Path) -> None:
+    files = {"net.py": OWN_MODEL}
+    for script, module, name in [
+        ("own.py", "net", "Model"),
+        ("library.py", "mlx_lm.models.llama", "Attention"),
+    ]:
+        files[script] = LOOKS_AT_MODEL.format(module=module, name=name, rest=rest.format(name=name))
+    outcomes = run(tmp_path, files)
+    for script in ("own.py", "library.py"):
+        assert (outcomes[script].evidence is not None) == runs, script
+
+
 def test_compiled_code_of_a_project_is_no_package_of_models(tmp_path: Path) -> None:
     files = {
         "mlx_own/__init__.py": "import mlx.core as mx\nfrom mlx_own import _ext\n",

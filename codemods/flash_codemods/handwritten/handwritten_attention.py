@@ -16,6 +16,7 @@ from flash_codemods.handwritten.operations import statements_of
 from flash_codemods.handwritten.proving.prover import verdict_on
 from flash_codemods.handwritten.proving.question import Question, Verdict
 from flash_codemods.handwritten.reading.functions import Reading, read_functions
+from flash_codemods.handwritten.reading.measured import Measured, measured_functions
 from flash_codemods.handwritten.values import Found
 from flash_codemods.handwritten.writing.reasons import CannotSay
 from flash_codemods.handwritten.writing.rewriting import Rewriting
@@ -69,11 +70,16 @@ def examine(source: Source, width: int = 88) -> tuple[list[Match], list[Refusal]
         return [], [Refusal("a function is nested too deeply to be followed")]
     matches: list[Match] = []
     refusals: list[Refusal] = []
+    measured = measured_functions(tree) if readings else {}
     for reading in readings:
         if (line := _kept_at(text, reading.function)) is not None:
             refusals.append(Refusal("a comment keeps it as it is", line))
             continue
         refusals += [Refusal(refused.reason, refused.line) for refused in reading.refused]
+        if reading.found and (place := _measured_at(measured, reading)) is not None:
+            reason = f"it is measured as it is, beside others, by {place.by}"
+            refusals.append(Refusal(reason, place.line))
+            continue
         for found in reading.found:
             result = _match(source, Text(text, tree, width), reading, found)
             (matches if isinstance(result, Match) else refusals).append(result)  # type: ignore[arg-type]
@@ -167,6 +173,13 @@ def _apart(matches: list[Match], refusals: list[Refusal]) -> list[Match]:
         else:
             kept.append(match)
     return kept
+
+
+def _measured_at(measured: dict[str, Measured], reading: Reading) -> Measured | None:
+    """Where the time of a function is compared with others'; methods go by other names."""
+    function = reading.function
+    is_method = reading.owner.methods.get(function.name) is function
+    return None if is_method else measured.get(function.name)
 
 
 def _kept_at(text: str, function: ast.FunctionDef) -> int | None:

@@ -4,6 +4,7 @@ that it serves, attention that it writes out."""
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,8 +26,10 @@ class Uses:
 
     `names` are dotted, with as many attributes as follow; one on the result of a call begins with
     `()`. `mentioned` are those that only say what something is: in annotations, as the class of
-    `isinstance`, compared. `loaded` are modules, with `ANY` for what isn't known. `by_hand` are the
-    softmaxes of attention that is written out, by the function that they call.
+    `isinstance`, compared; or that keep a method, as who replaces it does. One whose source or
+    signature alone is read is no use at all, nor is a method that is compared. `loaded` are
+    modules, with `ANY` for what isn't known. `by_hand` are the softmaxes of attention that is
+    written out, by the function that they call.
     """
 
     names: dict[str, int]
@@ -52,11 +55,13 @@ def _names_read(nodes: list[ast.AST]) -> tuple[dict[str, int], dict[str, int]]:
     line and by their lines."""
     inner: set[int] = set()
     mentions: set[int] = set()
+    looked_at: set[int] = set()
     used: dict[str, int] = {}
     mentioned: dict[str, int] = {}
     for child in nodes:  # each comes before its parts
         if child.__class__ in _MENTIONING:
             mentions.update(map(id, _mentions(child)))
+            looked_at.update(map(id, _looked_at(child)))
         if not isinstance(child, _NAMES) or id(child) in inner:
             continue
         part: ast.expr = child
@@ -65,7 +70,7 @@ def _names_read(nodes: list[ast.AST]) -> tuple[dict[str, int], dict[str, int]]:
             parts.append(part.attr)
             part = part.value
             inner.add(id(part))
-        if not isinstance(child.ctx, ast.Load):
+        if not isinstance(child.ctx, ast.Load) or id(child) in looked_at:
             continue
         parts.append(part.id if isinstance(part, ast.Name) else "()")
         name = ".".join(reversed(parts))
@@ -76,18 +81,38 @@ def _names_read(nodes: list[ast.AST]) -> tuple[dict[str, int], dict[str, int]]:
     return _by_line(used), _by_line(mentioned)
 
 
-_MENTIONING = {ast.arg, ast.FunctionDef, ast.AsyncFunctionDef, ast.AnnAssign, ast.Call, ast.Compare}
+_MENTIONING = {
+    ast.arg, ast.FunctionDef, ast.AsyncFunctionDef, ast.Assign, ast.AnnAssign, ast.Call,
+    ast.Compare,
+}  # fmt: skip
 
 
 def _mentions(node: ast.AST) -> list[ast.AST]:
-    """The nodes of types, and of what is compared, in a node."""
+    """The nodes of types, of what is compared and of methods that are kept, in a node."""
     if isinstance(node, ast.Compare):
         return [node.left, *node.comparators]
+    if isinstance(node, ast.Assign):
+        return [node.value] if _is_method(node.value) else []
     if isinstance(node, ast.Call):
         looks = isinstance(node.func, ast.Name) and node.func.id in _LOOKING_AT_TYPES
         return [part for item in node.args[1:] for part in walk(item)] if looks else []
     annotation = getattr(node, "returns" if isinstance(node, Function) else "annotation", None)
     return walk(annotation) if annotation is not None else []
+
+
+def _looked_at(node: ast.AST) -> list[ast.AST]:
+    """The nodes of what is not run by a node, but read as text or compared as a method."""
+    if isinstance(node, ast.Compare):
+        return [part for part in [node.left, *node.comparators] if _is_method(part)]
+    if isinstance(node, ast.Call):
+        owner, _, name = (dotted(node.func) or "").rpartition(".")
+        if name.startswith("getsource") or (owner == "inspect" and hasattr(inspect, name)):
+            return [part for part in node.args if isinstance(part, _NAMES)]
+    return []
+
+
+def _is_method(node: ast.AST) -> bool:
+    return isinstance(node, ast.Attribute) and node.attr == "__call__"
 
 
 def _by_line(names: dict[str, int]) -> dict[str, int]:

@@ -35,6 +35,7 @@ Progress = Callable[[Sequence[Found], str], Iterable[Found]]
 """Passes files on, and may show how far they are."""
 
 EVERYTHING = Config()
+COPIED = "in a folder for copies of other projects: name it to have it changed"
 
 
 def integrate(
@@ -94,14 +95,21 @@ class Run:
         except FileError as error:
             self.failed[found.path] = failed(found.base, found.name, error)
         else:
-            if self.config.leaves_out(found.path) is None:
+            if self.left_out(found) is None:
                 workspace.editable.add(found.name)
                 if found.path.suffix != SUFFIX:
                     workspace.rewritable.add(found.name)
 
+    def left_out(self, found: Found) -> str | None:
+        """Why a file is left as it is whatever it holds: other files may still lead through it."""
+        reason = self.config.leaves_out(found.path)
+        if reason is None and found.is_copied and not self.config.names(found.path):
+            return COPIED
+        return reason
+
     def may_rewrite(self, found: Found) -> bool:
         """Whether a file may have attention by hand that is to become a fused call."""
-        if found.path in self.failed or self.config.leaves_out(found.path):
+        if found.path in self.failed or self.left_out(found):
             return False
         workspace = self.workspaces[found.base]
         scan = workspace.project.scans[found.name]
@@ -137,10 +145,12 @@ class Run:
     def outcome(self, found: Found) -> Outcome:
         if found.path in self.failed:
             return self.failed[found.path]
-        if reason := self.config.leaves_out(found.path):
-            return Outcome(found.base, found.name, Status.SKIPPED, reason)
-        outcome = outcome_of(found.name, self.workspaces[found.base])
         workspace = self.workspaces[found.base]
+        if reason := self.left_out(found):
+            if reason == COPIED and not workspace.project.concerns(found.name):
+                reason = NO_MLX
+            return Outcome(found.base, found.name, Status.SKIPPED, reason)
+        outcome = outcome_of(found.name, workspace)
         scan = workspace.project.scans[found.name]
         if scan.names_mlx and scan.may_attend and found.name in workspace.rewritable:
             outcome = self._rewritten(outcome)

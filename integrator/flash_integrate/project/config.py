@@ -66,6 +66,12 @@ class Config:
             return f"{TABLE} does not include it"
         return None
 
+    def names(self, path: Path) -> bool:
+        """Whether `include` names a path (absolute)."""
+        if self.file is None or not path.is_relative_to(self.file.parent):
+            return False
+        return self._included.match_file(path.relative_to(self.file.parent).as_posix())
+
     @cached_property
     def _included(self) -> pathspec.GitIgnoreSpec:
         return pathspec.GitIgnoreSpec.from_lines(self.include)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
@@ -43,17 +43,26 @@ SKIPPED_FOLDERS = {
     ".pytest_cache",
     ".ruff_cache",
 }
+# Folders for copies of other projects, in small letters: those that GitHub takes for vendored
+# (https://github.com/github-linguist/linguist, vendor.yml), and pip's own name for its copies.
+COPIES = {
+    "vendor", "vendors", "_vendor", "third_party", "third-party", "thirdparty", "3rd_party",
+    "3rd-party", "3rdparty", "extern", "external", "externals",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Found:
     """A file to look at. `base` is the folder from which its path is shown, as `git diff` would
     show it: the top of its git checkout, or the folder that was named where there is none.
-    `problem` is why it, or a folder in its place, can't be read, where that is known already."""
+    `problem` is why it, or a folder in its place, can't be read, where that is known already.
+    `is_copied`: whether it lies in a folder for copies of other projects, and neither that folder
+    nor one in it was named."""
 
     base: Path
     path: Path
     problem: str = ""
+    is_copied: bool = False
 
     @cached_property
     def name(self) -> PurePosixPath:
@@ -94,7 +103,8 @@ def discover(paths: Iterable[Path], exclude: Iterable[str] = ()) -> Iterator[Fou
         for file in found:
             if file.path not in seen:
                 seen.add(file.path)
-                yield file
+                is_copied = file.is_copied and _in_copies(file.path, named)
+                yield replace(file, is_copied=is_copied)
 
 
 @dataclass(frozen=True)
@@ -123,11 +133,12 @@ def _below(folder: Path, base: Path, excluded: _Ignore) -> Iterator[Found]:
 
 
 def _walk(top: Path, base: Path, ignores: list[_Ignore]) -> Iterator[Found]:
-    todo = [(top, True, ignores)]  # not by recursion: folders may nest deeper than calls
+    # Not by recursion: folders may nest deeper than calls.
+    todo = [(top, True, False, ignores)]
     while todo:
-        folder, is_folder, ignores = todo.pop()
+        folder, is_folder, is_copied, ignores = todo.pop()
         if not is_folder:
-            yield Found(base, folder)
+            yield Found(base, folder, is_copied=is_copied)
             continue
         try:
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name, reverse=True)
@@ -148,7 +159,16 @@ def _walk(top: Path, base: Path, ignores: list[_Ignore]) -> Iterator[Found]:
             if is_folder and (entry.name in SKIPPED_FOLDERS or os.path.exists(path / "pyvenv.cfg")):
                 continue
             if not _ignored(path, is_folder, ignores):
-                todo.append((path, is_folder, ignores))
+                copies = is_folder and entry.name.lower() in COPIES
+                todo.append((path, is_folder, is_copied or copies, ignores))
+
+
+def _in_copies(path: Path, named: Iterable[Path]) -> bool:
+    """Whether a file lies in a folder for copies below the innermost of the folders that were
+    named."""
+    holding = [folder for folder in named if path.is_relative_to(folder)]
+    top = max(holding, key=lambda folder: len(folder.parts))
+    return any(part.lower() in COPIES for part in path.relative_to(top).parts[:-1])
 
 
 def _ignored(path: Path, is_folder: bool, ignores: list[_Ignore]) -> bool:

@@ -24,7 +24,8 @@ def explain_files(run: Run, files: Iterable[Found]) -> Iterator[str]:
     is not changed."""
     for found in files:
         outcome = run.outcome(found)
-        if outcome.reason == NO_MLX or outcome.status is Status.FAILED:
+        stays = outcome.reason == NO_MLX or run.left_out(found) is not None
+        if stays or outcome.status is Status.FAILED:
             line = f":{outcome.line}" if outcome.line else ""
             yield f"{quoted(found.name)}{line}: {outcome.status.value}: {outcome.reason}"
         else:

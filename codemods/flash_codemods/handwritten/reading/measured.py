@@ -1,0 +1,64 @@
+"""Functions whose time a file compares: rewritten, they would no longer be what is measured."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+
+from flash_integrate.python.syntax import dotted, walk
+
+_CLOCKS = {"perf_counter", "perf_counter_ns", "monotonic", "monotonic_ns", "time", "time_ns"}
+_TIMEIT = {"timeit.timeit", "timeit.repeat", "timeit.Timer"}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Where a function is handed to one that reads a clock."""
+
+    line: int
+    by: str
+
+
+def measured_functions(tree: ast.Module) -> dict[str, Measured]:
+    """The functions that a file hands to one that calls them by the clock, each with the place: of
+    each that reads the clock at least two, as a training loop is handed its loss alone."""
+    nodes = walk(tree)
+    functions = {node.name: node for node in nodes if isinstance(node, ast.FunctionDef)}
+    timers = {name for name, node in functions.items() if _times(node)} | _TIMEIT
+    handed: dict[str, dict[str, Measured]] = {}
+    for node in nodes:
+        name = dotted(node.func) if isinstance(node, ast.Call) else None
+        if isinstance(node, ast.Call) and name in timers:
+            measured = handed.setdefault(name, {})
+            for given in _handed_over(node):
+                if given in functions:
+                    measured.setdefault(given, Measured(node.lineno, name))
+    found: dict[str, Measured] = {}
+    for measured in handed.values():
+        if len(measured) > 1:
+            found |= measured
+    return found
+
+
+def _times(function: ast.FunctionDef) -> bool:
+    """Whether a function reads a clock and calls what it is given."""
+    given = {item.arg for item in [*function.args.posonlyargs, *function.args.args]}
+    calls = [dotted(node.func) or "" for node in walk(function) if isinstance(node, ast.Call)]
+    reads_clock = any(
+        name.rpartition(".")[2] in _CLOCKS and name.rpartition(".")[0] in ("", "time")
+        for name in calls
+    )
+    return reads_clock and not given.isdisjoint(calls)
+
+
+def _handed_over(call: ast.Call) -> list[str]:
+    """The names that a call is given, and those of functions that a `lambda` among its arguments
+    calls."""
+    found = []
+    for given in [*call.args, *(item.value for item in call.keywords)]:
+        if isinstance(given, ast.Name):
+            found.append(given.id)
+        elif isinstance(given, ast.Lambda):
+            inner = [node.func for node in walk(given) if isinstance(node, ast.Call)]
+            found += [node.id for node in inner if isinstance(node, ast.Name)]
+    return found
