@@ -282,6 +282,40 @@ def test_a_method_whose_source_is_read_does_not_run(rest: str, runs: bool, tmp_p
         assert (outcomes[script].evidence is not None) == runs, script
 
 
+def test_what_every_module_has_is_none_of_its_models(tmp_path: Path) -> None:
+    package = (
+        "import importlib\n\n\ndef __getattr__(name):\n"
+        "    return getattr(importlib.import_module(f'.{name}', __name__), name)\n"
+    )
+    where = (
+        "import importlib\nimport sys\n\n\ndef home(name):\n"
+        "    module = importlib.import_module(name)\n"
+        "    return getattr(module, '__path__', None) or module.__file__\n\n\n"
+        "print(home(sys.argv[1]))\n"
+    )
+    files = {
+        "pkg/__init__.py": package,
+        "pkg/model.py": OWN_MODEL,
+        "version.py": "import mlx.core\nimport pkg\n\nprint(pkg.__version__)\n",
+        "lazy.py": "import mlx.core\nimport pkg\n\npkg.model.Model()(1)\n",
+        "where.py": "import mlx.core\n" + where,
+        "plugin.py": "import mlx.core\n" + where.replace("module.__file__", "module.run()"),
+    }
+    outcomes = run(tmp_path, files)
+    found = {name for name, outcome in outcomes.items() if outcome.status is Status.CHANGED}
+    assert found == {"lazy.py", "plugin.py"}
+
+
+def test_a_method_that_is_kept_is_the_last_evidence(tmp_path: Path) -> None:
+    script = (
+        "from mlx_vlm import generate, load\nfrom mlx_vlm.generate import BatchGenerator\n\n"
+        "stock = BatchGenerator._next\nBatchGenerator._next = lambda self: stock(self)\n"
+        "print(generate(*load('tiny'), 'hello'))\n"
+    )
+    evidence = run(tmp_path, {"run.py": script})["run.py"].evidence
+    assert str(evidence).startswith("run.py:6 -> mlx_vlm.generate -> ")
+
+
 def test_compiled_code_of_a_project_is_no_package_of_models(tmp_path: Path) -> None:
     files = {
         "mlx_own/__init__.py": "import mlx.core as mx\nfrom mlx_own import _ext\n",

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from flash_integrate.attention.handwritten import handwritten_attention
 from flash_integrate.project.scan import ANY
 from flash_integrate.python.module import Module
-from flash_integrate.python.syntax import Function, assignments, dotted, walk
+from flash_integrate.python.syntax import Function, assignments, dotted, is_read, last_name, walk
 
 _APPLICATION = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)")
 _LOADERS = {"import_module", "__import__"}
 _LOOKING_AT_TYPES = {"isinstance", "issubclass"}
 _NAMES = (ast.Attribute, ast.Name)
+_CLASS = re.compile(r"_*[A-Z]\w*[a-z]\w*")
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def _mentions(node: ast.AST) -> list[ast.AST]:
     if isinstance(node, ast.Compare):
         return [node.left, *node.comparators]
     if isinstance(node, ast.Assign):
-        return [node.value] if _is_method(node.value) else []
+        return [node.value] if _is_of_class(node.value) else []
     if isinstance(node, ast.Call):
         looks = isinstance(node.func, ast.Name) and node.func.id in _LOOKING_AT_TYPES
         return [part for item in node.args[1:] for part in walk(item)] if looks else []
@@ -109,6 +110,15 @@ def _looked_at(node: ast.AST) -> list[ast.AST]:
         if name.startswith("getsource") or (owner == "inspect" and hasattr(inspect, name)):
             return [part for part in node.args if isinstance(part, _NAMES)]
     return []
+
+
+def _is_of_class(node: ast.AST) -> bool:
+    """Whether an expression names a method, of a class by its name."""
+    if not isinstance(node, ast.Attribute):
+        return False
+    owner = last_name(node.value)
+    is_class = isinstance(owner, str) and _CLASS.fullmatch(owner) is not None
+    return _is_method(node) or (is_class and node.attr.islower())
 
 
 def _is_method(node: ast.AST) -> bool:
@@ -129,7 +139,31 @@ def _loaded(nodes: list[ast.AST], module: Module) -> dict[str, int]:
         return {}
     values = _Values(nodes, module)
     calls = [node for node in nodes if isinstance(node, ast.Call) and _loads(node)]
+    calls = [call for call in calls if not _is_asked_where_it_is(call, module)]
     return {name: call.lineno for call in calls for name in _modules(call, values)}
+
+
+def _is_asked_where_it_is(call: ast.Call, module: Module) -> bool:
+    """Whether of a module that is loaded nothing is read but what every module has: `__file__`,
+    `__path__`, `__version__`."""
+    parent = module.parents[call]
+    if not isinstance(parent, ast.Assign) or not isinstance(parent.targets[0], ast.Name):
+        return False
+    scope: ast.AST = parent
+    while not isinstance(scope, Function | ast.Module):
+        scope = module.parents[scope]
+    reads = [node for node in walk(scope) if is_read(node, parent.targets[0].id)]
+    return bool(reads) and all(_is_of_every_module(node, module) for node in reads)
+
+
+def _is_of_every_module(node: ast.AST, module: Module) -> bool:
+    """Whether a module is read for `module.__file__`, or `getattr(module, "__file__", None)`."""
+    parent = module.parents[node]
+    name: object = parent.attr if isinstance(parent, ast.Attribute) else None
+    if isinstance(parent, ast.Call) and dotted(parent.func) in ("getattr", "hasattr"):
+        given = parent.args[1] if len(parent.args) > 1 and parent.args[0] is node else None
+        name = given.value if isinstance(given, ast.Constant) else None
+    return isinstance(name, str) and name.startswith("__") and name.endswith("__")
 
 
 def _loads(call: ast.Call) -> bool:

@@ -4,6 +4,7 @@ imports end."""
 from __future__ import annotations
 
 import ast
+import builtins
 import re
 from collections.abc import Iterator
 from functools import cached_property
@@ -40,9 +41,9 @@ class Starts:
 
     @cached_property
     def guard(self) -> Statement | None:
-        """The `if __name__ == "__main__":` of the module; of several the first that a line can be
-        inserted into."""
-        guards = _main_guards(self._facts)
+        """The `if __name__ == "__main__":` of the module that starts something; of several the
+        first that a line can be inserted into."""
+        guards = [item for item in _main_guards(self._facts) if _starts_something(item.node)]
         can_take_lines = [guard for guard in guards if self._facts.first_line_of(guard) is not None]
         return next(iter(can_take_lines or guards), None)
 
@@ -112,7 +113,7 @@ class Starts:
     def below_mlx_import(self, point: InsertionPoint) -> InsertionPoint:
         """The point or, where the file's first import of MLX stands further below in the same
         suite, the one below that import: the runtime's import loads MLX, for which the statements
-        above the file's own may prepare."""
+        above the file's own may prepare. Above a statement that goes on to work with it."""
         *header, (suite, index) = point.anchor
         first = index if point.before else index + 1
         mlx = self._first_mlx_import
@@ -120,11 +121,17 @@ class Starts:
             return point
         last: Statement | None = None
         for item in self._facts.suites[tuple(header), suite][first:]:
-            if self._imports_mlx(item.node) and item.ends_its_line:
+            imports = self._imports_mlx(item.node)
+            if imports and last is None and not _only_imports(item.node) and item.starts_its_line:
+                return InsertionPoint.beside(item, before=True)
+            if imports and _only_imports(item.node) and item.ends_its_line:
                 last = item
             elif last is not None:
                 break
-        return point if last is None else InsertionPoint.beside(last, before=False, is_apart=True)
+        if last is None:
+            return point
+        is_import = isinstance(last.node, ast.Import | ast.ImportFrom)
+        return InsertionPoint.beside(last, before=False, is_apart=is_import)
 
     @cached_property
     def _first_mlx_import(self) -> Statement | None:
@@ -202,6 +209,26 @@ def _main_guards(facts: FileFacts) -> list[Statement]:
         if isinstance(item.node, ast.If) and isinstance(item.node.test, ast.Compare)
     ]
     return plain or (guards if len(guards) == 1 else [])
+
+
+def _only_imports(node: ast.stmt) -> bool:
+    """Whether a statement does nothing but import, also where that may fail."""
+    if isinstance(node, ast.Try | ast.If | ast.With):
+        return all(map(_only_imports, node.body))
+    is_plain = isinstance(node, ast.Assign) and not any(
+        isinstance(part, ast.Call) for part in walk(node)
+    )
+    return is_plain or isinstance(node, ast.Import | ast.ImportFrom)
+
+
+def _starts_something(guard: ast.stmt) -> bool:
+    """Whether a guard reads a name that is not Python's own: one with `pass`, or that prints a
+    text, starts nothing."""
+    suite = guarded_suite(guard)
+    body: list[ast.stmt] = getattr(guard, suite) if suite else []
+    names = [part.id for node in body for part in walk(node) if isinstance(part, ast.Name)]
+    imports = any(isinstance(part, ast.Import | ast.ImportFrom) for part in body)
+    return imports or any(not hasattr(builtins, name) for name in names)
 
 
 def _is_in_try(statement: Statement, tries: list[bool]) -> bool:

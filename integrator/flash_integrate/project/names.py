@@ -196,7 +196,8 @@ class Names:
         owner = symbols.passes_on
         if owner is not None and root != owner.partition(".")[0]:
             further.append((path, f"{owner}.{used}"))
-        if not further and _GIVES_NAMES in symbols.definitions:
+        is_own_of_modules = root.startswith("__") and root.endswith("__")  # `__version__`
+        if not further and not is_own_of_modules and _GIVES_NAMES in symbols.definitions:
             return Defined(path, _GIVES_NAMES)
         return further
 

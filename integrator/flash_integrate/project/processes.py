@@ -14,7 +14,7 @@ from flash_integrate.project.kinds import is_test
 from flash_integrate.project.scan import Import, Scan
 from flash_integrate.project.workspace import FileFacts, Workspace
 from flash_integrate.python.module import Module
-from flash_integrate.python.syntax import Function, assignments, dotted, last_name, method
+from flash_integrate.python.syntax import Function, assignments, dotted, last_name, method, walk
 
 _STARTERS = {"multiprocessing", "concurrent", "torch", "uvicorn"}
 """The packages, one of which a file imports that starts processes."""
@@ -41,10 +41,14 @@ class Processes:
     """The processes that the files of a project start, tests aside."""
 
     def __init__(self, workspace: Workspace) -> None:
+        project = workspace.project
+        starting = {path for path, scan in list(project.scans.items()) if _may_start(scan)}
+        # Who imports a class that starts processes gives it the function.
+        users = {user for path in starting for user in project.importers.get(path, ())}
         self._found = [
             started
-            for path, scan in list(workspace.project.scans.items())
-            if _may_start(scan) and not is_test(path) and workspace.project.may_attend(path)
+            for path in sorted(starting | users)
+            if not is_test(path) and project.may_attend(path)
             for started in _of_file(workspace, path)
         ]
 
@@ -72,15 +76,16 @@ def _of_file(workspace: Workspace, path: PurePosixPath) -> Iterator[Started]:
             yield Started(path, node.lineno, path, f"{node.name}.run")
     pools = set(_pools(module))
     for call in module.of_kind(ast.Call):
-        for target in _targets(module, call, pools):
+        for target in _targets(facts, call, pools):
             yield _function(facts, call, target)
         yield from _application(workspace, path, call)
 
 
-def _targets(module: Module, call: ast.Call, pools: set[str]) -> Iterator[ast.expr]:
+def _targets(facts: FileFacts, call: ast.Call, pools: set[str]) -> Iterator[ast.expr]:
     """The functions that a call has run in another process."""
+    module = facts.module
     given = {item.arg: item.value for item in call.keywords}
-    if _is_process(module, call.func) and "target" in given:
+    if "target" in given and (_is_process(module, call.func) or _makes_process(facts, call)):
         yield given["target"]
     if _is_pool(module, call) and "initializer" in given:
         yield given["initializer"]
@@ -100,6 +105,17 @@ def _is_process(module: Module, node: ast.expr) -> bool:
     # A context (`get_context("spawn").Process`, `self._ctx.Process`) is no import.
     qualified = module.qualified(name)
     return qualified is None or "multiprocessing" in qualified
+
+
+def _makes_process(facts: FileFacts, call: ast.Call) -> bool:
+    """Whether a call makes an object of a class of the project that starts a process."""
+    name = dotted(call.func) or ""
+    found = facts.workspace.definition(facts.name, name)
+    home, defined = (facts, name) if found is None else found
+    node = home.module.defines(defined)
+    inner = walk(node) if isinstance(node, ast.ClassDef) else []
+    calls = [part.func for part in inner if isinstance(part, ast.Call)]
+    return any(_is_process(home.module, function) for function in calls)
 
 
 def _is_pool(module: Module, node: ast.expr | None) -> bool:
