@@ -336,6 +336,25 @@ def test_a_project_that_is_named_like_a_package_of_models_need_have_none(tmp_pat
     assert run(tmp_path, files)["run.py"].reason == NO_ATTENTION
 
 
+def test_its_own_modules_are_no_package_of_models_by_their_text(tmp_path: Path) -> None:
+    """Nothing here has MLX: what may have attention is asked of bytes, before a file is read."""
+    files = {
+        "mlx_own/__init__.py": "",
+        "mlx_own/forces.py": "import numpy as np\n\n\ndef softmax(x):\n    return np.exp(x)\n",
+        "mlx_own/plans.py": (
+            "from mlx_own.forces import softmax\n\n\ndef plan(q):\n    return softmax(q @ q) @ q\n"
+        ),
+        "plugins.py": (
+            "import importlib\nimport sys\n\n"
+            "print(importlib.import_module('mlx_own.plans'))\n"
+            "print(importlib.import_module(sys.argv[1]))\n"
+        ),
+    }
+    assert run(tmp_path, files)["plugins.py"].reason == NO_ATTENTION
+    files["plugins.py"] = files["plugins.py"].replace("mlx_own", "mlx_others")
+    assert run(tmp_path, files)["plugins.py"].status is Status.CHANGED
+
+
 def test_a_variable_is_not_the_module_of_its_name(tmp_path: Path) -> None:
     package = "import mlx.core as mx\n\n\ndef size(model):\n    return len(model)\n"
     files = {

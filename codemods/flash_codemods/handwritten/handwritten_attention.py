@@ -16,7 +16,7 @@ from flash_codemods.handwritten.operations import statements_of
 from flash_codemods.handwritten.proving.prover import verdict_on
 from flash_codemods.handwritten.proving.question import Question, Verdict
 from flash_codemods.handwritten.reading.functions import Reading, read_functions
-from flash_codemods.handwritten.reading.measured import Measured, measured_functions
+from flash_codemods.handwritten.reading.measured import measured_functions
 from flash_codemods.handwritten.values import Found
 from flash_codemods.handwritten.writing.reasons import CannotSay
 from flash_codemods.handwritten.writing.rewriting import Rewriting
@@ -76,9 +76,9 @@ def examine(source: Source, width: int = 88) -> tuple[list[Match], list[Refusal]
             refusals.append(Refusal("a comment keeps it as it is", line))
             continue
         refusals += [Refusal(refused.reason, refused.line) for refused in reading.refused]
-        if reading.found and (place := _measured_at(measured, reading)) is not None:
-            reason = f"it is measured as it is, beside others, by {place.by}"
-            refusals.append(Refusal(reason, place.line))
+        if (timer := _measured_by(measured, reading)) is not None:
+            reason = f"it is measured as it is, beside others, by `{timer}`"
+            refusals += [Refusal(reason, found.node.lineno) for found in reading.found]
             continue
         for found in reading.found:
             result = _match(source, Text(text, tree, width), reading, found)
@@ -175,8 +175,8 @@ def _apart(matches: list[Match], refusals: list[Refusal]) -> list[Match]:
     return kept
 
 
-def _measured_at(measured: dict[str, Measured], reading: Reading) -> Measured | None:
-    """Where the time of a function is compared with others'; methods go by other names."""
+def _measured_by(measured: dict[str, str], reading: Reading) -> str | None:
+    """What compares the time of a function with that of others; methods go by other names."""
     function = reading.function
     is_method = reading.owner.methods.get(function.name) is function
     return None if is_method else measured.get(function.name)

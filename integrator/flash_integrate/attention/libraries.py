@@ -43,7 +43,7 @@ _OTHERWISE = {
     "adapters", "args", "arguments", "builder", "cache", "call", "callback", "card", "config",
     "content", "data", "dataset", "definition", "detokenizer", "dict", "entry", "error",
     "exception", "handler", "index", "item", "iterator", "key", "linear", "loader", "logger",
-    "machine", "manager", "mapping", "mask", "metadata", "norm", "output", "parser", "path",
+    "machine", "manager", "mapping", "mask", "metadata", "mlp", "norm", "output", "parser", "path",
     "pool", "processor", "reader", "readme", "registry", "report", "request", "resolution",
     "response", "result", "sampler", "schedule", "scheduler", "spec", "spectrogram", "state",
     "stats", "template", "tokenizer", "util", "utils", "warning", "wrapper", "writer",

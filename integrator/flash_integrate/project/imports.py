@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from flash_integrate.disk import reading
 from flash_integrate.errors import FileError
-from flash_integrate.project.scan import ANY, Import, Scan, is_library
+from flash_integrate.project.scan import ANY, Import, Scan, is_library, is_named_after_mlx
 
 
 class Project:
@@ -139,8 +139,9 @@ class Project:
         known: dict[PurePosixPath, bool] = {}
         found = set()
         for path, scan in self.scans.items():
-            libraries = (item for item in scan.imports if is_library(item))
-            if scan.loads_library or not all(self.resolve(item, path) for item in libraries):
+            libraries = [item for item in scan.imports if is_library(item)]
+            libraries += [Import(0, name) for name in scan.packages]
+            if not all(self.resolve(item, path) for item in libraries):
                 found.add(path)
             elif scan.may_attend:
                 known |= self.reaching(path, known, self._imports_mlx, self._may_give_mlx)
@@ -158,7 +159,12 @@ class Project:
                     self.resolve(item, path)
 
     def _imports_mlx(self, path: PurePosixPath) -> bool:
-        return bool(self.scans[path].mlx) or self.scans[path].imports_mlx
+        """Whether a file imports MLX, or a package named after it that is not the project's own."""
+        scan = self.scans[path]
+        named = [item for item in scan.imports if scan.names_mlx and is_named_after_mlx(item)]
+        return bool(scan.mlx) or any(
+            item.module.partition(".")[0] == "mlx" or not self.resolve(item, path) for item in named
+        )
 
     def _may_give_mlx(self, item: Import) -> bool:
         """Whether one of the names that an import takes is one that some file has of MLX."""

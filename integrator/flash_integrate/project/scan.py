@@ -27,14 +27,16 @@ _MLX = re.compile(rb"mlx|mflux")
 _ALL = re.compile(rb"\n__all__\b[^=\n]*=\s*[\[(]([^\])]*)")
 _TEXT = re.compile(rb"[\"'](\w+)[\"']")
 _BOUND = re.compile(
-    rb"\bmlx[\w.]*[ \t]+as[ \t]+(\w+)"
-    rb"|\bfrom[ \t]+mlx[\w.]*[ \t]+import[ \t]*(\([^)]*\)|[^\n]*)"
+    rb"\bmlx(?:\.[\w.]*)?[ \t]+as[ \t]+(\w+)"
+    rb"|\bfrom[ \t]+mlx(?:\.[\w.]*)?[ \t]+import[ \t]*(\([^)]*\)|[^\n]*)"
 )
 _ATTENTION = (b"scaled_dot_product_attention", b"MultiHeadAttention")
 _TRANSFORMER = re.compile(rb"\bTransformer(?:Encoder|Decoder)?(?:Layer)?\b")
 _LOADERS = (b"import_module", b"__import__", b"def __getattr__")
 _BY_NAME = re.compile(rb"\b(?:import_module|__import__)\b|^def __getattr__\b", re.MULTILINE)
-_LIBRARY_BY_NAME = re.compile(rb"\b(?:import_module|__import__)\(\s*f?[\"']\w*(?:mlx|mflux)")
+_LIBRARY_BY_NAME = re.compile(
+    rb"\b(?:import_module|__import__)\(\s*f?[\"'](\w*(?:mlx|mflux)\w*)(?=[.{\"'])"
+)
 _COMMENT = re.compile(rb"#[^\r\n]*")
 
 
@@ -134,8 +136,12 @@ def scan_exported(data: bytes) -> Iterator[str]:
 def is_library(item: Import) -> bool:
     """Whether a package is imported that may hold models for MLX."""
     package = item.module.partition(".")[0]
-    named = not item.dots and package != "mlx" and _MLX.search(package.encode())
-    return bool(named) and package != "mlx_flash_runtime"
+    return is_named_after_mlx(item) and package not in ("mlx", "mlx_flash_runtime")
+
+
+def is_named_after_mlx(item: Import) -> bool:
+    """Whether an import is of MLX, or of a package whose name holds it."""
+    return not item.dots and bool(_MLX.search(item.module.partition(".")[0].encode()))
 
 
 @dataclass(frozen=True)
@@ -145,9 +151,9 @@ class Scan:
     `names_mlx`: whether the bytes name MLX; `is_shared`: whether they hold one of the `words` by
     which a file may be changed for another one; `folders` are those besides its own in which its
     imports are looked for, `exported` what `from it import *` takes. `mlx` are the names that it
-    has of MLX; `may_attend`, `has_softmax`, `loads_by_name` and `loads_library` say whether there
-    is a word in it by which attention is called, or written by hand, a module is loaded, or one of
-    a package of models; `loaded` are texts that may be names of such modules.
+    has of MLX; `may_attend`, `has_softmax` and `loads_by_name` say whether there is a word in
+    it by which attention is called, or written by hand, or a module is loaded; `loaded` are texts
+    that may be names of such modules, `packages` those that are named after MLX.
     """
 
     names_mlx: bool
@@ -159,8 +165,8 @@ class Scan:
     may_attend: bool
     has_softmax: bool
     loads_by_name: bool
-    loads_library: bool
     loaded: tuple[str, ...]
+    packages: tuple[str, ...]
 
     @staticmethod
     def of(data: bytes, words: Iterable[bytes] = ()) -> Scan:
@@ -179,16 +185,8 @@ class Scan:
             or (b"Transformer" in data and _TRANSFORMER.search(data) is not None),
             has_softmax,
             loads_by_name,
-            names_mlx and _LIBRARY_BY_NAME.search(data) is not None,
             tuple(sorted(set(scan_loaded(data)))) if loads_by_name else (),
-        )
-
-    @property
-    def imports_mlx(self) -> bool:
-        """Whether the file imports MLX, or a package that is named after it."""
-        return self.names_mlx and any(
-            not item.dots and _MLX.search(item.module.partition(".")[0].encode())
-            for item in self.imports
+            tuple(item.decode() for item in _LIBRARY_BY_NAME.findall(data)) if names_mlx else (),
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-from dataclasses import dataclass
 
 from flash_integrate.python.syntax import dotted, walk
 
@@ -11,33 +10,23 @@ _CLOCKS = {"perf_counter", "perf_counter_ns", "monotonic", "monotonic_ns", "time
 _TIMEIT = {"timeit.timeit", "timeit.repeat", "timeit.Timer"}
 
 
-@dataclass(frozen=True)
-class Measured:
-    """Where a function is handed to one that reads a clock."""
-
-    line: int
-    by: str
-
-
-def measured_functions(tree: ast.Module) -> dict[str, Measured]:
-    """The functions that a file hands to one that calls them by the clock, each with the place: of
+def measured_functions(tree: ast.Module) -> dict[str, str]:
+    """The functions that a file hands to one that calls them by the clock, and which that is: of
     each that reads the clock at least two, as a training loop is handed its loss alone."""
     nodes = walk(tree)
     functions = {node.name: node for node in nodes if isinstance(node, ast.FunctionDef)}
     timers = {name for name, node in functions.items() if _times(node)} | _TIMEIT
-    handed: dict[str, dict[str, Measured]] = {}
+    handed: dict[str, set[str]] = {}
     for node in nodes:
         name = dotted(node.func) if isinstance(node, ast.Call) else None
         if isinstance(node, ast.Call) and name in timers:
-            measured = handed.setdefault(name, {})
-            for given in _handed_over(node):
-                if given in functions:
-                    measured.setdefault(given, Measured(node.lineno, name))
-    found: dict[str, Measured] = {}
-    for measured in handed.values():
-        if len(measured) > 1:
-            found |= measured
-    return found
+            handed.setdefault(name, set()).update(functions.keys() & _handed_over(node))
+    return {
+        function: timer
+        for timer, measured in handed.items()
+        for function in measured
+        if len(measured) > 1
+    }
 
 
 def _times(function: ast.FunctionDef) -> bool:
@@ -51,14 +40,14 @@ def _times(function: ast.FunctionDef) -> bool:
     return reads_clock and not given.isdisjoint(calls)
 
 
-def _handed_over(call: ast.Call) -> list[str]:
+def _handed_over(call: ast.Call) -> set[str]:
     """The names that a call is given, and those of functions that a `lambda` among its arguments
     calls."""
-    found = []
+    found = set()
     for given in [*call.args, *(item.value for item in call.keywords)]:
         if isinstance(given, ast.Name):
-            found.append(given.id)
+            found.add(given.id)
         elif isinstance(given, ast.Lambda):
             inner = [node.func for node in walk(given) if isinstance(node, ast.Call)]
-            found += [node.id for node in inner if isinstance(node, ast.Name)]
+            found |= {node.id for node in inner if isinstance(node, ast.Name)}
     return found
