@@ -266,6 +266,7 @@ LOOKS_AT_MODEL = "import inspect\n\nfrom {module} import {name}\n\n\n{rest}\n"
         ("print({name}.__call__ is print)", False),
         ("print({name}.__call__ is print)\n{name}.__call__ = print", False),
         ("stock = {name}.__call__\nprint(stock(1, 2))", True),
+        ("print(getattr({name}.__call__, '_is_patched', False))", False),
         ("print(inspect.run({name}))", True),
         ("print({name}.__call__(1, 2))", True),
     ],

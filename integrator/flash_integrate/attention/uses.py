@@ -109,6 +109,8 @@ def _looked_at(node: ast.AST) -> list[ast.AST]:
         owner, _, name = (dotted(node.func) or "").rpartition(".")
         if name.startswith("getsource") or (owner == "inspect" and hasattr(inspect, name)):
             return [part for part in node.args if isinstance(part, _NAMES)]
+        if name in ("getattr", "hasattr"):  # a mark on a method, that it was replaced
+            return [part for part in node.args[:1] if _is_of_class(part)]
     return []
 
 
