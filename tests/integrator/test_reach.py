@@ -337,6 +337,29 @@ def test_a_project_that_is_named_like_a_package_of_models_need_have_none(tmp_pat
     assert run(tmp_path, files)["run.py"].reason == NO_ATTENTION
 
 
+@pytest.mark.parametrize(
+    "table",
+    [
+        '[tool.hatch.build.targets.wheel.sources]\n"pylib" = "tool"\n',
+        '[tool.hatch.build.sources]\n"pylib" = "tool"\n',
+        '[tool.setuptools]\npackage-dir = {"tool" = "pylib", "" = "src"}\n',
+    ],
+)
+def test_a_package_that_is_installed_under_another_name(table: str, tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text(table)
+    files = {
+        "pylib/__init__.py": "",
+        "pylib/cli/server.py": "from tool.model import load\n\nprint(load('in')(1))\n",
+        "pylib/model.py": OWN_MODEL,
+        "demo/run.py": "from tool.model import load\n\nprint(load('in')(1))\n",
+        "demo/other.py": "from tools.model import load\n\nprint(load('in')(1))\n",
+    }
+    outcomes = run(tmp_path, files)
+    found = {name for name, outcome in outcomes.items() if outcome.status is Status.CHANGED}
+    assert found == {"pylib/cli/server.py", "demo/run.py"}
+    assert "pylib/model.py:7" in str(outcomes["demo/run.py"].evidence)
+
+
 def test_its_own_modules_are_no_package_of_models_by_their_text(tmp_path: Path) -> None:
     """Nothing here has MLX: what may have attention is asked of bytes, before a file is read."""
     files = {

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from flash_integrate.disk import reading
 from flash_integrate.errors import FileError
+from flash_integrate.project.renamed import renamed_packages
 from flash_integrate.project.scan import ANY, Import, Scan, is_library, is_named_after_mlx
 
 
@@ -71,7 +72,13 @@ class Project:
         """What the name of a module of the tree can begin with: most imports are of other
         packages."""
         folders = {folder for path in self.scans for folder in path.parents}
-        return {path.stem for path in self.scans} | {folder.name for folder in folders}
+        names = {path.stem for path in self.scans} | {folder.name for folder in folders}
+        return names | self._renamed.keys()
+
+    @cached_property
+    def _renamed(self) -> dict[str, PurePosixPath]:
+        folders = {folder for path in self.scans for folder in path.parents}
+        return renamed_packages(folders, lambda file: self.read(file, reading.SETTINGS_LIMIT))
 
     def resolve(self, item: Import, path: PurePosixPath) -> list[PurePosixPath]:
         """The files of the tree that an import in `path` reads: the module, and those of its names
@@ -94,8 +101,11 @@ class Project:
         above = [folder, *folder.parents]
         roots = [base / sub for base in above for sub in ("", "src", *added)]
         bases = above[item.dots - 1 : item.dots] if item.dots else roots
-        for base in bases:
-            stem = base.joinpath(*item.module.split(".")) if item.module else base
+        first, *others = item.module.split(".")
+        stems = [base.joinpath(first, *others) for base in bases]
+        if not item.dots and first in self._renamed:
+            stems.append(self._renamed[first].joinpath(*others))
+        for stem in stems:
             candidates = [stem.with_name(stem.name + ".py")] if stem.name else []
             candidates += [stem / "__init__.py", *(stem / f"{name}.py" for name in item.names)]
             candidates += [stem / name / "__init__.py" for name in item.names]
