@@ -141,26 +141,27 @@ def _loaded(nodes: list[ast.AST], module: Module) -> dict[str, int]:
         return {}
     values = _Values(nodes, module)
     calls = [node for node in nodes if isinstance(node, ast.Call) and _loads(node)]
-    calls = [call for call in calls if not _is_asked_where_it_is(call, module)]
+    if calls:
+        parents = {child: node for node in nodes for child in ast.iter_child_nodes(node)}
+        calls = [call for call in calls if not _is_asked_where_it_is(call, parents)]
     return {name: call.lineno for call in calls for name in _modules(call, values)}
 
 
-def _is_asked_where_it_is(call: ast.Call, module: Module) -> bool:
+def _is_asked_where_it_is(call: ast.Call, parents: dict[ast.AST, ast.AST]) -> bool:
     """Whether of a module that is loaded nothing is read but what every module has: `__file__`,
     `__path__`, `__version__`."""
-    parent = module.parents[call]
+    parent = parents.get(call)
     if not isinstance(parent, ast.Assign) or not isinstance(parent.targets[0], ast.Name):
         return False
     scope: ast.AST = parent
-    while not isinstance(scope, Function | ast.Module):
-        scope = module.parents[scope]
+    while scope in parents and not isinstance(scope, Function):
+        scope = parents[scope]
     reads = [node for node in walk(scope) if is_read(node, parent.targets[0].id)]
-    return bool(reads) and all(_is_of_every_module(node, module) for node in reads)
+    return bool(reads) and all(_is_of_every_module(node, parents[node]) for node in reads)
 
 
-def _is_of_every_module(node: ast.AST, module: Module) -> bool:
+def _is_of_every_module(node: ast.AST, parent: ast.AST) -> bool:
     """Whether a module is read for `module.__file__`, or `getattr(module, "__file__", None)`."""
-    parent = module.parents[node]
     name: object = parent.attr if isinstance(parent, ast.Attribute) else None
     if isinstance(parent, ast.Call) and dotted(parent.func) in ("getattr", "hasattr"):
         given = parent.args[1] if len(parent.args) > 1 and parent.args[0] is node else None
