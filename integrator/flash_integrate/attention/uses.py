@@ -106,11 +106,13 @@ def _looked_at(node: ast.AST) -> list[ast.AST]:
     if isinstance(node, ast.Compare):
         return [part for part in [node.left, *node.comparators] if _is_method(part)]
     if isinstance(node, ast.Call):
-        owner, _, name = (dotted(node.func) or "").rpartition(".")
-        if name.startswith("getsource") or (owner == "inspect" and hasattr(inspect, name)):
-            return [part for part in node.args if isinstance(part, _NAMES)]
+        name = last_name(node.func)
         if name in ("getattr", "hasattr"):  # a mark on a method, that it was replaced
             return [part for part in node.args[:1] if _is_of_class(part)]
+        if not isinstance(name, str) or not hasattr(inspect, name):
+            return []
+        if name.startswith("getsource") or dotted(node.func) == f"inspect.{name}":
+            return [part for part in node.args if isinstance(part, _NAMES)]
     return []
 
 
