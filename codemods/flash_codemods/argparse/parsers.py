@@ -29,6 +29,9 @@ DEEPEST = 5
 not written."""
 
 
+ParserKey = tuple[PurePosixPath, Steps, str]
+
+
 @dataclass(frozen=True)
 class ParserClass:
     """`ArgumentParser` or a subclass of it; `is_plain`: one that takes arguments and gives
@@ -50,6 +53,11 @@ class Parser:
     call: ast.Call = field(compare=False, repr=False)
     kind: ParserClass = field(compare=False)
     last_argument: Statement = field(compare=False, repr=False)
+
+    @property
+    def key(self) -> ParserKey:
+        """What tells it from others, without the syntax tree that the parser itself keeps."""
+        return self.home, self.steps, self.name
 
     def keyword(self, name: str) -> ast.expr | None:
         """The value that it is made with for a parameter, if it is given."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from flash_codemods.argparse.namespaces import Namespaces, may_parse
-from flash_codemods.argparse.parsers import Parser, Parsers
+from flash_codemods.argparse.parsers import Parser, ParserKey, Parsers
 from flash_integrate.errors import FileError
 from flash_integrate.project.kinds import is_test
 from flash_integrate.project.workspace import FileFacts, Workspace
@@ -17,24 +17,31 @@ class Sharing:
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
-        self._users: dict[Parser, list[PurePosixPath]] = {}
+        self._users: dict[ParserKey, list[PurePosixPath]] = {}
+        self._used: dict[PurePosixPath, set[ParserKey]] = {}
 
     def users(self, parser: Parser) -> list[FileFacts]:
         """The other files, tests aside, that parse arguments with a parser."""
-        if parser not in self._users:
-            self._users[parser] = [
-                name for name in self._importers(parser.home) if self._uses(name, parser)
+        if parser.key not in self._users:
+            self._users[parser.key] = [
+                name for name in self._importers(parser.home) if parser.key in self._used_by(name)
             ]
-        return [self._workspace.facts(name) for name in self._users[parser]]
+        return [self._workspace.facts(name) for name in self._users[parser.key]]
 
-    def _uses(self, name: PurePosixPath, parser: Parser) -> bool:
-        if is_test(name):
-            return False
+    def _used_by(self, name: PurePosixPath) -> set[ParserKey]:
+        """The parsers with which a file parses arguments; none of a test. Each file is asked once:
+        it may import many that build parsers."""
+        if name not in self._used:
+            self._used[name] = set() if is_test(name) else self._read(name)
+        return self._used[name]
+
+    def _read(self, name: PurePosixPath) -> set[ParserKey]:
         facts = self._workspace.facts(name)
         try:
-            return may_parse(facts) and parser in facts.get(Namespaces).used
+            used = facts.get(Namespaces).used if may_parse(facts) else []
         except FileError:  # reported when its own turn comes
-            return False
+            used = []
+        return {parser.key for parser in used}
 
     def _importers(self, name: PurePosixPath) -> Iterator[PurePosixPath]:
         """The files that import the file `name`, themselves or through others."""

@@ -128,8 +128,6 @@ class Run:
                 return workspace.facts(found.name).get(written_out)
         except FileError:  # reported when the file's own turn comes
             return None
-        finally:
-            workspace.forget(found.name)
 
     def reasonable_jobs(self, proofs: int) -> int:
         """One process for every forty files that name MLX and for every eight that may need proofs,

@@ -22,8 +22,9 @@ from flash_integrate.python.module import Module
 from flash_integrate.python.source import Source
 from flash_integrate.python.syntax import Function, Statement, Steps, guarded_suite, is_docstring
 
-_KEPT = 32
-"""Files whose bytes, tree and facts are kept at a time: all would take too much memory."""
+_KEPT = 4 << 20
+"""Bytes of source of the files whose trees and facts are kept at a time, in about thirty times as
+much memory: all would take too much."""
 
 Found = TypeVar("Found")
 
@@ -141,6 +142,7 @@ class Workspace:
         self.given: dict[PurePosixPath, Source] = {}
         self.known: dict[tuple[PurePosixPath, Callable[..., Any]], Any] = {}
         self._facts: dict[PurePosixPath, FileFacts] = {}
+        self._size = 0
         self._found: dict[Callable[..., Any], Any] = {}
         self._widths: dict[PurePosixPath, int] = {}
 
@@ -166,12 +168,15 @@ class Workspace:
         return found
 
     def facts(self, name: PurePosixPath) -> FileFacts:
-        """The facts of a file of the project. Those of the last files are kept."""
-        if name not in self._facts:
-            self._facts[name] = FileFacts(name, self._source(name), self)
-            for oldest in list(self._facts)[: -_KEPT or None]:
-                del self._facts[oldest]
-        return self._facts[name]
+        """The facts of a file of the project. Those that were asked for last are kept."""
+        facts = self._facts.pop(name, None)
+        if facts is None:
+            facts = FileFacts(name, self._source(name), self)
+            self._size += len(facts.source.data)
+            while self._facts and self._size > _KEPT:
+                self._size -= len(self._facts.pop(next(iter(self._facts))).source.data)
+        self._facts[name] = facts  # now the last one
+        return facts
 
     def module(self, name: PurePosixPath) -> Module:
         """What a file of the project says.
@@ -199,6 +204,7 @@ class Workspace:
         """Takes a file whose turn is over out of memory."""
         facts = self._facts.pop(name, None)
         if facts is not None:
+            self._size -= len(facts.source.data)
             # What was found in it refers to it: without this it would stay until the garbage
             # collector comes by.
             facts.forget()
