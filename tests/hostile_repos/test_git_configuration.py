@@ -204,13 +204,13 @@ def test_a_partial_clone_fetches_nothing(repo: Path, traps: Traps, url: str) -> 
 
 def test_a_git_folder_somewhere_in_an_archive(tmp_path: Path, traps: Traps) -> None:
     outer = checkout(tmp_path / "outer")
-    traps.set_in(checkout(outer / "vendor" / "inner"))
+    traps.set_in(checkout(outer / "parts" / "inner"))
     pointed = checkout(outer / "pointed")
     (pointed / ".git").rename(outer / "elsewhere")
     (pointed / ".git").write_text("gitdir: ../elsewhere\n")
     traps.set_in(pointed)
     assert flash_integrate(outer).returncode == 0
-    for folder in (outer, pointed, outer / "vendor" / "inner"):
+    for folder in (outer, pointed, outer / "parts" / "inner"):
         assert is_patched(folder / "run.py")
     assert traps.sprung() == []
 
