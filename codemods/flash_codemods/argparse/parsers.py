@@ -30,6 +30,7 @@ not written."""
 
 
 ParserKey = tuple[PurePosixPath, Steps, str]
+"""What tells a parser from others, without the syntax tree that a `Parser` holds."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,6 @@ class Parser:
 
     @property
     def key(self) -> ParserKey:
-        """What tells it from others, without the syntax tree that the parser itself keeps."""
         return self.home, self.steps, self.name
 
     def keyword(self, name: str) -> ast.expr | None:

@@ -29,19 +29,20 @@ class Sharing:
         return [self._workspace.facts(name) for name in self._users[parser.key]]
 
     def _used_by(self, name: PurePosixPath) -> set[ParserKey]:
-        """The parsers with which a file parses arguments; none of a test. Each file is asked once:
-        it may import many that build parsers."""
+        """The parsers with which a file parses arguments. It is read for that once, however many
+        parsers the files have that it imports."""
         if name not in self._used:
-            self._used[name] = set() if is_test(name) else self._read(name)
+            self._used[name] = {parser.key for parser in self._parsers_of(name)}
         return self._used[name]
 
-    def _read(self, name: PurePosixPath) -> set[ParserKey]:
+    def _parsers_of(self, name: PurePosixPath) -> list[Parser]:
+        if is_test(name):
+            return []
         facts = self._workspace.facts(name)
         try:
-            used = facts.get(Namespaces).used if may_parse(facts) else []
+            return facts.get(Namespaces).used if may_parse(facts) else []
         except FileError:  # reported when its own turn comes
-            used = []
-        return {parser.key for parser in used}
+            return []
 
     def _importers(self, name: PurePosixPath) -> Iterator[PurePosixPath]:
         """The files that import the file `name`, themselves or through others."""

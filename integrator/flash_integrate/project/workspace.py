@@ -23,8 +23,8 @@ from flash_integrate.python.source import Source
 from flash_integrate.python.syntax import Function, Statement, Steps, guarded_suite, is_docstring
 
 _KEPT = 4 << 20
-"""Bytes of source of the files whose trees and facts are kept at a time, in about thirty times as
-much memory: all would take too much."""
+"""Bytes of source of the files that are kept at a time, with tree and facts: those take about
+thirty times as much memory, which for all files would be too much."""
 
 Found = TypeVar("Found")
 
@@ -174,7 +174,8 @@ class Workspace:
             facts = FileFacts(name, self._source(name), self)
             self._size += len(facts.source.data)
             while self._facts and self._size > _KEPT:
-                self._size -= len(self._facts.pop(next(iter(self._facts))).source.data)
+                oldest = self._facts.pop(next(iter(self._facts)))
+                self._size -= len(oldest.source.data)
         self._facts[name] = facts  # now the last one
         return facts
 
