@@ -36,22 +36,24 @@ def finish(process: subprocess.Popen[bytes], seconds: float) -> str:
     printed = _Excerpt()
     deadline = time.monotonic() + seconds
     assert process.stdout is not None
-    try:
-        with process.stdout as output, selectors.DefaultSelector() as selector:
-            selector.register(output, selectors.EVENT_READ)
-            while True:
-                left = deadline - time.monotonic()
-                if left <= 0 or not selector.select(left):
-                    raise subprocess.TimeoutExpired(process.args, seconds)
-                data = os.read(output.fileno(), _KEPT)
-                if not data:
-                    break
-                printed.add(data)
-        process.wait(max(1.0, deadline - time.monotonic()))
-    except BaseException:
-        kill(process)
-        process.wait()
-        raise
+    with process.stdout as output:
+        try:
+            with selectors.DefaultSelector() as selector:
+                selector.register(output, selectors.EVENT_READ)
+                while True:
+                    left = deadline - time.monotonic()
+                    if left <= 0 or not selector.select(left):
+                        raise subprocess.TimeoutExpired(process.args, seconds)
+                    data = os.read(output.fileno(), _KEPT)
+                    if not data:
+                        break
+                    printed.add(data)
+            process.wait(max(1.0, deadline - time.monotonic()))
+        except BaseException:
+            # Before its output is closed, by which a process that writes would end otherwise.
+            kill(process)
+            process.wait()
+            raise
     return printed.text()
 
 
