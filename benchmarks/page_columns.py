@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from mlx_flash_runtime.tools.bench.columns import routes_column, unsteady
+from mlx_flash_runtime.tools.bench.columns import routes_column, spread, times_as_fast
 from mlx_flash_runtime.tools.bench.numbers import ratio
 from mlx_flash_runtime.tools.bench.tables import Column, Row, number, text
 
@@ -62,21 +62,15 @@ def _column(key: str, value: Any, row: Row) -> Column:
 
 
 def _ratio(key: str) -> Column:
-    """How many times as fast ours is as the other, with a mark where either's rounds differ."""
     other = key.removeprefix(OVER)
-
-    def cell(row: Row) -> str:
-        if row.get(key) is None:
-            return "-"
-        return f"{row[key]:,.2f}{unsteady(row, (other, ours_of(row)))}"
-
-    return Column(f"× {_NAMES.get(other, other)}", cell)
+    heading = f"× {_NAMES.get(other, other)}"
+    return Column(heading, lambda row: times_as_fast(row, other, ours_of(row)))
 
 
 def _over_stock(row: Row) -> str:
     """Of results that have no such ratio."""
     found = ratio(row["stock_ms"], row["ours_ms"])
-    return "-" if found is None else f"{found:,.2f}{unsteady(row, ('stock', 'ours'))}"
+    return times_as_fast({**row, "over_stock": found}, "stock")
 
 
 def _heading(key: str) -> str:
@@ -113,5 +107,4 @@ def _time(name: str, row: Row) -> str:
     median = row.get(f"{name}_ms")
     if median is None:
         return "-"
-    spread = 100 * (row[f"{name}_high_ms"] - row[f"{name}_low_ms"]) / 2 / median
-    return f"{median:,.10g} ±{spread:.0f}%"
+    return f"{median:,.10g} {spread(row[f'{name}_low_ms'], median, row[f'{name}_high_ms'])}"

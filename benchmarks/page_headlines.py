@@ -11,7 +11,7 @@ from typing import Any
 from page_marks import mark, meanings
 from page_sections import Results, Rows, machine_of, name_of
 
-from mlx_flash_runtime.tools.bench.columns import routes_column, unsteady
+from mlx_flash_runtime.tools.bench.columns import routes_column, times_as_fast
 from mlx_flash_runtime.tools.bench.machine import described
 from mlx_flash_runtime.tools.bench.tables import Column, Row, make_table, number, text
 
@@ -165,14 +165,6 @@ def _shown(rows: Sequence[Row]) -> Sequence[Row]:
     return [*shortest, by_length[-1]]
 
 
-def _over_stock(row: Row) -> str:
-    return (
-        "-"
-        if row["over_stock"] is None
-        else f"{row['over_stock']:.2f}{unsteady(row, ('stock', 'ours'))}"
-    )
-
-
 def _of_reply(key: str, row: Row) -> str:
     """What stock and ours have of it, in workflows with replies; results of earlier releases do not
     tell the speed after the first token."""
@@ -189,11 +181,12 @@ ATTENTION_COLUMNS = [
     number("mean_over_stock", "mean × stock", 2),
     number("worst_over_stock", "worst", 2),
 ]
+OVER_STOCK = Column("× stock", partial(times_as_fast, other="stock"))
 CALL_COLUMNS = [text("machine", "machine"), text("case", "call")]
 TIME_COLUMNS = [
     number("stock_ms", "stock ms"),
     number("ours_ms", "ours ms"),
-    Column("× stock", _over_stock),
+    OVER_STOCK,
     Column("MiB, stock / ours", _mebibytes),
 ]
 WORKFLOW = [
@@ -207,14 +200,14 @@ SHORT_COLUMNS = [
     *WORKFLOW,
     Column("stock", lambda row: _speed(row, "stock")),
     Column("ours", lambda row: _speed(row, "ours")),
-    Column("× stock", _over_stock),
+    OVER_STOCK,
     Column("MiB, stock / ours", _mebibytes),
 ]
 WORKFLOW_COLUMNS = [
     *WORKFLOW,
     Column("stock tokens/s", lambda row: _speed(row, "stock")),
     Column("ours", lambda row: _speed(row, "ours")),
-    Column("× stock", _over_stock),
+    OVER_STOCK,
     Column("first token ms", partial(_of_reply, "first_token_ms")),
     Column("then tokens/s", partial(_of_reply, "later_tokens_per_s")),
     Column("MiB, stock / ours", _mebibytes),

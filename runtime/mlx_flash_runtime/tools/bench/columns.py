@@ -72,19 +72,19 @@ def _time(name: str) -> Callable[[Row], str]:
         ms = row[f"{name}_ms"]
         if ms is None:
             return TOO_LARGE if row[f"{name}_status"] == TOO_LARGE else "-"
-        return f"{ms:g} {_spread(row[f'{name}_low_ms'], ms, row[f'{name}_high_ms'])}"
+        return f"{ms:g} {spread(row[f'{name}_low_ms'], ms, row[f'{name}_high_ms'])}"
 
     return cell
 
 
 def _ratio(other: str) -> Column:
-    """How many times as fast ours is as the other."""
+    return Column(f"× {other}", lambda row: times_as_fast(row, other))
 
-    def cell(row: Row) -> str:
-        found = row[f"over_{other}"]
-        return "-" if found is None else f"{found:,.2f}{unsteady(row, (other, 'ours'))}"
 
-    return Column(f"× {other}", cell)
+def times_as_fast(row: Row, other: str, ours: str = "ours") -> str:
+    """How many times as fast ours is as the other, with a mark where either's rounds differ."""
+    found = row.get(f"over_{other}")
+    return "-" if found is None else f"{found:,.2f}{unsteady(row, (other, ours))}"
 
 
 def unsteady(row: Row, names: Sequence[str]) -> str:
@@ -102,7 +102,7 @@ def _stability(row: Row, name: str) -> float | None:
     return float(1 - (high - low) / median)
 
 
-def _spread(low: float, median: float, high: float) -> str:
+def spread(low: float, median: float, high: float) -> str:
     """Half the interquartile range, in percent of the median."""
     return f"±{100 * (high - low) / 2 / median:.0f}%"
 
@@ -192,7 +192,7 @@ def _speed(name: str) -> Callable[[Row], str]:
         if speed is None:
             return str(row[f"{name}_status"])
         low, high = row[f"{name}_low_tokens_per_s"], row[f"{name}_high_tokens_per_s"]
-        return f"{speed:,g} {_spread(low, speed, high)}"
+        return f"{speed:,g} {spread(low, speed, high)}"
 
     return cell
 
