@@ -12,7 +12,15 @@ from dataclasses import dataclass
 from flash_integrate.attention.handwritten import handwritten_attention
 from flash_integrate.project.scan import ANY
 from flash_integrate.python.module import Module
-from flash_integrate.python.syntax import Function, assignments, dotted, is_read, last_name, walk
+from flash_integrate.python.syntax import (
+    Function,
+    assignments,
+    dotted,
+    is_read,
+    is_special,
+    last_name,
+    walk,
+)
 
 _APPLICATION = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)")
 _LOADERS = {"import_module", "__import__"}
@@ -168,7 +176,7 @@ def _is_of_every_module(node: ast.AST, parent: ast.AST) -> bool:
     if isinstance(parent, ast.Call) and dotted(parent.func) in ("getattr", "hasattr"):
         given = parent.args[1] if len(parent.args) > 1 and parent.args[0] is node else None
         name = given.value if isinstance(given, ast.Constant) else None
-    return isinstance(name, str) and name.startswith("__") and name.endswith("__")
+    return isinstance(name, str) and is_special(name)
 
 
 def _loads(call: ast.Call) -> bool:

@@ -57,9 +57,10 @@ class Config:
 
         A folder is left out by `exclude` alone: what `include` names may lie below it.
         """
-        if self.file is None or not path.is_relative_to(self.file.parent):
+        name = self._below_the_file(path)
+        if name is None:
             return None
-        name = path.relative_to(self.file.parent).as_posix() + ("/" if is_folder else "")
+        name += "/" if is_folder else ""
         if self._excluded.match_file(name):
             return f"{TABLE} excludes it"
         if self.include and not is_folder and not self._included.match_file(name):
@@ -68,9 +69,14 @@ class Config:
 
     def names(self, path: Path) -> bool:
         """Whether `include` names a path (absolute)."""
+        name = self._below_the_file(path)
+        return name is not None and self._included.match_file(name)
+
+    def _below_the_file(self, path: Path) -> str | None:
+        """The path as the file's patterns mean it; None where it does not lie below the file."""
         if self.file is None or not path.is_relative_to(self.file.parent):
-            return False
-        return self._included.match_file(path.relative_to(self.file.parent).as_posix())
+            return None
+        return path.relative_to(self.file.parent).as_posix()
 
     @cached_property
     def _included(self) -> pathspec.GitIgnoreSpec:

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
@@ -96,15 +96,14 @@ def discover(paths: Iterable[Path], exclude: Iterable[str] = ()) -> Iterator[Fou
         )
         base = checkout_of(outer) or outer
         found = (
-            _below(folder, base, _Ignore(folder, excluded))
+            _below(folder, base, _Ignore(folder, excluded), named)
             if real.is_dir()
             else [Found(base, real)]
         )
         for file in found:
             if file.path not in seen:
                 seen.add(file.path)
-                is_copied = file.is_copied and _in_copies(file.path, named)
-                yield replace(file, is_copied=is_copied)
+                yield file
 
 
 @dataclass(frozen=True)
@@ -120,19 +119,21 @@ class _Ignore:
         return self.spec.check_file(name).include
 
 
-def _below(folder: Path, base: Path, excluded: _Ignore) -> Iterator[Found]:
+def _below(folder: Path, base: Path, excluded: _Ignore, named: Collection[Path]) -> Iterator[Found]:
     """What is found below a folder, and in it and above it those `.gitignore` files that can't be
-    read."""
+    read; `named` are the paths that were asked for, which are no copies."""
     ignores: list[_Ignore] = []
     for parent in _between(checkout_of(folder), folder):
         try:
             ignores += _read_ignore(parent, base)
         except FileError as error:
             yield Found(base, parent / IGNORE_FILE, str(error))
-    yield from _walk(folder, base, [*ignores, excluded])
+    yield from _walk(folder, base, [*ignores, excluded], named)
 
 
-def _walk(top: Path, base: Path, ignores: list[_Ignore]) -> Iterator[Found]:
+def _walk(
+    top: Path, base: Path, ignores: list[_Ignore], named: Collection[Path]
+) -> Iterator[Found]:
     # Not by recursion: folders may nest deeper than calls.
     todo = [(top, True, False, ignores)]
     while todo:
@@ -159,16 +160,8 @@ def _walk(top: Path, base: Path, ignores: list[_Ignore]) -> Iterator[Found]:
             if is_folder and (entry.name in SKIPPED_FOLDERS or os.path.exists(path / "pyvenv.cfg")):
                 continue
             if not _ignored(path, is_folder, ignores):
-                copies = is_folder and entry.name.lower() in COPIES
-                todo.append((path, is_folder, is_copied or copies, ignores))
-
-
-def _in_copies(path: Path, named: Iterable[Path]) -> bool:
-    """Whether a file lies in a folder for copies below the innermost of the folders that were
-    named."""
-    holding = [folder for folder in named if path.is_relative_to(folder)]
-    top = max(holding, key=lambda folder: len(folder.parts))
-    return any(part.lower() in COPIES for part in path.relative_to(top).parts[:-1])
+                copies = is_copied or (is_folder and entry.name.lower() in COPIES)
+                todo.append((path, is_folder, copies and path not in named, ignores))
 
 
 def _ignored(path: Path, is_folder: bool, ignores: list[_Ignore]) -> bool:

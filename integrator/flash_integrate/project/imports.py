@@ -68,17 +68,28 @@ class Project:
         return self.look_further or any(scan.names_mlx for scan in self.scans.values())
 
     @cached_property
+    def folders(self) -> list[PurePosixPath]:
+        """The folders that hold files, sorted."""
+        return sorted({folder for path in self.scans for folder in path.parents})
+
+    def manifest(self, path: PurePosixPath) -> str:
+        """The text of a file that packages a project; empty where there is none that can be
+        read: who builds the package is told."""
+        try:
+            return self.read(path, reading.SETTINGS_LIMIT).decode(errors="replace")
+        except FileError:
+            return ""
+
+    @cached_property
     def _first_names(self) -> set[str]:
         """What the name of a module of the tree can begin with: most imports are of other
         packages."""
-        folders = {folder for path in self.scans for folder in path.parents}
-        names = {path.stem for path in self.scans} | {folder.name for folder in folders}
+        names = {path.stem for path in self.scans} | {folder.name for folder in self.folders}
         return names | self._renamed.keys()
 
     @cached_property
     def _renamed(self) -> dict[str, PurePosixPath]:
-        folders = {folder for path in self.scans for folder in path.parents}
-        return renamed_packages(folders, lambda file: self.read(file, reading.SETTINGS_LIMIT))
+        return renamed_packages(self.folders, self.manifest)
 
     def resolve(self, item: Import, path: PurePosixPath) -> list[PurePosixPath]:
         """The files of the tree that an import in `path` reads: the module, and those of its names

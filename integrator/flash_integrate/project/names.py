@@ -14,7 +14,7 @@ from flash_integrate.project.applications import makes_application
 from flash_integrate.project.imports import Project
 from flash_integrate.project.scan import Import
 from flash_integrate.python.module import Imported, Module, longest_bound
-from flash_integrate.python.syntax import Function, dotted
+from flash_integrate.python.syntax import Function, dotted, is_special
 
 WHOLE = ""
 """Stands for a file as a whole, where the name of one of its definitions is asked for."""
@@ -196,8 +196,7 @@ class Names:
         owner = symbols.passes_on
         if owner is not None and root != owner.partition(".")[0]:
             further.append((path, f"{owner}.{used}"))
-        is_own_of_modules = root.startswith("__") and root.endswith("__")  # `__version__`
-        if not further and not is_own_of_modules and _GIVES_NAMES in symbols.definitions:
+        if not further and not is_special(root) and _GIVES_NAMES in symbols.definitions:
             return Defined(path, _GIVES_NAMES)
         return further
 

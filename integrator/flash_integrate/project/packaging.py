@@ -8,14 +8,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
 
-from flash_integrate.disk.reading import SETTINGS_LIMIT
-from flash_integrate.errors import FileError
 from flash_integrate.project.imports import Project
 from flash_integrate.project.ini import read_ini
 from flash_integrate.project.scan import Import
-from flash_integrate.project.toml import NotToml, read_toml
+from flash_integrate.project.toml import NotToml, read_toml, table_at
 
 _TABLES = (
     ("project", "scripts"),
@@ -40,22 +37,13 @@ class Command:
 
 
 def entry_points(project: Project) -> Iterator[Command]:
-    """The commands that the project's manifests install. A manifest that can't be read has none:
-    who builds the package is told."""
-    folders = {folder for path in project.scans for folder in path.parents}
-    for folder in sorted(folders):
+    """The commands that the project's manifests install."""
+    for folder in project.folders:
         for manifest, commands in _READERS.items():
-            text = _read(project, folder / manifest)
+            text = project.manifest(folder / manifest)
             for name, module, function in _ENTRY_POINT.findall(commands(text)) if text else ():
                 for target in project.resolve(Import(0, module), folder / manifest):
                     yield Command(name, target, function)
-
-
-def _read(project: Project, manifest: PurePosixPath) -> str:
-    try:
-        return project.read(manifest, SETTINGS_LIMIT).decode(errors="replace")
-    except FileError:
-        return ""
 
 
 def _of_pyproject(text: str) -> str:
@@ -64,19 +52,13 @@ def _of_pyproject(text: str) -> str:
         document = read_toml(text)
     except NotToml:
         return ""
-    found = {name: value for keys in _TABLES for name, value in _table(document, keys).items()}
+    found = {name: value for keys in _TABLES for name, value in table_at(document, keys).items()}
     lines = []
     for name, value in found.items():
         # Poetry also has tables here, for extras.
         reference = value.get("reference") if isinstance(value, dict) else value
         lines.append(f"{name} = {reference}")
     return "\n".join(lines)
-
-
-def _table(document: Any, keys: tuple[str, ...]) -> dict[str, Any]:
-    for key in keys:
-        document = document.get(key) if isinstance(document, dict) else None
-    return document if isinstance(document, dict) else {}
 
 
 def _of_setup_cfg(text: str) -> str:

@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
-from flash_integrate.errors import FileError
-from flash_integrate.project.toml import NotToml, read_toml
+from flash_integrate.project.toml import NotToml, read_toml, table_at
 
 _HATCH = (
     ("tool", "hatch", "build", "sources"),
@@ -17,16 +16,16 @@ _SETUPTOOLS = ("tool", "setuptools", "package-dir")
 
 
 def renamed_packages(
-    folders: Iterable[PurePosixPath], read: Callable[[PurePosixPath], bytes]
+    folders: Iterable[PurePosixPath], manifest: Callable[[PurePosixPath], str]
 ) -> dict[str, PurePosixPath]:
     """The folder of each package that a `pyproject.toml` in one of some folders installs under
-    another name: hatch's `sources`, setuptools' `package-dir`. One that can't be read has none."""
+    another name: hatch's `sources`, setuptools' `package-dir`. `manifest` gives such a file's text,
+    which is empty where there is none; one that is no TOML has none."""
     found = {}
-    for folder in sorted(folders):
+    for folder in folders:
         try:
-            text = read(folder / "pyproject.toml").decode(errors="replace")
-            document = read_toml(text)
-        except (FileError, NotToml):
+            document = read_toml(manifest(folder / "pyproject.toml"))
+        except NotToml:
             continue
         for name, place in _pairs(document):
             if name.isidentifier() and place != name:
@@ -37,12 +36,10 @@ def renamed_packages(
 def _pairs(document: Any) -> Iterator[tuple[str, str]]:
     """Names of packages with their folders."""
     for keys in _HATCH:
-        yield from ((name, place) for place, name in _table(document, keys))
-    yield from _table(document, _SETUPTOOLS)
+        yield from ((name, place) for place, name in _texts(document, keys))
+    yield from _texts(document, _SETUPTOOLS)
 
 
-def _table(document: Any, keys: tuple[str, ...]) -> list[tuple[str, str]]:
-    for key in keys:
-        document = document.get(key) if isinstance(document, dict) else None
-    items = document.items() if isinstance(document, dict) else ()
-    return [(key, value) for key, value in items if isinstance(value, str)]
+def _texts(document: Any, keys: tuple[str, ...]) -> list[tuple[str, str]]:
+    table = table_at(document, keys)
+    return [(key, value) for key, value in table.items() if isinstance(value, str)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 if sys.version_info >= (3, 11):
@@ -36,6 +37,13 @@ def read_toml(text: str) -> dict[str, Any]:
         raise NotToml(str(error)) from error
     _check_depth(document)
     return document
+
+
+def table_at(document: Any, keys: Iterable[str]) -> dict[str, Any]:
+    """The table under those keys, one in the other; an empty one where there is none."""
+    for key in keys:
+        document = document.get(key) if isinstance(document, dict) else None
+    return document if isinstance(document, dict) else {}
 
 
 def _check_depth(document: dict[str, Any]) -> None:

@@ -202,6 +202,11 @@ def is_read(node: ast.AST, name: str) -> bool:
     return name_read(node) == name
 
 
+def is_special(name: str) -> bool:
+    """Whether Python itself gives names of that kind a meaning, as `__file__`."""
+    return name.startswith("__") and name.endswith("__")
+
+
 def last_name(node: ast.expr) -> object:
     """The name at the end of a chain of attributes, or the constant in its last brackets."""
     if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
