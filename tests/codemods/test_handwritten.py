@@ -13,7 +13,6 @@ from cases import CASES
 from flash_codemods.handwritten.handwritten_attention import (
     examine,
     rewrites_of,
-    verdicts,
 )
 from flash_codemods.handwritten.proving.evaluator import Evaluator
 from flash_codemods.handwritten.proving.missing import Missing, NotEvaluable
@@ -151,7 +150,7 @@ def test_proof_runs_nothing_of_the_file(tmp_path: Path) -> None:
     hidden = body.replace("(q * self.scale)", f"(q * self.scale * len({evil.strip()}.name))")
     for text in (evil + body, evil + hidden):
         source = Source(tmp_path / "model.py", text.encode())
-        verdicts(source, examine(source)[0])
+        rewrites_of(source)
         assert not touched.exists()
 
 

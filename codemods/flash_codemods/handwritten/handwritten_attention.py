@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from flash_codemods.handwritten.operations import statements_of
-from flash_codemods.handwritten.proving.prover import verdict_on
+from flash_codemods.handwritten.proving.prover import begin_proof
 from flash_codemods.handwritten.proving.question import Question, Verdict
 from flash_codemods.handwritten.reading.functions import Reading, read_functions
 from flash_codemods.handwritten.reading.measured import measured_functions
@@ -25,6 +25,7 @@ from flash_integrate.attention.handwritten import handwritten_attention
 from flash_integrate.attention.rewrites import Rewrite, occurrences
 from flash_integrate.notes import Refusal
 from flash_integrate.python.module import Module
+from flash_integrate.python.processes import OwnProcesses
 from flash_integrate.python.source import Source
 
 NAME = "handwritten-attention"
@@ -86,6 +87,26 @@ def examine(source: Source, width: int = 88) -> tuple[list[Match], list[Refusal]
     return _apart(matches, refusals), refusals
 
 
+def begin(
+    source: Source, *, width: int = 88, processes: OwnProcesses | None = None
+) -> Callable[[], tuple[list[Rewrite], list[Refusal]]]:
+    """Has the proofs of a file's rewrites made, in one of `processes` if they are given; what it
+    returns waits for them, and gives what `rewrites_of` does.
+
+    Raises:
+        UnreadableSource: the file can't be decoded or parsed.
+    """
+    matches, refusals = examine(source, width)
+    folders = tuple({str(parent) for parent in source.path.absolute().parents})
+    proofs = [begin_proof(match.question, folders, processes) for match in matches]
+
+    def rewrites() -> tuple[list[Rewrite], list[Refusal]]:
+        found = zip(matches, proofs, strict=True)
+        return [_rewrite(source, match, proof()) for match, proof in found], refusals
+
+    return rewrites
+
+
 def rewrites_of(source: Source, *, width: int = 88) -> tuple[list[Rewrite], list[Refusal]]:
     """The rewrites of a file's attention whose form is known, proved or not, in lines of `width`
     columns, and why the rest of its attention stays.
@@ -93,15 +114,7 @@ def rewrites_of(source: Source, *, width: int = 88) -> tuple[list[Rewrite], list
     Raises:
         UnreadableSource: the file can't be decoded or parsed.
     """
-    matches, refusals = examine(source, width)
-    found = zip(matches, verdicts(source, matches), strict=True)
-    return [_rewrite(source, match, verdict) for match, verdict in found], refusals
-
-
-def verdicts(source: Source, matches: Sequence[Match]) -> list[Verdict]:
-    """What the proofs of a file's rewrites say; they run in a process of their own."""
-    folders = tuple({str(parent) for parent in source.path.absolute().parents})
-    return [verdict_on(match.question, folders) for match in matches]
+    return begin(source, width=width)()
 
 
 def _match(source: Source, text: Text, reading: Reading, found: Found) -> Match | Refusal:
@@ -212,6 +225,8 @@ def _qualified(tree: ast.Module, function: ast.FunctionDef) -> str:
         for child in ast.iter_child_nodes(node):
             if child is function:
                 return f"{prefix}{function.name}"
+            if isinstance(child, ast.expr):
+                continue
             named = isinstance(child, ast.ClassDef | ast.FunctionDef)
             todo.append((child, f"{prefix}{child.name}." if named else prefix))  # type: ignore[attr-defined]
     return function.name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from flash_integrate.errors import FileError
 from flash_integrate.notes import Note, Refusal
 from flash_integrate.planning.codemod import name_of, rewriters
 from flash_integrate.project.workspace import FileFacts, Workspace
+from flash_integrate.python.processes import OwnProcesses
 
 
 @dataclass(frozen=True)
@@ -37,19 +39,39 @@ def written_out(facts: FileFacts) -> list[WrittenOut]:
     Raises:
         UnreadableSource: the file can't be decoded or parsed.
     """
+    return begin_proofs(facts)()
+
+
+def begin_proofs(
+    facts: FileFacts, processes: OwnProcesses | None = None
+) -> Callable[[], list[WrittenOut]]:
+    """Has what becomes of the attention that a file writes out proved, in one of `processes` if
+    they are given; what it returns waits for the proofs, and gives what `written_out` does.
+
+    Raises:
+        UnreadableSource: as `written_out`.
+    """
     workspace = facts.workspace
     if facts.name not in workspace.rewritable or b"softmax" not in facts.source.data:
-        return []
+        return lambda: []
     width = workspace.line_width(facts.name.parent)
-    found = []
-    for rewriter in rewriters():
-        if workspace.wants(name_of(rewriter)):
-            rewrites, refusals = rewriter.rewrites_of(facts.source, width=width)
-            offered = [item for item in rewrites if item.proved or workspace.unproven]
-            unproven = [item for item in rewrites if item not in offered]
-            refusals += [_only_if_asked_for(item) for item in unproven]
-            found.append(WrittenOut(name_of(rewriter), offered, refusals, len(unproven)))
-    return found
+    begun = {
+        name_of(rewriter): rewriter.begin(facts.source, width=width, processes=processes)
+        for rewriter in rewriters()
+        if workspace.wants(name_of(rewriter))
+    }
+    unproven = workspace.unproven
+    return lambda: [_written_out(name, found(), unproven) for name, found in begun.items()]
+
+
+def _written_out(
+    codemod: str, found: tuple[list[Rewrite], list[Refusal]], with_unproven: bool
+) -> WrittenOut:
+    rewrites, refusals = found
+    offered = [item for item in rewrites if item.proved or with_unproven]
+    unproven = [item for item in rewrites if item not in offered]
+    refusals = [*refusals, *map(_only_if_asked_for, unproven)]
+    return WrittenOut(codemod, offered, refusals, len(unproven))
 
 
 def _only_if_asked_for(rewrite: Rewrite) -> Refusal:

@@ -78,8 +78,8 @@ def registry() -> tuple[Codemod, ...]:
 
 def rewriters() -> tuple[Any, ...]:
     """The codemods that change a model's own code, in whatever file: modules with a SUMMARY, a
-    REVIEW, `examine(source)` and `rewrites_of(source, width=)`."""
-    return tuple(module for module in _modules() if hasattr(module, "rewrites_of"))
+    REVIEW, `examine(source)` and `begin(source, width=, processes=)`."""
+    return tuple(module for module in _modules() if hasattr(module, "examine"))
 
 
 @cache

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -10,9 +9,7 @@ from typing import Any, TypeVar
 
 from flash_integrate.errors import FileError
 from flash_integrate.project.discover import Found
-
-# Tells a new Python not to look for modules in its current folder (from 3.11 on).
-_SAFE_PATH = "PYTHONSAFEPATH"
+from flash_integrate.python.processes import from_no_current_folder
 
 Result = TypeVar("Result")
 
@@ -43,17 +40,16 @@ def in_processes(
     # Ctrl-C at a terminal goes to every process: the others start with it blocked, and leave it to
     # this one.
     own = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    safe_path = os.environ.get(_SAFE_PATH)
-    os.environ[_SAFE_PATH] = "1"  # see `can_start_processes`
     pool = ProcessPoolExecutor(jobs, initializer=_adopt, initargs=(work,))
     try:
         # Not `pool.map`, which when interrupted cancels what the pool's own thread is about to
         # report as broken.
         size = max(1, len(files) // (jobs * 8))
-        parts = [
-            pool.submit(_results, files[start : start + size])
-            for start in range(0, len(files), size)
-        ]
+        with from_no_current_folder():  # see `can_start_processes`
+            parts = [
+                pool.submit(_results, files[start : start + size])
+                for start in range(0, len(files), size)
+            ]
         signal.pthread_sigmask(signal.SIG_SETMASK, own)
         results = (result for part in parts for result in part.result())
         return [result for _, result in zip(shown, results, strict=True)]
@@ -67,10 +63,6 @@ def in_processes(
         raise
     finally:
         pool.shutdown()
-        if safe_path is None:
-            del os.environ[_SAFE_PATH]
-        else:
-            os.environ[_SAFE_PATH] = safe_path
 
 
 _adopted: Callable[[Found], Any]

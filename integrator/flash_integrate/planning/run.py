@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path, PurePosixPath
 
 from flash_integrate.disk.reading import read
@@ -15,7 +16,7 @@ from flash_integrate.notebook.cells import Notebook
 from flash_integrate.notebook.program import SUFFIX, Program, scanned
 from flash_integrate.notebook.rewriting import rewrite_notebook
 from flash_integrate.notes import Note
-from flash_integrate.planning.by_hand import WrittenOut, written_out
+from flash_integrate.planning.by_hand import WrittenOut, begin_proofs, written_out
 from flash_integrate.planning.codemod import shared_words
 from flash_integrate.planning.outcome import NO_MLX, Outcome
 from flash_integrate.planning.plan import NO_ATTENTION, Decision, Status, may_matter, plan
@@ -28,6 +29,7 @@ from flash_integrate.project.kinds import skip_by_name
 from flash_integrate.project.scan import Scan
 from flash_integrate.project.workspace import FileFacts, Workspace
 from flash_integrate.python.edits import Insertion, Rewritten
+from flash_integrate.python.processes import OwnProcesses
 from flash_integrate.python.source import Source
 from flash_integrate.quoting import quoted
 
@@ -47,21 +49,20 @@ def integrate(
 ) -> list[Outcome]:
     """The outcome of each Python file and notebook below `paths`, as if they were written.
 
-    `jobs` processes share the proofs and the planning; None leaves their number to the number of
-    files that concern MLX.
+    `jobs` processes share the planning, and as many the proofs, which begin as soon as a file is
+    read; None leaves the number for the planning to the number of files that concern MLX.
     """
     files = list(discover(paths, exclude))
     run = Run(config)
     look_further = any(path.is_file() for path in paths)
-    for found in progress(files, "reading"):
-        run.scan(found, look_further)
-    by_hand = [found for found in files if run.may_rewrite(found)]
-    jobs = jobs or run.reasonable_jobs(len(by_hand))
-    # Before the planning, which asks for them in every script that comes to such attention.
-    proved = in_processes(run.proved, progress(by_hand, "proving"), by_hand, jobs)
-    for found, rewrites in zip(by_hand, proved, strict=True):
-        if rewrites is not None:
-            run.workspaces[found.base].known[found.name, written_out] = rewrites
+    with closing(OwnProcesses(jobs or os.cpu_count() or 1)) as processes:
+        for found in progress(files, "reading"):
+            run.scan(found, look_further)
+            run.begin_proofs(found, processes)
+        # Before the planning, which asks for them in every script that comes to such attention.
+        for found in progress(list(run.proofs), "proving"):
+            run.end_proofs(found)
+    jobs = jobs or run.reasonable_jobs()
     return resolve(in_processes(run.outcome, progress(files, "planning"), files, jobs))
 
 
@@ -74,6 +75,7 @@ class Run:
         self.given = given or {}
         self.workspaces: dict[Path, Workspace] = {}
         self.failed: dict[Path, Outcome] = {}
+        self.proofs: dict[Found, Callable[[], list[WrittenOut]]] = {}
 
     def scan(self, found: Found, look_further: bool) -> None:
         """Takes a file into its workspace."""
@@ -120,25 +122,31 @@ class Run:
             and skip_by_name(found.name) is None
         )
 
-    def proved(self, found: Found) -> list[WrittenOut] | None:
-        """What becomes of the attention that a file writes out; None where that can't be said."""
-        workspace = self.workspaces[found.base]
-        try:
-            with own_errors():
-                return workspace.facts(found.name).get(written_out)
-        except FileError:  # reported when the file's own turn comes
-            return None
+    def begin_proofs(self, found: Found, processes: OwnProcesses) -> None:
+        """Has the proofs of a file made that is scanned, if it may have any."""
+        if self.may_rewrite(found):
+            try:
+                with own_errors():
+                    facts = self.workspaces[found.base].facts(found.name)
+                    self.proofs[found] = begin_proofs(facts, processes)
+            except FileError:  # reported when the file's own turn comes
+                pass
+        processes.go_on()
 
-    def reasonable_jobs(self, proofs: int) -> int:
-        """One process for every forty files that name MLX and for every eight that may need proofs,
-        at most one for each processor."""
+    def end_proofs(self, found: Found) -> None:
+        """Waits for the proofs of a file, for its planning to find them."""
+        known = self.workspaces[found.base].known
+        known[found.name, written_out] = self.proofs.pop(found)()
+
+    def reasonable_jobs(self) -> int:
+        """One process for every forty files that name MLX, at most one for each processor."""
         scans = (
             scan
             for workspace in self.workspaces.values()
             for scan in workspace.project.scans.values()
         )
         files = sum(scan.names_mlx for scan in scans)
-        return min(os.cpu_count() or 1, 1 + files // 40 + proofs // 8)
+        return min(os.cpu_count() or 1, 1 + files // 40)
 
     def outcome(self, found: Found) -> Outcome:
         if found.path in self.failed:

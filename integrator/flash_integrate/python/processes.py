@@ -1,4 +1,4 @@
-"""A process for work that may end the process in which it is done."""
+"""Processes for work that may end the process in which it is done."""
 
 from __future__ import annotations
 
@@ -7,12 +7,34 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable
-from multiprocessing.connection import Connection
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import TypeVar
+from typing import Any, TypeVar
+
+# Tells a new Python not to look for modules in its current folder (from 3.11 on).
+_SAFE_PATH = "PYTHONSAFEPATH"
 
 Result = TypeVar("Result")
+
+
+@contextmanager
+def from_no_current_folder() -> Iterator[None]:
+    """Processes that start meanwhile look for no module in the current folder, which may be that of
+    the repo."""
+    before = os.environ.get(_SAFE_PATH)
+    os.environ[_SAFE_PATH] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_SAFE_PATH]
+        else:
+            os.environ[_SAFE_PATH] = before
 
 
 def in_its_own_process(
@@ -38,14 +60,29 @@ class OwnProcess:
 
     def call(self, seconds: float, function: Callable[..., Result], *args: object) -> Result | None:
         """What a function returns; None as `in_its_own_process`."""
+        self.begin(function, *args)
+        answer: Result | None = self.answer(seconds)
+        return answer
+
+    def begin(self, function: Callable[..., Any], *args: object) -> None:
+        """Has a call made; before the next one `answer` is to be asked for what it returns."""
         if self._connection is None or self._owner != os.getpid():
             self._start()
         assert self._connection is not None
         try:
             self._connection.send((function, args))
+        except OSError:  # it is dead, which the answer will show
+            pass
+        except BaseException:
+            self.end()
+            raise
+
+    def answer(self, seconds: float) -> Any:
+        """What the call returned that was begun; None as `in_its_own_process`."""
+        assert self._connection is not None
+        try:
             if self._connection.poll(seconds):
-                answer: Result = self._connection.recv()
-                return answer
+                return self._connection.recv()
         except (EOFError, OSError):  # it is dead
             pass
         except BaseException:
@@ -53,6 +90,12 @@ class OwnProcess:
             raise
         self.end()
         return None
+
+    @property
+    def connection(self) -> Connection:
+        """Has something to read once the call that was begun has ended, in whatever way."""
+        assert self._connection is not None
+        return self._connection
 
     def _start(self) -> None:
         # A process that has MLX loaded can't be forked: the threads of MLX would not be there.
@@ -62,7 +105,8 @@ class OwnProcess:
         # Ctrl-C at a terminal goes to every process: the other starts with it blocked, and leaves
         # it to this one.
         own = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        self._process.start()
+        with from_no_current_folder():
+            self._process.start()
         signal.pthread_sigmask(signal.SIG_SETMASK, own)
         other_end.close()
         self._connection = own_end
@@ -76,6 +120,67 @@ class OwnProcess:
         if self._connection is not None:
             self._connection.close()
         self._process = self._connection = None
+
+
+@dataclass
+class _Call:
+    """A call that is to be made, is being made until `deadline` at most, or has been made."""
+
+    function: Callable[..., Any]
+    args: tuple[object, ...]
+    deadline: float = 0.0
+    is_over: bool = False
+    answer: Any = None
+
+
+@dataclass
+class OwnProcesses:
+    """Up to `most` processes that make calls while this one does something else. Each starts once
+    there is a call for it, and has `seconds` for every call."""
+
+    most: int
+    seconds: float = 60
+    _waiting: deque[_Call] = field(default_factory=deque, init=False)
+    _running: list[tuple[OwnProcess, _Call]] = field(default_factory=list, init=False)
+    _idle: list[OwnProcess] = field(default_factory=list, init=False)
+
+    def begin(self, function: Callable[..., Result], *args: object) -> Callable[[], Result | None]:
+        """Has a call made as soon as a process is free; what this returns waits for its answer,
+        which is None as `in_its_own_process` says."""
+        call = _Call(function, args)
+        self._waiting.append(call)
+        self.go_on()
+        return lambda: self._answer_to(call)
+
+    def go_on(self) -> None:
+        """Takes the answers that are there, and gives the processes that are free their next call:
+        to be called now and then while this process does something else."""
+        now = time.monotonic()
+        ready = wait([process.connection for process, _ in self._running], 0)
+        for process, call in list(self._running):
+            if process.connection in ready or now > call.deadline:
+                self._running.remove((process, call))
+                call.answer, call.is_over = process.answer(0), True
+                self._idle.append(process)
+        while self._waiting and len(self._running) < self.most:
+            process = self._idle.pop() if self._idle else OwnProcess()
+            call = self._waiting.popleft()
+            call.deadline = time.monotonic() + self.seconds
+            process.begin(call.function, *call.args)
+            self._running.append((process, call))
+
+    def _answer_to(self, call: _Call) -> Any:
+        while not call.is_over:
+            first = min(call.deadline for _, call in self._running)
+            running = [process.connection for process, _ in self._running]
+            wait(running, max(0.0, first - time.monotonic()))
+            self.go_on()
+        return call.answer
+
+    def close(self) -> None:
+        """Ends them, whatever they do."""
+        for process in (*self._idle, *(process for process, _ in self._running)):
+            process.end()
 
 
 def _answer(far_end: Connection, connection: Connection) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -44,17 +45,18 @@ def prove(question: Question, avoid: tuple[str, ...]) -> Verdict:
 
 def _import_mlx(avoid: tuple[str, ...]) -> Any:
     """MLX as it is installed: never from the current folder, or from the repo that is read."""
-    refused = [Path(folder).resolve() for folder in (".", *avoid)]
-    sys.path[:] = [
-        entry
-        for entry in sys.path
-        if entry and not any(Path(entry).resolve() == folder for folder in refused)
-    ]
+    refused = {Path.cwd(), *map(_resolved, avoid)}
+    sys.path[:] = [entry for entry in sys.path if entry and _resolved(entry) not in refused]
     import mlx.core as mx
 
-    if Path(mx.__file__).resolve().parents[1] in refused:  # for the proofs of another repo
+    if _resolved(mx.__file__).parents[1] in refused:  # for the proofs of another repo
         raise ImportError("MLX is that of the repo")
     return mx
+
+
+@cache
+def _resolved(path: str) -> Path:
+    return Path(path).resolve()
 
 
 class _Proof:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 
-from flash_codemods.handwritten.operations import LAYERS, Names
+from flash_codemods.handwritten.operations import LAYERS, Names, statements_of
 
 SCALE = re.compile(r"^_?((sm|softmax|attn|attention|qk)_?)?scal(e|ing)(_factor)?$")
 _NUMBERS = {"int", "float", "Optional[int]", "Optional[float]", "int | None", "float | None"}
@@ -39,7 +39,7 @@ class ClassFacts:
         }
 
     def _read(self, method: ast.FunctionDef) -> None:
-        for node in ast.walk(method):
+        for node in statements_of(method):
             if isinstance(node, ast.Assign):
                 targets: list[ast.expr] = node.targets
                 value: ast.expr | None = node.value
@@ -105,7 +105,7 @@ class ClassFacts:
             return False
         values = [
             item.value
-            for item in ast.walk(method)
+            for item in statements_of(method)
             if isinstance(item, ast.Assign)
             and any(isinstance(t, ast.Name) and t.id == node.id for t in item.targets)
         ]
