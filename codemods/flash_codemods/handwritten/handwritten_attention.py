@@ -59,7 +59,7 @@ def examine(source: Source, width: int = 88) -> tuple[list[Match], list[Refusal]
     if "softmax" not in text or not _PRODUCT.search(text) or "\r" in text or "\f" in text:
         return [], []
     try:
-        tree = ast.parse(text)
+        tree = source.parsed
     except (SyntaxError, ValueError):
         reason = "the file is in a newer Python's syntax than the one that runs this tool"
         module = Module(source)

@@ -73,7 +73,7 @@ class Source:
                 or is larger than a program.
         """
         try:
-            return parse(self.text)
+            return self.parsed
         except SyntaxError as error:
             from flash_integrate.python.newer_syntax import in_older_syntax
 
@@ -84,6 +84,16 @@ class Source:
             raise UnreadableSource(str(error), line=1) from error
         except (RecursionError, MemoryError) as error:
             raise UnreadableSource("nested too deeply to be parsed", line=1) from error
+
+    @cached_property
+    def parsed(self) -> ast.Module:
+        """The syntax tree of a file that is in the syntax of the Python that runs this.
+
+        Raises:
+            SyntaxError, ValueError, RecursionError, MemoryError: it is not, as `ast.parse` says.
+            UnreadableSource: it can't be decoded, or is larger than a program.
+        """
+        return parse(self.text)
 
     @cached_property
     def nodes(self) -> list[ast.AST]:
