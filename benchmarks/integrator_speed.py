@@ -130,13 +130,10 @@ def measure(folder: Path, args: argparse.Namespace) -> Iterator[Row]:
         files = [path for repo in repos for path in repo.rglob("*.py")]
         for jobs in range(1, min(os.cpu_count() or 1, 4) + 1):
             command = [*DRY_RUN, "-j", str(jobs), *map(str, repos)]
-            yield timed(
-                f"mlx-examples and mlx-lm, -j {jobs}",
-                command,
-                files,
-                repeats,
-                "5 s" if jobs == 1 else "",
-            )
+            case = f"mlx-examples and mlx-lm, -j {jobs}"
+            yield timed(case, command, files, repeats, "5 s" if jobs == 1 else "")
+            unproved = [*command, "--skip", "handwritten-attention"]
+            yield timed(f"{case}, without proofs", unproved, files, repeats)
     if args.transformers is not None:
         files = [*args.transformers.rglob("*.py")]
         command = [*DRY_RUN, "-j", "1", str(args.transformers)]

@@ -13,6 +13,7 @@ from mlx_flash_runtime.tools.bench.tables import Document, Row
 
 # How far a prediction of memory may be from what is measured.
 _PREDICTED = 1.1
+_UNPROVED = ", without proofs"
 ONE_PLAN = (
     "MLX plans once for each new length, on CUDA. Replies to prompts of one length are measured in "
     "one process, the shorter ones first, so only those wait for these plans; the longer ones have "
@@ -70,11 +71,22 @@ def _cpu_kernel(rows: Sequence[Row]) -> list[str]:
 
 
 def _integrator_speed(rows: Sequence[Row]) -> list[str]:
-    """How LibCST's codemods compare with one process on the same files."""
+    """What proofs add, and how LibCST's codemods compare with one process on the same files."""
     seconds = {row["case"]: row["processor_seconds"] for row in rows}
     ours = seconds.get("mlx_lm, -j 1")
     times = [f"{taken / ours:.1f}" for case, taken in seconds.items() if ours and "codemod" in case]
     said = "Aim: the most that it was to take. -j: processes."
+    by_case = {row["case"]: row["seconds"] for row in rows}
+    proofs = [
+        f"{by_case[case.removesuffix(_UNPROVED)] / without:.2f}"
+        for case, without in by_case.items()
+        if case.endswith(_UNPROVED)
+    ]
+    if proofs:
+        said += (
+            f" With proofs it takes {' and '.join(proofs)} times as long as without; the aim is "
+            "1.2 at most."
+        )
     if times:
         said += (
             f" LibCST's codemods take {' and '.join(times)} times the processor time of `mlx_lm, "
