@@ -4,6 +4,7 @@ beside each other."""
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import time
 from contextlib import closing
@@ -101,3 +102,15 @@ def test_what_is_still_running_ends_with_the_processes() -> None:
     assert pid is not None
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+def test_where_no_process_can_be_started_there_is_no_answer() -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with closing(OwnProcesses(1)) as processes:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+        try:
+            answers = [processes.begin(max, number, 0) for number in range(2)]
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert [answer() for answer in answers] == [None, None]
+        assert processes.begin(max, 1, 2)() == 2

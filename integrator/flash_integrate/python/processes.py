@@ -166,8 +166,12 @@ class OwnProcesses:
             process = self._idle.pop() if self._idle else OwnProcess()
             call = self._waiting.popleft()
             call.deadline = time.monotonic() + self.seconds
-            process.begin(call.function, *call.args)
-            self._running.append((process, call))
+            try:
+                process.begin(call.function, *call.args)
+            except OSError:  # the system gives no further process
+                call.is_over = True
+            else:
+                self._running.append((process, call))
 
     def _answer_to(self, call: _Call) -> Any:
         while not call.is_over:
