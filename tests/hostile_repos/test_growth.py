@@ -233,16 +233,9 @@ def tables() -> Iterator[tuple[str, str, str]]:
     values = "x = [" + "1," * 250_000 + "]\n"
     yield "numbers.py", SCRIPT + values, "names and values, more than LibCST can take"
     yield "large.py", SCRIPT + "x = [" + "1," * 1_100_000 + "]\n", "more than 2 MiB of Python"
-    yield (
-        "parsers.py",
-        PARSES.format(above="q = argparse.ArgumentParser()\n" * 60, between="", below="", argv=""),
-        "builds more than 50 parsers",
-    )
 
 
-@pytest.mark.parametrize(
-    ("name", "text", "reason"), list(tables()), ids=["numbers", "large", "parsers"]
-)
+@pytest.mark.parametrize(("name", "text", "reason"), list(tables()), ids=["numbers", "large"])
 def test_what_is_too_much_is_said(tmp_path: Path, name: str, text: str, reason: str) -> None:
     (tmp_path / name).write_text(text)
     (tmp_path / "run.py").write_text(SCRIPT)

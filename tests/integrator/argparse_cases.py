@@ -31,7 +31,7 @@ DIM = ("args = p.parse_args()", "print(args.dim)")
 D = ("--dim 64", "--dim=64", "")
 SECOND_NAME = "parses into an object of its own"
 NOT_ITS_OWN = "parses text that is not its command line"
-AT_ONCE = "a method, or a decorated function, returns the parsed arguments at once"
+NO_NAME = "the parsed arguments do not get a plain name, as in args = parser.parse_args()"
 OWN_WAY = "the class of the parser adds or parses arguments in its own way"
 CASES = {
     "boolean_optional": Case(
@@ -144,7 +144,7 @@ CASES = {
             "@functools.lru_cache\ndef get_args():\n    return p.parse_args()\n",
         ),
         ("", "--model m"),
-        AT_ONCE,
+        NO_NAME,
     ),
     "slots": Case(
         main(
@@ -188,7 +188,7 @@ CASES = {
             "@logged\ndef work(args):\n    print(args.model)\n",
         ),
         ("", "--model m"),
-        "the parsed arguments are used in the statement that parses them",
+        NO_NAME,
     ),
     # Classes of parsers.
     "own_add_argument": Case(

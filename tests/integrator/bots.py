@@ -10,16 +10,6 @@ def answer(prompt):
     return load(prompt)
 """
 
-PARSER = """\
-import argparse
-
-
-def build_parser():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--model")
-    return parser
-"""
-
 CLI = """\
 import argparse
 

@@ -18,9 +18,11 @@ from argparse_places import (
     Parts,
     after_a_config_parser,
     after_one_of_its_name,
+    beside_one_of_its_name,
     called_from_two_places,
     passed_on_at_once,
     under_a_walrus,
+    under_if_and_else,
 )
 from argparse_programs import Layout, Program, programs
 from click.testing import CliRunner
@@ -96,15 +98,18 @@ def test_a_patched_program_does_what_it_did(program: Program, runner: Runner, fo
 FALL_BACK = {
     after_a_config_parser,
     after_one_of_its_name,
+    beside_one_of_its_name,
     called_from_two_places,
     passed_on_at_once,
     under_a_walrus,
+    under_if_and_else,
 }
 
 
 @pytest.mark.parametrize("place", PLACES)
 def test_a_plain_program_gets_the_flags(place: Callable[[Parts], list[Line]], folder: Path) -> None:
-    """In every place but those where the namespace has no name, or has one that others may use."""
+    """In every place but those with several parsers, and those where the namespace has no name, or
+    holds no choice of the user's."""
     build = ["parser = argparse.ArgumentParser()", 'parser.add_argument("--model")']
     parts = Parts(build, ["args = parser.parse_args()"], ["load(args.model)"])
     lines = [

@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from bots import BY_HAND, CLI, MODEL, PARSER
+from bots import CLI, MODEL
 from outcomes import changed, run
 
 PARSERS = """\
@@ -47,14 +47,6 @@ parser = ModelParser()
 args = parser.parse_args()
 load(args.model)
 """
-
-
-def test_a_test_that_uses_a_parser_is_no_reason_to_give_it_flags(tmp_path: Path) -> None:
-    test = (
-        "from options import build_parser\nimport mlx_lm\n\nargs = build_parser().parse_args([])\n"
-    )
-    outcomes = run(tmp_path, {"options.py": PARSER, "tests/test_options.py": test})
-    assert changed(outcomes) == {}
 
 
 GUARD = '\n\nif __name__ == "__main__":\n    {body}\n'
@@ -160,20 +152,3 @@ def test_a_package_of_the_project_that_is_named_as_a_library_is_none(tmp_path: P
     assert changed(run(tmp_path, files)) == {}
     del files["tools_mlx/paths.py"], files["tools_mlx/__init__.py"]
     assert set(changed(run(tmp_path / "installed", files))) == {"list.py", "torch_model.py"}
-
-
-def test_who_has_attention_by_hand_alone_is_no_user_of_the_flags(tmp_path: Path) -> None:
-    """It gets no call that would take the two names out of its arguments again."""
-    starts = (
-        "from model import {name}\n\nfrom options import build_parser\n\n"
-        "args = build_parser().parse_args()\n{name}(**vars(args))\n"
-    )
-    files = {
-        "options.py": PARSER,
-        "model.py": f"{BY_HAND}\n\n{MODEL.replace('answer', 'generate')}",
-        "run.py": starts.format(name="generate"),
-        "hand.py": starts.format(name="answer"),
-    }
-    outcomes = run(tmp_path, files)
-    assert outcomes["hand.py"].reason == "its only attention is written by hand"
-    assert changed(outcomes) == {"run.py": "flat-script"}

@@ -26,6 +26,15 @@ def build_parser():
 def parse_arguments():
     return build_parser().parse_args()
 """
+OWN_PARSER = f"""\
+from mlx_lm import load
+
+{SHARED_PARSER}
+
+if __name__ == "__main__":
+    args = parse_arguments()
+    load(args.model)
+"""
 USES_PARSER = """\
 from mlx_lm import load
 
@@ -51,12 +60,6 @@ def main():
 
 if __name__ == "__main__":
     main()
-"""
-USES_NO_MODEL = """\
-import options
-
-if __name__ == "__main__":
-    print(vars(options.parse_arguments()))
 """
 SUBCLASS = """\
 import argparse
@@ -209,63 +212,46 @@ def run_script(path: Path, *args: str) -> str:
     return result.stdout
 
 
-def test_a_parser_of_another_module_gets_the_flags_once_and_each_script_its_call(
+def test_a_parser_of_another_module_stays_as_it_is_and_each_script_gets_the_call_alone(
     flash_integrate: Run, tmp_path: Path
 ) -> None:
     files = {"options.py": SHARED_PARSER, "train.py": USES_PARSER, "chat.py": USES_ARGUMENTS}
     repo = make(tmp_path / "repo", files)
     before = {name: run_script(repo / name) for name in ("train.py", "chat.py")}
-    assert flash_integrate(repo).returncode == 0
-    assert (repo / "options.py").read_text().count("--disable-flash-attention") == 1
-    assert "enable_flash_attention" not in (repo / "options.py").read_text()
-    for name in ("train.py", "chat.py"):
-        text = (repo / name).read_text()
-        assert text.count("    enable_flash_attention(not args.disable_flash_attention") == 1
-        assert 'add_argument("--disable-flash' not in text
+    result = flash_integrate(repo)
+    assert result.returncode == 0
+    assert b"train.py: note: no flags: its parser is built in options.py" in result.stderr
+    assert (repo / "options.py").read_text() == SHARED_PARSER
+    for name in before:
+        assert "    enable_flash_attention()" in (repo / name).read_text()
         assert run_script(repo / name) == before[name]
-        assert (
-            run_script(repo / name, "--disable-flash-attention", "--flash-block-size", "64")
-            == before[name]
-        )
-        assert "--flash-block-size N" in run_script(repo / name, "--help")
     assert flash_integrate(repo, "--check").returncode == 0
     assert flash_integrate(repo, "--revert").returncode == 0
     assert {name: (repo / name).read_text() for name in files} == files
 
 
-def test_a_script_added_later_finds_the_flags_on_the_shared_parser(
-    flash_integrate: Run, tmp_path: Path
+@pytest.mark.parametrize(
+    "uses", ["build_parser().parse_args()", "parse_arguments()"], ids=["parser", "arguments"]
+)
+def test_a_parser_that_another_script_uses_too_gets_no_flags(
+    flash_integrate: Run, tmp_path: Path, uses: str
 ) -> None:
-    repo = make(tmp_path / "repo", {"options.py": SHARED_PARSER, "chat.py": USES_ARGUMENTS})
-    flash_integrate(repo)
-    options = (repo / "options.py").read_text()
-    make(repo, {"train.py": USES_PARSER})
-    assert flash_integrate(repo).returncode == 0
-    assert (repo / "options.py").read_text() == options
-    assert "disable_flash_attention" in (repo / "train.py").read_text()
-    assert "steps" in run_script(repo / "train.py", "--flash-block-size", "64")
-
-
-def test_a_parser_that_a_script_without_attention_uses_too_gets_no_flags(
-    flash_integrate: Run, tmp_path: Path
-) -> None:
-    files = {"options.py": SHARED_PARSER, "chat.py": USES_ARGUMENTS, "show.py": USES_NO_MODEL}
+    """They would be two arguments that the other script does not know."""
+    show = f"import train\n\nprint(vars(train.{uses}))\n"
+    files = {"train.py": OWN_PARSER, "show.py": show}
     repo = make(tmp_path / "repo", files)
     before = run_script(repo / "show.py")
-    assert flash_integrate(repo).returncode == 0
-    assert (repo / "options.py").read_text() == SHARED_PARSER
-    assert (repo / "show.py").read_text() == USES_NO_MODEL
-    assert "    enable_flash_attention()" in (repo / "chat.py").read_text()
+    result = flash_integrate(repo)
+    assert b"no flags: show.py parses its arguments with the same parser" in result.stderr
+    assert "    enable_flash_attention()" in (repo / "train.py").read_text()
     assert run_script(repo / "show.py") == before
 
 
-def test_a_script_named_alone_gets_no_call_for_flags_that_its_parser_will_not_have(
-    flash_integrate: Run, tmp_path: Path
-) -> None:
-    repo = make(tmp_path / "repo", {"options.py": SHARED_PARSER, "chat.py": USES_ARGUMENTS})
-    result = flash_integrate(repo / "chat.py")
-    assert b"its parser is built in options.py, which is not edited" in result.stderr
-    assert run_script(repo / "chat.py") == "tiny\n"
+def test_a_test_may_use_the_parser_of_a_script(flash_integrate: Run, tmp_path: Path) -> None:
+    test = "import train\n\nargs = train.build_parser().parse_args([])\n"
+    repo = make(tmp_path / "repo", {"train.py": OWN_PARSER, "tests/test_train.py": test})
+    assert flash_integrate(repo).returncode == 0
+    assert run_script(repo / "train.py", "--disable-flash-attention") == ""
 
 
 def test_a_subclass_of_the_parser_in_another_module(flash_integrate: Run, tmp_path: Path) -> None:
@@ -325,16 +311,6 @@ def test_an_option_that_another_module_adds(flash_integrate: Run, tmp_path: Path
     before = run_script(repo / "run.py", "--data", "here")
     assert flash_integrate(repo).returncode == 0
     assert (repo / "common.py").read_text() == ADDS_OPTIONS
-    assert run_script(repo / "run.py", "--data", "here", "--disable-flash-attention") == before
-
-
-def test_a_script_that_adds_to_a_shared_parser(flash_integrate: Run, tmp_path: Path) -> None:
-    """The flags come first there, when its option is not known yet; its abbreviation is named."""
-    script = USES_PARSER.replace('"--steps", type=int, default=3', '"--data"')
-    repo = make(tmp_path / "repo", {"options.py": SHARED_PARSER, "run.py": script})
-    before = run_script(repo / "run.py", "--data", "here")
-    said = flash_integrate(repo).stderr.decode()
-    assert "options.py:5: note: abbreviations that argparse now refuses as ambiguous" in said
     assert run_script(repo / "run.py", "--data", "here", "--disable-flash-attention") == before
 
 

@@ -213,17 +213,16 @@ def build():
     parser.add_argument("--model")
     return parser
 """
+FLAGS = """\
+    parser.add_argument("--disable-flash-attention", action="store_true", help="use stock")
+    parser.add_argument("--flash-block-size", metavar="N", help="a multiple of 8")
+"""
 USER = """\
 from mlx_lm import load
 from options import build
 
-
-def main():
-    args = build().parse_args()
-    load(args.model)
-
-
-main()
+args = build().parse_args()
+{call}load(args.model)
 """
 
 
@@ -231,19 +230,16 @@ main()
 def test_flags_stay_while_another_file_reads_them(
     which: str, tmp_path: Path, flash_integrate: Run
 ) -> None:
-    (tmp_path / "options.py").write_text(PARSER)
-    (tmp_path / "use.py").write_text(USER)
-    flash_integrate(tmp_path)
-    patched = (tmp_path / "options.py").read_text()
-    assert "--flash-block-size" in patched
-    if which == "both":
-        text = (tmp_path / "use.py").read_text()
-        (tmp_path / "use.py").write_text(text.replace("args.flash_block_size)", "64)"))
+    """As where their owner has moved the call there."""
+    patched = PARSER.replace("    return", FLAGS + "    return")
+    call = TRY.replace("args.flash_block_size", "64") if which == "both" else TRY
+    (tmp_path / "options.py").write_text(patched)
+    (tmp_path / "use.py").write_text(USER.format(call=call))
     result = flash_integrate(tmp_path if which == "both" else tmp_path / "options.py", "--revert")
     assert result.returncode == 2
-    assert b"use.py:12 still reads its flags" in result.stderr
+    assert b"use.py:10 still reads its flags" in result.stderr
     assert (tmp_path / "options.py").read_text() == patched
     if which == "the_parser":
         assert flash_integrate(tmp_path, "--revert").returncode == 0
         assert (tmp_path / "options.py").read_text() == PARSER
-        assert (tmp_path / "use.py").read_text() == USER
+        assert (tmp_path / "use.py").read_text() == USER.format(call="")

@@ -105,7 +105,7 @@ def test_exactly_those_selections_can_be_had_with_which_the_script_works(
         if works(tmp_path / "run.py", packages):
             working.add(lines)
             assert select(outcome, lines).after == (tmp_path / "run.py").read_bytes()
-    assert {unit.parts[0].lines for unit in units_of([outcome])} == working
+    assert {unit.part.lines for unit in units_of(outcome)} == working
 
 
 def test_a_script_without_flags_is_had_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -143,43 +143,6 @@ def test_a_notebook_is_had_as_a_whole_or_not_at_all(flash_integrate: Run, tmp_pa
     flash_integrate(tmp_path)
     undone = scanned(tmp_path, revert)
     assert list(reviewed(undone, "y" * 9)[0].values()) == undone
-
-
-# Several files that belong together
-
-PARSER = SPREAD.split("def main")[0].replace("from mlx_lm import generate, load\n", "") + (
-    "def build():\n    parser = argparse.ArgumentParser()\n"
-    '    parser.add_argument("--model")\n    return parser\n'
-)
-USER = """\
-from mlx_lm import load
-from options import build
-
-
-def main():
-    args = build().parse_args()
-    load(args.model)
-
-
-main()
-"""
-
-
-@pytest.mark.parametrize("answer", ["y", "n"])
-def test_a_parser_in_another_file_and_the_call_that_reads_it_are_one_question(
-    tmp_path: Path, answer: str
-) -> None:
-    (tmp_path / "options.py").write_text(PARSER)
-    (tmp_path / "use.py").write_text(USER)
-    outcomes = scanned(tmp_path)
-    assert [outcome.status for outcome in outcomes] == [Status.CHANGED, Status.CHANGED]
-    accepted, printed = reviewed(outcomes, answer)
-    assert printed.count("(1/1) insert these hunks of options.py and use.py, which need") == 1
-    left = [Status.SKIPPED, Status.SKIPPED]
-    if answer == "y":
-        assert list(accepted.values()) == outcomes
-    else:
-        assert [outcome.status for outcome in accepted.values()] == left
 
 
 # A revert

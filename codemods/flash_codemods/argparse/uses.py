@@ -7,9 +7,17 @@ import ast
 from collections.abc import Iterator, Mapping
 from itertools import takewhile
 
-from flash_integrate.python.syntax import Function, dotted, is_read, method, walk
+from flash_integrate.python.syntax import (
+    Function,
+    assignments,
+    dotted,
+    is_read,
+    method,
+    parameters,
+    walk,
+)
 
-_READ_ONLY = {"getattr", "hasattr", "setattr", "isinstance", "id"}
+_LOOK_UP = {"getattr", "hasattr", "setattr"}
 _PARSING = {
     "parse_args",
     "parse_known_args",
@@ -27,68 +35,57 @@ def is_used_whole(
     name: str,
     nodes: list[ast.AST],
     functions: Functions,
-    *,
-    but: frozenset[int] = frozenset(),
     seen: frozenset[tuple[str, str]] = frozenset(),
 ) -> bool:
     """Whether one of `nodes` uses a namespace other than by its attributes. Functions that are
-    handed it are looked into; `but` are nodes (by `id`) that may use it."""
-    harmless = set(but)
+    handed it are looked into."""
+    harmless: set[int] = set()
     for node in nodes:
         if isinstance(node, ast.Attribute | ast.Subscript):
             # `args.__dict__` and `args._get_kwargs()` are the whole namespace.
-            if not getattr(node, "attr", "").startswith("_") and dotted(node.value) == name:
+            if not getattr(node, "attr", "").startswith("_"):
                 harmless.add(id(node.value))
+        elif isinstance(node, ast.Call) and dotted(node.func) in _LOOK_UP:
+            harmless.update(map(id, node.args[:1]))
         elif isinstance(node, ast.Call):
-            harmless.update(_harmless_arguments(node, name, functions, seen))
+            harmless.update(_handed_on(node, name, functions, seen))
     return any(is_read(node, name) and id(node) not in harmless for node in nodes)
 
 
-def _harmless_arguments(
+def _handed_on(
     call: ast.Call, name: str, functions: Functions, seen: frozenset[tuple[str, str]]
 ) -> Iterator[int]:
+    """The arguments (by `id`) that hand a namespace to a function which uses its attributes
+    alone."""
     called = dotted(call.func) or ""
-    if called in _READ_ONLY:
-        yield from (id(argument) for argument in call.args[:1] if dotted(argument) == name)
     function = functions.get(called)
     for parameter, value in arguments(call, function) if function is not None else ():
-        if function is None or dotted(value) != name:
-            continue
-        key = (called, parameter)
-        deeper = seen | {key}
-        nodes = seeing(function, parameter)
-        if key in seen or not is_used_whole(parameter, nodes, functions, seen=deeper):
-            yield id(value)
+        if function is not None and dotted(value) == name:
+            key = (called, parameter)
+            inside = seeing(function, parameter)
+            if key in seen or not is_used_whole(parameter, inside, functions, seen | {key}):
+                yield id(value)
 
 
 def seeing(within: ast.AST, name: str) -> list[ast.AST]:
-    """The nodes below `within` that see its `name`: not those of inner functions with a `name` of
-    their own."""
+    """The nodes below `within` that see its `name`: not those of inner functions with a parameter
+    of that name."""
     found, todo = [], [within]
     while todo:
         node = todo.pop()
         found.append(node)
-        for child in ast.iter_child_nodes(node):
-            if not (isinstance(child, Function | ast.Lambda) and _binds(child, name)):
-                todo.append(child)
+        todo += [child for child in ast.iter_child_nodes(node) if name not in parameters(child)]
     return found
-
-
-def _binds(function: Function | ast.Lambda, name: str) -> bool:
-    for node in walk(function):
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id == name:
-            return True
-    return any(node.arg == name for node in walk(function.args) if isinstance(node, ast.arg))
 
 
 def arguments(call: ast.Call, function: Function) -> Iterator[tuple[str, ast.expr]]:
     """The (parameter, value) pairs of a call of a function or method, as far as they can be
     told."""
-    parameters = [item.arg for item in [*function.args.posonlyargs, *function.args.args]]
-    if parameters[:1] == ["self"]:
-        parameters = parameters[1:]
+    names = [item.arg for item in [*function.args.posonlyargs, *function.args.args]]
+    if names[:1] == ["self"]:
+        names = names[1:]
     certain = takewhile(lambda value: not isinstance(value, ast.Starred), call.args)
-    yield from zip(parameters, certain, strict=False)
+    yield from zip(names, certain, strict=False)
     for keyword in call.keywords:
         if keyword.arg is not None:
             yield keyword.arg, keyword.value
@@ -102,28 +99,24 @@ def parses_as_its_base(node: ast.ClassDef) -> bool:
     if not _TAKING.isdisjoint(methods):
         return False
     own = methods.pop("parse_args", None)
-    parses = (part for item in methods.values() for part in walk(item))
-    if any(isinstance(part, ast.Call) and method(part) in _PARSING for part in parses):
+    if any(_parsed_in(item) for item in methods.values()):
         return False
     called = {f"self.{name}": item for name, item in methods.items()}
     return own is None or _hands_through(own, called)
 
 
+def _parsed_in(function: Function) -> list[ast.Call]:
+    """The calls in a method that parse arguments."""
+    calls = [part for part in walk(function) if isinstance(part, ast.Call)]
+    return [call for call in calls if method(call) in _PARSING]
+
+
 def _hands_through(override: Function, methods: Functions) -> bool:
-    nodes = walk(override)
-    parsed: dict[int, str | None] = {}
-    for node in nodes:
-        if isinstance(node, ast.Assign):
-            parsed[id(node.value)] = dotted(node.targets[0])
-        elif isinstance(node, ast.Return) and node.value is not None:
-            parsed.setdefault(id(node.value), None)
-    calls = [node for node in nodes if isinstance(node, ast.Call) and method(node) in _PARSING]
-    names = {parsed.get(id(call), "") for call in calls}
+    nodes, parsed = walk(override), _parsed_in(override)
+    names = [name for node in nodes for name, value in assignments(node) if value in parsed]
+    if len(parsed) != 1 or len(names) != 1:
+        return False
     returned = [node.value for node in nodes if isinstance(node, ast.Return)]
-    gives_it = all(value in calls or dotted(value) in names for value in returned if value)
-    but = frozenset(map(id, returned))
-    return (
-        "" not in names
-        and gives_it
-        and not any(name and is_used_whole(name, nodes, methods, but=but) for name in names)
-    )
+    others = [node for node in nodes if node not in returned]
+    gives_it = all(dotted(value) == names[0] for value in returned)
+    return gives_it and not is_used_whole(names[0], others, methods)

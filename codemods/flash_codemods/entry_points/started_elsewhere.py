@@ -73,13 +73,11 @@ def _turns_it_on(facts: FileFacts, name: str) -> bool:
     function `name`, from this run or an earlier one."""
     has_call = application.match(facts) is not None or name in installed_names(facts)
     if integrated_at(facts.module) is not None:
-        return bool(has_call or facts.get(Namespaces).found or facts.get(find_commands))
+        parses = facts.get(Namespaces).parsers
+        return bool(has_call or parses or facts.get(find_commands))
     if not is_integrated(facts):
         return False
     if has_call and leads_to_attention(facts, name):
         return True
     matches = (codemod.match(facts) for codemod in _WITH_FLAGS)
-    fitting = [match for match in matches if match is not None and not isinstance(match, Refusal)]
-    return any(
-        not isinstance(match, argparse_script.Match) or match.namespaces for match in fitting
-    )
+    return any(match is not None and not isinstance(match, Refusal) for match in matches)

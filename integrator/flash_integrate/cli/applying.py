@@ -14,7 +14,6 @@ from flash_integrate.disk.writing import remove_leftovers, write
 from flash_integrate.errors import FileError
 from flash_integrate.planning.outcome import Outcome
 from flash_integrate.planning.plan import Status
-from flash_integrate.planning.run import resolve
 from flash_integrate.quoting import quoted
 
 if TYPE_CHECKING:
@@ -47,16 +46,9 @@ def apply(outcomes: list[Outcome], extras: Extras) -> tuple[list[Outcome], Extra
     """
     try:
         remove_leftovers({path.parent for path in files_of(outcomes, extras)})
-        return _write_all(outcomes), extras.apply()
+        return [_written(outcome) for outcome in outcomes], extras.apply()
     except KeyboardInterrupt as error:
         raise Interrupted(_told(outcomes, extras)) from error
-
-
-def _write_all(outcomes: list[Outcome]) -> list[Outcome]:
-    """Writes the files first that others need, and not the others where that fails."""
-    needed = {(outcome.base, name) for outcome in outcomes for name in outcome.needs}
-    first = [_written(item) if (item.base, item.name) in needed else item for item in outcomes]
-    return [item if (item.base, item.name) in needed else _written(item) for item in resolve(first)]
 
 
 def _written(outcome: Outcome) -> Outcome:

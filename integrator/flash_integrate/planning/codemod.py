@@ -30,12 +30,10 @@ class Codemod(Protocol):
 
     # A codemod may also have
     #   notes(facts, match): what a reviewer should know of this change
-    #   serves(facts, match): for which other file this one is changed, where that is so
     #   explain(facts): lines on what it knows of a file
     #   together(facts, statements): which of the inserted statements stand or fall together
     #   GIVES_FLAGS: whether a file that it refuses goes without flags
     #   BESIDE: whether it edits a file beside the codemod that was chosen for it
-    #   SHARED_BY: words, one of which a file has that may be changed for another one
 
 
 def name_of(codemod: Codemod) -> str:
@@ -60,12 +58,6 @@ def remarks(facts: FileFacts, edits: Sequence[Edit]) -> list[Note]:
     modules with a `remarks(facts, edits)`."""
     rooms = [module for module in _modules() if hasattr(module, "remarks")]
     return [note for module in rooms for note in module.remarks(facts, edits)]
-
-
-@cache
-def shared_words() -> tuple[bytes, ...]:
-    """The words of files that may be changed for others."""
-    return tuple(word for codemod in registry() for word in getattr(codemod, "SHARED_BY", ()))
 
 
 @cache

@@ -17,8 +17,7 @@ NOT_INTEGRATED = "not integrated by this tool"
 @dataclass(frozen=True)
 class Outcome:
     """How one file ends. `after` is what is to be written, `lines` the numbers of the lines that
-    differ in it (`CHANGED`) or in `before` (`REVERTED`). `needs` are other files without whose
-    change this one would not run."""
+    differ in it (`CHANGED`) or in `before` (`REVERTED`)."""
 
     base: Path
     name: PurePosixPath
@@ -34,7 +33,6 @@ class Outcome:
     before: bytes = field(default=b"", repr=False)
     after: bytes = field(default=b"", repr=False)
     lines: frozenset[int] = frozenset()
-    needs: frozenset[PurePosixPath] = frozenset()
     rewrites: tuple[Rewrite, ...] = ()
     """Attention by hand that becomes a fused call, on top of what is inserted."""
     taken_back: tuple[Kept, ...] = ()

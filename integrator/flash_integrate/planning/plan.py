@@ -96,10 +96,9 @@ def _decide(facts: FileFacts) -> Decision:
 
 def may_matter(workspace: Workspace, name: PurePosixPath) -> bool:
     """Whether a file has to be read for its decision: not where its bytes and its imports lead to
-    no attention, unless it names MLX or may be changed for another file."""
-    project, scan = workspace.project, workspace.project.scans[name]
-    is_shared = scan.is_shared and bool(project.attending)
-    return is_shared or scan.names_mlx or project.may_attend(name)
+    no attention, unless it names MLX."""
+    project = workspace.project
+    return project.scans[name].names_mlx or project.may_attend(name)
 
 
 def stays_as_it_is(facts: FileFacts) -> Refusal | None:
@@ -137,8 +136,7 @@ def _choose(facts: FileFacts) -> Decision:
             without = "no flags: " if getattr(codemod, "GIVES_FLAGS", False) else ""
             notes.append(Note(without + match.reason, match.line))
         elif match is not None:
-            reason: str | None = asked(codemod, "serves", facts, match)
-            evidence = None if reason else facts.get(evidence_of)
+            evidence = facts.get(evidence_of)
             if isinstance(evidence, Decision):
                 return evidence
             edits = [*codemod.edit(facts, match)]
@@ -148,7 +146,7 @@ def _choose(facts: FileFacts) -> Decision:
                 edits += _on_top(edits, other.edit(facts, on_top)) if on_top is not None else []
             return Decision(
                 Status.CHANGED,
-                reason or str(evidence),
+                str(evidence),
                 codemod=name_of(codemod),
                 review=codemod.REVIEW,
                 edits=tuple(edits),

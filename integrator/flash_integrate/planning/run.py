@@ -17,7 +17,6 @@ from flash_integrate.notebook.program import SUFFIX, Program, scanned
 from flash_integrate.notebook.rewriting import rewrite_notebook
 from flash_integrate.notes import Note
 from flash_integrate.planning.by_hand import WrittenOut, begin_proofs, written_out
-from flash_integrate.planning.codemod import shared_words
 from flash_integrate.planning.outcome import NO_MLX, Outcome
 from flash_integrate.planning.plan import NO_ATTENTION, Decision, Status, may_matter, plan
 from flash_integrate.planning.pool import in_processes
@@ -31,7 +30,6 @@ from flash_integrate.project.workspace import FileFacts, Workspace
 from flash_integrate.python.edits import Insertion, Rewritten
 from flash_integrate.python.processes import OwnProcesses
 from flash_integrate.python.source import Source
-from flash_integrate.quoting import quoted
 
 Progress = Callable[[Sequence[Found], str], Iterable[Found]]
 """Passes files on, and may show how far they are."""
@@ -63,7 +61,7 @@ def integrate(
         for found in progress(list(run.proofs), "proving"):
             run.end_proofs(found)
     jobs = jobs or run.reasonable_jobs()
-    return resolve(in_processes(run.outcome, progress(files, "planning"), files, jobs))
+    return in_processes(run.outcome, progress(files, "planning"), files, jobs)
 
 
 class Run:
@@ -81,7 +79,7 @@ class Run:
         """Takes a file into its workspace."""
         if found.base not in self.workspaces:
             self.workspaces[found.base] = Workspace(
-                Project(found.base, {}, look_further, shared_words()), self.config.wants, source_of
+                Project(found.base, {}, look_further), self.config.wants, source_of
             )
             self.workspaces[found.base].unproven = self.config.unproven
         workspace = self.workspaces[found.base]
@@ -92,8 +90,7 @@ class Run:
                     workspace.given[found.name] = source_of(found.path, data)
                 else:
                     data = read_found(found)
-                words = workspace.project.words
-                workspace.project.scans[found.name] = _scan(found.path, data, words)
+                workspace.project.scans[found.name] = _scan(found.path, data)
         except FileError as error:
             self.failed[found.path] = failed(found.base, found.name, error)
         else:
@@ -174,23 +171,6 @@ class Run:
             return failed(outcome.base, outcome.name, error)
 
 
-def resolve(outcomes: list[Outcome]) -> list[Outcome]:
-    """Takes back the changes that need another file's change which did not come about."""
-    status = {(outcome.base, outcome.name): outcome.status for outcome in outcomes}
-    resolved = []
-    for outcome in outcomes:
-        unmet = [
-            name
-            for name in outcome.needs
-            if status[outcome.base, name] in (Status.FAILED, Status.SKIPPED)
-        ]
-        if outcome.changes and unmet:
-            reason = f"its parser is built in {quoted(unmet[0])}, which could not be changed"
-            outcome = dataclasses.replace(outcome, status=Status.FAILED, reason=reason)
-        resolved.append(outcome)
-    return resolved
-
-
 def outcome_of(name: PurePosixPath, workspace: Workspace) -> Outcome:
     """The outcome of one file of a workspace, script or notebook, wherever its bytes are from."""
     base = workspace.project.base
@@ -228,7 +208,6 @@ def _as_decided(base: Path, facts: FileFacts, decision: Decision) -> Outcome:
     if decision.status is not Status.CHANGED:
         return outcome
     rewritten = _rewritten(facts, decision)
-    insertions = [item for item in decision.edits if isinstance(item, Insertion)]
     return dataclasses.replace(
         outcome,
         codemod=decision.codemod,
@@ -236,7 +215,6 @@ def _as_decided(base: Path, facts: FileFacts, decision: Decision) -> Outcome:
         before=rewritten.before,
         after=rewritten.after,
         lines=rewritten.lines,
-        needs=frozenset(item.needs for item in insertions if item.needs),
     )
 
 
@@ -262,8 +240,8 @@ def source_of(path: Path, data: bytes) -> Source:
     return Program.of(Notebook(path, data)) if path.suffix == SUFFIX else Source(path, data)
 
 
-def _scan(path: Path, data: bytes, words: tuple[bytes, ...]) -> Scan:
-    return Scan.of(scanned(Notebook(path, data)) if path.suffix == SUFFIX else data, words)
+def _scan(path: Path, data: bytes) -> Scan:
+    return Scan.of(scanned(Notebook(path, data)) if path.suffix == SUFFIX else data)
 
 
 def read_found(found: Found) -> bytes:

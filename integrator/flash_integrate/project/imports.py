@@ -19,18 +19,12 @@ class Project:
 
     `scans` are the files that were looked at. With `look_further` an import that leads to none of
     them is looked for on disk: who names a single script still has its local modules seen through.
-    `words` are those of `Scan.of`.
     """
 
     def __init__(
-        self,
-        base: Path,
-        scans: dict[PurePosixPath, Scan],
-        look_further: bool = False,
-        words: tuple[bytes, ...] = (),
+        self, base: Path, scans: dict[PurePosixPath, Scan], look_further: bool = False
     ) -> None:
         self.base = base
-        self.words = words
         self.scans = scans
         self.look_further = look_further
         self._reaches_mlx: dict[PurePosixPath, bool] = {}
@@ -257,32 +251,8 @@ class Project:
         return [path for path in self.scans if pattern.fullmatch(path.as_posix())]
 
     def concerns(self, path: PurePosixPath) -> bool:
-        """Whether a file may have to be edited: it reaches MLX, or may be changed for one that
-        does."""
-        if not self._names_mlx:
-            return False
-        if self.reaches_mlx(path):
-            return True
-        return self.scans[path].is_shared and any(
-            map(self.reaches_mlx, self.importers.get(path, ()))
-        )
-
-    def imports_shared(self, path: PurePosixPath) -> bool:
-        """Whether a file imports one that may be changed for another, itself or through a package's
-        `__init__`."""
-        for target in self._imported_by(path):
-            if self.scans[target].is_shared:
-                return True
-            is_package = target.name == "__init__.py" and target != path
-            inner = self._imported_by(target) if is_package else iter(())
-            if any(self.scans[file].is_shared for file in inner):
-                return True
-        return False
-
-    def _imported_by(self, path: PurePosixPath) -> Iterator[PurePosixPath]:
-        scan = self.scans.get(path)
-        for item in scan.imports if scan is not None else ():
-            yield from self.resolve(item, path)
+        """Whether a file may have to be edited: it reaches MLX."""
+        return self._names_mlx and self.reaches_mlx(path)
 
     def read(self, path: PurePosixPath, limit: int = reading.SOURCE_LIMIT) -> bytes:
         """The bytes of a file of the tree.
@@ -295,5 +265,5 @@ class Project:
     def _exists(self, path: PurePosixPath) -> bool:
         if path not in self.scans and self.look_further and (self.base / path).is_file():
             with suppress(FileError):  # then it is as if it were not there
-                self.scans[path] = Scan.of(self.read(path), self.words)
+                self.scans[path] = Scan.of(self.read(path))
         return path in self.scans

@@ -148,8 +148,7 @@ def is_named_after_mlx(item: Import) -> bool:
 class Scan:
     """What the first look at a file's bytes gives, before any file is parsed.
 
-    `names_mlx`: whether the bytes name MLX; `is_shared`: whether they hold one of the `words` by
-    which a file may be changed for another one; `folders` are those besides its own in which its
+    `names_mlx`: whether the bytes name MLX; `folders` are those besides its own in which its
     imports are looked for, `exported` what `from it import *` takes. `mlx` are the names that it
     has of MLX; `may_attend`, `has_softmax` and `loads_by_name` say whether there is a word in
     it by which attention is called, or written by hand, or a module is loaded; `loaded` are texts
@@ -157,7 +156,6 @@ class Scan:
     """
 
     names_mlx: bool
-    is_shared: bool
     imports: tuple[Import, ...]
     folders: tuple[str, ...]
     exported: tuple[str, ...]
@@ -169,13 +167,12 @@ class Scan:
     packages: tuple[str, ...]
 
     @staticmethod
-    def of(data: bytes, words: Iterable[bytes] = ()) -> Scan:
+    def of(data: bytes) -> Scan:
         names_mlx = b"mlx" in data or b"mflux" in data
         has_softmax = b"softmax" in data
         loads_by_name = _holds(_LOADERS, data) and _BY_NAME.search(data) is not None
         return Scan(
             names_mlx,
-            _holds(words, data),
             tuple(scan_imports(data)),
             tuple(scan_folders(data)),
             tuple(scan_exported(data)),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 
 from flash_integrate.python.signature import Position
 from flash_integrate.python.syntax import Steps
@@ -14,13 +13,12 @@ class Insertion:
     """Whole statements to insert before or after the statement at `anchor`, in its suite.
 
     `code` is written at column 0; a leading newline stands for a blank line. An anchor of None is
-    the module's start. `needs` is another file without whose change this one would not run.
+    the module's start.
     """
 
     anchor: Steps | None
     code: str
     before: bool = False
-    needs: PurePosixPath | None = None
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from flash_integrate.quoting import printable, quoted
 from flash_integrate.report.diff import diff_header
 from flash_integrate.report.text import on_terminal
 from flash_integrate.review.selection import Edited, can_be_edited, edited, select, with_edits
-from flash_integrate.review.units import Part, Unit, belonging_together, units_of
+from flash_integrate.review.units import Part, Unit, units_of
 
 DECLINED = "declined in the review"
 NOT_REVIEWED = "the review ended before it"
@@ -51,15 +51,10 @@ def review(outcomes: Iterable[Outcome], console: Console, answers: TextIO) -> li
     skipped one.
 
     Shows each change on `console` and reads a line of `answers` for it; the end of `answers` is
-    `q`. Hunks that do not work without each other are one question, also those of several files.
+    `q`. Hunks that do not work without each other are one question.
     """
-    outcomes = list(outcomes)
     reviewer = _Reviewer(console, answers)
-    results: dict[Path, Outcome] = {}
-    for group in belonging_together([item for item in outcomes if item.changes]):
-        reviewed = reviewer.review(group)
-        results |= {outcome.path: outcome for outcome in reviewed}
-    return [results.get(outcome.path, outcome) for outcome in outcomes]
+    return [reviewer.review(item) if item.changes else item for item in outcomes]
 
 
 @dataclass
@@ -79,13 +74,12 @@ class _Reviewer:
     shown: Path | None = None
     """The file whose header was shown last."""
 
-    def review(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
-        """Files that belong together, with what is accepted of them."""
+    def review(self, outcome: Outcome) -> Outcome:
+        """A file with what is accepted of it."""
         if self.has_quit:
-            return [_noting(_left(outcome, NOT_REVIEWED), outcome) for outcome in outcomes]
-        for outcome in outcomes:
-            self._show_notes(outcome)
-        choices = [_Choice(unit) for unit in units_of(outcomes)]
+            return _noting(_left(outcome, NOT_REVIEWED), outcome)
+        self._show_notes(outcome)
+        choices = [_Choice(unit) for unit in units_of(outcome)]
         at = 0
         while any(choice.wanted is None for choice in choices):
             unit = choices[at].unit
@@ -93,7 +87,7 @@ class _Reviewer:
             question = f"({at + 1}/{len(choices)}) {_question(unit)}"
             answer = self._ask(question, _keys(choices, at), _verb(unit))
             at = self._heed(answer, choices, at)
-        return [_noting(self._accepted(outcome, choices), outcome) for outcome in outcomes]
+        return _noting(self._accepted(outcome, choices), outcome)
 
     def _heed(self, answer: str, choices: list[_Choice], at: int) -> int:
         """Does what is answered to the choice that was shown; the one to be shown next."""
@@ -115,13 +109,7 @@ class _Reviewer:
 
     def _accepted(self, outcome: Outcome, choices: Sequence[_Choice]) -> Outcome:
         """What of a file is wanted."""
-        wanted = [
-            (part, choice.edit)
-            for choice in choices
-            if choice.wanted
-            for part in choice.unit.parts
-            if part.outcome.path == outcome.path
-        ]
+        wanted = [(choice.unit.part, choice.edit) for choice in choices if choice.wanted]
         rewrites = tuple(part.rewrite for part, _ in wanted if part.rewrite is not None)
         try:
             result = _with_inserted(outcome, [item for item in wanted if not item[0].rewrite])
@@ -134,7 +122,7 @@ class _Reviewer:
 
     def _edit(self, choice: _Choice) -> bool:
         """Has the lines edited; whether that can be used."""
-        [part] = choice.unit.parts
+        part = choice.unit.part
         encoding = Source(part.outcome.path, part.outcome.before).encoding.removesuffix("-sig")
         text = b"".join(line for hunk in part.hunks for line in hunk.text())
         changed = click.edit((_EDITING + text).decode(encoding), extension=".diff")
@@ -172,14 +160,13 @@ class _Reviewer:
             self._say(f"{quoted(outcome.name)}{line}: note: {note.reason}", "yellow")
 
     def _show(self, unit: Unit) -> None:
-        for part in unit.parts:
-            outcome = part.outcome
-            if outcome.path != self.shown:
-                self._write(diff_header(outcome.name.as_posix()), "utf-8")
-                self.shown = outcome.path
-            encoding = Source(outcome.path, outcome.before).encoding
-            for line in (line for hunk in part.hunks for line in hunk.text()):
-                self._write(line, encoding)
+        outcome = unit.part.outcome
+        if outcome.path != self.shown:
+            self._write(diff_header(outcome.name.as_posix()), "utf-8")
+            self.shown = outcome.path
+        encoding = Source(outcome.path, outcome.before).encoding
+        for line in (line for hunk in unit.part.hunks for line in hunk.text()):
+            self._write(line, encoding)
 
     def _write(self, line: bytes, encoding: str) -> None:
         colours = self.console.is_terminal and not self.console.no_color
@@ -230,10 +217,7 @@ def _keys(choices: Sequence[_Choice], at: int) -> list[str]:
 
 
 def _question(unit: Unit) -> str:
-    names = [quoted(part.outcome.name) for part in unit.parts]
-    number = sum(len(part.hunks) for part in unit.parts)
-    if len(names) > 1:
-        return f"{_verb(unit)} these hunks of {' and '.join(names)}, which need each other"
+    number = len(unit.part.hunks)
     if number > 1:
         return f"{_verb(unit)} these {number} hunks, which need each other"
     return f"{_verb(unit)} this hunk"
@@ -242,7 +226,7 @@ def _question(unit: Unit) -> str:
 def _verb(unit: Unit) -> str:
     if unit.is_rewrite:
         return "apply"
-    return "take out" if unit.parts[0].outcome.status is Status.REVERTED else "insert"
+    return "take out" if unit.part.outcome.status is Status.REVERTED else "insert"
 
 
 def _left(outcome: Outcome, reason: str) -> Outcome:

@@ -77,10 +77,10 @@ def with_edits(outcome: Outcome, chosen: Lines, edits: Sequence[Edited]) -> Outc
 def can_be_edited(unit: Unit) -> bool:
     """Whether the lines of a unit can be edited: those that are put into one script between others
     of its own."""
-    outcome = unit.parts[0].outcome
+    outcome = unit.part.outcome
     is_script = outcome.status is Status.CHANGED and outcome.path.suffix == ".py"
     ends = outcome.before.endswith(b"\n")
-    return len(unit.parts) == 1 and not unit.is_rewrite and is_script and ends
+    return not unit.is_rewrite and is_script and ends
 
 
 def edited(hunks: Sequence[Hunk], text: bytes) -> Edited:

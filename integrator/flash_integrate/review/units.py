@@ -3,13 +3,13 @@
 What a change inserts into a file holds together in groups. The flags of a parser stand or fall
 with every place where its namespace is read: a call whose flags are not there would crash, and
 flags that nothing reads would reach functions that don't take them, or do nothing. Where lines
-belong to no parser, or to one that is built in another file, all of it holds together.
+belong to no parser, all of it holds together.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -62,26 +62,19 @@ class Unit:
     """A change that is accepted or left as a whole; `pieces` are the smaller ones that it can be
     split into, where there are several."""
 
-    parts: tuple[Part, ...]
+    part: Part
     pieces: tuple[Unit, ...] = ()
 
     @property
     def is_rewrite(self) -> bool:
-        return self.parts[0].rewrite is not None
+        return self.part.rewrite is not None
 
 
-def units_of(outcomes: Sequence[Outcome]) -> list[Unit]:
-    """The units of files that belong together: what is inserted, and then each rewrite of the
-    model's own code."""
-    inserted = [_inserted_into(outcome) for outcome in outcomes]
-    parts = [Part(outcome, outcome.lines) for outcome in inserted if outcome is not None]
-    units = (
-        [Unit(tuple(parts))]
-        if len(parts) > 1
-        else [unit for part in parts for unit in _split(part)]
-    )
-    rewrites = [Part(outcome, rewrite=item) for outcome in outcomes for item in outcome.rewrites]
-    return [*units, *(Unit((part,)) for part in rewrites)]
+def units_of(outcome: Outcome) -> list[Unit]:
+    """The units of a file: what is inserted, and then each rewrite of the model's own code."""
+    inserted = _inserted_into(outcome)
+    units = _split(Part(inserted, inserted.lines)) if inserted is not None else []
+    return [*units, *(Unit(Part(outcome, rewrite=item)) for item in outcome.rewrites)]
 
 
 def _inserted_into(outcome: Outcome) -> Outcome | None:
@@ -91,11 +84,11 @@ def _inserted_into(outcome: Outcome) -> Outcome | None:
 
 
 def _split(part: Part) -> list[Unit]:
-    """The units of one file's inserted lines: as the diff's hunks show them, but those that need
+    """The units of a file's inserted lines: as the diff's hunks show them, but those that need
     each other together."""
     outcome = part.outcome
     if outcome.taken_back or not outcome.lines:  # a part of a line, as in a notebook
-        return [Unit((part,))]
+        return [Unit(part)]
     found: list[list[Lines]] = [[group] for group in _groups(outcome)]
     for hunk in hunks_of(outcome):
         near = [groups for groups in found if any(group & hunk.changed for group in groups)]
@@ -106,15 +99,14 @@ def _split(part: Part) -> list[Unit]:
 
 
 def _unit(outcome: Outcome, groups: list[Lines]) -> Unit:
-    pieces = [Unit((Part(outcome, group),)) for group in sorted(groups, key=min)]
+    pieces = [Unit(Part(outcome, group)) for group in sorted(groups, key=min)]
     whole = Part(outcome, frozenset[int]().union(*groups))
-    return Unit((whole,), tuple(pieces) if len(pieces) > 1 else ())
+    return Unit(whole, tuple(pieces) if len(pieces) > 1 else ())
 
 
 def _groups(outcome: Outcome) -> list[Lines]:
     """The inserted lines that belong together, as the codemods say: those of each parser. Where
     they say nothing of a line, or `ast` can't read the file, that is all of them."""
-    # Other files are not looked into: what belongs to their parsers belongs to none here.
     source = longer_of(outcome)
     name = PurePosixPath(source.path.name)
     facts = Workspace.alone(name, source.data, source.path.parent).facts(name)
@@ -166,17 +158,3 @@ def _rewrite_hunk(outcome: Outcome, rewrite: Rewrite) -> Hunk:
     found = list(replaced_hunks(outcome.before, applied(outcome.before, [rewrite]), {}))
     lines = tuple(line for hunk in found for line in hunk.lines)
     return Hunk(lines, frozenset(), heading_of(rewrite))
-
-
-def belonging_together(outcomes: Sequence[Outcome]) -> list[list[Outcome]]:
-    """The files in order, those together of which one needs another one's change."""
-    found: list[list[Outcome]] = []
-    for outcome in outcomes:
-        near = [group for group in found if any(_are_linked(outcome, other) for other in group)]
-        joined = [other for group in near for other in group]
-        found = [*(group for group in found if group not in near), [*joined, outcome]]
-    return sorted(found, key=lambda group: outcomes.index(group[0]))
-
-
-def _are_linked(one: Outcome, other: Outcome) -> bool:
-    return one.base == other.base and (one.name in other.needs or other.name in one.needs)
