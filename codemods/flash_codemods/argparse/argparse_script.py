@@ -159,9 +159,6 @@ def _refuse_parser(facts: FileFacts, parser: Parser) -> Refusal | None:
     """Why a parser can't get the flags: for what it is, or for who else uses it."""
     if parser.home != facts.name:
         return Refusal(f"its parser is built in {quoted(parser.home)}")
-    user = facts.workspace.get(Sharing).user(facts.name)
-    if user is not None:
-        return Refusal(f"{quoted(user)} parses its arguments with the same parser", parser.line)
     files = [facts]
     if parser.kind.home is not None:
         files.append(facts.workspace.facts(parser.kind.home))
@@ -181,4 +178,7 @@ def _refuse_parser(facts: FileFacts, parser: Parser) -> Refusal | None:
         return Refusal(
             "the last argument of the parser shares its line with another statement", parser.line
         )
+    user = facts.workspace.get(Sharing).user(facts.name)
+    if user is not None:
+        return Refusal(f"{quoted(user)} parses its arguments with the same parser", parser.line)
     return None

@@ -32,7 +32,7 @@ class Namespace:
 
     `target` is that name; `mapping` says that it is a dict (`vars(...)`); `escapes` that it is used
     as a whole; `fixed` that it was parsed from a literal list, so it holds defaults; `leaves_rest`
-    that unknown arguments were left to others. `statement` is where it is bound.
+    that unknown arguments were kept for others. `statement` is where it is bound.
     """
 
     parser: Parser
@@ -144,14 +144,17 @@ class Namespaces:
         where whoever calls the function has them."""
         if self._is_handed_back(at, call):
             return None
-        value, leaves_rest = _dict_of(at.node, call) or call, method(call) == "parse_known_args"
-        name = _name_given(at.node, value, leaves_rest)
-        if name is None:
+        value = _dict_of(at.node, call) or call
+        target, rest = _target(at.node, value), None
+        if method(call) == "parse_known_args":
+            target, rest = _pair(target)
+        if not isinstance(target, ast.Name):
             return "the parsed arguments do not get a plain name, as in args = parser.parse_args()"
         if not at.ends_its_line:
             return "its parse call shares its line with another statement"
-        mapping, escapes = value is not call, self._escapes(name, at.scope.node)
-        return Namespace(parser, at, name, mapping, escapes, _is_fixed(call), leaves_rest)
+        mapping, escapes = value is not call, self._escapes(target.id, at.scope.node)
+        leaves_rest = isinstance(rest, ast.Name) and not rest.id.startswith("_")
+        return Namespace(parser, at, target.id, mapping, escapes, _is_fixed(call), leaves_rest)
 
     def _is_command_line(
         self, value: ast.expr, scope: Scope, seen: frozenset[ast.AST] = frozenset()
@@ -197,16 +200,17 @@ def _dict_of(node: ast.stmt, call: ast.Call) -> ast.Call | None:
     return next((outer for outer in calls if outer.args == [call]), None)
 
 
-def _name_given(node: ast.stmt, value: ast.expr, leaves_rest: bool) -> str | None:
-    """The one name that a statement gives a value, or the first part of a pair."""
-    if not isinstance(node, ast.Assign) or node.value is not value or len(node.targets) > 1:
-        return None
-    target = node.targets[0]
-    if leaves_rest and isinstance(target, ast.Tuple):
-        target = target.elts[0]
-    elif leaves_rest:
-        return None
-    return target.id if isinstance(target, ast.Name) else None
+def _target(node: ast.stmt, value: ast.expr) -> ast.expr | None:
+    """What an assignment gives a value to, if to nothing else."""
+    if isinstance(node, ast.Assign) and node.value is value and len(node.targets) == 1:
+        return node.targets[0]
+    return None
+
+
+def _pair(target: ast.expr | None) -> tuple[ast.expr | None, ast.expr | None]:
+    if isinstance(target, ast.Tuple) and len(target.elts) == 2:
+        return target.elts[0], target.elts[1]
+    return None, None
 
 
 def _is_fixed(call: ast.Call) -> bool:
