@@ -53,7 +53,7 @@ double error(const Sizes& s, int queries_of_block, int threads) {
         flash::attention<T, D, DV, CONSUMERS, KEYS, KIND>(
             rows(q, head, s.queries, D), rows(k, key_head, s.keys, D), rows(v, key_head, s.keys, DV),
             flash::Mask<M>{s.window, mask.get(), mask_row, 1}, s.sinks ? &sink : nullptr, scale, s.queries, s.keys,
-            out.data() + head * s.queries * DV, logsumexp.data() + head * s.queries);
+            flash::ResultRows<T>{out.data() + head * DV, s.heads * DV}, logsumexp.data() + head * s.queries);
       });
     }
   }
@@ -100,7 +100,7 @@ double error(const Sizes& s, int queries_of_block, int threads) {
         double wanted = 0;
         for (int j = 0; j < s.keys; ++j) wanted += scores[j] / sum * at(v_rows, j, d);
         const double difference =
-            std::abs(flash::widen(out[(head * s.queries + i) * DV + d]) - wanted) / (1 + std::abs(wanted));
+            std::abs(flash::widen(out[(i * s.heads + head) * DV + d]) - wanted) / (1 + std::abs(wanted));
         worst = std::isnan(difference) ? INFINITY : std::max(worst, difference);
       }
     }

@@ -90,7 +90,7 @@ double error(const Sizes& s, int rows, int threads) {
         double of_out = 0;
         for (int j = 0; j < s.keys; ++j) {
           of_out += weights[j] * v.wide(key_head, j, d);
-          dv[(key_head * s.keys + j) * DV + d] += weights[j] * cotangent.wide(head, i, d);
+          dv[(j * s.key_heads + key_head) * DV + d] += weights[j] * cotangent.wide(head, i, d);
         }
         out.at(head, i, d) = number<T>(of_out);
         delta += of_out * cotangent.wide(head, i, d);
@@ -101,8 +101,8 @@ double error(const Sizes& s, int rows, int threads) {
         for (int d = 0; d < DV; ++d) gradient += cotangent.wide(head, i, d) * v.wide(key_head, j, d);
         gradient = weights[j] * (gradient - delta) * scale;
         for (int d = 0; d < D; ++d) {
-          dq[(head * s.queries + i) * D + d] += gradient * k.wide(key_head, j, d);
-          dk[(key_head * s.keys + j) * D + d] += gradient * q.wide(head, i, d);
+          dq[(i * s.heads + head) * D + d] += gradient * k.wide(key_head, j, d);
+          dk[(j * s.key_heads + key_head) * D + d] += gradient * q.wide(head, i, d);
         }
       }
     }
@@ -136,13 +136,14 @@ double error(const Sizes& s, int rows, int threads) {
     flash::gradient<T, D, DV, CONSUMERS, PASSING, KIND, M, of.value>(
         flash::Side<T>{q.from(head), cotangent.from(head)}, flash::Side<T>{k.from(head / group), v.from(head / group)},
         mask_of(head), flash::Heads{1, 0, 0}, float(scale), s.queries, s.keys, states.data() + head * padded,
-        own_dq.data() + head * s.queries * D, nullptr);
+        flash::ResultRows<T>{own_dq.data() + head * D, s.heads * D}, flash::ResultRows<T>{});
   });
   const auto by_keys = [&](auto of, int head) {
     flash::gradient<T, D, DV, CONSUMERS, PASSING, KIND, M, of.value>(
         flash::Side<T>{k.from(head), v.from(head)}, flash::Side<T>{q.from(head * group), cotangent.from(head * group)},
         mask_of(head * group), flash::Heads{group, entries, padded}, float(scale), s.queries, s.keys,
-        states.data() + head * group * padded, own_dk.data() + head * s.keys * D, own_dv.data() + head * s.keys * DV);
+        states.data() + head * group * padded, flash::ResultRows<T>{own_dk.data() + head * D, s.key_heads * D},
+        flash::ResultRows<T>{own_dv.data() + head * DV, s.key_heads * DV});
   };
   if constexpr (D + DV <= 256) {
     run(std::integral_constant<int, flash::OF_KEYS_AND_VALUES>(), s.key_heads, s.keys, by_keys);

@@ -69,6 +69,15 @@ def mask_array(problem: Problem) -> str:
     return _MASK_ARRAY if reads_mask(problem) else _NO_MASK_ARRAY
 
 
+def result_rows(name: str, of: str, head: str, dim: int) -> str:
+    """Where the rows of a head are written and how far apart, in CUDA: to the array `name`, which
+    is `[batch, length, heads, dim]` with the length and heads of the array `of`. Models go on with
+    the heads of a position side by side: results that lie so, as MLX's own do, need no copy."""
+    heads = f"{of}_shape[1]"
+    first = f"int64_t(batch) * {of}_shape[2] * {heads} + {head}"
+    return f"{name} + ({first}) * {dim}, int64_t({heads}) * {dim}"
+
+
 def mask_of_next_head(problem: Problem) -> str:
     """The elements from one head's mask to the next one's, in CUDA."""
     return "mask_strides[1]" if reads_mask(problem) else "0"

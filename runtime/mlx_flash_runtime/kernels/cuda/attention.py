@@ -10,7 +10,7 @@ import mlx.core as mx
 
 from ...problem import Problem
 from ..rounding import ceil_div
-from .arguments import MASKS, TYPES, declared, mask_array, mask_type, typed
+from .arguments import MASKS, TYPES, declared, mask_array, mask_type, result_rows, typed
 from .attention_tiles import Tiles, tiles_of
 from .compiling.loading import Kernel, compiles, kernel_of
 from .compiling.source import Array, Source
@@ -26,7 +26,7 @@ _BODY = """
       flash::Rows<{type}>{{v + batch * v_strides[0] + key_head * v_strides[1],
                            v_strides[2], v_strides[3]}},
       flash::Mask<{mask_type}>{{{window}, {mask_array}}}, {sink}, *scale, q_shape[2], k_shape[2],
-      out + (int64_t(batch) * q_shape[1] + head) * q_shape[2] * {value_head_dim}, {logsumexp});
+      flash::ResultRows<{type}>{{{out}}}, {logsumexp});
 """
 _LOGSUMEXP = "logsumexp + (int64_t(batch) * q_shape[1] + head) * q_shape[2]"
 
@@ -43,7 +43,8 @@ def attention(
     inputs = typed(problem, arrays)
     if problem.sinks:
         inputs.append(arrays[-1].astype(mx.float32))
-    return _launch(problem, capability)(inputs=inputs)
+    out, *logsumexp = _launch(problem, capability)(inputs=inputs)
+    return [out.swapaxes(1, 2), *logsumexp]
 
 
 @lru_cache(maxsize=256)
@@ -57,7 +58,7 @@ def is_there(problem: Problem, capability: tuple[int, int]) -> bool:
 def _launch(problem: Problem, capability: tuple[int, int]) -> Kernel:
     """The kernel with everything but its `inputs`."""
     p, tiles = problem, _tiles_of(problem, capability)
-    shapes: list[tuple[int, ...]] = [(p.batch, p.query_heads, p.query_length, p.value_head_dim)]
+    shapes: list[tuple[int, ...]] = [(p.batch, p.query_length, p.query_heads, p.value_head_dim)]
     dtypes: list[mx.Dtype] = [getattr(mx, p.dtype)]
     if p.training:
         shapes.append((p.batch, p.query_heads, p.query_length))
@@ -92,6 +93,7 @@ def source_of(problem: Problem, capability: tuple[int, int]) -> Source:
         mask_type=mask_type(problem),
         window=problem.window or 0,
         mask_array=mask_array(problem),
+        out=result_rows("out", "q", "head", problem.value_head_dim),
         sink="sinks + head" if problem.sinks else "nullptr",
         logsumexp=_LOGSUMEXP if problem.training else "nullptr",
     )

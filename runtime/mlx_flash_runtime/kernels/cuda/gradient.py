@@ -23,6 +23,7 @@ from .arguments import (
     mask_array,
     mask_of_next_head,
     mask_type,
+    result_rows,
     typed,
 )
 from .compiling.loading import Kernel, compiles, kernel_of
@@ -75,7 +76,7 @@ _CALL = """
       {sides}, flash::Mask<{mask_type}>{{{window}, {mask_array}}}, passing, *scale, queries, keys,
       reinterpret_cast<const float2*>(states)
           + (int64_t(batch) * q_shape[1] + head) * padded,
-      {d_of_d}, {d_of_dv});
+      flash::ResultRows<{type}>{{{d_of_d}}}, flash::ResultRows<{type}>{{{d_of_dv}}});
 """
 _MADE_OUTPUTS: dict[Made, tuple[str, ...]] = {
     "OF_QUERIES": ("dq",),
@@ -104,7 +105,8 @@ def gradients(
     found: dict[str, mx.array] = {}
     for made in made_by_kernels(problem):
         launched = _gradient_launch(problem, capability, made)(inputs=inputs)
-        found.update(zip(_MADE_OUTPUTS[made], launched, strict=True))
+        for name, rows in zip(_MADE_OUTPUTS[made], launched, strict=True):
+            found[name] = rows.swapaxes(1, 2)
     d_sinks = None
     if problem.sinks:
         of_queries = states[:, :, : problem.query_length]
@@ -141,7 +143,7 @@ def _gradient_launch(problem: Problem, capability: tuple[int, int], made: Made) 
     dims = [_dim(problem, name) for name in _MADE_OUTPUTS[made]]
     return partial(
         kernel_of(_gradient_source(problem, capability, made), tiles.shared_memory),
-        output_shapes=[(problem.batch, heads, length, dim) for dim in dims],
+        output_shapes=[(problem.batch, length, heads, dim) for dim in dims],
         output_dtypes=[getattr(mx, problem.dtype)] * len(dims),
         grid=(heads * tiles.threads, problem.batch, ceil_div(length, tiles.rows)),
         threadgroup=(tiles.threads, 1, 1),
@@ -195,11 +197,9 @@ def _output(problem: Problem, made: Made, name: str) -> str:
     """Where a block of threads writes the gradients of its head, a null pointer where it makes none
     of that name."""
     if name not in _MADE_OUTPUTS[made]:
-        return "nullptr"
-    head, heads, length = "head", "q_shape[1]", "queries"
-    if made != "OF_QUERIES":
-        head, heads, length = "key_head", "k_shape[1]", "keys"
-    return f"{name} + (int64_t(batch) * {heads} + {head}) * {length} * {_dim(problem, name)}"
+        return "nullptr, 0"
+    of, head = ("q", "head") if made == "OF_QUERIES" else ("k", "key_head")
+    return result_rows(name, of, head, _dim(problem, name))
 
 
 def _dim(problem: Problem, name: str) -> int:

@@ -13,7 +13,8 @@ namespace flash {
 
 template <typename T, int D, int DV, int WARPS, int KEYS, int KIND, typename M>
 __device__ void attention(Rows<T> q, Rows<T> k, Rows<T> v, Mask<M> mask, const float* sink,
-                          float scale, int queries, int keys, T* out, float* logsumexp) {
+                          float scale, int queries, int keys, ResultRows<T> out,
+                          float* logsumexp) {
   constexpr int qk_stride = row_stride<T>(D), tiles = words<T>(DV) * 4 / sizeof(T) / 8;
   constexpr int QUERIES = WARP_QUERIES * WARPS;
   extern __shared__ uint4 shared[];

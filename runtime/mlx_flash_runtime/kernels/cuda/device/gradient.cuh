@@ -33,7 +33,7 @@ namespace flash {
 template <typename T, int D, int DV, int WARPS, int PASSING, int KIND, typename M, int OF>
 __device__ void gradient(const Side<T>& own, const Side<T>& passing, Mask<M> mask,
                          const Heads& heads, float scale, int queries, int keys,
-                         const QueryState* states, T* d_of_d, T* d_of_dv) {
+                         const QueryState* states, ResultRows<T> d_of_d, ResultRows<T> d_of_dv) {
   constexpr bool by_keys = OF != OF_QUERIES, of_d = OF != OF_VALUES,
                  of_dv = OF == OF_VALUES || OF == OF_KEYS_AND_VALUES;
   constexpr int stride = row_stride<T>(D), v_stride = row_stride<T>(DV);

@@ -7,6 +7,13 @@
 
 namespace flash {
 
+// Rows of results in memory, whose elements lie together: `stride` elements from one to the next.
+template <typename T>
+struct ResultRows {
+  T* data;
+  int64_t stride;
+};
+
 template <int TILES>
 __device__ inline void multiply_rows(float (&result)[TILES][4], const float (&by)[2]) {
 #pragma unroll
@@ -16,10 +23,10 @@ __device__ inline void multiply_rows(float (&result)[TILES][4], const float (&by
   }
 }
 
-// Writes this lane's rows, `row` and `row + 8` of `rows` in [rows, DIM], multiplied with `by`.
+// Writes this lane's rows, `row` and `row + 8` of `rows` with DIM elements, multiplied with `by`.
 template <typename T, int DIM, int TILES>
-__device__ inline void write_rows(const float (&result)[TILES][4], const float (&by)[2], T* out,
-                                  int row, int rows) {
+__device__ inline void write_rows(const float (&result)[TILES][4], const float (&by)[2],
+                                  const ResultRows<T>& out, int row, int rows) {
   const int lane_pair = threadIdx.x % 4;
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
@@ -27,7 +34,7 @@ __device__ inline void write_rows(const float (&result)[TILES][4], const float (
 #pragma unroll
     for (int m = 0; m < TILES; ++m) {
       const int column = 8 * m + 2 * lane_pair;
-      T* to = out + int64_t(row + 8 * r) * DIM + column;
+      T* to = out.data + (row + 8 * r) * out.stride + column;
       const float low = result[m][2 * r] * by[r], high = result[m][2 * r + 1] * by[r];
       if (DIM % 2 == 0 && column < DIM) {
         if constexpr (sizeof(T) == 4) {

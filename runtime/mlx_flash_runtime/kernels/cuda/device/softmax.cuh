@@ -169,11 +169,12 @@ struct Softmax : RowSums {
     return own;
   }
 
-  // Writes sums of weighted values, [queries, DV], as means; and, unless `logsumexp` is null, what
+  // Writes sums of weighted values, DV of each query, as means; and, unless `logsumexp` is null, what
   // the backward pass makes the weights of again: the logarithm of the sum of each query's weights,
   // to base two. For a query that sees no key that is infinity: see weights.cuh.
   template <typename T, int DV, int TILES>
-  __device__ void write(const float (&result)[TILES][4], T* out, float* logsumexp) const {
+  __device__ void write(const float (&result)[TILES][4], const ResultRows<T>& out,
+                        float* logsumexp) const {
     float share[2];
 #pragma unroll
     for (int r = 0; r < 2; ++r) {

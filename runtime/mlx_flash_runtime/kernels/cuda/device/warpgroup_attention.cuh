@@ -158,7 +158,8 @@ struct Consumer {
 
 template <typename T, int D, int DV, int CONSUMERS, int KEYS, int KIND, typename M>
 __device__ void attention(Rows<T> q, Rows<T> k, Rows<T> v, Mask<M> mask, const float* sink,
-                          float scale, int queries, int keys, T* out, float* logsumexp) {
+                          float scale, int queries, int keys, ResultRows<T> out,
+                          float* logsumexp) {
   constexpr int QUERIES = WARPGROUP_QUERIES * CONSUMERS;
   // As the swizzle of warpgroup_products.cuh needs it.
   extern __shared__ __align__(1024) uint4 shared[];

@@ -190,7 +190,7 @@ struct GradientConsumer {
 template <typename T, int D, int DV, int CONSUMERS, int PASSING, int KIND, typename M, int OF>
 __device__ void gradient(const Side<T>& own, const Side<T>& passing, Mask<M> mask,
                          const Heads& heads, float scale, int queries, int keys,
-                         const QueryState* states, T* d_of_d, T* d_of_dv) {
+                         const QueryState* states, ResultRows<T> d_of_d, ResultRows<T> d_of_dv) {
   using It = Makes<OF>;
   using Scores = Weights<KIND, M, It::by_keys>;
   constexpr int ROWS = WARPGROUP_QUERIES * CONSUMERS;
