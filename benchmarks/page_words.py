@@ -98,8 +98,8 @@ def _integrator_speed(rows: Sequence[Row]) -> list[str]:
 def _plan(rows: Sequence[Row]) -> list[str]:
     said = [
         "Ratio: predicted over measured. A prompt is read in steps of 512 tokens, or in one step; "
-        "on a GPU in steps of 2,048, where `last 512 tokens` are the last 2,048 too. Seconds: what "
-        "predicting and measuring took."
+        "on a GPU in steps of 2,048; `--max-kv-size` keeps as many. Seconds: what predicting and "
+        "measuring took."
     ]
     off = [row for row in rows if (row["ratio"] or 0) > _PREDICTED]
     if off:

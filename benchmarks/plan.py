@@ -120,7 +120,7 @@ CASES = (
     Case("llama, one step", _LLAMA, 1024, Generation()),
     Case("llama, 8-bit cache", _LLAMA, 1536, Generation(kv_bits=8, prefill_step_size=512)),
     # mlx-lm's Llama makes caches of its own, to which --max-kv-size is nothing.
-    Case("qwen3, last 512 tokens", _QWEN3, 1536, Generation(None, 512, 512)),
+    Case("qwen3, --max-kv-size", _QWEN3, 1536, Generation(None, 512, 512)),
     Case("llama, 4-bit weights", _QUANTIZED, 1024),
     Case("windows", _WINDOW, 1536),
     Case("qwen3", _QWEN3, 1024),

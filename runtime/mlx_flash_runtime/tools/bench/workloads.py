@@ -8,8 +8,8 @@ data are random tokens.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -139,12 +139,11 @@ def _evaluate(model: Model, sizes: Sizes) -> Run:
 
 
 def _chat(model: Model, sizes: Sizes) -> Work:
-    """A reply to a prompt, greedy. Each prompt is a token shorter than the one before, as no two
-    turns of a chat have one length: what MLX does once for a length is then part of every run."""
+    """A reply to a prompt, greedy, of a length that this process had no prompt of before."""
     from mlx_lm.generate import generate_step
 
     tokens = random_tokens(model, sizes.length)
-    lengths = count(sizes.length, -1)
+    lengths = _prompt_lengths(sizes.length)
 
     def work() -> Run:
         model.module.eval()
@@ -158,6 +157,14 @@ def _chat(model: Model, sizes: Sizes) -> Work:
         return Run(time.perf_counter() - start, first)
 
     return work
+
+
+@cache
+def _prompt_lengths(longest: int) -> Iterator[int]:
+    """Those of all prompts of up to `longest` tokens in this process, each a token shorter than the
+    one before, as no two turns of a chat have one length: what MLX does once for a length is then
+    part of every run, whatever ran before it and with which attention."""
+    return count(longest, -1)
 
 
 def _batch(model: Model, sizes: Sizes) -> Run:

@@ -12,7 +12,7 @@ from rich.text import Text
 from ..bench import models
 from ..bench.tables import Table
 from ..memory import folder
-from ..memory.fits import Fits, Row, of_generation, of_training
+from ..memory.fits import LARGEST_BATCH, Fits, Row, of_generation, of_training
 from ..memory.steps import Generation, NoSuchCache
 from ..rehearsal import NotLazy
 from .devices import described, device_of, device_options
@@ -21,7 +21,6 @@ from .options import given
 from .printing import console_of_stdout, parts_of
 
 _GIB = 2**30
-_MOST_ROWS = 256  # larger batches are not asked for
 
 
 @click.command()
@@ -183,7 +182,7 @@ def _number_of(size: int, unit: str) -> str:
 
 
 def _or_more(size: int, unit: str) -> str:
-    return " or more" if unit == "rows" and size == _MOST_ROWS else ""
+    return " or more" if unit == "rows" and size == LARGEST_BATCH else ""
 
 
 def _gib(size: int) -> str:

@@ -21,7 +21,7 @@ _GIB = 2**30
 # away, and MLX its buffers. On CUDA, and on the CPU, MLX's own default limit.
 _METAL_SMALL, _METAL_LARGE, _LARGE_MAC = 2 / 3, 3 / 4, 36 * _GIB
 _SHARES = {"cuda": 0.95, "cpu": 0.8}
-_SHORTEST, _LARGEST_BATCH = 2048, 256
+_SHORTEST, LARGEST_BATCH = 2048, 256
 _LORA = {"rank": 8, "scale": 20.0, "dropout": 0.0}  # mlx-lm's defaults
 _LORA_LAYERS = 16
 
@@ -113,7 +113,7 @@ def of_training(module: Any, device: Device, kind: str, length: int) -> Fits:
     budget, error = budget_of(device), None
 
     def most(steps: Steps) -> int:
-        return largest(lambda batch: steps.training(length, batch), budget, 1, _LARGEST_BATCH)
+        return largest(lambda batch: steps.training(length, batch), budget, 1, LARGEST_BATCH)
 
     try:
         without = most(own)
@@ -127,7 +127,7 @@ def of_training(module: Any, device: Device, kind: str, length: int) -> Fits:
     advice: list[tuple[str, int]] = []
     if length > 512:
         shorter = length // 2
-        found = largest(lambda batch: ours.training(shorter, batch), budget, 1, _LARGEST_BATCH)
+        found = largest(lambda batch: ours.training(shorter, batch), budget, 1, LARGEST_BATCH)
         advice.append((f"rows of {shorter:,} tokens", found))
     return Fits(
         f"training {kind} on rows of {length:,} tokens",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-OPAQUE = "Opaque"  # not of MLX: an operation that stands for others, see `stand_ins`
+# Not of MLX: operations that stand for others, see `stand_ins`. Of the second, results lie with the
+# heads of a position side by side.
+OPAQUE, BY_POSITION = "Opaque", "OpaqueByPosition"
 
 # The output is the input's memory, seen otherwise.
 VIEWS = frozenset(

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from .kinds import (
     ATTENTION,
     ATTENTION_GRADIENT,
+    BY_POSITION,
     ELEMENTWISE,
     LOSS_GRADIENT,
     NORM_GRADIENTS,
@@ -28,8 +29,10 @@ def laid_out(
     """Where output `at` of an operation lies: mostly in rows, for some as an input does."""
     if name in ELEMENTWISE:
         return _of_elements(name, inputs, shape) or rows(shape)
+    if name == BY_POSITION or (name == ATTENTION and backend == "metal"):
+        return _by_position(shape)
     if name == ATTENTION:
-        return _of_attention(inputs[0], shape, backend)
+        return in_order_of(shape, inputs[0])
     if name == ATTENTION_GRADIENT and backend == "cuda":
         return in_order_of(shape, inputs[at])
     return inputs[0] if _lies_as_its_first_input(name, inputs, backend) else rows(shape)
@@ -89,11 +92,11 @@ def _of_elements(name: str, inputs: Sequence[Layout], shape: tuple[int, ...]) ->
     return None
 
 
-def _of_attention(query: Layout, shape: tuple[int, ...], backend: str) -> Layout:
-    """Of MLX's fused attention: as the query lies, or on Metal with a row of all heads for each
-    query."""
-    if backend == "cuda":
-        return in_order_of(shape, query)
+def _by_position(shape: tuple[int, ...]) -> Layout:
+    """Of attention, or of a gradient of it, with a row of all heads for each position; the gradient
+    of sinks has no positions."""
+    if len(shape) != 4:
+        return rows(shape)
     _, heads, length, dim = shape
     return Layout(shape, (heads * length * dim, dim, heads * dim, 1))
 

@@ -31,7 +31,7 @@ class Kernel:
 
 
 _FUSED = Kernel(ATTENTION, ATTENTION_GRADIENT)
-_OURS, _FILLED, _SELECTED = Kernel(OPAQUE), Kernel(FILL), Kernel(SELECT)
+OURS, _FILLED, _SELECTED = Kernel(OPAQUE), Kernel(FILL), Kernel(SELECT)
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class StandIns:
         self.calls: list[_Call] = []
         self._marks = itertools.count(_FIRST_MARK)
 
-    def attention(self, extra: int, kernel: Kernel = _OURS) -> Callable[..., mx.array]:
+    def attention(self, extra: int, kernel: Kernel) -> Callable[..., mx.array]:
         """A call of attention that needs so many bytes, and its gradient as many; by that
         `kernel`."""
 
