@@ -161,7 +161,10 @@ def _replay(
 
 @lru_cache(maxsize=64)
 def scale_array(scale: float) -> mx.array:
-    """The scale as the kernel reads it: evaluated, and the same array for every call."""
-    array = mx.array([scale], mx.float32)
+    """The scale as the kernels read it, `[1]`: evaluated, and the same array for every call. It is
+    part of a larger one, as MLX keeps an array of up to eight bytes in the host's memory
+    (`SmallSizePool` in its sources for CUDA), where all blocks of a kernel would read it, for 2 to
+    15 us (H200)."""
+    array = mx.full((4,), scale, mx.float32)[:1]
     mx.eval(array)
     return array
