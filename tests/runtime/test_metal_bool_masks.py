@@ -99,7 +99,7 @@ def test_a_bool_mask_is_taken_where_it_hides_enough() -> None:
 
 
 def in_operations(*, inputs: list[mx.array], **call: Any) -> tuple[mx.array]:
-    """What the kernel gives for its inputs, from what it is told of the mask."""
+    """What the kernel gives for its inputs, `[B, L, H, D_v]`, from what it is told of the mask."""
     q, k, v, factor, *said = inputs
     length, keys = q.shape[2], k.shape[2]
     if len(said[1].shape) == 1:
@@ -111,7 +111,7 @@ def in_operations(*, inputs: list[mx.array], **call: Any) -> tuple[mx.array]:
         numbers = mx.arange(keys) // size
         block = mx.any(tiles[..., None, :] // 2 == numbers[:, None], axis=-1)
         sees = mask & mx.repeat(block, tile_skipping.BLOCK, axis=-2)[..., :length, :]
-    return (written_out.attention(q, k, v, scale=factor[0], mask=sees),)
+    return (written_out.attention(q, k, v, scale=factor[0], mask=sees).swapaxes(1, 2),)
 
 
 @pytest.fixture

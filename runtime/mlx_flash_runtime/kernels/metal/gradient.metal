@@ -14,12 +14,19 @@ using namespace mlx::steel;
 constant constexpr int SIMDGROUPS = 4;        // of a threadgroup
 constant constexpr int ROWS = 8 * SIMDGROUPS;  // of a threadgroup
 
+// Rows of one head, `stride` numbers from one to the next: its own ones where heads lie one after the
+// other, those of all heads where the heads of a position lie side by side.
+template <typename T>
+struct Rows {
+  const device T* data;
+  int stride;
+};
+
 // One side, of one head: what is multiplied to scores, queries or keys; and what is multiplied to
 // weights, the gradients of outputs or values.
 template <typename T>
 struct Side {
-  const device T* scored;
-  const device T* weighted;
+  Rows<T> scored, weighted;
   int count;
 };
 
@@ -77,19 +84,19 @@ constexpr int stride(int dim) {
 
 // What a simdgroup holds of a matrix of so many rows, with zeros beyond them; `row` is the lane's.
 template <int DIM, typename T>
-inline void hold(thread Held<T, DIM>& own, const device T* x, int row, int count, short2 at) {
+inline void hold(thread Held<T, DIM>& own, Rows<T> x, int row, int count, short2 at) {
   const short is_there = row < count;
   own.template load_safe<T, 1, 1>(
-      x + int64_t(row) * DIM + at.x, DIM, short2(short(DIM - at.x), is_there));
+      x.data + int64_t(row) * x.stride + at.x, x.stride, short2(short(DIM - at.x), is_there));
 }
 
 template <int DIM, typename T>
 inline void store(
-    thread Sums<DIM>& sums, float factor, device T* x, int row, int count, short2 at) {
+    thread Sums<DIM>& sums, float factor, device T* x, int stride, int row, int count, short2 at) {
   const short is_there = row < count;
   sums.template row_bin_op<MulOp>(&factor);
   sums.template store_safe<T, 1, 1>(
-      x + int64_t(row) * DIM + at.x, DIM, short2(short(DIM - at.x), is_there));
+      x + int64_t(row) * stride + at.x, stride, short2(short(DIM - at.x), is_there));
 }
 
 // Adds the products of two rows to `sum`, which all lanes of a row get.
@@ -179,9 +186,11 @@ inline void over_tiles(
     States states, Lane lane) {
   const int64_t start = tiles.first * COLUMNS;
   BlockLoaderT<T, COLUMNS, D, stride<T>(D), 1, 0, 32 * SIMDGROUPS> scored_loader(
-      columns.scored + start * D, D, tiles.scored, lane.simdgroup, lane.number);
+      columns.scored.data + start * columns.scored.stride, columns.scored.stride, tiles.scored,
+      lane.simdgroup, lane.number);
   BlockLoaderT<T, COLUMNS, DV, stride<T>(DV), 1, 0, 32 * SIMDGROUPS> weighted_loader(
-      columns.weighted + start * DV, DV, tiles.weighted, lane.simdgroup, lane.number);
+      columns.weighted.data + start * columns.weighted.stride, columns.weighted.stride,
+      tiles.weighted, lane.simdgroup, lane.number);
   for (int tile = tiles.first; tile < tiles.stop; ++tile) {
     const int left = columns.count - tile * COLUMNS;
     threadgroup_barrier(mem_flags::mem_threadgroup);  // the tile before is done with

@@ -27,7 +27,8 @@ _LOG2E = math.log2(math.e)
 _BEFORE = """
   threadgroup T scored[COLUMNS * flash::stride<T>(D)];
   threadgroup T weighted[COLUMNS * flash::stride<T>(DV)];
-  const int queries = Q_shape[2], keys = K_shape[2], group = Q_shape[1] / K_shape[1];
+  const int queries = Q_shape[2], keys = K_shape[2];
+  const int heads = Q_shape[1], key_heads = K_shape[1], group = heads / key_heads;
   const int batch = threadgroup_position_in_grid.z, own_head = threadgroup_position_in_grid.y;
   const short2 at = BaseMMAFrag<float, 8, 8>::get_coord(thread_index_in_simdgroup);
   const flash::Lane lane = {
@@ -47,37 +48,41 @@ _BEFORE = """
   scored_sums.clear();
 """
 _OF_QUERIES = """
-  const int64_t head = int64_t(batch) * Q_shape[1] + own_head;
-  const int64_t key_head = int64_t(batch) * K_shape[1] + own_head / group;
-  flash::hold<D>(own_scored, Q + head * queries * D, row, queries, at);
-  flash::hold<DV>(own_weighted, d_out + head * queries * DV, row, queries, at);
+  const int64_t head = int64_t(batch) * heads + own_head;
+  const int64_t key_head = int64_t(batch) * key_heads + own_head / group;
+  const int64_t result = int64_t(batch) * queries * heads + own_head;
+  flash::hold<D>(own_scored, {Q + head * queries * D, D}, row, queries, at);
+  flash::hold<DV>(own_weighted, {d_out + result * DV, heads * DV}, row, queries, at);
   flash::Held<T, DV> own_out;
-  flash::hold<DV>(own_out, out + head * queries * DV, row, queries, at);
+  flash::hold<DV>(own_out, {out + result * DV, heads * DV}, row, queries, at);
   flash::OfRow state = {{row <= last_row ? logsumexp[head * queries + row] : 0, 0}};
   flash::add_products<DV>(state.state.delta, own_out, own_weighted);
   if (at.x == 0 && row <= last_row) delta[head * queries + row] = state.state.delta;
-  const flash::Side<T> columns = {K + key_head * keys * D, V + key_head * keys * DV, keys};
+  const flash::Side<T> columns = {
+      {K + key_head * keys * D, D}, {V + key_head * keys * DV, DV}, keys};
   flash::over_tiles<OF_KEYS, SOFTCAP, COLUMNS, D, DV>(
       scored_sums, weighted_sums, own_scored, own_weighted, columns, tiles, seen,
       scores, state, lane);
-  flash::store<D>(scored_sums, factor[0], dq + head * queries * D, row, queries, at);
+  flash::store<D>(scored_sums, factor[0], dq + result * D, heads * D, row, queries, at);
 """
 _OF_KEYS = """
   weighted_sums.clear();
-  const int64_t key_head = int64_t(batch) * K_shape[1] + own_head;
-  flash::hold<D>(own_scored, K + key_head * keys * D, row, keys, at);
-  flash::hold<DV>(own_weighted, V + key_head * keys * DV, row, keys, at);
+  const int64_t key_head = int64_t(batch) * key_heads + own_head;
+  flash::hold<D>(own_scored, {K + key_head * keys * D, D}, row, keys, at);
+  flash::hold<DV>(own_weighted, {V + key_head * keys * DV, DV}, row, keys, at);
   for (int i = 0; i < group; ++i) {
-    const int64_t head = int64_t(batch) * Q_shape[1] + own_head * group + i;
+    const int64_t head = int64_t(batch) * heads + own_head * group + i;
+    const int64_t result = int64_t(batch) * queries * heads + own_head * group + i;
     const flash::Side<T> columns = {
-        Q + head * queries * D, d_out + head * queries * DV, queries};
+        {Q + head * queries * D, D}, {d_out + result * DV, heads * DV}, queries};
     const flash::OfColumns states = {logsumexp + head * queries, delta + head * queries};
     flash::over_tiles<OF_KEYS, SOFTCAP, COLUMNS, D, DV>(
         scored_sums, weighted_sums, own_scored, own_weighted, columns, tiles, seen,
         scores, states, lane);
   }
-  flash::store<D>(scored_sums, factor[0], dk + key_head * keys * D, row, keys, at);
-  flash::store<DV>(weighted_sums, 1, dv + key_head * keys * DV, row, keys, at);
+  const int64_t result = int64_t(batch) * keys * key_heads + own_head;
+  flash::store<D>(scored_sums, factor[0], dk + result * D, key_heads * D, row, keys, at);
+  flash::store<DV>(weighted_sums, 1, dv + result * DV, key_heads * DV, row, keys, at);
 """
 
 
@@ -105,7 +110,8 @@ def gradients(
     p, dtype = problem, getattr(mx, problem.dtype)
     q, k, v, factor, *sinks = arrays
     out, logsumexp = outputs
-    d_out = cotangent.astype(dtype)
+    # Results, and what comes back for them, lie with the heads of a position side by side.
+    out, d_out = (x.astype(dtype).swapaxes(1, 2) for x in (out, cotangent))
     template = [
         ("T", dtype),
         ("D", p.head_dim),
@@ -116,7 +122,7 @@ def gradients(
     dq, delta = _of_queries()(
         inputs=[q, k, v, out, d_out, logsumexp, factor, *keys_of_queries(p)],
         template=[*template, ("OF_KEYS", False)],
-        output_shapes=[q.shape, logsumexp.shape],
+        output_shapes=[q.swapaxes(1, 2).shape, logsumexp.shape],
         output_dtypes=[dtype, mx.float32],
         grid=(_blocks(p.query_length) * _THREADS, p.query_heads, p.batch),
         threadgroup=(_THREADS, 1, 1),
@@ -124,12 +130,12 @@ def gradients(
     dk, dv = _of_keys()(
         inputs=[q, k, v, d_out, logsumexp, delta, factor, *queries_of_keys(p)],
         template=[*template, ("OF_KEYS", True)],
-        output_shapes=[k.shape, v.shape],
+        output_shapes=[x.swapaxes(1, 2).shape for x in (k, v)],
         output_dtypes=[dtype, dtype],
         grid=(_blocks(p.key_length) * _THREADS, p.key_heads, p.batch),
         threadgroup=(_THREADS, 1, 1),
     )
-    found = [dq, dk, dv]
+    found = [x.swapaxes(1, 2) for x in (dq, dk, dv)]
     if p.sinks:
         found.append(of_sinks(sinks[0], logsumexp * _LOG2E, delta))
     return found

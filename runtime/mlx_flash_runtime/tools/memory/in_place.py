@@ -17,7 +17,7 @@ from ...planning.choice import Choice
 from ...planning.plan import Plan
 from ...planning.planner import Key, Planner
 from ...problem import Device, Problem
-from ...routes import ROUTES, cuda_kernel, native
+from ...routes import ROUTES, cuda_kernel, metal_kernel, native
 from ...routes import unfused as unfused_route
 from ...settings import Settings
 from ...stock.fused import error_of, is_fused
@@ -34,7 +34,7 @@ _WITH_KERNELS = (
 )
 # One that MLX 0.32.4 does not export on a GPU ("Unable to get state for primitive").
 _NOT_EXPORTED = (mx.fast, "cross_entropy", Kernel("CrossEntropy", LOSS_GRADIENT))
-_ON_CUDA = Kernel(BY_POSITION, BY_POSITION)
+_ON_GPU = Kernel(BY_POSITION, BY_POSITION)
 _ATTENTION, _LOSS = "scaled_dot_product_attention", "cross_entropy"
 
 
@@ -59,7 +59,7 @@ class _WithRuntime(Planner):
     def _run(self, choice: Choice) -> Callable[..., mx.array]:
         if choice.route in (native, unfused_route):
             return _own_attention(choice.problem, choice.device, self.stand_ins)
-        kernel = _ON_CUDA if choice.route is cuda_kernel else OURS
+        kernel = _ON_GPU if choice.route in (cuda_kernel, metal_kernel) else OURS
         attend = self.stand_ins.attention(choice.extra_memory, kernel)
         # Our own routes know a window by its size: the mask itself is never computed.
         return _without_mask(attend) if choice.problem.mask == "window" else attend
