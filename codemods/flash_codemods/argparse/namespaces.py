@@ -48,7 +48,7 @@ class Namespaces:
     """The parse calls of one file."""
 
     def __init__(self, facts: FileFacts) -> None:
-        self._known = facts.get(Parsers)
+        self._parsers = facts.get(Parsers)
         self._module = facts.module
         self._name, self._workspace = facts.name, facts.workspace
 
@@ -72,7 +72,8 @@ class Namespaces:
             place = self._doubt(at, call) or self._place(at, call, parser)
             if isinstance(place, str):
                 return Refusal(place, at.line)
-            found += [place] if place is not None else []
+            if place is not None:
+                found.append(place)
         return found
 
     @cached_property
@@ -83,9 +84,10 @@ class Namespaces:
         return list(islice((item for item in found if any(item[2])), _MOST_PLACES + 1))
 
     def _parsers_of(self, at: Statement, call: ast.Call) -> list[Parser | None]:
+        """The parsers whose arguments a call may give; None among them for what is not known."""
         parsers: list[Parser | None] = []
         if isinstance(call.func, ast.Attribute) and call.func.attr in PARSE_METHODS:
-            parsers = self._known.meant_by(call.func.value, at)
+            parsers = self._parsers.meant_by(call.func.value, at)
         return parsers if any(parsers) else self._handed_back_by(dotted(call.func) or "")
 
     def _handed_back_by(self, function: str) -> list[Parser | None]:
