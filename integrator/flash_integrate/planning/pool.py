@@ -40,7 +40,8 @@ def in_processes(
     # Ctrl-C at a terminal goes to every process: the others start with it blocked, and leave it to
     # this one.
     own = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    pool = ProcessPoolExecutor(jobs, initializer=_adopt, initargs=(work,))
+    with from_no_current_folder():  # its locks start a process that keeps count of them
+        pool = ProcessPoolExecutor(jobs, initializer=_adopt, initargs=(work,))
     try:
         # Not `pool.map`, which when interrupted cancels what the pool's own thread is about to
         # report as broken.
