@@ -50,6 +50,29 @@ def test_noop_is_left_alone_with_a_reason(flash_integrate: Run, tmp_path: Path) 
     assert contents(tmp_path) == before
 
 
+def test_what_a_shell_runs_is_not_covered(flash_integrate: Run, tmp_path: Path) -> None:
+    shell = """!pip install mlx_lm
+!mlx_lm.convert --hf-path model
+!python3 -m mlx_lm.lora \\
+    --train
+for prompt in prompts:
+    !mlx_lm generate --prompt {prompt}
+!mlx_whisper speech.mp3
+"""
+    path = tmp_path / "chat.ipynb"
+    path.write_bytes(as_saved_by_jupyter(notebook(IMPORTS, shell, WORK)))
+    result = flash_integrate(tmp_path, "--dry-run")
+    text = path.read_text(encoding="utf-8").splitlines()
+    for command in ("mlx_lm.lora", "mlx_lm generate"):
+        line = next(number for number, line in enumerate(text, 1) if command in line)
+        said = (
+            f"chat.ipynb:{line}: not covered: the command {command}: a shell runs it in a process "
+            f"of its own; python -m mlx_flash_runtime -m {command} ... has flash attention there"
+        )
+        assert said in " ".join(result.stderr.decode().split())
+    assert result.stderr.count(b"not covered") == 2
+
+
 def test_a_tree_is_walked_for_notebooks_and_checkpoints_are_left_out(
     flash_integrate: Run, repo: Path
 ) -> None:

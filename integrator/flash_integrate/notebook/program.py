@@ -3,6 +3,7 @@ understands."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from flash_integrate.errors import UnreadableSource
@@ -65,6 +66,13 @@ class Program(Source):
         """The line of the notebook's text on which a line of the program stands."""
         origin = self.origins[line - 1] if line else None
         return origin[0].text_line(origin[1]) if origin is not None else None
+
+    def written(self) -> Iterator[tuple[int, str]]:
+        """The lines of the program, by number, as they are written in the notebook."""
+        for line, origin in enumerate(self.origins, 1):
+            if origin is not None:
+                cell, index = origin
+                yield line, cell.lines[index]
 
     def lines_of_cell(self, line: int) -> range:
         """The lines of the cell in which a line stands."""

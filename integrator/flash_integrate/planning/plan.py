@@ -24,6 +24,7 @@ from flash_integrate.planning.uncovered import (
     uncovered_commands,
     uncovered_processes,
     uncovered_servers,
+    uncovered_shell_lines,
 )
 from flash_integrate.project.kinds import is_converter, is_test, skip_by_name
 from flash_integrate.project.workspace import FileFacts, Workspace
@@ -82,6 +83,7 @@ def _uncovered(facts: FileFacts, decision: Decision) -> Iterator[Uncovered]:
         yield from uncovered_servers(facts, decision.edits)
     if decision.status is not Status.SKIPPED or not is_test(facts.name):
         yield from uncovered_processes(facts)
+        yield from uncovered_shell_lines(facts)
 
 
 def _decide(facts: FileFacts) -> Decision:

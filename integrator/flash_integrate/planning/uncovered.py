@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
+from flash_integrate.attention.libraries import by_hand_in, holds_models, use_of_module
 from flash_integrate.attention.signs import leads_to_attention, reached
 from flash_integrate.inserted.snippets import ENABLE
+from flash_integrate.notebook.program import Program
 from flash_integrate.notes import Uncovered
 from flash_integrate.planning.installed import installed_names
 from flash_integrate.project.applications import application_names
 from flash_integrate.project.processes import Processes
 from flash_integrate.project.workspace import FileFacts
 from flash_integrate.python.edits import Edit, Insertion
+
+# `!mlx_lm.generate ...`, `!python -m mlx_lm lora ...`
+_SHELL_LINE = re.compile(r"\s*!+\s*(?:python[\d.]*\s+-m\s+)?(\w+(?:\.\w+)+|\w+ \w+)")
 
 
 def uncovered_commands(facts: FileFacts, reason: str) -> Iterator[Uncovered]:
@@ -29,6 +35,26 @@ def uncovered_servers(facts: FileFacts, edits: Sequence[Edit]) -> Iterator[Uncov
         for name, line in application_names(facts.module):
             reason = "the call is made by the file's own command line alone"
             yield Uncovered(reason, line, f"a server that imports {facts.name.stem}:{name}")
+
+
+def uncovered_shell_lines(facts: FileFacts) -> Iterator[Uncovered]:
+    """The lines of a notebook that have a shell run a model by a command of its library."""
+    for line, text in facts.source.written() if isinstance(facts.source, Program) else ():
+        found = _SHELL_LINE.match(text)
+        if found is None or not _runs_a_model(found[1].replace(" ", ".")):
+            continue
+        reason = (
+            "a shell runs it in a process of its own; "
+            f"python -m mlx_flash_runtime -m {found[1]} ... has flash attention there"
+        )
+        yield Uncovered(reason, line, f"the command {found[1]}")
+
+
+def _runs_a_model(module: str) -> bool:
+    """Whether a module of a library runs models whose attention a patch reaches."""
+    if not holds_models(module) or by_hand_in(module.partition(".")[0]) is not None:
+        return False
+    return use_of_module(module) is not None
 
 
 def uncovered_processes(facts: FileFacts) -> Iterator[Uncovered]:
