@@ -95,6 +95,7 @@ if __name__ == "__main__":
     [
         ('"serve:app"', "args.workers", 2),
         ('"serve:app"', "4, reload=False", 2),
+        ('"serve:app"', "1, reload=True", 2),
         ('"serve:app"', "1", 1),
         ("app", "1", 1),
     ],

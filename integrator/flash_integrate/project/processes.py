@@ -167,11 +167,8 @@ def _application(workspace: Workspace, path: PurePosixPath, call: ast.Call) -> I
     """The application that `uvicorn.run("server:app", workers=2)` has its workers import."""
     given = {item.arg: item.value for item in call.keywords}
     text = call.args[0] if call.args else given.get("app")
-    several = [given[name] for name in ("workers", "reload") if name in given]
-    is_several = any(
-        not isinstance(item, ast.Constant) or item.value not in (1, False, None) for item in several
-    )
-    if not (dotted(call.func) or "").startswith("uvicorn.") or not is_several:
+    in_children = _is_set(given.get("workers"), but=1) or _is_set(given.get("reload"))
+    if not (dotted(call.func) or "").startswith("uvicorn.") or not in_children:
         return
     if not isinstance(text, ast.Constant) or not isinstance(text.value, str):
         return
@@ -180,6 +177,13 @@ def _application(workspace: Workspace, path: PurePosixPath, call: ast.Call) -> I
     if path in workspace.project.resolve(Import(0, module), path):
         home = path
     yield Started(path, call.lineno, home, name if _is_factory(workspace, home, name) else "")
+
+
+def _is_set(value: ast.expr | None, but: int = 0) -> bool:
+    """Whether an argument may say yes, or a number other than `but`."""
+    if not isinstance(value, ast.Constant):
+        return value is not None
+    return value.value is True or value.value not in (but, False, None)
 
 
 def _is_factory(workspace: Workspace, home: PurePosixPath | None, name: str) -> bool:
