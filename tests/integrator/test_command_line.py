@@ -372,6 +372,29 @@ def test_explain_does_not_call_a_script_a_library_for_what_was_left_out(
     assert "a library module" not in text
 
 
+@pytest.mark.parametrize(
+    ("start", "reason"),
+    [
+        ("from cli import main", "only starts cli.py, which turns the runtime on"),
+        ("from by_hand import main", "its only attention is written by hand"),
+    ],
+)
+def test_what_is_left_out_is_no_other_reason_than_without_it(
+    flash_integrate: Run, tmp_path: Path, start: str, reason: str
+) -> None:
+    (tmp_path / "cli.py").write_text(
+        "import argparse\n\nimport mlx_lm\n\n\ndef main():\n"
+        "    parser = argparse.ArgumentParser()\n    args = parser.parse_args()\n"
+        "    mlx_lm.generate(args)\n"
+    )
+    by_hand = "    return mx.softmax((q @ q.T) * mx.sigmoid(q), axis=-1) @ q\n"
+    (tmp_path / "by_hand.py").write_text(f"import mlx.core as mx\n\n\ndef main(q):\n{by_hand}")
+    (tmp_path / "start.py").write_text(f"{start}\n\nif __name__ == '__main__':\n    main()\n")
+    for options in ([], ["--only", "console-script"]):
+        result = flash_integrate(tmp_path / "start.py", "--explain", *options)
+        assert result.stdout.decode().startswith(f"start.py: skipped: {reason}")
+
+
 def test_explain_of_an_integrated_file_finds_no_fault_with_what_was_inserted(
     flash_integrate: Run, repo: Path
 ) -> None:

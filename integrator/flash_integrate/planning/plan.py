@@ -157,14 +157,14 @@ def _choose(facts: FileFacts) -> Decision:
             )
     if refusals:
         # The last one asked is the one that would have inserted the call alone.
-        last = refusals[-1]
-        is_handed_over = isinstance(last, HandedOver)
-        return Decision(Status.SKIPPED, last.reason, last.line, needs_none=is_handed_over)
-    if (name := _left_out(facts)) is not None:
-        if not facts.get(reached):
-            return Decision(Status.SKIPPED, NO_ATTENTION)
-        return Decision(Status.SKIPPED, f"would be changed by {name}, which is left out")
-    return Decision(Status.SKIPPED, "a library module: nothing in it starts a program")
+        return _refused(refusals[-1])
+    library = Decision(Status.SKIPPED, "a library module: nothing in it starts a program")
+    return _left_out(facts) or library
+
+
+def _refused(refusal: Refusal) -> Decision:
+    is_handed_over = isinstance(refusal, HandedOver)
+    return Decision(Status.SKIPPED, refusal.reason, refusal.line, needs_none=is_handed_over)
 
 
 def _meant_for(facts: FileFacts) -> list[Codemod]:
@@ -174,15 +174,20 @@ def _meant_for(facts: FileFacts) -> list[Codemod]:
     return special or [item for item in registry() if not hasattr(item, "SUFFIX")]
 
 
-def _left_out(facts: FileFacts) -> str | None:
-    """The codemod that would take the file, if --only and --skip let it."""
+def _left_out(facts: FileFacts) -> Decision | None:
+    """What would become of a file if --only and --skip let its codemod take it."""
+    refusals: list[Refusal] = []
     for codemod in _meant_for(facts):
         name = name_of(codemod)
-        if not facts.workspace.wants(name):
-            match = codemod.match(facts)
-            if match is not None and not isinstance(match, Refusal):
-                return name
-    return None
+        match = None if facts.workspace.wants(name) else codemod.match(facts)
+        if isinstance(match, Refusal):
+            refusals.append(match)
+        elif match is not None:
+            evidence = facts.get(evidence_of)
+            if isinstance(evidence, Decision):
+                return evidence
+            return Decision(Status.SKIPPED, f"would be changed by {name}, which is left out")
+    return _refused(refusals[-1]) if refusals else None
 
 
 def _beside(facts: FileFacts, codemod: Codemod) -> Iterator[Codemod]:
