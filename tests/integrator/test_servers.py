@@ -23,6 +23,38 @@ def post(prompt: str):
 """
 
 
+@pytest.mark.parametrize(
+    ("made", "routes", "included"),
+    [
+        (
+            "from fastapi import FastAPI",
+            "from fastapi import APIRouter as Routes",
+            "include_router",
+        ),
+        ("from flask import Flask", "from flask import Blueprint as Routes", "register_blueprint"),
+    ],
+)
+def test_an_application_whose_functions_are_in_other_files(
+    tmp_path: Path, made: str, routes: str, included: str
+) -> None:
+    router = APP.replace("from fastapi import FastAPI", routes).replace("FastAPI", "Routes")
+    router = router.replace("app", "router")
+    use = f"app = {made.split()[-1]}(__name__)\napp.{included}(router.router)\n"
+    app = f"{made}\n\nfrom . import router\n\n{use}"
+    files = {"bot/__init__.py": "", "bot/model.py": MODEL, "bot/router.py": router}
+    outcomes = run(tmp_path, {**files, "bot/app.py": app})
+    assert changed(outcomes) == {"bot/app.py": "application"}
+
+
+def test_a_router_of_routers_is_no_script(tmp_path: Path) -> None:
+    """Also where the application's file is not seen to import it."""
+    router = APP.replace("FastAPI", "APIRouter").replace("app", "router")
+    routers = "from fastapi import APIRouter\n\nfrom bot import router\n\n"
+    routers += "routers = APIRouter()\nrouters.include_router(router.router)\n"
+    files = {"bot/__init__.py": "", "bot/model.py": MODEL, "bot/router.py": router}
+    assert changed(run(tmp_path, {**files, "bot/routers.py": routers})) == {}
+
+
 SERVE = """\
 import argparse
 

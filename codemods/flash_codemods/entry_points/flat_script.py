@@ -14,6 +14,7 @@ from flash_codemods.enable import enable_below_imports
 from flash_codemods.entry_points.started_elsewhere import handed_over
 from flash_integrate.notes import Refusal
 from flash_integrate.planning.starts import Starts
+from flash_integrate.project.applications import makes_router
 from flash_integrate.project.workspace import FileFacts
 from flash_integrate.python.edits import Insertion
 
@@ -26,6 +27,8 @@ def match(facts: FileFacts) -> bool | Refusal | None:
     starts = facts.get(Starts)
     if starts.first_work is None or starts.guard is not None:
         return None
+    if any(makes_router(facts.module, node) for node in facts.tree.body):
+        return None  # a part of an application, which imports it
     if facts.is_imported:
         return Refusal("works at module level, but other files import it", starts.first_work.line)
     return handed_over(facts, facts.tree.body) or True

@@ -230,8 +230,8 @@ class AttentionReach:
         symbols = self.names.symbols(meaning.path)
         definition = symbols.definitions.get(meaning.name) if symbols is not None else None
         method = meaning.rest.partition(".")[0]
-        if definition is not None and definition.is_application:
-            # What an application does stands in functions that are decorated with it.
+        if definition is not None and (definition.is_application or definition.is_router):
+            # What these do stands in functions that are decorated with them.
             return WHOLE
         if definition is not None and method in definition.methods:
             return f"{meaning.name}.{method}"

@@ -16,17 +16,18 @@ from flash_integrate.python.syntax import Function, assignments, dotted
 class Framework:
     """A package, and what of it marks a module: `instances`, classes of which it binds one (`app =
     FastAPI()`); `decorators` of functions and classes that the runner calls; `bases` of classes
-    that it makes."""
+    that it makes. `routers` are classes of what gathers functions for an application elsewhere."""
 
     package: str
     instances: tuple[str, ...] = ()
     decorators: tuple[str, ...] = ()
     bases: tuple[str, ...] = ()
+    routers: tuple[str, ...] = ()
 
 
 FRAMEWORKS = (
-    Framework("fastapi", instances=("FastAPI",)),
-    Framework("flask", instances=("Flask",)),
+    Framework("fastapi", instances=("FastAPI",), routers=("APIRouter",)),
+    Framework("flask", instances=("Flask",), routers=("Blueprint",)),
     Framework("quart", instances=("Quart",)),
     Framework("starlette", instances=("Starlette",)),
     Framework("litestar", instances=("Litestar",)),
@@ -44,12 +45,23 @@ FRAMEWORKS = (
 _INSTANCES = {(item.package, name) for item in FRAMEWORKS for name in item.instances}
 _DECORATORS = {(item.package, name) for item in FRAMEWORKS for name in item.decorators}
 _BASES = {(item.package, name) for item in FRAMEWORKS for name in item.bases}
+_ROUTERS = {(item.package, name) for item in FRAMEWORKS for name in item.routers}
 
 
 def makes_application(module: Module, node: ast.stmt) -> bool:
     """Whether a statement of a module binds an application: `app = FastAPI()`."""
+    return _made_by(module, node) in _INSTANCES
+
+
+def makes_router(module: Module, node: ast.stmt) -> bool:
+    """Whether a statement binds a part of an application: `router = APIRouter()`."""
+    return _made_by(module, node) in _ROUTERS
+
+
+def _made_by(module: Module, node: ast.stmt) -> tuple[str, str] | None:
+    """The class, or function, whose call a statement gives a name."""
     value = node.value if isinstance(node, ast.Assign | ast.AnnAssign) else None
-    return isinstance(value, ast.Call) and _origin(module, value.func) in _INSTANCES
+    return _origin(module, value.func) if isinstance(value, ast.Call) else None
 
 
 def is_imported_by_runner(module: Module) -> bool:
