@@ -84,7 +84,8 @@ class Expressions:
         raise NotImplementedError
 
     def value(self, node: ast.expr) -> Any:
-        cut = self._cut(node) if isinstance(node, ast.Call) else None
+        may_be_cut = isinstance(node, ast.Call) and not self._leads_to_target(node)
+        cut = self._cut(node) if may_be_cut else None
         if cut is not None:
             value = self._input(cut)
         else:
@@ -114,6 +115,13 @@ class Expressions:
         foreign = isinstance(base, ast.Call) and self._is_foreign(base)
         unknown = isinstance(base, ast.Name) and base.id not in self.env
         return text_of(node) if foreign or unknown else None
+
+    def _leads_to_target(self, node: ast.expr) -> bool:
+        """Whether the result that is asked for stands inside an expression."""
+        target = self.target
+        if target is None or target is node or target.lineno < node.lineno:
+            return False
+        return any(part is target for part in ast.walk(node))
 
     def _input(self, key: str) -> Any:
         if key not in self.inputs:
