@@ -143,6 +143,7 @@ def _match(source: Source, text: Text, reading: Reading, found: Found) -> Match 
         (node.lineno, node.col_offset, node.end_lineno or 0, node.end_col_offset or 0),
         rewriting.call,
         rewriting.rank,
+        tuple(sorted(rewriting.bools)),
     )
     newline = "\r\n" if b"\r\n" in source.data else "\n"
     replaced = "".join(f"{line}{newline}" for line in after)

@@ -203,6 +203,8 @@ class Search:
             made_as += ["bias", "hides"]
         if "added" not in kinds or "condition" in kinds:
             made_as += ["seen", "marks"]
+        if "bool" in kinds:
+            made_as = ["seen"]
         shapes = mask_shapes(self.sizes, self.rank)
         found = [Made(kind, shape) for shape in shapes for kind in made_as]
         self.chance.shuffle(found)

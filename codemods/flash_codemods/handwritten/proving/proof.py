@@ -65,6 +65,8 @@ class _Proof:
         self.rank = question.rank
         self.old, self.new = versions(question)
         self.kinds = kinds_of_inputs([*self.old.suite, *self.new.suite])
+        for name in question.bools:
+            self.kinds.setdefault(name, set()).add("bool")
         self.chance = random.Random(0)
         self.no_sizes: set[str] = set()
         self.touched = touched(self.old, self.new)

@@ -19,6 +19,8 @@ class Question:
     """Where weights times values stand in the old text: lines and columns."""
     call: str
     rank: int
+    bools: tuple[str, ...] = ()
+    """The names that stand for bool arrays, as the statements that make them say."""
 
 
 @dataclass(frozen=True)

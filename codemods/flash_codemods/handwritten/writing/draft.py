@@ -27,6 +27,8 @@ class Draft:
         self.made: list[Edit] = []
         self.keeps_repeats = False
         self.rank = 4
+        self.bools: set[str] = set()
+        """The names that stand for bool masks."""
         self.call = ""
         """What stands in the place of weights times values."""
         self.alone: set[int] = set()

@@ -24,6 +24,8 @@ class MaskWriter(CausalMasks):
         super().__init__(text, names)
         self.scores = scores
         self.kind = kind
+        self.bools: set[str] = set()
+        """The names that stand for bool arrays, by the statements that make them."""
 
     def of(self, step: Mask) -> str:
         """The mask of one step."""
@@ -145,7 +147,10 @@ class MaskWriter(CausalMasks):
             return self.is_bool(node.value, names)
         if isinstance(node, ast.Name):
             made = made_of(names.get(node.id))
-            return made is not None and self.is_bool(made[0], made[1])
+            if made is None or not self.is_bool(made[0], made[1]):
+                return False
+            self.bools.add(node.id)
+            return True
         operation = self.names.operation(node)
         if operation is None:
             return False

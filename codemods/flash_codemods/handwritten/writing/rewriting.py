@@ -49,6 +49,7 @@ class Rewriting(Keys, Call, Shapes):
         kind = query.kind
         masks = MaskWriter(self.text, self.names, self.chain_names, kind)
         mask = self._mask(masks)
+        self.bools = masks.bools
         scale = self._scale([*self.scores.factors, *query.factors, *key.factors])
         self._write(core, rank, operands, scale, mask)
         self._remove_dead()
