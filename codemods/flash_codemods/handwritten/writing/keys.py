@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 
 from flash_codemods.handwritten.operations import Operation, permutation
 from flash_codemods.handwritten.values import Factor
@@ -69,14 +70,24 @@ class Keys(Operands):
             return plain
         inner = self.reader.swapped(made)
         gone: list[ast.AST] = [factor.node for factor in factors]
-        if isinstance(inner, ast.Name) and not factors and self._is_there(inner, node.id):
-            removal = [self._removal(statement)]
-            return Operand(inner.id, f"{inner.id}.dtype", removal, [statement])
+        inside = self._scaled(inner) if isinstance(inner, ast.BinOp) else None
+        of, scales = (inside[0], [inside[1]]) if inside is not None else (inner, [])
+        if isinstance(of, ast.Name) and not factors and self._is_there(of, node.id):
+            removal = [self._removal(statement), *self._comments_on_transposing(statement)]
+            return Operand(of.id, f"{of.id}.dtype", removal, [statement], scales)
         order = self._reordered(operation)
         if order is None:
             return plain
         edits.append(order)
         return Operand(node.id, f"{node.id}.dtype", edits, gone, factors)
+
+    def _comments_on_transposing(self, statement: ast.stmt) -> list[Edit]:
+        """The comments right above a transposition that goes, where they speak of it."""
+        return [
+            edit
+            for comment, edit in self.text.comments_above(statement)
+            if re.search(r"transpos|swap", comment, re.IGNORECASE)
+        ]
 
     def _is_there(self, node: ast.Name, rebound: str) -> bool:
         """Whether a name means the same where the call is made, `rebound` no longer bound anew."""

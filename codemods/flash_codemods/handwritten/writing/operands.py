@@ -6,7 +6,7 @@ from __future__ import annotations
 import ast
 
 from flash_codemods.handwritten import layouts
-from flash_codemods.handwritten.values import Binding, Factor, Number
+from flash_codemods.handwritten.values import Binding
 from flash_codemods.handwritten.writing.heads import Heads
 from flash_codemods.handwritten.writing.operand import Operand
 from flash_codemods.handwritten.writing.reasons import CannotSay
@@ -76,37 +76,6 @@ class Operands(Heads):
         if order is not None:
             operand.text = f"{operand.text}.transpose({', '.join(map(str, order))})"
         return operand
-
-    def _scaled(self, node: ast.BinOp) -> tuple[ast.expr, Factor] | None:
-        """An operand and the number by which it is multiplied or divided."""
-        if not isinstance(node.op, ast.Mult | ast.Div):
-            return None
-        divides = isinstance(node.op, ast.Div)
-        if self._is_number(node.right):
-            return node.left, Factor(node.right, divides, self.reader_names(node.right))
-        if not divides and self._is_number(node.left):
-            return node.right, Factor(node.left, False, self.reader_names(node.left))
-        return None
-
-    def reader_names(self, node: ast.expr) -> dict[str, Binding]:
-        """What the names in a number stand for where the product is made."""
-        return {
-            part.id: binding
-            for part in ast.walk(node)
-            if isinstance(part, ast.Name)
-            for binding in self.reader.bound
-            if part in binding.uses and binding.name == part.id
-        }
-
-    def _is_number(self, node: ast.expr) -> bool:
-        before = self.reader.env
-        self.reader.env = {**before, **self.reader_names(node)}
-        counts = {id(binding): len(binding.uses) for binding in self.reader.bound}
-        value = self.reader.value(node)
-        for binding in self.reader.bound:
-            del binding.uses[counts[id(binding)] :]
-        self.reader.env = before
-        return isinstance(value, Number)
 
     def _scaled_before(self, node: ast.Name, binding: Binding) -> Operand | None:
         """Queries or keys that a statement of its own, used for nothing else, has scaled."""

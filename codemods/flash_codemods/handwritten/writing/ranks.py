@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import ast
 
-from flash_codemods.handwritten.writing.draft import Draft
+from flash_codemods.handwritten.values import Binding
+from flash_codemods.handwritten.writing.causal import made_of
+from flash_codemods.handwritten.writing.factors import Factors
 from flash_codemods.handwritten.writing.reasons import CannotSay
 
+_KEEPS_RANK = ("astype", "transpose", "swapaxes", "moveaxis")
 
-class Ranks(Draft):
+
+class Ranks(Factors):
     """Makes sure that queries, keys and values have the same number of axes."""
 
     def _rank(self) -> int:
@@ -61,15 +65,29 @@ class Ranks(Draft):
 
     def _are_parameters(self) -> bool:
         """Whether all three are what the function is given: then they are alike."""
-        query, key, value = self.scores.query, self.scores.key, self.found.value
-        inner = self.reader.swapped(key)
         given = {item.arg for item in self.function.args.args}
-        return all(
-            isinstance(part, ast.Name) and part.id in given
-            for part in map(self._uncast, (query, inner if inner is not None else key, value))
+        operands = (
+            (self.scores.query, self.scores.names),
+            (self.scores.key, self.scores.names),
+            (self.found.value, self.found.names),
         )
+        return all(self._comes_from(given, node, names) for node, names in operands)
 
-    def _uncast(self, node: ast.expr) -> ast.expr:
-        operation = self.names.operation(node)
-        cast = operation is not None and operation.name == "astype"
-        return operation.arguments[0] if operation is not None and cast else node
+    def _comes_from(self, given: set[str], node: ast.expr, names: dict[str, Binding]) -> bool:
+        """Whether an operand is one of the names, but for casts, transpositions and a scale."""
+        for _ in range(8):
+            if isinstance(node, ast.Name) and node.id in given:
+                return True
+            operation = self.names.operation(node)
+            made = made_of(names.get(node.id)) if isinstance(node, ast.Name) else None
+            if operation is not None and operation.name in _KEEPS_RANK:
+                node = operation.arguments[0]
+            elif isinstance(node, ast.Attribute) and node.attr == "T":
+                node = node.value
+            elif isinstance(node, ast.BinOp) and (parts := self._scaled(node)) is not None:
+                node = parts[0]
+            elif made is not None:
+                node, names = made
+            else:
+                break
+        return False
