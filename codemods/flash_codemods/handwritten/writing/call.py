@@ -6,6 +6,7 @@ import ast
 
 from flash_codemods.handwritten import layouts
 from flash_codemods.handwritten.values import Binding, Factor
+from flash_codemods.handwritten.writing.causal import made_of
 from flash_codemods.handwritten.writing.masking import Masking
 from flash_codemods.handwritten.writing.operand import Operand
 from flash_codemods.handwritten.writing.reasons import CannotSay
@@ -89,7 +90,17 @@ class Call(Masking):
             return "" if text == query.kind and not widened else f".astype({text})"
         if self.names.full(cast) == "mlx.core.float32":
             return "" if widened else f".astype({self.names.core()}.float32)"
-        raise CannotSay(f"the weights are cast to `{ast.unparse(cast)}`", cast)
+        made = None
+        if isinstance(cast, ast.Name):
+            made = made_of(self.found.weights.cast_names.get(cast.id))
+        if made is None or not isinstance(made[0], ast.Attribute) or made[0].attr != "dtype":
+            raise CannotSay(f"the weights are cast to `{ast.unparse(cast)}`", cast)
+        # `dtype = queries.dtype`, perhaps before they were cast themselves.
+        self._require_unchanged(self.found.weights.cast_names, cast)
+        of = made[0].value
+        unchanged = isinstance(of, ast.Name) and made[1].get(of.id) is self.found.names.get(of.id)
+        same = unchanged and self.text.of(made[0]) == query.kind and not widened
+        return "" if same else f".astype({self.text.of(cast)})"
 
     def _place(self, called: str, arguments: list[str], after: str) -> None:
         """Writes the call in the place of the attention, or above it where that gets too long."""
