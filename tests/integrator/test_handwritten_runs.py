@@ -126,6 +126,20 @@ def test_review_asks_for_the_rewrite_by_itself(model: Path, answers: str, accept
     assert (left in result.stderr) is not accepted
 
 
+@pytest.mark.parametrize(("answers", "calls"), [("y\nn\n", 0), ("y\ny\n", 1)])
+def test_a_call_stands_or_falls_with_the_rewrite_that_it_is_for(
+    tmp_path: Path, answers: str, calls: int
+) -> None:
+    model = (CASES / "mask_added.before.py").read_text()
+    script = tmp_path / "run.py"
+    script.write_text(f"{model}\n\nif __name__ == '__main__':\n    Attention(8, 2)(mx.zeros(8))\n")
+    command = [sys.executable, "-m", "flash_integrate", str(script), "--interactive"]
+    result = subprocess.run(command, input=answers.encode(), capture_output=True)
+    assert result.returncode == 0, result.stderr
+    assert script.read_text().count("    enable_flash_attention()") == calls
+    assert script.read_text().count("mx.fast.scaled") == calls
+
+
 def test_edited_lines_stay_and_the_record_keeps_what_stood_there(
     flash_integrate: Run, model: Path
 ) -> None:

@@ -111,6 +111,10 @@ class _Reviewer:
         """What of a file is wanted."""
         wanted = [(choice.unit.part, choice.edit) for choice in choices if choice.wanted]
         rewrites = tuple(part.rewrite for part, _ in wanted if part.rewrite is not None)
+        if wanted and not rewrites and _rests_on_a_rewrite(outcome):
+            reason = "without the fused call, attention is written by hand alone"
+            self._say(f"{quoted(outcome.name)} is left as it is: {reason}", "yellow")
+            return _left(outcome, f"{DECLINED}: {reason}")
         try:
             result = _with_inserted(outcome, [item for item in wanted if not item[0].rewrite])
         except UnsafeRewrite as error:
@@ -174,6 +178,13 @@ class _Reviewer:
 
     def _say(self, text: str, style: str) -> None:
         self.console.print(Text(printable(text), style), soft_wrap=True)
+
+
+def _rests_on_a_rewrite(outcome: Outcome) -> bool:
+    """Whether the attention that a file gets a call for is what a rewrite of this file makes."""
+    links = outcome.evidence.links if outcome.evidence is not None else ()
+    lines = [link.line for link in links[-1:] if link.path == outcome.name]
+    return any(rewrite.line in lines for rewrite in outcome.rewrites)
 
 
 def _with_inserted(
