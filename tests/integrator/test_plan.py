@@ -90,6 +90,7 @@ def test_a_command_line_without_our_flags_has_the_variables_named(
         ("bench_mlx.py", "torch", True),
         ("benchmarks/run.py", "jax", True),
         ("compare-frameworks.py", "torch", True),
+        ("mlx_vs_torch.py", "torch", True),
         ("bench_mlx.py", "numpy", False),
         ("generate.py", "torch", False),
     ],

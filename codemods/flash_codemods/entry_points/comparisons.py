@@ -11,7 +11,7 @@ from flash_integrate.python.edits import Edit
 
 _FRAMEWORKS = {"jax", "onnxruntime", "tensorflow", "torch"}
 _MEASURES = re.compile(
-    r"(^|[/_-])(bench\w*|compar\w*|perf\w*|speed\w*|latency|throughput|timings?)"
+    r"(^|[/_-])(bench\w*|compar\w*|perf\w*|speed\w*|latency|throughput|timings?|vs[_-])"
 )
 
 
