@@ -180,6 +180,15 @@ def test_a_module_that_is_loaded_by_its_name(loads: str, tmp_path: Path) -> None
     assert str(evidence) == f"run.py:3 -> net/__init__.py:7 -> net/llama.py:6 -> {FUSED}"
 
 
+@pytest.mark.parametrize("given", ['"net"', 'package="net"'])
+def test_a_module_that_is_loaded_from_a_package_by_its_name(given: str, tmp_path: Path) -> None:
+    script = "from importlib import import_module\n\nimport mlx.core as mx\n\n"
+    script += f'print(import_module(".llama", {given}).Model(mx))\n'
+    files = {"net/__init__.py": "", "net/llama.py": ATTENDS, "run.py": script}
+    evidence = run(tmp_path, files)["run.py"].evidence
+    assert str(evidence) == f"run.py:5 -> net/llama.py:6 -> {FUSED}"
+
+
 def test_a_module_with_an_unknown_name_may_attend_where_one_of_the_repo_does(
     tmp_path: Path,
 ) -> None:

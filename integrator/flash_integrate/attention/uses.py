@@ -215,7 +215,15 @@ def _modules(call: ast.Call, values: _Values) -> set[str]:
             found |= table
         else:
             found.add(_text(node))
-    return found
+    package = _package(call)
+    return {f"{package}{name}" if name.startswith(".") else name for name in found}
+
+
+def _package(call: ast.Call) -> str:
+    """The package of `import_module(".llama", package="net")`, where it is a text; one that the
+    call takes from its file (`__package__`) is that of the file, as without."""
+    given = [*call.args[1:2], *(item.value for item in call.keywords if item.arg == "package")]
+    return next((text for text in map(_text, given) if ANY not in text), "")
 
 
 def _table(node: ast.expr, values: _Values) -> set[str] | None:
