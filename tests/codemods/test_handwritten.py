@@ -4,6 +4,7 @@ reason, and what is offered is proved."""
 from __future__ import annotations
 
 import ast
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from flash_codemods.handwritten.proving.evaluator import Evaluator
 from flash_codemods.handwritten.proving.missing import Missing, NotEvaluable
 from flash_codemods.handwritten.proving.proof import prove
 from flash_codemods.handwritten.proving.prover import verdict_on
+from flash_codemods.handwritten.proving.question import Question
 from flash_integrate.attention.rewrites import applied, kept_of, taken_back
 from flash_integrate.python.processes import in_its_own_process
 from flash_integrate.python.source import Source
@@ -133,12 +135,33 @@ def test_proof_sees_a_wrong_call(old: str, new: str) -> None:
     assert not verdict_on(wrong, ()).proved
 
 
-def test_masks_are_among_the_inputs_where_a_scale_is_asked_for_too() -> None:
-    """Values of a scale do not take the place of masks: one of them hides every key of a row."""
-    path = FOLDER / "mask_added.before.py"
+def question_of(name: str) -> Question:
+    path = FOLDER / f"{name}.before.py"
     (match,) = examine(Source(path, path.read_bytes()))[0]
-    verdict = verdict_on(match.question, ())
-    assert verdict.unseen == "a query whose keys are all masked gives NaN, as before"
+    return match.question
+
+
+@pytest.mark.parametrize(
+    ("name", "gives"),
+    [
+        # Values of a scale do not take the place of masks.
+        ("mask_added", "NaN, as before"),
+        ("mask_hides_with_infinity", "the mean of the values, not NaN as before"),
+        ("mask_inverted", "the mean of the values, as before"),
+        ("mask_subtracted_from_one", "the mean of the values, as before"),
+    ],
+)
+def test_what_a_row_gives_that_sees_no_key_is_said(name: str, gives: str) -> None:
+    """Whether a mask says which keys are seen or which are hidden."""
+    verdict = verdict_on(question_of(name), ())
+    assert verdict.unseen == f"a query whose keys are all masked gives {gives}"
+
+
+def test_numbers_where_there_were_none_are_a_difference() -> None:
+    question = question_of("mask_hides_with_infinity")
+    hides_all = question.old.replace("mx.where(hidden,", "mx.where(hidden == hidden,")
+    verdict = verdict_on(dataclasses.replace(question, old=hides_all), ())
+    assert "the outputs differ by inf" in verdict.reason
 
 
 def test_proof_runs_nothing_of_the_file(tmp_path: Path) -> None:

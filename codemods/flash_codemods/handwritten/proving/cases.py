@@ -110,7 +110,8 @@ def mask_shapes(sizes: Sizes, rank: int) -> list[tuple[int, ...]]:
         (1, rows, columns),
         (rows, rows),
     ]
-    return list(dict.fromkeys(shapes))
+    # In a single column no row can both see a key and hide one.
+    return [shape for shape in dict.fromkeys(shapes) if shape[-1] > 1]
 
 
 class Search:
@@ -183,7 +184,7 @@ class Search:
         words = sorted(kind.removeprefix("word ") for kind in kinds if kind.startswith("word "))
         found += [Made("choice", word) for word in words]
         numbers = [Made("number", value) for value in self._numbers(key)]
-        if "array" in kinds or kinds & {"added", "condition"}:
+        if kinds & {"array", "added", "condition", "complement"}:
             found += self._masks(kinds)
             found += numbers if "number" in kinds else []
         elif "number" in kinds or (not kinds and self.sizes.by_name(key)):
@@ -203,6 +204,8 @@ class Search:
             made_as += ["bias", "hides"]
         if "added" not in kinds or "condition" in kinds:
             made_as += ["seen", "marks"]
+        if "complement" in kinds:
+            made_as = ["marks"]
         if "bool" in kinds:
             made_as = ["seen"]
         shapes = mask_shapes(self.sizes, self.rank)

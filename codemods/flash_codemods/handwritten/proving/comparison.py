@@ -71,7 +71,7 @@ class Comparison:
 
     def _measure(self, runs: list[_Run], exact: _Results) -> str | None:
         mx = self.mx
-        sizes = [mx.abs(right).max() for right in exact.arrays]
+        sizes = [mx.where(mx.isnan(right), 0.0, mx.abs(right)).max() for right in exact.arrays]
         distances = [
             _Distances(mx, [run.results.arrays[index] for run in runs], right)
             for index, right in enumerate(exact.arrays)
@@ -203,8 +203,10 @@ def _drawn(mx: Any, made: Made, seed: int) -> Any:
     if made.kind in ("array", "bias"):
         return mx.random.normal(shape, key=random_key).astype(mx.bfloat16)
     seen = mx.random.bernoulli(0.7, shape, key=random_key)
-    column = mx.arange(shape[-1]) == 0
-    return mx.logical_or(seen, column)  # every row sees a key
+    # Every row sees a key, and hides one: which of both a mask says is the function's own.
+    column = mx.arange(shape[-1])
+    hides = mx.logical_and(column == shape[-1] - 1, column > 0)
+    return mx.logical_and(mx.logical_or(seen, column == 0), mx.logical_not(hides))
 
 
 @lru_cache(maxsize=1 << 10)
@@ -222,22 +224,39 @@ def _typed(mx: Any, made: Made, seed: int, kind: str) -> Any:
 def unseen_row(mx: Any, old: Version, new: Version, case: Case, seed: int) -> str | None:
     """What both versions give for a row that sees no key, in float32; None where no mask of the
     case can hide one."""
-    hiding = [key for key, made in case.inputs.items() if made.kind in ("seen", "hides")]
+    hiding = [key for key, made in case.inputs.items() if made.kind in ("seen", "hides", "marks")]
     if len(hiding) != 1:
         return None
     inputs = arrays(mx, case.inputs, "float32", seed)
     of = inputs[hiding[0]]
-    nothing = mx.zeros_like(of) if of.dtype == mx.bool_ else mx.full(of.shape, -math.inf)
-    inputs[hiding[0]] = nothing
-    try:
-        results = [version.run(mx, inputs)[0].astype(mx.float32) for version in (old, new)]
-        mx.eval(results)
-        said = [_kind_of_row(result.reshape(-1).tolist()) for result in results]
-    except (NotEvaluable, *UNFIT):
-        return None
-    if said[0] == said[1]:
-        return f"a query whose keys are all masked gives {said[0]}, as before"
-    return f"a query whose keys are all masked gives {said[1]}, not {said[0]} as before"
+    is_bias = case.inputs[hiding[0]].kind == "hides"
+    # A bool mask may say which keys are seen, or which are hidden.
+    for nothing in [mx.full(of.shape, -math.inf)] if is_bias else [mx.zeros_like(of), of == of]:
+        inputs[hiding[0]] = nothing.astype(of.dtype)
+        try:
+            if not _sees_no_key(mx, old, case, inputs):
+                continue
+            said = [_kind_of_row(_numbers(mx, version, inputs)) for version in (old, new)]
+        except (NotEvaluable, *UNFIT):
+            return None
+        if said[0] == said[1]:
+            return f"a query whose keys are all masked gives {said[0]}, as before"
+        return f"a query whose keys are all masked gives {said[1]}, not {said[0]} as before"
+    return None
+
+
+def _sees_no_key(mx: Any, version: Version, case: Case, inputs: dict[str, Any]) -> bool:
+    """Whether no query sees a key: then the result does not depend on the queries, the first of
+    the arrays."""
+    query = next(key for key, made in case.inputs.items() if made.kind == "array")
+    others = {**inputs, query: inputs[query] * 2}
+    one, other = (version.run(mx, given)[0] for given in (inputs, others))
+    return bool(mx.array_equal(one, other, equal_nan=True).item())
+
+
+def _numbers(mx: Any, version: Version, inputs: dict[str, Any]) -> list[float]:
+    found: list[float] = version.run(mx, inputs)[0].astype(mx.float32).reshape(-1).tolist()
+    return found
 
 
 def _kind_of_row(values: list[float]) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable
 
+from flash_codemods.handwritten.proving.missing import text_of
+
 
 def kinds_of_inputs(statements: list[ast.stmt]) -> dict[str, set[str]]:
     """What each name and attribute is used as: an array that is added, a condition, None, a
@@ -13,7 +15,7 @@ def kinds_of_inputs(statements: list[ast.stmt]) -> dict[str, set[str]]:
 
     def note(node: ast.AST, kind: str) -> None:
         if isinstance(node, ast.Name | ast.Attribute | ast.Subscript | ast.Call):
-            found.setdefault(ast.unparse(node), set()).add(kind)
+            found.setdefault(text_of(node), set()).add(kind)
         inner = _of_view(node)
         if inner is not None:
             note(inner, kind)
@@ -55,6 +57,8 @@ def _note_node(node: ast.AST, note: _Note) -> None:
         kind = "added" if isinstance(node.op, ast.Add) else "number"
         note(node.left, kind)
         note(node.right, kind)
+        if isinstance(node.op, ast.Sub) and getattr(node.left, "value", None) == 1:
+            note(node.right, "complement")  # `1 - mask`
     elif isinstance(node, ast.AugAssign) and isinstance(node.op, ast.Add):
         note(node.value, "added")
     elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Invert):
