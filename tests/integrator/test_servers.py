@@ -191,3 +191,22 @@ def test_a_process_that_runs_what_is_not_found_is_not_covered(tmp_path: Path, ta
     [uncovered] = run(tmp_path, {"start.py": starts})["start.py"].uncovered
     assert (uncovered.line, uncovered.entry) == (9, "the process started here")
     assert uncovered.reason.startswith("what it runs was not found in the project")
+
+
+@pytest.mark.parametrize(
+    ("words", "command"),
+    [
+        ('sys.executable, "-m", "mlx_lm", "lora", "--data", path', "mlx_lm lora"),
+        ('"python", "-m", "mlx_vlm.generate"', "mlx_vlm.generate"),
+        ('"python", "-m", "mlx_lm.convert"', None),
+        ('"python", "-m", "http.server"', None),
+        ('"python", "-m", "mlx_lm", name', None),
+    ],
+)
+def test_a_command_of_a_library_that_a_script_runs_is_named(
+    words: str, command: str | None, tmp_path: Path
+) -> None:
+    script = f"import subprocess\nimport sys\n\nsubprocess.run([{words}])\n"
+    found = run(tmp_path, {"run.py": script})["run.py"].uncovered
+    assert [item.entry for item in found] == ([f"the command {command}"] if command else [])
+    assert all(f"python -m mlx_flash_runtime -m {command}" in item.reason for item in found)

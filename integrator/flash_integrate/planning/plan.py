@@ -21,6 +21,7 @@ from flash_integrate.planning.by_hand import becomes_fused, notes_by_hand
 from flash_integrate.planning.codemod import Codemod, asked, name_of, registry, remarks
 from flash_integrate.planning.uncovered import (
     runs_on_import,
+    uncovered_children,
     uncovered_commands,
     uncovered_processes,
     uncovered_servers,
@@ -84,6 +85,7 @@ def _uncovered(facts: FileFacts, decision: Decision) -> Iterator[Uncovered]:
     if decision.status is not Status.SKIPPED or not is_test(facts.name):
         yield from uncovered_processes(facts)
         yield from uncovered_shell_lines(facts)
+        yield from uncovered_children(facts)
 
 
 def _decide(facts: FileFacts) -> Decision:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator, Sequence
 
@@ -16,8 +17,10 @@ from flash_integrate.project.processes import Processes
 from flash_integrate.project.workspace import FileFacts
 from flash_integrate.python.edits import Edit, Insertion
 
+_COMMAND = r"(\w+(?:\.\w+)+|\w+ \w+)"
 # `!mlx_lm.generate ...`, `!python -m mlx_lm lora ...`
-_SHELL_LINE = re.compile(r"\s*!+\s*(?:python[\d.]*\s+-m\s+)?(\w+(?:\.\w+)+|\w+ \w+)")
+_SHELL_LINE = re.compile(rf"\s*!+\s*(?:python[\d.]*\s+-m\s+)?{_COMMAND}")
+_RUN_BY_PYTHON = re.compile(rf"(?:^| )-m {_COMMAND}")
 
 
 def uncovered_commands(facts: FileFacts, reason: str) -> Iterator[Uncovered]:
@@ -43,11 +46,22 @@ def uncovered_shell_lines(facts: FileFacts) -> Iterator[Uncovered]:
         found = _SHELL_LINE.match(text)
         if found is None or not _runs_a_model(found[1].replace(" ", ".")):
             continue
-        reason = (
-            "a shell runs it in a process of its own; "
-            f"python -m mlx_flash_runtime -m {found[1]} ... has flash attention there"
-        )
-        yield Uncovered(reason, line, f"the command {found[1]}")
+        yield _in_a_process(found[1], line, "a shell runs it in a process of its own")
+
+
+def uncovered_children(facts: FileFacts) -> Iterator[Uncovered]:
+    """The commands of libraries that a file has Python run, `[sys.executable, "-m", "mlx_lm",
+    "lora"]`."""
+    for node in facts.module.of_kind(ast.List):
+        words = [str(item.value) if isinstance(item, ast.Constant) else "?" for item in node.elts]
+        found = _RUN_BY_PYTHON.search(" ".join(words))
+        if found is not None and _runs_a_model(found[1].replace(" ", ".")):
+            yield _in_a_process(found[1], node.lineno, "it runs in a process of its own")
+
+
+def _in_a_process(command: str, line: int, where: str) -> Uncovered:
+    way = f"python -m mlx_flash_runtime -m {command} ... has flash attention there"
+    return Uncovered(f"{where}; {way}", line, f"the command {command}")
 
 
 def _runs_a_model(module: str) -> bool:
