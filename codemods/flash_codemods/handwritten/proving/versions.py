@@ -4,6 +4,7 @@ that they come to."""
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -56,8 +57,9 @@ def versions(question: Question) -> tuple[Version, Version]:
         if isinstance(node, ast.expr) and type(node) is type(call) and ast.unparse(node) == text
     )
     functions = {node.name: node for node in old_tree.body if isinstance(node, ast.FunctionDef)}
-    old_suite = _differing(old, product, _dumped(new.body))
-    new_suite = _differing(new, made, _dumped(old.body))
+    unchanged = _unchanged(old, new)
+    old_suite = _differing(old, product, unchanged)
+    new_suite = _differing(new, made, unchanged)
     return (
         Version(old_suite, product, Names(old_tree), functions),
         Version(new_suite, made, Names(new_tree), functions),
@@ -73,6 +75,15 @@ def touched(old: Version, new: Version) -> set[int]:
         for node in _statements(old.suite)
         if ast.dump(node) not in kept and not isinstance(node, ast.Raise)
     }
+
+
+def _unchanged(old: ast.FunctionDef, new: ast.FunctionDef) -> set[str]:
+    """The statements of which both versions have as many: of the same line in two branches one may
+    be gone."""
+    before, after = (
+        Counter(ast.dump(node) for node in _statements(function.body)) for function in (old, new)
+    )
+    return {text for text, count in before.items() if after[text] == count}
 
 
 def _dumped(body: list[ast.stmt]) -> set[str]:
