@@ -14,31 +14,13 @@ from mlx_flash_runtime.tools.bench.tables import Document, Row
 # How far a prediction of memory may be from what is measured.
 _PREDICTED = 1.1
 _UNPROVED = ", without proofs"
-ONE_PLAN = (
-    "MLX plans once for each new length, on CUDA. Replies to prompts of one length are measured in "
-    "one process, the shorter ones first, so only those wait for these plans; the longer ones have "
-    "prompts of lengths that are planned already, as no new turn of a chat would."
-)
 ONE_RUN = "One run of each kind (`--runs 1`): how far runs differ is not known."
 PROCESSES = "Compare: each run is a process of its own."
 
 
 def of_documents(documents: Sequence[Document]) -> list[str]:
     """Of grids, workflows and comparisons of a machine."""
-    found = []
-    if any(_replies_share_plans(document) for document in documents):
-        found.append(ONE_PLAN)
-    if any(document.kind == "compare" for document in documents):
-        found.append(PROCESSES)
-    return found
-
-
-def _replies_share_plans(document: Document) -> bool:
-    """Whether a chat on CUDA has several replies to prompts of one length."""
-    if document.kind != "workflow" or document.machine["backend"] != "cuda":
-        return False
-    lengths = [row["length"] for row in document.rows if row["workflow"] == "chat"]
-    return len(lengths) > len(set(lengths))
+    return [PROCESSES] if any(document.kind == "compare" for document in documents) else []
 
 
 def of_rows(name: str, command: str, rows: Sequence[Row]) -> list[str]:

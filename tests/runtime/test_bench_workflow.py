@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import pytest
@@ -104,6 +106,22 @@ def test_one_wrong_layer_is_found_in_a_model_whose_logits_say_nothing(
     forget_plans()
     assert not model_check.is_wrong(right | {"rounding": 0.4})
     assert model_check.is_wrong(wrong | {"rounding": 0.4})
+
+
+def test_no_two_prompts_of_a_chat_have_one_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    generation = import_module("mlx_lm.generate")
+    usual, lengths = generation.generate_step, []
+
+    def generate_step(prompt: mx.array, *args: Any, **more: Any) -> Any:
+        lengths.append(prompt.size)
+        return usual(prompt, *args, **more)
+
+    monkeypatch.setattr(generation, "generate_step", generate_step)
+    model = models.make("tiny", "llama")
+    replies = [workloads.Sizes(71, 1, new_tokens) for new_tokens in (2, 3)]
+    rows = list(workflow.measure(lambda: model, "chat", replies, 3))
+    assert len(lengths) >= len(rows) * len(variants.VARIANTS) * 3
+    assert len(set(lengths)) == len(lengths)
 
 
 @pytest.mark.skipif(not on_cpu, reason="here MLX's own attention keeps no scores either")

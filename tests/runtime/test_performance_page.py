@@ -155,18 +155,6 @@ def test_a_claim_of_chats_names_the_reply_and_rounds_that_differ(
     assert text.count("~ unsteady: ") == 2  # below the claims, and below the machine's tables
 
 
-@pytest.mark.parametrize(("machine", "said"), [("cpu", False), ("h200", True)])
-def test_a_reply_whose_plans_an_earlier_one_made_is_told(
-    page: ModuleType, tmp_path: Path, machine: str, said: bool
-) -> None:
-    name = f"workflow_chat_{machine}.json"
-    result = json.loads((page.RESULTS / name).read_text(encoding="utf-8"))
-    for rows, expected in ((result["rows"], said), (result["rows"][:1], False)):
-        (tmp_path / name).write_text(json.dumps(result | {"rows": rows}), encoding="utf-8")
-        text, _ = page.pages(tmp_path).values()
-        assert ("those wait for these plans" in text) == expected
-
-
 def test_quartiles_stand_with_their_median_and_mark_the_ratios(
     page: ModuleType, tmp_path: Path
 ) -> None:
