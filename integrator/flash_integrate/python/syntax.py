@@ -155,6 +155,19 @@ def _below(root: ast.AST, but: tuple[type[ast.AST], ...]) -> list[ast.AST]:
     return found
 
 
+Placed = ast.stmt | ast.expr
+
+
+def holds(node: Placed, inner: Placed) -> bool:
+    """Whether a node of the same tree stands inside another, or is it: its text does."""
+    starts = (node.lineno, node.col_offset) <= (inner.lineno, inner.col_offset)
+    return starts and _end(inner) <= _end(node)
+
+
+def _end(node: Placed) -> tuple[int, int]:
+    return node.end_lineno or 0, node.end_col_offset or 0
+
+
 def parameters(scope: ast.AST) -> set[str]:
     """The names of a function's parameters; none of a module."""
     found = walk(scope.args) if isinstance(scope, Function) else []

@@ -10,6 +10,7 @@ from typing import Any
 
 from flash_codemods.handwritten.operations import CORE, Names
 from flash_codemods.handwritten.proving.missing import Missing, NotEvaluable, text_of
+from flash_integrate.python.syntax import holds
 
 _TYPES = {"float16", "bfloat16", "float32", "bool_", "int8", "int32", "int64", "uint8", "uint32"}
 _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
@@ -119,9 +120,7 @@ class Expressions:
     def _leads_to_target(self, node: ast.expr) -> bool:
         """Whether the result that is asked for stands inside an expression."""
         target = self.target
-        if target is None or target is node or target.lineno < node.lineno:
-            return False
-        return any(part is target for part in ast.walk(node))
+        return target is not None and target is not node and holds(node, target)
 
     def _input(self, key: str) -> Any:
         if key not in self.inputs:

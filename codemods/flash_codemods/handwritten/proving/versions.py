@@ -12,6 +12,7 @@ from typing import Any
 from flash_codemods.handwritten.operations import Names, statements_of
 from flash_codemods.handwritten.proving.evaluator import Evaluator
 from flash_codemods.handwritten.proving.question import Question
+from flash_integrate.python.syntax import holds
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def _differing(function: ast.FunctionDef, target: ast.expr, unchanged: set[str])
     found: list[ast.stmt] = []
     suite = function.body
     while True:
-        index = next(i for i, item in enumerate(suite) if _holds(item, target))
+        index = next(i for i, item in enumerate(suite) if holds(item, target))
         found += [
             item for item in suite[:index] if ast.dump(item) not in unchanged or _names_a_type(item)
         ]
@@ -107,7 +108,7 @@ def _differing(function: ast.FunctionDef, target: ast.expr, unchanged: set[str])
             part
             for name in ("body", "orelse", "finalbody")
             for part in [getattr(suite[index], name, None)]
-            if isinstance(part, list) and any(_holds(item, target) for item in part)
+            if isinstance(part, list) and any(holds(item, target) for item in part)
         ]
         if not inner:
             return [*found, suite[index]]
@@ -118,15 +119,6 @@ def _names_a_type(statement: ast.stmt) -> bool:
     """`dtype = queries.dtype`: no input stands for a type, so both versions make it."""
     made = statement.value if isinstance(statement, ast.Assign) else None
     return isinstance(made, ast.Attribute) and made.attr == "dtype"
-
-
-def _holds(statement: ast.stmt, target: ast.expr) -> bool:
-    start, end = (statement.lineno, statement.col_offset), _end(statement)
-    return start <= (target.lineno, target.col_offset) and _end(target) <= end
-
-
-def _end(node: ast.stmt | ast.expr) -> tuple[int, int]:
-    return node.end_lineno or 0, node.end_col_offset or 0
 
 
 def _function(tree: ast.Module, way: tuple[str, ...], index: int) -> ast.FunctionDef:
