@@ -18,6 +18,7 @@ import math
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 
 
 def attend(x, heads: int, scale: float, mask=None, bias=None, causal: bool = False):
@@ -50,6 +51,7 @@ PARTS: dict[str, list[Any]] = {
         "if mask is not None:\n    scores += mask.astype(scores.dtype)",
         "scores = scores + mask",
         "scores = mx.where(mask, scores, -1e9)",
+        "scores = mx.where(mask, scores, -np.float32(np.inf))",
         "if mask is not None:\n    scores = mx.where(mask == 0, mx.array(float('-inf')), scores)",
         "scores = scores + bias\nif mask is not None:\n    scores = scores + mask",
         "if bias is not None:\n    scores = scores + bias\n"
@@ -88,6 +90,7 @@ NEAR_MISSES: list[tuple[str, str]] = [
     ("mask", "mask = mask + scores.shape[0]\nscores = scores + mask"),
     ("mask", "scores = mx.where(mask, scores, mx.zeros(scores.shape))"),
     ("mask", "scores = scores * mask"),
+    ("mask", "scores = scores - mask"),
     ("mask", "scores = mx.where(mask, scores, 0.0)"),
     ("mask", "scores = mx.where(mask, -1e9, 0.0) * scores"),
     ("mask", "scores = mx.maximum(scores, mask)"),
@@ -96,6 +99,8 @@ NEAR_MISSES: list[tuple[str, str]] = [
     ("mask", "scores = mx.where(scores > 0, scores, -1e9)"),
     ("mask", "scores[:, :, 0] = -1e9"),
     ("product", "scores = q @ k"),
+    ("product", "scores = mx.einsum('...qd,...kd->...qk', q, k)"),
+    ("product", "scores = mx.einsum('bhld,bhsd->bhsl', q, k)"),
     ("product", "scores = q * {k}.swapaxes(-1, -2)"),
     ("product", "scores = (q @ {k}) * mask"),
     ("product", "scores = (q @ {k}) ** 2"),

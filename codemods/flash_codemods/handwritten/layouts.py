@@ -33,6 +33,13 @@ def attention_layout(text: str) -> tuple[str, str, str] | None:
     return query, key, scores
 
 
+def without_layout(text: str) -> str:
+    """Why an einsum that a softmax follows has no `attention_layout`."""
+    if "." in text:
+        return "is an einsum with an ellipsis, by which its axes can't be known"
+    return "is an einsum whose letters are not those of [..., queries, keys]"
+
+
 def weighted_layout(text: str, scores: str | None) -> tuple[str, str, str] | None:
     """The letters of weights, values and result; `scores` are those of the weights where an einsum
     made them, and need not be the same ones."""

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 CORE = "mlx.core"
 LAYERS = "mlx.nn"
+# MLX takes their numbers as it takes Python's: the type of an array beside them stays.
+NUMPY_FLOATS = {"numpy.float16", "numpy.float32", "numpy.float64"}
 
 # Methods that every array has, and the operations of mlx.core of the same names.
 ARRAY_METHODS = {

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from flash_codemods.handwritten.operations import ARRAY_METHODS, CORE, LAYERS
+from flash_codemods.handwritten.operations import ARRAY_METHODS, CORE, LAYERS, NUMPY_FLOATS
 from flash_codemods.handwritten.proving.expressions import Expressions, Limits
 from flash_codemods.handwritten.proving.missing import NotEvaluable, text_of
 
@@ -47,6 +47,8 @@ class Calls(Expressions):
         arguments, keywords = self._arguments(node)
         if module == CORE and name == "finfo":
             return Limits(self.mx.finfo(_narrow(arguments[0], self.mx)))
+        if full in NUMPY_FLOATS:
+            return float(*arguments)
         if module == CORE and name in _OPERATIONS:
             return getattr(self.mx, name)(*arguments, **keywords)
         if full == f"{CORE}.fast.scaled_dot_product_attention":

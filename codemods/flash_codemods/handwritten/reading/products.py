@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import ast
 
-from flash_codemods.handwritten.layouts import attention_layout, weighted_layout
+from flash_codemods.handwritten.layouts import (
+    attention_layout,
+    weighted_layout,
+    without_layout,
+)
 from flash_codemods.handwritten.operations import (
     integer,
     permutation,
@@ -46,7 +50,7 @@ class Products(State):
         if einsum is not None:
             layout = attention_layout(einsum)
             if layout is None:
-                return self._no_keys(node, "is an einsum that multiplies no queries and keys")
+                return self._no_keys(node, without_layout(einsum))
             return Scores(node, left, right, names, layout)
         if self._is_transposed(right, other):
             return Scores(node, left, right, names)

@@ -6,6 +6,7 @@ import ast
 import dataclasses
 
 from flash_codemods.handwritten.operations import (
+    NUMPY_FLOATS,
     Operation,
     integer,
 )
@@ -55,6 +56,8 @@ class ScoreSteps(Products):
             return self._lose(of, node, "are combined with another product of the queries")
         if isinstance(operator, ast.Add):
             return self._step(of, Mask(node, self.statement, self.bindings(other), bias=other))
+        if isinstance(operator, ast.Sub) and of is left:
+            return self._lose(of, node, f"have `{short(other)}` subtracted, where a mask is added")
         divides = isinstance(operator, ast.Div)
         if not isinstance(operator, ast.Mult | ast.Div) or (divides and of is right):
             return self._lose(of, node, f"meet `{short(other)}` in a way that no mask does")
@@ -184,6 +187,8 @@ class ScoreSteps(Products):
         return False
 
     def _is_infinity(self, node: ast.expr, word: str) -> bool:
+        if isinstance(node, ast.Call) and self.names.full(node.func) in NUMPY_FLOATS and node.args:
+            return self._is_infinity(node.args[0], word)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             given = node.args[0] if node.func.id == "float" and node.args else None
             if not isinstance(given, ast.Constant):

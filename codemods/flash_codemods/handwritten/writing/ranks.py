@@ -25,6 +25,11 @@ class Ranks(Factors):
                 f"queries, keys and values have not the same number of axes ({told})",
                 self.found.node,
             )
+        if known - {2, 3, 4}:
+            raise CannotSay(
+                f"queries, keys and values have {known.pop()} axes; the fused call takes 4",
+                self.found.node,
+            )
         after = self._rank_afterwards()
         if None in ranks and not (known == {4} and (after == 4 or self._are_parameters())):
             which = ("queries", "keys", "values")[ranks.index(None)]
@@ -32,11 +37,6 @@ class Ranks(Factors):
         rank = known.pop()
         if after is not None and after != rank:
             raise CannotSay("the result has not as many axes as the queries", self.found.node)
-        if rank not in (2, 3, 4):
-            raise CannotSay(
-                f"queries, keys and values have {rank} axes; the fused call takes 4",
-                self.found.node,
-            )
         return rank
 
     def _rank_afterwards(self) -> int | None:
