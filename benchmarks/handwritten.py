@@ -33,6 +33,7 @@ from flash_integrate.errors import FileError
 from flash_integrate.project.kinds import is_test
 from flash_integrate.python.module import Module
 from flash_integrate.python.source import Source
+from flash_integrate.python.syntax import dotted
 
 MARKS = (
     "<!-- Table: made by `python benchmarks/handwritten.py`. -->",
@@ -108,7 +109,7 @@ def look(repo: Path, path: Path) -> Looked:
     try:
         rewrites, refusals = rewrites_of(source)
         module = Module(source)
-        by_hand = sorted({call.lineno for call in handwritten_attention(module, module.tree)})
+        by_hand = sorted(set(by_hand_lines(module)))
     except FileError:
         return Looked(path, (), None)
     rows = [row_of(repo.name, file, rewrite) for rewrite in rewrites]
@@ -119,6 +120,18 @@ def look(repo: Path, path: Path) -> Looked:
     proved = [rewrite for rewrite in rewrites if rewrite.proved]
     after = applied(source.data, proved) if proved else None
     return Looked(path, tuple(rows), after)
+
+
+def by_hand_lines(module: Module) -> Iterator[int]:
+    """The lines of attention by hand, but for that of another library beside MLX."""
+    others = {
+        item.bound.partition(".")[0]
+        for item in module.imports
+        if not item.dots and not item.module.startswith("mlx")
+    }
+    for softmax in handwritten_attention(module, module.tree):
+        if (dotted(softmax.func) or "").partition(".")[0] not in others:
+            yield softmax.lineno
 
 
 def row_of(repo: str, file: PurePosixPath, rewrite: Rewrite) -> Row:

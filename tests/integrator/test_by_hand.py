@@ -45,6 +45,8 @@ def test_what_stays_by_hand_gets_no_call_and_a_note(tmp_path: Path) -> None:
     ]
     (note,) = outcomes["model.py"].notes
     assert note.line == script.evidence.links[-1].line
+    why = "the weights `weights` are returned"
+    assert note.reason == f"attention written by hand stays as it is: {why}"
 
 
 def test_what_the_run_fuses_gets_the_call_in_the_same_run(

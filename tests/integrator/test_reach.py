@@ -393,6 +393,8 @@ BY_HAND = [
     "mx.softmax(q @ k.T, axis=-1) @ v",
     "(q @ k.T).softmax(-1) @ v",
     "mx.einsum('hqk,hkd->hqd', mx.softmax(mx.einsum('hqd,hkd->hqk', q, k) * scale), v)",
+    "v @ mx.softmax(k @ q.T, axis=-1).T",
+    "w = mx.softmax(mx.matmul(q, k))\n    return mx.matmul(v, w.swapaxes(1, 2))",
     "mx.matmul(dropout(mx.softmax(mx.matmul(q, k), axis=-1).astype(v.dtype)), v)",
     (
         "s = q @ k.T\n    s = s + mask\n    weights = mx.softmax(s)\n"
@@ -406,6 +408,8 @@ BY_HAND = [
 OTHERS = [
     "mx.softmax(mx.maximum(x @ w1, 0) @ w2)",
     "p = mx.softmax(x @ w)\n    return x.T @ (p - y)",
+    "p = mx.softmax(x @ w)\n    p = p / len(x)\n    return x.T @ p",
+    "p = mx.softmax(x @ w)\n    return mx.matmul(x.T, p)",
     "mx.softmax(x) @ v",
     "def inner(x):\n        return mx.softmax(x @ w)\n    return inner(x) @ v",
 ]

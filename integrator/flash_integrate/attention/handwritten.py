@@ -10,6 +10,7 @@ from flash_integrate.python.module import Module
 from flash_integrate.python.syntax import Function, own_nodes, walk
 
 _PRODUCTS = {"matmul", "einsum"}
+_TRANSPOSES = {"transpose", "swapaxes", "moveaxis"}
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Module)
 
 
@@ -50,7 +51,7 @@ class _Variables:
         below."""
         for statement in statements:
             for node in own_nodes(statement):
-                for operand in _operands(node):
+                for operand in _weights_in(node):
                     if (softmax := self._softmax_in(operand)) is not None:
                         yield softmax
             if isinstance(statement, ast.Assign | ast.AnnAssign) and statement.value is not None:
@@ -97,13 +98,30 @@ def _operands(node: ast.AST) -> list[ast.expr]:
     return _given(node) if isinstance(node, ast.Call) and _called(node) in _PRODUCTS else []
 
 
+def _weights_in(product: ast.AST) -> list[ast.expr]:
+    """What may be weights in a product: the first of two arrays, or the second transposed. Where a
+    second one stands as it is, what is summed over are the queries, as for a gradient."""
+    operands = _operands(product)
+    if len(operands) < 2 or _called(product) == "einsum":
+        return operands
+    return operands[:-1] if not _is_transposed(operands[-1]) else operands
+
+
+def _is_transposed(node: ast.expr) -> bool:
+    if isinstance(node, ast.Attribute):
+        return node.attr == "T"
+    return isinstance(node, ast.Call) and _called(node) in _TRANSPOSES
+
+
 def _given(call: ast.Call) -> list[ast.expr]:
     """What a call works on: its arguments, and the object of which it is a method."""
     owner = [call.func.value] if isinstance(call.func, ast.Attribute) else []
     return [*owner, *call.args, *(keyword.value for keyword in call.keywords)]
 
 
-def _called(call: ast.Call) -> str:
-    if isinstance(call.func, ast.Attribute):
-        return call.func.attr
-    return call.func.id if isinstance(call.func, ast.Name) else ""
+def _called(node: ast.AST) -> str:
+    """The last name of what a call calls; nothing for any other node."""
+    called = node.func if isinstance(node, ast.Call) else None
+    if isinstance(called, ast.Attribute):
+        return called.attr
+    return called.id if isinstance(called, ast.Name) else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -92,10 +93,35 @@ def notes_by_hand(facts: FileFacts) -> list[Note]:
     """Notes on the attention by hand that this run leaves as it is, which no patch can reach."""
     found = facts.get(written_out)
     fused = {rewrite.line for item in found for rewrite in item.rewrites}
-    return [stays_by_hand(line) for line in facts.get(handwritten_lines) if line not in fused]
+    refusals = [refusal for item in found for refusal in item.refusals]
+    return [
+        stays_by_hand(line, _reason_in_function(facts, line, refusals))
+        for line in facts.get(handwritten_lines)
+        if line not in fused
+    ]
 
 
-def stays_by_hand(line: int) -> Note:
-    """The note on attention that stays written by hand."""
-    reason = f"attention written by hand stays as it is: only calls of {FUSED} can be patched"
-    return Note(reason, line)
+def _reason_in_function(facts: FileFacts, line: int, refusals: list[Refusal]) -> str | None:
+    """Why the attention on a line is refused: the reason may stand on another line of its
+    function, such as the one that returns the weights."""
+    own = _function_at(facts, line)
+    for refusal in refusals:
+        if refusal.line is not None and _function_at(facts, refusal.line) is own:
+            return refusal.reason
+    return None
+
+
+def _function_at(facts: FileFacts, line: int) -> ast.AST | None:
+    """The innermost function that a line stands in."""
+    around = [
+        node
+        for node in facts.module.of_kind(ast.FunctionDef)
+        if node.lineno <= line <= (node.end_lineno or node.lineno)
+    ]
+    return max(around, key=lambda node: node.lineno, default=None)
+
+
+def stays_by_hand(line: int, refused: str | None = None) -> Note:
+    """The note on attention that stays written by hand, and why it is refused, where it is."""
+    reason = refused or f"only calls of {FUSED} can be patched"
+    return Note(f"attention written by hand stays as it is: {reason}", line)
