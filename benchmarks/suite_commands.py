@@ -99,9 +99,9 @@ SUITES: dict[str, dict[str, Measurement]] = {
         "workflow_batch_gemma_h200": _of_h200(
             "batch", "--shape gemma --batch 4 --length 16200 --rounds 3", 60
         ),
-        "plan_h200": _script("plan.py h200", 90),
+        "plan_h200": _script("plan.py h200", 200),
         "quantized_cache_h200": _script("quantized_cache.py h200", 30),
-        "with_images_h200": _script("with_images.py h200", 90),
+        "with_images_h200": _script("with_images.py h200", 150),
         "handwritten_models_h200": _script(
             "handwritten_models.py h200 --size 8 --dtype bfloat16 --rounds 3", 170
         ),
