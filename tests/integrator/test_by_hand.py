@@ -49,6 +49,27 @@ def test_what_stays_by_hand_gets_no_call_and_a_note(tmp_path: Path) -> None:
     assert note.reason == f"attention written by hand stays as it is: {why}"
 
 
+def test_two_in_one_function_have_a_reason_each(tmp_path: Path) -> None:
+    model = """\
+import mlx.core as mx
+
+
+def attend(q, k, v):
+    batch, heads, length, dim = q.shape
+    scores = q @ k.transpose(0, 1, 3, 2)
+    out = mx.softmax(mx.tanh(scores), axis=-1) @ v
+    scores = q @ k.transpose(0, 1, 3, 2)
+    weights = mx.softmax(scores, axis=-1)
+    return out + weights @ v, weights
+"""
+    notes = run(tmp_path, {"model.py": model})["model.py"].notes
+    said = [(note.line, note.reason.partition(": ")[2]) for note in notes]
+    assert said == [
+        (7, "the scores are capped by `tanh`, which MLX's own function can't say"),
+        (9, "the weights `weights` are returned"),
+    ]
+
+
 def test_what_the_run_fuses_gets_the_call_in_the_same_run(
     flash_integrate: Run, tmp_path: Path
 ) -> None:

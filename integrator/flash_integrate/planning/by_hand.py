@@ -102,13 +102,15 @@ def notes_by_hand(facts: FileFacts) -> list[Note]:
 
 
 def _reason_in_function(facts: FileFacts, line: int, refusals: list[Refusal]) -> str | None:
-    """Why the attention on a line is refused: the reason may stand on another line of its
-    function, such as the one that returns the weights."""
+    """Why the attention on a line is refused: the reason may speak of another line of its
+    function, such as the one that returns the weights. Of several it is the nearest."""
     own = _function_at(facts, line)
-    for refusal in refusals:
-        if refusal.line is not None and _function_at(facts, refusal.line) is own:
-            return refusal.reason
-    return None
+    of_function = [
+        (abs(refusal.line - line), refusal.reason)
+        for refusal in refusals
+        if refusal.line is not None and _function_at(facts, refusal.line) is own
+    ]
+    return min(of_function)[1] if of_function else None
 
 
 def _function_at(facts: FileFacts, line: int) -> ast.AST | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 
-from flash_codemods.handwritten.values import Binding, Weights
+from flash_codemods.handwritten.values import Binding, Lost, Weights
 from flash_codemods.handwritten.writing.call import Call
 from flash_codemods.handwritten.writing.keys import Keys
 from flash_codemods.handwritten.writing.masks import MaskWriter
@@ -115,6 +115,8 @@ class Rewriting(Keys, Call, Shapes):
                 raise CannotSay("the scores are used again in the loop's next turn", part)
 
     def _use(self, binding: Binding, use: ast.Name) -> str:
+        if isinstance(binding.value, Lost):
+            return binding.value.reason
         what = "weights" if isinstance(binding.value, Weights) else "scores"
         statement = self._statement_of(use)
         parent = self.parents.get(use)
