@@ -133,9 +133,27 @@ def test_a_script_that_is_moved_away_from_the_copy_runs_on_stock_attention(
 def test_the_copy_is_what_scripts_need_without_the_command_and_what_python_compiled(
     installed: Path, repo: Path
 ) -> None:
+    (installed / "spare.py").write_text("from .routes import NAME\n")
+    (installed / "tools" / "table.json").write_text("{}")
     vendor(repo, RUN)
     copied = {path.name for path in (repo / "mlx_flash_runtime").rglob("*")}
     assert copied == {"__init__.py", "patch.py", "routes", "py.typed", "LICENSE", "VENDORED.json"}
+
+
+def test_what_is_imported_when_it_is_called_and_what_a_program_of_its_own_imports_is_copied(
+    installed: Path, repo: Path
+) -> None:
+    started = "BUILD = 'from mlx_flash_runtime.routes.build import build'\n"
+    later = "def __getattr__(name):\n    from .later import f\n"
+    (installed / "__init__.py").write_text(started + later)
+    (installed / "later.py").write_text("from .routes import kernel\n")
+    for name in ("build.py", "kernel.py", "kernel.metal"):
+        (installed / "routes" / name).touch()
+    vendor(repo, RUN)
+    copied = {path.name for path in (repo / "mlx_flash_runtime" / "routes").iterdir()}
+    assert copied == {"__init__.py", "build.py", "kernel.py", "kernel.metal"}
+    assert (repo / "mlx_flash_runtime" / "later.py").exists()
+    assert not (repo / "mlx_flash_runtime" / "patch.py").exists()
 
 
 def test_a_second_run_changes_nothing_and_an_update_reaches_every_file(
@@ -302,33 +320,53 @@ def test_a_manifest_that_can_not_be_read_stops_the_run(installed: Path, repo: Pa
         plan_vendor(repo, [RUN])
 
 
-LOADED = """\
+REPORTS = """\
 import sys
 
-from mlx_flash_runtime import enable_flash_attention
+import mlx.core as mx
+from mlx_flash_runtime import enable_flash_attention, report
 
+read = []
+sys.addaudithook(lambda event, args: read.append(str(args[0])) if event == "open" else None)
 enable_flash_attention()
+x = mx.random.normal((1, 2, 8, 64))
+mx.eval(mx.fast.scaled_dot_product_attention(x, x, x, scale=0.125))
+print(report())
+print(*read, sep="\\n", file=sys.stderr)
 for name, module in list(sys.modules.items()):
     if name.partition(".")[0] == "mlx_flash_runtime":
-        print(module.__file__)
+        print(module.__file__, file=sys.stderr)
 """
 ON_DEMAND = {
     "kernels/cpu/build.py": "a process that compiles",
-    "masks.py": "what a program calls",
-    "attention.py": "what a program calls",
+    "attention.py": "what `__init__` gives when it is asked for",
     "ops/alignment.py": "what `attention.py` imports",
 }
 
 
-def test_what_is_copied_of_the_real_runtime_is_what_a_patched_script_loads(tmp_path: Path) -> None:
-    (tmp_path / "run.py").write_text(LOADED)
+def test_a_vendored_script_runs_patched_and_reports_with_no_file_too_many(tmp_path: Path) -> None:
+    (tmp_path / "run.py").write_text(REPORTS)
     vendor(tmp_path, RUN)
-    command = [sys.executable, "run.py"]
-    environment = {**os.environ, "MLX_FLASH_BUILD": "0"}
     result = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+        [sys.executable, "run.py"],
+        cwd=tmp_path,
+        env={**os.environ, "MLX_FLASH_BUILD": "0"},
+        capture_output=True,
+        text=True,
+        check=True,
     )
+    assert "1 call" in result.stdout
     copy = tmp_path / "mlx_flash_runtime"
-    loaded = {Path(line).relative_to(copy).as_posix() for line in result.stdout.split("\n") if line}
-    copied = {path.relative_to(copy).as_posix() for path in copy.rglob("*.py")}
-    assert copied - loaded == set(ON_DEMAND)
+    used = {Path(line) for line in result.stderr.split("\n")}
+    left = [path for path in copy.rglob("*") if path.is_file() and path not in used]
+    code = {path for path in left if path.suffix == ".py"}
+    kernels = {path for path in left if copy / "kernels" in path.parents} - code
+    assert {path.relative_to(copy).as_posix() for path in code} == set(ON_DEMAND)
+    assert {path.name for path in {*left} - code - kernels} == {
+        "LICENSE",
+        "py.typed",
+        MANIFEST.name,
+    }
+    # What a compiler reads, here or for another device, is named: by its name or its suffix.
+    texts = "".join(path.read_text() for path in (copy / "kernels").rglob("*.*") if path.is_file())
+    assert [p for p in kernels if p.name not in texts and f"*{p.suffix}" not in texts] == []

@@ -1,5 +1,5 @@
-"""What a repo gets of the runtime: the installed package without its command, and the module by
-which scripts of other folders find it."""
+"""What a repo gets of the runtime: what patched scripts need of the installed package, and the
+module by which those of other folders find it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ from flash_integrate.inserted.snippets import RUNTIME
 from flash_integrate.project.scan import plain_lines
 from flash_integrate.quoting import quoted
 from flash_integrate.vendor.copied_files import COPY, MANIFEST
+from flash_integrate.vendor.reached import reached_files
 from flash_integrate.vendor.requirement import PACKAGE
 
-# The command mlx-flash, and `python -m mlx_flash_runtime`: no patched script imports them.
-_COMMANDS = {"tools", "__main__.py"}
 _RELATIVE_IMPORT = re.compile(rb"^[ \t\f]*from[ \t]+(\.+)", re.MULTILINE)
 
 _LOADER = '''\
@@ -46,7 +45,7 @@ spec.loader.exec_module(sys.modules[__name__])
 
 def package_files() -> dict[PurePosixPath, bytes]:
     """The files that a patched script needs of the installed package, by the name that they get in
-    the repo: all but its commands, and what Python compiled.
+    the repo.
 
     Some installers make each a link to their cache, which is no part of the repo and may lie
     anywhere.
@@ -55,13 +54,13 @@ def package_files() -> dict[PurePosixPath, bytes]:
         FileError: the package is not installed, is itself a copy, or can't be read.
     """
     folder = _installed_runtime()
-    found: dict[PurePosixPath, bytes] = {}
+    files: dict[PurePosixPath, bytes] = {}
     for path in folder.rglob("*"):
         name = PurePosixPath(path.relative_to(folder).as_posix())
-        if path.is_file() and name.parts[0] not in _COMMANDS and "__pycache__" not in name.parts:
+        if path.is_file() and "__pycache__" not in name.parts:
             real = path.resolve()
-            found[COPY / name] = reading.read(real, real.parent)
-    return found
+            files[name] = reading.read(real, real.parent)
+    return {COPY / name: files[name] for name in reached_files(files)}
 
 
 def _installed_runtime() -> Path:
