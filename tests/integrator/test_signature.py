@@ -108,6 +108,31 @@ def test_there_and_back(signature: str, width: int) -> None:
     assert without(new_lines, found.removal(*places)) == text
 
 
+def test_what_was_added_to_one_line_since_stays() -> None:
+    patched = (
+        "def f(\n    a,\n    {}b=1,\n    *,\n"
+        "    disable_flash_attention=False,\n    flash_block_size=None,\n{}):\n    pass\n"
+    )
+    for before, after, without_the_two in (
+        ("", "", "def f(a, b=1):\n"),
+        ("c=0, ", "", "def f(a, c=0, b=1):\n"),
+        ("# why\n    ", "", "def f(\n    a,\n    # why\n    b=1,\n):\n"),
+        ("", "    # why\n", "def f(\n    a,\n    b=1,\n    # why\n):\n"),
+        (
+            "",
+            "    k,\n",
+            "def f(\n    a,\n    b=1,\n    *,\n    k,\n):\n",
+        ),
+    ):
+        text = patched.format(before, after)
+        lines = text.splitlines(keepends=True)
+        found = Signature.of(function(text), lines)
+        names = [element.first for element in found.elements]
+        first = names.index("disable_flash_attention")
+        left = without(lines, found.removal(first, first + 1))
+        assert left == without_the_two + "    pass\n"
+
+
 def new_defaults(command: object) -> list[str]:
     parameters = inspect.signature(command).parameters.values()  # type: ignore[arg-type]
     return [item.name for item in parameters if item.default is not inspect.Parameter.empty]

@@ -6,6 +6,7 @@ from __future__ import annotations
 import tokenize
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from flash_integrate.python.syntax import Function
 
@@ -73,8 +74,8 @@ class Signature:
     def addition(self, parameters: Sequence[str], width: int) -> list[tuple[Position, str]]:
         """Where `parameters` go, and the text to insert there: on lines of their own in a
         signature that is written so, else behind the last one, on its line where the signature has
-        no other and that fits `width`. A `**` parameter stays the last, and a comment beside its
-        parameter."""
+        no other and that fits `width`. One that outgrows its line is taken apart. A `**` parameter
+        stays the last, and a comment beside its parameter."""
         last = self.elements[-1] if self.elements else None
         if last is not None and last.first == "**":
             if self._starts_its_line(last.start):
@@ -90,6 +91,8 @@ class Signature:
             return [(at, inline)]
         if last is None and self.closing == self.opening:
             return [(at, self._spread(parameters, width))]
+        if self._is_one_plain_line():
+            return self._taken_apart(["*", *parameters], width)
         indent = (
             self._indent(last.start)
             if last is not None and self._starts_its_line(last.start)
@@ -106,6 +109,10 @@ class Signature:
     def removal(self, first: int, last: int) -> list[tuple[Position, Position]]:
         """From where to where the elements `first` to `last` are cut out, with the commas that
         came with them."""
+        if last + 1 == len(self.elements) and self._is_star(first - 1):
+            first -= 1
+            if self._can_be_joined(first):
+                return self._joined(first)
         start, end = self.elements[first], self.elements[last]
         is_all = not first and last + 1 == len(self.elements)
         if is_all and self._starts_its_line(self.closing) and self._ends_its_line(self.opening):
@@ -124,6 +131,60 @@ class Signature:
         if before is not None and before.comma and self._is_commented(before.comma):
             return [(before.end, before.comma), (self._end_of_line(before.comma), end.end)]
         return [(before.end if before else self.opening, end.end)]
+
+    def _is_one_plain_line(self) -> bool:
+        """Whether it stands on one line as black writes it, with nothing but names before `*`."""
+        if self.opening[0] != self.closing[0] or any(item.first == "*" for item in self.elements):
+            return False
+        line = self._line(self.opening)
+        written = [line[item.start[1] : item.end[1]] for item in self.elements]
+        return line[self.opening[1] : self.closing[1]] == ", ".join(written)
+
+    def _taken_apart(self, added: Sequence[str], width: int) -> list[tuple[Position, str]]:
+        """A signature of one line, with the parentheses on lines of their own, and as black would
+        write what is between them.
+
+        What is added starts with a `*`, which a signature of several lines never gets: by that the
+        way back knows that this one was on one line.
+        """
+        outer = self._indent(self.opening)
+        inner = outer + "    "
+        own = self._line(self.opening)[self.opening[1] : self.closing[1]]
+        start = (self.opening, f"\n{inner}")
+        joined = ", ".join(added)
+        if "\n" not in joined and len(f"{inner}{own}, {joined}") <= width:
+            return [start, (self.closing, f", {joined}\n{outer}")]
+        # The space behind a comma becomes the last one of the next line's indent.
+        apart = [(item.comma, f"\n{inner}"[:-1]) for item in self.elements if item.comma]
+        lines = "".join(f",\n{item}" for item in added).replace("\n", f"\n{inner}")
+        return [start, *apart, (self.closing, f"{lines},\n{outer}")]
+
+    def _is_star(self, index: int) -> bool:
+        """Whether an element that follows others is a bare `*`."""
+        star = self.elements[index] if index > 0 else None
+        return star is not None and self._text(star.start, star.end) == "*"
+
+    def _can_be_joined(self, count: int) -> bool:
+        """Whether nothing but space, no comment, stands around the first elements."""
+        own, last = self.elements[: count + 1], self.elements[-1]
+        gaps = [(self.opening, own[0].start), (last.comma or last.end, self.closing)]
+        gaps += [(before.comma or before.end, after.start) for before, after in pairwise(own)]
+        return not any(self._text(start, end).strip() for start, end in gaps)
+
+    def _joined(self, count: int) -> list[tuple[Position, Position]]:
+        """What is cut out to have the first elements on one line, and no others."""
+        own = self.elements[:count]
+        cuts = [(self.opening, own[0].start), (own[-1].end, self.closing)]
+        for before, after in pairwise(own):
+            if before.comma and before.comma[0] != after.start[0]:
+                cuts.append((before.comma, (after.start[0], after.start[1] - 1)))
+        return cuts
+
+    def _text(self, start: Position, end: Position) -> str:
+        lines = [*self.lines[start[0] - 1 : end[0]]]
+        lines[-1] = lines[-1][: end[1]]
+        lines[0] = lines[0][start[1] :]
+        return "".join(lines)
 
     def _spread(self, parameters: Sequence[str], width: int) -> str:
         """What is put between empty parentheses that have to be taken apart, as black would write
