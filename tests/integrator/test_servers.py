@@ -210,3 +210,75 @@ def test_a_command_of_a_library_that_a_script_runs_is_named(
     found = run(tmp_path, {"run.py": script})["run.py"].uncovered
     assert [item.entry for item in found] == ([f"the command {command}"] if command else [])
     assert all(f"python -m mlx_flash_runtime -m {command}" in item.reason for item in found)
+
+
+FACTORY = """\
+from {package} import {framework}
+
+from .model import answer
+
+
+def create_app():
+    app = {framework}(__name__)
+
+    @app.route("/answer")
+    def post(prompt):
+        return answer(prompt)
+
+    return app
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("wsgi.py", "from bot.factory import create_app\n\napp = create_app()\n"),
+        ("asgi.py", "import bot\n\napplication = bot.create_app()\n"),
+        ("bot/wsgi.py", "from .factory import create_app as make\n\napp = make()\n"),
+    ],
+)
+def test_an_application_that_a_function_of_another_file_makes(
+    name: str, text: str, tmp_path: Path
+) -> None:
+    factory = FACTORY.format(package="flask", framework="Flask")
+    package = "from .factory import create_app\n"
+    files = {"bot/__init__.py": package, "bot/model.py": MODEL, "bot/factory.py": factory}
+    outcomes = run(tmp_path, {**files, name: text})
+    assert changed(outcomes) == {name: "application"}
+    assert b"enable_flash_attention(inherit=True)" in outcomes[name].after
+
+
+def test_a_function_that_makes_anything_else_makes_no_application(tmp_path: Path) -> None:
+    factory = FACTORY.format(package="console", framework="Console")
+    files = {"bot/__init__.py": "", "bot/model.py": MODEL, "bot/factory.py": factory}
+    uses = {"use.py": "from bot.factory import create_app\n\nconsole = create_app()\n"}
+    assert changed(run(tmp_path, {**files, **uses})) == {}
+
+
+@pytest.mark.parametrize(
+    ("what", "is_found"),
+    [
+        ("APP", True),
+        ("config.APP", True),
+        ("elsewhere", True),
+        ('f"{__name__}:app"', False),
+        ("settings.app", False),
+        ("path", False),
+        ("app", None),
+        ("make_app()", None),
+    ],
+)
+def test_a_server_of_several_processes_that_names_its_application_by_a_variable(
+    what: str, is_found: bool | None, tmp_path: Path
+) -> None:
+    """None for the application itself, with which there is one process."""
+    text = BOTH.replace("{what}", what).replace("{workers}", "2")
+    text = text.replace("import uvicorn\n", "import config\nimport uvicorn\n")
+    text = text.replace("from model", "from config import APP as elsewhere\nfrom model")
+    text = text.replace("\n\ndef main", '\n\nAPP = "serve:app"\n\n\ndef main')
+    text = text.replace("    uvicorn", '    path = APP + ""\n    uvicorn')
+    files = {"model.py": MODEL, "config.py": 'APP = "serve:app"\n', "serve.py": text}
+    outcome = run(tmp_path, files)["serve.py"]
+    assert outcome.after.count(b"inherit=True") == (is_found is True)
+    lost = [item.line for item in outcome.uncovered if item.entry == "the process started here"]
+    assert bool(lost) == (is_found is False)

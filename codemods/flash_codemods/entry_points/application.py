@@ -15,6 +15,7 @@ import ast
 from flash_codemods.enable import inherit_below_imports
 from flash_integrate.attention.signs import reached
 from flash_integrate.project.applications import is_imported_by_runner
+from flash_integrate.project.factories import application_names
 from flash_integrate.project.workspace import FileFacts
 from flash_integrate.python.edits import Insertion
 from flash_integrate.python.syntax import Function, dotted
@@ -28,7 +29,8 @@ REVIEW = "the runner imports this module before it calls what is in it"
 
 
 def match(facts: FileFacts) -> bool | None:
-    return is_imported_by_runner(facts.module) or _adds_to_another(facts) or None
+    is_one = is_imported_by_runner(facts.module) or any(application_names(facts))
+    return is_one or _adds_to_another(facts) or None
 
 
 def _adds_to_another(facts: FileFacts) -> bool:

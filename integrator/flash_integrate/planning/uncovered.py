@@ -12,7 +12,7 @@ from flash_integrate.inserted.snippets import ENABLE
 from flash_integrate.notebook.program import Program
 from flash_integrate.notes import Uncovered
 from flash_integrate.planning.installed import installed_names
-from flash_integrate.project.applications import application_names
+from flash_integrate.project.factories import application_names
 from flash_integrate.project.processes import Processes
 from flash_integrate.project.workspace import FileFacts
 from flash_integrate.python.edits import Edit, Insertion
@@ -35,7 +35,7 @@ def uncovered_servers(facts: FileFacts, edits: Sequence[Edit]) -> Iterator[Uncov
     """The application of a file whose call is below its command line, which a server that imports
     it does not read."""
     if not runs_on_import(edits):
-        for name, line in application_names(facts.module):
+        for name, line in application_names(facts):
             reason = "the call is made by the file's own command line alone"
             yield Uncovered(reason, line, f"a server that imports {facts.name.stem}:{name}")
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from flash_integrate.python.module import Module
-from flash_integrate.python.syntax import Function, assignments, dotted
+from flash_integrate.python.syntax import Function, dotted, walk
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,14 @@ def makes_router(module: Module, node: ast.stmt) -> bool:
     return _made_by(module, node) in _ROUTERS
 
 
+def is_factory(module: Module, node: ast.stmt) -> bool:
+    """Whether a statement defines a function that makes an application, `def create_app():`."""
+    if not isinstance(node, Function):
+        return False
+    made = [part.func for part in walk(node) if isinstance(part, ast.Call)]
+    return any(_origin(module, function) in _INSTANCES for function in made)
+
+
 def _made_by(module: Module, node: ast.stmt) -> tuple[str, str] | None:
     """The class, or function, whose call a statement gives a name."""
     value = node.value if isinstance(node, ast.Assign | ast.AnnAssign) else None
@@ -84,9 +92,3 @@ def _origin(module: Module, node: ast.expr) -> tuple[str, str]:
     """The package of an expression by the imports, and its name there."""
     parts = (module.qualified(dotted(node)) or "").split(".")
     return parts[0], parts[-1]
-
-
-def application_names(module: Module) -> list[tuple[str, int]]:
-    """The names that a module gives its applications, with their lines."""
-    made = [node for node in module.tree.body if makes_application(module, node)]
-    return [(name, node.lineno) for node in made for name, _ in assignments(node)]

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import PurePosixPath
 
 from flash_integrate.errors import FileError
-from flash_integrate.project.applications import makes_application, makes_router
+from flash_integrate.project.applications import is_factory, makes_application, makes_router
 from flash_integrate.project.imports import Project
 from flash_integrate.project.scan import Import
 from flash_integrate.python.module import Imported, Module, longest_bound
@@ -23,11 +23,12 @@ _GIVES_NAMES = "__getattr__"
 
 @dataclass(frozen=True)
 class Definition:
-    """A function, class or variable of a module: whether it is an application, or a router of
-    one, of what it is another name, and the methods of a class."""
+    """A function, class or variable of a module: whether it is an application, a router of one
+    or a function that makes one, of what it is another name, and the methods of a class."""
 
     is_application: bool = False
     is_router: bool = False
+    is_factory: bool = False
     alias: str | None = None
     methods: frozenset[str] = frozenset()
 
@@ -36,8 +37,13 @@ class Definition:
         alias_of = dotted(node.value) if isinstance(node, ast.Assign) else None
         body = node.body if isinstance(node, ast.ClassDef) else []
         methods = frozenset(item.name for item in body if isinstance(item, Function))
-        is_application, is_router = makes_application(module, node), makes_router(module, node)
-        return cls(is_application, is_router, alias_of, methods)
+        return cls(
+            makes_application(module, node),
+            makes_router(module, node),
+            is_factory(module, node),
+            alias_of,
+            methods,
+        )
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ def _of_file(workspace: Workspace, path: PurePosixPath) -> Iterator[Started]:
     for call in module.of_kind(ast.Call):
         for target in _targets(facts, call, pools):
             yield _function(facts, call, target)
-        yield from _application(workspace, path, call)
+        yield from _applications(facts, call)
 
 
 def _targets(facts: FileFacts, call: ast.Call, pools: set[str]) -> Iterator[ast.expr]:
@@ -163,20 +163,45 @@ def _holds(outer: ast.ClassDef, inner: ast.Call) -> bool:
     return outer.lineno <= inner.lineno <= (outer.end_lineno or outer.lineno)
 
 
-def _application(workspace: Workspace, path: PurePosixPath, call: ast.Call) -> Iterator[Started]:
-    """The application that `uvicorn.run("server:app", workers=2)` has its workers import."""
+def _applications(facts: FileFacts, call: ast.Call) -> Iterator[Started]:
+    """The application that `uvicorn.run("server:app", workers=2)` has its workers import. What is
+    no text is the application itself, which uvicorn serves in this process alone."""
     given = {item.arg: item.value for item in call.keywords}
-    text = call.args[0] if call.args else given.get("app")
+    named = call.args[0] if call.args else given.get("app")
     in_children = _is_set(given.get("workers"), but=1) or _is_set(given.get("reload"))
-    if not (dotted(call.func) or "").startswith("uvicorn.") or not in_children:
+    if not (dotted(call.func) or "").startswith("uvicorn.") or not in_children or named is None:
         return
-    if not isinstance(text, ast.Constant) or not isinstance(text.value, str):
-        return
-    module, _, name = text.value.partition(":")
+    for value in _values(facts, named):
+        if isinstance(value, ast.Constant) and isinstance(value.value, str):
+            yield _application(facts, call, value.value)
+        elif isinstance(value, ast.JoinedStr | ast.BinOp | ast.Name | ast.Attribute):
+            yield Started(facts.name, call.lineno)
+
+
+def _values(facts: FileFacts, node: ast.expr) -> list[ast.expr]:
+    """What an expression may stand for: of a name, all that the file gives it, or the file that it
+    is imported from; nothing of one that stands for a definition or a whole module."""
+    name = dotted(node)
+    if name is None:
+        return [node]
+    home, defined = facts.workspace.definition(facts.name, name) or (facts, name)
+    kinds = (ast.Assign, ast.AnnAssign)
+    pairs = [
+        pair for kind in kinds for item in home.module.of_kind(kind) for pair in assignments(item)
+    ]
+    found = [value for bound, value in pairs if bound == defined]
+    is_known = home is not facts or facts.module.imported(name) or facts.module.defines(name)
+    return found if found or is_known else [node]
+
+
+def _application(facts: FileFacts, call: ast.Call, text: str) -> Started:
+    """The application `module:name`."""
+    workspace, path = facts.workspace, facts.name
+    module, _, name = text.partition(":")
     home = workspace.names.application_home(path, module, name)
     if path in workspace.project.resolve(Import(0, module), path):
         home = path
-    yield Started(path, call.lineno, home, name if _is_factory(workspace, home, name) else "")
+    return Started(path, call.lineno, home, name if _is_factory(workspace, home, name) else "")
 
 
 def _is_set(value: ast.expr | None, but: int = 0) -> bool:
