@@ -372,15 +372,18 @@ def test_explain_does_not_call_a_script_a_library_for_what_was_left_out(
     assert "a library module" not in text
 
 
+BELONGS = "only starts cli.py, where the call belongs, and "
+
+
 @pytest.mark.parametrize(
-    ("start", "reason"),
+    ("start", "reason", "with_only"),
     [
-        ("from cli import main", "only starts cli.py, which turns the runtime on"),
-        ("from by_hand import main", "its only attention is written by hand"),
+        ("cli", f"{BELONGS}this run does not change it", f"{BELONGS}argparse-script is left out"),
+        ("by_hand", *["its only attention is written by hand"] * 2),
     ],
 )
-def test_what_is_left_out_is_no_other_reason_than_without_it(
-    flash_integrate: Run, tmp_path: Path, start: str, reason: str
+def test_the_reason_why_a_script_is_left_alone_that_starts_another(
+    flash_integrate: Run, tmp_path: Path, start: str, reason: str, with_only: str
 ) -> None:
     (tmp_path / "cli.py").write_text(
         "import argparse\n\nimport mlx_lm\n\n\ndef main():\n"
@@ -389,10 +392,11 @@ def test_what_is_left_out_is_no_other_reason_than_without_it(
     )
     by_hand = "    return mx.softmax((q @ q.T) * mx.sigmoid(q), axis=-1) @ q\n"
     (tmp_path / "by_hand.py").write_text(f"import mlx.core as mx\n\n\ndef main(q):\n{by_hand}")
-    (tmp_path / "start.py").write_text(f"{start}\n\nif __name__ == '__main__':\n    main()\n")
-    for options in ([], ["--only", "console-script"]):
+    guard = "if __name__ == '__main__':\n    main()\n"
+    (tmp_path / "start.py").write_text(f"from {start} import main\n\n{guard}")
+    for options, expected in ([], reason), (["--only", "console-script"], with_only):
         result = flash_integrate(tmp_path / "start.py", "--explain", *options)
-        assert result.stdout.decode().startswith(f"start.py: skipped: {reason}")
+        assert result.stdout.decode().startswith(f"start.py: skipped: {expected}")
 
 
 def test_explain_of_an_integrated_file_finds_no_fault_with_what_was_inserted(

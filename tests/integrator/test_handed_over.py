@@ -8,8 +8,10 @@ import pytest
 from bots import BY_HAND, CLI, MODEL, SCRIPTS
 from outcomes import changed, run
 
+from flash_integrate.planning.codemod import offered
 from flash_integrate.planning.plan import Status
 from flash_integrate.planning.run import integrate
+from flash_integrate.project.config import load
 
 
 @pytest.mark.parametrize(
@@ -106,3 +108,25 @@ def test_a_guard_that_starts_an_installed_command_is_handed_over_to_it(tmp_path:
     outcomes = run(tmp_path, files)
     assert changed(outcomes) == {"bot/cli.py": "console-script"}
     assert outcomes["bot/old.py"].reason == "only starts bot/cli.py, which turns the runtime on"
+
+
+@pytest.mark.parametrize(
+    ("setting", "reason"),
+    [
+        ('only = ["flat-script"]', "argparse-script is left out"),
+        ('skip = ["argparse-script"]', "argparse-script is left out"),
+        ('exclude = ["cli.py"]', "this run does not change it"),
+    ],
+)
+def test_a_script_that_is_left_out_turns_nothing_on(
+    setting: str, reason: str, tmp_path: Path
+) -> None:
+    files = {"model.py": MODEL, "cli.py": CLI.replace(".model", "model")}
+    files["start.py"] = "from cli import main\n\nmain()\n"
+    files["pyproject.toml"] = f"[tool.flash-integrate]\n{setting}\n"
+    (tmp_path / "pyproject.toml").write_text(files["pyproject.toml"])
+    outcomes = run(tmp_path, files, load(tmp_path, list(offered())))
+    assert changed(outcomes) == {}
+    assert (
+        outcomes["start.py"].reason == f"only starts cli.py, where the call belongs, and {reason}"
+    )

@@ -18,7 +18,7 @@ from flash_integrate.attention.signs import (
 )
 from flash_integrate.inserted.presence import integrated_at
 from flash_integrate.notes import HandedOver, Refusal
-from flash_integrate.planning.codemod import Codemod
+from flash_integrate.planning.codemod import Codemod, name_of
 from flash_integrate.planning.installed import installed_names
 from flash_integrate.planning.plan import is_integrated
 from flash_integrate.project.workspace import FileFacts
@@ -26,22 +26,33 @@ from flash_integrate.python.syntax import Function, dotted, walk
 from flash_integrate.quoting import quoted
 
 _WITH_FLAGS: Sequence[Codemod] = (argparse_script, click_command, typer_command)
+_CONSOLE_SCRIPT = "console-script"
+"""By its name, as it asks this module."""
 
 
-def handed_over(facts: FileFacts, body: Sequence[ast.stmt]) -> HandedOver | None:
-    """Why statements need no call: they run a function of a file that turns the runtime on in it,
+def handed_over(facts: FileFacts, body: Sequence[ast.stmt]) -> Refusal | None:
+    """Why statements get no call: they run a function of a file that turns the runtime on in it,
     and no attention besides. Functions of this file that they call are looked into."""
-    target: FileFacts | None = None
+    handed: Refusal | None = None
     for name in _called(facts, body):
         found = facts.workspace.definition(facts.name, name)
-        if found is not None and _turns_it_on(*found):
-            target = target or found[0]
+        codemod = _turned_on_by(*found) if found is not None else None
+        if found is not None and codemod is not None:
+            handed = handed or _handed_to(found[0], codemod, body[0].lineno)
         elif runs_attention(facts, name) or (found is not None and leads_to_attention(*found)):
             return None
-    if target is None:
-        return None
-    reason = f"only starts {quoted(target.name)}, which turns the runtime on"
-    return HandedOver(reason, body[0].lineno)
+    return handed
+
+
+def _handed_to(target: FileFacts, codemod: str, line: int) -> Refusal:
+    """As `handed_over`: to a file that has the call, or in which a codemod would put it."""
+    starts = f"only starts {quoted(target.name)}"
+    workspace = target.workspace
+    if codemod and not workspace.wants(codemod):
+        return Refusal(f"{starts}, where the call belongs, and {codemod} is left out", line)
+    if codemod and target.name not in workspace.editable:
+        return Refusal(f"{starts}, where the call belongs, and this run does not change it", line)
+    return HandedOver(f"{starts}, which turns the runtime on", line)
 
 
 def _called(facts: FileFacts, body: Sequence[ast.stmt]) -> Iterator[str]:
@@ -68,16 +79,24 @@ def _names_of_calls(body: Sequence[ast.stmt]) -> list[str]:
     return [name for name in names if name is not None]
 
 
-def _turns_it_on(facts: FileFacts, name: str) -> bool:
-    """Whether a file has flags for the runtime, or turns it on in whoever imports it or in its
-    function `name`, from this run or an earlier one."""
-    has_call = application.match(facts) is not None or name in installed_names(facts)
+def _turned_on_by(facts: FileFacts, name: str) -> str | None:
+    """The codemod that gives a file flags for the runtime, or has it turned on in whoever imports
+    it or in its function `name`; nothing for one that an earlier run has changed, None where there
+    is none."""
+    by_call: str | None = _CONSOLE_SCRIPT if name in installed_names(facts) else None
+    if application.match(facts) is not None:
+        by_call = name_of(application)
     if integrated_at(facts.module) is not None:
         parses = facts.get(Namespaces).parsers
-        return bool(has_call or parses or facts.get(find_commands))
+        return "" if by_call or parses or facts.get(find_commands) else None
     if not is_integrated(facts):
-        return False
-    if has_call and leads_to_attention(facts, name):
-        return True
-    matches = (codemod.match(facts) for codemod in _WITH_FLAGS)
-    return any(match is not None and not isinstance(match, Refusal) for match in matches)
+        return None
+    if by_call and leads_to_attention(facts, name):
+        return by_call
+    matches = ((name_of(codemod), codemod.match(facts)) for codemod in _WITH_FLAGS)
+    fitting = (
+        codemod
+        for codemod, match in matches
+        if match is not None and not isinstance(match, Refusal)
+    )
+    return next(fitting, None)
