@@ -157,6 +157,10 @@ LOSS = "\n\ndef loss(model, x):\n    return model(x).sum()\n\n\n"
         ("from mlx_lm import generate\ngenerate(model, tokenizer)\n", "5 -> mlx_lm.generate"),
         ("Chat(model).start()\n", "3 -> mlx_lm.load"),
         ("models = {'a': model}\n", "3 -> mlx_lm.load"),
+        ("print(model.args)\nprint(model(x))\n", "5 -> the model of mlx_lm.load"),
+        ("print(model.model.layers[0](x))\n", "4 -> the model of mlx_lm.load"),
+        ("print(model.language_model(x))\n", "3 -> mlx_lm.load"),
+        ("for layer in model.layers:\n    x = layer(x)\n", "3 -> mlx_lm.load"),
         ("", "3 -> mlx_lm.load"),
     ],
 )
@@ -182,6 +186,10 @@ def test_a_model_is_followed_into_the_file_that_runs_it(tmp_path: Path) -> None:
         "from mlx_lm.utils import save_model\nmodel.freeze()\nsave_model('out', model)\n",
         "\n\ndef export(net):\n    net.save_weights('out')\n\n\nexport(model)\n",
         "model.train()\nmodel.config = None\n",
+        "print(model.args)\n",
+        "layers = model.args.layers\nprint(layers)\n",
+        "print(model.layers[0], len(model.model.layers), f'{model.layers}')\n",
+        "print(model.args.get('layers') if model is not None else 0)\n",
     ],
 )
 def test_a_model_that_only_is_changed_and_saved_is_no_attention(rest: str, tmp_path: Path) -> None:

@@ -125,7 +125,11 @@ class Models:
                 return ()
             if isinstance(outer, ast.Call) and outer.func is parent:
                 return _of_method(piece.path, outer, parent.attr)
-        return None
+            # A part of the model may run; its arguments and the like do not.
+            return () if is_of_something_else(parent.attr) else self._of_use(piece, parent, seen)
+        if isinstance(parent, ast.Subscript) and parent.value is node:
+            return self._of_use(piece, parent, seen)
+        return () if isinstance(parent, ast.FormattedValue | ast.Compare) else None
 
     def _of_argument(
         self, path: PurePosixPath, call: ast.Call, place: int | str | None, seen: frozenset[object]
