@@ -91,3 +91,29 @@ def test_an_abbreviation_that_becomes_ambiguous_fails_and_is_named(
     assert failed.code == 2
     assert "ambiguous option: --d could match --data, --disable-flash-attention" in failed.stderr
     assert runner.run(patched, ["--m", "tiny", "--da", "here"], tmp_path).code == 0
+
+
+WITH_COMMANDS = """\
+import argparse
+
+from mlx_lm import load
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    commands = parser.add_subparsers()
+    serve = commands.add_parser("serve")
+    cached = serve.add_argument_group("cache")
+    serve.add_argument("--data")
+    cached.add_argument("--disable-cache", action="store_true")
+    args = parser.parse_args()
+    load(args.data)
+"""
+
+
+def test_an_abbreviation_of_a_command_s_option_stays_one(tmp_path: Path, runner: Runner) -> None:
+    (tmp_path / "mlx_lm.py").write_text(STAND_INS["mlx_lm.py"])
+    outcome = run(tmp_path / "repo", {"script.py": WITH_COMMANDS})["script.py"]
+    assert [note for note in outcome.notes if "ambiguous" in note.reason] == []
+    patched = tmp_path / "repo" / "patched.py"
+    patched.write_bytes(outcome.after)
+    assert runner.run(patched, ["serve", "--da", "here", "--disable"], tmp_path).code == 0

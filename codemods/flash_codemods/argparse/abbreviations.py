@@ -7,12 +7,12 @@ import ast
 import re
 from collections.abc import Iterable, Iterator
 
-from flash_codemods.argparse.parsers import Parser, receiver
+from flash_codemods.argparse.parsers import GROUPS, Parser, receiver
 from flash_integrate.inserted.snippets import BLOCK_SIZE_FLAG, DISABLE_FLAG
 from flash_integrate.notes import Note
 from flash_integrate.project.texts import Texts
 from flash_integrate.project.workspace import FileFacts
-from flash_integrate.python.syntax import Function, method, walk
+from flash_integrate.python.syntax import Function, assignments, method, walk
 
 _FLAGS = (DISABLE_FLAG, BLOCK_SIZE_FLAG)
 _NAMED = 3
@@ -50,14 +50,28 @@ def _is_false(value: ast.expr | None) -> bool:
 
 
 def _options(facts: FileFacts, parser: Parser) -> set[str]:
-    """The long options of a parser: those that its file adds, and those that its class adds in the
-    methods which the file calls."""
+    """The long options of a parser: those that its file adds, but to a command, which looks for
+    abbreviations among its own, and those that its class adds in the methods which the file
+    calls."""
     calls = facts.module.of_kind(ast.Call)
-    options = set(_added_by(call for call in calls if receiver(call) != "self"))
+    others = {"self", *_commands(facts)} - {parser.name}
+    options = set(_added_by(call for call in calls if receiver(call) not in others))
     if parser.kind.home is not None:
         called = {method(call) or "" for call in calls if receiver(call) == parser.name}
         options |= _options_of_class(facts.workspace.facts(parser.kind.home), called)
     return options
+
+
+def _commands(facts: FileFacts) -> set[str]:
+    """The names of a file for the parsers of commands, and for groups of their options."""
+    found: set[str] = set()
+    for statement in facts.statements:
+        for name, value in assignments(statement.node):
+            made = method(value) if isinstance(value, ast.Call) else None
+            of_command = isinstance(value, ast.Call) and receiver(value) in found
+            if made == "add_parser" or (made in GROUPS and of_command):
+                found.add(name)
+    return found
 
 
 def _options_of_class(facts: FileFacts, called: set[str]) -> set[str]:

@@ -124,7 +124,7 @@ def _flags(facts: FileFacts, parser: Parser) -> Insertion:
 
 def _call(facts: FileFacts, namespace: Namespace) -> Insertion:
     target, style, mapping = namespace.target, facts.style, namespace.mapping
-    point = InsertionPoint.beside(namespace.statement, before=False)
+    point = _behind(facts, namespace.statement)
     if namespace.fixed:  # defaults beside what was read before: the choice is made there
         code = remove_names(target, style, point.column, mapping=mapping)
         return Insertion(point.anchor, code, before=point.before)
@@ -133,6 +133,20 @@ def _call(facts: FileFacts, namespace: Namespace) -> Insertion:
         point = facts.get(Starts).below_mlx_import(point)
     code = enable_from(target, style, point.column, mapping=mapping, remove=remove)
     return Insertion(point.anchor, "\n" * point.is_apart + code, before=point.before)
+
+
+def _behind(facts: FileFacts, parse: Statement) -> InsertionPoint:
+    """The place behind a parse call. One that alone stands in a `try` is tried for argparse's own
+    errors: where each handler raises, the place is behind the `try`."""
+    *outer, (suite, _) = parse.steps
+    holder = next((item for item in facts.statements if item.steps == tuple(outer)), None)
+    node = holder.node if holder is not None and holder.ends_its_line else None
+    is_tried = isinstance(node, ast.Try) and suite == "body" and parse.suite == [parse.node]
+    if holder is not None and isinstance(node, ast.Try) and is_tried:
+        raises = all(isinstance(handler.body[-1], ast.Raise) for handler in node.handlers)
+        if raises and not node.orelse and not node.finalbody:
+            return InsertionPoint.beside(holder, before=False)
+    return InsertionPoint.beside(parse, before=False)
 
 
 def _refuse_steps(namespaces: list[Namespace], parsers: list[Parser]) -> Refusal | None:

@@ -12,7 +12,7 @@ from flash_integrate.python.module import Module
 from flash_integrate.python.syntax import Statement, assignments, dotted, method, walk
 
 PARSE_METHODS = {"parse_args", "parse_known_args"}
-_GROUPS = {"add_argument_group", "add_mutually_exclusive_group"}
+GROUPS = {"add_argument_group", "add_mutually_exclusive_group"}
 _COMMANDS = {"add_subparsers", "add_parser"}
 
 
@@ -119,7 +119,7 @@ def last_argument(module: Module, parser: Parser) -> Statement:
         if _parses(node, parser.name):
             break
         for target, value in assignments(node):
-            if isinstance(value, ast.Call) and method(value) in _GROUPS:
+            if isinstance(value, ast.Call) and method(value) in GROUPS:
                 owners.add(target)
         if _adds(node, owners):
             last = module.statement(node)
