@@ -282,3 +282,38 @@ def test_a_server_of_several_processes_that_names_its_application_by_a_variable(
     assert outcome.after.count(b"inherit=True") == (is_found is True)
     lost = [item.line for item in outcome.uncovered if item.entry == "the process started here"]
     assert bool(lost) == (is_found is False)
+
+
+PREPARES = """\
+from mlx_bot.logs import set_up
+
+set_up()
+
+from fastapi import FastAPI
+
+from mlx_bot.model import answer
+
+app = FastAPI()
+
+
+@app.post("/answer")
+def post(prompt: str):
+    return answer(prompt)
+"""
+
+
+def test_a_package_that_is_named_after_mlx_does_not_load_it_by_that(tmp_path: Path) -> None:
+    """The call stands below the import that loads MLX, and what is done before that stays so."""
+    logs = '"""Logs of mlx-bot."""\n\n\ndef set_up():\n    print("mlx-bot")\n'
+    files = {"mlx_bot/__init__.py": "", "mlx_bot/model.py": MODEL, "mlx_bot/logs.py": logs}
+    after = run(tmp_path, {**files, "mlx_bot/app.py": PREPARES})["mlx_bot/app.py"].after.decode()
+    assert after.index("import answer") < after.index("mlx_flash_runtime") < after.index("app = ")
+
+
+@pytest.mark.parametrize("module", ["mlx_bot", "mlx_bot.serve", "mlx_bot.elsewhere"])
+def test_a_module_of_the_project_is_no_command_of_a_library(tmp_path: Path, module: str) -> None:
+    """What it runs is said of its own file."""
+    start = f'import subprocess\nimport sys\n\nsubprocess.run([sys.executable, "-m", "{module}"])\n'
+    serve = SERVE.format(application="mlx_bot.app:app")
+    files = {"mlx_bot/__init__.py": "", "mlx_bot/serve.py": serve, "start.py": start}
+    assert run(tmp_path, files)["start.py"].uncovered == ()

@@ -153,7 +153,7 @@ class Starts:
         if any(imports_models(project, self._facts.name, item) for item in found):
             return True
         files = (path for item in found for path in project.resolve(item, self._facts.name))
-        return any(project.reaches_mlx(path) for path in files)
+        return any(project.loads_mlx(path) for path in files)
 
     def _does_work(self, node: ast.stmt) -> bool:
         """Whether a module-level statement does a program's work: a call for its effect, a loop, a

@@ -44,7 +44,7 @@ def uncovered_shell_lines(facts: FileFacts) -> Iterator[Uncovered]:
     """The lines of a notebook that have a shell run a model by a command of its library."""
     for line, text in facts.source.written() if isinstance(facts.source, Program) else ():
         found = _SHELL_LINE.match(text)
-        if found is None or not _runs_a_model(found[1].replace(" ", ".")):
+        if found is None or not _runs_a_model(facts, found[1].replace(" ", ".")):
             continue
         yield _in_a_process(found[1], line, "a shell runs it in a process of its own")
 
@@ -55,7 +55,7 @@ def uncovered_children(facts: FileFacts) -> Iterator[Uncovered]:
     for node in facts.module.of_kind(ast.List):
         words = [str(item.value) if isinstance(item, ast.Constant) else "?" for item in node.elts]
         found = _RUN_BY_PYTHON.search(" ".join(words))
-        if found is not None and _runs_a_model(found[1].replace(" ", ".")):
+        if found is not None and _runs_a_model(facts, found[1].replace(" ", ".")):
             yield _in_a_process(found[1], node.lineno, "it runs in a process of its own")
 
 
@@ -64,9 +64,14 @@ def _in_a_process(command: str, line: int, where: str) -> Uncovered:
     return Uncovered(f"{where}; {way}", line, f"the command {command}")
 
 
-def _runs_a_model(module: str) -> bool:
-    """Whether a module of a library runs models whose attention a patch reaches."""
-    if not holds_models(module) or by_hand_in(module.partition(".")[0]) is not None:
+def _runs_a_model(facts: FileFacts, module: str) -> bool:
+    """Whether a module of a library, not of the project, runs models whose attention a patch
+    reaches."""
+    package = module.partition(".")[0]
+    if not holds_models(module) or by_hand_in(package) is not None:
+        return False
+    module_file = facts.workspace.names.module_file
+    if any(module_file(facts.name, 0, name) is not None for name in (package, module)):
         return False
     return use_of_module(module) is not None
 

@@ -28,6 +28,7 @@ class Project:
         self.scans = scans
         self.look_further = look_further
         self._reaches_mlx: dict[PurePosixPath, bool] = {}
+        self._loads_mlx: dict[PurePosixPath, bool] = {}
         self._may_attend: dict[PurePosixPath, bool] = {}
         self._loaded: dict[str, list[PurePosixPath]] = {}
         self._resolved: dict[
@@ -134,6 +135,13 @@ class Project:
                 path, self._reaches_mlx, lambda file: self.scans[file].names_mlx
             )
         return self._reaches_mlx[path]
+
+    def loads_mlx(self, path: PurePosixPath) -> bool:
+        """Whether `path` imports MLX, itself or through files of the tree: its own package may only
+        be named after it."""
+        if path not in self._loads_mlx:
+            self._loads_mlx |= self.reaching(path, self._loads_mlx, self._imports_mlx)
+        return self._loads_mlx[path]
 
     def may_attend(self, path: PurePosixPath) -> bool:
         """Whether `path` may come to attention, as far as bytes and imports show it: where they
