@@ -102,3 +102,9 @@ def test_a_comparison_of_frameworks_is_told_what_it_measures(
     outcomes = run(tmp_path, {name: f"from timed import seconds\n{RUN}", "timed.py": timed})
     reasons = [note.reason for note in outcomes[name].notes]
     assert any(reason.startswith("seems to measure MLX beside") for reason in reasons) is noted
+
+
+def test_a_framework_that_is_imported_far_away_makes_no_comparison(tmp_path: Path) -> None:
+    files = {"bench.py": f"import model\n{RUN}", "model.py": "import weights\n"}
+    outcomes = run(tmp_path, {**files, "weights.py": "def convert():\n    import torch\n"})
+    assert outcomes["bench.py"].notes == ()

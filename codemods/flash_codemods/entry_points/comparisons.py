@@ -29,8 +29,10 @@ def remarks(facts: FileFacts, edits: Sequence[Edit]) -> Iterator[Note]:
 
 
 def _imported_by(facts: FileFacts) -> set[str]:
-    """The other frameworks that a file imports, itself or through files of the project."""
+    """The other frameworks that a file imports, itself or through a file of the project that it
+    imports: further away one may be there to convert weights, or for another task."""
     project = facts.workspace.project
-    files = project.reaching(facts.name, {}, lambda path: False)  # all that it leads to
+    own = project.scans[facts.name].imports
+    files = {facts.name}.union(*(project.resolve(item, facts.name) for item in own))
     found = [item for path in files for item in project.scans[path].imports if not item.dots]
     return _FRAMEWORKS.intersection(item.module.partition(".")[0] for item in found)
