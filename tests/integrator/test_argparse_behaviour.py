@@ -117,3 +117,42 @@ def test_an_abbreviation_of_a_command_s_option_stays_one(tmp_path: Path, runner:
     patched = tmp_path / "repo" / "patched.py"
     patched.write_bytes(outcome.after)
     assert runner.run(patched, ["serve", "--da", "here", "--disable"], tmp_path).code == 0
+
+
+HANDS_ON = """\
+import argparse
+
+from bot.chat import start
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--model")
+    args = parser.parse_args()
+    start(args)
+
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "is_whole"),
+    [
+        ("    return load(args.model, getattr(args, 'kind', None))\n", False),
+        ("    return _start(args)\n\n\ndef _start(args):\n    return load(args.model)\n", False),
+        ("    return load(vars(args))\n", True),
+        ("    return load(**vars(args))\n", True),
+        ("    return _start(args)\n\n\ndef _start(args):\n    return load(args)\n", True),
+    ],
+)
+def test_a_function_of_another_file_that_reads_single_arguments_gets_them_as_they_are(
+    body: str, is_whole: bool, tmp_path: Path
+) -> None:
+    chat = f"from mlx_lm import load\n\n\ndef start(args):\n{body}"
+    files = {"bot/__init__.py": "from .chat import start\n", "bot/chat.py": chat}
+    for imported in ("bot.chat", "bot"):
+        script = HANDS_ON.replace("bot.chat", imported)
+        outcome = run(tmp_path / imported, {**files, "script.py": script})["script.py"]
+        assert (b"del vars(args)" in outcome.after) == is_whole

@@ -9,7 +9,7 @@ from functools import cached_property
 from itertools import islice
 
 from flash_codemods.argparse.parsers import PARSE_METHODS, Parser, Parsers
-from flash_codemods.argparse.uses import arguments, is_used_whole, seeing
+from flash_codemods.argparse.uses import Called, arguments, is_used_whole, seeing
 from flash_integrate.notes import Refusal
 from flash_integrate.project.workspace import FileFacts
 from flash_integrate.python.syntax import (
@@ -183,7 +183,15 @@ class Namespaces:
         shared = [node.names for node in self._module.of_kind(ast.Global)]
         shared += [node.names for node in self._module.of_kind(ast.Nonlocal)]
         is_shared = any(name in names for names in shared)
-        return is_shared or is_used_whole(name, seeing(within, name), self._functions)
+        return is_shared or is_used_whole(name, seeing(within, name), self._called)
+
+    def _called(self, name: str) -> Called | None:
+        """The function of this file, or of another one of the project, that a name stands for."""
+        own = self._functions.get(name)
+        if own is not None:
+            return Called(own, self._called)
+        found = self._workspace.definition(self._name, name)
+        return found[0].get(Namespaces)._called(found[1]) if found is not None else None
 
 
 def may_parse(facts: FileFacts) -> bool:

@@ -4,7 +4,8 @@ turned into a dict."""
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import takewhile
 
 from flash_integrate.python.syntax import (
@@ -27,15 +28,23 @@ _PARSING = {
 # By these a class takes arguments, or looks them up.
 _TAKING = {"add_argument", "_add_action", "_get_option_tuples", *_PARSING} - {"parse_args"}
 
-Functions = Mapping[str, Function]
-"""Functions by the dotted name under which they are called."""
+Functions = Callable[[str], "Called | None"]
+"""Gives the function that is called by a dotted name, if it is known."""
+
+
+@dataclass(frozen=True)
+class Called:
+    """A function, and those that it calls in its turn."""
+
+    node: Function
+    functions: Functions
 
 
 def is_used_whole(
     name: str,
     nodes: list[ast.AST],
     functions: Functions,
-    seen: frozenset[tuple[str, str]] = frozenset(),
+    seen: frozenset[tuple[Function, str]] = frozenset(),
 ) -> bool:
     """Whether one of `nodes` uses a namespace other than by its attributes. Functions that are
     handed it are looked into."""
@@ -53,17 +62,18 @@ def is_used_whole(
 
 
 def _handed_on(
-    call: ast.Call, name: str, functions: Functions, seen: frozenset[tuple[str, str]]
+    call: ast.Call, name: str, functions: Functions, seen: frozenset[tuple[Function, str]]
 ) -> Iterator[int]:
     """The arguments (by `id`) that hand a namespace to a function which uses its attributes
     alone."""
-    called = dotted(call.func) or ""
-    function = functions.get(called)
-    for parameter, value in arguments(call, function) if function is not None else ():
-        if function is not None and dotted(value) == name:
-            key = (called, parameter)
-            inside = seeing(function, parameter)
-            if key in seen or not is_used_whole(parameter, inside, functions, seen | {key}):
+    parts = [*call.args, *(item.value for item in call.keywords)]
+    is_handed = any(dotted(value) == name for value in parts)
+    called = functions(dotted(call.func) or "") if is_handed else None
+    for parameter, value in arguments(call, called.node) if called is not None else ():
+        if called is not None and dotted(value) == name:
+            key = (called.node, parameter)
+            inside = seeing(called.node, parameter)
+            if key in seen or not is_used_whole(parameter, inside, called.functions, seen | {key}):
                 yield id(value)
 
 
@@ -101,7 +111,11 @@ def parses_as_its_base(node: ast.ClassDef) -> bool:
     own = methods.pop("parse_args", None)
     if any(_parsed_in(item) for item in methods.values()):
         return False
-    called = {f"self.{name}": item for name, item in methods.items()}
+
+    def called(name: str) -> Called | None:
+        item = methods.get(name.removeprefix("self.")) if name.startswith("self.") else None
+        return Called(item, called) if item is not None else None
+
     return own is None or _hands_through(own, called)
 
 
