@@ -145,8 +145,11 @@ def test_an_application_that_serves_itself_has_a_call_for_its_workers(
 
 def test_a_server_that_passes_by_the_command_line_is_named(tmp_path: Path) -> None:
     serve = BOTH.replace("{what}, workers={workers}", "app")
-    [uncovered] = run(tmp_path, {"model.py": MODEL, "serve.py": serve})["serve.py"].uncovered
-    assert (uncovered.line, uncovered.entry) == (8, "a server that imports serve:app")
+    files = {"bot/__init__.py": "", "bot/serve.py": serve.replace("from model", "from .model")}
+    outcomes = run(tmp_path, {"serve.py": serve, "model.py": MODEL, "bot/model.py": MODEL, **files})
+    for name, module in ("serve.py", "serve"), ("bot/serve.py", "bot.serve"):
+        [uncovered] = outcomes[name].uncovered
+        assert (uncovered.line, uncovered.entry) == (8, f"a server that imports {module}:app")
 
 
 def test_tasks_of_an_application_that_another_file_makes(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 
 from flash_integrate.attention.libraries import by_hand_in, holds_models, use_of_module
 from flash_integrate.attention.signs import leads_to_attention, reached
@@ -37,7 +38,15 @@ def uncovered_servers(facts: FileFacts, edits: Sequence[Edit]) -> Iterator[Uncov
     if not runs_on_import(edits):
         for name, line in application_names(facts):
             reason = "the call is made by the file's own command line alone"
-            yield Uncovered(reason, line, f"a server that imports {facts.name.stem}:{name}")
+            yield Uncovered(reason, line, f"a server that imports {_module(facts)}:{name}")
+
+
+def _module(facts: FileFacts) -> str:
+    """The name under which a server imports a file: with the packages that it is in."""
+    scans = facts.workspace.project.scans
+    folders = takewhile(lambda folder: folder / "__init__.py" in scans, facts.name.parents)
+    packages = [folder.name for folder in folders if folder.name]
+    return ".".join([*reversed(packages), facts.name.stem])
 
 
 def uncovered_shell_lines(facts: FileFacts) -> Iterator[Uncovered]:
