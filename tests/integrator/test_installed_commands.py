@@ -57,3 +57,29 @@ def test_installed_commands_that_get_no_call_are_named(
     assert [(item.entry, item.reason) for item in found] == (
         [("the command bot", reason)] if reason else []
     )
+
+
+TABLE = """\
+from .serve import serve
+from .version import version
+
+HANDLERS = {"serve": "serve", "version": "version"}
+
+
+def main(command="serve"):
+    return globals()[HANDLERS[command]]()
+"""
+
+
+def test_a_command_that_looks_its_functions_up_by_name(tmp_path: Path) -> None:
+    """Those of the module whose names are texts in it."""
+    files = {
+        "bot/__init__.py": TABLE,
+        "bot/model.py": MODEL,
+        "bot/serve.py": "from .model import answer\n\n\ndef serve():\n    return answer(1)\n",
+        "bot/version.py": "def version():\n    return 1\n",
+        "bot/__main__.py": 'from . import main\n\nif __name__ == "__main__":\n    main()\n',
+    }
+    assert changed(run(tmp_path, files)) == {"bot/__main__.py": "main-guard"}
+    files["bot/__init__.py"] = TABLE.replace('"serve"', '"version"')
+    assert changed(run(tmp_path / "other", files)) == {}

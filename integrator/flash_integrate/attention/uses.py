@@ -51,6 +51,7 @@ class Uses:
     def of(cls, node: ast.AST, module: Module) -> Uses:
         nodes = module.nodes if node is module.tree else walk(node)
         names, mentioned = _names_read(nodes)
+        names |= _taken_of_globals(nodes, module) if "globals" in names else {}
         words = {word for name in names for word in name.split(".")}
         loaded = {} if _LOADERS.isdisjoint(words) else _loaded(nodes, module)
         served = dict(_served(nodes)) if "uvicorn" in words else {}
@@ -139,6 +140,18 @@ def _is_method(node: ast.AST) -> bool:
 
 def _by_line(names: dict[str, int]) -> dict[str, int]:
     return dict(sorted(names.items(), key=lambda item: item[1]))
+
+
+def _taken_of_globals(nodes: list[ast.AST], module: Module) -> dict[str, int]:
+    """The names of the module that `globals()[name]` may stand for: those that are texts in it too,
+    as where commands are listed by the names of their functions."""
+    calls = (node for node in nodes if isinstance(node, ast.Call))
+    lines = [call.lineno for call in calls if dotted(call.func) == "globals"]
+    if not lines:
+        return {}
+    texts = {node.value for node in module.of_kind(ast.Constant) if isinstance(node.value, str)}
+    bound = module.definitions.keys() | {item.bound for item in module.imports}
+    return dict.fromkeys(sorted(texts & bound), min(lines))
 
 
 # Modules that are loaded by name

@@ -124,7 +124,9 @@ class Starts:
             imports = self._imports_mlx(item.node)
             if imports and last is None and not _only_imports(item.node) and item.starts_its_line:
                 return InsertionPoint.beside(item, before=True)
-            if imports and _only_imports(item.node) and item.ends_its_line:
+            is_import = isinstance(item.node, ast.Import | ast.ImportFrom)
+            goes_on = imports or (last is not None and is_import)
+            if goes_on and _only_imports(item.node) and item.ends_its_line:
                 last = item
             elif last is not None:
                 break

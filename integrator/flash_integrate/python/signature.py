@@ -93,12 +93,9 @@ class Signature:
             return [(at, self._spread(parameters, width))]
         if self._is_one_plain_line():
             return self._taken_apart(["*", *parameters], width)
-        indent = (
-            self._indent(last.start)
-            if last is not None and self._starts_its_line(last.start)
-            else None
-        )
-        margin = indent if indent is not None else " " * self.opening[1]
+        first = self.elements[0].start if self.elements else self.opening
+        has_lines = self._starts_its_line(first)
+        margin = self._indent(first) if has_lines else " " * self.opening[1]
         broken = [parameter.replace("\n", "\n" + margin) for parameter in parameters]
         lead = "" if last is None or last.comma else ","
         text = "".join(f"\n{margin}{item}," for item in broken)[: None if end else -1]
