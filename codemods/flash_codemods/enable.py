@@ -6,13 +6,14 @@ from collections.abc import Iterable
 
 from flash_integrate.inserted.snippets import enable, enable_inherited
 from flash_integrate.planning.starts import Starts
+from flash_integrate.project.programs import started_programs
 from flash_integrate.project.workspace import FileFacts, InsertionPoint
 from flash_integrate.python.edits import Insertion
 
 
 def enable_below_imports(facts: FileFacts) -> Insertion:
     """The call at module level, below the imports, a blank line above."""
-    return _below_imports(facts, enable(facts.style, 0))
+    return _below_imports(facts, _own_call(facts, 0))
 
 
 def inherit_below_imports(facts: FileFacts) -> Insertion:
@@ -32,10 +33,17 @@ def enable_at(facts: FileFacts, points: Iterable[InsertionPoint]) -> list[Insert
     below = [facts.get(Starts).below_mlx_import(point) for point in points]
     return [
         Insertion(
-            point.anchor, "\n" * point.is_apart + enable(facts.style, point.column), point.before
+            point.anchor, "\n" * point.is_apart + _own_call(facts, point.column), point.before
         )
         for point in below
     ]
+
+
+def _own_call(facts: FileFacts, column: int) -> str:
+    """The call of a program without flags; one that the project itself starts does what the program
+    that starts it has chosen."""
+    is_started = facts.name in facts.workspace.get(started_programs)
+    return (enable_inherited if is_started else enable)(facts.style, column)
 
 
 def inherit_at(facts: FileFacts, point: InsertionPoint) -> Insertion:

@@ -320,3 +320,50 @@ def test_a_module_of_the_project_is_no_command_of_a_library(tmp_path: Path, modu
     serve = SERVE.format(application="mlx_bot.app:app")
     files = {"mlx_bot/__init__.py": "", "mlx_bot/serve.py": serve, "start.py": start}
     assert run(tmp_path, files)["start.py"].uncovered == ()
+
+
+STARTS = """\
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from mlx_lm import generate, load
+
+HERE = Path(__file__).parent
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--model")
+    args = parser.parse_args()
+    generate(*load(args.model))
+    subprocess.run({command})
+
+
+if __name__ == "__main__":
+    main()
+"""
+WORKS = 'from .model import answer\n\nif __name__ == "__main__":\n    answer(1)\n'
+
+
+@pytest.mark.parametrize(
+    ("command", "inherits"),
+    [
+        ('[sys.executable, "-m", "bot.work", "--fast"]', True),
+        ('[sys.executable, "-u", "-m", "bot"]', False),
+        ('[sys.executable, str(HERE / "bot" / "work.py"), "1"]', True),
+        ('[sys.executable, "bot/work.py"]', True),
+        ('[sys.executable, "-m", "bot.model"]', False),
+        ('["ls", "bot/work.py"]', False),
+    ],
+)
+def test_a_program_that_another_one_starts_does_what_that_has_chosen(
+    command: str, inherits: bool, tmp_path: Path
+) -> None:
+    files = {"bot/__init__.py": "", "bot/model.py": MODEL, "bot/work.py": WORKS}
+    files["bot/__main__.py"] = WORKS
+    outcomes = run(tmp_path, {**files, "start.py": STARTS.format(command=command)})
+    assert set(changed(outcomes)) == {"start.py", "bot/work.py", "bot/__main__.py"}
+    assert (b"inherit=True" in outcomes["bot/work.py"].after) == inherits
+    assert (b"inherit=True" in outcomes["bot/__main__.py"].after) == ('"bot"]' in command)
