@@ -173,12 +173,12 @@ class Draft:
 
     def _rebound(self, name: str, binding: Binding) -> bool:
         """Whether a name stands for something else where the call is made."""
-        earlier = binding.ancestors()
+        # Bindings are kept as they are read: those before it are what it was bound anew from.
+        bound = self.reader.bound
         later = [
             item
-            for item in self.reader.bound
+            for item in bound[bound.index(binding) + 1 :]
             if item.name == name
-            and item not in earlier
             and item.statement is not None
             and binding.statement is not item.statement
             and self._between(item.statement, binding)
