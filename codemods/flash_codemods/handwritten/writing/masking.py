@@ -190,12 +190,23 @@ class Masking(Draft):
             if is_outdated(above, before, line):
                 self.made.append(removal)
         comment = self.text.rest_of_line(statement)
+        if not self.text.fits(statement, start, self.text.line_end(statement), line):
+            line = self._broken_as_before(statement, line)
         if comment and is_outdated(comment, before, line):
             end = self.text.line_end(statement)
         elif comment and not self.text.fits(statement, start, end, line):
             line = f"{comment}\n{self.text.indent(statement)}{line}"
             end = self.text.line_end(statement)
         self.made.append(Edit(start, end, line))
+
+    def _broken_as_before(self, statement: ast.stmt, line: str) -> str:
+        """A line that is too long, broken where the author broke what it is made of."""
+        for node in ast.walk(statement):  # the widest parts come first
+            if isinstance(node, ast.expr) and self.text.of(node) in line:
+                start, end = self.text.span(node)
+                if "\n" in (source := self.text.text[start:end]):
+                    return line.replace(self.text.of(node), source, 1)
+        return line
 
     def _summed(self, masks: MaskWriter, steps: tuple[Step, ...]) -> str:
         """A mask that is there in any case, and others that may be added to it."""
