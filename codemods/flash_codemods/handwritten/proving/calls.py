@@ -127,6 +127,8 @@ class Calls(Expressions):
 
     def _method(self, called: ast.Attribute, node: ast.Call) -> Any:
         of = self.value(called.value)
+        if isinstance(of, int | float):
+            raise NotEvaluable("a method of a number")
         if not isinstance(of, self.mx.array) or called.attr not in _METHODS:
             return self._stand_in(node, 1)
         arguments, keywords = self._arguments(node)

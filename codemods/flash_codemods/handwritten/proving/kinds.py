@@ -106,7 +106,11 @@ def _note_call(node: ast.Call, note: _Note) -> None:
             note(part, "number")
     elif node.func.attr == "astype":
         whole = ast.unparse(node)
-        note(node.func.value, "condition" if "bool_" in whole else "array")
+        kind = "condition" if "bool_" in whole else "array"
+        note(node.func.value, kind)
+        if isinstance(node.func.value, ast.BinOp):  # `(mask * -1e9).astype(q.dtype)`
+            note(node.func.value.left, kind)
+            note(node.func.value.right, kind)
     elif (node.func.attr == "where" and len(node.args) == 3) or (
         node.func.attr == "logical_not" and node.args
     ):
