@@ -70,6 +70,14 @@ def attend(q, k, v):
     ]
 
 
+@pytest.mark.parametrize("name", ["scores_added_to_a_mask", "weights_in_an_inner_function"])
+def test_note_has_the_reason(name: str, tmp_path: Path) -> None:
+    model = (CASES / f"{name}.noop.py").read_text()
+    (note,) = run(tmp_path, {"model.py": model})["model.py"].notes
+    why = model.splitlines()[0].removeprefix("# expect: ")
+    assert note.reason == f"attention written by hand stays as it is: {why}"
+
+
 def test_what_the_run_fuses_gets_the_call_in_the_same_run(
     flash_integrate: Run, tmp_path: Path
 ) -> None:

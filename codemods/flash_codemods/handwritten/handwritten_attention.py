@@ -32,7 +32,7 @@ NAME = "handwritten-attention"
 SUMMARY = "turns attention written by hand into mx.fast.scaled_dot_product_attention"
 REVIEW = "this changes the model's own code: the call has the same queries, keys, scale and mask"
 KEEP = re.compile(r"#\s*flash-integrate:\s*keep(?![\w-])")
-_PRODUCT = re.compile(r"\S[ \t]*@|@ |matmul|einsum")  # a decorator has neither
+_PRODUCT = re.compile(r"\S[ \t]*@|@ |matmul|einsum|addmm")  # a decorator has neither
 
 
 @dataclass(frozen=True)

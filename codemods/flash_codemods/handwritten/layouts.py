@@ -37,7 +37,19 @@ def without_layout(text: str) -> str:
     """Why an einsum that a softmax follows has no `attention_layout`."""
     if "." in text:
         return "is an einsum with an ellipsis, by which its axes can't be known"
+    if (terms := _terms(text)) is not None and _is_one_key_head(*terms):
+        return "is an einsum whose keys have no heads: one key head serves every query head"
     return "is an einsum whose letters are not those of [..., queries, keys]"
+
+
+def _is_one_key_head(query: str, key: str, scores: str) -> bool:
+    """`bhid,bjd->bhij`: the keys lack a letter that queries and scores have before their
+    positions."""
+    features, positions = set(query) & set(key) - set(scores), set(key) - set(query)
+    if len(features) != 1 or len(positions) != 1:
+        return False
+    without_heads = set(query) - features - set(key)
+    return len(without_heads) == 2 and set(scores) == set(query) - features | positions
 
 
 def weighted_layout(text: str, scores: str | None) -> tuple[str, str, str] | None:

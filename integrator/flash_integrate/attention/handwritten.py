@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from flash_integrate.python.module import Module
 from flash_integrate.python.syntax import Function, own_nodes, walk
 
-_PRODUCTS = {"matmul", "einsum"}
+_PRODUCTS = {"matmul", "einsum", "addmm"}
 _TRANSPOSES = {"transpose", "swapaxes", "moveaxis"}
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Module)
 
@@ -50,9 +50,11 @@ class _Variables:
         """The softmaxes by which the statements of a function multiply; it is read from above to
         below."""
         for statement in statements:
-            for node in own_nodes(statement):
+            is_inner = isinstance(statement, Function)  # it may use the weights of this one
+            for node in walk(statement) if is_inner else own_nodes(statement):
                 for operand in _weights_in(node):
-                    if (softmax := self._softmax_in(operand)) is not None:
+                    softmax = self._softmax_in(operand)
+                    if softmax is not None and (not is_inner or softmax in self.weights.values()):
                         yield softmax
             if isinstance(statement, ast.Assign | ast.AnnAssign) and statement.value is not None:
                 self._bind(statement, statement.value)

@@ -41,6 +41,8 @@ class Calls(ScoreSteps):
             return self._unknown_call(node)
         if operation.name in ("matmul", "einsum"):
             return self._product_call(node, operation)
+        if operation.name == "addmm":
+            return self.added_product(node)
         values = [self.value(argument) for argument in operation.arguments]
         for keyword in operation.keywords.values():
             self.value(keyword)

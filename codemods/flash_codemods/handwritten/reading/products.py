@@ -56,6 +56,33 @@ class Products(State):
             return Scores(node, left, right, names)
         return self._no_keys(node, "has a second factor that is not known to be transposed keys")
 
+    def _lose_at_product(self, of: Weights, node: ast.expr, reason: str) -> Lost:
+        """Weights that are multiplied, as those of attention are, but in another way."""
+        lost = self._lose(of, node, reason)
+        self.refuse(lost)
+        return lost
+
+    def added_product(self, node: ast.Call) -> Value:
+        """`mx.addmm(bias, queries, keys.T)`: a product that is added to something in one call."""
+        for given in [*node.args, *(item.value for item in node.keywords)]:
+            of = self.value(given)
+            if isinstance(of, Weights):
+                of = self._lose(of, node, "are multiplied by `addmm`, which adds too")
+            if isinstance(of, Lost) and of.is_weights:
+                self.refuse(of)
+                return of
+        return self._no_keys(node, "is added to another array in the same call")
+
+    def multiplied(self, node: ast.AST) -> list[ast.Name]:
+        """The names of the arrays that a product multiplies."""
+        operation = self.names.operation(node) if isinstance(node, ast.Call) else None
+        factors: tuple[ast.expr, ...] = ()
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.MatMult):
+            factors = (node.left, node.right)
+        elif operation is not None and operation.name in ("matmul", "einsum", "addmm"):
+            factors = operation.arguments
+        return [factor for factor in factors if isinstance(factor, ast.Name)]
+
     def _no_keys(self, node: ast.expr, reason: str) -> Array:
         self.no_keys[node] = Lost(node, f"the product `{short(node)}` {reason}", node.lineno, True)
         return Array(product=node)
@@ -82,9 +109,11 @@ class Products(State):
             letters = weights.scores.layout[2] if weights.scores.layout else None
             layout = weighted_layout(einsum, letters)
             if layout is None:
-                return self._lose(weights, node, "are multiplied by an einsum that is not followed")
+                return self._lose_at_product(
+                    weights, node, "are multiplied by an einsum that pairs other axes than theirs"
+                )
         elif weights.scores.layout and not _is_plain(weights.scores.layout):
-            return self._lose(weights, node, "come from an einsum in another order")
+            return self._lose_at_product(weights, node, "come from an einsum in another order")
         query, key = self.value(weights.scores.query), self.value(weights.scores.key)
         singles = [of.single for of in (query, key, values) if isinstance(of, Array) and of.rank]
         if True in singles and False in singles and (self.rank_of(weights.scores) or 0) > 2:

@@ -190,6 +190,11 @@ class Reader(Expressions):
         for node in ast.walk(statement):
             if isinstance(node, ast.Name) and node.id in self.env:
                 self.env[node.id].used(node)
+            for factor in self.multiplied(node):
+                value = self.env[factor.id].value if factor.id in self.env else None
+                if isinstance(value, Weights):
+                    reason = f"are multiplied in the inner `{statement.name}`"
+                    self.refuse(self._lose(value, value.softmax, reason))
 
     def _if(self, statement: ast.If) -> None:
         self._children(statement.test)

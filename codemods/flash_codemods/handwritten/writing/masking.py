@@ -233,7 +233,8 @@ class Masking(Draft):
         name = self._fresh(_MASK_NAMES)
         for number, step in enumerate(masks_of(steps)):
             if step.bias is None:
-                raise CannotSay("a mask that hides follows one that may be missing", step.node)
+                order = "follows" if number else "is followed by"
+                raise CannotSay(f"a mask that hides {order} one that may be missing", step.node)
             statement, text = self._masking_statement(step), masks.cast(masks.bias(step))
             if number:
                 text = self._added(name, text, self.text.indent(statement))
