@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ast
 
-from flash_codemods.handwritten.values import Binding, Lost, Weights
+from flash_codemods.handwritten.values import Binding, Choice, Lost, Weights
 from flash_codemods.handwritten.writing.call import Call
 from flash_codemods.handwritten.writing.keys import Keys
 from flash_codemods.handwritten.writing.masks import MaskWriter
 from flash_codemods.handwritten.writing.reasons import CannotSay
 from flash_codemods.handwritten.writing.shapes import Shapes
-from flash_codemods.handwritten.writing.text import Edit
+from flash_codemods.handwritten.writing.text import Edit, speaks_of_scores
 
 
 class Rewriting(Keys, Call, Shapes):
@@ -53,6 +53,7 @@ class Rewriting(Keys, Call, Shapes):
         scale = self._scale([*self.scores.factors, *query.factors, *key.factors])
         self._write(core, rank, operands, scale, mask)
         self._remove_dead()
+        self._remove_comments()
         self._check_uses()
         self._check_names()
         return self.text.tidied(self.made, self.alone)
@@ -68,6 +69,15 @@ class Rewriting(Keys, Call, Shapes):
             if not plain:
                 raise CannotSay("the scores or weights are bound together with others", statement)
         return found
+
+    def _remove_comments(self) -> None:
+        """Takes out what is said of scores and weights right above the lines that made them."""
+        branches = [step.node for step in self.scores.steps if isinstance(step, Choice)]
+        above = [branch for branch in branches if isinstance(branch, ast.If)]
+        for statement in [*self._chain_statements(), *above, self.found.statement]:
+            for comment, removal in self.text.comments_above(statement):
+                if speaks_of_scores(comment):
+                    self.made.append(removal)
 
     def _check_same_suite(self) -> None:
         """The product, the softmax and the call stand in one suite: what runs once, runs once."""

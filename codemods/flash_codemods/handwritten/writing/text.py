@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 
 # What a comment says of code: numbers, and names that are no words of a sentence.
 _CODE = re.compile(r"-?\d[\w.+-]*|[A-Za-z]\w*(?:\.\w+)+|[A-Za-z]+_\w+")
-_MASKED_SCORES = re.compile(r"\b(negative|infinity|softmax|scores)\b", re.IGNORECASE)
+_SCORES = re.compile(r"\b(scores|weights|softmax|normali[sz]\w*)\b", re.IGNORECASE)
+_FILL = re.compile(r"\b(negative|infinity)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -183,7 +184,13 @@ def is_outdated(comment: str, before: str, after: str) -> bool:
     """Whether a comment on a line that masked scores, and now makes a mask, speaks of what is gone:
     of the scores, or of a number or name that the new line does not have."""
     gone = set(_CODE.findall(before)) - set(_CODE.findall(after))
-    return bool(_MASKED_SCORES.search(comment)) or not gone.isdisjoint(_CODE.findall(comment))
+    speaks_of_gone = speaks_of_scores(comment) or bool(_FILL.search(comment))
+    return speaks_of_gone or not gone.isdisjoint(_CODE.findall(comment))
+
+
+def speaks_of_scores(comment: str) -> bool:
+    """Whether a comment speaks of scores, of weights, or of the softmax between them."""
+    return bool(_SCORES.search(comment))
 
 
 def joined(text: str) -> str | None:
