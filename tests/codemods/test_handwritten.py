@@ -56,6 +56,18 @@ def test_refusal_has_its_reason(path: Path) -> None:
     assert reasons == ([] if expected == "nothing" else [expected])
 
 
+def test_attention_that_runs_at_times_gets_no_line_above() -> None:
+    text = (FOLDER / "result_reshaped_at_once.before.py").read_text()
+    old, new = "output + weights @ values", "output if heads == 1 else weights @ values"
+    assert old in text
+    source = Source(Path("model.py"), text.replace(old, new).encode())
+    rewrites, refusals = rewrites_of(source)
+    assert refusals == []
+    result = applied(source.data, rewrites).decode()
+    assert "return output if heads == 1 else mx.fast.scaled_dot_product_attention(" in result
+    assert all(rewrite.proved for rewrite in rewrites)
+
+
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="this Python reads it")
 def test_newer_syntax_is_the_reason_where_there_is_attention() -> None:
     text = (FOLDER / "mask_added.before.py").read_text() + "\nprint(f'{x.split('/')}')\n"

@@ -13,6 +13,15 @@ from flash_codemods.handwritten.writing.reasons import CannotSay
 from flash_codemods.handwritten.writing.text import Edit, joined
 
 FAST = "fast.scaled_dot_product_attention"
+_RUNS_AT_TIMES = (
+    ast.IfExp,
+    ast.BoolOp,
+    ast.Lambda,
+    ast.ListComp,
+    ast.SetComp,
+    ast.DictComp,
+    ast.GeneratorExp,
+)
 
 
 class Call(Masking):
@@ -110,24 +119,40 @@ class Call(Masking):
         if self.text.fits(statement, start, end, self.call):
             self.made.append(Edit(start, end, self.call))
             return
-        indent = self.text.indent(statement)
-        broken = f"{self._broken(called, arguments, indent)}{after}"
-        first, last = self.text.span(statement)
-        target = statement.targets[0] if isinstance(statement, ast.Assign) else None
-        is_used = bool(self.text.text[end:last].strip())
-        if isinstance(target, ast.Name) and is_used and self._is_free(target.id):
-            own = f"{target.id} = {self.call}"
-            if len(indent) + len(own) > self.text.width:
-                own = f"{target.id} = {broken}"
-            self._insert_before(statement, own)
-            self.made.append(self._with_result(statement.value, target.id))  # type: ignore[attr-defined]
+        made = getattr(statement, "value", None)
+        if (
+            made is None
+            or self.text.with_brackets(made) == (start, end)
+            or not self._is_movable_up()
+        ):
+            line = self.text.text.rfind("\n", 0, start) + 1
+            before = self.text.text[line:start]
+            self.made.append(Edit(start, end, self._broken(before, called, arguments, after)))
             return
-        inside = self.text.text[first:start].count("(") > self.text.text[first:start].count(")")
-        if inside and not isinstance(statement, ast.If | ast.For | ast.While | ast.With):
-            name = self._fresh(("output", "attended", "attention_output"))
-            self._insert_before(statement, f"{name} = {broken}")
-            broken = name
-        self.made.append(Edit(start, end, broken))
+        name = self._name_of_result(statement)
+        before = f"{self.text.indent(statement)}{name} = "
+        text = self.call
+        if len(before) + len(text) > self.text.width:
+            text = self._broken(before, called, arguments, after)
+        self._insert_before(statement, f"{name} = {text}")
+        self.made.append(self._with_result(made, name))
+
+    def _is_movable_up(self) -> bool:
+        """Whether a line above the statement that makes the result runs when, and as often as, the
+        attention does."""
+        part: ast.AST = self.found.node
+        while part is not self.found.statement:
+            part = self.parents[part]
+            if isinstance(part, _RUNS_AT_TIMES):
+                return False
+        return self.text.has_lines_alone(self.found.statement)
+
+    def _name_of_result(self, statement: ast.stmt) -> str:
+        """The name that the statement binds, where that is free, or a new one."""
+        target = statement.targets[0] if isinstance(statement, ast.Assign) else None
+        if isinstance(target, ast.Name) and self._is_free(target.id):
+            return target.id
+        return self._fresh(("output", "attended", "attention_output"))
 
     def _with_result(self, made: ast.expr, name: str) -> Edit:
         """Has `name` stand for the result in what is done with it: on one line where that fits
@@ -154,13 +179,19 @@ class Call(Masking):
             if part not in inside
         )
 
-    def _broken(self, called: str, arguments: list[str], indent: str) -> str:
+    def _broken(self, before: str, called: str, arguments: list[str], after: str) -> str:
+        """The call over several lines, as black breaks it behind `before`."""
+        indent = before[: len(before) - len(before.lstrip())]
         step = indent + "    "
-        together = f"{step}{', '.join(arguments)}"
-        if len(together) <= self.text.width:
-            return f"{called}(\n{together}\n{indent})"
+        together = ", ".join(arguments)
+        method, bracket, given = after.partition("(")  # `.astype(mx.float32)`
+        line = f"{called}({together}){method}("
+        if bracket and len(before) + len(line) <= self.text.width:
+            return f"{line}\n{step}{given[:-1]}\n{indent})"
+        if len(step) + len(together) <= self.text.width:
+            return f"{called}(\n{step}{together}\n{indent}){after}"
         lines = "".join(f"{step}{argument},\n" for argument in arguments)
-        return f"{called}(\n{lines}{indent})"
+        return f"{called}(\n{lines}{indent}){after}"
 
 
 def _negated(node: ast.expr) -> ast.expr:
