@@ -135,7 +135,7 @@ def by_hand_lines(module: Module) -> Iterator[int]:
 
 
 def row_of(repo: str, file: PurePosixPath, rewrite: Rewrite) -> Row:
-    verdict = "proved" if rewrite.proved else "by form"
+    verdict = "proved" if rewrite.proved else "refused" if rewrite.differs else "by form"
     detail = f"{rewrite.verdict}; {rewrite.unseen}" if rewrite.unseen else rewrite.verdict
     return Row(repo, file, rewrite.line, rewrite.function, verdict, detail)
 

@@ -21,9 +21,12 @@ from flash_codemods.handwritten.proving.proof import prove
 from flash_codemods.handwritten.proving.prover import verdict_on
 from flash_codemods.handwritten.proving.question import Question
 from flash_integrate.attention.rewrites import applied, kept_of, taken_back
+from flash_integrate.notes import Refusal
+from flash_integrate.planning.by_hand import written_out_of
 from flash_integrate.python.processes import in_its_own_process
 from flash_integrate.python.source import Source
 
+MEAN = "the mean of the values"
 FOLDER = CASES / "handwritten-attention"
 FORMS = sorted(FOLDER.glob("*.before.py"))
 REFUSALS = sorted(FOLDER.glob("*.noop.py"))
@@ -156,17 +159,52 @@ def question_of(name: str) -> Question:
 @pytest.mark.parametrize(
     ("name", "gives"),
     [
-        # Values of a scale do not take the place of masks.
-        ("mask_added", "NaN, as before"),
-        ("mask_hides_with_infinity", "the mean of the values, not NaN as before"),
-        ("mask_inverted", "the mean of the values, as before"),
-        ("mask_subtracted_from_one", "the mean of the values, as before"),
+        ("mask_hides_with_infinity", f"{MEAN}, not NaN as before"),
+        ("mask_inverted", f"{MEAN}, as before; in float16 {MEAN}, not NaN as before"),
+        ("mask_subtracted_from_one", f"{MEAN}, as before; in float16 NaN, not {MEAN} as before"),
+        ("mask_made_of_padding", f"{MEAN}, as before; in float16 NaN, not {MEAN} as before"),
+        ("mask_times_a_large_number", f"{MEAN}, as before; in float16 NaN, not {MEAN} as before"),
+        ("mask_in_the_queries_type", f"{MEAN}, as before; in float16 NaN, as before"),
     ],
 )
 def test_what_a_row_gives_that_sees_no_key_is_said(name: str, gives: str) -> None:
     """Whether a mask says which keys are seen or which are hidden."""
     verdict = verdict_on(question_of(name), ())
     assert verdict.unseen == f"a query whose keys are all masked gives {gives}"
+
+
+def test_a_mask_that_comes_from_elsewhere_is_minus_infinity() -> None:
+    """Nor do values of a scale take its place."""
+    verdict = verdict_on(question_of("mask_added"), ())
+    said = "a query whose mask is minus infinity everywhere gives NaN, as before"
+    assert verdict.unseen == said
+
+
+@pytest.mark.parametrize("name", ["mask_made_of_padding", "bias_in_float32"])
+def test_a_bias_that_the_function_makes_in_float32_is_said(name: str) -> None:
+    verdict = verdict_on(question_of(name), ())
+    assert "; 16-bit inputs give 16-bit outputs, not float32 as before" in verdict.text()
+
+
+def test_a_call_that_differs_is_never_offered() -> None:
+    path = FOLDER / "mask_added.before.py"
+    source = Source(path, path.read_bytes())
+    question = examine(source)[0][0].question
+    wrong = dataclasses.replace(
+        question,
+        new=question.new.replace("scale=self.scale", "scale=2 * self.scale"),
+        call=question.call.replace("scale=self.scale", "scale=2 * self.scale"),
+    )
+    verdict = verdict_on(wrong, ())
+    assert verdict.text().startswith("tried on 24 random inputs, the fused call differs: in float")
+    (rewrite,), _ = rewrites_of(source)
+    differing = dataclasses.replace(
+        rewrite, verdict=verdict.text(), proved=verdict.proved, differs=verdict.differs
+    )
+    found = written_out_of("handwritten-attention", ([differing], []), with_unproven=True)
+    assert (found.rewrites, found.refusals) == ([], [Refusal(verdict.text(), rewrite.line)])
+    unproven = dataclasses.replace(differing, differs=False)
+    assert written_out_of("", ([unproven], []), with_unproven=True).rewrites == [unproven]
 
 
 def test_numbers_where_there_were_none_are_a_difference() -> None:

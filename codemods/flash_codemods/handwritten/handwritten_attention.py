@@ -144,6 +144,7 @@ def _match(source: Source, text: Text, reading: Reading, found: Found) -> Match 
         rewriting.call,
         rewriting.rank,
         tuple(sorted(rewriting.bools)),
+        tuple(statement.lineno for statement in rewriting.makers),
     )
     newline = "\r\n" if b"\r\n" in source.data else "\n"
     replaced = "".join(f"{line}{newline}" for line in after)
@@ -169,6 +170,7 @@ def _rewrite(source: Source, match: Match, verdict: Verdict) -> Rewrite:
         verdict.text(),
         verdict.proved,
         verdict.unseen,
+        verdict.differs,
     )
 
 

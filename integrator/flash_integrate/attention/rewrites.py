@@ -29,6 +29,8 @@ class Rewrite:
     proved: bool
     unseen: str = ""
     """What a row that sees no key gives, where that was found out."""
+    differs: bool = False
+    """Whether the fused call was found to give something else."""
 
     @property
     def described(self) -> str:

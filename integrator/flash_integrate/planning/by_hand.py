@@ -21,12 +21,12 @@ from flash_integrate.python.processes import OwnProcesses
 @dataclass(frozen=True)
 class WrittenOut:
     """What one rewriter, by the name of its codemod, makes of a file's attention: the lines that
-    it replaces, and why it leaves the rest; `unproven` rewrites are among that."""
+    it replaces, and why it leaves the rest; `left` rewrites are among that."""
 
     codemod: str
     rewrites: list[Rewrite]
     refusals: list[Refusal]
-    unproven: int
+    left: int
 
     @property
     def rewriter(self) -> Any:
@@ -62,21 +62,23 @@ def begin_proofs(
         if workspace.wants(name_of(rewriter))
     }
     unproven = workspace.unproven
-    return lambda: [_written_out(name, found(), unproven) for name, found in begun.items()]
+    return lambda: [written_out_of(name, found(), unproven) for name, found in begun.items()]
 
 
-def _written_out(
+def written_out_of(
     codemod: str, found: tuple[list[Rewrite], list[Refusal]], with_unproven: bool
 ) -> WrittenOut:
+    """What is offered of a rewriter's rewrites and refusals, and what is left."""
     rewrites, refusals = found
-    offered = [item for item in rewrites if item.proved or with_unproven]
-    unproven = [item for item in rewrites if item not in offered]
-    refusals = [*refusals, *map(_only_if_asked_for, unproven)]
-    return WrittenOut(codemod, offered, refusals, len(unproven))
+    offered = [item for item in rewrites if item.proved or (with_unproven and not item.differs)]
+    left = [item for item in rewrites if item not in offered]
+    refusals = [*refusals, *map(_not_offered, left)]
+    return WrittenOut(codemod, offered, refusals, len(left))
 
 
-def _only_if_asked_for(rewrite: Rewrite) -> Refusal:
-    return Refusal(f"{rewrite.verdict}: --unproven offers it", rewrite.line)
+def _not_offered(rewrite: Rewrite) -> Refusal:
+    way = "" if rewrite.differs else ": --unproven offers it"
+    return Refusal(f"{rewrite.verdict}{way}", rewrite.line)
 
 
 def becomes_fused(workspace: Workspace, link: Link) -> bool:

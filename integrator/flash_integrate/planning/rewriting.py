@@ -76,7 +76,7 @@ def _verify(source: Source, outcome: Outcome, found: WrittenOut) -> None:
         left = len(found.rewriter.examine(result)[0])
     except (FileError, SyntaxError, ValueError, RecursionError) as error:
         raise UnsafeRewrite(f"the rewritten file would not be valid: {error}") from error
-    if left != found.unproven:
+    if left != found.left:
         raise UnsafeRewrite("a second run would change the rewritten file again")
     kept = kept_of(outcome.result, outcome.after, outcome.rewrites)
     if taken_back(outcome.result, kept) != (outcome.after, []):

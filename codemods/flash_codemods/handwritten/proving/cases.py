@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,6 +88,17 @@ class Case:
 
     inputs: dict[str, Made]
     shape: tuple[int, ...]
+    lines: frozenset[int] = frozenset()
+    """The lines that they run."""
+
+    @property
+    def branch(self) -> Hashable:
+        """What it has in common with the cases that differ in sizes and numbers alone."""
+        kinds = frozenset(
+            (key, made.kind, made.value if made.kind == "choice" else None)
+            for key, made in self.inputs.items()
+        )
+        return self.lines, kinds
 
 
 Run = Callable[[dict[str, Made]], Any]
@@ -184,7 +195,7 @@ class Search:
         words = sorted(kind.removeprefix("word ") for kind in kinds if kind.startswith("word "))
         found += [Made("choice", word) for word in words]
         numbers = [Made("number", value) for value in self._numbers(key)]
-        if kinds & {"array", "added", "condition", "complement"}:
+        if kinds & {"array", "added", "condition", "marks"}:
             found += self._masks(kinds)
             found += numbers if "number" in kinds else []
         elif "number" in kinds or (not kinds and self.sizes.by_name(key)):
@@ -204,7 +215,7 @@ class Search:
             made_as += ["bias", "hides"]
         if "added" not in kinds or "condition" in kinds:
             made_as += ["seen", "marks"]
-        if "complement" in kinds:
+        if "marks" in kinds:
             made_as = ["marks"]
         if "bool" in kinds:
             made_as = ["seen"]

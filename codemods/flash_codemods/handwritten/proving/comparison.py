@@ -12,7 +12,6 @@ from typing import Any
 
 from flash_codemods.handwritten.operations import CORE
 from flash_codemods.handwritten.proving.cases import UNFIT, Case, Made
-from flash_codemods.handwritten.proving.missing import NotEvaluable
 from flash_codemods.handwritten.proving.versions import Version
 
 TYPES = ("float32", "bfloat16", "float16")
@@ -36,6 +35,8 @@ class Comparison:
         )
         self.narrower = False
         """Whether the output keeps 16 bits where a constant by hand made it float32."""
+        self._retyped: str | None = None
+        """Where the output's type is another, in any other way."""
         self.error = 0.0
         """The largest difference of an output in float32."""
         self._fused: dict[tuple[str, str], float] = {}
@@ -63,7 +64,8 @@ class Comparison:
                 return f"the fused call does not take {kind}"
             if hand is not None and hand.dtype != fused.dtype:
                 if (hand.dtype, fused.dtype) != (mx.float32, getattr(mx, kind)):
-                    return f"of {kind} comes {_name(fused.dtype)} where {_name(hand.dtype)} came"
+                    came, comes = _name(hand.dtype), _name(fused.dtype)
+                    self._retyped = f"of {kind} comes {comes} where {came} came"
                 self.narrower = True
             runs.append(_Run(kind, True, fused))
             runs += [_Run(kind, False, results) for results in (hand, low) if results is not None]
@@ -86,15 +88,37 @@ class Comparison:
             return f"it can't be evaluated: {error}"
         for index, (size, of_runs) in enumerate(zip(sizes, distances, strict=True)):
             what = "gradients" if index else "outputs"
-            for run, off in zip(runs, of_runs.numbers(), strict=True):
+            numbers = of_runs.numbers()
+            if not all(map(math.isfinite, numbers)):
+                numbers = self._in_its_type(runs, index, numbers)
+            for run, off in zip(runs, numbers, strict=True):
                 self._note((run.kind, what), run.is_fused, off / max(size.item(), 0.1))
         if by_hand is not None:
             self.error = max(self.error, *by_hand.numbers())
         return None
 
-    def beyond_budget(self) -> str | None:
-        """Where the fused call is further from the exact result than rounding explains: by more
-        than a few times what the attention by hand is, in the same type."""
+    def _in_its_type(self, runs: list[_Run], index: int, numbers: list[float]) -> list[float]:
+        """Distances, but of a fused call the one from what comes by hand in its type, where that
+        has no numbers itself: `0 * -1e9` is none in float16."""
+        by_hand: dict[str, tuple[_Run, float]] = {}
+        for run, off in zip(runs, numbers, strict=True):
+            if not run.is_fused:
+                by_hand.setdefault(run.kind, (run, off))
+        found = []
+        for run, off in zip(runs, numbers, strict=True):
+            hand, of_hand = by_hand.get(run.kind, (run, 0.0))
+            if run.is_fused and math.isinf(of_hand):
+                one, other = (item.results.arrays[index] for item in (run, hand))
+                (off,) = _Distances(self.mx, [one], other).numbers()
+            found.append(off)
+        return found
+
+    def difference(self) -> str | None:
+        """Where the fused call gives another type, or is further from the exact result than
+        rounding explains: by more than a few times what the attention by hand is, in the same
+        type."""
+        if self._retyped is not None:
+            return self._retyped
         for (kind, what), off in self._fused.items():
             independent = self._by_hand.get((kind, what), 0.0)
             if off > _BUDGET * independent + 4 * _EPS[kind]:
@@ -219,49 +243,3 @@ def _typed(mx: Any, made: Made, seed: int, kind: str) -> Any:
     if made.kind == "hides":
         return mx.where(drawn, mx.array(0.0, dtype), mx.array(-math.inf, dtype))
     return drawn
-
-
-def unseen_row(mx: Any, old: Version, new: Version, case: Case, seed: int) -> str | None:
-    """What both versions give for a row that sees no key, in float32; None where no mask of the
-    case can hide one."""
-    hiding = [key for key, made in case.inputs.items() if made.kind in ("seen", "hides", "marks")]
-    if len(hiding) != 1:
-        return None
-    inputs = arrays(mx, case.inputs, "float32", seed)
-    of = inputs[hiding[0]]
-    is_bias = case.inputs[hiding[0]].kind == "hides"
-    # A bool mask may say which keys are seen, or which are hidden.
-    for nothing in [mx.full(of.shape, -math.inf)] if is_bias else [mx.zeros_like(of), of == of]:
-        inputs[hiding[0]] = nothing.astype(of.dtype)
-        try:
-            if not _sees_no_key(mx, old, case, inputs):
-                continue
-            said = [_kind_of_row(_numbers(mx, version, inputs)) for version in (old, new)]
-        except (NotEvaluable, *UNFIT):
-            return None
-        if said[0] == said[1]:
-            return f"a query whose keys are all masked gives {said[0]}, as before"
-        return f"a query whose keys are all masked gives {said[1]}, not {said[0]} as before"
-    return None
-
-
-def _sees_no_key(mx: Any, version: Version, case: Case, inputs: dict[str, Any]) -> bool:
-    """Whether no query sees a key: then the result does not depend on the queries, the first of
-    the arrays."""
-    query = next(key for key, made in case.inputs.items() if made.kind == "array")
-    others = {**inputs, query: inputs[query] * 2}
-    one, other = (version.run(mx, given)[0] for given in (inputs, others))
-    return bool(mx.array_equal(one, other, equal_nan=True).item())
-
-
-def _numbers(mx: Any, version: Version, inputs: dict[str, Any]) -> list[float]:
-    found: list[float] = version.run(mx, inputs)[0].astype(mx.float32).reshape(-1).tolist()
-    return found
-
-
-def _kind_of_row(values: list[float]) -> str:
-    if any(math.isnan(value) for value in values):
-        return "NaN"
-    if all(value == 0 for value in values):
-        return "zeros"
-    return "the mean of the values"

@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 from flash_codemods.handwritten.proving.missing import text_of
 
+_LARGE = 1e3
+
 
 def kinds_of_inputs(statements: list[ast.stmt]) -> dict[str, set[str]]:
     """What each name and attribute is used as: an array that is added, a condition, None, a
@@ -23,6 +25,10 @@ def kinds_of_inputs(statements: list[ast.stmt]) -> dict[str, set[str]]:
     for statement in statements:
         for node in ast.walk(statement):
             _note_node(node, note)
+    for statement in reversed(statements):
+        if isinstance(statement, ast.Assign) and (inner := _of_view(statement.value)) is not None:
+            for kind in tuple(found.get(text_of(statement.targets[0]), ())):
+                note(inner, kind)
     return found
 
 
@@ -57,12 +63,24 @@ def _note_node(node: ast.AST, note: _Note) -> None:
         kind = "added" if isinstance(node.op, ast.Add) else "number"
         note(node.left, kind)
         note(node.right, kind)
+        if isinstance(node.op, ast.Mult) and _is_large_negative(node.right):
+            note(node.left, "marks")  # `mask * -1e9`
         if isinstance(node.op, ast.Sub) and getattr(node.left, "value", None) == 1:
-            note(node.right, "complement")  # `1 - mask`
+            note(node.right, "marks")  # `1 - mask`
     elif isinstance(node, ast.AugAssign) and isinstance(node.op, ast.Add):
         note(node.value, "added")
     elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Invert):
         note(node.operand, "condition")
+
+
+def _is_large_negative(node: ast.expr) -> bool:
+    return (
+        isinstance(node, ast.UnaryOp)
+        and isinstance(node.op, ast.USub)
+        and isinstance(node.operand, ast.Constant)
+        and isinstance(node.operand.value, int | float)
+        and node.operand.value >= _LARGE
+    )
 
 
 def _note_comparison(node: ast.Compare, note: _Note) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import sys
+from collections.abc import Hashable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,11 +18,12 @@ from flash_codemods.handwritten.proving.cases import (
     Run,
     Search,
 )
-from flash_codemods.handwritten.proving.comparison import Comparison, arrays, unseen_row
+from flash_codemods.handwritten.proving.comparison import Comparison, arrays
 from flash_codemods.handwritten.proving.kinds import kinds_of_inputs
 from flash_codemods.handwritten.proving.missing import Missing, NotEvaluable
 from flash_codemods.handwritten.proving.question import Question, Verdict
 from flash_codemods.handwritten.proving.roles import Orders, orders_of, shape_of_result
+from flash_codemods.handwritten.proving.unseen import unseen_row
 from flash_codemods.handwritten.proving.versions import touched, versions
 
 _WANTED = 24
@@ -36,7 +39,10 @@ def prove(question: Question, avoid: tuple[str, ...]) -> Verdict:
         return Verdict(False, reason="MLX is not installed here")
     mx.set_default_device(mx.cpu)
     try:
-        return _Proof(mx, question).verdict()
+        verdict = _Proof(mx, question).verdict()
+        if question.makers and not verdict.inputs:  # they may be out of reach
+            verdict = _Proof(mx, dataclasses.replace(question, makers=())).verdict()
+        return verdict
     except RecursionError:
         return Verdict(False, reason="too deep to be evaluated")
     except (NotEvaluable, Missing, *UNFIT) as error:
@@ -79,7 +85,7 @@ class _Proof:
         if isinstance(cases, str):
             return Verdict(False, reason=cases)
         comparison = Comparison(self.mx, self.old, self.new)
-        unseen: set[str] = set()
+        unseen: dict[Hashable, str] = {}
         count = seed = 0
         while count < _WANTED:
             seed += 1
@@ -87,12 +93,12 @@ class _Proof:
                 if (reason := comparison.compare(case, seed)) is not None:
                     return Verdict(False, count, reason=reason)
                 count += 1
-                said = unseen_row(self.mx, self.old, self.new, case, seed)
-                if said is not None:
-                    unseen.add(said)
-        if (reason := comparison.beyond_budget()) is not None:
-            return Verdict(False, count, reason=reason)
-        said = "; ".join(sorted(unseen))
+                if case.branch not in unseen:
+                    said = unseen_row(self.mx, self.old, self.new, case, seed)
+                    unseen |= {} if said is None else {case.branch: said}
+        if (reason := comparison.difference()) is not None:
+            return Verdict(False, count, reason=reason, differs=True)
+        said = "; ".join(sorted(set(unseen.values())))
         return Verdict(True, count, comparison.error, unseen=said, narrower=comparison.narrower)
 
     def _cases(self) -> list[Case] | str:
@@ -125,7 +131,7 @@ class _Proof:
             for inputs in search.cases(given):
                 new = self.reached - self.ran
                 if kept < count or new:
-                    found.append(Case(inputs, shape))
+                    found.append(Case(inputs, shape, frozenset(self.reached)))
                     self.ran |= new
                     kept += 1
                 elif self._covers():

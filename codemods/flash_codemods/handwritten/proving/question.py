@@ -21,13 +21,16 @@ class Question:
     rank: int
     bools: tuple[str, ...] = ()
     """The names that stand for bool arrays, as the statements that make them say."""
+    makers: tuple[int, ...] = ()
+    """The lines of the old text on which the function makes its masks; none of them is an input
+    then."""
 
 
 @dataclass(frozen=True)
 class Verdict:
     """How a proof ended. `error` is the largest difference of an output in float32, `unseen` what
     becomes of a row that sees no key, and `narrower` whether outputs of 16 bits stay so where they
-    became float32."""
+    became float32. `differs` says that the two were found to be different."""
 
     proved: bool
     inputs: int = 0
@@ -35,8 +38,11 @@ class Verdict:
     reason: str = ""
     unseen: str = ""
     narrower: bool = False
+    differs: bool = False
 
     def text(self) -> str:
+        if self.differs:
+            return f"tried on {self.inputs} random inputs, the fused call differs: {self.reason}"
         if not self.proved:
             return f"matched by form ({self.reason})" if self.reason else "matched by form"
         off = f"within {self.error:.0e}" if self.error else "the same bit for bit"

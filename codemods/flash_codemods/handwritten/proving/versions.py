@@ -58,7 +58,8 @@ def versions(question: Question) -> tuple[Version, Version]:
         if isinstance(node, ast.expr) and type(node) is type(call) and ast.unparse(node) == text
     )
     functions = {node.name: node for node in old_tree.body if isinstance(node, ast.FunctionDef)}
-    unchanged = _unchanged(old, new)
+    makers = {ast.dump(node) for node in _statements(old.body) if node.lineno in question.makers}
+    unchanged = _unchanged(old, new) - makers
     old_suite = _differing(old, product, unchanged)
     new_suite = _differing(new, made, unchanged)
     return (

@@ -29,6 +29,8 @@ class Draft:
         self.rank = 4
         self.bools: set[str] = set()
         """The names that stand for bool masks."""
+        self.makers: list[ast.stmt] = []
+        """The statements that make the masks."""
         self.call = ""
         """What stands in the place of weights times values."""
         self.alone: set[int] = set()

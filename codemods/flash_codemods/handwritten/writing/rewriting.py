@@ -7,6 +7,7 @@ import ast
 from flash_codemods.handwritten.values import Binding, Choice, Lost, Weights
 from flash_codemods.handwritten.writing.call import Call
 from flash_codemods.handwritten.writing.keys import Keys
+from flash_codemods.handwritten.writing.makers import makers
 from flash_codemods.handwritten.writing.masks import MaskWriter
 from flash_codemods.handwritten.writing.reasons import CannotSay
 from flash_codemods.handwritten.writing.shapes import Shapes
@@ -50,6 +51,7 @@ class Rewriting(Keys, Call, Shapes):
         masks = MaskWriter(self.text, self.names, self.chain_names, kind)
         mask = self._mask(masks)
         self.bools = masks.bools
+        self.makers = makers(self.scores.steps, self.found.names.values(), self._is_pure)
         scale = self._scale([*self.scores.factors, *query.factors, *key.factors])
         self._write(core, rank, operands, scale, mask)
         self._remove_dead()
