@@ -1,5 +1,5 @@
-"""Commands of click. Two options on each command that runs the model, which reads them in its
-first statement.
+"""Commands of click. Two options on each command that runs the model, which reads them first of
+all, or below its import of MLX.
 
 Inserts: `@click.option("--disable-flash-attention")` and
 `@click.option("--flash-block-size")` below the command's last own option; two parameters with

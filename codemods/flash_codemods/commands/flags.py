@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from flash_codemods.commands.functions import Command
 from flash_integrate.inserted.snippets import FLAG_NAMES, enable_by_flags
+from flash_integrate.planning.starts import Starts
 from flash_integrate.project.workspace import FileFacts
 from flash_integrate.python.edits import Edit, Insertion, Splice
 from flash_integrate.python.signature import Signature
@@ -15,7 +16,8 @@ from flash_integrate.python.signature import Signature
 def edit_commands(
     facts: FileFacts, commands: Iterable[Command], parameters: Callable[[Command], Sequence[str]]
 ) -> list[Edit]:
-    """Two `parameters` in each command's signature, and the call as its first statement."""
+    """Two `parameters` in each command's signature, and the call as its first statement, or below
+    the import of MLX that follows."""
     edits: list[Edit] = []
     lines = facts.source.text_lines()
     for command in commands:
@@ -25,8 +27,10 @@ def edit_commands(
         edits += [Splice(at, text) for at, text in addition]
         place = facts.first_line_of(command.statement)
         if place is not None:  # `match` has refused the others
+            place = facts.get(Starts).below_mlx_import(place)
             call = enable_by_flags(*FLAG_NAMES, facts.style, place.column)
-            edits.append(Insertion(place.anchor, call, before=place.before))
+            code = "\n" * place.is_apart + call
+            edits.append(Insertion(place.anchor, code, before=place.before))
     return edits
 
 

@@ -1,5 +1,5 @@
 """Commands of typer. Two annotated parameters on each command that runs the model, which it reads
-first of all.
+first of all, or below its import of MLX.
 
 Inserts: the parameters `disable_flash_attention` and `flash_block_size`, as
 `Annotated[...]` where the file imports that, else with a `typer.Option` as default; the call.
