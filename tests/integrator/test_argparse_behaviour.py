@@ -93,6 +93,16 @@ def test_an_abbreviation_that_becomes_ambiguous_fails_and_is_named(
     assert runner.run(patched, ["--m", "tiny", "--da", "here"], tmp_path).code == 0
 
 
+def test_of_many_uses_of_an_abbreviation_the_first_are_named_and_the_rest_counted(
+    tmp_path: Path,
+) -> None:
+    lines = "python script.py --d here\n"
+    texts = {"Makefile": lines, "run.sh": 2 * lines, ".github/workflows/ci.yml": 2 * lines}
+    outcome = run(tmp_path / "repo", {"script.py": ABBREVIATED, **texts})["script.py"]
+    (note,) = outcome.notes
+    assert note.reason.endswith("; used in Makefile:1, run.sh:1, run.sh:2 and 2 more")
+
+
 WITH_COMMANDS = """\
 import argparse
 

@@ -16,7 +16,7 @@ from flash_integrate.python.syntax import Function, assignments, method, walk
 
 _FLAGS = (DISABLE_FLAG, BLOCK_SIZE_FLAG)
 _NAMED = 3
-"""So many places are named in which an abbreviation is used."""
+"""So many places are named in which an abbreviation is used; the others are counted."""
 
 
 def abbreviation_notes(facts: FileFacts, parser: Parser) -> Iterator[Note]:
@@ -27,7 +27,8 @@ def abbreviation_notes(facts: FileFacts, parser: Parser) -> Iterator[Note]:
     pairs = ", ".join(f"{short} (of {name})" for short, name in sorted(shorts.items()))
     used = facts.workspace.get(Texts).using(facts.name, shorts)
     where = ", ".join(f"{name}:{line}" for name, line in used[:_NAMED])
-    said = f"; used in {where}" if where else ""
+    more = f" and {len(used) - _NAMED} more" if len(used) > _NAMED else ""
+    said = f"; used in {where}{more}" if where else ""
     reason = f"abbreviations that argparse now refuses as ambiguous: {pairs}"
     yield Note(reason + said, parser.line)
 
