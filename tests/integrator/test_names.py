@@ -180,6 +180,35 @@ def test_a_module_that_is_loaded_by_its_name(loads: str, tmp_path: Path) -> None
     assert str(evidence) == f"run.py:3 -> net/__init__.py:7 -> net/llama.py:6 -> {FUSED}"
 
 
+@pytest.mark.parametrize(
+    "loop",
+    [
+        '[import_module(name) for name in ("net.text", "net.llama")]',
+        "[import_module(name) for name in MODELS]",
+        "MODELS\nfor name in MODELS:\n    loaded = [import_module(name)]",
+    ],
+)
+def test_modules_whose_names_a_loop_goes_over(loop: str, tmp_path: Path) -> None:
+    script = (
+        "from importlib import import_module\n\nimport mlx.core as mx\n\n"
+        f'MODELS = ["net.text", "net.llama"]\nloaded = {loop}\nprint(loaded[0].Model(mx))\n'
+    )
+    files = {"net/__init__.py": "", "net/llama.py": ATTENDS, "net/text.py": "", "run.py": script}
+    evidence = str(run(tmp_path / "attends", files)["run.py"].evidence)
+    assert evidence.endswith(f"-> net/llama.py:6 -> {FUSED}")
+    without = {**files, "run.py": script.replace('"net.llama"', '"net.other"')}
+    assert run(tmp_path / "other", without)["run.py"].reason == NO_ATTENTION
+
+
+def test_modules_whose_names_a_loop_takes_from_elsewhere_are_not_known(tmp_path: Path) -> None:
+    script = (
+        "import sys\nfrom importlib import import_module\n\nimport mlx.core as mx\n\n"
+        "for name in sys.argv[1:]:\n    print(import_module(name), mx)\n"
+    )
+    evidence = run(tmp_path, {"net.py": ATTENDS, "run.py": script})["run.py"].evidence
+    assert str(evidence) == "run.py:7 -> a module that is chosen by name"
+
+
 @pytest.mark.parametrize("given", ['"net"', 'package="net"'])
 def test_a_module_that_is_loaded_from_a_package_by_its_name(given: str, tmp_path: Path) -> None:
     script = "from importlib import import_module\n\nimport mlx.core as mx\n\n"

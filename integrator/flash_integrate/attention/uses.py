@@ -26,6 +26,7 @@ _APPLICATION = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)")
 _LOADERS = {"import_module", "__import__"}
 _LOOKING_AT_TYPES = {"isinstance", "issubclass"}
 _NAMES = (ast.Attribute, ast.Name)
+_COLLECTIONS = (ast.List, ast.Tuple, ast.Set)
 _CLASS = re.compile(r"_*[A-Z]\w*[a-z]\w*")
 
 
@@ -197,23 +198,37 @@ def _loads(call: ast.Call) -> bool:
 
 
 class _Values:
-    """The assignments among some nodes, and those at a module's level."""
+    """What names are bound to: by the assignments and loops among some nodes, and by the
+    assignments at a module's level."""
 
     def __init__(self, nodes: list[ast.AST], module: Module) -> None:
         self._nodes = nodes
         self._module = module
 
     def of(self, name: str) -> list[ast.expr]:
+        found = self._assigned(name)
+        for node in self._nodes:
+            if isinstance(node, ast.For | ast.comprehension) and dotted(node.target) == name:
+                found = found + self._items(node)
+        return found
+
+    def _assigned(self, name: str) -> list[ast.expr]:
         own = [value for node in self._nodes for to, value in assignments(node) if to == name]
         outer = self._module.definitions.get(name)
         if own or outer is None:
             return own
         return [value for to, value in assignments(outer) if to == name]
 
+    def _items(self, loop: ast.For | ast.comprehension) -> list[ast.expr]:
+        """What a loop goes over, where that is written out; else it is not known."""
+        written = [loop.iter, *self._assigned(dotted(loop.iter) or "")]
+        found = next((node for node in written if isinstance(node, _COLLECTIONS)), None)
+        return found.elts if found is not None else [loop.iter]
+
 
 def _modules(call: ast.Call, values: _Values) -> set[str]:
-    """The modules that `importlib.import_module(...)` may load: a literal, one of a dictionary's,
-    or a text with parts that aren't known."""
+    """The modules that `importlib.import_module(...)` may load: a literal, one of a dictionary's or
+    of those that a loop goes over, or a text with parts that aren't known."""
     found = set()
     todo = [call.args[0]]
     seen: set[str] = set()
