@@ -99,11 +99,10 @@ def _targets(facts: FileFacts, call: ast.Call, pools: set[str]) -> Iterator[ast.
 
 def _is_process(module: Module, node: ast.expr) -> bool:
     """Whether an expression is the class `Process`, of `multiprocessing` or a context of it."""
-    name = dotted(node) or ""
-    if name.rpartition(".")[2] != "Process":
+    if last_name(node) != "Process":
         return False
     # A context (`get_context("spawn").Process`, `self._ctx.Process`) is no import.
-    qualified = module.qualified(name)
+    qualified = module.qualified(dotted(node))
     return qualified is None or "multiprocessing" in qualified
 
 
