@@ -19,8 +19,8 @@ _MAGIC = re.compile(r"\s*[%!?]|[^#=]*=\s*[%!]|.*\?\s*$")
 # Magics that IPython also takes without their `%`, where the line is no Python: `pip install
 # mlx-lm`.
 _AUTOMAGIC = re.compile(
-    r"\s*(pip|conda|mamba|micromamba|uv|cd|ls|ll|pwd|cat|cp|mv|mkdir|rmdir|rm|man|env|load_ext|reload_ext|matplotlib"
-    r"|autoreload|run|time|timeit|who|whos|precision|history)(\s|$)"
+    r"\s*(pip|conda|mamba|micromamba|uv|cd|ls|ll|pwd|cat|cp|mv|mkdir|rmdir|rm|man|env|load_ext"
+    r"|reload_ext|matplotlib|autoreload|run|time|timeit|who|whos|precision|history)(\s|$)"
 )
 # IPython itself takes no more in a cell.
 _MOST_MAGICS = 500

@@ -26,9 +26,10 @@ from flash_integrate.python.syntax import (
 
 # Module-level calls that prepare a process rather than do a program's work.
 _SETUP_CALLS = re.compile(
-    r"(importlib|sys\.path|sys\.stdout|sys\.setrecursionlimit|os\.environ|os\.putenv|os\.chdir|logging|warnings|load_dotenv"
-    r"|dotenv|locale|signal|random\.seed|np\.random|numpy\.random|mx\.random|mx\.set_\w+|mx\.metal|multiprocessing|mp"
-    r"|nest_asyncio|transformers\.logging|matplotlib|plt\.style|sns|pd\.set_option|torch)(\.|$)"
+    r"(importlib|sys\.path|sys\.stdout|sys\.setrecursionlimit|os\.environ|os\.putenv|os\.chdir"
+    r"|logging|warnings|load_dotenv|dotenv|locale|signal|random\.seed|np\.random|numpy\.random"
+    r"|mx\.random|mx\.set_\w+|mx\.metal|multiprocessing|mp|nest_asyncio|transformers\.logging"
+    r"|matplotlib|plt\.style|sns|pd\.set_option|torch)(\.|$)"
 )
 
 
