@@ -331,6 +331,7 @@ from pathlib import Path
 from mlx_lm import generate, load
 
 HERE = Path(__file__).parent
+WORK = HERE / "bot" / "work.py"
 
 
 def main():
@@ -354,6 +355,7 @@ WORKS = 'from .model import answer\n\nif __name__ == "__main__":\n    answer(1)\
         ('[sys.executable, "-u", "-m", "bot"]', False),
         ('[sys.executable, str(HERE / "bot" / "work.py"), "1"]', True),
         ('[sys.executable, "bot/work.py"]', True),
+        ("[sys.executable, str(WORK)]", True),
         ('[sys.executable, "-m", "bot.model"]', False),
         ('["ls", "bot/work.py"]', False),
     ],
@@ -367,3 +369,33 @@ def test_a_program_that_another_one_starts_does_what_that_has_chosen(
     assert set(changed(outcomes)) == {"start.py", "bot/work.py", "bot/__main__.py"}
     assert (b"inherit=True" in outcomes["bot/work.py"].after) == inherits
     assert (b"inherit=True" in outcomes["bot/__main__.py"].after) == ('"bot"]' in command)
+
+
+@pytest.mark.parametrize(
+    ("command", "is_named"),
+    [
+        ("[sys.executable, sys.argv[1]]", True),
+        ('[sys.executable, "-u", args.model]', True),
+        ('[sys.executable, "-m", args.model, "bot"]', True),
+        ("[sys.executable, *sys.argv[1:]]", True),
+        ("[sys.executable, str(HERE / args.model)]", True),
+        ('[sys.executable, "-X", "dev", sys.argv[1]]', True),
+        ('[sys.executable, getattr(args, "model")]', True),
+        ("[sys.executable, Path(__file__).parent / args.model]", True),
+        ('[sys.executable, "-c", args.model]', False),
+        ('[sys.executable, "-m", "pip"]', False),
+        ("[sys.executable, str(WORK)]", False),
+        ('[sys.executable, __file__, "--model", args.model]', False),
+        ("[sys.executable, str(Path(__file__).resolve()), args.model]", False),
+        ("[args.model, sys.executable]", False),
+    ],
+)
+def test_a_program_that_is_chosen_when_it_is_started_is_not_covered(
+    command: str, is_named: bool, tmp_path: Path
+) -> None:
+    start = STARTS.format(command=command)
+    found = run(tmp_path, {"start.py": start})["start.py"].uncovered
+    line = start.splitlines().index(f"    subprocess.run({command})") + 1
+    assert [(item.line, item.entry) for item in found] == (
+        [(line, "the process started here")] if is_named else []
+    )

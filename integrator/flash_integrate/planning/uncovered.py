@@ -15,6 +15,7 @@ from flash_integrate.notes import Uncovered
 from flash_integrate.planning.installed import installed_names
 from flash_integrate.project.factories import application_names
 from flash_integrate.project.processes import Processes
+from flash_integrate.project.programs import unknown_programs
 from flash_integrate.project.workspace import FileFacts
 from flash_integrate.python.edits import Edit, Insertion
 
@@ -87,15 +88,16 @@ def _runs_a_model(facts: FileFacts, module: str) -> bool:
 
 def uncovered_processes(facts: FileFacts) -> Iterator[Uncovered]:
     """The processes that a file starts, where what they run was not found."""
-    lost = facts.workspace.get(Processes).lost(facts.name)
+    lost = [item.line for item in facts.workspace.get(Processes).lost(facts.name)]
+    lost += unknown_programs(facts)
     if not lost or not facts.get(reached):
         return
-    for item in lost:
+    for line in lost:
         reason = (
             "what it runs was not found in the project; "
             "enable_flash_attention(inherit=True) in there does what this file does"
         )
-        yield Uncovered(reason, item.line, "the process started here")
+        yield Uncovered(reason, line, "the process started here")
 
 
 def runs_on_import(edits: Sequence[Edit]) -> bool:
