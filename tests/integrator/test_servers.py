@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from bots import MODEL
+from bots import MODEL, SCRIPTS
 from outcomes import changed, run
 
 APP = """\
@@ -249,6 +249,31 @@ def test_an_application_that_a_function_of_another_file_makes(
     outcomes = run(tmp_path, {**files, name: text})
     assert changed(outcomes) == {name: "application"}
     assert b"enable_flash_attention(inherit=True)" in outcomes[name].after
+
+
+@pytest.mark.parametrize(
+    ("change", "is_called"),
+    [
+        (("", ""), True),
+        (("create_app()", "create_app(port=80)"), True),
+        (("create_app()", "create_app(port)"), False),
+        (("    return app", "    app.run()"), False),
+        (("    return app", "    app.run()\n    return 0"), False),
+        (("    return app", "    return app\n\n\nMAKE = create_app"), False),
+        (("create_app()", "main()"), False),
+    ],
+)
+def test_a_function_for_an_application_that_nothing_calls(
+    change: tuple[str, str], is_called: bool, tmp_path: Path
+) -> None:
+    """`flask --app bot.factory run` does, where it needs no arguments; a test is not asked."""
+    factory = FACTORY.format(package="flask", framework="Flask").replace(*change)
+    files = {"bot/__init__.py": "", "bot/model.py": MODEL, "bot/factory.py": factory}
+    files["tests/test_it.py"] = "from bot.factory import create_app\n\ncreate_app()\n"
+    files["pyproject.toml"] = SCRIPTS.format("bot.factory:main")
+    outcomes = run(tmp_path, files)
+    assert (changed(outcomes) == {"bot/factory.py": "application"}) == is_called
+    assert (b"inherit=True" in outcomes["bot/factory.py"].after) == is_called
 
 
 def test_a_function_that_makes_anything_else_makes_no_application(tmp_path: Path) -> None:

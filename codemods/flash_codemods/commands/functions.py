@@ -122,8 +122,8 @@ def used_as_functions(facts: FileFacts, commands: list[Command]) -> list[Command
     file."""
     handed = {id(function) for function in _handed_to_typer(facts)}
     read = {node.id for node in facts.module.of_kind(ast.Name) if id(node) not in handed}
-    is_imported = partial(facts.workspace.project.is_imported_by_name, facts.name)
-    return [item for item in commands if item.node.name in read or is_imported(item.node.name)]
+    importers = partial(facts.workspace.project.importers_of, facts.name)
+    return [item for item in commands if item.node.name in read or any(importers(item.node.name))]
 
 
 def _handed_to_typer(facts: FileFacts) -> Iterator[ast.expr]:

@@ -1,5 +1,5 @@
 """Modules that a runner imports (`uvicorn module:app`, `chainlit run`, `celery worker`), whether
-one process does so or several.
+one process does so or several, and those whose function it calls for the application.
 
 Inserts: the call right below the imports, without flags: `MLX_FLASH_DISABLE` and
 `MLX_FLASH_BLOCK_SIZE` do what flags would. The call runs when the module is imported, and does what
@@ -14,8 +14,9 @@ import ast
 
 from flash_codemods.enable import inherit_below_imports
 from flash_integrate.attention.signs import reached
+from flash_integrate.planning.installed import installed_names
 from flash_integrate.project.applications import is_imported_by_runner
-from flash_integrate.project.factories import application_names
+from flash_integrate.project.factories import application_names, uncalled_factories
 from flash_integrate.project.workspace import FileFacts
 from flash_integrate.python.edits import Insertion
 from flash_integrate.python.syntax import Function, dotted
@@ -30,7 +31,13 @@ REVIEW = "the runner imports this module before it calls what is in it"
 
 def match(facts: FileFacts) -> bool | None:
     is_one = is_imported_by_runner(facts.module) or any(application_names(facts))
-    return is_one or _adds_to_another(facts) or None
+    return is_one or _is_called_by_runner(facts) or _adds_to_another(facts) or None
+
+
+def _is_called_by_runner(facts: FileFacts) -> bool:
+    """Whether nothing but a runner calls a function of the module that makes an application: one
+    that is installed as a command serves it itself."""
+    return any(name not in installed_names(facts) for name in uncalled_factories(facts))
 
 
 def _adds_to_another(facts: FileFacts) -> bool:

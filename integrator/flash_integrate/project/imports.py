@@ -46,15 +46,14 @@ class Project:
                         found.setdefault(target, set()).add(path)
         return found
 
-    def is_imported_by_name(self, path: PurePosixPath, name: str) -> bool:
-        """Whether another file of the tree imports `name` from the file `path`, or the file as a
+    def importers_of(self, path: PurePosixPath, name: str) -> Iterator[PurePosixPath]:
+        """The other files of the tree that import `name` from the file `path`, or the file as a
         whole."""
         for user in self.importers.get(path, ()):
             for item in self.scans[user].imports:
                 whole = not item.names or {"*", path.stem} & set(item.names)
                 if path in self.resolve(item, user) and (whole or name in item.names):
-                    return True
-        return False
+                    yield user
 
     @cached_property
     def _names_mlx(self) -> bool:
