@@ -12,6 +12,8 @@ WRAPPED = {
     "a wrapper": "menu_main = runner(menu.main)",
     "partial": "menu_main = functools.partial(menu.main)",
     "another name": "menu_main = menu.main",
+    "a lambda": "menu_main = lambda: menu.main()",
+    "a lambda that prepares": 'menu_main = lambda: print("bot") or runner(menu.main())',
 }
 
 
@@ -56,6 +58,28 @@ def test_installed_commands_that_get_no_call_are_named(
     found = [item for outcome in outcomes.values() for item in outcome.uncovered]
     assert [(item.entry, item.reason) for item in found] == (
         [("the command bot", reason)] if reason else []
+    )
+
+
+LAMBDA = "from mlx_lm import load\n\nmenu_main = lambda: load(1)\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "is_named"),
+    [
+        (LAMBDA, False),
+        (f"{LAMBDA}\n\ndef other():\n    load(2)\n", True),
+        (LAMBDA.replace("load(1)", "print(1)"), False),
+        (f"{LAMBDA}\nmenu_main()\n", False),
+    ],
+)
+def test_a_command_that_is_a_lambda_is_named(tmp_path: Path, text: str, is_named: bool) -> None:
+    """Unless the call runs when the command imports the file, as for a script."""
+    scripts = SCRIPTS.format("bot.entry:menu_main") + 'other = "bot.entry:other"\n'
+    files = {"bot/__init__.py": "", "bot/entry.py": text, "pyproject.toml": scripts}
+    found = run(tmp_path, files)["bot/entry.py"].uncovered
+    assert [(item.entry, item.line, item.reason) for item in found] == (
+        [("the command bot", 3, "no line can be inserted into a lambda")] if is_named else []
     )
 
 

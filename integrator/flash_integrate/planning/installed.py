@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 
 from flash_integrate.project.packaging import entry_points
 from flash_integrate.project.workspace import FileFacts, Workspace
-from flash_integrate.python.syntax import Function, Statement, assignments, dotted
+from flash_integrate.python.syntax import Function, Statement, assignments, dotted, walk
 
 _MOST_WRAPPERS = 4
 """Through so many names and wrappers an installed one is followed."""
@@ -35,10 +35,17 @@ def _behind(
     if symbols is None or name not in symbols.definitions or not depth:
         return
     for bound, value in assignments(workspace.module(home).definitions[name]):
-        parts = value.args if isinstance(value, ast.Call) else [value]
-        for wrapped in map(dotted, parts) if bound == name else ():
+        for wrapped in map(dotted, _wrapped(value)) if bound == name else ():
             if wrapped is not None:
                 yield from _behind(workspace, home, wrapped, depth - 1)
+
+
+def _wrapped(value: ast.expr) -> list[ast.expr]:
+    """What a value that is called may call in its turn: of `checked(main)` it is `main`, and so of
+    `lambda: main()`."""
+    if isinstance(value, ast.Lambda):
+        return [part.func for part in walk(value) if isinstance(part, ast.Call)]
+    return value.args if isinstance(value, ast.Call) else [value]
 
 
 def installed_names(facts: FileFacts) -> dict[str, str]:

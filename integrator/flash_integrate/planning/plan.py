@@ -23,6 +23,7 @@ from flash_integrate.planning.uncovered import (
     runs_on_import,
     uncovered_children,
     uncovered_commands,
+    uncovered_lambdas,
     uncovered_processes,
     uncovered_servers,
     uncovered_shell_lines,
@@ -80,6 +81,8 @@ def plan(facts: FileFacts) -> Decision:
 def _uncovered(facts: FileFacts, decision: Decision) -> Iterator[Uncovered]:
     if decision.status is Status.SKIPPED and not decision.needs_none:
         yield from uncovered_commands(facts, decision.reason)
+    if decision.status in (Status.CHANGED, Status.SKIPPED) and not decision.needs_none:
+        yield from uncovered_lambdas(facts, decision.edits)
     if decision.status is Status.CHANGED:
         yield from uncovered_servers(facts, decision.edits)
     if decision.status is not Status.SKIPPED or not is_test(facts.name):

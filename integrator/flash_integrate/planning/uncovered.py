@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from itertools import takewhile
 
 from flash_integrate.attention.libraries import by_hand_in, holds_models, use_of_module
-from flash_integrate.attention.signs import leads_to_attention, reached
+from flash_integrate.attention.signs import has_attention, leads_to_attention, reached
 from flash_integrate.inserted.snippets import ENABLE
 from flash_integrate.notebook.program import Program
 from flash_integrate.notes import Uncovered
@@ -30,6 +30,16 @@ def uncovered_commands(facts: FileFacts, reason: str) -> Iterator[Uncovered]:
     for name, command in installed_names(facts).items():
         node = facts.module.defines(name)  # what a variable wraps is looked at where it is defined
         if node is not None and leads_to_attention(facts, name):
+            yield Uncovered(reason, node.lineno, f"the command {command}")
+
+
+def uncovered_lambdas(facts: FileFacts, edits: Sequence[Edit]) -> Iterator[Uncovered]:
+    """The installed commands of a file that are a lambda which runs attention itself."""
+    for name, command in () if runs_on_import(edits) else installed_names(facts).items():
+        node = facts.module.definitions.get(name)
+        value = node.value if isinstance(node, ast.Assign) else None
+        if node is not None and isinstance(value, ast.Lambda) and has_attention(facts, node):
+            reason = "no line can be inserted into a lambda"
             yield Uncovered(reason, node.lineno, f"the command {command}")
 
 
