@@ -290,3 +290,49 @@ def test_git_is_asked_before_the_questions(repo: Path) -> None:
     assert result.returncode == 2
     assert b"not committed" in result.stderr
     assert b"this hunk" not in result.stderr
+
+
+STARTS = """\
+import multiprocessing
+
+from mlx_lm import load
+
+from worker import work
+
+
+def main():
+    load("warm")
+    multiprocessing.Process(target=work).start()
+
+
+if __name__ == "__main__":
+    main()
+"""
+WORKER = """\
+from mlx_lm import generate, load
+
+
+def work():
+    generate(*load("model"))
+"""
+
+
+@pytest.mark.parametrize(
+    ("answers", "are_named"), [("yy", False), ("yn", True), ("nn", False), ("ny", False)]
+)
+def test_a_child_whose_call_is_declined_is_not_covered(
+    tmp_path: Path, answers: str, are_named: bool
+) -> None:
+    """Where its parent turns the runtime on, in this run or since an earlier one."""
+    (tmp_path / "start.py").write_text(STARTS)
+    (tmp_path / "worker.py").write_text(WORKER)
+    accepted, _ = reviewed(scanned(tmp_path), answers)
+    found = [(item.line, item.reason) for item in accepted["start.py"].uncovered]
+    assert found == ([(10, "its call in worker.py was declined")] if are_named else [])
+    assert not accepted["worker.py"].uncovered
+    if accepted["start.py"].changes:
+        (tmp_path / "start.py").write_bytes(accepted["start.py"].after)
+        again, _ = reviewed(scanned(tmp_path), "n")
+        assert [item.reason for item in again["start.py"].uncovered] == [
+            "its call in worker.py was declined"
+        ]

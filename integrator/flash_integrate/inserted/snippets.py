@@ -9,6 +9,9 @@ from dataclasses import dataclass
 
 RUNTIME = "mlx_flash_runtime"
 ENABLE = "enable_flash_attention"
+_INHERIT = "inherit=True"
+INHERITED = f"{ENABLE}({_INHERIT})"
+"""The call in a worker process."""
 DISABLE_FLAG = "--disable-flash-attention"
 BLOCK_SIZE_FLAG = "--flash-block-size"
 DISABLE_HELP = "use stock MLX attention"
@@ -61,7 +64,7 @@ def enable(style: Style, indent: int) -> str:
 
 def enable_inherited(style: Style, indent: int) -> str:
     """The patch call in a worker process, which does what the program has chosen."""
-    return enable_with(["inherit=True"], style, indent)
+    return enable_with([_INHERIT], style, indent)
 
 
 def enable_by_flags(disable: str, block_size: str, style: Style, indent: int) -> str:

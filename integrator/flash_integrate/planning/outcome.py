@@ -9,6 +9,7 @@ from flash_integrate.attention.evidence import Evidence
 from flash_integrate.attention.rewrites import Kept, Rewrite, applied
 from flash_integrate.notes import Note, Uncovered
 from flash_integrate.planning.plan import Status
+from flash_integrate.project.processes import Started
 
 NO_MLX = "no MLX"
 NOT_INTEGRATED = "not integrated by this tool"
@@ -28,6 +29,8 @@ class Outcome:
     review: str = ""
     notes: tuple[Note, ...] = ()
     uncovered: tuple[Uncovered, ...] = ()
+    starts: tuple[Started, ...] = ()
+    """What runs in processes of its own that this file starts, and is in other files."""
     evidence: Evidence | None = None
     """How it comes to attention, where that was asked for and it does."""
     before: bytes = field(default=b"", repr=False)

@@ -25,6 +25,7 @@ from flash_integrate.project.config import Config
 from flash_integrate.project.discover import NAMED_SUFFIXES, Found, discover
 from flash_integrate.project.imports import Project
 from flash_integrate.project.kinds import skip_by_name
+from flash_integrate.project.processes import Processes
 from flash_integrate.project.scan import Scan
 from flash_integrate.project.workspace import FileFacts, Workspace
 from flash_integrate.python.edits import Insertion, Rewritten
@@ -204,6 +205,7 @@ def _as_decided(base: Path, facts: FileFacts, decision: Decision) -> Outcome:
         ),
         evidence=decision.evidence,
         uncovered=uncovered,
+        starts=facts.workspace.get(Processes).started_elsewhere(facts.name),
     )
     if decision.status is not Status.CHANGED:
         return outcome

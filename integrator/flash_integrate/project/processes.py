@@ -56,6 +56,10 @@ class Processes:
         """What of a file runs in processes of its own, in whichever file they are started."""
         return [item for item in self._found if item.home == home]
 
+    def started_elsewhere(self, by: PurePosixPath) -> tuple[Started, ...]:
+        """What a file starts that is in other files."""
+        return tuple(item for item in self._found if item.by == by and item.home not in (by, None))
+
     def lost(self, by: PurePosixPath) -> list[Started]:
         """The processes that a file starts, and what they run was not found."""
         return [item for item in self._found if item.by == by and item.home is None]

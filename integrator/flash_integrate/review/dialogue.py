@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.text import Text
 
 from flash_integrate.errors import UnsafeRewrite
+from flash_integrate.inserted.snippets import INHERITED
+from flash_integrate.notes import Uncovered
 from flash_integrate.planning.by_hand import stays_by_hand
 from flash_integrate.planning.outcome import Outcome
 from flash_integrate.planning.plan import Status
@@ -54,7 +56,10 @@ def review(outcomes: Iterable[Outcome], console: Console, answers: TextIO) -> li
     `q`. Hunks that do not work without each other are one question.
     """
     reviewer = _Reviewer(console, answers)
-    return [reviewer.review(item) if item.changes else item for item in outcomes]
+    planned = list(outcomes)
+    accepted = [reviewer.review(item) if item.changes else item for item in planned]
+    calls_before, calls_after = _with_inherited(planned), _with_inherited(accepted)
+    return [_naming_children(item, calls_before - calls_after) for item in accepted]
 
 
 @dataclass
@@ -249,3 +254,23 @@ def _noting(accepted: Outcome, planned: Outcome) -> Outcome:
     left = [rewrite for rewrite in planned.rewrites if rewrite not in accepted.rewrites]
     notes = tuple(stays_by_hand(rewrite.line) for rewrite in left)
     return dataclasses.replace(accepted, notes=(*accepted.notes, *notes)) if notes else accepted
+
+
+def _with_inherited(outcomes: Iterable[Outcome]) -> set[Path]:
+    """The files that get a call for what runs in a process of its own."""
+    return {item.path for item in outcomes if INHERITED.encode() in item.after}
+
+
+def _naming_children(outcome: Outcome, left: set[Path]) -> Outcome:
+    """A file that turns the runtime on, with the processes that it starts and that run without the
+    call, as files are `left` without theirs."""
+    if outcome.status not in (Status.CHANGED, Status.INTEGRATED):
+        return outcome
+    found = tuple(
+        Uncovered(
+            f"its call in {quoted(item.home)} was declined", item.line, "the process started here"
+        )
+        for item in outcome.starts
+        if item.home is not None and outcome.base / item.home in left
+    )
+    return dataclasses.replace(outcome, uncovered=outcome.uncovered + found) if found else outcome
