@@ -1,5 +1,5 @@
 """Scripts without a command line, with `if __name__ == "__main__":`. The call is the guard's first
-statement.
+statement, or stands below the import of MLX for which the function that it starts prepares.
 
 Inserts: the call, without flags: `MLX_FLASH_DISABLE` and `MLX_FLASH_BLOCK_SIZE` do
 what flags would.
@@ -37,4 +37,4 @@ def match(facts: FileFacts) -> InsertionPoint | Refusal | None:
 
 
 def edit(facts: FileFacts, match: InsertionPoint) -> list[Insertion]:
-    return enable_at(facts, [match])
+    return enable_at(facts, [facts.get(Starts).in_started_function() or match])

@@ -8,6 +8,7 @@ import builtins
 import re
 from collections.abc import Iterator
 from functools import cached_property
+from itertools import takewhile
 
 from flash_integrate.attention.signs import imports_models, model_functions, runs_attention
 from flash_integrate.project.kinds import is_test
@@ -135,6 +136,30 @@ class Starts:
             return point
         is_import = isinstance(last.node, ast.Import | ast.ImportFrom)
         return InsertionPoint.beside(last, before=False, is_apart=is_import)
+
+    def in_started_function(self) -> InsertionPoint | None:
+        """Where the guard only starts a function which prepares for the file's first import of MLX
+        and then makes it: the point below it. None where the function is used elsewhere too."""
+        if self._first_mlx_import is not None or len(self.guard_body) != 1:
+            return None
+        parts = walk(self.guard_body[0])
+        functions = [self._facts.module.defines(dotted(part)) for part in parts]
+        started = [node for node in functions if isinstance(node, Function)]
+        if len(started) != 1 or self._is_used_elsewhere(started[0].name):
+            return None
+        above = takewhile(lambda node: not self._imports_mlx(node), started[0].body)
+        top = self._facts.first_line_of(self._facts.module.statement(started[0]))
+        imports = (ast.Import, ast.ImportFrom)
+        if top is None or all(is_docstring(node) or isinstance(node, imports) for node in above):
+            return None
+        below = self.below_mlx_import(top)
+        return None if below == top else below
+
+    def _is_used_elsewhere(self, function: str) -> bool:
+        """Whether anything beside the guard uses a function of the module."""
+        read = [node for node in self._facts.module.of_kind(ast.Name) if node.id == function]
+        importers = self._facts.workspace.project.importers_of(self._facts.name, function)
+        return len(read) > 1 or any(importers)
 
     @cached_property
     def _first_mlx_import(self) -> Statement | None:
