@@ -153,6 +153,42 @@ def test_a_class_is_judged_by_the_method_that_is_called(
     assert reaches or outcome.reason == NO_ATTENTION
 
 
+CHILD = """\
+from loader import Loader
+
+
+class Named(Loader):
+    name = "named"
+
+
+class Child({bases}):
+    {body}
+"""
+
+
+@pytest.mark.parametrize(
+    ("bases", "body", "call", "reaches"),
+    [
+        ("Loader", "pass", "is_local", False),
+        ("Named", "pass", "is_local", False),
+        ("Loader", "pass", "either", True),
+        ("Loader", "is_local = Loader.open", "is_local", True),
+        ("Named, Loader", "pass", "is_local", True),
+        ("elsewhere()", "model = Loader", "is_local", True),
+    ],
+)
+def test_a_static_method_that_a_class_inherits(
+    bases: str, body: str, call: str, reaches: bool, tmp_path: Path
+) -> None:
+    """A method that is given the class may use all of it, and of several bases the class as a whole
+    is judged."""
+    child = CHILD.format(bases=bases, body=body)
+    script = f"from child import Child\n\nprint(Child.{call}('mlx'))\n"
+    outcome = run(tmp_path, {"loader.py": LOADER, "child.py": child, "run.py": script})["run.py"]
+    assert (outcome.evidence is not None) == reaches
+    assert reaches or outcome.reason == NO_ATTENTION
+
+
 @pytest.mark.parametrize(
     "loads",
     [

@@ -22,13 +22,14 @@ from flash_integrate.attention.libraries import (
     use_of,
     use_of_module,
 )
+from flash_integrate.attention.methods import node_of, own_method, part_named
 from flash_integrate.attention.models import Models
 from flash_integrate.attention.uses import Uses
 from flash_integrate.attention.ways import End, Part, Ways
 from flash_integrate.project.names import WHOLE, Defined, Outside, Symbols
 from flash_integrate.project.scan import ANY
 from flash_integrate.project.workspace import Workspace
-from flash_integrate.python.syntax import Function, dotted, last_name
+from flash_integrate.python.syntax import last_name
 
 _ATTENTION = {
     "scaled_dot_product_attention",
@@ -104,7 +105,7 @@ class AttentionReach:
         """What a definition of the file at `path` uses, or with the name `WHOLE` the file."""
         if (path, name) not in self._uses:
             module = self._module(path)
-            self._uses[path, name] = Uses.of(_node(module.tree, module.definitions, name), module)
+            self._uses[path, name] = Uses.of(node_of(module, name), module)
         return self._uses[path, name]
 
     def by_hand(self, path: PurePosixPath, name: str) -> list[int]:
@@ -182,13 +183,13 @@ class AttentionReach:
         is_in_script: bool,
     ) -> Iterator[Part | End]:
         """What a dotted name in a part of a file leads to; `use` is how sure it can be at best."""
-        if (own := self._own_method(part, symbols, name)) is not None:
+        if (own := own_method(self._module(part.path), symbols, part.name, name)) is not None:
             yield part.to(part.path, own, line, use)
             return
         meaning = self.names.meaning(part.path, name)
         if isinstance(meaning, Defined):
             if not (is_in_script and self._makes_in_vain(part, meaning, name)):
-                yield part.to(meaning.path, self._name_of(meaning), line, use)
+                yield part.to(*part_named(self.names, meaning), line, use)
         elif isinstance(meaning, Outside) and holds_models(meaning.name):
             yield from self._of_library(part, name, meaning.name, line, use)
         else:
@@ -224,34 +225,6 @@ class AttentionReach:
             makes = use_of(f"{meaning.path.stem}.{name}") is Use.LOADS
         return makes and self._models.runs(part.path, name) == ()
 
-    def _name_of(self, meaning: Defined) -> str:
-        """The part of a file that a definition is, with the name that follows: a method of it, or
-        the whole file."""
-        symbols = self.names.symbols(meaning.path)
-        definition = symbols.definitions.get(meaning.name) if symbols is not None else None
-        method = meaning.rest.partition(".")[0]
-        if definition is not None and (definition.is_application or definition.is_router):
-            # What these do stands in functions that are decorated with them.
-            return WHOLE
-        if definition is not None and method in definition.methods:
-            return f"{meaning.name}.{method}"
-        return meaning.name
-
-    def _own_method(self, part: Part, symbols: Symbols, name: str) -> str | None:
-        """What a name in a method stands for that begins with the method's `self` or `cls`: another
-        method, or the class as a whole."""
-        owner, _, method = part.name.partition(".")
-        if not method:
-            return None
-        module = self._module(part.path)
-        node = _node(module.tree, module.definitions, part.name)
-        root, _, rest = name.partition(".")
-        if not isinstance(node, Function) or root != _receiver(node):
-            return None
-        attribute = rest.partition(".")[0]
-        is_method = attribute in symbols.definitions[owner].methods
-        return f"{owner}.{attribute}" if is_method else owner
-
     def _is_mlx(self, path: PurePosixPath, symbols: Symbols, name: str) -> bool:
         """Whether a name in a file is of MLX: by the imports on its way or, where those say
         nothing of it, as the file has something of MLX."""
@@ -278,23 +251,6 @@ class AttentionReach:
         yield from (part.to(path, WHOLE, line, Use.UNKNOWN) for path in files)
         if not files and self.project.attending:
             yield End(part, line, ("a module that is chosen by name",), Kind.BY_NAME)
-
-
-def _node(tree: ast.Module, definitions: dict[str, ast.stmt], name: str) -> ast.Module | ast.stmt:
-    if name == WHOLE:
-        return tree
-    owner, _, method = name.partition(".")
-    node = definitions[owner]
-    body = node.body if method and isinstance(node, ast.ClassDef) else []
-    found = [item for item in body if isinstance(item, Function) and item.name == method]
-    return found[-1] if found else node
-
-
-def _receiver(method: Function) -> str | None:
-    """The name that a method has for its object or class: `self`, `cls`; none of a static one."""
-    decorators = {dotted(item) for item in method.decorator_list}
-    arguments = [*method.args.posonlyargs, *method.args.args]
-    return None if "staticmethod" in decorators or not arguments else arguments[0].arg
 
 
 def _star_imports(part: Part, symbols: Symbols) -> Iterator[End]:

@@ -14,7 +14,7 @@ from flash_integrate.project.applications import is_factory, makes_application, 
 from flash_integrate.project.imports import Project
 from flash_integrate.project.scan import Import
 from flash_integrate.python.module import Imported, Module, longest_bound
-from flash_integrate.python.syntax import Function, dotted, is_special
+from flash_integrate.python.syntax import Function, assignments, dotted, is_special, is_static
 
 WHOLE = ""
 """Stands for a file as a whole, where the name of one of its definitions is asked for."""
@@ -24,25 +24,33 @@ _GIVES_NAMES = "__getattr__"
 @dataclass(frozen=True)
 class Definition:
     """A function, class or variable of a module: whether it is an application, a router of one
-    or a function that makes one, of what it is another name, and the methods of a class."""
+    or a function that makes one, of what it is another name; of a class its methods, those of them
+    that are static, all that it gives a name, and the one class that it inherits."""
 
     is_application: bool = False
     is_router: bool = False
     is_factory: bool = False
     alias: str | None = None
     methods: frozenset[str] = frozenset()
+    static: frozenset[str] = frozenset()
+    attributes: frozenset[str] = frozenset()
+    base: str | None = None
 
     @classmethod
     def of(cls, module: Module, node: ast.stmt) -> Definition:
         alias_of = dotted(node.value) if isinstance(node, ast.Assign) else None
-        body = node.body if isinstance(node, ast.ClassDef) else []
-        methods = frozenset(item.name for item in body if isinstance(item, Function))
+        body, bases = (node.body, node.bases) if isinstance(node, ast.ClassDef) else ([], [])
+        methods = [item for item in body if isinstance(item, Function)]
+        names = frozenset(item.name for item in methods)
         return cls(
             makes_application(module, node),
             makes_router(module, node),
             is_factory(module, node),
             alias_of,
-            methods,
+            names,
+            frozenset(item.name for item in methods if is_static(item)),
+            names.union(name for item in body for name, _ in assignments(item)),
+            dotted(bases[0]) if len(bases) == 1 else None,
         )
 
 

@@ -220,6 +220,11 @@ def is_special(name: str) -> bool:
     return name.startswith("__") and name.endswith("__")
 
 
+def is_static(method: Function) -> bool:
+    """Whether a method is given neither its object nor its class."""
+    return "staticmethod" in map(dotted, method.decorator_list)
+
+
 def last_name(node: ast.expr) -> object:
     """The name at the end of a chain of attributes, or the constant in its last brackets."""
     if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
