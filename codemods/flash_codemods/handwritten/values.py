@@ -19,13 +19,6 @@ class Binding:
     seen: dict[str, Binding] = field(default_factory=dict)
     """What the names in the statement stood for when it ran."""
 
-    def ancestors(self) -> list[Binding]:
-        """Itself, and the bindings that it stands for."""
-        found = [self]
-        for binding in found:
-            found += [parent for parent in binding.parents if parent not in found]
-        return found
-
     def used(self, node: ast.Name) -> None:
         todo = [self]
         while todo:

@@ -52,8 +52,8 @@ def _is_made_by_factory(facts: FileFacts, value: ast.expr) -> bool:
     application."""
     name = dotted(value.func) if isinstance(value, ast.Call) else None
     found = facts.workspace.names.meaning(facts.name, name) if name is not None else None
-    symbols = facts.workspace.names.symbols(found.path) if isinstance(found, Defined) else None
-    if symbols is None or not isinstance(found, Defined) or found.rest:
+    if not isinstance(found, Defined) or found.rest:
         return False
-    definition = symbols.definitions.get(found.name)
-    return definition is not None and definition.is_factory
+    module = facts.workspace.module(found.path)
+    definition = module.definitions.get(found.name)
+    return definition is not None and is_factory(module, definition)

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import PurePosixPath
 
 from flash_integrate.errors import FileError
-from flash_integrate.project.applications import is_factory, makes_application, makes_router
+from flash_integrate.project.applications import makes_application, makes_router
 from flash_integrate.project.imports import Project
 from flash_integrate.project.scan import Import
 from flash_integrate.python.module import Imported, Module, longest_bound
@@ -23,13 +23,12 @@ _GIVES_NAMES = "__getattr__"
 
 @dataclass(frozen=True)
 class Definition:
-    """A function, class or variable of a module: whether it is an application, a router of one
-    or a function that makes one, of what it is another name; of a class its methods, those of them
-    that are static, all that it gives a name, and the one class that it inherits."""
+    """A function, class or variable of a module: whether it is an application, or a router of
+    one, of what it is another name; of a class its methods, those of them that are static, all that
+    it gives a name, and the one class that it inherits."""
 
     is_application: bool = False
     is_router: bool = False
-    is_factory: bool = False
     alias: str | None = None
     methods: frozenset[str] = frozenset()
     static: frozenset[str] = frozenset()
@@ -45,7 +44,6 @@ class Definition:
         return cls(
             makes_application(module, node),
             makes_router(module, node),
-            is_factory(module, node),
             alias_of,
             names,
             frozenset(item.name for item in methods if is_static(item)),

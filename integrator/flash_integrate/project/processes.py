@@ -14,7 +14,7 @@ from flash_integrate.project.kinds import is_test
 from flash_integrate.project.scan import Import, Scan
 from flash_integrate.project.workspace import FileFacts, Workspace
 from flash_integrate.python.module import Module
-from flash_integrate.python.syntax import Function, assignments, dotted, last_name, method, walk
+from flash_integrate.python.syntax import Function, dotted, holds, last_name, method, walk
 
 _STARTERS = {"multiprocessing", "concurrent", "torch", "uvicorn"}
 """The packages, one of which a file imports that starts processes."""
@@ -134,10 +134,9 @@ def _is_pool(module: Module, node: ast.expr | None) -> bool:
 
 def _pools(module: Module) -> Iterator[str]:
     """The names that pools get."""
-    for node in (*module.of_kind(ast.Assign), *module.of_kind(ast.AnnAssign)):
-        for name, value in assignments(node):
-            if _is_pool(module, value):
-                yield name
+    for name, value in module.all_assignments:
+        if _is_pool(module, value):
+            yield name
     for item in module.of_kind(ast.withitem):
         bound = dotted(item.optional_vars)
         if bound is not None and _is_pool(module, item.context_expr):
@@ -153,17 +152,13 @@ def _function(facts: FileFacts, call: ast.Call, target: ast.expr) -> Started:
     owner, _, last = name.rpartition(".")
     if owner in ("self", "cls"):
         for node in facts.module.of_kind(ast.ClassDef):
-            if _holds(node, call) and any(getattr(item, "name", "") == last for item in node.body):
+            if holds(node, call) and any(getattr(item, "name", "") == last for item in node.body):
                 return Started(facts.name, call.lineno, facts.name, f"{node.name}.{last}")
     elif isinstance(facts.module.defines(name), Function):
         return Started(facts.name, call.lineno, facts.name, name)
     elif (found := facts.workspace.definition(facts.name, name)) is not None:
         return Started(facts.name, call.lineno, found[0].name, found[1])
     return Started(facts.name, call.lineno)
-
-
-def _holds(outer: ast.ClassDef, inner: ast.Call) -> bool:
-    return outer.lineno <= inner.lineno <= (outer.end_lineno or outer.lineno)
 
 
 def _applications(facts: FileFacts, call: ast.Call) -> Iterator[Started]:
@@ -188,11 +183,7 @@ def _values(facts: FileFacts, node: ast.expr) -> list[ast.expr]:
     if name is None:
         return [node]
     home, defined = facts.workspace.definition(facts.name, name) or (facts, name)
-    kinds = (ast.Assign, ast.AnnAssign)
-    pairs = [
-        pair for kind in kinds for item in home.module.of_kind(kind) for pair in assignments(item)
-    ]
-    found = [value for bound, value in pairs if bound == defined]
+    found = [value for bound, value in home.module.all_assignments if bound == defined]
     is_known = home is not facts or facts.module.imported(name) or facts.module.defines(name)
     return found if found or is_known else [node]
 
@@ -204,7 +195,7 @@ def _application(facts: FileFacts, call: ast.Call, text: str) -> Started:
     home = workspace.names.application_home(path, module, name)
     if path in workspace.project.resolve(Import(0, module), path):
         home = path
-    return Started(path, call.lineno, home, name if _is_factory(workspace, home, name) else "")
+    return Started(path, call.lineno, home, name if _is_function(workspace, home, name) else "")
 
 
 def _is_set(value: ast.expr | None, but: int = 0) -> bool:
@@ -214,5 +205,5 @@ def _is_set(value: ast.expr | None, but: int = 0) -> bool:
     return value.value is True or value.value not in (but, False, None)
 
 
-def _is_factory(workspace: Workspace, home: PurePosixPath | None, name: str) -> bool:
+def _is_function(workspace: Workspace, home: PurePosixPath | None, name: str) -> bool:
     return home is not None and isinstance(workspace.module(home).defines(name), Function)

@@ -12,7 +12,7 @@ from flash_integrate.errors import FileError
 from flash_integrate.project.kinds import is_test
 from flash_integrate.project.scan import Scan
 from flash_integrate.project.workspace import FileFacts, Workspace
-from flash_integrate.python.syntax import assignments, dotted, walk
+from flash_integrate.python.syntax import dotted, walk
 
 _PYTHON = "sys.executable"
 _TAKE_A_VALUE = {"-W", "-X"}
@@ -118,11 +118,7 @@ def _is_own(word: ast.expr) -> bool:
 def _texts(facts: FileFacts, word: ast.expr) -> list[str]:
     """The texts in a word of a command, and in what the file gives the names in it."""
     names = {name for part in walk(word) if (name := dotted(part)) is not None}
-    kinds = (ast.Assign, ast.AnnAssign)
-    bound = [
-        pair for kind in kinds for node in facts.module.of_kind(kind) for pair in assignments(node)
-    ]
-    values = [value for name, value in bound if name in names]
+    values = [value for name, value in facts.module.all_assignments if name in names]
     parts = [part for value in (word, *values) for part in walk(value)]
     texts = [part.value for part in parts if isinstance(part, ast.Constant)]
     return [text for text in texts if isinstance(text, str)]

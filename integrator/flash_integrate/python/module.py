@@ -161,6 +161,12 @@ class Module:
                 return node
         return None
 
+    @cached_property
+    def all_assignments(self) -> list[tuple[str, ast.expr]]:
+        """The (name, value) pairs of the assignments in any scope."""
+        nodes = (*self.of_kind(ast.Assign), *self.of_kind(ast.AnnAssign))
+        return [pair for node in nodes for pair in assignments(node)]
+
     def assigned(self, name: str, scope: Scope) -> list[tuple[Statement, ast.expr]]:
         """The assignments that give `name` its value as a scope sees it: those of the innermost
         scope with any. An attribute is reached from every function: it is the module's."""

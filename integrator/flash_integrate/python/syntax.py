@@ -45,18 +45,6 @@ class Statement:
     def line(self) -> int:
         return self.node.lineno
 
-    def precedes(self, other: Statement) -> bool:
-        """Whether it stands above `other` in the same suite, or above a statement that holds that
-        one."""
-        *suite, (name, index) = self.steps
-        inner = other.steps[len(suite) :]
-        return (
-            bool(inner)
-            and list(other.steps[: len(suite)]) == suite
-            and inner[0][0] == name
-            and inner[0][1] > index
-        )
-
 
 def statements(tree: ast.Module, text: str) -> list[Statement]:
     """Every statement of the module that `text` holds, in document order."""

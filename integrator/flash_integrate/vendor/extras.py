@@ -67,11 +67,6 @@ class Extras:
         }
         return [line + (inside[line] if line.endswith("/") else "") for line in counts]
 
-    @property
-    def overwritten(self) -> list[Path]:
-        """The files that exist already and would be written over."""
-        return [change.path for change in self.changes if change.before is not None]
-
     def apply(self) -> Extras:
         """Writes the changes. What is returned lists also what could not be written."""
         failures = list(self.failures)
