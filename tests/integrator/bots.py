@@ -33,3 +33,19 @@ def answer(q, k, v):
 """
 
 SCRIPTS = '[project]\nname = "bot"\n\n[project.scripts]\nbot = "{}"\n'
+
+OWN_MODEL = """\
+import mlx.core as mx
+import mlx.nn as nn
+
+
+class Model(nn.Module):
+    def __call__(self, q):
+        return mx.fast.scaled_dot_product_attention(q, q, q, scale=1.0)
+
+
+def load(path):
+    model = Model()
+    model.load_weights(path)
+    return model
+"""
