@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from flash_codemods.handwritten.operations import ARRAY_METHODS, CORE, LAYERS, NUMPY_FLOATS
-from flash_codemods.handwritten.proving.expressions import Expressions, Limits
+from flash_codemods.handwritten.proving.expressions import Expressions, Limits, Returned
 from flash_codemods.handwritten.proving.missing import NotEvaluable, text_of
 
 _OPERATIONS = {
@@ -84,7 +84,7 @@ class Calls(Expressions):
             return self._map(node)
         if name in self.functions:
             try:
-                return self._own_function(self.functions[name], self._items(node.args))
+                return self._own_function(self.functions[name], *self._arguments(node))
             except NotEvaluable:
                 return self._input(text_of(node))
         return self._stand_in(node, 1)
@@ -106,23 +106,26 @@ class Calls(Expressions):
         if function not in self.functions:
             raise NotEvaluable("maps a function of another file")
         return [
-            self._own_function(self.functions[function], [item])
+            self._own_function(self.functions[function], [item], {})
             for item in self.value(node.args[1])
         ]
 
-    def _own_function(self, function: ast.FunctionDef, arguments: list[Any]) -> Any:
+    def _own_function(
+        self, function: ast.FunctionDef, arguments: list[Any], keywords: dict[str, Any]
+    ) -> Any:
         """A function of the file that does array expressions alone, read in turn."""
         inner = type(self)(self.mx, self.names, self.inputs, self.types)
-        inner.env = dict(self.env)
+        inner.env, inner.ran = dict(self.env), self.ran
         inner._steps = self._steps
-        if len(function.args.args) != len(arguments):
+        parameters = [item.arg for item in function.args.args]
+        given = dict(zip(parameters, arguments, strict=False)) | keywords
+        if len(arguments) + len(keywords) != len(parameters) or given.keys() != set(parameters):
             raise NotEvaluable("another number of arguments")
-        for item, value in zip(function.args.args, arguments, strict=True):
-            inner.env[item.arg] = value
-        for statement in function.body:
-            if isinstance(statement, ast.Return) and statement.value is not None:
-                return inner.value(statement.value)
-            inner._suite([statement])
+        inner.env |= given
+        try:
+            inner._suite(function.body)
+        except Returned as returned:
+            return returned.value
         raise NotEvaluable("a function without a result")
 
     def _method(self, called: ast.Attribute, node: ast.Call) -> Any:

@@ -11,7 +11,7 @@ import ast
 from typing import Any
 
 from flash_codemods.handwritten.proving.calls import Calls
-from flash_codemods.handwritten.proving.expressions import Reached
+from flash_codemods.handwritten.proving.expressions import Reached, Returned
 from flash_codemods.handwritten.proving.missing import NotEvaluable
 
 
@@ -32,6 +32,8 @@ class Evaluator(Calls):
         self.target = target
         try:
             self._suite(suite)
+        except Returned:
+            pass
         except Reached as reached:
             return reached.value
         raise NotEvaluable("the result is not reached")
@@ -57,9 +59,10 @@ class Evaluator(Calls):
             self._suite(statement.body if self._truth(statement.test) else statement.orelse)
         elif isinstance(statement, ast.FunctionDef):
             self.functions[statement.name] = statement
-        elif isinstance(statement, ast.Return | ast.Expr):
-            if statement.value is not None:
-                self.value(statement.value)
+        elif isinstance(statement, ast.Return):
+            raise Returned(None if statement.value is None else self.value(statement.value))
+        elif isinstance(statement, ast.Expr):
+            self.value(statement.value)
         elif isinstance(statement, ast.Raise):
             raise NotEvaluable("an error is raised")
         elif not isinstance(statement, ast.Pass | ast.Assert):

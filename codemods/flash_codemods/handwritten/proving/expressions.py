@@ -114,7 +114,8 @@ class Expressions:
             else:
                 break
         foreign = isinstance(base, ast.Call) and self._is_foreign(base)
-        unknown = isinstance(base, ast.Name) and base.id not in self.env
+        known = self.env.keys() | self.inputs.keys()
+        unknown = isinstance(base, ast.Name) and base.id not in known
         return text_of(node) if foreign or unknown else None
 
     def _leads_to_target(self, node: ast.expr) -> bool:
@@ -259,6 +260,8 @@ class Expressions:
     def _truth(self, test: ast.expr) -> bool:
         value = self.value(test)
         if isinstance(value, self.mx.array):
+            if value.size > 1:
+                raise ValueError("an array of several elements can't decide")
             raise NotEvaluable("an array decides")
         return bool(value)
 
@@ -276,6 +279,12 @@ class Limits:
 
 
 class Reached(Exception):
+    """The result that is asked for."""
+
     def __init__(self, value: Any) -> None:
         super().__init__()
         self.value = value
+
+
+class Returned(Reached):
+    """What a function returns."""

@@ -57,7 +57,8 @@ def versions(question: Question) -> tuple[Version, Version]:
         for node in ast.walk(new)
         if isinstance(node, ast.expr) and type(node) is type(call) and ast.unparse(node) == text
     )
-    functions = {node.name: node for node in old_tree.body if isinstance(node, ast.FunctionDef)}
+    defined = [*old_tree.body, *_statements(old.body)]
+    functions = {node.name: node for node in defined if isinstance(node, ast.FunctionDef)}
     makers = {ast.dump(node) for node in _statements(old.body) if node.lineno in question.makers}
     unchanged = _unchanged(old, new) - makers
     old_suite = _differing(old, product, unchanged)
