@@ -157,6 +157,32 @@ def question_of(name: str) -> Question:
 
 
 @pytest.mark.parametrize(
+    ("name", "old", "new", "said"),
+    [
+        (
+            "copies_tiled",
+            "[:, :, None], (1, 1, self.repeats, 1, 1)",
+            "[:, None], (1, self.repeats, 1, 1, 1)",
+            "the fused call differs",
+        ),
+        (
+            "copies_cast",
+            "= repeat_kv(",
+            "= self.repeat_kv(",
+            "no inputs were found on which it copies heads",
+        ),
+    ],
+)
+def test_proof_sees_copies_that_are_others(name: str, old: str, new: str, said: str) -> None:
+    """Nor is it enough where every query head has a key head of its own."""
+    question = question_of(name)
+    assert question.old.count(old) == 2
+    verdict = verdict_on(dataclasses.replace(question, old=question.old.replace(old, new)), ())
+    assert not verdict.proved
+    assert said in verdict.text()
+
+
+@pytest.mark.parametrize(
     ("name", "gives"),
     [
         ("mask_hides_with_infinity", f"{MEAN}, not NaN as before"),

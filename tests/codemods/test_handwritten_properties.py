@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,14 @@ import mlx.nn as nn
 import numpy as np
 
 
-def attend(x, heads: int, scale: float, mask=None, bias=None, causal: bool = False):
+def repeat_kv(x, n):
+    if n == 1:
+        return x
+    x = mx.expand_dims(x, -3)
+    return mx.repeat(x, n, axis=2).flatten(1, 2)
+
+
+def attend(x, heads: int, n: int, scale: float, mask=None, bias=None, causal: bool = False):
     B, L, _ = x.shape
     q, k, v = mx.split(x, 3, axis=-1)
     q = q.reshape(B, L, heads, -1).transpose(0, 2, 1, 3)
@@ -29,12 +37,25 @@ def attend(x, heads: int, scale: float, mask=None, bias=None, causal: bool = Fal
 PARTS: dict[str, list[Any]] = {
     # How keys come, and what their transposition is called.
     "keys": [
-        ("k = k.reshape(B, L, heads, -1).transpose(0, 2, 1, 3)", "k.transpose(0, 1, 3, 2)"),
-        ("k = k.reshape(B, L, heads, -1).transpose(0, 2, 1, 3)", "k.swapaxes(-1, -2)"),
-        ("k = k.reshape(B, L, heads, -1).transpose(0, 2, 1, 3)", "mx.swapaxes(k, 2, 3)"),
-        ("k = mx.transpose(k.reshape(B, L, heads, -1), (0, 2, 3, 1))", "k"),
+        ("k = k.reshape(B, L, heads // n, -1).transpose(0, 2, 1, 3)", "k.transpose(0, 1, 3, 2)"),
+        ("k = k.reshape(B, L, heads // n, -1).transpose(0, 2, 1, 3)", "k.swapaxes(-1, -2)"),
+        ("k = k.reshape(B, L, heads // n, -1).transpose(0, 2, 1, 3)", "mx.swapaxes(k, 2, 3)"),
+        ("k = mx.transpose(k.reshape(B, L, heads // n, -1), (0, 2, 3, 1))", "k"),
     ],
-    "repeat": ["", "k = mx.repeat(k, 1, axis=1)\nv = mx.repeat(v, 1, axis=1)"],
+    # How each of keys and values, X, is copied: each head is followed by its copies.
+    "copies": [
+        "",
+        "X = mx.repeat(X, n, axis=1)",
+        "if n > 1:\n    X = mx.repeat(X, n, axis=-3)",
+        "X = mx.concatenate([mx.expand_dims(X, 2)] * n, axis=2).reshape(B, heads, L, -1)",
+        "X = X[:, :, None]\nX = mx.concatenate([X] * n, axis=2)\nX = X.reshape(B, heads, L, -1)",
+        "X = mx.tile(X[:, :, None], (1, 1, n, 1, 1)).reshape(B, heads, L, -1)",
+        "X = mx.broadcast_to(X[:, :, None, ...], (B, heads // n, n, L, X.shape[-1]))\n"
+        "X = X.reshape(B, heads, L, X.shape[-1])",
+        "X = mx.repeat(X[:, :, None, :, :], n, axis=2).reshape(B, heads, L, -1)",
+        "X = repeat_kv(X, n)",
+        "X = repeat_kv(x=X, n=n)",
+    ],
     "product": [
         "scores = (q * scale) @ {k}",
         "scores = mx.matmul(q, {k}) * scale",
@@ -74,6 +95,18 @@ PARTS: dict[str, list[Any]] = {
     ],
     "end": ["return out"],
 }
+# Copies of keys and values, X, that are no copies of heads each of which is followed by its own.
+OTHER_COPIES = [
+    "X = mx.tile(X, (1, n, 1, 1))",
+    "X = mx.concatenate([X] * n, axis=1)",
+    "X = mx.broadcast_to(X[:, None], (B, n, heads // n, L, X.shape[-1])).reshape(B, heads, L, -1)",
+    "X = mx.tile(X[:, None], (1, n, 1, 1, 1)).reshape(B, heads, L, -1)",
+    "X = mx.repeat(X[:, None], n, axis=1).reshape(B, heads, L, -1)",
+    "X = mx.concatenate([mx.expand_dims(X, 1)] * n, axis=1).reshape(B, heads, L, -1)",
+    "X = mx.repeat(X, n, axis=2)",
+    "X = repeat_kv(X + 1, n)",
+    "X = mx.repeat(X, n, axis=1) + 0.5",
+]
 # One thing wrong each: the part that it is, and what stands there.
 NEAR_MISSES: list[tuple[str, str]] = [
     ("softmax", "weights = mx.softmax(scores, axis=1)"),
@@ -119,15 +152,16 @@ NEAR_MISSES: list[tuple[str, str]] = [
 
 def function(parts: dict[str, Any]) -> str:
     made, name = parts["keys"]
-    lines = [made, "v = v.reshape(B, L, heads, -1).transpose(0, 2, 1, 3)"]
+    lines = [made, "v = v.reshape(B, L, heads // n, -1).transpose(0, 2, 1, 3)"]
     if name != "k":  # keys that are transposed already have their heads elsewhere
-        lines.append(parts["repeat"])
+        lines += [parts["copies"].replace("X", of) for of in ("k", "v")]
     lines.append(parts["product"].replace("{k}", name))
     lines += [parts[part] for part in ("mask", "softmax", "result", "end")]
     body = "\n".join(line for line in lines if line)
     return HEAD + "".join(f"    {line}\n" for line in body.split("\n"))
 
 
+COPYING = re.compile(r"repeat|concatenate|tile|broadcast_to|:, :, None|expand_dims")
 combined = st.fixed_dictionaries({part: st.sampled_from(forms) for part, forms in PARTS.items()})
 
 
@@ -144,7 +178,19 @@ def test_every_combination_of_forms_is_taken(parts: dict[str, Any]) -> None:
     rewritten = matches[0].question.new
     assert "softmax" not in rewritten
     assert "scores" not in rewritten, rewritten
+    assert not COPYING.search(rewritten.partition("def attend")[2]), rewritten
     assert matches_of(rewritten) == []
+
+
+@settings(max_examples=100, deadline=None)
+@given(combined, st.sampled_from(PARTS["keys"][:-1]), st.sampled_from(OTHER_COPIES))
+def test_copies_in_another_order_are_handed_on(
+    parts: dict[str, Any], keys: tuple[str, str], copies: str
+) -> None:
+    text = function({**parts, "keys": keys, "copies": copies})
+    (match,) = matches_of(text)
+    for of in ("k", "v"):
+        assert copies.replace("X", of) in match.question.new, match.question.new
 
 
 @settings(max_examples=300, deadline=None)

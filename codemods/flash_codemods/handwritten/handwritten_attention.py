@@ -145,6 +145,7 @@ def _match(source: Source, text: Text, reading: Reading, found: Found) -> Match 
         rewriting.rank,
         tuple(sorted(rewriting.bools)),
         tuple(statement.lineno for statement in rewriting.makers),
+        rewriting.without_copies,
     )
     newline = "\r\n" if b"\r\n" in source.data else "\n"
     replaced = "".join(f"{line}{newline}" for line in after)

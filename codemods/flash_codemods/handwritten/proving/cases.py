@@ -90,6 +90,8 @@ class Case:
     shape: tuple[int, ...]
     lines: frozenset[int] = frozenset()
     """The lines that they run."""
+    copies_heads: bool = False
+    """Whether there are fewer heads of keys than of queries."""
 
     @property
     def branch(self) -> Hashable:

@@ -69,6 +69,7 @@ class _Proof:
     def __init__(self, mx: Any, question: Question) -> None:
         self.mx = mx
         self.rank = question.rank
+        self.without_copies = question.without_copies
         self.old, self.new = versions(question)
         self.kinds = kinds_of_inputs([*self.old.suite, *self.new.suite])
         for name in question.bools:
@@ -112,6 +113,8 @@ class _Proof:
             found += self._found(orders, 0, every_number=True)
         if not found:
             return "no inputs were found on which it runs"
+        if self.without_copies and not any(case.copies_heads for case in found):
+            return "no inputs were found on which it copies heads"
         return found if self._covers() else "a branch of it was never run"
 
     def _found(self, orders: Orders, count: int, *, every_number: bool = False) -> list[Case]:
@@ -131,7 +134,8 @@ class _Proof:
             for inputs in search.cases(given):
                 new = self.reached - self.ran
                 if kept < count or new:
-                    found.append(Case(inputs, shape, frozenset(self.reached)))
+                    copies_heads = sizes.key_heads < sizes.heads
+                    found.append(Case(inputs, shape, frozenset(self.reached), copies_heads))
                     self.ran |= new
                     kept += 1
                 elif self._covers():

@@ -24,6 +24,8 @@ class Question:
     makers: tuple[int, ...] = ()
     """The lines of the old text on which the function makes its masks; none of them is an input
     then."""
+    without_copies: bool = False
+    """Whether copies of heads are no longer made: inputs with fewer key heads have to run."""
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,8 @@ class Reader(Expressions):
         self.functions = dict(functions)
         self.bound: list[Binding] = []
         self.results: list[Value] = []
+        self.returned_nodes: list[tuple[ast.expr, dict[str, Binding]]] = []
+        """What it returns, with what the names in it stand for."""
 
     def read(self, function: ast.FunctionDef, given: Sequence[Value] = ()) -> None:
         """Reads the body; `given` are the values of the parameters, where a call gives them."""
@@ -69,9 +71,7 @@ class Reader(Expressions):
 
     def returned(self, function: ast.FunctionDef, given: list[Value]) -> Value:
         """What a function of the file gives, of which the axes are asked."""
-        inner = Reader(self.names, self.owner, self.constants, self.functions, depth=self.depth + 1)
-        inner.read(function, given)
-        results = inner.results
+        results = self.of_function(function, given).results
         if not results:
             return Other()
         if all(isinstance(result, Items) for result in results):
@@ -81,6 +81,12 @@ class Reader(Expressions):
         if len(ranks) != 1 or len(arrays) != len(results):
             return Array()
         return Array(ranks.pop(), any(result.transposed for result in arrays))
+
+    def of_function(self, function: ast.FunctionDef, given: Sequence[Value] = ()) -> Reader:
+        """A reader that has read a function of the file."""
+        inner = Reader(self.names, self.owner, self.constants, self.functions, depth=self.depth + 1)
+        inner.read(function, given)
+        return inner
 
     # Bindings
 
@@ -180,6 +186,7 @@ class Reader(Expressions):
     def _return(self, statement: ast.Return) -> None:
         if statement.value is not None:
             self.results.append(self.value(statement.value))
+            self.returned_nodes.append((statement.value, self.bindings(statement.value)))
 
     def _functiondef(self, statement: ast.FunctionDef) -> None:
         self.functions[statement.name] = statement

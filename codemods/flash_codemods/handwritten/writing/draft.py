@@ -25,7 +25,9 @@ class Draft:
         self.gone: list[ast.AST] = []
         """Nodes that are no longer there, or whose text is replaced."""
         self.made: list[Edit] = []
-        self.keeps_repeats = False
+        self.keeps_copies = False
+        self.without_copies = False
+        """Whether the call is given keys and values without the copies of their heads."""
         self.rank = 4
         self.bools: set[str] = set()
         """The names that stand for bool masks."""
@@ -96,9 +98,23 @@ class Draft:
                 if self._is_dead(binding, kept):
                     self._remove(statement)
                     changed = True
+            changed |= self._remove_local_functions()
             changed |= self._remove_empty()
             if not changed:
                 return
+
+    def _remove_local_functions(self) -> bool:
+        """Removes functions inside the function of which the last use has gone."""
+        nodes = list(ast.walk(self.function))
+        found = False
+        for node in nodes[1:]:
+            if not isinstance(node, ast.FunctionDef) or self._is_gone(node) or node.decorator_list:
+                continue
+            named = [part for part in nodes if isinstance(part, ast.Name) and part.id == node.name]
+            if named and all(self._is_gone(part) for part in named):
+                self._remove(node)
+                found = True
+        return found
 
     def _is_dead(self, binding: Binding, kept: set[str]) -> bool:
         statement = binding.statement

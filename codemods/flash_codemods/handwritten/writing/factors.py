@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from flash_codemods.handwritten.values import Binding, Factor, Number
 from flash_codemods.handwritten.writing.draft import Draft
@@ -35,9 +37,20 @@ class Factors(Draft):
     def _is_number(self, node: ast.expr) -> bool:
         before = self.reader.env
         self.reader.env = {**before, **self.reader_names(node)}
-        counts = {id(binding): len(binding.uses) for binding in self.reader.bound}
-        value = self.reader.value(node)
-        for binding in self.reader.bound:
-            del binding.uses[counts[id(binding)] :]
+        with self._as_read():
+            value = self.reader.value(node)
         self.reader.env = before
         return isinstance(value, Number)
+
+    def _swapped(self, node: ast.expr) -> ast.expr | None:
+        """What an expression transposes, if it exchanges the last two axes."""
+        with self._as_read():
+            return self.reader.swapped(node)
+
+    @contextmanager
+    def _as_read(self) -> Iterator[None]:
+        """Asks the reader for values: the uses of names stay those that it has read."""
+        counts = {id(binding): len(binding.uses) for binding in self.reader.bound}
+        yield
+        for binding in self.reader.bound:
+            del binding.uses[counts[id(binding)] :]

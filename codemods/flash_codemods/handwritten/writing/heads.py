@@ -1,60 +1,69 @@
-"""Keys and values whose heads were repeated: the call takes them as they were."""
+"""Keys and values whose heads were copied: the call takes them as they were."""
 
 from __future__ import annotations
 
 import ast
 
+from flash_codemods.handwritten.operations import integer
+from flash_codemods.handwritten.reading.copies import Heads, copies_of
 from flash_codemods.handwritten.values import Binding
 from flash_codemods.handwritten.writing.operand import Operand
 from flash_codemods.handwritten.writing.ranks import Ranks
 
 
-class Heads(Ranks):
+class CopiedHeads(Ranks):
     """Finds what the heads of keys and values were before they were copied."""
 
-    def _unrepeated(self, node: ast.Name, binding: Binding) -> Operand | None:
-        """Keys or values before their heads were repeated: the call repeats them itself."""
-        if self.keeps_repeats:
-            return None
-        repeat = self._repeat(binding)
-        if repeat is None:
-            for parent in binding.parents:
-                if (inner := self._repeat(parent)) is not None:
-                    others = [other for other in binding.parents if other is not parent]
-                    if len(others) == 1 and self._is_before(inner[1], others[0]):
-                        repeat = inner
-                        binding_of_repeat = parent
-                        break
-            else:
-                return None
-        else:
-            binding_of_repeat = binding
-        statement, of = repeat
-        if not isinstance(of, ast.Name) or any(use is not node for use in binding.uses):
-            return None
-        if any(use is not node for use in binding_of_repeat.uses):
-            return None
-        gone: list[ast.AST] = [statement]
-        removal = [self._removal(statement)]
-        return Operand(of.id, f"{of.id}.dtype", removal, gone, repeats=True)
+    def _named(self, node: ast.Name, names: dict[str, Binding]) -> Operand:
+        """Keys or values by their name, or by that of what they are copies of."""
+        plain = Operand(node.id, f"{node.id}.dtype")
+        binding = names.get(node.id)
+        if binding is None or self.keeps_copies or self.rank != 4:
+            return plain
+        copies = copies_of(binding, self.reader)
+        if copies.heads is not Heads.JOINED or not self._is_free_of(copies.of, copies.made):
+            return plain
+        made = {item.statement: None for item in copies.made if item.statement is not None}
+        edits = [self._removal(statement) for statement in made]
+        name = copies.of.name
+        return Operand(name, f"{name}.dtype", edits, [node, *made], copies=copies.made)
 
-    def _repeat(self, binding: Binding) -> tuple[ast.Assign, ast.expr] | None:
-        """`k = mx.repeat(k, n, axis=1)`, by which each head is followed by its copies."""
-        statement = binding.statement
-        if not isinstance(statement, ast.Assign) or len(statement.targets) != 1:
-            return None
-        if not isinstance(statement.targets[0], ast.Name):
-            return None
-        operation = self.names.operation(statement.value)
-        if operation is None or operation.name != "repeat" or self._rank() != 4:
-            return None
-        axis = operation.argument(2, "axis")
-        if axis is None or ast.unparse(axis) not in ("1", "-3"):
-            return None
-        return statement, operation.arguments[0]
+    def _is_free_of(self, of: Binding, made: tuple[Binding, ...]) -> bool:
+        """Whether a name stands for the same where the call is made, once the copies are gone, and
+        they leave no branch of an `if` empty of which the other one stays."""
+        later = self.reader.bound[self.reader.bound.index(of) + 1 :]
+        bound = [item.statement for item in later if item.name == of.name and item not in made]
+        last = self.found.statement.lineno
+        if any(statement is not None and statement.lineno < last for statement in bound):
+            return False
+        branches = [self.parents[item.statement] for item in made if item.statement is not None]
+        return not any(isinstance(branch, ast.If) and branch.orelse for branch in branches)
 
-    def _is_before(self, of: ast.expr, binding: Binding) -> bool:
-        return isinstance(of, ast.Name) and self._binding_of(of) is binding
+    def _are_needless(self, key: Operand, value: Operand) -> bool:
+        """Whether nothing but the attention uses the copies of both, and no statement that made
+        them makes anything else."""
+        copies = (*key.copies, *value.copies)
+        gone = [*key.gone, *value.gone]
+        if not key.copies or not value.copies:
+            return False
+        if any(item.statement in gone and item not in copies for item in self.reader.bound):
+            return False
+        read = {part for node in gone for part in ast.walk(node)}
+        names = {_base_of(key.text), _base_of(value.text)}
+        return all(
+            use in read or (use.id in names and self._asks_what_stays(use))
+            for item in copies
+            for use in item.uses
+        )
+
+    def _asks_what_stays(self, use: ast.Name) -> bool:
+        """Whether a use asks for the type, or a length that copying does not change."""
+        asked = self.parents[use]
+        if not isinstance(asked, ast.Attribute) or asked.attr != "shape":
+            return isinstance(asked, ast.Attribute) and asked.attr in ("dtype", "ndim")
+        taken = self.parents[asked]
+        index = integer(taken.slice) if isinstance(taken, ast.Subscript) else None
+        return index is not None and index not in (1, -3)
 
     def _binding_of(self, node: ast.Name) -> Binding | None:
         """The binding that a name reads: the innermost of those that know of the use."""
@@ -65,3 +74,7 @@ class Heads(Ranks):
 
     def _at_call(self, name: str) -> Binding | None:
         return self.found.names.get(name)
+
+
+def _base_of(text: str) -> str:
+    return text.partition(".")[0]

@@ -26,7 +26,7 @@ class Keys(Operands):
             factors.append(parts[1])
         if self.scores.layout is not None:
             key = self._operand(node, self.scores.names, "key")
-        elif (inner := self.reader.swapped(node)) is not None:
+        elif (inner := self._swapped(node)) is not None:
             key = self._operand(inner, self.scores.names, "key")
         elif isinstance(node, ast.Name):
             key = self._key_made_transposed(node)
@@ -68,13 +68,17 @@ class Keys(Operands):
         operation = self.names.operation(made)
         if operation is None:
             return plain
-        inner = self.reader.swapped(made)
+        inner = self._swapped(made)
         gone: list[ast.AST] = [factor.node for factor in factors]
         inside = self._scaled(inner) if isinstance(inner, ast.BinOp) else None
         of, scales = (inside[0], [inside[1]]) if inside is not None else (inner, [])
         if isinstance(of, ast.Name) and not factors and self._is_there(of, node.id):
             removal = [self._removal(statement), *self._comments_on_transposing(statement)]
-            return Operand(of.id, f"{of.id}.dtype", removal, [statement], scales)
+            named = self._named(of, binding.seen)
+            named.edits += removal
+            named.gone.append(statement)
+            named.factors += scales
+            return named
         order = self._reordered(operation)
         if order is None:
             return plain

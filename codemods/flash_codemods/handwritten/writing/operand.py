@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from dataclasses import dataclass, field
 
-from flash_codemods.handwritten.values import Factor
+from flash_codemods.handwritten.values import Binding, Factor
 from flash_codemods.handwritten.writing.text import Edit
 
 
@@ -19,5 +19,5 @@ class Operand:
     edits: list[Edit] = field(default_factory=list)
     gone: list[ast.AST] = field(default_factory=list)
     factors: list[Factor] = field(default_factory=list)
-    repeats: bool = False
-    """Whether its heads are no longer repeated."""
+    copies: tuple[Binding, ...] = ()
+    """The copies of its heads that are no longer made."""

@@ -1,13 +1,14 @@
-"""Queries, keys and values as a fused call takes them: without scale and repeated heads, which the
+"""Queries, keys and values as a fused call takes them: without scale and copied heads, which the
 call does itself."""
 
 from __future__ import annotations
 
 import ast
+import dataclasses
 
 from flash_codemods.handwritten import layouts
 from flash_codemods.handwritten.values import Binding
-from flash_codemods.handwritten.writing.heads import Heads
+from flash_codemods.handwritten.writing.heads import CopiedHeads
 from flash_codemods.handwritten.writing.operand import Operand
 from flash_codemods.handwritten.writing.reasons import CannotSay
 from flash_codemods.handwritten.writing.snippets import atom
@@ -16,7 +17,7 @@ from flash_codemods.handwritten.writing.text import Edit
 _PLURALS = {"query": "queries", "key": "keys", "value": "values"}
 
 
-class Operands(Heads):
+class Operands(CopiedHeads):
     """Finds what the call is given."""
 
     def _operand(self, node: ast.expr, names: dict[str, Binding], role: str) -> Operand:
@@ -32,9 +33,9 @@ class Operands(Heads):
             scaled = binding if role != "value" else None
             if scaled is not None and (bare := self._scaled_before(node, scaled)) is not None:
                 return self._ordered(bare, layout)
-            if binding is not None and (bare := self._unrepeated(node, binding)) is not None:
-                return self._ordered(bare, layout)
-            return self._ordered(Operand(node.id, f"{node.id}.dtype"), layout)
+            if role == "query" or layout is not None:
+                return self._ordered(Operand(node.id, f"{node.id}.dtype"), layout)
+            return self._named(node, names)
         if role == "query" and isinstance(node, ast.BinOp) and self._is_scaled_name(node):
             # By something that may be an array: the queries stay scaled by it.
             text = (
@@ -45,8 +46,20 @@ class Operands(Heads):
             return self._ordered(Operand(text, self._kind_of(node.left)), layout)
         if not self._is_movable(node):
             raise CannotSay(f"the {_PLURALS[role]} have no name", node)
-        text = self.text.of(node)
-        return self._ordered(Operand(atom(text), f"{self._kind_of(node)}"), layout)
+        operand = Operand(atom(self.text.of(node)), self._kind_of(node))
+        cast = self._cast_name(node)
+        if cast is None or role == "query" or layout is not None:
+            return self._ordered(operand, layout)
+        named = self._named(cast, names)
+        return dataclasses.replace(
+            named, text=named.text + operand.text.removeprefix(cast.id), kind=operand.kind
+        )
+
+    def _cast_name(self, node: ast.expr) -> ast.Name | None:
+        """`keys` of `keys.astype(mx.float32)`."""
+        operation = self.names.operation(node)
+        of = operation.arguments[0] if operation and operation.name == "astype" else None
+        return of if isinstance(of, ast.Name) else None
 
     def _is_scaled_name(self, node: ast.BinOp) -> bool:
         """`queries * self.scale`."""

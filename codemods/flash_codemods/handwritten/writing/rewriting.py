@@ -34,15 +34,16 @@ class Rewriting(Keys, Call, Shapes):
         query = self._operand(self.scores.query, self.scores.names, "query")
         key = self._key()
         value = self._operand(self.found.value, self.found.names, "value")
-        if key.repeats != value.repeats:
-            self.keeps_repeats = True
+        if not self._are_needless(key, value):
+            self.keeps_copies = True
             key = self._key()
             value = self._operand(self.found.value, self.found.names, "value")
+        self.without_copies = bool(key.copies)
         operands = (query, key, value)
         for operand in operands:
             self.gone += operand.gone
             self.made += operand.edits
-            if operand.repeats:
+            if operand.copies:
                 self.alone.update(
                     part.lineno for part in operand.gone if isinstance(part, ast.stmt)
                 )
