@@ -164,6 +164,46 @@ def test_a_package_that_is_installed_under_another_name(table: str, tmp_path: Pa
     assert "pylib/model.py:7" in str(outcomes["demo/run.py"].evidence)
 
 
+@pytest.mark.parametrize(
+    ("manifest", "package"),
+    [
+        ("python/pyproject.toml", "python/mlx_own"),
+        ("packages/own/pyproject.toml", "packages/own/src/mlx_own"),
+        ("python/setup.py", "python/mlx_own"),
+    ],
+)
+def test_a_package_that_the_tree_installs_from_another_folder(
+    manifest: str, package: str, tmp_path: Path
+) -> None:
+    """It is read, though its name says that it is a package of models: what it gives to the second
+    script has no attention."""
+    (tmp_path / manifest).parent.mkdir(parents=True)
+    (tmp_path / manifest).write_text("# builds mlx_own\n")
+    files = {
+        f"{package}/__init__.py": "",
+        f"{package}/model.py": OWN_MODEL,
+        f"{package}/events.py": "class Event:\n    def __call__(self):\n        return 1\n",
+        "bench/run.py": "from mlx_own.model import load\n\nprint(load('in')(1))\n",
+        "bench/events.py": "from mlx_own.events import Event\n\nprint(Event()())\n",
+    }
+    outcomes = run(tmp_path, files)
+    assert f"{package}/model.py:7" in str(outcomes["bench/run.py"].evidence)
+    assert outcomes["bench/events.py"].reason == NO_ATTENTION
+
+
+def test_two_packages_of_one_name_that_the_tree_installs(tmp_path: Path) -> None:
+    """Which of them is installed where a script runs is not known; beside one it is."""
+    files = {"bench/run.py": "from mlx_own.model import load\n\nprint(load('in')(1))\n"}
+    for folder in ("v1", "v2"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "pyproject.toml").write_text("# builds mlx_own\n")
+        files |= {f"{folder}/mlx_own/__init__.py": "", f"{folder}/mlx_own/model.py": OWN_MODEL}
+        files[f"{folder}/bench/run.py"] = files["bench/run.py"]
+    outcomes = run(tmp_path, files)
+    assert "which were not read" in str(outcomes["bench/run.py"].evidence)
+    assert "v2/mlx_own/model.py:7" in str(outcomes["v2/bench/run.py"].evidence)
+
+
 def test_its_own_modules_are_no_package_of_models_by_their_text(tmp_path: Path) -> None:
     """Nothing here has MLX: what may have attention is asked of bytes, before a file is read."""
     files = {

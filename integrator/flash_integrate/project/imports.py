@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from flash_integrate.disk import reading
 from flash_integrate.errors import FileError
-from flash_integrate.project.renamed import renamed_packages
+from flash_integrate.project.distributions import installed_packages
 from flash_integrate.project.scan import ANY, Import, Scan, is_library, is_named_after_mlx
 
 
@@ -79,11 +79,11 @@ class Project:
         """What the name of a module of the tree can begin with: most imports are of other
         packages."""
         names = {path.stem for path in self.scans} | {folder.name for folder in self.folders}
-        return names | self._renamed.keys()
+        return names | self._installed.keys()
 
     @cached_property
-    def _renamed(self) -> dict[str, PurePosixPath]:
-        return renamed_packages(self.folders, self.manifest)
+    def _installed(self) -> dict[str, PurePosixPath]:
+        return installed_packages(self.scans, self.folders, self.manifest)
 
     def resolve(self, item: Import, path: PurePosixPath) -> list[PurePosixPath]:
         """The files of the tree that an import in `path` reads: the module, and those of its names
@@ -108,8 +108,8 @@ class Project:
         bases = above[item.dots - 1 : item.dots] if item.dots else roots
         first, *others = item.module.split(".")
         stems = [base.joinpath(first, *others) for base in bases]
-        if not item.dots and first in self._renamed:
-            stems.append(self._renamed[first].joinpath(*others))
+        if not item.dots and first in self._installed:
+            stems.append(self._installed[first].joinpath(*others))
         for stem in stems:
             candidates = [stem.with_name(stem.name + ".py")] if stem.name else []
             candidates += [stem / "__init__.py", *(stem / f"{name}.py" for name in item.names)]
