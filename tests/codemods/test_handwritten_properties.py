@@ -107,6 +107,61 @@ OTHER_COPIES = [
     "X = repeat_kv(X + 1, n)",
     "X = mx.repeat(X, n, axis=1) + 0.5",
 ]
+# Heads of queries in groups, on an axis more: how that is put in and taken out again.
+GROUPED: dict[str, list[Any]] = {
+    "queries": [
+        "q = q.reshape(B, heads // n, n, L, -1)",
+        "if n > 1:\n    q = mx.reshape(q, [B, heads // n, n, L, q.shape[-1]])",
+    ],
+    "keys": [
+        ("", "k[:, :, None].swapaxes(-1, -2)"),
+        ("k = mx.expand_dims(k, axis=2)", "mx.swapaxes(k, -1, -2)"),
+        ("k = k[:, :, None, :, :]", "k.transpose(0, 1, 2, 4, 3)"),
+        (
+            "k = mx.broadcast_to(k[:, :, None], (B, heads // n, n, L, k.shape[-1]))",
+            "k.swapaxes(3, 4)",
+        ),
+    ],
+    "values": [("", "v[:, :, None]"), ("v = mx.expand_dims(v, -3)", "v")],
+    "product": [form for form in PARTS["product"] if form.startswith("scores = ")][:4],
+    "mask": [
+        "",
+        "scores = mx.where(mx.arange(L)[:, None] >= mx.arange(L), scores, -mx.inf)",
+        "if causal:\n    scores += mx.triu(mx.full((L, L), -mx.inf), k=1)",
+        "near = mx.abs(mx.arange(L)[:, None] - mx.arange(L)) < 4\n"
+        "scores = mx.where(near, scores, -1e9)",
+    ],
+    "softmax": PARTS["softmax"],
+    "result": [
+        "out = (weights @ {v}).reshape(B, heads, L, -1)",
+        "out = weights @ {v}\nout = mx.reshape(out, (B, heads, L, v.shape[-1]))",
+        "out = weights @ {v}\nout = out.flatten(1, 2)",
+        "grouped = weights @ {v}\nout = grouped.reshape(B, heads, L, -1)",
+    ],
+    "end": ["return out.transpose(0, 2, 1, 3)"],
+}
+NEARLY_GROUPED: list[tuple[str, Any]] = [
+    ("queries", "q = q.reshape(B, n, heads // n, L, -1).transpose(0, 2, 1, 3, 4)"),
+    ("queries", "q = q.reshape(B * heads // n, n, L, -1)[None]"),
+    ("queries", "q = q[:, :, None]"),
+    ("keys", ("k = k[:, None]", "k.swapaxes(-1, -2)")),
+    ("keys", ("k = mx.expand_dims(k, 1)", "k.swapaxes(-1, -2)")),
+    ("keys", ("k = mx.expand_dims(k, 2) + 1", "k.swapaxes(-1, -2)")),
+    ("values", ("v = v[:, None]", "v")),
+    ("values", ("", "v[:, None]")),
+    ("mask", "scores = scores + mask"),
+    ("mask", "scores = mx.where(mask[:, :, None], scores, -1e9)"),
+    ("mask", "if mask is not None:\n    scores = scores + mask[:, None]"),
+    ("mask", "seen = mx.where(mask, mx.zeros((L, L)), -1e9)\nscores = scores + seen"),
+    ("mask", "scores = scores + mx.zeros((heads // n, n, L, L))"),
+    ("result", "out = weights @ {v}"),
+    ("result", "out = (weights @ {v}).reshape(B, heads, L * 2, -1)"),
+    ("result", "out = (weights @ {v}).flatten(2, 3)"),
+    ("result", "out = weights @ {v}\nif causal:\n    out = out.reshape(B, heads, L, -1)"),
+    ("result", "out = weights @ {v}\nx = out + 1\nout = out.reshape(B, heads, L, -1)"),
+    ("end", "return out, q"),
+    ("end", "return out, weights"),
+]
 # One thing wrong each: the part that it is, and what stands there.
 NEAR_MISSES: list[tuple[str, str]] = [
     ("softmax", "weights = mx.softmax(scores, axis=1)"),
@@ -162,7 +217,19 @@ def function(parts: dict[str, Any]) -> str:
 
 
 COPYING = re.compile(r"repeat|concatenate|tile|broadcast_to|:, :, None|expand_dims")
+
+
+def in_groups(parts: dict[str, Any]) -> str:
+    (key, transposed), (value, name) = parts["keys"], parts["values"]
+    lines = [f"{of} = {of}.reshape(B, L, heads // n, -1).transpose(0, 2, 1, 3)" for of in "kv"]
+    lines += [parts["queries"], key, value, parts["product"].replace("{k}", transposed)]
+    lines += [parts["mask"], parts["softmax"], parts["result"].replace("{v}", name), parts["end"]]
+    body = "\n".join(line for line in lines if line)
+    return HEAD + "".join(f"    {line}\n" for line in body.split("\n"))
+
+
 combined = st.fixed_dictionaries({part: st.sampled_from(forms) for part, forms in PARTS.items()})
+grouped = st.fixed_dictionaries({part: st.sampled_from(forms) for part, forms in GROUPED.items()})
 
 
 def matches_of(text: str) -> list[Match]:
@@ -208,6 +275,37 @@ def test_no_near_miss_is_taken(parts: dict[str, Any], wrong: tuple[str, str]) ->
 def test_combinations_are_proved(several: list[dict[str, Any]]) -> None:
     for parts in several:
         (match,) = matches_of(function(parts))
+        verdict = verdict_on(match.question, ())
+        assert verdict.proved, (verdict.reason, match.question.new)
+
+
+@settings(max_examples=150, deadline=None)
+@given(grouped)
+def test_heads_in_groups_are_joined(parts: dict[str, Any]) -> None:
+    text = in_groups(parts)
+    (match,) = matches_of(text)
+    rewritten = match.question.new
+    assert "scores" not in rewritten
+    assert "= mx.fast.scaled_dot_product_attention(" in rewritten
+    assert rewritten.count("heads // n") == 2, rewritten  # where keys and values are made
+    assert matches_of(rewritten) == []
+
+
+@settings(max_examples=200, deadline=None)
+@given(grouped, st.sampled_from(NEARLY_GROUPED))
+def test_nothing_that_is_nearly_in_groups_is_taken(
+    parts: dict[str, Any], wrong: tuple[str, Any]
+) -> None:
+    part, form = wrong
+    text = in_groups({**parts, part: form})
+    assert matches_of(text) == [], text
+
+
+@settings(max_examples=1, deadline=None)
+@given(st.lists(grouped, min_size=8, max_size=8))
+def test_groups_are_proved(several: list[dict[str, Any]]) -> None:
+    for parts in several:
+        (match,) = matches_of(in_groups(parts))
         verdict = verdict_on(match.question, ())
         assert verdict.proved, (verdict.reason, match.question.new)
 

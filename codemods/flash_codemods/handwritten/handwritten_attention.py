@@ -134,7 +134,7 @@ def _match(source: Source, text: Text, reading: Reading, found: Found) -> Match 
     last = text.text.count("\n", 0, end) + 1
     lines = text.text.split("\n")
     after = new.split("\n")[first - 1 : len(new.split("\n")) - (len(lines) - last)]
-    node = found.node
+    node = rewriting.result
     question = Question(
         text.text,
         new,

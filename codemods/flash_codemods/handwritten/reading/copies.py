@@ -1,5 +1,6 @@
-"""Heads of keys and values that are copied, each followed by its copies: the heads that a fused
-call repeats itself. In another order, or by other operations, they are arrays like any other."""
+"""Heads of keys and values that are copied, each followed by its copies, and those of queries that
+are split into groups for them: a fused call does both itself. In another order, or by other
+operations, they are arrays like any other."""
 
 from __future__ import annotations
 
@@ -19,11 +20,12 @@ class Heads(Enum):
     APART = "[B, H, 1, L, D]"
     COPIED = "[B, H, n, L, D]"
     JOINED = "[B, H * n, L, D]"
+    SPLIT = "[B, H / n, n, L, D]"
 
 
 @dataclass(frozen=True)
 class Copies:
-    """Copies of the heads of `of`; `made` are the bindings by which they were made."""
+    """What was done to the heads of `of`; `made` are the bindings by which it was done."""
 
     of: Binding
     heads: Heads
@@ -39,7 +41,7 @@ def copies_of(binding: Binding, reader: Reader) -> Copies:
         met = _met([one, other])
         return itself if met is None else Copies(met.of, met.heads, (*met.made, binding))
     made = _made(binding)
-    found = _copies_in(made, binding.seen, reader) if made is not None else None
+    found = copies_in(made, binding.seen, reader) if made is not None else None
     if found is None or found.heads is Heads.AS_MADE:
         return itself
     return replace(found, made=(*found.made, binding))
@@ -72,7 +74,9 @@ def _made(binding: Binding) -> ast.expr | None:
     return value.elts[index] if called is None else ast.Call(called, [value.elts[index]], [])
 
 
-def _copies_in(node: ast.expr, names: dict[str, Binding], reader: Reader) -> Copies | None:
+def copies_in(node: ast.expr, names: dict[str, Binding], reader: Reader) -> Copies | None:
+    """How an expression comes from a name's array by nothing but copying or splitting its heads;
+    None where it does not."""
     if isinstance(node, ast.Name):
         return copies_of(names[node.id], reader) if node.id in names else None
     operation = reader.names.operation(node)
@@ -86,7 +90,7 @@ def _copies_in(node: ast.expr, names: dict[str, Binding], reader: Reader) -> Cop
         return _returned(node, names, reader)
     else:
         return None
-    before = _copies_in(inner, names, reader) if done else None
+    before = copies_in(inner, names, reader) if done else None
     if before is None or before.heads not in done:
         return None
     return replace(before, heads=done[before.heads])
@@ -122,16 +126,24 @@ def _after(operation: Operation) -> _Done:
     if operation.name == "broadcast_to":
         return _TO_COPIES if len(operation.axes("shape")) == 5 else {}
     if operation.name == "reshape":
-        return {Heads.COPIED: Heads.JOINED} if _joins_heads(operation.axes("shape")) else {}
-    if operation.name == "flatten":
-        ends = integers([*operation.arguments[1:], *operation.keywords.values()])
-        return {Heads.COPIED: Heads.JOINED} if ends == [1, 2] else {}
-    return {}
+        split = {Heads.AS_MADE: Heads.SPLIT} if _are_sizes(operation, 5) else {}
+        return {Heads.COPIED: Heads.JOINED} if joins_heads(operation) else split
+    return {Heads.COPIED: Heads.JOINED} if joins_heads(operation) else {}
 
 
-def _joins_heads(sizes: list[ast.expr]) -> bool:
-    """Whether four sizes are those of [B, H * n, L, D]: no other two axes are joined."""
-    others = [sizes[index] for index in (0, 2, 3)] if len(sizes) == 4 else []
+def joins_heads(operation: Operation) -> bool:
+    """Whether an operation joins the second and third of five axes, and no others."""
+    if operation.name == "reshape":
+        return _are_sizes(operation, 4)
+    ends = integers([*operation.arguments[1:], *operation.keywords.values()])
+    return operation.name == "flatten" and ends == [1, 2]
+
+
+def _are_sizes(operation: Operation, rank: int) -> bool:
+    """Whether so many sizes leave all axes but those of heads as they were: none of them is one of
+    several axes together."""
+    sizes = operation.axes("shape")
+    others = [sizes[index] for index in (0, -2, -1)] if len(sizes) == rank else []
     return bool(others) and not any(isinstance(size, ast.BinOp | ast.Starred) for size in others)
 
 
@@ -147,7 +159,7 @@ def _returned(node: ast.Call, names: dict[str, Binding], reader: Reader) -> Copi
     if function is None or reader.depth > 1 or not _only_computes(function, reader):
         return None
     inner = reader.of_function(function)
-    ways = [_copies_in(value, seen, inner) for value, seen in inner.returned_nodes]
+    ways = [copies_in(value, seen, inner) for value, seen in inner.returned_nodes]
     met = _met([way for way in ways if way is not None]) if ways else None
     parameters = [item.arg for item in function.args.args]
     if met is None or None in ways or met.of not in inner.bound[: len(parameters)]:
@@ -155,7 +167,7 @@ def _returned(node: ast.Call, names: dict[str, Binding], reader: Reader) -> Copi
     index = parameters.index(met.of.name)
     given = {item.arg: item.value for item in node.keywords}
     argument = node.args[index] if index < len(node.args) else given.get(met.of.name)
-    found = _copies_in(argument, names, reader) if argument is not None else None
+    found = copies_in(argument, names, reader) if argument is not None else None
     return replace(found, heads=met.heads) if found and found.heads is Heads.AS_MADE else None
 
 

@@ -28,11 +28,15 @@ class Draft:
         self.keeps_copies = False
         self.without_copies = False
         """Whether the call is given keys and values without the copies of their heads."""
+        self.in_groups = False
+        """Whether the queries' heads are in groups, a group for each key head, on an axis more."""
+        self.result: ast.expr = found.node
+        """What is the fused call's result."""
         self.rank = 4
         self.bools: set[str] = set()
         """The names that stand for bool masks."""
         self.makers: list[ast.stmt] = []
-        """The statements that make the masks."""
+        """The statements that make the masks, and the sizes of groups."""
         self.call = ""
         """What stands in the place of weights times values."""
         self.alone: set[int] = set()
@@ -93,7 +97,9 @@ class Draft:
             changed = False
             for binding in self.reader.bound:
                 statement = binding.statement
-                if statement is None or self._is_gone(statement):
+                if statement is None or statement is self.found.statement:
+                    continue
+                if self._is_gone(statement):
                     continue
                 if self._is_dead(binding, kept):
                     self._remove(statement)
@@ -120,13 +126,16 @@ class Draft:
         statement = binding.statement
         if not isinstance(statement, ast.Assign) or len(statement.targets) != 1:
             return False
-        if not isinstance(statement.targets[0], ast.Name) or not binding.uses:
+        target = statement.targets[0]
+        targets = target.elts if isinstance(target, ast.Tuple) else [target]
+        if not all(isinstance(item, ast.Name) for item in targets) or not binding.uses:
             return False
-        if binding.name in kept or not self._is_pure(statement.value):
+        together = [item for item in self.reader.bound if item.statement is statement]
+        if any(item.name in kept for item in together) or not self._is_pure(statement.value):
             return False
         if not self.text.has_lines_alone(statement):
             return False
-        return all(self._is_gone(use) for use in binding.uses)
+        return all(self._is_gone(use) for item in together for use in item.uses)
 
     def _kept_text(self) -> set[str]:
         """The names in what was written."""

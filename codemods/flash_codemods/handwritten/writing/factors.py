@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from flash_codemods.handwritten.values import Binding, Factor, Number
+from flash_codemods.handwritten.values import Binding, Factor, Number, Value
 from flash_codemods.handwritten.writing.draft import Draft
 
 
@@ -24,7 +24,7 @@ class Factors(Draft):
             return node.right, Factor(node.left, False, self.reader_names(node.left))
         return None
 
-    def reader_names(self, node: ast.expr) -> dict[str, Binding]:
+    def reader_names(self, node: ast.AST) -> dict[str, Binding]:
         """What the names in a number stand for where the product is made."""
         return {
             part.id: binding
@@ -35,12 +35,16 @@ class Factors(Draft):
         }
 
     def _is_number(self, node: ast.expr) -> bool:
+        return isinstance(self._value(node, self.reader_names(node)), Number)
+
+    def _value(self, node: ast.expr, names: dict[str, Binding]) -> Value:
+        """What an expression is where names stand for what is given."""
         before = self.reader.env
-        self.reader.env = {**before, **self.reader_names(node)}
+        self.reader.env = {**before, **names}
         with self._as_read():
             value = self.reader.value(node)
         self.reader.env = before
-        return isinstance(value, Number)
+        return value
 
     def _swapped(self, node: ast.expr) -> ast.expr | None:
         """What an expression transposes, if it exchanges the last two axes."""

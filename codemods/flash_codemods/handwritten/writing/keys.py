@@ -74,7 +74,7 @@ class Keys(Operands):
         of, scales = (inside[0], [inside[1]]) if inside is not None else (inner, [])
         if isinstance(of, ast.Name) and not factors and self._is_there(of, node.id):
             removal = [self._removal(statement), *self._comments_on_transposing(statement)]
-            named = self._named(of, binding.seen)
+            named = self._named(of, binding.seen, "key")
             named.edits += removal
             named.gone.append(statement)
             named.factors += scales

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 
 from flash_codemods.handwritten.values import Binding, Number, Step
 from flash_codemods.handwritten.writing.causal import made_of
@@ -16,7 +16,7 @@ def makers(
     """The statements that make masks, as far back as they are array expressions. `operands` are
     the bindings of queries, keys and values."""
     found: list[ast.stmt] = []
-    todo = [binding for step in masks_of(steps) for binding in _read(step.node, step.names)]
+    todo = [binding for step in masks_of(steps) for binding in read(step.node, step.names)]
     for binding in todo:
         statement, made = binding.statement, made_of(binding)
         is_known = isinstance(binding.value, Number) or binding in operands
@@ -24,11 +24,26 @@ def makers(
             continue
         if is_pure(made[0]):
             found.append(statement)
-            todo += _read(*made)
+            todo += read(*made)
     return found
 
 
-def _read(node: ast.expr, names: dict[str, Binding]) -> list[Binding]:
+def size_makers(numbers: Iterable[Binding], arrays: Collection[Binding]) -> list[ast.stmt]:
+    """The statements that make numbers of nothing but other numbers, and the shapes of `arrays`."""
+    found: list[ast.stmt] = []
+    todo = [binding for binding in numbers if isinstance(binding.value, Number)]
+    for binding in todo:
+        statement = binding.statement
+        if not isinstance(statement, ast.Assign) or statement in found:
+            continue
+        sizes = [item for item in binding.seen.values() if item not in arrays]
+        if all(isinstance(item.value, Number) for item in sizes):
+            found.append(statement)
+            todo += sizes
+    return found
+
+
+def read(node: ast.expr, names: dict[str, Binding]) -> list[Binding]:
     """What the names stand for of which an expression reads more than their type or shape."""
     return [names[name] for name in sorted(_names_in(node)) if name in names]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 from dataclasses import dataclass, field
 
-from flash_codemods.handwritten.values import Binding, Factor
+from flash_codemods.handwritten.reading.copies import Copies
+from flash_codemods.handwritten.values import Factor
 from flash_codemods.handwritten.writing.text import Edit
 
 
@@ -19,5 +20,5 @@ class Operand:
     edits: list[Edit] = field(default_factory=list)
     gone: list[ast.AST] = field(default_factory=list)
     factors: list[Factor] = field(default_factory=list)
-    copies: tuple[Binding, ...] = ()
-    """The copies of its heads that are no longer made."""
+    copies: Copies | None = None
+    """What is no longer done to its heads."""

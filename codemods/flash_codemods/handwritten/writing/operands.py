@@ -33,9 +33,10 @@ class Operands(CopiedHeads):
             scaled = binding if role != "value" else None
             if scaled is not None and (bare := self._scaled_before(node, scaled)) is not None:
                 return self._ordered(bare, layout)
-            if role == "query" or layout is not None:
-                return self._ordered(Operand(node.id, f"{node.id}.dtype"), layout)
-            return self._named(node, names)
+        if layout is None and (bare := self._bare(node, names, role)) is not None:
+            return bare
+        if isinstance(node, ast.Name):
+            return self._ordered(Operand(node.id, f"{node.id}.dtype"), layout)
         if role == "query" and isinstance(node, ast.BinOp) and self._is_scaled_name(node):
             # By something that may be an array: the queries stay scaled by it.
             text = (
@@ -48,9 +49,9 @@ class Operands(CopiedHeads):
             raise CannotSay(f"the {_PLURALS[role]} have no name", node)
         operand = Operand(atom(self.text.of(node)), self._kind_of(node))
         cast = self._cast_name(node)
-        if cast is None or role == "query" or layout is not None:
+        if cast is None or layout is not None:
             return self._ordered(operand, layout)
-        named = self._named(cast, names)
+        named = self._named(cast, names, role)
         return dataclasses.replace(
             named, text=named.text + operand.text.removeprefix(cast.id), kind=operand.kind
         )

@@ -9,6 +9,8 @@ from flash_codemods.handwritten.writing.causal import made_of
 from flash_codemods.handwritten.writing.factors import Factors
 from flash_codemods.handwritten.writing.reasons import CannotSay
 
+_AXES = "queries, keys and values have"
+FIVE_AXES = f"{_AXES} 5 axes; the fused call takes 4"
 _KEEPS_RANK = ("astype", "transpose", "swapaxes", "moveaxis")
 
 
@@ -26,10 +28,7 @@ class Ranks(Factors):
                 self.found.node,
             )
         if known - {2, 3, 4}:
-            raise CannotSay(
-                f"queries, keys and values have {known.pop()} axes; the fused call takes 4",
-                self.found.node,
-            )
+            raise CannotSay(f"{_AXES} {known.pop()} axes; the fused call takes 4", self.found.node)
         after = self._rank_afterwards()
         if None in ranks and not (known == {4} and (after == 4 or self._are_parameters())):
             which = ("queries", "keys", "values")[ranks.index(None)]

@@ -6,15 +6,18 @@ import ast
 
 from flash_codemods.handwritten.values import Binding, Choice, Lost, Weights
 from flash_codemods.handwritten.writing.call import Call
+from flash_codemods.handwritten.writing.groups import Groups
 from flash_codemods.handwritten.writing.keys import Keys
 from flash_codemods.handwritten.writing.makers import makers
 from flash_codemods.handwritten.writing.masks import MaskWriter
+from flash_codemods.handwritten.writing.operand import Operand
+from flash_codemods.handwritten.writing.ranks import FIVE_AXES
 from flash_codemods.handwritten.writing.reasons import CannotSay
 from flash_codemods.handwritten.writing.shapes import Shapes
 from flash_codemods.handwritten.writing.text import Edit, speaks_of_scores
 
 
-class Rewriting(Keys, Call, Shapes):
+class Rewriting(Keys, Groups, Call, Shapes):
     """The edits that make one attention a fused call.
 
     Raises, from `edits`:
@@ -25,25 +28,21 @@ class Rewriting(Keys, Call, Shapes):
         core = self.names.core()
         if core is None:
             raise CannotSay("the file does not import mlx.core", self.found.node)
-        rank = self.rank = self._rank()
+        self.in_groups = self._is_grouped()
+        rank = self.rank = 4 if self.in_groups else self._rank()
         self._check_same_suite()
         for statement in self._chain_statements():
             if statement is not self.found.statement:
                 self._remove(statement)
+        operands = query, key, _ = self._given()
+        if self.in_groups:
+            self._join(operands)
         self.gone.append(self.found.node)
-        query = self._operand(self.scores.query, self.scores.names, "query")
-        key = self._key()
-        value = self._operand(self.found.value, self.found.names, "value")
-        if not self._are_needless(key, value):
-            self.keeps_copies = True
-            key = self._key()
-            value = self._operand(self.found.value, self.found.names, "value")
-        self.without_copies = bool(key.copies)
-        operands = (query, key, value)
+        self.without_copies = key.copies is not None
         for operand in operands:
             self.gone += operand.gone
             self.made += operand.edits
-            if operand.copies:
+            if operand.copies is not None:
                 self.alone.update(
                     part.lineno for part in operand.gone if isinstance(part, ast.stmt)
                 )
@@ -52,7 +51,7 @@ class Rewriting(Keys, Call, Shapes):
         masks = MaskWriter(self.text, self.names, self.chain_names, kind)
         mask = self._mask(masks)
         self.bools = masks.bools
-        self.makers = makers(self.scores.steps, self.found.names.values(), self._is_pure)
+        self.makers += makers(self.scores.steps, self.found.names.values(), self._is_pure)
         scale = self._scale([*self.scores.factors, *query.factors, *key.factors])
         self._write(core, rank, operands, scale, mask)
         self._remove_dead()
@@ -60,6 +59,19 @@ class Rewriting(Keys, Call, Shapes):
         self._check_uses()
         self._check_names()
         return self.text.tidied(self.made, self.alone)
+
+    def _given(self) -> tuple[Operand, Operand, Operand]:
+        """Queries, keys and values: without copies of heads, unless those are needed elsewhere."""
+        query = self._operand(self.scores.query, self.scores.names, "query")
+        key = self._key()
+        value = self._operand(self.found.value, self.found.names, "value")
+        given = (query, key, value)
+        if self.in_groups and not self._are_needless(given):
+            raise CannotSay(FIVE_AXES, self.found.node)
+        if self.in_groups or self.keeps_copies or self._are_needless((key, value)):
+            return given
+        self.keeps_copies = True
+        return self._given()
 
     def _chain_statements(self) -> list[ast.stmt]:
         found = [binding.statement for binding in self.chain if binding.statement is not None]
