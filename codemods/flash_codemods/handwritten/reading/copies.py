@@ -155,7 +155,8 @@ def _item(node: ast.expr) -> ast.expr:
 
 def _returned(node: ast.Call, names: dict[str, Binding], reader: Reader) -> Copies | None:
     """What a function of the file gives that does nothing but copy heads."""
-    function = reader.functions.get(node.func.id) if isinstance(node.func, ast.Name) else None
+    name = node.func.id if isinstance(node.func, ast.Name) and node.func.id not in names else ""
+    function = reader.functions.get(name)
     if function is None or reader.depth > 1 or not _only_computes(function, reader):
         return None
     inner = reader.of_function(function)
@@ -175,9 +176,16 @@ def _only_computes(function: ast.FunctionDef, reader: Reader) -> bool:
     """Whether nothing but its result comes of a function."""
     statements = statements_of(function)[1:]
     plain = all(
-        isinstance(item, ast.Assign | ast.If | ast.Return)
+        isinstance(item, ast.If | ast.Return)
+        or (isinstance(item, ast.Assign) and all(_is_of_names(part) for part in item.targets))
         or (isinstance(item, ast.Expr) and isinstance(item.value, ast.Constant))
         for item in statements
     )
     calls = [part for part in ast.walk(function) if isinstance(part, ast.Call)]
     return plain and all(reader.names.operation(call) is not None for call in calls)
+
+
+def _is_of_names(target: ast.expr) -> bool:
+    """Whether an assignment binds names, and changes nothing that they stand for."""
+    parts = target.elts if isinstance(target, ast.Tuple) else [target]
+    return all(isinstance(part, ast.Name) for part in parts)

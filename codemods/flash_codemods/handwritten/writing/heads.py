@@ -7,7 +7,7 @@ import ast
 
 from flash_codemods.handwritten.operations import integer
 from flash_codemods.handwritten.reading.copies import Heads, copies_in
-from flash_codemods.handwritten.values import Binding
+from flash_codemods.handwritten.values import Array, Binding
 from flash_codemods.handwritten.writing.operand import Operand
 from flash_codemods.handwritten.writing.ranks import Ranks
 
@@ -25,6 +25,9 @@ class CopiedHeads(Ranks):
         if copies is None or self.keeps_copies or self.rank != 4:
             return None
         if copies.heads not in self._undone(role) or not self._is_free_of(copies.of, copies.made):
+            return None
+        rank = copies.of.value.rank if isinstance(copies.of.value, Array) else None
+        if rank != 4 and (rank is not None or role == "query"):
             return None
         made = {item.statement: None for item in copies.made if item.statement is not None}
         edits = [self._removal(statement) for statement in made]
@@ -44,6 +47,9 @@ class CopiedHeads(Ranks):
         bound = [item.statement for item in later if item.name == of.name and item not in made]
         last = self.found.statement.lineno
         if any(statement is not None and statement.lineno < last for statement in bound):
+            return False
+        uses = [self.parents.get(use) for use in of.uses]
+        if any(isinstance(use, ast.Subscript) and isinstance(use.ctx, ast.Store) for use in uses):
             return False
         branches = [self.parents[item.statement] for item in made if item.statement is not None]
         return not any(isinstance(branch, ast.If) and branch.orelse for branch in branches)
