@@ -103,7 +103,7 @@ SUITES: dict[str, dict[str, Measurement]] = {
         "quantized_cache_h200": _script("quantized_cache.py h200", 30),
         "with_images_h200": _script("with_images.py h200", 150),
         "handwritten_models_h200": _script(
-            "handwritten_models.py h200 --size 8 --dtype bfloat16 --rounds 3", 170
+            "handwritten_models.py h200 --size 8 --dtype bfloat16 --rounds 25", 170
         ),
         "routes_h200": _table("routes.py h200 --rounds 12", 100),
         "cuda_training_h200": _table("cuda_training.py h200", 100),
