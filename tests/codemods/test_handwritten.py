@@ -80,6 +80,63 @@ def test_newer_syntax_is_the_reason_where_there_is_attention() -> None:
     assert "newer Python's syntax" in refusals[0].reason
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("def repeat_kv", "@doubled\ndef repeat_kv"),
+        ("class Attention", "repeat_kv = of_another_file\n\n\nclass Attention"),
+        ("class Attention", "def repeat_kv(x, n_rep):\n    return other(x)\n\n\nclass Attention"),
+        ("        k, v =", "        repeat_kv = self.repeat\n        k, v ="),
+        (
+            "        k, v =",
+            "        @doubled\n        def repeat_kv(x, n):\n            ...\n\n        k, v =",
+        ),
+        ("broadcast_to(x[:, :, None, :, :]", "broadcast_to(x[:, None, :, :, :]"),
+    ],
+)
+def test_copies_of_another_function_are_handed_on(old: str, new: str) -> None:
+    """A name that stands for something else than what the file's function was read to do."""
+    text = (FOLDER / "copies_of_a_function.before.py").read_text()
+    assert old in text
+    source = Source(Path("model.py"), text.replace(old, new).encode())
+    rewrites, refusals = rewrites_of(source)
+    assert refusals == []
+    result = applied(source.data, rewrites).decode()
+    assert "k, v = repeat_kv(k, self.repeats), repeat_kv(v, n_rep=self.repeats)" in result
+    assert "mx.fast.scaled_dot_product_attention(" in result
+
+
+@pytest.mark.parametrize(
+    ("form", "old", "new"),
+    [
+        ("copies_of_a_function", "def repeat_kv", "@mx.compile\ndef repeat_kv"),
+        ("copies_of_a_function", "def repeat_kv", "@partial(mx.compile)\ndef repeat_kv"),
+        ("copies_concatenated", "map(repeat, (k, v))", "map(repeat, [k, v])"),
+    ],
+)
+def test_copies_are_not_made_any_more(form: str, old: str, new: str) -> None:
+    before, after = (
+        (FOLDER / f"{form}.{which}.py").read_text().replace(old, new)
+        for which in ("before", "after")
+    )
+    assert new in before
+    source = Source(Path("model.py"), before.encode())
+    rewrites, refusals = rewrites_of(source)
+    assert refusals == []
+    assert applied(source.data, rewrites).decode() == after
+    assert all(rewrite.proved for rewrite in rewrites)
+
+
+def test_proof_makes_the_sizes_of_groups() -> None:
+    """Sizes that scramble queries are no inputs that the proof may choose."""
+    text = (FOLDER / "groups_of_heads.before.py").read_text()
+    for old, new in (("L, D)", "D, -1)"), ("L, D)", "-1, D)")):
+        assert old in text
+        source = Source(Path("model.py"), text.replace(old, new, 1).encode())
+        (match,) = examine(source)[0]
+        assert verdict_on(match.question, ()).proved == (new == "-1, D)")
+
+
 def test_newlines_and_encoding_stay() -> None:
     before = (FOLDER / "mask_added.before.py").read_text()
     text = "# -*- coding: latin-1 -*-\n# é\n" + before

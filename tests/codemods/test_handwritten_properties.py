@@ -144,6 +144,7 @@ NEARLY_GROUPED: list[tuple[str, Any]] = [
     ("queries", "q = q.reshape(B, n, heads // n, L, -1).transpose(0, 2, 1, 3, 4)"),
     ("queries", "q = q.reshape(B * heads // n, n, L, -1)[None]"),
     ("queries", "q = q[:, :, None]"),
+    ("queries", "q = q.transpose(0, 1, 3, 2)\nq = q.reshape(B, heads // n, n, L, -1)"),
     ("keys", ("k = k[:, None]", "k.swapaxes(-1, -2)")),
     ("keys", ("k = mx.expand_dims(k, 1)", "k.swapaxes(-1, -2)")),
     ("keys", ("k = mx.expand_dims(k, 2) + 1", "k.swapaxes(-1, -2)")),

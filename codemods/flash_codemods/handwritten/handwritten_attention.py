@@ -17,7 +17,7 @@ from flash_codemods.handwritten.proving.prover import begin_proof
 from flash_codemods.handwritten.proving.question import Question, Verdict
 from flash_codemods.handwritten.reading.functions import Reading, read_functions
 from flash_codemods.handwritten.reading.measured import measured_functions
-from flash_codemods.handwritten.values import Found
+from flash_codemods.handwritten.values import Found, Number
 from flash_codemods.handwritten.writing.reasons import CannotSay
 from flash_codemods.handwritten.writing.rewriting import Rewriting
 from flash_codemods.handwritten.writing.text import Text, apply
@@ -144,7 +144,9 @@ def _match(source: Source, text: Text, reading: Reading, found: Found) -> Match 
         rewriting.call,
         rewriting.rank,
         tuple(sorted(rewriting.bools)),
+        tuple(_numbers(reading)),
         tuple(statement.lineno for statement in rewriting.makers),
+        tuple(statement.lineno for statement in rewriting.sizes),
         rewriting.without_copies,
     )
     newline = "\r\n" if b"\r\n" in source.data else "\n"
@@ -206,6 +208,17 @@ def _kept_at(text: str, function: ast.FunctionDef) -> int | None:
         if KEEP.search(lines[number - 1]):
             return number
     return None
+
+
+def _numbers(reading: Reading) -> list[str]:
+    """The parameters of a function that are numbers, and stay so."""
+    bound = reading.reader.bound
+    parameters = [item for item in bound if item.statement is None and not item.parents]
+    return [
+        item.name
+        for item in parameters
+        if isinstance(item.value, Number) and [other.name for other in bound].count(item.name) == 1
+    ]
 
 
 def _functions(tree: ast.Module, name: str) -> list[ast.FunctionDef]:

@@ -37,12 +37,16 @@ def without_layout(text: str) -> str:
     """Why an einsum that a softmax follows has no `attention_layout`."""
     if "." in text:
         return "is an einsum with an ellipsis, by which its axes can't be known"
-    if (terms := _terms(text)) is not None and _is_one_key_head(*terms):
+    if (terms := _terms(text)) is not None and _has_fewer_axes(*terms):
+        if len(terms[1]) > 3:
+            return (
+                "is an einsum of queries whose heads are in groups, on an axis more than the keys"
+            )
         return "is an einsum whose keys have no heads: one key head serves every query head"
     return "is an einsum whose letters are not those of [..., queries, keys]"
 
 
-def _is_one_key_head(query: str, key: str, scores: str) -> bool:
+def _has_fewer_axes(query: str, key: str, scores: str) -> bool:
     """`bhid,bjd->bhij`: the keys lack a letter that queries and scores have before their
     positions."""
     features, positions = set(query) & set(key) - set(scores), set(key) - set(query)

@@ -122,6 +122,32 @@ def statements_of(root: ast.AST) -> list[ast.AST]:
     return found
 
 
+def functions_of(tree: ast.Module, names: Names) -> dict[str, ast.FunctionDef]:
+    """The functions of a module that its names stand for: no decorator makes another one of them,
+    and no assignment binds the name anew."""
+    found: dict[str, ast.FunctionDef] = {}
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef):
+            found.pop(node.name, None)
+            if is_as_written(node, names):
+                found[node.name] = node
+        elif isinstance(node, ast.Assign):
+            for target in node.targets:
+                found.pop(getattr(target, "id", ""), None)
+    return found
+
+
+def is_as_written(function: ast.FunctionDef, names: Names) -> bool:
+    """Whether a function does what is written in it: it has no decorator but MLX's `compile`."""
+    return all(
+        any(
+            isinstance(part, ast.Attribute | ast.Name) and names.full(part) == f"{CORE}.compile"
+            for part in ast.walk(decorator)
+        )
+        for decorator in function.decorator_list
+    )
+
+
 def integer(node: ast.expr | None) -> int | None:
     """The value of `3` or `-1`."""
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):

@@ -13,14 +13,13 @@ from flash_codemods.handwritten.proving.expressions import Expressions, Limits, 
 from flash_codemods.handwritten.proving.missing import NotEvaluable, text_of
 
 _OPERATIONS = {
-    "abs", "add", "arange", "array", "broadcast_to", "clip", "concatenate", "contiguous",
-    "divide", "einsum", "equal", "exp", "expand_dims", "eye", "flatten", "full", "greater",
-    "greater_equal", "isnan", "less", "less_equal", "linspace", "logical_and", "logical_not",
-    "logical_or", "matmul", "maximum", "minimum", "moveaxis", "multiply", "negative", "not_equal",
-    "ones", "ones_like", "outer", "repeat", "reshape", "rsqrt", "softmax", "split", "sqrt",
-    "squeeze", "stack", "stop_gradient", "subtract", "swapaxes", "tanh", "tile", "transpose",
-    "tril", "triu",
-    "unflatten", "where", "zeros", "zeros_like",
+    "abs", "add", "all", "any", "arange", "array", "broadcast_to", "clip", "concatenate",
+    "contiguous", "divide", "einsum", "equal", "exp", "expand_dims", "eye", "flatten", "full",
+    "greater", "greater_equal", "isnan", "less", "less_equal", "linspace", "logical_and",
+    "logical_not", "logical_or", "matmul", "maximum", "minimum", "moveaxis", "multiply",
+    "negative", "not_equal", "ones", "ones_like", "outer", "repeat", "reshape", "rsqrt",
+    "softmax", "split", "sqrt", "squeeze", "stack", "stop_gradient", "subtract", "swapaxes",
+    "tanh", "tile", "transpose", "tril", "triu", "unflatten", "where", "zeros", "zeros_like",
 }  # fmt: skip
 _METHODS = ARRAY_METHODS | {"sum", "max", "min", "item", "square", "abs", "sqrt", "exp"}
 
@@ -30,8 +29,10 @@ class Calls(Expressions):
 
     def _call(self, node: ast.Call) -> Any:
         full = self.names.full(node.func)
-        if full is not None:
+        if full is not None and _is_known(full):
             return self._module_call(full, node)
+        if full is not None:
+            return self._stand_in(node, 1)
         if isinstance(node.func, ast.Name):
             return self._named_call(node.func.id, node)
         if isinstance(node.func, ast.Attribute) and not self._is_foreign(node):
@@ -140,8 +141,9 @@ class Calls(Expressions):
     def _is_foreign(self, node: ast.Call) -> bool:
         """Whether a call is of something that is not evaluated here: a layer, a cache, a function
         of another file."""
-        if self.names.full(node.func) is not None:
-            return False
+        full = self.names.full(node.func)
+        if full is not None:
+            return not _is_known(full)
         if isinstance(node.func, ast.Attribute):
             if node.func.attr not in _METHODS:
                 return True
@@ -163,6 +165,11 @@ class Calls(Expressions):
         if not arrays or len(arrays) < count:
             return self._input(text)
         return arrays[0] if count == 1 else tuple(arrays[:count])
+
+
+def _is_known(full: str) -> bool:
+    """Whether it belongs to a module of which some functions are evaluated here."""
+    return full.partition(".")[0] in ("mlx", "numpy", "math")
 
 
 def _narrow(dtype: Any, mx: Any) -> Any:

@@ -46,6 +46,8 @@ class Sizes:
             return [self.batch]
         if _HEADS.search(name):
             return [self.heads, self.key_heads]
+        if _FEATURES.search(name):
+            return [self.features]
         return [self.queries, self.keys] if _LENGTH.search(name) else []
 
     def numbers(self) -> list[int]:
@@ -63,7 +65,8 @@ class Sizes:
 
 # How sizes are called.
 _BATCH = re.compile(r"(^|_)(batch|bsz|bs)(_|$)|^[Bb]$|batch_size")
-_HEADS = re.compile(r"(^|[._])(n_|num_)?(attention_)?heads?$|^H$")
+_HEADS = re.compile(r"(^|[._])(n_|num_)?(attention_|kv_|key_value_)?heads?$|^H$")
+_FEATURES = re.compile(r"(^|[._])(head_dim|dim_head|head_size)$")
 _LENGTH = re.compile(r"(^|_)(len|length)$|^[LST]$|_ctx$")
 
 ALL_SIZES = tuple(Sizes(*values) for values in _SIZES)

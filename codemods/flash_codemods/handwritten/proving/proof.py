@@ -74,6 +74,9 @@ class _Proof:
         self.kinds = kinds_of_inputs([*self.old.suite, *self.new.suite])
         for name in question.bools:
             self.kinds.setdefault(name, set()).add("bool")
+        for name in self.kinds.keys() & set(question.numbers):
+            self.kinds[name] -= {"array", "added", "condition", "marks"}
+            self.kinds[name] |= {"number"}
         self.chance = random.Random(0)
         self.no_sizes: set[str] = set()
         self.touched = touched(self.old, self.new)

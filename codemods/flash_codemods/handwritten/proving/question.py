@@ -21,9 +21,13 @@ class Question:
     rank: int
     bools: tuple[str, ...] = ()
     """The names that stand for bool arrays, as the statements that make them say."""
+    numbers: tuple[str, ...] = ()
+    """The parameters that are numbers, as their annotations or defaults say."""
     makers: tuple[int, ...] = ()
     """The lines of the old text on which the function makes its masks; none of them is an input
     then."""
+    sizes: tuple[int, ...] = ()
+    """Those on which it makes the sizes of groups, none of which is ever an input."""
     without_copies: bool = False
     """Whether copies of heads are no longer made: inputs with fewer key heads have to run."""
 

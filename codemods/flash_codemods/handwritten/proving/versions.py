@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from flash_codemods.handwritten.operations import Names, statements_of
+from flash_codemods.handwritten.operations import Names, functions_of, is_as_written, statements_of
 from flash_codemods.handwritten.proving.evaluator import Evaluator
 from flash_codemods.handwritten.proving.question import Question
 from flash_integrate.python.syntax import holds
@@ -57,14 +57,18 @@ def versions(question: Question) -> tuple[Version, Version]:
         for node in ast.walk(new)
         if isinstance(node, ast.expr) and type(node) is type(call) and ast.unparse(node) == text
     )
-    defined = [*old_tree.body, *_statements(old.body)]
-    functions = {node.name: node for node in defined if isinstance(node, ast.FunctionDef)}
-    makers = {ast.dump(node) for node in _statements(old.body) if node.lineno in question.makers}
+    names = Names(old_tree)
+    functions = functions_of(old_tree, names)
+    for node in _statements(old.body):
+        if isinstance(node, ast.FunctionDef) and is_as_written(node, names):
+            functions[node.name] = node
+    own = {*question.makers, *question.sizes}
+    makers = {ast.dump(node) for node in _statements(old.body) if node.lineno in own}
     unchanged = _unchanged(old, new) - makers
     old_suite = _differing(old, product, unchanged)
     new_suite = _differing(new, made, unchanged)
     return (
-        Version(old_suite, product, Names(old_tree), functions),
+        Version(old_suite, product, names, functions),
         Version(new_suite, made, Names(new_tree), functions),
     )
 

@@ -69,7 +69,7 @@ def _made(binding: Binding) -> ast.expr | None:
     called = None
     if isinstance(value, ast.Call) and getattr(value.func, "id", "") == "map":
         called, value = value.args[0], value.args[-1]
-    if not isinstance(value, ast.Tuple) or len(value.elts) != len(target.elts):
+    if not isinstance(value, ast.Tuple | ast.List) or len(value.elts) != len(target.elts):
         return None
     return value.elts[index] if called is None else ast.Call(called, [value.elts[index]], [])
 
@@ -181,7 +181,8 @@ def _only_computes(function: ast.FunctionDef, reader: Reader) -> bool:
         or (isinstance(item, ast.Expr) and isinstance(item.value, ast.Constant))
         for item in statements
     )
-    calls = [part for part in ast.walk(function) if isinstance(part, ast.Call)]
+    parts = [part for item in function.body for part in ast.walk(item)]
+    calls = [part for part in parts if isinstance(part, ast.Call)]
     return plain and all(reader.names.operation(call) is not None for call in calls)
 
 

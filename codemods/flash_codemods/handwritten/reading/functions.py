@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 
-from flash_codemods.handwritten.operations import Names
+from flash_codemods.handwritten.operations import Names, functions_of
 from flash_codemods.handwritten.reading.classes import ClassFacts
 from flash_codemods.handwritten.reading.reader import Reader
 from flash_codemods.handwritten.values import (
@@ -42,7 +42,7 @@ def read_functions(tree: ast.Module, text: str) -> list[Reading]:
         for target in node.targets
         if isinstance(target, ast.Name)
     }
-    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    functions = functions_of(tree, names)
     marks = [number for number, line in enumerate(text.split("\n"), 1) if "softmax" in line]
     readings = []
     for function, owner in _functions(tree):

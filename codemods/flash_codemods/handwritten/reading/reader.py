@@ -6,9 +6,10 @@ import ast
 import dataclasses
 from collections.abc import Iterable, Sequence
 
-from flash_codemods.handwritten.operations import Names
+from flash_codemods.handwritten.operations import Names, is_as_written
 from flash_codemods.handwritten.reading.classes import ClassFacts, is_number_parameter
 from flash_codemods.handwritten.reading.expressions import Expressions
+from flash_codemods.handwritten.reading.loops import counts, one_of
 from flash_codemods.handwritten.values import (
     Array,
     Binding,
@@ -39,8 +40,6 @@ class Reader(Expressions):
         self.functions = dict(functions)
         self.bound: list[Binding] = []
         self.results: list[Value] = []
-        self.returned_nodes: list[tuple[ast.expr, dict[str, Binding]]] = []
-        """What it returns, with what the names in it stand for."""
 
     def read(self, function: ast.FunctionDef, given: Sequence[Value] = ()) -> None:
         """Reads the body; `given` are the values of the parameters, where a call gives them."""
@@ -143,7 +142,7 @@ class Reader(Expressions):
         """`(part.reshape(B, L, H, -1) for part in mx.split(qkv, 3, axis=-1))`."""
         loop, before = node.generators[0], dict(self.env)
         of = self.value(loop.iter)
-        self._assign_to(loop.target, _one_of(of, loop.iter, self.names), self.statement)
+        self._assign_to(loop.target, one_of(of, loop.iter, self.names), self.statement)
         value = self.value(node.elt)
         self.env = before
         if len(node.generators) > 1 or loop.ifs or isinstance(value, Scores | Weights | Lost):
@@ -189,7 +188,9 @@ class Reader(Expressions):
             self.returned_nodes.append((statement.value, self.bindings(statement.value)))
 
     def _functiondef(self, statement: ast.FunctionDef) -> None:
-        self.functions[statement.name] = statement
+        self.functions.pop(statement.name, None)
+        if is_as_written(statement, self.names):
+            self.functions[statement.name] = statement
         self._classdef(statement)
 
     def _classdef(self, statement: ast.ClassDef | ast.FunctionDef) -> None:
@@ -211,9 +212,9 @@ class Reader(Expressions):
         self.env = dict(before)
         self.suite(statement.orelse)
         self.statement = statement
-        if _ends(statement.body):
+        if ends(statement.body):
             return
-        if _ends(statement.orelse):
+        if ends(statement.orelse):
             self.env = after_body
             return
         self._merge(after_body, self.env, statement)
@@ -246,7 +247,7 @@ class Reader(Expressions):
         self._forget(statement)
         outer, self.loop = self.loop, self.loop or statement
         if target is not None:
-            self._assign_to(target, Number() if _counts(statement) else Other(), statement)
+            self._assign_to(target, Number() if counts(statement) else Other(), statement)
         self.suite(statement.body)
         self.suite(statement.orelse)
         self.loop = outer
@@ -294,23 +295,6 @@ class Reader(Expressions):
         self._forget(statement)
 
 
-def _one_of(of: Value, node: ast.expr, names: Names) -> Value:
-    """What a loop over a value binds in its turns."""
-    operation = names.operation(node)
-    if isinstance(of, Shape):
-        return Number()
-    if isinstance(of, Items):
-        return of.values[0] if len(set(of.values)) == 1 else Other()
-    if isinstance(of, Array) and operation is not None and operation.name == "split":
-        return dataclasses.replace(of, single=False)
-    return Array(of.rank - 1 if of.rank else None) if isinstance(of, Array) else Other()
-
-
-def _ends(body: list[ast.stmt]) -> bool:
+def ends(body: list[ast.stmt]) -> bool:
+    """Whether nothing that stands below a suite runs after it."""
     return bool(body) and isinstance(body[-1], ast.Return | ast.Raise | ast.Continue | ast.Break)
-
-
-def _counts(statement: ast.stmt) -> bool:
-    """Whether a loop goes over `range(...)`."""
-    of = getattr(statement, "iter", None)
-    return isinstance(of, ast.Call) and getattr(of.func, "id", "") == "range"

@@ -36,6 +36,8 @@ class State:
         self.refused: list[Refused] = []
         self.sizes: set[str] = set()
         """Names from outside the function by which it gives arrays a shape: they are numbers."""
+        self.returned_nodes: list[tuple[ast.expr, dict[str, Binding]]] = []
+        """What the function returns, with what the names in it stand for."""
         self.statement: ast.stmt = ast.Pass(lineno=0, col_offset=0)
         self.loop: ast.stmt | None = None
         self.no_keys: dict[ast.expr, Lost] = {}

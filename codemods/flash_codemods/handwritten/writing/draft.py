@@ -36,7 +36,9 @@ class Draft:
         self.bools: set[str] = set()
         """The names that stand for bool masks."""
         self.makers: list[ast.stmt] = []
-        """The statements that make the masks, and the sizes of groups."""
+        """The statements that make the masks."""
+        self.sizes: list[ast.stmt] = []
+        """Those that make the sizes of groups."""
         self.call = ""
         """What stands in the place of weights times values."""
         self.alone: set[int] = set()

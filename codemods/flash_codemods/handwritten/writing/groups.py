@@ -43,7 +43,7 @@ class Groups(Operands):
         undone = [node for operand in operands for node in operand.gone]
         arrays = [operand.copies.of for operand in operands if operand.copies is not None]
         for node in (joining, *undone):
-            self.makers += size_makers(self.reader_names(node).values(), arrays)
+            self.sizes += size_makers(self.reader_names(node).values(), arrays)
 
     def _joining(self, node: ast.expr) -> ast.Call | None:
         """The call that joins the groups of an array: `out.reshape(B, H, L, D)`."""

@@ -26,8 +26,10 @@ class CopiedHeads(Ranks):
             return None
         if copies.heads not in self._undone(role) or not self._is_free_of(copies.of, copies.made):
             return None
-        rank = copies.of.value.rank if isinstance(copies.of.value, Array) else None
-        if rank != 4 and (rank is not None or role == "query"):
+        of = copies.of.value if isinstance(copies.of.value, Array) else Array()
+        if of.rank != 4 and (of.rank is not None or role == "query"):
+            return None
+        if of.transposed and role == "query":
             return None
         made = {item.statement: None for item in copies.made if item.statement is not None}
         edits = [self._removal(statement) for statement in made]
