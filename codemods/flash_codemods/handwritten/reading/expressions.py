@@ -124,6 +124,14 @@ class Expressions(Calls):
         known = [rank for rank in ranks if rank is not None]
         return Array(max(known) if known and len(known) == len(ranks) else None)
 
+    def _boolop(self, node: ast.BoolOp) -> Value:
+        """`scale or dim**-0.5` is a number, as both are."""
+        values = [self.value(part) for part in node.values]
+        for of in values:
+            if isinstance(of, Scores | Weights | Lost):
+                return self._lose(of, node, "are used in a way that is not followed")
+        return Number() if all(isinstance(of, Number) for of in values) else Other()
+
     def _ifexp(self, node: ast.IfExp) -> Value:
         self._children(node.test)
         return self.meet(self.value(node.body), self.value(node.orelse), node)

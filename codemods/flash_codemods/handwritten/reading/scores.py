@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+from collections.abc import Sequence
 
 from flash_codemods.handwritten.operations import (
     NUMPY_FLOATS,
@@ -145,7 +146,8 @@ class ScoreSteps(Products):
         if all(isinstance(value, Scores | Weights | Lost) for value in values[1:]):
             return self._lose(of, node, "are chosen from in a way that no mask does")
         if not self._hides(fill):
-            reason = f"are set to `{short(fill)}`, not minus infinity, where the mask hides it"
+            known = "not" if isinstance(fill, ast.Constant) else "not known to be"
+            reason = f"are set to `{short(fill)}`, {known} minus infinity, where the mask hides it"
             return self._lose(of, node, reason)
         return self._step(
             of,
@@ -183,8 +185,15 @@ class ScoreSteps(Products):
             if operation is not None and operation.name == "full":
                 filling = operation.argument(1, "vals")
                 return filling is not None and self._hides(filling)
+            name = getattr(node.func, "id", "")
+            if name in self.functions and name not in self.env and self.depth < 2:
+                function = self.of_function(self.functions[name])
+                return [function._hides(given) for given, _ in function.returned_nodes] == [True]
             return self._is_infinity(node, "-inf")
         return False
+
+    def of_function(self, function: ast.FunctionDef, given: Sequence[Value] = ()) -> ScoreSteps:
+        raise NotImplementedError
 
     def _is_infinity(self, node: ast.expr, word: str) -> bool:
         if isinstance(node, ast.Call) and self.names.full(node.func) in NUMPY_FLOATS and node.args:
