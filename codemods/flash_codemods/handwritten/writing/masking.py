@@ -162,6 +162,11 @@ class Masking(Draft):
         return seen.id if asks_own and is_bool and seen.id != name else None
 
     def _made_for(self, step: Mask) -> ast.Assign | None:
+        """The array expression in the same branch that makes a mask for this step alone."""
+        statement = self._made_alone(step)
+        return statement if statement is not None and self._is_pure(statement.value) else None
+
+    def _made_alone(self, step: Mask) -> ast.Assign | None:
         """The statement in the same branch that makes a mask for this step alone."""
         node = step.bias if step.bias is not None else step.seen
         binding = step.names.get(node.id) if isinstance(node, ast.Name) else None
@@ -170,7 +175,7 @@ class Masking(Draft):
             return None
         plain = len(statement.targets) == 1 and isinstance(statement.targets[0], ast.Name)
         same = statement in self._suite_of(step.statement)
-        return statement if plain and same and self._is_pure(statement.value) else None
+        return statement if plain and same else None
 
     def _masking_statement(self, step: Mask) -> ast.stmt:
         statement = step.statement
@@ -223,7 +228,12 @@ class Masking(Draft):
         rest = list(steps[1:])
         while rest and isinstance(rest[0], Mask) and rest[0].statement is first.statement:
             text = masks.combined(rest.pop(0), text)  # type: ignore[arg-type]
-        self.made.append(Edit(start, end, f"{name} = {text}"))
+        made = self._made_alone(first)
+        if made is not None and len(rest) == len(steps) - 1:
+            self.made.append(Edit(*self.text.span(made.targets[0]), name))
+            self._remove(first.statement)
+        else:
+            self.made.append(Edit(start, end, f"{name} = {text}"))
         for step in masks_of(tuple(rest)):
             self._replace(self._masking_statement(step), name, masks.combined(step, name))
         return masks.cast(name)

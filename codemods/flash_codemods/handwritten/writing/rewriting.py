@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import re
 
+from flash_codemods.handwritten.operations import CORE
+from flash_codemods.handwritten.reading.reader import ends
 from flash_codemods.handwritten.values import Binding, Choice, Lost, Weights
-from flash_codemods.handwritten.writing.call import Call
+from flash_codemods.handwritten.writing.call import FAST, Call
 from flash_codemods.handwritten.writing.groups import Groups
 from flash_codemods.handwritten.writing.keys import Keys
 from flash_codemods.handwritten.writing.makers import makers
@@ -15,6 +18,9 @@ from flash_codemods.handwritten.writing.ranks import FIVE_AXES
 from flash_codemods.handwritten.writing.reasons import CannotSay
 from flash_codemods.handwritten.writing.shapes import Shapes
 from flash_codemods.handwritten.writing.text import Edit, speaks_of_scores
+
+# How a test asks for the fused call: `hasattr(mx.fast, ...)`, `_HAS_SDPA`, `self.use_flash`.
+_FUSED = re.compile(r"fast\b|sdpa|scaled_dot|fused|flash", re.IGNORECASE)
 
 
 class Rewriting(Keys, Groups, Call, Shapes):
@@ -31,6 +37,7 @@ class Rewriting(Keys, Groups, Call, Shapes):
         self.in_groups = self._is_grouped()
         rank = self.rank = 4 if self.in_groups else self._rank()
         self._check_same_suite()
+        self._check_alternatives()
         for statement in self._chain_statements():
             if statement is not self.found.statement:
                 self._remove(statement)
@@ -47,6 +54,7 @@ class Rewriting(Keys, Groups, Call, Shapes):
                     part.lineno for part in operand.gone if isinstance(part, ast.stmt)
                 )
         self._replace_shapes(query, key)
+        self._replace_types(query)
         kind = query.kind
         masks = MaskWriter(self.text, self.names, self.chain_names, kind)
         mask = self._mask(masks)
@@ -105,6 +113,28 @@ class Rewriting(Keys, Groups, Call, Shapes):
         for node in (self.scores.product, self.found.weights.softmax):
             if self._statement_of(node) not in suite:
                 raise CannotSay("the scores are made in another branch than they are used in", node)
+
+    def _check_alternatives(self) -> None:
+        """It is not what runs where the fused call is missing, or not wanted."""
+        below: ast.AST = self.found.statement
+        while isinstance(below, ast.stmt) and below is not self.function:
+            suite, above = self._suite_of(below), self.parents[below]
+            before = suite[: suite.index(below)]
+            ended = [item for item in before if isinstance(item, ast.If) and ends(item.body)]
+            others = [(item.test, item.body) for item in ended]
+            if isinstance(above, ast.If):
+                others.append((above.test, above.orelse if suite is above.body else above.body))
+            for test, other in others:
+                if _FUSED.search(ast.unparse(test)) and any(map(self._calls_fused, other)):
+                    reason = "it stands in for the fused call where a test does without that"
+                    raise CannotSay(reason, self.found.node)
+            below = above
+
+    def _calls_fused(self, statement: ast.stmt) -> bool:
+        return any(
+            isinstance(part, ast.Call) and self.names.full(part.func) == f"{CORE}.{FAST}"
+            for part in ast.walk(statement)
+        )
 
     def _check_names(self) -> None:
         """The names in the call stand for what they stood for when the scores were made."""

@@ -1,18 +1,19 @@
-"""What a function asks of the shape of its scores: checks go with them, lengths are asked of the
-queries and keys."""
+"""What a function asks of its scores: checks of their shape go with them, lengths and the type are
+asked of the queries and keys."""
 
 from __future__ import annotations
 
 import ast
 
 from flash_codemods.handwritten.operations import integer
+from flash_codemods.handwritten.values import Scores
 from flash_codemods.handwritten.writing.draft import Draft
 from flash_codemods.handwritten.writing.operand import Operand
 from flash_codemods.handwritten.writing.text import Edit
 
 
 class Shapes(Draft):
-    """Takes out the uses of `scores.shape`."""
+    """Takes out the uses of `scores.shape` and `scores.dtype`."""
 
     def _replace_shapes(self, query: Operand, key: Operand) -> None:
         for use in [use for binding in self.chain for use in binding.uses]:
@@ -28,6 +29,22 @@ class Shapes(Draft):
             if text is not None and isinstance(taken, ast.Subscript):
                 self.made.append(Edit(*self.text.span(taken), text))
                 self.gone.append(taken)
+
+    def _replace_types(self, query: Operand) -> None:
+        """`bias(n, scores.dtype)` asks the queries: theirs is the type of scores that were not
+        cast."""
+        named = [item for item in self.reader.bound if item.name == query.text]
+        if not named or named[-1] is not self.found.names.get(query.text):
+            return
+        for binding in self.chain:
+            if not isinstance(binding.value, Scores) or binding.value.widened:
+                continue
+            for use in binding.uses:
+                asked = self.parents.get(use)
+                is_type = isinstance(asked, ast.Attribute) and asked.attr == "dtype"
+                if is_type and not self._is_gone(use):
+                    self.made.append(Edit(*self.text.span(asked), query.kind))  # type: ignore[arg-type]
+                    self.gone.append(asked)  # type: ignore[arg-type]
 
     def _only_checks(self, statement: ast.stmt) -> bool:
         """`if scores.shape != (B, H, L, S): raise ValueError(...)`."""
