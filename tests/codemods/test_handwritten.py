@@ -127,6 +127,58 @@ def test_copies_are_not_made_any_more(form: str, old: str, new: str) -> None:
     assert all(rewrite.proved for rewrite in rewrites)
 
 
+CHANGES = [
+    "del k",
+    "k[:, 0] = 0",
+    "k[:, 0] += 1",
+    "first = (k := k * 2)[0]",
+    "def change():\n        nonlocal k\n        k = k * 2\n    change()",
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_keys_that_change_before_the_result_keep_their_scores(change: str) -> None:
+    text = (FOLDER / "mask_hides_with_numpy.before.py").read_text()
+    first = "    scores = mx.where"
+    assert first in text
+    text = text.replace(first, f"    {change}\n{first}")
+    matches, refusals = examine(Source(Path("model.py"), text.encode()))
+    assert matches == []
+    assert [item.reason for item in refusals] == ["`k` is bound anew before the result is made"]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_copies_of_keys_that_change_are_handed_on(change: str) -> None:
+    text = (FOLDER / "mask_hides_with_numpy.before.py").read_text()
+    copied = "    keys = mx.repeat(k, 2, axis=1)\n    values = mx.repeat(v, 2, axis=1)\n"
+    first = "    scores = q @ k"
+    assert first in text
+    text = text.replace(
+        first, f"    _, _, _, dim = v.shape\n{copied}    {change}\n    scores = q @ keys"
+    )
+    text = text.replace("axis=-1) @ v", "axis=-1) @ values")
+    source = Source(Path("model.py"), text.encode())
+    rewrites, refusals = rewrites_of(source)
+    assert refusals == []
+    result = applied(source.data, rewrites).decode()
+    assert copied in result
+    assert "q, keys, values, scale=dim**-0.5, mask=" in result
+
+
+@pytest.mark.parametrize(
+    ("parameters", "given"),
+    [("x, /, n_rep", "k, self.repeats"), ("n_rep, *, x", "self.repeats, x=k")],
+)
+def test_parameters_by_place_or_by_name_alone_are_read(parameters: str, given: str) -> None:
+    text = (FOLDER / "copies_of_a_function.before.py").read_text()
+    text = text.replace("(x, n_rep)", f"({parameters})")
+    text = text.replace("repeat_kv(k, self.repeats)", f"repeat_kv({given})")
+    text = text.replace("repeat_kv(v, n_rep=self.repeats)", f"repeat_kv({given.replace('k', 'v')})")
+    assert given in text
+    (match,) = examine(Source(Path("model.py"), text.encode()))[0]
+    assert "= repeat_kv(" not in match.question.new
+
+
 def test_proof_makes_the_sizes_of_groups() -> None:
     """Sizes that scramble queries are no inputs that the proof may choose."""
     text = (FOLDER / "groups_of_heads.before.py").read_text()

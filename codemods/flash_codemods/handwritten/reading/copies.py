@@ -162,14 +162,20 @@ def _returned(node: ast.Call, names: dict[str, Binding], reader: Reader) -> Copi
     inner = reader.of_function(function)
     ways = [copies_in(value, seen, inner) for value, seen in inner.returned_nodes]
     met = _met([way for way in ways if way is not None]) if ways else None
-    parameters = [item.arg for item in function.args.args]
+    positional = [item.arg for item in [*function.args.posonlyargs, *function.args.args]]
+    parameters = [*positional, *(item.arg for item in function.args.kwonlyargs)]
     if met is None or None in ways or met.of not in inner.bound[: len(parameters)]:
         return None
-    index = parameters.index(met.of.name)
-    given = {item.arg: item.value for item in node.keywords}
-    argument = node.args[index] if index < len(node.args) else given.get(met.of.name)
+    given = dict(zip(positional, node.args, strict=False))
+    given |= {item.arg: item.value for item in node.keywords if item.arg}
+    argument = None if _is_starred(node) else given.get(met.of.name)
     found = copies_in(argument, names, reader) if argument is not None else None
     return replace(found, heads=met.heads) if found and found.heads is Heads.AS_MADE else None
+
+
+def _is_starred(node: ast.Call) -> bool:
+    """Whether it is not known which parameter an argument is for."""
+    return any(isinstance(item, ast.Starred) for item in node.args)
 
 
 def _only_computes(function: ast.FunctionDef, reader: Reader) -> bool:

@@ -102,6 +102,8 @@ class Masking(Draft):
         bindings = [item for item in self.reader.bound if item.name == name]
         if binding is None or not bindings or self._is_used_later(bindings, choice):
             return None
+        if self._is_bound_otherwise(name, self.scores.product.lineno):
+            return None
         absent = choice.otherwise if _is_given(choice.test) else choice.then
         present = choice.then if _is_given(choice.test) else choice.otherwise
         if not self._has_mask_always(present):
