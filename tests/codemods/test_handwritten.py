@@ -179,6 +179,15 @@ def test_parameters_by_place_or_by_name_alone_are_read(parameters: str, given: s
     assert "= repeat_kv(" not in match.question.new
 
 
+def test_name_of_a_mask_that_is_bound_anew_holds_no_mask() -> None:
+    text = (FOLDER / "mask_added.before.py").read_text()
+    line = "            scores = scores + mask.astype(scores.dtype)\n"
+    assert line in text
+    source = Source(Path("model.py"), text.replace(line, f"{line}        mask = None\n").encode())
+    rewrites, _ = rewrites_of(source)
+    assert "mask=attention_mask" in applied(source.data, rewrites).decode()
+
+
 def test_proof_makes_the_sizes_of_groups() -> None:
     """Sizes that scramble queries are no inputs that the proof may choose."""
     text = (FOLDER / "groups_of_heads.before.py").read_text()
