@@ -193,6 +193,7 @@ class ScoreSteps(Products):
         return False
 
     def of_function(self, function: ast.FunctionDef, given: Sequence[Value] = ()) -> ScoreSteps:
+        """A reader that has read a function of the file; what reads statements has it."""
         raise NotImplementedError
 
     def _is_infinity(self, node: ast.expr, word: str) -> bool:
