@@ -154,6 +154,13 @@ def test_every_case_is_within_the_rounding_of_its_type(
             "states + head * heads.states + start",
             "states + start",
         ),
+        ("gradient.cuh", "sides.cuh", "multiplied(b[j * dout.step])", "widen(b[j * dout.step])"),
+        (
+            "gradient.cuh",
+            "sides.cuh",
+            "multiplied(reinterpret_cast<const T*>(&of_b)[j])",
+            "widen(reinterpret_cast<const T*>(&of_b)[j])",
+        ),
         ("few_queries.cuh", "folded_rows.cuh", "keys - folded.length + folded.query(row)", "row"),
         ("few_queries.cuh", "folded_rows.cuh", "if (key >= keys) x = -infinity();", ""),
         ("few_queries.cuh", "few_queries.cuh", "masks.read(start + KEYS_AT_ONCE);", ""),

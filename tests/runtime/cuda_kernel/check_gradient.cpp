@@ -21,7 +21,11 @@ struct Array {
       : rows(rows), dim(dim), backwards(backwards), numbers(heads * next(), number<T>(NAN)) {
     std::normal_distribution<float> normal;
     for (int i = 0; random && i < heads * rows * dim; ++i)
-      at(i / dim / rows, i / dim % rows, i % dim) = number<T>(normal(*random));
+      at(i / dim / rows, i / dim % rows, i % dim) = flash::narrow<T>(normal(*random));
+  }
+
+  void round() {
+    for (T& x : numbers) x = number<T>(flash::widen(x));
   }
 
   int next() const { return (rows + 8) * dim; }
@@ -45,6 +49,7 @@ double error(const Sizes& s, int rows, int threads) {
   Array<T> q(s.heads, s.queries, D, s.backwards, &random), k(s.key_heads, s.keys, D, s.backwards, &random),
       v(s.key_heads, s.keys, DV, s.backwards, &random), cotangent(s.heads, s.queries, DV, s.backwards, &random),
       out(s.heads, s.queries, DV, false, nullptr);
+  q.round(), k.round(), v.round();  // as the forward pass took them, before it left its outputs
   const int entries = s.queries * s.keys, group = s.heads / s.key_heads;
   const auto mask = std::make_unique<M[]>(s.heads * entries);
   for (int i = 0; i < s.heads * entries; ++i) {
@@ -92,7 +97,7 @@ double error(const Sizes& s, int rows, int threads) {
           of_out += weights[j] * v.wide(key_head, j, d);
           dv[(j * s.key_heads + key_head) * DV + d] += weights[j] * cotangent.wide(head, i, d);
         }
-        out.at(head, i, d) = number<T>(of_out);
+        out.at(head, i, d) = flash::narrow<T>(of_out);
         delta += of_out * cotangent.wide(head, i, d);
       }
       for (int j = 0; j < s.keys; ++j) {
@@ -160,6 +165,10 @@ double error(const Sizes& s, int rows, int threads) {
     }
   };
   compare(own_dq, dq), compare(own_dk, dk), compare(own_dv, dv);
+  // The first query sees one key and has no gradient: what there is of it is float32's rounding.
+  if (sizeof(T) == 4 && KIND == flash::CAUSAL && s.queries == s.keys && !s.sinks) {
+    for (int i = 0; i < s.heads * D; ++i) worst = std::max(worst, 100.0 * std::abs(flash::widen(own_dq[i])));
+  }
   return worst;
 }
 
@@ -204,6 +213,8 @@ int main(int arguments, char**) {
 #endif
 #else
   check<float, 64, 64, 4, 32, CAUSAL>({2, 1, 70, 100, 0, true, false});
+  check<float, 64, 64, 4, 32, CAUSAL>({2, 1, 40, 40, 0, false, false});
+  check<float, 64, 64, 4, 32, CAUSAL>({1, 1, 40, 40, 0, false, true});
   check<float, 32, 32, 2, 32, WINDOW>({1, 1, 70, 100, 20, false, false});
   check<float, 256, 256, 2, 16, NONE>({1, 1, 20, 35, 0, false, false});
   check<float, 64, 40, 2, 32, BOOLEAN>({2, 1, 40, 35, 0, false, true});

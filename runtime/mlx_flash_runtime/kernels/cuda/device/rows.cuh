@@ -48,6 +48,16 @@ __device__ inline float widen(T x) {
   }
 }
 
+// The number that products take for `x`: float32 is rounded to TF32, whose last 13 bits are zeros.
+template <typename T>
+__device__ inline float multiplied(T x) {
+  if constexpr (sizeof(T) == 4) {
+    return __uint_as_float(tf32(x) & 0xffffe000);
+  } else {
+    return widen(x);
+  }
+}
+
 // Rows of a matrix in memory, in elements from one to the next: `stride` for rows, `step` for the
 // elements of a row.
 template <typename T>

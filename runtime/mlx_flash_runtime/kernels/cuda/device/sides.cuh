@@ -44,6 +44,10 @@ __device__ inline void copy_states(float4* to, const QueryState* states) {
 
 // Writes the QueryState of each of `queries` queries of a head, and what fills up their last block:
 // with delta from the outputs and their gradients `dout`. LANES lanes of a warp have one query.
+//
+// Gradients of weights are products of `dout` with values, and delta is to be their mean by weight
+// to the last bits: a query with one key has gradients of scores that are exactly zero. So delta
+// takes of `dout` what products take.
 template <typename T, int DV, int LANES>
 __device__ void query_states(Rows<T> out, Rows<T> dout, const float* logsumexp, int queries,
                              int padded, QueryState* states) {
@@ -59,11 +63,12 @@ __device__ void query_states(Rows<T> out, Rows<T> dout, const float* logsumexp, 
       const uint4 of_a = *reinterpret_cast<const uint4*>(a), of_b = *reinterpret_cast<const uint4*>(b);
 #pragma unroll
       for (int j = 0; j < in_chunk; ++j) {
-        sum += widen(reinterpret_cast<const T*>(&of_a)[j]) * widen(reinterpret_cast<const T*>(&of_b)[j]);
+        sum += widen(reinterpret_cast<const T*>(&of_a)[j]) *
+               multiplied(reinterpret_cast<const T*>(&of_b)[j]);
       }
     } else {
       for (int j = 0; j < in_chunk && column + j < DV; ++j)
-        sum += widen(a[j * out.step]) * widen(b[j * dout.step]);
+        sum += widen(a[j * out.step]) * multiplied(b[j * dout.step]);
     }
   }
 #pragma unroll
