@@ -71,6 +71,27 @@ def test_attention_that_runs_at_times_gets_no_line_above() -> None:
     assert all(rewrite.proved for rewrite in rewrites)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "self.scale, self.heads = made_of(dims)",
+        "(self.heads, (self.scale, *self.rest)) = num_heads, made_of(dims)",
+        "self.scale, self.heads = *made_of(dims), num_heads",
+        "self.heads, *self.scale = num_heads, dims",
+        "dims, num_heads = made_of(dims)",
+    ],
+)
+def test_scale_that_is_a_part_of_something_stays_on_the_queries(change: str) -> None:
+    text = (FOLDER / "scale_on_queries.before.py").read_text()
+    first = "        self.scale ="
+    assert first in text
+    text = text.replace(first, f"        {change}\n{first}")
+    source = Source(Path("model.py"), text.encode())
+    rewrites, refusals = rewrites_of(source)
+    assert refusals == []
+    assert "(q * self.scale, k, v, scale=1.0)" in applied(source.data, rewrites).decode()
+
+
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="this Python reads it")
 def test_newer_syntax_is_the_reason_where_there_is_attention() -> None:
     text = (FOLDER / "mask_added.before.py").read_text() + "\nprint(f'{x.split('/')}')\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterator, Sequence
 
 from flash_codemods.handwritten.operations import LAYERS, Names, statements_of
 
@@ -47,9 +48,9 @@ class ClassFacts:
                 targets, value = [node.target], node.value
             else:
                 continue
-            for target in targets:
+            for target, given in _each(targets, value):
                 if (name := self_attribute(target)) is not None:
-                    self._assigned.setdefault(name, []).append((value, method))
+                    self._assigned.setdefault(name, []).append((given, method))
 
     def is_number(self, attribute: str) -> bool:
         """Whether every assignment of `self.attribute` makes it a number of Python's."""
@@ -104,10 +105,11 @@ class ClassFacts:
         if not isinstance(node, ast.Name):
             return False
         values = [
-            item.value
+            value
             for item in statements_of(method)
             if isinstance(item, ast.Assign)
-            and any(isinstance(t, ast.Name) and t.id == node.id for t in item.targets)
+            for target, value in _each(item.targets, item.value)
+            if isinstance(target, ast.Name) and target.id == node.id
         ]
         key = f"{method.name}.{node.id}"
         if key in asked:
@@ -117,7 +119,7 @@ class ClassFacts:
         if given and arguments[node.id].annotation is not None:
             given = "array" not in ast.unparse(arguments[node.id].annotation)  # type: ignore[arg-type]
         return (given or bool(values)) and all(
-            self._number(value, method, asked | {key}) for value in values
+            value is not None and self._number(value, method, asked | {key}) for value in values
         )
 
     def _is_kept_argument(self, attribute: str) -> bool:
@@ -153,6 +155,28 @@ class ClassFacts:
             if isinstance(value, ast.Call)
         ]
         return "drop" in attribute.lower() or f"{LAYERS}.Dropout" in made
+
+
+def _each(
+    targets: list[ast.expr], value: ast.expr | None
+) -> Iterator[tuple[ast.expr, ast.expr | None]]:
+    """What an assignment binds, with its value: None where that is a part of something else."""
+    for target in targets:
+        if isinstance(target, ast.Starred):
+            yield target.value, None
+        elif isinstance(target, ast.Tuple | ast.List):
+            for item, part in zip(target.elts, _parts(value, target), strict=True):
+                yield from _each([item], part)
+        else:
+            yield target, value
+
+
+def _parts(value: ast.expr | None, target: ast.Tuple | ast.List) -> Sequence[ast.expr | None]:
+    """What each part of a target is given, where as many values are written out."""
+    values = value.elts if isinstance(value, ast.Tuple | ast.List) else []
+    starred = any(isinstance(item, ast.Starred) for item in [*values, *target.elts])
+    known = len(values) == len(target.elts) and not starred
+    return values if known else [None] * len(target.elts)
 
 
 def self_attribute(node: ast.expr) -> str | None:
