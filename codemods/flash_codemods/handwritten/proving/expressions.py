@@ -282,9 +282,11 @@ class Reached(Exception):
     """The result that is asked for."""
 
     def __init__(self, value: Any) -> None:
-        super().__init__()
         self.value = value
 
 
-class Returned(Reached):
+class Returned(Exception):
     """What a function returns."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
