@@ -92,6 +92,40 @@ def test_scale_that_is_a_part_of_something_stays_on_the_queries(change: str) -> 
     assert "(q * self.scale, k, v, scale=1.0)" in applied(source.data, rewrites).decode()
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "seen[:, 0] = True",
+        "seen[:, 0] |= True",
+        "for row in range(L):\n            seen[row, 0] = True",
+        "if L > 4:\n            seen[:, 0] = True",
+    ],
+)
+def test_triangle_that_is_changed_in_place_is_not_causal(change: str) -> None:
+    text = (FOLDER / "causal_tril.before.py").read_text()
+    first = "        scores = (q"
+    assert first in text
+    source = Source(Path("model.py"), text.replace(first, f"        {change}\n{first}").encode())
+    rewrites, refusals = rewrites_of(source)
+    assert refusals == []
+    assert "mask=seen.astype(mx.bool_)" in applied(source.data, rewrites).decode()
+
+
+@pytest.mark.parametrize("change", ["mask[:, 0] = 0", "mask = mask * 2"])
+def test_mask_that_changes_once_it_was_added_has_another_name(change: str) -> None:
+    text = (FOLDER / "mask_added.before.py").read_text()
+    added = "            scores = scores + mask.astype(scores.dtype)\n"
+    assert added in text
+    text = text.replace(added, f"{added}            {change}\n")
+    source = Source(Path("model.py"), text.encode())
+    (rewrite,), refusals = rewrites_of(source)
+    assert refusals == []
+    assert (
+        f"attention_mask = mask.astype(q.dtype)\n            {change}\n" in rewrite.after.decode()
+    )
+    assert rewrite.proved
+
+
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="this Python reads it")
 def test_newer_syntax_is_the_reason_where_there_is_attention() -> None:
     text = (FOLDER / "mask_added.before.py").read_text() + "\nprint(f'{x.split('/')}')\n"

@@ -68,6 +68,14 @@ CHANGES = [
     "k[:, 0] += 1",
     "first = (k := k * 2)[0]",
     "def change():\n        nonlocal k\n        k = k * 2\n    change()",
+    "with opened() as k[0]:\n        pass",
+    "while (k := k * 2) is None:\n        pass",
+    "parts = [(k := part) for part in q]",
+    "def k():\n        pass",
+    "async def k():\n        pass",
+    "class k:\n        pass",
+    "try:\n        pass\n    except ValueError as k:\n        pass",
+    "match q:\n        case [k, *_]:\n            pass",
 ]
 
 

@@ -34,6 +34,8 @@ class Expressions(Calls):
     def _name(self, node: ast.Name) -> Value:
         if (binding := self.env.get(node.id)) is not None:
             binding.used(node)
+            if isinstance(node.ctx, ast.Del):
+                self._change(node.id, node)
             return binding.value
         if node.id in self.sizes:
             return Number()
@@ -43,6 +45,11 @@ class Expressions(Calls):
             if isinstance(constant, ast.Constant) and is_plain_number(constant)
             else Other()
         )
+
+    def _namedexpr(self, node: ast.NamedExpr) -> Value:
+        value = self._children(node)
+        self._change(node.target.id, node)
+        return value
 
     def _constant(self, node: ast.Constant) -> Value:
         return Number() if is_plain_number(node) else Other()
@@ -78,6 +85,8 @@ class Expressions(Calls):
     def _subscript(self, node: ast.Subscript) -> Value:
         of = self.value(node.value)
         self._children(node.slice)
+        if not isinstance(node.ctx, ast.Load) and isinstance(node.value, ast.Name):
+            self._change(node.value.id, node)
         if isinstance(of, Shape):
             return Shape() if isinstance(node.slice, ast.Slice) else Number()
         if isinstance(of, Scores | Weights | Lost):

@@ -38,7 +38,6 @@ class Reader(Expressions):
     ) -> None:
         super().__init__(names, owner, constants, depth)
         self.functions = dict(functions)
-        self.bound: list[Binding] = []
         self.results: list[Value] = []
 
     def read(self, function: ast.FunctionDef, given: Sequence[Value] = ()) -> None:
@@ -89,19 +88,6 @@ class Reader(Expressions):
 
     # Bindings
 
-    def _bind(
-        self,
-        name: str,
-        value: Value,
-        statement: ast.stmt | None,
-        parents: tuple[Binding, ...] = (),
-    ) -> None:
-        made = getattr(statement, "value", None)
-        seen = self.bindings(made) if isinstance(made, ast.expr) else {}
-        binding = Binding(name, statement, value, parents, seen=seen)
-        self.env[name] = binding
-        self.bound.append(binding)
-
     def _assign_to(self, target: ast.expr, value: Value, statement: ast.stmt) -> None:
         if isinstance(target, ast.Name):
             self._bind(target.id, value, statement)
@@ -110,7 +96,7 @@ class Reader(Expressions):
         elif isinstance(target, ast.Starred):
             self._assign_to(target.value, Other(), statement)
         else:
-            self._children(target)
+            self.value(target)
 
     def _unpack(self, target: ast.Tuple | ast.List, value: Value, statement: ast.stmt) -> None:
         count = len(target.elts)
@@ -182,6 +168,12 @@ class Reader(Expressions):
         whole = ast.copy_location(ast.BinOp(before, statement.op, statement.value), statement)
         self._bind(statement.target.id, self.value(whole), statement)
 
+    def _import(self, statement: ast.Import | ast.ImportFrom) -> None:
+        for item in statement.names:
+            self._change(item.asname or item.name.partition(".")[0], statement)
+
+    _importfrom = _import
+
     def _return(self, statement: ast.Return) -> None:
         if statement.value is not None:
             self.results.append(self.value(statement.value))
@@ -193,9 +185,14 @@ class Reader(Expressions):
             self.functions[statement.name] = statement
         self._classdef(statement)
 
-    def _classdef(self, statement: ast.ClassDef | ast.FunctionDef) -> None:
-        """A definition uses the names that it reads of the function around it."""
+    def _classdef(self, statement: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+        """A definition uses the names that it reads of the function around it, and may change
+        those that it declares not to be its own."""
+        self._change(statement.name, statement)
         for node in ast.walk(statement):
+            if isinstance(node, ast.Nonlocal | ast.Global):
+                for name in node.names:
+                    self._change(name, statement)
             if isinstance(node, ast.Name) and node.id in self.env:
                 self.env[node.id].used(node)
             for factor in self.multiplied(node):
@@ -204,8 +201,10 @@ class Reader(Expressions):
                     reason = f"are multiplied in the inner `{statement.name}`"
                     self.refuse(self._lose(value, value.softmax, reason))
 
+    _asyncfunctiondef = _classdef
+
     def _if(self, statement: ast.If) -> None:
-        self._children(statement.test)
+        self.value(statement.test)
         before = dict(self.env)
         self.suite(statement.body)
         after_body = self.env
@@ -235,12 +234,12 @@ class Reader(Expressions):
             self._bind(name, value, None, parents)
 
     def _for(self, statement: ast.For) -> None:
-        self._children(statement.iter)
+        self.value(statement.iter)
         self._loop(statement, statement.target)
 
     def _while(self, statement: ast.While) -> None:
         self._loop(statement, None)
-        self._children(statement.test)
+        self.value(statement.test)
 
     def _loop(self, statement: ast.For | ast.While, target: ast.expr | None) -> None:
         before = dict(self.env)
@@ -252,9 +251,11 @@ class Reader(Expressions):
         self.suite(statement.orelse)
         self.loop = outer
         for name, binding in before.items():
-            if self.env.get(name) is not binding:
-                parents = (binding, self.env[name]) if name in self.env else (binding,)
-                self._bind(name, Array(), None, parents)
+            after = self.env[name]
+            if after is not binding:
+                # Where it was changed in place, and no more, it is what it was.
+                value = after.value if after.value is binding.value else Array()
+                self._bind(name, value, None, (binding, after))
 
     def _forget(self, statement: ast.stmt) -> None:
         """Before a loop, or where it is not known how far a block ran: the names that it binds may
@@ -267,7 +268,7 @@ class Reader(Expressions):
 
     def _with(self, statement: ast.With) -> None:
         for item in statement.items:
-            self._children(item.context_expr)
+            self.value(item.context_expr)
             if item.optional_vars is not None:
                 self._assign_to(item.optional_vars, Other(), statement)
         self.suite(statement.body)
@@ -279,6 +280,7 @@ class Reader(Expressions):
             self.env = dict(after)
             for part in statement.body:
                 self._forget(part)
+            self._change(handler.name, handler)
             self.suite(handler.body)
         self.env = after
         self._forget(statement)
@@ -286,10 +288,12 @@ class Reader(Expressions):
         self.suite(statement.finalbody)
 
     def _match(self, statement: ast.Match) -> None:
-        self._children(statement.subject)
+        self.value(statement.subject)
         before = dict(self.env)
         for case in statement.cases:
             self.env = dict(before)
+            for part in ast.walk(case.pattern):
+                self._change(getattr(part, "name", None), case.pattern)
             self.suite(case.body)
         self.env = before
         self._forget(statement)

@@ -31,6 +31,8 @@ class State:
         self.constants = constants
         self.depth = depth
         self.env: dict[str, Binding] = {}
+        self.bound: list[Binding] = []
+        """All bindings, in the order in which they are read."""
         self.functions: dict[str, ast.FunctionDef] = {}
         self.found: list[Found] = []
         self.refused: list[Refused] = []
@@ -42,6 +44,28 @@ class State:
         self.loop: ast.stmt | None = None
         self.no_keys: dict[ast.expr, Lost] = {}
         """Products of which a softmax makes no weights that are known, and why."""
+
+    def _bind(
+        self,
+        name: str,
+        value: Value,
+        statement: ast.stmt | None,
+        parents: tuple[Binding, ...] = (),
+    ) -> None:
+        made = getattr(statement, "value", None)
+        seen = self.bindings(made) if isinstance(made, ast.expr) else {}
+        binding = Binding(name, statement, value, parents, seen=seen)
+        self.env[name] = binding
+        self.bound.append(binding)
+
+    def _change(self, name: str | None, node: ast.AST) -> None:
+        """A name is changed in place, deleted, or bound by something else than an assignment: from
+        here on it stands for another thing, taken to be of the same kind. To scores and weights
+        that is a use like any other."""
+        old = self.env.get(name or "")
+        if old is not None and not isinstance(old.value, Scores | Weights | Lost):
+            place = ast.copy_location(ast.Pass(), node)  # no assignment whose value is the name's
+            self._bind(old.name, old.value, place, (old,))
 
     def value(self, node: ast.expr) -> Value:
         """What an expression is."""

@@ -3,23 +3,11 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
 
 from flash_codemods.handwritten.reading.functions import Reading
 from flash_codemods.handwritten.values import Binding, Found, Items, Lost, Scores, Weights
 from flash_codemods.handwritten.writing.reasons import CannotSay
 from flash_codemods.handwritten.writing.text import Edit, Text
-
-_SCOPES = (
-    ast.FunctionDef,
-    ast.AsyncFunctionDef,
-    ast.ClassDef,
-    ast.Lambda,
-    ast.ListComp,
-    ast.SetComp,
-    ast.DictComp,
-    ast.GeneratorExp,
-)
 
 
 class Draft:
@@ -216,34 +204,13 @@ class Draft:
         """Whether a name stands for something else where the call is made."""
         # Bindings are kept as they are read: those before it are what it was bound anew from.
         bound = self.reader.bound
-        later = [
-            item
-            for item in bound[bound.index(binding) + 1 :]
-            if item.name == name
+        return any(
+            item.name == name
             and item.statement is not None
             and binding.statement is not item.statement
             and self._between(item.statement, binding)
-        ]
-        return bool(later) or self._is_bound_otherwise(name, self.scores.product.lineno)
-
-    def _is_bound_otherwise(self, name: str, after: int) -> bool:
-        """Whether, from a line on to where the call is made, a name is deleted, or bound or changed
-        by what is not read: `k[0] = 0`, `k := ...`, `nonlocal k` of an inner function."""
-        known = {item.statement for item in self.reader.bound if item.name == name}
-        return any(
-            after <= node.lineno < self.found.statement.lineno  # type: ignore[attr-defined]
-            and self._statement_of(node) not in known
-            for node in self._own_scope()
-            if name in _bound_by(node)
+            for item in bound[bound.index(binding) + 1 :]
         )
-
-    def _own_scope(self) -> Iterator[ast.AST]:
-        """The nodes of the function, without what functions and comprehensions in it hold."""
-        todo = list(ast.iter_child_nodes(self.function))
-        for node in todo:
-            yield node
-            if not isinstance(node, _SCOPES):
-                todo += ast.iter_child_nodes(node)
 
     def _between(self, statement: ast.stmt, binding: Binding) -> bool:
         after = self.scores.product.lineno
@@ -251,17 +218,6 @@ class Draft:
         if statement in self.gone or any(statement is part for part in self.gone):
             return False
         return after <= statement.lineno < last
-
-
-def _bound_by(node: ast.AST) -> set[str]:
-    """The names that a node binds, deletes or changes, or has an inner function bind."""
-    of = node.value if isinstance(node, ast.Subscript) else node
-    if isinstance(of, ast.Name):
-        return {of.id} if isinstance(node.ctx, ast.Store | ast.Del) else set()  # type: ignore[attr-defined]
-    inner = ast.walk(node) if isinstance(node, _SCOPES) else [node]
-    changed = [part.names for part in inner if isinstance(part, ast.Nonlocal | ast.Global)]
-    named = getattr(node, "asname", None) or getattr(node, "name", None)
-    return {str(named), *(name for names in changed for name in names)}
 
 
 def _words(text: str) -> list[str]:

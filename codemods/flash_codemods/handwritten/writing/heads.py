@@ -50,9 +50,6 @@ class CopiedHeads(Ranks):
         last = self.found.statement.lineno
         if any(statement is not None and statement.lineno < last for statement in bound):
             return False
-        lines = [item.statement.lineno for item in made if item.statement is not None]
-        if self._is_bound_otherwise(of.name, min([*lines, self.scores.product.lineno])):
-            return False
         branches = [self.parents[item.statement] for item in made if item.statement is not None]
         return not any(isinstance(branch, ast.If) and branch.orelse for branch in branches)
 

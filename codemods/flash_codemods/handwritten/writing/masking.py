@@ -100,8 +100,7 @@ class Masking(Draft):
             return None
         binding = self.found.names.get(name) or self.reader.env.get(name)
         bindings = [item for item in self.reader.bound if item.name == name]
-        changes = self._is_bound_otherwise(name, self.scores.product.lineno)
-        if binding is None or changes or self._is_used_later(bindings, choice):
+        if binding is None or self._is_used_later(bindings, choice):
             return None
         absent = choice.otherwise if _is_given(choice.test) else choice.then
         present = choice.then if _is_given(choice.test) else choice.otherwise
@@ -120,11 +119,15 @@ class Masking(Draft):
         return any(name in binding.seen for binding in step.names.values())
 
     def _is_used_later(self, bindings: list[Binding], choice: Choice) -> bool:
-        """Whether a name of a mask is used for something else, or bound anew, below a choice."""
+        """Whether a name of a mask is used for something else, or bound anew, below a choice, or
+        bound anew in it where the scores are masked already."""
         end = choice.statement.end_lineno or choice.statement.lineno
         anew = [item.statement.lineno for item in bindings if item.statement is not None]
         uses = [use.lineno for binding in bindings for use in binding.uses]
-        return any(line > end for line in [*anew, *uses])
+        masking = [step.statement for step in masks_of((choice,))]
+        spans = [(item.lineno, self._suite_of(item)[-1].end_lineno or end) for item in masking]
+        masked = any(first < line <= last for line in anew for first, last in spans)
+        return masked or any(line > end for line in [*anew, *uses])
 
     def _has_mask_always(self, steps: tuple[Step, ...]) -> bool:
         """Whether steps hold one mask whatever is chosen."""
