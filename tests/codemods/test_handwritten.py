@@ -111,6 +111,16 @@ def test_triangle_that_is_changed_in_place_is_not_causal(change: str) -> None:
     assert "mask=seen.astype(mx.bool_)" in applied(source.data, rewrites).decode()
 
 
+def test_queries_that_change_before_the_scale_that_reads_them_keep_their_scores() -> None:
+    text = (FOLDER / "scale_after_product.before.py").read_text()
+    first = "        scores = scores / math.sqrt(q"
+    assert first in text
+    text = text.replace(first, f"        q = self.other(x)\n{first}")
+    matches, refusals = examine(Source(Path("model.py"), text.encode()))
+    assert matches == []
+    assert [item.reason for item in refusals] == ["`q` is bound anew before the result is made"]
+
+
 @pytest.mark.parametrize("change", ["mask[:, 0] = 0", "mask = mask * 2"])
 def test_mask_that_changes_once_it_was_added_has_another_name(change: str) -> None:
     text = (FOLDER / "mask_added.before.py").read_text()

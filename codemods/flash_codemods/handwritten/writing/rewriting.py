@@ -138,8 +138,7 @@ class Rewriting(Keys, Groups, Call, Shapes):
 
     def _check_names(self) -> None:
         """The names in the call stand for what they stood for when the scores were made."""
-        used = {**self.scores.names, **getattr(self, "factor_names", {})}
-        for name, binding in used.items():
+        for name, binding in [*self.scores.names.items(), *self.factor_names.items()]:
             if self._rebound(name, binding):
                 raise CannotSay(
                     f"`{name}` is bound anew before the result is made", self.found.node
