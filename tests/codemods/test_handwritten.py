@@ -95,10 +95,10 @@ def test_scale_that_is_a_part_of_something_stays_on_the_queries(change: str) -> 
 @pytest.mark.parametrize(
     "change",
     [
-        "seen[:, 0] = True",
-        "seen[:, 0] |= True",
-        "for row in range(L):\n            seen[row, 0] = True",
-        "if L > 4:\n            seen[:, 0] = True",
+        "seen[:, 1] = True",
+        "seen[:, 1] |= True",
+        "for row in range(L):\n            seen[row, 1] = True",
+        "if L > 4:\n            seen[:, 1] = True",
     ],
 )
 def test_triangle_that_is_changed_in_place_is_not_causal(change: str) -> None:
@@ -279,6 +279,22 @@ def test_a_call_that_differs_is_never_offered() -> None:
     assert (found.rewrites, found.refusals) == ([], [Refusal(verdict.text(), rewrite.line)])
     unproven = dataclasses.replace(differing, differs=False)
     assert written_out_of("", ([unproven], []), with_unproven=True).rewrites == [unproven]
+
+
+@pytest.mark.parametrize("change", ["seen[:, 1] = True", "seen[:, 1] |= True"])
+def test_a_proof_sees_what_is_changed_in_place(change: str) -> None:
+    text = (FOLDER / "causal_tril.before.py").read_text()
+    first = "        scores = (q"
+    source = Source(Path("model.py"), text.replace(first, f"        {change}\n{first}").encode())
+    question = examine(source)[0][0].question
+    made = next(line for line in question.new.splitlines(True) if "seen = " in line)
+    wrong = dataclasses.replace(
+        question,
+        new=question.new.replace(made, "").replace("mask=seen.astype(mx.bool_)", 'mask="causal"'),
+        call=question.call.replace("mask=seen.astype(mx.bool_)", 'mask="causal"'),
+    )
+    assert verdict_on(question, ()).proved
+    assert verdict_on(wrong, ()).differs
 
 
 def test_numbers_where_there_were_none_are_a_difference() -> None:

@@ -87,12 +87,24 @@ class Evaluator(Calls):
                 raise NotEvaluable("unpacks another number of values")
             for item, part in zip(target.elts, values, strict=True):
                 self._bind(item, part)
-        elif not isinstance(target, ast.Attribute | ast.Subscript):
+        elif isinstance(target, ast.Subscript):
+            self._change(target, value)
+        elif not isinstance(target, ast.Attribute):
             raise NotEvaluable("binds something else than a name")
 
+    def _change(self, target: ast.Subscript, value: Any) -> None:
+        """Assigns to a part of an array, for all its names; an input stays as it is."""
+        name = target.value.id if isinstance(target.value, ast.Name) else ""
+        array = self.env.get(name, self.inputs.get(name))
+        if not isinstance(array, self.mx.array):
+            return
+        changed = self.mx.array(array)
+        changed[self._index(target.slice)] = value
+        names = [other for other, known in self.env.items() if known is array]
+        self.env |= dict.fromkeys([name, *names], changed)
+
     def _augment(self, statement: ast.AugAssign) -> None:
-        if not isinstance(statement.target, ast.Name):
+        if isinstance(statement.target, ast.Attribute):
             raise NotEvaluable("changes a part of something")
-        before = ast.copy_location(ast.Name(statement.target.id, ast.Load()), statement.target)
-        whole = ast.copy_location(ast.BinOp(before, statement.op, statement.value), statement)
-        self.env[statement.target.id] = self.value(whole)
+        whole = ast.BinOp(statement.target, statement.op, statement.value)
+        self._bind(statement.target, self.value(ast.copy_location(whole, statement)))

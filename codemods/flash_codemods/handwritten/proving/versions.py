@@ -102,13 +102,18 @@ def _statements(body: Iterable[ast.stmt]) -> list[ast.stmt]:
 
 
 def _differing(function: ast.FunctionDef, target: ast.expr, unchanged: set[str]) -> list[ast.stmt]:
-    """The statements that are not in the other version, of the suites that lead to the target."""
+    """The statements that are not in the other version, of the suites that lead to the target, and
+    those that change what they make."""
+    own = [node for node in _statements(function.body) if ast.dump(node) not in unchanged]
+    made = {name.id for node in own for name in _stored(node) if isinstance(name, ast.Name)}
     found: list[ast.stmt] = []
     suite = function.body
     while True:
         index = next(i for i, item in enumerate(suite) if holds(item, target))
         found += [
-            item for item in suite[:index] if ast.dump(item) not in unchanged or _names_a_type(item)
+            item
+            for item in suite[:index]
+            if ast.dump(item) not in unchanged or _names_a_type(item) or made & _changed(item)
         ]
         inner = [
             part
@@ -119,6 +124,21 @@ def _differing(function: ast.FunctionDef, target: ast.expr, unchanged: set[str])
         if not inner:
             return [*found, suite[index]]
         suite = inner[0]
+
+
+def _stored(statement: ast.stmt) -> list[ast.expr]:
+    """What a statement binds, and of what it changes a part."""
+    return [
+        part
+        for part in ast.walk(statement)
+        if isinstance(part, ast.Name | ast.Subscript) and isinstance(part.ctx, ast.Store)
+    ]
+
+
+def _changed(statement: ast.stmt) -> set[str]:
+    """The names of what a statement changes in place: `mask` of `mask[:, 0] = True`."""
+    parts = [part.value for part in _stored(statement) if isinstance(part, ast.Subscript)]
+    return {part.id for part in parts if isinstance(part, ast.Name)}
 
 
 def _names_a_type(statement: ast.stmt) -> bool:
