@@ -40,12 +40,14 @@ TITLE = "From the first call on"
 DEFINITIONS = (
     "Milliseconds of one call, turn or step by itself, the mean over those of the part; total: the "
     "seconds of all of them. Each kind and case runs in processes of its own, in turns, of which "
-    "the medians count; nothing is warmed up but the import of MLX.",
+    "the medians count. Other processes ran before, for what is compiled once for a machine to be "
+    "there; nothing else is warmed up but the import of MLX.",
     "Calls of one shape: a causal prefill of 16 heads on 4 key heads, head dim 128. Chat: turns of "
     "40 different lengths, 16 tokens of reply each. Training: LoRA steps of one length.",
 )
 VARIANTS = ("stock", "ours")
 RUNS = 3
+QUICK = 4  # calls, turns or steps, where they need not be many
 # Of each case the parts of its times that are shown, from and to, counted from 1.
 PARTS = {
     "calls of one shape": ((1, 1), (1, 128), (129, 512)),
@@ -94,15 +96,23 @@ CASES = {"calls of one shape": one_shape, "chat": chat, "training": training}
 def measured(case: str, count: int, runs: int, small: bool) -> Series:
     """The median of each call's, turn's or step's seconds over the runs."""
     found: dict[str, list[list[float]]] = {variant: [] for variant in VARIANTS}
+    for variant in VARIANTS:
+        in_own_process(case, variant, QUICK, small)  # compiles what the first call compiles
     for variant in turns(VARIANTS, runs):
-        child = [sys.executable, __file__, "-", "--child", case, variant, str(count)]
-        child += ["--quick"] if small else []
-        done = subprocess.run(child, check=True, stdout=subprocess.PIPE, text=True)
-        found[variant].append(json.loads(done.stdout.splitlines()[-1]))
+        found[variant].append(in_own_process(case, variant, count, small))
     return {
         variant: [statistics.median(of_one) for of_one in zip(*series, strict=True)]
         for variant, series in found.items()
     }
+
+
+def in_own_process(case: str, variant: str, count: int, small: bool) -> list[float]:
+    """The seconds of so many calls, turns or steps, from the first of a process on."""
+    child = [sys.executable, __file__, "-", "--child", case, variant, str(count)]
+    child += ["--quick"] if small else []
+    done = subprocess.run(child, check=True, stdout=subprocess.PIPE, text=True)
+    seconds: list[float] = json.loads(done.stdout.splitlines()[-1])
+    return seconds
 
 
 def rows_of(case: str, series: Series) -> list[dict[str, Any]]:
@@ -161,7 +171,7 @@ def main() -> None:
     result = Result(place(args, "policy"), title=TITLE, command=command, definitions=DEFINITIONS)
     found: dict[str, Series] = {}
     for case in track(CASES, description="measuring", transient=True):
-        count = 4 if args.quick else PARTS[case][-1][1]
+        count = QUICK if args.quick else PARTS[case][-1][1]
         found[case] = measured(case, count, 1 if args.quick else args.runs, small)
         for row in rows_of(case, found[case]):
             result.add(row)
