@@ -3,9 +3,9 @@
     python benchmarks/suite.py cpu|h200 [--only TEXT ...] [--into FOLDER] [--seconds N] [--gpus N]
                                         [--commit SHA] [--list]
 
-Writes NAME.json into benchmarks/results for each, as soon as there are rows. One that takes twice
-as long as it should is interrupted. Where there are but so many seconds for all, tables of many
-rows share what the others leave, and have fewer rows. After that, `python
+Writes NAME.json into benchmarks/results for each, as soon as there are rows. One that takes three
+times as long as it should is interrupted. Where there are but so many seconds for all, tables of
+many rows share what the others leave, and have fewer rows. After that, `python
 benchmarks/performance_page.py` makes the page anew. On a Mac, `measure.py` is what to run.
 """
 
@@ -21,7 +21,7 @@ from measuring import POLL, Measuring
 from store import RESULTS
 from suite_commands import BACKENDS, MACHINES, SUITES, Measurement
 
-_PATIENCE = 2
+_PATIENCE = 3
 
 
 def main() -> int:

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 
 class Measurement(NamedTuple):
-    """A command without its --json, and the seconds that it takes to its end, about. `table`: one
+    """A command without its --json, and the seconds that it takes to its end, about, where MLX has
+    compiled its kernels before: the first time a GPU's may take three times as long. `table`: one
     of many short rows, which may be broken off anywhere. `alone`: what the processor takes to start
     kernels is part of it, so nothing else is measured meanwhile, even on another GPU."""
 
@@ -68,48 +69,48 @@ SUITES: dict[str, dict[str, Measurement]] = {
         ),
     },
     "h200": {
-        "grid_h200": Measurement(_GRID, 35, alone=True),
+        "grid_h200": Measurement(_GRID, 10, alone=True),
         "workflow_chat_h200": _of_h200(
-            "chat", "--length 512,8100 --new-tokens 32,256 --rounds 7", 150
+            "chat", "--length 512,8100 --new-tokens 32,256 --rounds 7", 80
         ),
         "workflow_chat_long_h200": _of_h200(
-            "chat", "--length 512 --new-tokens 1024 --rounds 3", 80
+            "chat", "--length 512 --new-tokens 1024 --rounds 3", 55
         ),
         "workflow_chat_window_h200": _of_h200(
-            "chat", "--shape window --length 16200 --new-tokens 32,256 --rounds 3", 50
+            "chat", "--shape window --length 16200 --new-tokens 32,256 --rounds 3", 30
         ),
         "workflow_chat_gemma_h200": _of_h200(
-            "chat", "--shape gemma --length 16200 --new-tokens 32 --rounds 3", 40
+            "chat", "--shape gemma --length 16200 --new-tokens 32 --rounds 3", 20
         ),
-        "overhead_h200": _script("overhead.py h200", 25, alone=True),
-        "policy_h200": _script("policy.py h200 --runs 1", 110, alone=True),
-        "workflow_lora_h200": _of_h200("lora", "--batch 1 --length 2000,16200 --rounds 3", 100),
+        "overhead_h200": _script("overhead.py h200", 10, alone=True),
+        "policy_h200": _script("policy.py h200 --runs 1", 80, alone=True),
+        "workflow_lora_h200": _of_h200("lora", "--batch 1 --length 2000,16200 --rounds 3", 40),
         "workflow_batch_window_h200": _of_h200(
-            "batch", "--shape window --batch 4 --length 16200", 90
+            "batch", "--shape window --batch 4 --length 16200", 35
         ),
-        "workflow_full_h200": _of_h200("full", "--batch 1 --length 2000,8100 --rounds 3", 50),
+        "workflow_full_h200": _of_h200("full", "--batch 1 --length 2000,8100 --rounds 3", 40),
         "workflow_lora_gemma_h200": _of_h200(
-            "lora", "--shape gemma --batch 1 --length 2000,8100 --rounds 3", 70
+            "lora", "--shape gemma --batch 1 --length 2000,8100 --rounds 3", 75
         ),
         "workflow_full_gemma_h200": _of_h200(
-            "full", "--shape gemma --batch 1 --length 2000,8100 --rounds 3", 70
+            "full", "--shape gemma --batch 1 --length 2000,8100 --rounds 3", 25
         ),
-        "workflow_qlora_h200": _of_h200("qlora", "--batch 1 --length 2000 --rounds 3", 80),
-        "workflow_evaluate_h200": _of_h200("evaluate", "--batch 1 --length 2000,16200", 30),
+        "workflow_qlora_h200": _of_h200("qlora", "--batch 1 --length 2000 --rounds 3", 70),
+        "workflow_evaluate_h200": _of_h200("evaluate", "--batch 1 --length 2000,16200", 25),
         "workflow_batch_gemma_h200": _of_h200(
-            "batch", "--shape gemma --batch 4 --length 16200 --rounds 3", 60
+            "batch", "--shape gemma --batch 4 --length 16200 --rounds 3", 35
         ),
-        "plan_h200": _script("plan.py h200", 200),
-        "quantized_cache_h200": _script("quantized_cache.py h200", 30),
-        "with_images_h200": _script("with_images.py h200", 150),
+        "plan_h200": _script("plan.py h200", 135),
+        "quantized_cache_h200": _script("quantized_cache.py h200", 20),
+        "with_images_h200": _script("with_images.py h200", 30),
         "handwritten_models_h200": _script(
-            "handwritten_models.py h200 --size 8 --dtype bfloat16 --rounds 25", 170
+            "handwritten_models.py h200 --size 8 --dtype bfloat16 --rounds 25", 45
         ),
-        "routes_h200": _table("routes.py h200 --rounds 12", 100),
-        "cuda_training_h200": _table("cuda_training.py h200", 100),
-        "few_queries_h200": _table("few_queries.py h200", 100),
-        "pytorch_h200": _table("pytorch.py h200", 80),
-        "cuda_kernel_h200": _table("cuda_kernel.py h200 --cold", 250),
+        "routes_h200": _table("routes.py h200 --rounds 12", 60),
+        "cuda_training_h200": _table("cuda_training.py h200", 140),
+        "few_queries_h200": _table("few_queries.py h200", 75),
+        "pytorch_h200": _table("pytorch.py h200", 60),
+        "cuda_kernel_h200": _table("cuda_kernel.py h200 --cold", 300),
     },
 }
 MACHINES = tuple(SUITES)
