@@ -79,10 +79,14 @@ def test_a_tree_is_walked_for_notebooks_and_checkpoints_are_left_out(
     for folder in (repo, repo / ".ipynb_checkpoints"):
         folder.mkdir(exist_ok=True)
         (folder / "chat.ipynb").write_bytes(as_saved_by_jupyter(notebook(IMPORTS + WORK)))
+    virtual = repo / ".virtual_documents" / "chat.ipynb"  # of jupyterlab-lsp: no notebook
+    virtual.parent.mkdir()
+    virtual.write_text(WORK)
     result = flash_integrate(repo, "--check", "-v")
     assert result.returncode == 1
     assert b"2 would change" in result.stderr
     assert b"checkpoints" not in result.stderr
+    assert b"virtual" not in result.stderr
 
 
 def test_notebooks_are_left_alone_where_only_scripts_are_asked_for(

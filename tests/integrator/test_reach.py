@@ -191,6 +191,30 @@ def test_a_package_that_the_tree_installs_from_another_folder(
     assert outcomes["bench/events.py"].reason == NO_ATTENTION
 
 
+@pytest.mark.parametrize("package", ["mlx_lm", "parakeet_mlx"])
+def test_a_module_that_is_named_after_the_package_that_it_wraps(
+    package: str, tmp_path: Path
+) -> None:
+    module = f"from {package} import generate\n\n\ndef answer(text):\n    return generate(text)\n"
+    files = {
+        "engines/__init__.py": "",
+        f"engines/{package}.py": module,
+        "run.py": f"from engines.{package} import answer\n\nprint(answer('hello'))\n",
+    }
+    evidence = str(run(tmp_path, files)["run.py"].evidence)
+    assert evidence.startswith(f"run.py:3 -> engines/{package}.py:5 -> {package}.generate -> ")
+
+
+def test_a_module_that_is_named_after_its_own_package(tmp_path: Path) -> None:
+    files = {
+        "own/__init__.py": "from own.model import load\n",
+        "own/model.py": OWN_MODEL,
+        "own/own.py": "from own import load\n\n\ndef answer():\n    return load('in')(1)\n",
+        "run.py": "from own.own import answer\n\nprint(answer())\n",
+    }
+    assert "own/own.py:5 -> own/model.py:7" in str(run(tmp_path, files)["run.py"].evidence)
+
+
 def test_two_packages_of_one_name_that_the_tree_installs(tmp_path: Path) -> None:
     """Which of them is installed where a script runs is not known; beside one it is."""
     files = {"bench/run.py": "from mlx_own.model import load\n\nprint(load('in')(1))\n"}

@@ -34,6 +34,7 @@ SKIPPED_FOLDERS = {
     ".eggs",
     "__pycache__",
     ".ipynb_checkpoints",
+    ".virtual_documents",  # of jupyterlab-lsp: Python under the names of notebooks
     "site-packages",
     "node_modules",
     "build",

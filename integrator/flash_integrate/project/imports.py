@@ -13,6 +13,10 @@ from flash_integrate.errors import FileError
 from flash_integrate.project.distributions import installed_packages
 from flash_integrate.project.scan import ANY, Import, Scan, is_library, is_named_after_mlx
 
+# An import, the folder of its file, folders that the file adds to Python's path, and the file
+# itself where it has the name of the module.
+Sought = tuple[Import, PurePosixPath, tuple[str, ...], "PurePosixPath | None"]
+
 
 class Project:
     """The files below a base folder; paths are relative to it.
@@ -31,9 +35,7 @@ class Project:
         self._loads_mlx: dict[PurePosixPath, bool] = {}
         self._may_attend: dict[PurePosixPath, bool] = {}
         self._loaded: dict[str, list[PurePosixPath]] = {}
-        self._resolved: dict[
-            tuple[Import, PurePosixPath, tuple[str, ...]], list[PurePosixPath]
-        ] = {}
+        self._resolved: dict[Sought, list[PurePosixPath]] = {}
 
     @cached_property
     def importers(self) -> dict[PurePosixPath, set[PurePosixPath]]:
@@ -95,13 +97,19 @@ class Project:
         ):
             return []
         scan = self.scans.get(path)
-        key = (item, path.parent, scan.folders if scan is not None else ())
+        # `from whisper import load` in `engines/whisper.py` is of another package.
+        own = path if not item.dots and item.module == path.stem else None
+        key = (item, path.parent, scan.folders if scan is not None else (), own)
         if key not in self._resolved:
             self._resolved[key] = self._resolve(*key)
         return self._resolved[key]
 
     def _resolve(
-        self, item: Import, folder: PurePosixPath, added: tuple[str, ...]
+        self,
+        item: Import,
+        folder: PurePosixPath,
+        added: tuple[str, ...],
+        own: PurePosixPath | None,
     ) -> list[PurePosixPath]:
         above = [folder, *folder.parents]
         roots = [base / sub for base in above for sub in ("", "src", *added)]
@@ -114,7 +122,7 @@ class Project:
             candidates = [stem.with_name(stem.name + ".py")] if stem.name else []
             candidates += [stem / "__init__.py", *(stem / f"{name}.py" for name in item.names)]
             candidates += [stem / name / "__init__.py" for name in item.names]
-            if hits := [candidate for candidate in candidates if self._exists(candidate)]:
+            if hits := [each for each in candidates if each != own and self._exists(each)]:
                 return hits + self._listed(hits[0]) if "*" in item.names else hits
         return []
 
