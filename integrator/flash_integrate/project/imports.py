@@ -87,9 +87,12 @@ class Project:
     def _installed(self) -> dict[str, PurePosixPath]:
         return installed_packages(self.scans, self.folders, self.manifest)
 
-    def resolve(self, item: Import, path: PurePosixPath) -> list[PurePosixPath]:
+    def resolve(
+        self, item: Import, path: PurePosixPath, or_itself: bool = False
+    ) -> list[PurePosixPath]:
         """The files of the tree that an import in `path` reads: the module, and those of its names
-        that are modules."""
+        that are modules. `from whisper import load` in `engines/whisper.py` is of another package;
+        a server that the file names may import the file itself, `or_itself`."""
         if (
             item.module
             and not self.look_further
@@ -97,8 +100,8 @@ class Project:
         ):
             return []
         scan = self.scans.get(path)
-        # `from whisper import load` in `engines/whisper.py` is of another package.
-        own = path if not item.dots and item.module == path.stem else None
+        is_other = not or_itself and not item.dots and item.module == path.stem
+        own = path if is_other else None
         key = (item, path.parent, scan.folders if scan is not None else (), own)
         if key not in self._resolved:
             self._resolved[key] = self._resolve(*key)

@@ -242,9 +242,12 @@ class Names:
                 return [(home, used)]
         return [] if dots else Outside(f"{module}.{used}".strip("."))
 
-    def module_file(self, path: PurePosixPath, dots: int, module: str) -> PurePosixPath | None:
-        """The file of a module that `path` imports; None if the project has none."""
-        found = self.project.resolve(Import(dots, module), path)
+    def module_file(
+        self, path: PurePosixPath, dots: int, module: str, or_itself: bool = False
+    ) -> PurePosixPath | None:
+        """The file of a module that `path` imports, or has Python run, `or_itself`; None if the
+        project has none."""
+        found = self.project.resolve(Import(dots, module), path, or_itself)
         packages = [target for target in found if target.name == "__init__.py"]
         return next(iter(packages or found), None)
 

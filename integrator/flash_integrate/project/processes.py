@@ -193,7 +193,7 @@ def _application(facts: FileFacts, call: ast.Call, text: str) -> Started:
     workspace, path = facts.workspace, facts.name
     module, _, name = text.partition(":")
     home = workspace.names.application_home(path, module, name)
-    if path in workspace.project.resolve(Import(0, module), path):
+    if path in workspace.project.resolve(Import(0, module), path, or_itself=True):
         home = path
     return Started(path, call.lineno, home, name if _is_function(workspace, home, name) else "")
 

@@ -89,7 +89,8 @@ def _files(facts: FileFacts, program: _Program) -> Iterator[PurePosixPath]:
     texts = _texts(facts, program.word)
     workspace, path = facts.workspace, facts.name
     if program.is_module:
-        file = workspace.names.module_file(path, 0, texts[0]) if texts else None
+        named = texts[0] if texts else ""
+        file = workspace.names.module_file(path, 0, named, or_itself=True) if named else None
         if file is not None:
             yield file.with_name("__main__.py") if file.name == "__init__.py" else file
         return
