@@ -78,7 +78,8 @@ def problems() -> Iterator[Row]:
     window = {"mask": "window", "mask_shape": (5, 8192), "structure": Window(1024)}
     yield of(query_length=5, **window)
     yield of(query_heads=8, key_heads=1, head_dim=256)
-    yield of(query_heads=64, head_dim=64, sinks=True)
+    for keys in (1024, 4096, 8192):
+        yield of(query_heads=64, key_length=keys, head_dim=64, sinks=True)
     for heads in (16, 128):
         yield of(query_heads=heads, **LATENT)
     for bits, keys in ((4, 1024), (4, 8192), (4, 32768), (8, 32768)):

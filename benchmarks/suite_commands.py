@@ -88,12 +88,12 @@ SUITES: dict[str, dict[str, Measurement]] = {
         "workflow_batch_window_h200": _of_h200(
             "batch", "--shape window --batch 4 --length 16200", 35
         ),
-        "workflow_full_h200": _of_h200("full", "--batch 1 --length 2000,8100 --rounds 3", 40),
+        "workflow_full_h200": _of_h200("full", "--batch 1 --length 2000,8100 --rounds 11", 50),
         "workflow_lora_gemma_h200": _of_h200(
-            "lora", "--shape gemma --batch 1 --length 2000,8100 --rounds 3", 75
+            "lora", "--shape gemma --batch 1 --length 2000,8100 --rounds 11", 90
         ),
         "workflow_full_gemma_h200": _of_h200(
-            "full", "--shape gemma --batch 1 --length 2000,8100 --rounds 3", 25
+            "full", "--shape gemma --batch 1 --length 2000,8100 --rounds 11", 40
         ),
         "workflow_qlora_h200": _of_h200("qlora", "--batch 1 --length 2000 --rounds 3", 70),
         "workflow_evaluate_h200": _of_h200("evaluate", "--batch 1 --length 2000,16200", 25),

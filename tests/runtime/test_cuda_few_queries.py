@@ -239,4 +239,6 @@ def test_what_it_takes_by_itself() -> None:
         # Where MLX has a fused kernel this one is known on Hopper alone.
         assert takes(device, query_length=5, mask="causal") == (device == KERNEL)
         assert takes(device, batch=8, key_length=4096) == (device == KERNEL)
+        assert takes(device, key_length=4096, sinks=True) == (device == KERNEL)
+        assert not takes(device, key_length=512, sinks=True)
     assert not takes(batch=32)

@@ -15,7 +15,8 @@ from backends import CPU, CUDA, KERNEL, METAL, cpu_only, pretend, stand_in_for_t
 
 from mlx_flash_runtime import explain, flash_attention_enabled, report
 from mlx_flash_runtime.patching import patch, state
-from mlx_flash_runtime.planning import layers
+from mlx_flash_runtime.planning import layers, planner
+from mlx_flash_runtime.planning.choice import Choice, choose
 from mlx_flash_runtime.planning.planner import Planner, forget_plans
 from mlx_flash_runtime.problem import Call, Device, Problem
 from mlx_flash_runtime.problem.masks import window_mask
@@ -113,7 +114,7 @@ def test_plans_are_remembered_where_the_default_device_may_change() -> None:
     assert (on_cpu is first) == (mx.default_device() == mx.Device(mx.cpu))
 
 
-def test_a_decoded_token_is_planned_like_the_one_before_as_long_as_mlx_gets_it() -> None:
+def test_a_decoded_token_that_is_mlx_s_is_planned_like_the_one_before() -> None:
     q, keys = mx.zeros((1, 8, 1, 64), mx.bfloat16), mx.zeros((1, 2, 3000, 64), mx.bfloat16)
 
     def decode(planner: Planner, length: int, **changes: Any) -> Any:
@@ -139,8 +140,34 @@ def test_a_decoded_token_is_planned_like_the_one_before_as_long_as_mlx_gets_it()
     assert decode(on_cuda, 1036, mask=window_mask(1, 100, 1036)).decision.route == "lowered"
     assert decode(on_cuda, 1037, mask=mx.ones((1, 1036), mx.bool_)).problem is None
     assert decode(on_cuda, 1035, v=keys[:, :, :1036]).problem is None  # for MLX to reject
-    ours = Planner(Settings(True, route="blockwise"), CUDA)
-    assert [decode(ours, length).problem.key_length for length in (1030, 1031)] == [1030, 1031]
+
+
+def test_a_decoded_token_that_is_a_kernel_s_takes_the_route_of_the_one_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    chosen: list[Problem] = []
+
+    def choose_and_note(problem: Problem, *rest: Any) -> Choice:
+        chosen.append(problem)
+        return choose(problem, *rest)
+
+    monkeypatch.setattr(planner, "choose", choose_and_note)
+    on_cuda = Planner(Settings(True), KERNEL)
+    q, keys = mx.zeros((2, 8, 1, 256), mx.bfloat16), mx.zeros((2, 2, 3000, 256), mx.bfloat16)
+    masks = [None, mx.ones((2, 1, 1, 3000), mx.bool_)]
+    for mask in masks:
+        learned = []
+        for length in range(2040, 2056):
+            k, seen = keys[:, :, :length], None if mask is None else mask[..., :length]
+            plan = on_cuda.lookup(q, k, k, seen, None)
+            assert plan.decision.route == "cuda_kernel"
+            assert plan.problem == Problem.of(q, k, k, seen)
+            assert on_cuda.lookup(q, k, k, seen, None) is plan
+            learned.append(plan.to_learn)
+            plan.to_learn = max(0, plan.to_learn - 100)
+        # The layers of a token's calls are looked for as long as those of one shape are.
+        assert learned == [256, 156, 56, *[0] * 5] * 2
+    assert [problem.key_length for problem in chosen] == [2040, 2048] * 2
 
 
 def test_plans_differ_by_everything_that_they_depend_on() -> None:

@@ -112,14 +112,15 @@ class Planner:
         self, key: Key, q: mx.array, k: mx.array, v: mx.array, mask: Any, sinks: Any, softcap: Any
     ) -> Plan:
         shared = _decode_key(key)
-        plan = None if shared is None else self.plans.get(shared)
+        before = None if shared is None else self.plans.get(shared)
+        plan = None if before is None else self._next_token(before, k.shape[2], mask)
         if plan is None:
             problem = Problem.of(q, k, v, mask, sinks, softcap=softcap)
             if problem is None:
                 return UNPLANNED
             plan = self._planned(key, problem, mask)
-            if shared is not None and plan.choice is not None and plan.choice.route.is_stock:
-                self.plans[shared] = plan
+        if shared is not None and plan.in_training is None:
+            self.plans[shared] = plan
         self._remember(key, plan)
         return plan
 
@@ -138,6 +139,17 @@ class Planner:
             self.plans[quick] = plan
         elif before is not None and before.dtype_to_check == plan.dtype_to_check:
             del self.plans[quick]
+
+    def _next_token(self, before: Plan, key_length: int, mask: Any) -> Plan | None:
+        """The plan of a decoded token by that of the token before it: MLX's own function is the
+        same one, a kernel is launched for its own number of keys. None to plan it anew."""
+        choice = before.choice
+        if choice is None or choice.route.is_stock:
+            return before
+        mask_shape = mask.shape if isinstance(mask, mx.array) else ()
+        problem = replace(choice.problem, key_length=key_length, mask_shape=mask_shape)
+        choice = replace(choice, problem=problem)
+        return Plan(before.kind, _plan(choice, mask).run, choice, to_learn=before.to_learn)
 
     def _planned(self, key: Key, problem: Problem, mask: Any) -> Plan:
         """The plan of a problem that is new."""
@@ -250,7 +262,7 @@ def _mask_key(mask: Any) -> Any:
 
 
 def _decode_key(key: Key) -> Key | None:
-    """The key that decoded tokens share whose calls go to MLX: with the length of the keys no
+    """The key that decoded tokens share which take one route: with the length of the keys no
     further than to a power of two, as calibrations count it. None for other calls: of more than
     one query, with sinks, or with a mask that is no array for all keys."""
     queries, keys, values, *types, mask, sinks, softcap, device = key

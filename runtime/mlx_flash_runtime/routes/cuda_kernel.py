@@ -53,10 +53,12 @@ _SMALLEST_TRAINED_HEAD_DIM = 64
 _LARGEST_TRAINED_TF32_HEAD_DIM = 128
 _FUSED_TRAINED_SCORES = 2**28
 # Few queries, where MLX has a fused kernel (benchmarks/few_queries.py): the most queries of the one
-# that is MLX's own, and where ours reads faster than that: bytes of keys and values, and rows of
-# key heads, of which each has a multiprocessor.
+# that is MLX's own, and where ours reads faster than that: bytes of keys and values (of few bytes
+# it is faster, too, by less than it takes to plan and to describe each token's call; with sinks
+# MLX's takes several times as long), and rows of key heads, of which each has a multiprocessor.
 _MOST_QUERIES_OF_MLX = 4
 _FEWEST_BYTES_FOR_FEW = 2**26
+_FEWEST_BYTES_WITH_SINKS = 2**23
 _MOST_BLOCKS_FOR_FEW = 132
 # cuDNN plans for every shape that is new to the process, for 50 ms and more. While a shape has had
 # fewer calls than a large model has layers, and so little work that all of them lose less than
@@ -198,8 +200,8 @@ def _pays_for_few(problem: Problem, device: Device) -> tuple[bool, str]:
         return True, "the CUDA kernel splits the keys, and needs no plan for their number"
     p = problem
     numbers = p.batch * p.key_heads * p.key_length * (p.head_dim + p.value_head_dim)
-    blocks = p.batch * p.key_heads
-    if p.item_bytes * numbers >= _FEWEST_BYTES_FOR_FEW and blocks <= _MOST_BLOCKS_FOR_FEW:
+    fewest = _FEWEST_BYTES_WITH_SINKS if p.sinks else _FEWEST_BYTES_FOR_FEW
+    if p.item_bytes * numbers >= fewest and p.batch * p.key_heads <= _MOST_BLOCKS_FOR_FEW:
         return True, "the CUDA kernel reads so many keys and values faster"
     return False, "MLX's fused kernel for few queries is about as fast"
 

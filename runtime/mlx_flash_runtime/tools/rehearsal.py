@@ -125,6 +125,11 @@ class _Rehearsal(Planner):
         choice = found.choice if found.improves else replace(found.choice, route=route)
         return Plan(kind, _zeros, choice)
 
+    def _next_token(self, before: Plan, key_length: int, mask: Any) -> Plan | None:
+        """A kernel's call is planned anew, as it has a number of its own."""
+        assert before.choice is not None
+        return before if before.choice.route.is_stock else None
+
     def calls(self) -> list[LayerCalls]:
         """What was counted since the counts were started over."""
         choices: dict[Problem, Choice] = {}
