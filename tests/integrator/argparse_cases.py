@@ -299,3 +299,30 @@ REPL = main(
     above="def parse(commands, line):\n    return commands.parse_args(line.split())\n",
 )
 CASES["repl"] = Case(REPL, ("", "--model m"), NOT_ITS_OWN)
+
+# A command line that a test may give instead.
+GIVEN = (
+    "import argparse, sys\n\nfrom mlx_lm import load\n\n\ndef main(argv=None):\n"
+    f"    {P}\n    p.add_argument('--dim')\n{{parse}}\n    print(args.dim)\n    load('tiny')\n\n\n"
+    'if __name__ == "__main__":\n    main({given})\n'
+)
+LISTED = "    args = p.parse_args(list(argv) if argv is not None else None)"
+CHOSEN = (
+    "    given = list(argv) if argv is not None else sys.argv[1:]\n    args = p.parse_args(given)"
+)
+REST = "    rest = argv[1:]\n    args = p.parse_args(rest)"
+CASES |= {
+    "given_or_none": Case(GIVEN.format(parse=LISTED, given=""), D),
+    "given_or_argv": Case(GIVEN.format(parse=CHOSEN, given=""), D),
+    "given_or": Case(
+        GIVEN.format(parse="    args = p.parse_args(argv or None)", given="tuple(sys.argv[1:])"), D
+    ),
+    "given_rest": Case(GIVEN.format(parse=REST, given="sys.argv"), D),
+    "given_none": Case(GIVEN.format(parse="    args = p.parse_args(None)", given=""), D),
+    "given_else": Case(GIVEN.format(parse=LISTED, given="['--dim', '1']"), D, NOT_ITS_OWN),
+    "given_else_here": Case(
+        GIVEN.format(parse=CHOSEN.replace("sys.argv[1:]", "['--dim', '1']"), given=""),
+        D,
+        NOT_ITS_OWN,
+    ),
+}

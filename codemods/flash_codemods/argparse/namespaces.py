@@ -24,6 +24,7 @@ from flash_integrate.python.syntax import (
 )
 
 _MOST_PLACES = 200
+_COPIES = {"list", "tuple"}
 
 
 @dataclass(frozen=True)
@@ -161,21 +162,34 @@ class Namespaces:
     def _is_command_line(
         self, value: ast.expr, scope: Scope, seen: frozenset[ast.AST] = frozenset()
     ) -> bool:
-        """Whether a list is made of `sys.argv`, or is a parameter to which no call in this file
-        gives anything else, as where one of several commands gets the rest of the command line."""
+        """Whether a list is made of `sys.argv`, or None, which stands for it, or a parameter to
+        which no call in this file gives anything else, as where one of several commands gets the
+        rest of the command line; or made of such, `list(argv) if argv is not None else None`."""
         if any(self._module.qualified(dotted(node)) == "sys.argv" for node in walk(value)):
             return True
-        function = scope.node
-        if not isinstance(function, Function) or dotted(value) not in parameters(function):
+        if (parts := _made_of(value)) is not None:
+            return all(self._is_command_line(part, scope, seen) for part in parts)
+        name, function = dotted(value), scope.node
+        if name is None:
             return False
-        if function in seen:
-            return True
+        if isinstance(function, Function) and name in parameters(function):
+            return function in seen or self._is_given_it_alone(function, name, seen | {function})
+        given = self._module.assigned(name, scope)
+        return bool(given) and all(
+            item in seen or self._is_command_line(item, at.scope, seen | {item})
+            for at, item in given
+        )
+
+    def _is_given_it_alone(
+        self, function: Function, parameter: str, seen: frozenset[ast.AST]
+    ) -> bool:
+        """Whether all calls of a function in this file give a parameter the command line."""
         calls = [item for item in self._calls if dotted(item[1].func) == function.name]
         return all(
-            self._is_command_line(given, at.scope, seen | {function})
+            self._is_command_line(given, at.scope, seen)
             for at, call in calls
-            for parameter, given in arguments(call, function)
-            if parameter == dotted(value)
+            for name, given in arguments(call, function)
+            if name == parameter
         )
 
     def _escapes(self, name: str, within: ast.AST) -> bool:
@@ -221,6 +235,22 @@ def _pair(target: ast.expr | None) -> tuple[ast.expr | None, ast.expr | None]:
     if isinstance(target, ast.Tuple) and len(target.elts) == 2:
         return target.elts[0], target.elts[1]
     return None, None
+
+
+def _made_of(value: ast.expr) -> list[ast.expr] | None:
+    """The lists of which one is this value, or a copy or a slice of it: none of None, which has
+    argparse read the command line. None for other values."""
+    if isinstance(value, ast.Constant) and value.value is None:
+        return []
+    if isinstance(value, ast.IfExp):
+        return [value.body, value.orelse]
+    if isinstance(value, ast.BoolOp):
+        return value.values
+    if isinstance(value, ast.Call) and dotted(value.func) in _COPIES and len(value.args) == 1:
+        return value.args
+    if isinstance(value, ast.Subscript) and isinstance(value.slice, ast.Slice):
+        return [value.value]
+    return None
 
 
 def _is_fixed(call: ast.Call) -> bool:
