@@ -21,6 +21,7 @@ from flash_integrate.notebook.magics import as_python
     [
         ("%matplotlib inline\nx = 1", "pass\nx = 1"),
         ("!pip install \\\n  mlx \\\n  mlx-lm\nx = 1", "\n\npass\nx = 1"),
+        ("!mlx_lm.lora \\\n    --model a/Llama-3.2-1B \\\n    --train\nx = 1", "\n\npass\nx = 1"),
         (
             "if colab:\n    !pip install mlx\nelse:\n    pass",
             "if colab:\n    pass\nelse:\n    pass",

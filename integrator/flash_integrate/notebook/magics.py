@@ -55,6 +55,9 @@ def _as_python(lines: tuple[str, ...]) -> tuple[str, ...]:
         index = _stumbles_at(result)
         if index is None:
             return tuple(result)
+        # Python may stumble only at a later line of a command, `--model qwen-3b` of `!mlx_lm.lora`.
+        while 0 < index < len(result) and result[index - 1].endswith("\\"):
+            index -= 1
         if index >= len(result) or not (
             _MAGIC.match(result[index]) or _AUTOMAGIC.match(result[index])
         ):
