@@ -49,15 +49,63 @@ def test_a_process_that_runs_what_is_not_found_is_not_covered(tmp_path: Path, ta
         ('"python", "-m", "mlx_lm.convert"', None),
         ('"python", "-m", "http.server"', None),
         ('"python", "-m", "mlx_lm", name', None),
+        ('"mlx_lm.lora", "--train"', "mlx_lm.lora"),
+        ('"uv", "run", "mlx_lm.lora", "--train"', "mlx_lm.lora"),
+        ('"mlx_lm.convert", "--hf-path", "m"', None),
+        ('"mlx_lm.lora", "mlx_lm.generate"', None),
+        ('"bash", "-c", f"cd {path} && python -m mlx_lm lora --train"', "mlx_lm lora"),
+        ('"bash", "-c", COMMAND', "mlx_lm.generate"),
     ],
 )
 def test_a_command_of_a_library_that_a_script_runs_is_named(
     words: str, command: str | None, tmp_path: Path
 ) -> None:
-    script = f"import subprocess\nimport sys\n\nsubprocess.run([{words}])\n"
+    command_line = 'COMMAND = "cd models; mlx_lm.generate --prompt hello"\n'
+    script = f"import subprocess\nimport sys\n\n{command_line}subprocess.run([{words}])\n"
     found = run(tmp_path, {"run.py": script})["run.py"].uncovered
     assert [item.entry for item in found] == ([f"the command {command}"] if command else [])
     assert all(f"python -m mlx_flash_runtime -m {command}" in item.reason for item in found)
+
+
+@pytest.mark.parametrize(
+    ("call", "commands"),
+    [
+        ('subprocess.run("python3 -u -m mlx_lm lora --train", shell=True)', ["mlx_lm lora"]),
+        ('os.system(f"mlx_lm.generate --model {MODEL}")', ["mlx_lm.generate"]),
+        ("os.system(LINES)", ["mlx_lm.lora", "mlx_lm.generate"]),
+        ('os.system("mlx_lm.fuse --model m")', []),
+        ('print("run mlx_lm.generate --model m, or python -m mlx_lm lora")', []),
+    ],
+)
+def test_a_command_of_a_library_in_the_text_for_a_shell_is_named(
+    call: str, commands: list[str], tmp_path: Path
+) -> None:
+    lines = 'LINES = """\nmlx_lm.lora --train\nmlx_lm.generate --model m\n"""\n'
+    script = f'import os\nimport subprocess\n\nMODEL = "m"\n{lines}{call}\n'
+    found = run(tmp_path, {"run.py": script})["run.py"].uncovered
+    assert [item.entry for item in found] == [f"the command {command}" for command in commands]
+
+
+PROGRAM = """\
+import subprocess
+import sys
+
+text = f'''
+from mlx_lm import {names}
+
+run("{{sys.argv[1]}}")
+'''
+subprocess.run([sys.executable, "-c", text])
+"""
+
+
+@pytest.mark.parametrize(("names", "is_named"), [("load, generate", True), ("convert", False)])
+def test_a_program_that_is_given_as_a_text_is_named(
+    names: str, is_named: bool, tmp_path: Path
+) -> None:
+    found = run(tmp_path, {"run.py": PROGRAM.format(names=names)})["run.py"].uncovered
+    told = [(9, "the program given with -c")] if is_named else []
+    assert [(item.line, item.entry) for item in found] == told
 
 
 STARTS = """\

@@ -18,15 +18,14 @@ from flash_integrate.inserted.presence import integrated_at, uses_name
 from flash_integrate.inserted.snippets import ENABLE
 from flash_integrate.notes import HandedOver, Note, Refusal, Uncovered
 from flash_integrate.planning.by_hand import becomes_fused, notes_by_hand
+from flash_integrate.planning.children import uncovered_children, uncovered_shell_lines
 from flash_integrate.planning.codemod import Codemod, asked, name_of, registry, remarks
 from flash_integrate.planning.uncovered import (
     runs_on_import,
-    uncovered_children,
     uncovered_commands,
     uncovered_lambdas,
     uncovered_processes,
     uncovered_servers,
-    uncovered_shell_lines,
 )
 from flash_integrate.project.kinds import is_converter, is_test, skip_by_name
 from flash_integrate.project.workspace import FileFacts, Workspace

@@ -1,16 +1,14 @@
-"""The ways to start a file's attention that pass by every call."""
+"""The ways to start a file's attention that pass by every call; those by commands of libraries are
+in `children`."""
 
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
 
-from flash_integrate.attention.libraries import by_hand_in, holds_models, use_of_module
 from flash_integrate.attention.signs import has_attention, leads_to_attention, reached
 from flash_integrate.inserted.snippets import ENABLE
-from flash_integrate.notebook.program import Program
 from flash_integrate.notes import Uncovered
 from flash_integrate.planning.installed import installed_names
 from flash_integrate.project.factories import application_names
@@ -18,11 +16,6 @@ from flash_integrate.project.processes import Processes
 from flash_integrate.project.programs import unknown_programs
 from flash_integrate.project.workspace import FileFacts
 from flash_integrate.python.edits import Edit, Insertion
-
-_COMMAND = r"(\w+(?:\.\w+)+|\w+ \w+)"
-# `!mlx_lm.generate ...`, `!python -m mlx_lm lora ...`
-_SHELL_LINE = re.compile(rf"\s*!+\s*(?:python[\d.]*\s+-m\s+)?{_COMMAND}")
-_RUN_BY_PYTHON = re.compile(rf"(?:^| )-m {_COMMAND}")
 
 
 def uncovered_commands(facts: FileFacts, reason: str) -> Iterator[Uncovered]:
@@ -58,42 +51,6 @@ def _module(facts: FileFacts) -> str:
     folders = takewhile(lambda folder: folder / "__init__.py" in scans, facts.name.parents)
     packages = [folder.name for folder in folders if folder.name]
     return ".".join([*reversed(packages), facts.name.stem])
-
-
-def uncovered_shell_lines(facts: FileFacts) -> Iterator[Uncovered]:
-    """The lines of a notebook that have a shell run a model by a command of its library."""
-    for line, text in facts.source.written() if isinstance(facts.source, Program) else ():
-        found = _SHELL_LINE.match(text)
-        if found is None or not _runs_a_model(facts, found[1].replace(" ", ".")):
-            continue
-        yield _in_a_process(found[1], line, "a shell runs it in a process of its own")
-
-
-def uncovered_children(facts: FileFacts) -> Iterator[Uncovered]:
-    """The commands of libraries that a file has Python run, `[sys.executable, "-m", "mlx_lm",
-    "lora"]`."""
-    for node in facts.module.of_kind(ast.List):
-        words = [str(item.value) if isinstance(item, ast.Constant) else "?" for item in node.elts]
-        found = _RUN_BY_PYTHON.search(" ".join(words))
-        if found is not None and _runs_a_model(facts, found[1].replace(" ", ".")):
-            yield _in_a_process(found[1], node.lineno, "it runs in a process of its own")
-
-
-def _in_a_process(command: str, line: int, where: str) -> Uncovered:
-    way = f"python -m mlx_flash_runtime -m {command} ... has flash attention there"
-    return Uncovered(f"{where}; {way}", line, f"the command {command}")
-
-
-def _runs_a_model(facts: FileFacts, module: str) -> bool:
-    """Whether a module of a library, not of the project, runs models whose attention a patch
-    reaches."""
-    package = module.partition(".")[0]
-    if not holds_models(module) or by_hand_in(package) is not None:
-        return False
-    module_file = facts.workspace.names.module_file
-    if any(module_file(facts.name, 0, name) is not None for name in (package, module)):
-        return False
-    return use_of_module(module) is not None
 
 
 def uncovered_processes(facts: FileFacts) -> Iterator[Uncovered]:
