@@ -73,7 +73,7 @@ for prompt in prompts:
     assert result.stderr.count(b"not covered") == 2
 
 
-def test_a_tree_is_walked_for_notebooks_and_checkpoints_are_left_out(
+def test_a_tree_is_walked_for_notebooks_and_hidden_folders_are_left_out(
     flash_integrate: Run, repo: Path
 ) -> None:
     for folder in (repo, repo / ".ipynb_checkpoints"):
@@ -82,11 +82,15 @@ def test_a_tree_is_walked_for_notebooks_and_checkpoints_are_left_out(
     virtual = repo / ".virtual_documents" / "chat.ipynb"  # of jupyterlab-lsp: no notebook
     virtual.parent.mkdir()
     virtual.write_text(WORK)
+    trial = repo / ".runs" / "trial.py"
+    trial.parent.mkdir()
+    trial.write_text("``\nimport mlx\n")
     result = flash_integrate(repo, "--check", "-v")
     assert result.returncode == 1
     assert b"2 would change" in result.stderr
     assert b"checkpoints" not in result.stderr
     assert b"virtual" not in result.stderr
+    assert b"trial" not in result.stderr
 
 
 def test_notebooks_are_left_alone_where_only_scripts_are_asked_for(

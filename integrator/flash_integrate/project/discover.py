@@ -1,5 +1,5 @@
-"""Finds the Python files and notebooks of a tree as git would list them: ignored, vendored and
-built files left out."""
+"""Finds the Python files and notebooks of a tree as git would list them: ignored, vendored, built
+and hidden ones left out."""
 
 from __future__ import annotations
 
@@ -22,27 +22,15 @@ SUFFIXES = {".py", ".ipynb"}
 # A script that is named may have no suffix at all.
 NAMED_SUFFIXES = SUFFIXES | {"", ".pyw"}
 IGNORE_FILE = ".gitignore"
-SKIPPED_FOLDERS = {
-    ".git",
-    ".hg",
-    ".svn",
-    ".venv",
+_SKIPPED_FOLDERS = {
     "venv",
     "env",
-    ".tox",
-    ".nox",
-    ".eggs",
     "__pycache__",
-    ".ipynb_checkpoints",
-    ".virtual_documents",  # of jupyterlab-lsp: Python under the names of notebooks
     "site-packages",
     "node_modules",
     "build",
     "dist",
     "mlx_flash_runtime",  # a copy that --vendor made
-    ".mypy_cache",
-    ".pytest_cache",
-    ".ruff_cache",
 }
 # Folders for copies of other projects, in small letters: those that GitHub takes for vendored
 # (https://github.com/github-linguist/linguist, vendor.yml), and pip's own name for its copies.
@@ -68,6 +56,12 @@ class Found:
     @cached_property
     def name(self) -> PurePosixPath:
         return PurePosixPath(self.path.relative_to(self.base).as_posix())
+
+
+def is_skipped(folder: str) -> bool:
+    """Whether a folder of that name holds nothing that the repo's authors run: hidden ones have
+    caches, logs of tools, what was put away."""
+    return folder.startswith(".") or folder in _SKIPPED_FOLDERS
 
 
 def discover(paths: Iterable[Path], exclude: Iterable[str] = ()) -> Iterator[Found]:
@@ -158,7 +152,7 @@ def _walk(
                 is_folder or (path.suffix in SUFFIXES and entry.is_file(follow_symlinks=False))
             ):
                 continue
-            if is_folder and (entry.name in SKIPPED_FOLDERS or os.path.exists(path / "pyvenv.cfg")):
+            if is_folder and (is_skipped(entry.name) or os.path.exists(path / "pyvenv.cfg")):
                 continue
             if not _ignored(path, is_folder, ignores):
                 copies = is_copied or (is_folder and entry.name.lower() in COPIES)

@@ -10,10 +10,11 @@ from pathlib import Path, PurePosixPath
 
 from flash_integrate.disk.reading import SETTINGS_LIMIT, read
 from flash_integrate.errors import FileError
-from flash_integrate.project.discover import SKIPPED_FOLDERS
+from flash_integrate.project.discover import is_skipped
 from flash_integrate.project.workspace import Workspace
 
 _SUFFIXES = {".sh", ".md", ".py", ".yml", ".yaml"}
+_CI = ".github"
 
 
 class Texts:
@@ -48,7 +49,7 @@ class Texts:
 
     def _all(self) -> Iterator[tuple[PurePosixPath, bytes]]:
         for folder, folders, files in os.walk(self._base):
-            folders[:] = sorted(set(folders) - SKIPPED_FOLDERS)
+            folders[:] = sorted(name for name in folders if name == _CI or not is_skipped(name))
             for name in sorted(files):
                 path = Path(folder, name)
                 if path.suffix in _SUFFIXES or name == "Makefile":
