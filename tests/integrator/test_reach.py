@@ -191,6 +191,33 @@ def test_a_package_that_the_tree_installs_from_another_folder(
     assert outcomes["bench/events.py"].reason == NO_ATTENTION
 
 
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "try:\n    from mlx_lm import {}\nexcept ImportError:\n    from other_backend import {}\n",
+        "if sys.argv:\n    from mlx_lm import {}\nelse:\n    from torch_backend import {}\n",
+        "def other():\n    from other_backend import {}\n\n\nfrom mlx_lm import {}\n",
+    ],
+)
+def test_a_name_that_is_imported_from_one_of_two_packages(imports: str, tmp_path: Path) -> None:
+    names = imports.replace("{}", "generate, load")
+    script = f"import sys\n\n{names}\nprint(generate(*load('m'), prompt='hi'))\n"
+    assert "mlx_lm.generate" in str(run(tmp_path, {"run.py": script})["run.py"].evidence)
+
+
+def test_all_names_of_a_package_of_the_project_that_has_no_models(tmp_path: Path) -> None:
+    files = {
+        "mlx_own/__init__.py": "",
+        "mlx_own/tools.py": "import mlx.core as mx\n\n\ndef scale(x):\n    return mx.sqrt(x)\n",
+        "run.py": (
+            "import mlx.core as mx\nfrom mlx_own.tools import *\n\nprint(scale(mx.ones(3)))\n"
+        ),
+    }
+    assert run(tmp_path, files)["run.py"].reason == NO_ATTENTION
+    files["mlx_own/tools.py"] = OWN_MODEL.replace("def load", "def scale")
+    assert run(tmp_path / "with", files)["run.py"].status is Status.CHANGED
+
+
 @pytest.mark.parametrize("package", ["mlx_lm", "parakeet_mlx"])
 def test_a_module_that_is_named_after_the_package_that_it_wraps(
     package: str, tmp_path: Path

@@ -46,7 +46,7 @@ _OTHERWISE = {
     "machine", "manager", "mapping", "mask", "metadata", "mlp", "norm", "output", "parser", "path",
     "pool", "processor", "reader", "readme", "registry", "report", "request", "resolution",
     "response", "result", "sampler", "schedule", "scheduler", "spec", "spectrogram", "state",
-    "stats", "template", "tokenizer", "util", "utils", "warning", "wrapper", "writer",
+    "stats", "template", "tok", "tokenizer", "util", "utils", "warning", "wrapper", "writer",
 }  # fmt: skip
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 # `Model`, `Flux1`, `CSM`; a constant is longer, or has more words.

@@ -165,7 +165,7 @@ class AttentionReach:
         for name, line in uses.mentioned.items():
             yield from self._named(part, symbols, name, line, Use.MENTIONED, is_in_script)
         if part.name == WHOLE:
-            yield from _star_imports(part, symbols)
+            yield from self._star_imports(part, symbols)
         for module, line in uses.loaded.items():
             yield from self._loaded(part, module, line)
         for (module, application), line in uses.served.items():
@@ -202,7 +202,7 @@ class AttentionReach:
     ) -> Iterator[End]:
         """The attention of a package of models that a name of it comes to: where a model that it
         loads or makes is seen to run, that is the line."""
-        if self.names.module_file(part.path, 0, full.partition(".")[0]) is not None:
+        if self._is_own(part.path, full):
             return  # compiled code in a package of the project itself
         use = use_of(full)
         runs = self._models.runs(part.path, name) if use in (Use.LOADS, Use.MODEL) else None
@@ -215,6 +215,16 @@ class AttentionReach:
             part = part.to(further.path, WHOLE, link.line)
         names, kind = attention_of(full)
         yield End(part, runs[-1].line, (f"the model of {full}", *names[1:]), kind)
+
+    def _is_own(self, path: PurePosixPath, full: str) -> bool:
+        """Whether a name is of a package of the project itself."""
+        return self.names.module_file(path, 0, full.partition(".")[0]) is not None
+
+    def _star_imports(self, part: Part, symbols: Symbols) -> Iterator[End]:
+        for item in symbols.stars:
+            is_library = not item.dots and holds_models(item.module)
+            if is_library and not self._is_own(part.path, item.module):
+                yield from _of_module(part, item.line, f"{item.module}.*")
 
     def _makes_in_vain(self, part: Part, meaning: Defined, name: str) -> bool:
         """Whether a name of the project loads or makes a model that the file does not run."""
@@ -251,12 +261,6 @@ class AttentionReach:
         yield from (part.to(path, WHOLE, line, Use.UNKNOWN) for path in files)
         if not files and self.project.attending:
             yield End(part, line, ("a module that is chosen by name",), Kind.BY_NAME)
-
-
-def _star_imports(part: Part, symbols: Symbols) -> Iterator[End]:
-    for item in symbols.stars:
-        if not item.dots and holds_models(item.module):
-            yield from _of_module(part, item.line, f"{item.module}.*")
 
 
 def _of_module(part: Part, line: int, name: str) -> Iterator[End]:

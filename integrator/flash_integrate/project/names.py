@@ -69,12 +69,9 @@ class Symbols:
 
     @classmethod
     def of(cls, module: Module) -> Symbols:
-        found = cls({}, [], {}, passes_on=_passed_on(module.defines(_GIVES_NAMES)))
-        for item in module.imports:
-            if item.name == "*":
-                found.stars.append(item)
-            else:
-                found.imported[item.bound] = item
+        stars = [item for item in module.imports if item.name == "*"]
+        imported = {name: item for name, item in module.import_by_name.items() if name != "*"}
+        found = cls(imported, stars, {}, passes_on=_passed_on(module.defines(_GIVES_NAMES)))
         for name, node in module.definitions.items():
             found.definitions[name] = Definition.of(module, node)
         if _GIVES_NAMES in found.definitions:

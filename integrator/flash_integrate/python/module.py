@@ -39,6 +39,11 @@ class Imported:
         """The package, of which a relative import says nothing."""
         return "" if self.dots else self.module.partition(".")[0]
 
+    @property
+    def is_for_mlx(self) -> bool:
+        """Whether the module's name says that it is for MLX."""
+        return "mlx" in self.module or "mflux" in self.module
+
 
 class Module:
     """One view of a source file's syntax, for all who ask."""
@@ -119,12 +124,18 @@ class Module:
         return found
 
     @cached_property
-    def _imported(self) -> dict[str, Imported]:
-        return {item.bound: item for item in self.imports}
+    def import_by_name(self) -> dict[str, Imported]:
+        """The import that binds each name, of those for MLX and others, `try: from mlx_lm import
+        generate` and `except ImportError: from server import generate`, the one for MLX."""
+        found: dict[str, Imported] = {}
+        for item in self.imports:
+            if item.is_for_mlx or item.bound not in found or not found[item.bound].is_for_mlx:
+                found[item.bound] = item
+        return found
 
     def imported(self, name: str | None) -> tuple[Imported, str] | None:
         """The import that binds a dotted name, or the longest beginning of it, and what follows."""
-        return longest_bound(self._imported, name) if name else None
+        return longest_bound(self.import_by_name, name) if name else None
 
     def qualified(self, name: str | None) -> str | None:
         """What a dotted name stands for by the imports: `argparse.ArgumentParser` for `Parser`
