@@ -93,6 +93,16 @@ def test_a_tree_is_walked_for_notebooks_and_hidden_folders_are_left_out(
     assert b"trial" not in result.stderr
 
 
+def test_attention_by_hand_in_a_notebook_is_noted(flash_integrate: Run, repo: Path) -> None:
+    cell = "import mlx.core as mx\n\ndef attend(q, k, v):\n"
+    cell += "    return mx.softmax(q @ k.swapaxes(-1, -2), axis=-1) @ v\n"
+    repo.mkdir(exist_ok=True)
+    (repo / "chat.ipynb").write_bytes(as_saved_by_jupyter(notebook(cell)))
+    result = flash_integrate(repo / "chat.ipynb", "--check")
+    said = b"attention written by hand stays as it is: in notebooks and on standard input it is not"
+    assert said in b" ".join(result.stderr.split())
+
+
 def test_notebooks_are_left_alone_where_only_scripts_are_asked_for(
     flash_integrate: Run, repo: Path
 ) -> None:

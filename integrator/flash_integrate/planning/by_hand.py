@@ -17,6 +17,8 @@ from flash_integrate.planning.codemod import name_of, rewriters
 from flash_integrate.project.workspace import FileFacts, Workspace
 from flash_integrate.python.processes import OwnProcesses
 
+_NOT_REWRITTEN = "in notebooks and on standard input it is not rewritten"
+
 
 @dataclass(frozen=True)
 class WrittenOut:
@@ -96,8 +98,9 @@ def notes_by_hand(facts: FileFacts) -> list[Note]:
     found = facts.get(written_out)
     fused = {rewrite.line for item in found for rewrite in item.rewrites}
     refusals = [refusal for item in found for refusal in item.refusals]
+    of_file = None if facts.name in facts.workspace.rewritable else _NOT_REWRITTEN
     return [
-        stays_by_hand(line, _reason_in_function(facts, line, refusals))
+        stays_by_hand(line, _reason_in_function(facts, line, refusals) or of_file)
         for line in facts.get(handwritten_lines)
         if line not in fused
     ]
