@@ -86,6 +86,28 @@ def test_a_command_of_a_library_in_the_text_for_a_shell_is_named(
     assert [item.entry for item in found] == [f"the command {command}" for command in commands]
 
 
+TRAINS = """\
+#!/bin/bash
+# python -m mlx_lm.lora --train
+echo "then: python -m mlx_lm.generate --model m"
+python3 -m mlx_lm.lora \\
+  --train
+HF_HOME=models exec mlx_lm.generate --model m && mlx_lm.fuse --model m
+python run.py
+"""
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_a_shell_script_that_runs_a_model_is_named(newline: str, tmp_path: Path) -> None:
+    files = {"train.sh": TRAINS.replace("\n", newline), "run.sh": "python run.py\n"}
+    files |= {"vendor/train.sh": TRAINS, "own/train.sh": "python -m mlx_own.train\n"}
+    files["mlx_own/train.py"] = "import mlx.core as mx\n"
+    outcomes = run(tmp_path, files)
+    assert {name for name in outcomes if name.endswith(".sh")} == {"train.sh"}
+    found = [(item.line, item.entry) for item in outcomes["train.sh"].uncovered]
+    assert found == [(4, "the command mlx_lm.lora"), (6, "the command mlx_lm.generate")]
+
+
 PROGRAM = """\
 import subprocess
 import sys

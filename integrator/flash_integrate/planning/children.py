@@ -1,26 +1,31 @@
-"""The commands and programs on a library of models that a file has another process run, where the
-file's own call does not reach."""
+"""The commands and programs on a library of models that a file, or a shell script, has another
+process run, where the file's own call does not reach."""
 
 from __future__ import annotations
 
 import ast
 import re
 from collections.abc import Iterator
+from pathlib import PurePosixPath
 
 from flash_integrate.attention.libraries import by_hand_in, holds_models, use_of, use_of_module
 from flash_integrate.notebook.program import Program
 from flash_integrate.notes import Uncovered
 from flash_integrate.project.scan import scan_imports
-from flash_integrate.project.workspace import FileFacts
+from flash_integrate.project.workspace import FileFacts, Workspace
 from flash_integrate.python.syntax import dotted
 
 _COMMAND = r"(\w+(?:\.\w+)+|\w+ \w+)"
 # `!mlx_lm.generate ...`, `!python -m mlx_lm lora ...`
 _SHELL_LINE = re.compile(rf"\s*!+\s*(?:python[\d.]*\s+-m\s+)?{_COMMAND}")
 # `... -m mlx_lm lora ...` anywhere, or where a command begins `mlx_lm.lora --data ...`
+_BEFORE = r"(?:(?:exec|nohup|time|uv run|poetry run|\w+=\S*)\s+)*"
 _RUN = re.compile(
-    rf"(?:(?:^|\s)-m\s+|(?:^|[;&|\n])\s*(?:uv run\s+)?(?=\w+\.\w+\s+-)){_COMMAND}",
+    rf"(?:(?:^|\s)-m\s+|(?:^|[;&|\n])\s*{_BEFORE}(?=\w+\.\w+\s+-)){_COMMAND}",
 )
+# Lines of a shell script that are a comment, or only shown.
+_NOT_RUN = re.compile(r"^\s*(?:#|echo\b|printf\b).*$", re.MULTILINE)
+_BY_A_SHELL = "a shell runs it in a process of its own"
 _LEFT_OPEN = "?"
 """Stands in the text of a command for what is known only when the program runs."""
 _TAKE_A_TEXT = {
@@ -34,8 +39,20 @@ def uncovered_shell_lines(facts: FileFacts) -> Iterator[Uncovered]:
     """The lines of a notebook that have a shell run a model by a command of its library."""
     for line, text in facts.source.written() if isinstance(facts.source, Program) else ():
         found = _SHELL_LINE.match(text)
-        if found is not None and _runs_a_model(facts, found[1]):
-            yield _command(found[1], line, "a shell runs it in a process of its own")
+        if found is not None and _runs_a_model(facts.workspace, facts.name, found[1]):
+            yield _command(found[1], line, _BY_A_SHELL)
+
+
+def uncovered_in_shell_script(
+    workspace: Workspace, name: PurePosixPath, data: bytes
+) -> Iterator[Uncovered]:
+    """The lines of a shell script that run a model by a command of its library."""
+    text = data.decode(errors="replace").replace("\r\n", "\n")
+    # One line each, of the same length: where they begin tells the line.
+    lines = _NOT_RUN.sub(lambda found: " " * len(found[0]), text.replace("\\\n", "  "))
+    for found in _RUN.finditer(lines):
+        if _runs_a_model(workspace, name, found[1]):
+            yield _command(found[1], text.count("\n", 0, found.start(1)) + 1, _BY_A_SHELL)
 
 
 def uncovered_children(facts: FileFacts) -> Iterator[Uncovered]:
@@ -44,7 +61,7 @@ def uncovered_children(facts: FileFacts) -> Iterator[Uncovered]:
     Python as a text, `[sys.executable, "-c", text]`."""
     found = [(command, line) for line, text in _commands(facts) for command in _RUN.findall(text)]
     for command, line in dict.fromkeys(found):
-        if _runs_a_model(facts, command):
+        if _runs_a_model(facts.workspace, facts.name, command):
             yield _command(command, line, "it runs in a process of its own")
     for line, text in _programs(facts):
         if any(_generates(facts, text)):
@@ -94,25 +111,25 @@ def _command(command: str, line: int, where: str) -> Uncovered:
     return Uncovered(f"{where}; {way}", line, f"the command {command}")
 
 
-def _runs_a_model(facts: FileFacts, command: str) -> bool:
-    """Whether a command, `mlx_lm.lora` or `mlx_lm lora`, is of a library, not of the project, and
-    runs models whose attention a patch reaches."""
+def _runs_a_model(workspace: Workspace, name: PurePosixPath, command: str) -> bool:
+    """Whether a command in a file, `mlx_lm.lora` or `mlx_lm lora`, is of a library, not of the
+    project, and runs models whose attention a patch reaches."""
     module = command.replace(" ", ".")
-    return _is_library(facts, module) and use_of_module(module) is not None
+    return _is_library(workspace, name, module) and use_of_module(module) is not None
 
 
 def _generates(facts: FileFacts, program: str) -> Iterator[bool]:
     """Of each name that the text of a program imports from a library, whether it runs models."""
     for item in scan_imports(program.encode()):
-        if _is_library(facts, item.module):
+        if _is_library(facts.workspace, facts.name, item.module):
             yield from (use_of(f"{item.module}.{name}") is not None for name in item.names)
 
 
-def _is_library(facts: FileFacts, module: str) -> bool:
+def _is_library(workspace: Workspace, name: PurePosixPath, module: str) -> bool:
     """Whether a module is of a package of models that is not the project's, and whose attention a
     patch reaches."""
     package = module.partition(".")[0]
     if not holds_models(module) or by_hand_in(package) is not None:
         return False
-    module_file = facts.workspace.names.module_file
-    return all(module_file(facts.name, 0, name) is None for name in (package, module))
+    module_file = workspace.names.module_file
+    return all(module_file(name, 0, imported) is None for imported in (package, module))

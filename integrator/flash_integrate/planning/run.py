@@ -15,14 +15,21 @@ from flash_integrate.inserted.verify import verify
 from flash_integrate.notebook.cells import Notebook
 from flash_integrate.notebook.program import SUFFIX, Program, scanned
 from flash_integrate.notebook.rewriting import rewrite_notebook
-from flash_integrate.notes import Note
+from flash_integrate.notes import Note, Uncovered
 from flash_integrate.planning.by_hand import WrittenOut, begin_proofs, written_out
+from flash_integrate.planning.children import uncovered_in_shell_script
 from flash_integrate.planning.outcome import NO_MLX, Outcome
 from flash_integrate.planning.plan import NO_ATTENTION, Decision, Status, may_matter, plan
 from flash_integrate.planning.pool import in_processes
 from flash_integrate.planning.rewriting import with_rewrites
 from flash_integrate.project.config import Config
-from flash_integrate.project.discover import NAMED_SUFFIXES, Found, discover
+from flash_integrate.project.discover import (
+    NAMED_SUFFIXES,
+    SHELL_SUFFIX,
+    SUFFIXES,
+    Found,
+    discover,
+)
 from flash_integrate.project.imports import Project
 from flash_integrate.project.kinds import skip_by_name
 from flash_integrate.project.processes import Processes
@@ -46,12 +53,18 @@ def integrate(
     config: Config = EVERYTHING,
     jobs: int | None = None,
 ) -> list[Outcome]:
-    """The outcome of each Python file and notebook below `paths`, as if they were written.
+    """The outcome of each Python file and notebook below `paths`, as if they were written, and of
+    each shell script that runs a model.
 
     `jobs` processes share the planning, and as many the proofs, which begin as soon as a file is
     read; None leaves the number for the planning to the number of files that concern MLX.
     """
-    files = list(discover(paths, exclude))
+    files: list[Found] = []
+    shell_scripts: list[Found] = []
+    named = {path.resolve() for path in paths}
+    for found in discover(paths, exclude, SUFFIXES | {SHELL_SUFFIX}):
+        is_shell_script = found.path.suffix == SHELL_SUFFIX and found.path not in named
+        (shell_scripts if is_shell_script else files).append(found)
     run = Run(config)
     look_further = any(path.is_file() for path in paths)
     with closing(OwnProcesses(jobs or os.cpu_count() or 1)) as processes:
@@ -62,7 +75,10 @@ def integrate(
         for found in progress(list(run.proofs), "proving"):
             run.end_proofs(found)
     jobs = jobs or run.reasonable_jobs()
-    return in_processes(run.outcome, progress(files, "planning"), files, jobs)
+    outcomes = in_processes(run.outcome, progress(files, "planning"), files, jobs)
+    return outcomes + [
+        outcome for found in shell_scripts if (outcome := run.of_shell_script(found)).uncovered
+    ]
 
 
 class Run:
@@ -78,12 +94,7 @@ class Run:
 
     def scan(self, found: Found, look_further: bool) -> None:
         """Takes a file into its workspace."""
-        if found.base not in self.workspaces:
-            self.workspaces[found.base] = Workspace(
-                Project(found.base, {}, look_further), self.config.wants, source_of
-            )
-            self.workspaces[found.base].unproven = self.config.unproven
-        workspace = self.workspaces[found.base]
+        workspace = self._workspace(found.base, look_further)
         try:
             with own_errors():
                 data = self.given.get(found.path)
@@ -99,6 +110,13 @@ class Run:
                 workspace.editable.add(found.name)
                 if found.path.suffix != SUFFIX:
                     workspace.rewritable.add(found.name)
+
+    def _workspace(self, base: Path, look_further: bool = False) -> Workspace:
+        if base not in self.workspaces:
+            project = Project(base, {}, look_further)
+            self.workspaces[base] = Workspace(project, self.config.wants, source_of)
+            self.workspaces[base].unproven = self.config.unproven
+        return self.workspaces[base]
 
     def left_out(self, found: Found) -> str | None:
         """Why a file is left as it is whatever it holds: other files may still lead through it."""
@@ -162,6 +180,20 @@ class Run:
             self.failed[found.path] = outcome
         workspace.forget(found.name)
         return outcome
+
+    def of_shell_script(self, found: Found) -> Outcome:
+        """The outcome of a shell script, which stays as it is: the models that it runs."""
+        uncovered: tuple[Uncovered, ...] = ()
+        if self.left_out(found) is None:
+            try:
+                data = read(found.path, found.base)
+            except FileError:  # it is not for this tool to change
+                data = b""
+            workspace = self._workspace(found.base)
+            uncovered = tuple(uncovered_in_shell_script(workspace, found.name, data))
+        return Outcome(
+            found.base, found.name, Status.SKIPPED, "a shell script", uncovered=uncovered
+        )
 
     def _rewritten(self, outcome: Outcome) -> Outcome:
         try:

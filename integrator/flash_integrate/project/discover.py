@@ -19,6 +19,7 @@ from flash_integrate.errors import FileError
 # A pattern with more of them may take for ever to be matched, see `slow_pattern`.
 MOST_WILDCARDS = 4
 SUFFIXES = {".py", ".ipynb"}
+SHELL_SUFFIX = ".sh"
 # A script that is named may have no suffix at all.
 NAMED_SUFFIXES = SUFFIXES | {"", ".pyw"}
 IGNORE_FILE = ".gitignore"
@@ -64,8 +65,11 @@ def is_skipped(folder: str) -> bool:
     return folder.startswith(".") or folder in _SKIPPED_FOLDERS
 
 
-def discover(paths: Iterable[Path], exclude: Iterable[str] = ()) -> Iterator[Found]:
-    """The Python files and notebooks below `paths`, sorted, each once.
+def discover(
+    paths: Iterable[Path], exclude: Iterable[str] = (), suffixes: Collection[str] = SUFFIXES
+) -> Iterator[Found]:
+    """The Python files and notebooks below `paths`, or the files with other `suffixes`, sorted,
+    each once.
 
     A file that is named is taken whatever its surroundings. `exclude` are patterns as in
     `.gitignore`, relative to each folder of `paths`. Symbolic links are not followed: their target
@@ -91,7 +95,7 @@ def discover(paths: Iterable[Path], exclude: Iterable[str] = ()) -> Iterator[Fou
         )
         base = checkout_of(outer) or outer
         found = (
-            _below(folder, base, _Ignore(folder, excluded), named)
+            _below(folder, base, _Ignore(folder, excluded), named, suffixes)
             if real.is_dir()
             else [Found(base, real)]
         )
@@ -114,7 +118,13 @@ class _Ignore:
         return self.spec.check_file(name).include
 
 
-def _below(folder: Path, base: Path, excluded: _Ignore, named: Collection[Path]) -> Iterator[Found]:
+def _below(
+    folder: Path,
+    base: Path,
+    excluded: _Ignore,
+    named: Collection[Path],
+    suffixes: Collection[str],
+) -> Iterator[Found]:
     """What is found below a folder, and in it and above it those `.gitignore` files that can't be
     read; `named` are the paths that were asked for, which are no copies."""
     ignores: list[_Ignore] = []
@@ -123,11 +133,15 @@ def _below(folder: Path, base: Path, excluded: _Ignore, named: Collection[Path])
             ignores += _read_ignore(parent, base)
         except FileError as error:
             yield Found(base, parent / IGNORE_FILE, str(error))
-    yield from _walk(folder, base, [*ignores, excluded], named)
+    yield from _walk(folder, base, [*ignores, excluded], named, suffixes)
 
 
 def _walk(
-    top: Path, base: Path, ignores: list[_Ignore], named: Collection[Path]
+    top: Path,
+    base: Path,
+    ignores: list[_Ignore],
+    named: Collection[Path],
+    suffixes: Collection[str],
 ) -> Iterator[Found]:
     # Not by recursion: folders may nest deeper than calls.
     todo = [(top, True, False, ignores)]
@@ -149,7 +163,7 @@ def _walk(
             path, is_folder = folder / entry.name, entry.is_dir(follow_symlinks=False)
             # Neither a link nor a pipe, which one could wait for forever.
             if not (
-                is_folder or (path.suffix in SUFFIXES and entry.is_file(follow_symlinks=False))
+                is_folder or (path.suffix in suffixes and entry.is_file(follow_symlinks=False))
             ):
                 continue
             if is_folder and (is_skipped(entry.name) or os.path.exists(path / "pyvenv.cfg")):
