@@ -169,6 +169,13 @@ def test_a_decoded_token_that_is_a_kernel_s_takes_the_route_of_the_one_before(
         assert learned == [256, 156, 56, *[0] * 5] * 2
     assert [problem.key_length for problem in chosen] == [2040, 2048] * 2
 
+    ours = Planner(Settings(True, route="blockwise"), CUDA)
+    q, k = mx.zeros((1, 8, 1, 64), mx.bfloat16), mx.zeros((1, 2, 1031, 64), mx.bfloat16)
+    plans = [
+        ours.lookup(q, k[:, :, :length], k[:, :, :length], None, None) for length in (1030, 1031)
+    ]
+    assert [plan.problem and plan.problem.key_length for plan in plans] == [1030, 1031]
+
 
 def test_plans_differ_by_everything_that_they_depend_on() -> None:
     planner = Planner(Settings(True))
